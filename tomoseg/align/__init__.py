@@ -1,0 +1,1 @@
+"""Shifts between tilts and the tilt axis: plain functions on arrays."""

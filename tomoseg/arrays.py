@@ -1,0 +1,116 @@
+"""Handles through which a stage sees large arrays: read and written slab by slab, wherever they live.
+
+A NumPy array fits `ArraySource` and `ArraySink` as it is, so science and stages are tested without a file.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+FloatArray = NDArray[np.floating[Any]]
+
+
+class ArraySource(Protocol):
+    """Something that can be read by slicing, like a NumPy array or an HDF5 dataset."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each dimension."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type."""
+
+    def __getitem__(self, key: Any, /) -> Any:
+        """Return the selected part as a NumPy array in memory."""
+
+
+class ArraySink(Protocol):
+    """Something that can be written by slicing."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each dimension."""
+
+    def __setitem__(self, key: Any, value: Any, /) -> None:
+        """Store `value` at the selected part."""
+
+
+class Input(ArraySource, Protocol):
+    """An artifact a stage reads: the array, and the attributes stored with it."""
+
+    @property
+    def attrs(self) -> Mapping[str, Any]:
+        """Attributes as plain Python values and NumPy arrays."""
+
+
+class Outputs(Protocol):
+    """Where a stage leaves what it made, by artifact name. Nothing is visible to others until the stage ends well."""
+
+    def create(
+        self, name: str, shape: tuple[int, ...], dtype: Any = None, attrs: Mapping[str, Any] | None = None
+    ) -> ArraySink:
+        """Reserve an array of `shape` (dtype as in the schema unless given) to be filled slab by slab."""
+
+    def put(self, name: str, value: Any, attrs: Mapping[str, Any] | None = None) -> None:
+        """Store a small array or table (structured array) at once."""
+
+    def set_attrs(self, name: str, attrs: Mapping[str, Any]) -> None:
+        """Add attributes to an artifact, or to the group that an attribute-only artifact is."""
+
+
+class MemoryInput:
+    """An `Input` in memory."""
+
+    def __init__(self, array: Array | None = None, attrs: Mapping[str, Any] | None = None) -> None:
+        self.array = np.empty(0) if array is None else array
+        self.attrs: Mapping[str, Any] = dict(attrs or {})
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each dimension."""
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type."""
+        return self.array.dtype
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.array[key]
+
+
+class MemoryOutputs:
+    """`Outputs` in memory, for scripts and tests: `arrays[name]` and `attrs[name]` after the run."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, Array] = {}
+        self.attrs: dict[str, dict[str, Any]] = {}
+
+    def create(
+        self, name: str, shape: tuple[int, ...], dtype: Any = None, attrs: Mapping[str, Any] | None = None
+    ) -> ArraySink:
+        """Reserve an array; filled with NaN or the largest integer so that a part never written is seen."""
+        from tomoseg.schema import ARTIFACTS
+
+        dtype = np.dtype(dtype or next(a.dtype for a in ARTIFACTS if a.name == name))
+        poison = np.nan if dtype.kind == "f" else np.iinfo(dtype).max
+        self.arrays[name] = np.full(shape, poison, dtype)
+        self.set_attrs(name, attrs or {})
+        return self.arrays[name]
+
+    def put(self, name: str, value: Any, attrs: Mapping[str, Any] | None = None) -> None:
+        """Store a small array or table."""
+        self.arrays[name] = np.asarray(value)
+        self.set_attrs(name, attrs or {})
+
+    def set_attrs(self, name: str, attrs: Mapping[str, Any]) -> None:
+        """Add attributes."""
+        self.attrs.setdefault(name, {}).update(attrs)
+
+    def as_input(self, name: str) -> MemoryInput:
+        """Return what was stored under `name` as the input of a later stage."""
+        return MemoryInput(self.arrays.get(name), self.attrs.get(name))

@@ -1,0 +1,47 @@
+"""Exceptions that carry the exit code the command ends with.
+
+The message of each is one clear paragraph for the user: what is wrong, in which file or key, what to do.
+"""
+
+
+class TomosegError(Exception):
+    """Base of all errors that are shown to the user as one paragraph, without a traceback."""
+
+    exit_code = 1
+
+
+class StageFailed(TomosegError):
+    """A stage could not finish its computation (exit 1)."""
+
+    exit_code = 1
+
+
+class InputError(TomosegError):
+    """A usage error, a wrong pipeline, or an input that cannot be used (exit 2). Raised before computing."""
+
+    exit_code = 2
+
+    @classmethod
+    def of(cls, problems: list[str]) -> "InputError":
+        """Join all problems found into one error; a single one stays a plain paragraph."""
+        if len(problems) == 1:
+            return cls(problems[0])
+        return cls(f"{len(problems)} problems:\n" + "\n".join(f"  - {p}" for p in problems))
+
+
+class NotReady(TomosegError):
+    """Refused because an input of the stage is missing or stale (exit 3)."""
+
+    exit_code = 3
+
+
+class ProjectLocked(TomosegError):
+    """Another process is writing the project (exit 4)."""
+
+    exit_code = 4
+
+
+class Interrupted(TomosegError):
+    """SIGINT or SIGTERM arrived; the state was kept (exit 130)."""
+
+    exit_code = 130

@@ -1,0 +1,1 @@
+"""Numbers from labels: volumes, surfaces, particles."""

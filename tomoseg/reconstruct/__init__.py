@@ -1,0 +1,1 @@
+"""Projectors and reconstruction methods, one geometry convention for all backends."""

@@ -1,0 +1,176 @@
+"""The project file: every HDF5 path, its dims, dtype and unit, and the schema version.
+
+No other module spells a path. An `Artifact` is a dataset, a table, or a group that only carries attributes.
+
+Schema history
+    1  first version
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+SCHEMA_VERSION = 1
+SCHEMA_ATTR = "tomoseg_schema"
+PROVENANCE = "/provenance"
+HISTORY = "/provenance/history"
+SETTINGS = "/settings"
+STAGING = "/staging"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """Something a stage reads or writes.
+
+    `name` is the keyword under which `run()` receives it. `dims` is empty for a group of attributes; `dtype` is
+    empty where it follows the data (raw counts, tables). `attrs` maps attribute names to their meaning and unit.
+    """
+
+    name: str
+    path: str
+    dims: tuple[str, ...] = ()
+    dtype: str = ""
+    unit: str = ""
+    meaning: str = ""
+    optional: bool = False
+    attrs: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_group(self) -> bool:
+        """True where the artifact is a group that only carries attributes."""
+        return not self.dims
+
+
+TILT_SERIES = Artifact(
+    "tilt_series", "/tilt_series/data", ("tilt", "y", "x"), "", "counts", "as acquired, sorted by angle"
+)
+ANGLES = Artifact("angles_deg", "/tilt_series/angles_deg", ("tilt",), "f8", "degree", "stage tilt, ascending")
+TILT_SERIES_INFO = Artifact(
+    "tilt_series_info",
+    "/tilt_series",
+    meaning="what is known of the acquisition",
+    attrs={
+        "pixel_size_nm": "nm; NaN where unknown",
+        "pixel_size_source": "where the pixel size came from, or 'unknown'",
+        "angles_source": "where the angles came from",
+        "tilt_axis": "'y', 'x' or 'unknown': nominal direction of the tilt axis in the raw image",
+        "source": "path of the raw file at import",
+        "source_sha256": "digest of the raw file",
+        "metadata": "acquisition metadata as JSON",
+    },
+)
+
+SHIFTS = Artifact(
+    "shifts_px",
+    "/alignment/shifts_px",
+    ("tilt", "2"),
+    "f8",
+    "px",
+    "(dy, dx) to ADD to a raw image's coordinates to bring it into register, before rotation",
+)
+ALIGNMENT_INFO = Artifact(
+    "alignment_info",
+    "/alignment",
+    meaning="the tilt axis and how good the alignment is",
+    attrs={
+        "tilt_axis_angle_deg": "degree, (-90, 90], of the tilt axis from the raw image's vertical, "
+        "counter-clockwise as displayed (y down)",
+        "tilt_axis_offset_px": "px, of the axis from the image centre, after rotation, towards +x",
+        "method": "how the shifts were found",
+        "correlation_before": "median normalised correlation of neighbouring tilts, raw",
+        "correlation_after": "the same, aligned",
+    },
+)
+TILT_QUALITY = Artifact(
+    "tilt_quality", "/alignment/quality", ("tilt",), "", "", "per tilt: background, scale, correlation before and after"
+)
+ALIGNED = Artifact(
+    "aligned",
+    "/alignment/aligned",
+    ("tilt", "y", "x"),
+    "f4",
+    "counts above background",
+    "tilt axis vertical (along y) through x = (nx - 1)/2; each raw image resampled exactly once",
+)
+
+VOLUME = Artifact(
+    "volume",
+    "/reconstruction/volume",
+    ("z", "y", "x"),
+    "f4",
+    "counts per px",
+    "y along the tilt axis, z along the beam at zero tilt",
+    attrs={"voxel_size_nm": "nm; NaN where unknown"},
+)
+RESIDUALS = Artifact(
+    "residuals",
+    "/reconstruction/residuals",
+    ("iteration",),
+    "f8",
+    "",
+    "relative residual ||p - A v|| / ||p|| over all slices before each iteration and after the last",
+)
+RECONSTRUCTION_INFO = Artifact(
+    "reconstruction_info",
+    "/reconstruction",
+    meaning="how the volume was made",
+    attrs={"method": "algorithm", "backend": "what computed it", "device": "cpu or cuda"},
+)
+
+LABELS = Artifact(
+    "labels",
+    "/segmentation/labels",
+    ("z", "y", "x"),
+    "u1",
+    "class index",
+    "one class per voxel",
+    attrs={
+        "class_names": "one per class, in class order",
+        "class_colors": "one #rrggbb per class",
+        "voxel_size_nm": "nm; NaN where unknown",
+    },
+)
+CONFIDENCE = Artifact(
+    "confidence", "/segmentation/confidence", ("z", "y", "x"), "u1", "1/255", "255 = certain", optional=True
+)
+SEGMENTATION_INFO = Artifact(
+    "segmentation_info", "/segmentation", meaning="how the labels were made", attrs={"method": "otsu or unet"}
+)
+
+CLASS_TABLE = Artifact(
+    "class_table", "/measurement/classes", ("class",), "", "", "volume, fraction and surface area of each class"
+)
+PARTICLE_TABLE = Artifact("particle_table", "/measurement/particles", ("particle",), "", "", "one row per particle")
+SIZE_TABLE = Artifact(
+    "size_table", "/measurement/size_distribution", ("bin",), "", "", "histogram of the particles' diameters"
+)
+MEASUREMENT_INFO = Artifact(
+    "measurement_info", "/measurement", meaning="summary numbers", attrs={"particle_class": "name of the class counted"}
+)
+
+EXPORT_INFO = Artifact(
+    "export_info",
+    "/export",
+    meaning="files written",
+    attrs={"directory": "absolute path", "files": "JSON list of {name, bytes, mtime_ns}"},
+)
+
+ARTIFACTS: tuple[Artifact, ...] = (
+    TILT_SERIES,
+    ANGLES,
+    TILT_SERIES_INFO,
+    SHIFTS,
+    ALIGNMENT_INFO,
+    TILT_QUALITY,
+    ALIGNED,
+    VOLUME,
+    RESIDUALS,
+    RECONSTRUCTION_INFO,
+    LABELS,
+    CONFIDENCE,
+    SEGMENTATION_INFO,
+    CLASS_TABLE,
+    PARTICLE_TABLE,
+    SIZE_TABLE,
+    MEASUREMENT_INFO,
+    EXPORT_INFO,
+)

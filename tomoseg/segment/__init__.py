@@ -1,0 +1,1 @@
+"""Classes from volumes: networks, losses, training, blended inference, evaluation."""

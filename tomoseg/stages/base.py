@@ -1,0 +1,63 @@
+"""What a stage is: declared data plus a function."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tomoseg.schema import Artifact
+
+
+class InputFileMarker:
+    """Marks a parameter that names a file the result depends on: its digest, not its path, enters the fingerprint."""
+
+
+InputFile = Annotated[Path, InputFileMarker()]
+
+
+class Parameters(BaseModel):
+    """Base of all stage parameters: frozen, unknown keys are errors, every field has a description with its unit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    @classmethod
+    def input_file_fields(cls) -> list[str]:
+        """Return the names of the parameters that name an input file."""
+        return [n for n, f in cls.model_fields.items() if "InputFileMarker" in repr(f.annotation) + repr(f.metadata)]
+
+    def input_files(self) -> dict[str, Path]:
+        """Return the input files that are set, by parameter name."""
+        named = {name: getattr(self, name) for name in self.input_file_fields()}
+        return {name: Path(path) for name, path in named.items() if path is not None}
+
+
+def no_problems(_params: Any) -> list[str]:
+    """Find nothing wrong beyond what the parameter model checks."""
+    return []
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the pipeline.
+
+    `run(*, <artifact names it reads>, params, runtime, outputs)` computes and leaves its results in `outputs`; it
+    opens no project file. Artifacts arrive as `tomoseg.arrays.Input`; see `tomoseg.arrays.Outputs` for leaving them.
+    `version` is raised whenever the same parameters would give another result. `check(params)` lists what is wrong
+    with the parameters and the files they name, cheaply, before anything is computed.
+    """
+
+    name: str
+    version: int
+    summary: str
+    parameters: type[Parameters]
+    reads: tuple[Artifact, ...]
+    writes: tuple[Artifact, ...]
+    run: Callable[..., None]
+    check: Callable[[Any], list[str]] = no_problems
+    # What the stage left outside the project (export files) and is no longer there, given its attribute artifacts.
+    lost: Callable[[dict[str, Any]], list[str]] = no_problems
+
+
+__all__ = ["Field", "InputFile", "Parameters", "Stage"]
