@@ -57,6 +57,14 @@ class Runtime:
     progress: Progress = field(default_factory=Silent)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    device_used: str = "cpu"  # set by a stage that found and used another
+
+    def begin(self, what: str) -> None:
+        """Begin a stage: forget what earlier ones said."""
+        self.notes.clear()
+        self.warnings.clear()
+        self.device_used = "cpu"
+        self.progress.message(what)
 
     def track(self, items: Sequence[T], what: str) -> Iterator[T]:
         """Yield `items` while showing progress; stops with `Interrupted` between items once a signal arrived."""
@@ -119,7 +127,7 @@ def stopping_on_signals() -> Iterator[None]:
     def handler(signum: int, _frame: object) -> None:
         _signals.append(signum)
         if len(_signals) > 1:
-            raise KeyboardInterrupt
+            raise SystemExit(Interrupted.exit_code)
         print("stopping after the work at hand (once more to stop at once)", file=sys.stderr)
 
     _signals.clear()

@@ -1,0 +1,36 @@
+# make demo    sets up, then simulates a catalyst and takes it from the raw series to a report
+# make test    sets up, then checks style and types and runs the tests
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO ?= demo
+
+.PHONY: setup demo test test-slow clean
+
+setup: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tomoseg needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: setup
+	mkdir -p $(DEMO)
+	rm -rf $(DEMO)/catalyst.h5 $(DEMO)/catalyst_export
+	$(BIN)/tomoseg simulate -o $(DEMO)/catalyst.mrc --truth $(DEMO)/catalyst_truth.h5
+	$(BIN)/tomoseg run $(DEMO)/catalyst.mrc -o $(DEMO)/catalyst.h5
+	$(BIN)/tomoseg report $(DEMO)/catalyst.h5 -o $(DEMO)/catalyst.html
+
+test: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+clean:
+	rm -rf $(VENV) $(DEMO) build *.egg-info

@@ -1,0 +1,121 @@
+"""Imports point one way, heavy packages stay out of light commands, and no stage spells an HDF5 path."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tomoseg
+
+PACKAGE = Path(tomoseg.__file__).parent
+EVERYONE_MAY_USE = {"schema", "errors", "arrays", "runtime", "__init__"}
+SCIENCE = {"io", "align", "reconstruct", "segment", "measure", "export", "simulate", "report"}
+# Who may import whom inside tomoseg, besides EVERYONE_MAY_USE and itself.
+ALLOWED = {
+    "cli": {"config", "engine", "project", "progress", "stages", "doctor"} | SCIENCE,
+    "engine": {"config", "project", "stages"},
+    "config": {"stages"},
+    "stages": SCIENCE,
+    "project": {"io", "simulate"},
+    "io": set(),
+    "align": set(),
+    "reconstruct": set(),
+    "segment": {"io"},
+    "measure": set(),
+    "export": {"io"},
+    "report": {"io"},
+    "simulate": set(),
+    "progress": set(),
+    "doctor": set(),
+    "schema": set(),
+    "errors": set(),
+    "arrays": set(),
+    "runtime": set(),
+    "__init__": set(),
+    "__main__": {"cli"},
+}
+
+
+def _modules():
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def _room(path):
+    parts = path.relative_to(PACKAGE).parts
+    return parts[0] if len(parts) > 1 else path.stem
+
+
+def _imports(path):
+    """Yield (module, name) of every import in a file, wherever it stands."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.module or "", alias.name) for alias in node.names)
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    room = _room(path)
+    used = set()
+    for module, name in _imports(path):
+        parts = module.split(".")
+        if parts[0] == "tomoseg":
+            used.add(parts[1] if len(parts) > 1 else (name if (PACKAGE / name).exists() or (PACKAGE / f"{name}.py").exists() else "__init__"))
+    assert used - EVERYONE_MAY_USE - {room} <= ALLOWED[room]
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_only_the_project_room_opens_hdf5(path):
+    if _room(path) not in ("project", "doctor"):
+        assert "h5py" not in {module.split(".")[0] for module, _ in _imports(path)}
+
+
+def test_no_path_of_the_project_file_outside_the_schema():
+    groups = ("/tilt_series", "/alignment", "/reconstruction", "/segmentation", "/measurement", "/provenance", "/export")
+    for path in _modules():
+        if path.name != "schema.py":
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith(groups):
+                    pytest.fail(f"{path.name}:{node.lineno} spells {node.value}")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["status", "PROJECT"]])
+def test_light_commands_load_nothing_heavy(arguments, project_for_looking):
+    arguments = [str(project_for_looking) if a == "PROJECT" else a for a in arguments]
+    code = (
+        "import sys\nfrom tomoseg.cli import main\n"
+        f"try:\n    main({arguments!r})\n"
+        "except SystemExit as e:\n    assert e.code == 0, e.code\n"
+        "heavy = {'tensorflow', 'keras', 'astra', 'vtk', 'vtkmodules', 'numba', 'scipy', 'skimage', 'matplotlib', 'tomopy'}\n"
+        "print('LOADED', sorted(heavy & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "LOADED []" in out
+
+
+def test_stage_run_takes_what_it_declares():
+    import inspect
+
+    from tomoseg.stages import STAGES
+
+    for stage in STAGES:
+        keywords = set(inspect.signature(stage.run).parameters)
+        assert keywords == {a.name for a in stage.reads} | {"params", "runtime", "outputs"}, stage.name
+
+
+def test_every_parameter_is_described():
+    from tomoseg.stages import STAGES
+
+    undescribed = [f"{s.name}.{n}" for s in STAGES for n, f in s.parameters.model_fields.items() if not f.description]
+    assert undescribed == []
+
+
+def test_every_artifact_is_written_by_one_stage():
+    from tomoseg.schema import ARTIFACTS
+    from tomoseg.stages import STAGES
+
+    written = [artifact.name for stage in STAGES for artifact in stage.writes]
+    assert sorted(written) == sorted(a.name for a in ARTIFACTS)

@@ -1,0 +1,116 @@
+"""Options that several commands share, and options made from the parameters of a stage."""
+
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+
+from tomoseg import config
+from tomoseg.errors import InputError
+from tomoseg.progress import make_progress
+from tomoseg.runtime import Runtime, available_cpus, default_memory
+from tomoseg.stages.base import Stage
+
+COMPUTING = "How it computes"
+
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"], typer.Option("--device", help="What to compute on.", rich_help_panel=COMPUTING)
+]
+Workers = Annotated[
+    int, typer.Option("--workers", help="Threads; 0 = all CPUs of this job.", min=0, rich_help_panel=COMPUTING)
+]
+MaxMemory = Annotated[
+    str,
+    typer.Option("--max-memory", help="Memory to use, e.g. 8G; default half of it.", rich_help_panel=COMPUTING),
+]
+ProgressKind = Annotated[
+    Literal["auto", "bar", "plain", "none"], typer.Option("--progress", help="On stderr.", rich_help_panel=COMPUTING)
+]
+ProjectFile = Annotated[Path, typer.Argument(metavar="PROJECT", help="The project file (.h5).", show_default=False)]
+OutputProject = Annotated[
+    Path, typer.Option("--output", "-o", metavar="PROJECT", help="The project file to make.", show_default=False)
+]
+Pipeline = Annotated[
+    str,
+    typer.Option("--pipeline", metavar="FILE|NAME", help="Parameters from a file, or from one that ships with tomoseg."),
+]
+Sets = Annotated[list[str], typer.Option("--set", metavar="STAGE.PARAM=VALUE", help="Set one parameter; repeatable.")]
+
+
+def make_runtime(device: str, workers: int, max_memory: str, progress: str) -> Runtime:
+    """Make the runtime that the shared options ask for."""
+    return Runtime(
+        device=device,  # type: ignore[arg-type]
+        workers=workers or available_cpus(),
+        max_memory=parse_memory(max_memory) if max_memory else default_memory(),
+        progress=make_progress(progress),  # type: ignore[arg-type]
+    )
+
+
+def parse_memory(text: str) -> int:
+    """Turn '8G', '500M' or a number of bytes into bytes."""
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?)(i?B)?\s*", text, re.IGNORECASE)
+    size = float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " ") if match else 0
+    if size < 64 << 20:
+        raise InputError(f"--max-memory {text}: give at least 64M, for example 8G or 500M.")
+    return int(size)
+
+
+def with_stage_options(stage: Stage, command: Callable[..., None], hidden: tuple[str, ...] = ()) -> Callable[..., None]:
+    """Give a command one option per parameter of `stage`, passed on as `options`: only those the user gave.
+
+    The stage's parameter model is the only place where an option is described.
+    """
+    names = [name for name in stage.parameters.model_fields if name not in hidden]
+
+    def wrapped(**given: Any) -> None:
+        values = {name: given.pop(_inner(name)) for name in names}
+        command(**given, options={name: _value(v) for name, v in values.items() if v not in (None, [])})
+
+    own = [p for p in inspect.signature(command).parameters.values() if p.name != "options"]
+    made = [
+        inspect.Parameter(_inner(name), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(stage, name))
+        for name in names
+    ]
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + made
+    wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
+    wrapped.__doc__ = command.__doc__ or stage.summary
+    return wrapped
+
+
+def _inner(name: str) -> str:
+    return f"option_{name}"
+
+
+def _option(stage: Stage, name: str) -> Any:
+    field = stage.parameters.model_fields[name]
+    flag = "--" + name.replace("_", "-")
+    default = "" if field.default is None else f" [default: {_written(field.default)}]"
+    text = f"{field.description or ''}{default}"
+    if field.annotation is bool:
+        return Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", help=text, show_default=False)]
+    return Annotated[str | None, typer.Option(flag, help=text, metavar=_metavar(field.annotation), show_default=False)]
+
+
+def _written(default: Any) -> str:
+    return ",".join(map(str, default)) if isinstance(default, (list, tuple)) else str(default)
+
+
+def _metavar(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return "|".join(map(str, get_args(annotation)))
+    names = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "FILE"}
+    if annotation in names:
+        return names[annotation]
+    if get_origin(annotation) in (list, tuple):
+        return "A,B,..."
+    parts = [_metavar(a) for a in get_args(annotation) if a is not type(None)]
+    return "|".join(dict.fromkeys(parts)) or "VALUE"
+
+
+def _value(given: Any) -> Any:
+    return config.parse_value(given) if isinstance(given, str) else given

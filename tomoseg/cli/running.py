@@ -1,0 +1,213 @@
+"""Commands that compute: `run`, one command per stage, and `simulate`."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tomoseg import config, engine
+from tomoseg.cli.options import (
+    Device,
+    MaxMemory,
+    OutputProject,
+    Pipeline,
+    ProgressKind,
+    ProjectFile,
+    Sets,
+    Workers,
+    make_runtime,
+    with_stage_options,
+)
+from tomoseg.cli.render import run_summary
+from tomoseg.config import Settings
+from tomoseg.errors import InputError, Interrupted
+from tomoseg.project import Project, is_project
+from tomoseg.runtime import Runtime, stopping_on_signals
+from tomoseg.stages import BY_NAME, STAGES
+
+IMPORT = "import"
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.command("run")(run)
+    for stage in STAGES:
+        command = with_stage_options(stage, _import if stage.name == IMPORT else _stage_command(stage.name), ("raw",))
+        app.command(stage.name, help=stage.summary)(command)
+    app.command("simulate")(simulate)
+
+
+def run(
+    source: Annotated[
+        Path, typer.Argument(metavar="RAW|PROJECT", help="A raw tilt series, or a project to continue or update.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="PROJECT", help="The project file to make from RAW.")
+    ] = None,
+    angles: Annotated[
+        Path | None, typer.Option("--angles", help="Tilt angles in degrees: .rawtlt, .tlt, .csv, .mdoc, one per line.")
+    ] = None,
+    pixel_size: Annotated[
+        float | None, typer.Option("--pixel-size", metavar="NM", help="Pixel size in nm, where the file does not say.")
+    ] = None,
+    tilt_axis: Annotated[
+        str | None, typer.Option("--tilt-axis", metavar="x|y", help="Direction of the tilt axis in the raw image.")
+    ] = None,
+    pipeline: Pipeline = "",
+    sets: Sets = [],  # noqa: B006 - Typer reads the default
+    first: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="First stage to look at.")] = None,
+    last: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Last stage to look at.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Run stages again even where they are fresh.")] = False,
+    export_dir: Annotated[
+        Path | None, typer.Option("--export-dir", metavar="DIR", help="Where exported files go.")
+    ] = None,
+    device: Device = "auto",
+    workers: Workers = 0,
+    max_memory: MaxMemory = "",
+    progress: ProgressKind = "auto",
+) -> None:
+    """Run the whole pipeline: on a raw tilt series, or on what is stale or missing in a project."""
+    runtime = make_runtime(device, workers, max_memory, progress)
+    given: dict[str, Any] = {"angles": angles, "pixel_size": pixel_size, "tilt_axis": tilt_axis}
+    layers = [
+        config.read_pipeline(pipeline) if pipeline else {},
+        config.parse_sets(sets),
+        {IMPORT: {k: str(v) for k, v in given.items() if v is not None}},
+        {"export": {"export_dir": str(export_dir.absolute())}} if export_dir else {},
+    ]
+    for name in filter(None, (first, last)):
+        if name not in BY_NAME:
+            raise InputError(f"There is no stage '{name}'; the stages are {', '.join(BY_NAME)}.")
+    with _opened(source, output, layers, runtime, force) as (project, settings), _continuable(project.path):
+        done = engine.run(project, settings, runtime, first=first, last=last, force=force)
+        print(run_summary(project, done))
+
+
+def _import(
+    raw: Annotated[Path, typer.Argument(metavar="RAW", help="The raw tilt series.", show_default=False)],
+    output: OutputProject,
+    force: Annotated[bool, typer.Option("--force", help="Replace another series that the project holds.")] = False,
+    device: Device = "auto",
+    workers: Workers = 0,
+    max_memory: MaxMemory = "",
+    progress: ProgressKind = "auto",
+    *,
+    options: dict[str, Any],
+) -> None:
+    runtime = make_runtime(device, workers, max_memory, progress)
+    with _opened(raw, output, [{IMPORT: options}], runtime, force) as (project, settings), _continuable(project.path):
+        print(run_summary(project, [engine.run_one(project, IMPORT, settings, runtime)]))
+
+
+def _stage_command(name: str) -> Callable[..., None]:
+    def command(
+        project: ProjectFile,
+        pipeline: Pipeline = "",
+        sets: Sets = [],  # noqa: B006 - Typer reads the default
+        allow_stale: Annotated[
+            bool, typer.Option("--allow-stale", help="Use inputs that are no longer up to date.")
+        ] = False,
+        device: Device = "auto",
+        workers: Workers = 0,
+        max_memory: MaxMemory = "",
+        progress: ProgressKind = "auto",
+        *,
+        options: dict[str, Any],
+    ) -> None:
+        runtime = make_runtime(device, workers, max_memory, progress)
+        layers = [config.read_pipeline(pipeline) if pipeline else {}, config.parse_sets(sets), {name: options}]
+        with Project.write(project, runtime.progress.message) as opened, _continuable(project):
+            settings = config.resolve(opened.settings, *layers)
+            done = engine.run_one(opened, name, settings, runtime, allow_stale=allow_stale)
+            print(run_summary(opened, [done]))
+
+    return command
+
+
+@contextmanager
+def _opened(
+    source: Path, output: Path | None, layers: list[Any], runtime: Runtime, force: bool
+) -> Iterator[tuple[Project, Settings]]:
+    """Open or create the project to work on, with the settings it is to have."""
+    if is_project(source):
+        if output is not None and output.absolute() != source.absolute():
+            raise InputError(f"{source} is a project already; leave out -o {output} to continue it.")
+        with Project.write(source, runtime.progress.message) as project:
+            yield project, config.resolve(project.settings, *layers)
+        return
+    if output is None:
+        raise InputError(f"Say where the project is to be made: `tomoseg run {source} -o PROJECT.h5`.")
+    raw = {IMPORT: {"raw": str(source.absolute())}}
+    if output.exists():
+        with Project.write(output, runtime.progress.message) as project:
+            settings = config.resolve(project.settings, *layers, raw)
+            if not force:
+                engine.refuse_other_series(project, settings)
+            yield project, settings
+    else:
+        settings = config.resolve(*layers, raw)
+        config.check_stages(settings)
+        with Project.create(output) as project:
+            yield project, settings
+
+
+@contextmanager
+def _continuable(project: Path) -> Iterator[None]:
+    """Stop cleanly on SIGINT and SIGTERM, and say how to go on."""
+    with stopping_on_signals():
+        try:
+            yield
+        except Interrupted as error:
+            how = (
+                f"What was finished is kept; `tomoseg run {project}` continues."
+                if project.exists()
+                else "The import had not finished, so nothing was kept; start the same command again."
+            )
+            raise Interrupted(f"{error}. {how}") from error
+
+
+def simulate(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="RAW.mrc", help="The raw series to write.")],
+    truth: Annotated[
+        Path | None, typer.Option("--truth", metavar="TRUTH.h5", help="Where the true volume, shifts and particles go.")
+    ] = None,
+    size: Annotated[int, typer.Option(help="Width, height and thickness in pixels.", min=32)] = 192,
+    particles: Annotated[int, typer.Option(help="Number of particles.", min=0)] = 60,
+    max_tilt: Annotated[float, typer.Option(help="Tilts run from minus to plus this, in degrees.", min=1)] = 68.0,
+    step: Annotated[float, typer.Option(help="Degrees between tilts.", min=0.1)] = 2.0,
+    jitter: Annotated[float, typer.Option(help="Random shift of each tilt, standard deviation in pixels.")] = 5.0,
+    drift: Annotated[float, typer.Option(help="Slow drift over the series, in pixels.")] = 10.0,
+    tilt_axis_angle: Annotated[float, typer.Option(help="Tilt axis from the vertical, in degrees.")] = 3.0,
+    tilt_axis_offset: Annotated[float, typer.Option(help="Tilt axis from the image centre, in pixels.")] = 4.0,
+    dose: Annotated[float, typer.Option(help="Electrons per pixel in the brightest parts; sets the noise.")] = 400.0,
+    pixel_size: Annotated[float, typer.Option(metavar="NM", help="Pixel size in nm.")] = 0.5,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same series.")] = 0,
+) -> None:
+    """Simulate a raw tilt series of a supported catalyst with known truth."""
+    from tomoseg.io.mrc import write_angles, write_mrc
+    from tomoseg.project.truth import write_truth
+    from tomoseg.simulate import simulate_series
+
+    if output.suffix.lower() not in (".mrc", ".st"):
+        raise InputError(f"-o {output}: the raw series is written as MRC, so the name must end in .mrc or .st.")
+    series = simulate_series(
+        size,
+        particles,
+        max_tilt_deg=max_tilt,
+        tilt_step_deg=step,
+        jitter_px=jitter,
+        drift_px=drift,
+        tilt_axis_angle_deg=tilt_axis_angle,
+        tilt_axis_offset_px=tilt_axis_offset,
+        dose=dose,
+        pixel_size_nm=pixel_size,
+        seed=seed,
+    )
+    write_mrc(output, series.raw, pixel_size, kind="stack", label="simulated by tomoseg")
+    write_angles(output.with_suffix(".rawtlt"), series.angles_deg)
+    print(output, output.with_suffix(".rawtlt"), sep="\n")
+    if truth is not None:
+        write_truth(truth, series)
+        print(truth)

@@ -1,0 +1,144 @@
+"""From a pipeline file, `--set` and options to typed parameters of every stage; all errors are reported at once."""
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from tomoseg.errors import InputError
+from tomoseg.stages import BY_NAME, STAGES
+from tomoseg.stages.base import Parameters
+
+Settings = dict[str, Parameters]
+Raw = Mapping[str, Mapping[str, Any]]
+
+
+def resolve(*layers: Raw) -> Settings:
+    """Merge layers of {stage: {parameter: value}}, later ones first in rank, and validate every stage.
+
+    Raises `InputError` with all problems found.
+    """
+    problems: list[str] = []
+    settings: Settings = {}
+    for unknown in sorted({stage for layer in layers for stage in layer} - set(BY_NAME)):
+        problems.append(f"there is no stage '{unknown}'; the stages are {', '.join(BY_NAME)}")
+    for stage in STAGES:
+        merged: dict[str, Any] = {}
+        for layer in layers:
+            merged.update(layer.get(stage.name, {}))
+        try:
+            settings[stage.name] = stage.parameters(**merged)
+        except ValidationError as error:
+            problems += [_explain(stage.name, stage.parameters, e) for e in error.errors()]
+    if problems:
+        raise InputError.of(problems)
+    return settings
+
+
+def read_pipeline(name: str | Path) -> dict[str, dict[str, Any]]:
+    """Read a pipeline file, or one that ships with tomoseg by its name ('default', 'genc2022', 'quick').
+
+    Relative paths of input files are taken from the pipeline file's folder.
+    """
+    path = pipeline_path(name)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"The pipeline file {path} cannot be read: {error}.") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"The pipeline file {path} is not valid YAML: {' '.join(str(error).split())}.") from error
+    content = {} if content is None else content
+    if not isinstance(content, dict) or not all(isinstance(v, dict) or v is None for v in content.values()):
+        raise InputError(
+            f"The pipeline file {path} must hold one section of `parameter: value` lines for each stage "
+            f"({', '.join(BY_NAME)}), such as `reconstruct:` followed by an indented `iterations: 30`."
+        )
+    pipeline = {str(stage): dict(section or {}) for stage, section in content.items()}
+    for stage_name, section in pipeline.items():
+        if stage_name in BY_NAME:
+            for key in BY_NAME[stage_name].parameters.input_file_fields():
+                if isinstance(section.get(key), str):
+                    section[key] = str(path.parent.absolute() / Path(section[key]).expanduser())
+    return pipeline
+
+
+def pipeline_path(name: str | Path) -> Path:
+    """Return the file of a pipeline given by path, or by the name of one that ships with tomoseg."""
+    path = Path(name)
+    shipped = shipped_pipelines()
+    if path.is_file():
+        return path
+    if str(name) in shipped:
+        return shipped[str(name)]
+    raise InputError(f"There is no pipeline file {name}, and none of that name ships with tomoseg ({', '.join(shipped)}).")
+
+
+def shipped_pipelines() -> dict[str, Path]:
+    """Return the pipeline files that ship with tomoseg, by name."""
+    folder = Path(str(files("tomoseg.pipelines") / ""))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def parse_sets(assignments: list[str]) -> dict[str, dict[str, Any]]:
+    """Turn ['reconstruct.iterations=40', ...] into {stage: {parameter: value}}."""
+    problems: list[str] = []
+    layer: dict[str, dict[str, Any]] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        stage, dot, parameter = key.strip().partition(".")
+        if not (equals and dot and stage and parameter):
+            problems.append(f"--set {assignment}: write STAGE.PARAM=VALUE, for example reconstruct.iterations=40")
+            continue
+        layer.setdefault(stage, {})[parameter.replace("-", "_")] = parse_value(value.strip())
+    if problems:
+        raise InputError.of(problems)
+    return layer
+
+
+def parse_value(text: str) -> Any:
+    """Read a value as written on the command line: 'null' and [lists] as in YAML, all else is typed by its parameter."""
+    if text == "null":
+        return None
+    if text.startswith("["):
+        try:
+            return yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InputError(f"The list {text} is not written as in YAML, for example [vti, mrc].") from error
+    return text
+
+
+def as_raw(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Return parameters as plain values that JSON can hold; paths become absolute."""
+    return {name: plain(parameters) for name, parameters in settings.items()}
+
+
+def plain(parameters: Parameters) -> dict[str, Any]:
+    """Return one stage's parameters as plain values that JSON can hold; paths become absolute."""
+    values = parameters.model_dump(mode="json")
+    values |= {name: str(path.expanduser().absolute()) for name, path in parameters.input_files().items()}
+    return values
+
+
+def check_stages(settings: Settings, stages: list[str] | None = None) -> None:
+    """Raise `InputError` with every problem the named stages (all by default) find in their parameters and files."""
+    problems = [
+        f"{stage.name}: {problem}"
+        for stage in STAGES
+        if stages is None or stage.name in stages
+        for problem in stage.check(settings[stage.name])
+    ]
+    if problems:
+        raise InputError.of(problems)
+
+
+def _explain(stage: str, model: type[Parameters], error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"] if not str(part).startswith(("function-", "constrained")))
+    name = str(error["loc"][0]) if error["loc"] else ""
+    if error["type"] == "extra_forbidden":
+        return f"{stage}.{name}: there is no such parameter; {stage} has {', '.join(model.model_fields)}"
+    described = model.model_fields[name].description if name in model.model_fields else ""
+    got = error.get("input")
+    return f"{stage}.{key}: {error['msg'].lower()}, got {got!r}" + (f" ({described})" if described else "")

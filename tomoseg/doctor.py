@@ -1,0 +1,72 @@
+"""What this machine offers to tomoseg."""
+
+import importlib
+import platform
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from tomoseg import __version__
+from tomoseg.runtime import available_cpus, default_memory
+
+REQUIRED = {
+    "numpy": "numpy", "scipy": "scipy", "h5py": "h5py", "hdf5plugin": "hdf5plugin", "numba": "numba",
+    "scikit-image": "skimage", "mrcfile": "mrcfile", "rosettasciio": "rsciio", "vtk": "vtkmodules",
+    "connected-components-3d": "cc3d", "matplotlib": "matplotlib", "keras": "keras",
+}  # fmt: skip
+OPTIONAL = {
+    "tensorflow": ("tensorflow", "U-Net segmentation needs it (or KERAS_BACKEND=torch or jax with that package)"),
+    "astra-toolbox": ("astra", "reconstruct --backend astra and CUDA reconstruction need it"),
+    "tomopy": ("tomopy", "reconstruct --backend tomopy needs it: conda install -c conda-forge tomopy"),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. 'missing' means that tomoseg cannot work; 'absent' that an option is not there."""
+
+    what: str
+    verdict: Literal["ok", "absent", "missing"]
+    detail: str
+
+
+def findings() -> list[Finding]:
+    """Look at everything; takes some seconds, since packages are really imported."""
+    found = [
+        Finding("tomoseg", "ok", __version__),
+        Finding("python", "ok", f"{platform.python_version()} on {platform.platform()}"),
+        Finding("cpus", "ok", f"{available_cpus()} usable"),
+        Finding("memory", "ok", f"{2 * default_memory() / 2**30:.1f} GiB; --max-memory defaults to half of it"),
+        Finding("disk", "ok", f"{shutil.disk_usage(Path.cwd()).free / 2**30:.0f} GiB free in {Path.cwd()}"),
+    ]
+    found += [_package(name, module, "missing", "") for name, module in REQUIRED.items()]
+    found += [_package(name, module, "absent", why) for name, (module, why) in OPTIONAL.items()]
+    return [*found, _gpu_for_reconstruction()]
+
+
+def _package(name: str, module: str, verdict: Literal["absent", "missing"], why: str) -> Finding:
+    import os
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        if module == "keras":  # importing it loads a backend, which is looked at by itself
+            return Finding(name, "ok", version(name))
+        importlib.import_module(module)
+        return Finding(name, "ok", version(name))
+    except (ImportError, OSError) as error:
+        return Finding(name, verdict, why or str(error))
+    except PackageNotFoundError:
+        return Finding(name, "ok", "importable, version unknown")
+
+
+def _gpu_for_reconstruction() -> Finding:
+    try:
+        import astra
+
+        if astra.use_cuda():
+            return Finding("cuda (astra)", "ok", str(astra.get_gpu_info()).strip())
+    except (ImportError, OSError):
+        return Finding("cuda (astra)", "absent", "astra-toolbox is not there")
+    return Finding("cuda (astra)", "absent", "no CUDA device; reconstruction runs on the CPU")

@@ -1,0 +1,269 @@
+"""Order of stages; what is fresh, stale or missing, and why; running what is asked for."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from tomoseg import config
+from tomoseg.config import Settings
+from tomoseg.errors import InputError, NotReady, StageFailed, TomosegError
+from tomoseg.project import PeakMemory, Project, Record, job_id, new_run_id, now, versions
+from tomoseg.runtime import Runtime, Stopwatch
+from tomoseg.stages import BY_NAME, STAGES
+from tomoseg.stages.base import Parameters, Stage
+
+State = Literal["fresh", "stale", "missing"]
+
+
+@dataclass(frozen=True)
+class StageState:
+    """Where a stage stands: its state, why it is not fresh, and how its present result was made."""
+
+    name: str
+    state: State
+    reasons: list[str] = field(default_factory=list)
+    record: Record | None = None
+
+
+# --- what is fresh ---
+
+
+def states(project: Project, settings: Settings) -> list[StageState]:
+    """Return the state of every stage in order, if the project were to have `settings`.
+
+    A result is fresh when it is complete, its fingerprint is unchanged, and every input it consumed is itself fresh
+    and still has the run id that was consumed.
+    """
+    found: dict[str, StageState] = {}
+    for stage in STAGES:
+        found[stage.name] = _state(project, stage, settings[stage.name], found)
+    return list(found.values())
+
+
+def _state(project: Project, stage: Stage, parameters: Parameters, earlier: dict[str, StageState]) -> StageState:
+    record = project.record(stage.name)
+    if record is None:
+        return StageState(stage.name, "missing", ["not run yet"])
+    reasons = _own_reasons(stage, parameters, record)
+    for name, run_id in record.consumed.items():
+        current = earlier[name].record
+        if current is None:
+            reasons.append(f"{name} is missing")
+        elif current.run_id != run_id:
+            reasons.append(f"{name} was run again{_what_changed(project, run_id, current)}")
+        elif earlier[name].state != "fresh":
+            reasons.append(f"{name} is {earlier[name].state}")
+    if not reasons:
+        for artifact in stage.writes:
+            if artifact.is_group and project.has(artifact):
+                reasons += stage.lost(dict(project.artifact(artifact).attrs))
+    return StageState(stage.name, "stale" if reasons else "fresh", reasons, record)
+
+
+def _own_reasons(stage: Stage, parameters: Parameters, record: Record) -> list[str]:
+    if record.fingerprint == fingerprint(stage, parameters, file_facts(parameters, record)):
+        return []
+    wanted = config.plain(parameters)
+    reasons = [] if record.stage_version == stage.version else [f"tomoseg's {stage.name} has changed since"]
+    facts = file_facts(parameters, record)
+    for name in sorted(facts.keys() | record.files.keys()):
+        new, old = facts.get(name), record.files.get(name)
+        if new is None or old is None:
+            reasons.append(f"{name} {_show(old and old['path'])} -> {_show(new and new['path'])}")
+        elif new["sha256"] != old["sha256"]:
+            same_path = new["path"] == old["path"]
+            reasons.append(f"{name} file {new['path']} has changed" if same_path else f"{name} -> {new['path']}")
+    skip = set(parameters.input_file_fields())
+    return reasons + _differences(record.parameters, wanted, skip)
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], skip: set[str]) -> list[str]:
+    keys = [k for k in {**new, **old} if k not in skip and old.get(k) != new.get(k)]
+    return [f"{key} {_show(old.get(key))} -> {_show(new.get(key))}" for key in keys]
+
+
+def _show(value: Any) -> str:
+    return "none" if value is None else str(value)
+
+
+def _what_changed(project: Project, consumed_run: str, current: Record) -> str:
+    past = project.past_record(consumed_run)
+    changes = _differences(past.parameters, current.parameters, set()) if past else []
+    return f" ({', '.join(changes)})" if changes else ""
+
+
+def fingerprint(stage: Stage, parameters: Parameters, facts: dict[str, dict[str, Any]]) -> str:
+    """Hash what decides a stage's result: name, version, scientific parameters, digests of the files it uses."""
+    values = config.plain(parameters)
+    for name in parameters.input_file_fields():
+        values[name] = facts[name]["sha256"] if name in facts else None
+    content = json.dumps([stage.name, stage.version, values], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def file_facts(parameters: Parameters, record: Record | None = None) -> dict[str, dict[str, Any]]:
+    """Return path, sha256, size and mtime_ns of each input file; digests known from `record` are not computed again.
+
+    A file that is no longer at the path it was read from keeps its recorded facts: the project holds what was in it.
+    """
+    facts = {}
+    for name, path in parameters.input_files().items():
+        path = path.expanduser().absolute()
+        known = record.files.get(name, {}) if record else {}
+        same_path = known.get("path") == str(path)
+        if not path.is_file():
+            facts[name] = known if same_path else {"path": str(path), "sha256": "", "size": 0, "mtime_ns": 0}
+            continue
+        stat = path.stat()
+        unchanged = (known.get("size"), known.get("mtime_ns")) == (stat.st_size, stat.st_mtime_ns)
+        digest = known["sha256"] if unchanged and same_path else sha256(path)
+        facts[name] = {"path": str(path), "sha256": digest, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    return facts
+
+
+def sha256(path: Path) -> str:
+    """Return the digest of a file."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+# --- running ---
+
+
+def run(
+    project: Project,
+    settings: Settings,
+    runtime: Runtime,
+    *,
+    first: str | None = None,
+    last: str | None = None,
+    force: bool = False,
+) -> list[StageState]:
+    """Run what is stale or missing between two stages, skipping what is fresh unless `force`.
+
+    Returns the state of each stage looked at; its `reasons` say why it was run.
+
+    Raises `InputError` before anything is computed where the settings cannot work, and `NotReady` where a stage
+    before `first` is not fresh.
+    """
+    names = list(BY_NAME)
+    chosen = names[names.index(first or names[0]) : names.index(last or names[-1]) + 1]
+    if not chosen:
+        raise InputError(f"--from {first} comes after --until {last}; the stages in order are {', '.join(names)}.")
+    before = {state.name: state for state in states(project, settings)}
+    for name in names[: names.index(chosen[0])]:
+        _refuse_unless_fresh(project, before[name])
+    pending = [name for name in chosen if force or before[name].state != "fresh"]
+    # Everything after a stage that runs again runs too: its inputs get a new run id.
+    if pending:
+        pending = chosen[chosen.index(pending[0]) :]
+    config.check_stages(settings, pending)
+    project.store_settings(config.as_raw(settings))
+    done = []
+    for name in chosen:
+        if name in pending:
+            record = run_stage(project, BY_NAME[name], settings, runtime, before[name].reasons)
+            done.append(StageState(name, "fresh", before[name].reasons, record))
+        else:
+            runtime.progress.message(f"{name}: up to date")
+            done.append(before[name])
+    return done
+
+
+def run_one(
+    project: Project, name: str, settings: Settings, runtime: Runtime, *, allow_stale: bool = False
+) -> StageState:
+    """Run a single stage on what the project holds. Raises `NotReady` where an input is missing, or stale."""
+    current = {state.name: state for state in states(project, settings)}
+    for needed in _stages_read(BY_NAME[name]):
+        if current[needed].state == "missing" or not allow_stale:
+            _refuse_unless_fresh(project, current[needed])
+    config.check_stages(settings, [name])
+    project.store_settings(config.as_raw(settings))
+    record = run_stage(project, BY_NAME[name], settings, runtime)
+    return StageState(name, "fresh", [], record)
+
+
+def refuse_other_series(project: Project, settings: Settings) -> None:
+    """Raise `InputError` if the raw file asked for is not the one that the project holds."""
+    record = project.record("import")
+    if record is None:
+        return
+    wanted = file_facts(settings["import"], record).get("raw", {})
+    held = record.files.get("raw", {})
+    if wanted.get("sha256") != held.get("sha256"):
+        raise InputError(
+            f"{project.path} holds another tilt series, {held.get('path')}. Choose another -o for "
+            f"{wanted.get('path')}, or add --force to replace what the project holds."
+        )
+
+
+def _refuse_unless_fresh(project: Project, state: StageState) -> None:
+    if state.state == "fresh":
+        return
+    hint = "" if state.state == "missing" else ", or add --allow-stale to use it as it is"
+    raise NotReady(
+        f"The result of {state.name} in {project.path} is {state.state} ({'; '.join(state.reasons)}). "
+        f"Run `tomoseg run {project.path} --until {state.name}` first{hint}."
+    )
+
+
+def _stages_read(stage: Stage) -> list[str]:
+    """Return the stages whose results `stage` reads, in order."""
+    return [s.name for s in STAGES if any(artifact in stage.reads for artifact in s.writes)]
+
+
+def run_stage(
+    project: Project, stage: Stage, settings: Settings, runtime: Runtime, why: list[str] | None = None
+) -> Record:
+    """Run one stage and put its result in place of the old one; nothing changes in the project if it fails."""
+    parameters = settings[stage.name]
+    watch, memory, started = Stopwatch(), PeakMemory(), now()
+    runtime.begin(f"{stage.name}: {'; '.join(why)}" if why else stage.name)
+    facts = file_facts(parameters, project.record(stage.name))
+    consumed = {name: project.record(name) for name in _stages_read(stage)}
+    inputs = {artifact.name: project.artifact(artifact) for artifact in stage.reads}
+    with project.transaction(stage.name) as outputs:
+        try:
+            stage.run(
+                **inputs, params=_with_defaults(project, stage, parameters), runtime=runtime, outputs=outputs
+            )
+        except TomosegError:
+            raise
+        except MemoryError as error:
+            raise StageFailed(
+                f"{stage.name} ran out of memory; give it less at a time with --max-memory (now "
+                f"{runtime.max_memory / 2**30:.1f} GiB), or a smaller volume."
+            ) from error
+        record = Record(
+            stage=stage.name,
+            run_id=new_run_id(),
+            fingerprint=fingerprint(stage, parameters, facts),
+            stage_version=stage.version,
+            parameters=config.plain(parameters),
+            files=facts,
+            consumed={name: r.run_id for name, r in consumed.items() if r is not None},
+            started=started,
+            wall_seconds=round(watch.seconds, 3),
+            peak_memory_bytes=memory.bytes,
+            device=runtime.device_used,
+            job_id=job_id(),
+            versions=versions(),
+            notes=list(runtime.notes),
+            warnings=list(runtime.warnings),
+        )
+        outputs.commit(record)
+    runtime.progress.message(
+        f"{stage.name}: done in {record.wall_seconds:.1f} s, peak memory {record.peak_memory_bytes / 2**20:.0f} MiB"
+    )
+    return record
+
+
+def _with_defaults(project: Project, stage: Stage, parameters: Parameters) -> Parameters:
+    """Fill in what only the project knows: exported files lie beside it unless told otherwise."""
+    if stage.name == "export" and getattr(parameters, "export_dir", "") is None:
+        folder = project.path.absolute().with_name(f"{project.path.stem}_export")
+        return parameters.model_copy(update={"export_dir": str(folder)})
+    return parameters

@@ -1,0 +1,89 @@
+"""How a result came about: enough to tell whether it is still right, and to make it again."""
+
+import os
+import platform
+import socket
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from tomoseg import __version__
+
+PACKAGES = ("numpy", "scipy", "h5py", "numba", "scikit-image", "astra-toolbox", "tomopy", "tensorflow", "keras", "vtk")
+JOB_ID_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
+
+
+@dataclass(frozen=True)
+class Record:
+    """Provenance of one run of one stage.
+
+    `files` holds, for each parameter that names an input file, its path, sha256, size and mtime_ns at the run;
+    `consumed` the run id of each stage whose result was read.
+    """
+
+    stage: str
+    run_id: str
+    fingerprint: str
+    stage_version: int
+    parameters: dict[str, Any]
+    files: dict[str, dict[str, Any]]
+    consumed: dict[str, str]
+    started: str
+    wall_seconds: float
+    peak_memory_bytes: int
+    device: str
+    host: str = field(default_factory=socket.gethostname)
+    job_id: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def new_run_id() -> str:
+    """Return an id that no other run has."""
+    return uuid4().hex
+
+
+def now() -> str:
+    """Return the present time, UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of everything that can change a number."""
+    found = {"tomoseg": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def job_id() -> str:
+    """Return the batch system's id of this job, '' outside one."""
+    return next((os.environ[v] for v in JOB_ID_VARIABLES if v in os.environ), "")
+
+
+class PeakMemory:
+    """Peak resident memory of this process since creation, in bytes."""
+
+    def __init__(self) -> None:
+        try:  # proc(5): writing 5 resets the high-water mark
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:
+            return  # then the mark since the process began is the best that can be told
+
+    @property
+    def bytes(self) -> int:
+        """The high-water mark."""
+        try:
+            lines = Path("/proc/self/status").read_text().splitlines()
+            return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
+        except (OSError, StopIteration):
+            import resource
+
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
