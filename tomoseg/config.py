@@ -1,5 +1,6 @@
 """From a pipeline file, `--set` and options to typed parameters of every stage; all errors are reported at once."""
 
+import textwrap
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 
 from tomoseg.errors import InputError
 from tomoseg.stages import BY_NAME, STAGES
-from tomoseg.stages.base import Parameters
+from tomoseg.stages.base import Parameters, Stage
 
 Settings = dict[str, Parameters]
 Raw = Mapping[str, Mapping[str, Any]]
@@ -21,10 +22,9 @@ def resolve(*layers: Raw) -> Settings:
 
     Raises `InputError` with all problems found.
     """
-    problems: list[str] = []
     settings: Settings = {}
-    for unknown in sorted({stage for layer in layers for stage in layer} - set(BY_NAME)):
-        problems.append(f"there is no stage '{unknown}'; the stages are {', '.join(BY_NAME)}")
+    unknown = sorted({stage for layer in layers for stage in layer} - set(BY_NAME))
+    problems = [f"there is no stage '{name}'; the stages are {', '.join(BY_NAME)}" for name in unknown]
     for stage in STAGES:
         merged: dict[str, Any] = {}
         for layer in layers:
@@ -39,7 +39,7 @@ def resolve(*layers: Raw) -> Settings:
 
 
 def read_pipeline(name: str | Path) -> dict[str, dict[str, Any]]:
-    """Read a pipeline file, or one that ships with tomoseg by its name ('default', 'genc2022', 'quick').
+    """Read a pipeline file, or one that ships along, by its name ('default', 'genc2022', 'quick').
 
     Relative paths of input files are taken from the pipeline file's folder.
     """
@@ -73,7 +73,9 @@ def pipeline_path(name: str | Path) -> Path:
         return path
     if str(name) in shipped:
         return shipped[str(name)]
-    raise InputError(f"There is no pipeline file {name}, and none of that name ships with tomoseg ({', '.join(shipped)}).")
+    raise InputError(
+        f"There is no pipeline file {name}, and none of that name ships with tomoseg ({', '.join(shipped)})."
+    )
 
 
 def shipped_pipelines() -> dict[str, Path]:
@@ -99,7 +101,7 @@ def parse_sets(assignments: list[str]) -> dict[str, dict[str, Any]]:
 
 
 def parse_value(text: str) -> Any:
-    """Read a value as written on the command line: 'null' and [lists] as in YAML, all else is typed by its parameter."""
+    """Read a value as written on the command line: 'null' and [lists] as in YAML, all else typed by its parameter."""
     if text == "null":
         return None
     if text.startswith("["):
@@ -142,3 +144,25 @@ def _explain(stage: str, model: type[Parameters], error: Any) -> str:
     described = model.model_fields[name].description if name in model.model_fields else ""
     got = error.get("input")
     return f"{stage}.{key}: {error['msg'].lower()}, got {got!r}" + (f" ({described})" if described else "")
+
+
+def default_pipeline_text() -> str:
+    """Return a pipeline file with every parameter at its default, and its description as a comment."""
+    head = (
+        "# Every parameter of every stage, at its default. Copy this file, keep the lines you change, and give it to\n"
+        "# `tomoseg run --pipeline FILE`. `tomoseg check FILE` finds mistakes. Any line is also an option of its\n"
+        "# stage (`tomoseg reconstruct PROJECT.h5 --iterations 40`) and of `--set reconstruct.iterations=40`.\n"
+    )
+    return head + "".join(_section(stage) for stage in STAGES)
+
+
+def _section(stage: Stage) -> str:
+    lines = ["", f"# {stage.summary}", f"{stage.name}:"]
+    for name, field in stage.parameters.model_fields.items():
+        if name == "raw":  # given on the command line
+            continue
+        default = stage.parameters().model_dump(mode="json")[name]
+        value = yaml.safe_dump(default, default_flow_style=True).removesuffix("...\n").strip()
+        lines += textwrap.wrap(field.description or "", 112, initial_indent="  # ", subsequent_indent="  # ")
+        lines.append(f"  {name}: {value}")
+    return "\n".join(lines) + "\n"

@@ -109,8 +109,8 @@ def file_facts(parameters: Parameters, record: Record | None = None) -> dict[str
     A file that is no longer at the path it was read from keeps its recorded facts: the project holds what was in it.
     """
     facts = {}
-    for name, path in parameters.input_files().items():
-        path = path.expanduser().absolute()
+    for name, given in parameters.input_files().items():
+        path = given.expanduser().absolute()
         known = record.files.get(name, {}) if record else {}
         same_path = known.get("path") == str(path)
         if not path.is_file():
@@ -227,9 +227,7 @@ def run_stage(
     inputs = {artifact.name: project.artifact(artifact) for artifact in stage.reads}
     with project.transaction(stage.name) as outputs:
         try:
-            stage.run(
-                **inputs, params=_with_defaults(project, stage, parameters), runtime=runtime, outputs=outputs
-            )
+            stage.run(**inputs, params=_with_defaults(project, stage, parameters), runtime=runtime, outputs=outputs)
         except TomosegError:
             raise
         except MemoryError as error:

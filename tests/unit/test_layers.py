@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 import tomoseg
+from tomoseg import schema
 
 PACKAGE = Path(tomoseg.__file__).parent
 EVERYONE_MAY_USE = {"schema", "errors", "arrays", "runtime", "__init__"}
 SCIENCE = {"io", "align", "reconstruct", "segment", "measure", "export", "simulate", "report"}
+HEAVY = {"tensorflow", "keras", "astra", "vtk", "vtkmodules", "numba", "scipy", "skimage", "matplotlib", "tomopy"}
 # Who may import whom inside tomoseg, besides EVERYONE_MAY_USE and itself.
 ALLOWED = {
     "cli": {"config", "engine", "project", "progress", "stages", "doctor"} | SCIENCE,
@@ -63,7 +65,11 @@ def test_imports_point_one_way(path):
     for module, name in _imports(path):
         parts = module.split(".")
         if parts[0] == "tomoseg":
-            used.add(parts[1] if len(parts) > 1 else (name if (PACKAGE / name).exists() or (PACKAGE / f"{name}.py").exists() else "__init__"))
+            used.add(
+                parts[1]
+                if len(parts) > 1
+                else (name if (PACKAGE / name).exists() or (PACKAGE / f"{name}.py").exists() else "__init__")
+            )
     assert used - EVERYONE_MAY_USE - {room} <= ALLOWED[room]
 
 
@@ -74,7 +80,7 @@ def test_only_the_project_room_opens_hdf5(path):
 
 
 def test_no_path_of_the_project_file_outside_the_schema():
-    groups = ("/tilt_series", "/alignment", "/reconstruction", "/segmentation", "/measurement", "/provenance", "/export")
+    groups = tuple({"/" + artifact.path.split("/")[1] for artifact in schema.ARTIFACTS} | {schema.PROVENANCE})
     for path in _modules():
         if path.name != "schema.py":
             for node in ast.walk(ast.parse(path.read_text())):
@@ -83,14 +89,13 @@ def test_no_path_of_the_project_file_outside_the_schema():
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["status", "PROJECT"]])
-def test_light_commands_load_nothing_heavy(arguments, project_for_looking):
-    arguments = [str(project_for_looking) if a == "PROJECT" else a for a in arguments]
+def test_light_commands_load_nothing_heavy(arguments, small_run):
+    arguments = [str(small_run) if a == "PROJECT" else a for a in arguments]
     code = (
         "import sys\nfrom tomoseg.cli import main\n"
         f"try:\n    main({arguments!r})\n"
         "except SystemExit as e:\n    assert e.code == 0, e.code\n"
-        "heavy = {'tensorflow', 'keras', 'astra', 'vtk', 'vtkmodules', 'numba', 'scipy', 'skimage', 'matplotlib', 'tomopy'}\n"
-        "print('LOADED', sorted(heavy & set(sys.modules)))"
+        f"print('LOADED', sorted({HEAVY!r} & set(sys.modules)))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "LOADED []" in out

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except OSError as error:
         _show(f"tomoseg: {error.strerror or error}: {error.filename or 'a file of this run'}.", error)
         sys.exit(InputError.exit_code if isinstance(error, FileNotFoundError) else TomosegError.exit_code)
-    except Exception as error:  # noqa: BLE001 - the user gets a paragraph, not a traceback
+    except Exception as error:
         _show(
             f"tomoseg: something went wrong that should not have: {type(error).__name__}: {error}. "
             "Run the same command with --debug for the details, and please report it.",

@@ -35,7 +35,7 @@ def status(
 
 
 def check(
-    pipeline: Annotated[str, typer.Argument(metavar="PIPELINE", help="A pipeline file, or one that ships with tomoseg.")],
+    pipeline: Annotated[str, typer.Argument(metavar="PIPELINE", help="A file, or the name of one that ships along.")],
     source: Annotated[Path | None, typer.Argument(metavar="[RAW|PROJECT]", help="What it is to run on.")] = None,
     sets: Sets = [],  # noqa: B006 - Typer reads the default
     angles: Annotated[Path | None, typer.Option("--angles", help="Tilt angles that go with RAW.")] = None,

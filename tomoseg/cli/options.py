@@ -35,7 +35,9 @@ OutputProject = Annotated[
 ]
 Pipeline = Annotated[
     str,
-    typer.Option("--pipeline", metavar="FILE|NAME", help="Parameters from a file, or from one that ships with tomoseg."),
+    typer.Option(
+        "--pipeline", metavar="FILE|NAME", help="Parameters from a file, or from one that ships with tomoseg."
+    ),
 ]
 Sets = Annotated[list[str], typer.Option("--set", metavar="STAGE.PARAM=VALUE", help="Set one parameter; repeatable.")]
 

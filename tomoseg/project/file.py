@@ -19,11 +19,11 @@ from tomoseg.project.provenance import Record
 
 # Chunk lengths by dimension. Aligned images are written tilt by tilt and read slab by slab along y; volumes are
 # written in slabs of y and looked at in orthoslices of all three directions.
-CHUNKS = {
+CHUNKS: dict[tuple[str, ...], tuple[int, int, int]] = {
     ("tilt", "y", "x"): (8, 64, 1 << 30),
     ("z", "y", "x"): (64, 16, 64),
 }
-# Own lock instead of HDF5's; the 1.10 format, since older ones hold no attribute over 64 KiB (metadata of a long series).
+# Own lock instead of HDF5's; the 1.10 format, since older ones hold no attribute over 64 KiB (a long series' metadata).
 LAYOUT: dict[str, Any] = {"locking": False, "libver": ("v110", "v110")}
 GZIP_ARTIFACTS = {"labels", "confidence"}  # compress well, and gzip needs no plugin to be read
 
@@ -44,7 +44,7 @@ class Project:
 
     @classmethod
     @contextmanager
-    def write(cls, path: Path, tell: Callable[[str], None] = str) -> Iterator[Self]:
+    def write(cls, path: Path, tell: Callable[[str], object] = str) -> Iterator[Self]:
         """Open an existing project for writing, alone. Raises `ProjectLocked` where another process writes it."""
         _must_exist(path)
         with writing(path, tell), _open(path, "r+") as file:
@@ -226,7 +226,9 @@ def _open(path: Path, mode: str) -> Iterator[h5py.File]:
     with file:
         version = file.attrs.get(schema.SCHEMA_ATTR)
         if version is None:
-            raise InputError(f"{path} is an HDF5 file but not a tomoseg project; import it: `tomoseg import {path} -o`.")
+            raise InputError(
+                f"{path} is an HDF5 file but not a tomoseg project; import it: `tomoseg import {path} -o`."
+            )
         if int(version) > schema.SCHEMA_VERSION:
             raise InputError(f"{path} was written by a newer tomoseg (schema {version}); update tomoseg to open it.")
         yield file
@@ -288,4 +290,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray) and value.dtype.kind in "OS":
         return [_plain(v) for v in value.tolist()]
     return value
-

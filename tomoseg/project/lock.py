@@ -19,7 +19,7 @@ def lock_path(project: Path) -> Path:
 
 
 @contextmanager
-def writing(project: Path, tell: Callable[[str], None] = str) -> Iterator[None]:
+def writing(project: Path, tell: Callable[[str], object] = str) -> Iterator[None]:
     """Hold the project's write lock; `tell` hears of a dead process's lock that was taken over.
 
     Raises `ProjectLocked` naming the holder, also where it is on another host, whose processes cannot be seen.

@@ -1,0 +1,80 @@
+"""Pipeline files, --set and options become typed parameters, and every problem is reported at once."""
+
+import pytest
+
+from tomoseg import config
+from tomoseg.errors import InputError
+from tomoseg.stages import STAGES
+
+
+def test_later_layers_win():
+    settings = config.resolve(
+        {"reconstruct": {"iterations": 10, "method": "sirt"}}, {"reconstruct": {"iterations": 20}}, {}
+    )
+    assert settings["reconstruct"].iterations == 20
+    assert settings["reconstruct"].method == "sirt"
+
+
+def test_all_problems_are_reported_at_once():
+    with pytest.raises(InputError) as caught:
+        config.resolve(
+            {"reconstruct": {"iterations": -3, "itterations": 2}, "segmnt": {}, "align": {"method": "magic"}}
+        )
+    text = str(caught.value)
+    assert "4 problems" in text
+    for part in ("segmnt", "reconstruct.iterations", "reconstruct.itterations", "align.method"):
+        assert part in text
+
+
+def test_set_values_are_typed_by_their_parameter():
+    layer = config.parse_sets(["reconstruct.iterations=40", "reconstruct.z-size=null", "export.formats=[vti, mrc]"])
+    settings = config.resolve(layer)
+    assert settings["reconstruct"].iterations == 40
+    assert settings["reconstruct"].z_size is None
+    assert list(settings["export"].formats) == ["vti", "mrc"]
+
+
+@pytest.mark.parametrize("text", ["iterations=40", "reconstruct.iterations", "reconstruct.=3", "="])
+def test_a_malformed_set_is_explained(text):
+    with pytest.raises(InputError, match=r"STAGE\.PARAM=VALUE"):
+        config.parse_sets([text])
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "reconstruct: 3", "reconstruct: {a: [}", "!!python/object:os.system {}"])
+def test_a_pipeline_that_is_none_is_refused(tmp_path, content):
+    path = tmp_path / "p.yaml"
+    path.write_text(content)
+    with pytest.raises(InputError):
+        config.read_pipeline(path)
+
+
+def test_paths_in_a_pipeline_are_relative_to_it(tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text("segment:\n  model: net.keras\n")
+    assert config.read_pipeline(path)["segment"]["model"] == str(tmp_path / "net.keras")
+
+
+def test_an_unknown_pipeline_names_those_that_ship():
+    with pytest.raises(InputError, match="default, genc2022"):
+        config.read_pipeline("nonsense")
+
+
+def test_the_default_pipeline_file_states_every_default():
+    """`pipelines/default.yaml` is the text made from the parameter models, so it cannot fall behind them."""
+    assert config.pipeline_path("default").read_text() == config.default_pipeline_text()
+    assert config.resolve(config.read_pipeline("default")) == config.resolve()
+
+
+def test_the_papers_pipeline_holds_the_papers_settings():
+    """Genc, Kovarik & Fraser 2022: MLEM, and the U-Net on xz slices in 512 px patches."""
+    settings = config.resolve(config.read_pipeline("genc2022"))
+    assert settings["reconstruct"].method == "mlem"
+    assert settings["segment"].patch == 512
+    assert settings["segment"].plane == "xz"
+    assert settings["segment"].class_names == ["background", "alumina", "Pt"]
+
+
+def test_every_shipped_pipeline_is_valid():
+    assert {"default", "genc2022", "quick"} <= set(config.shipped_pipelines())
+    for name in config.shipped_pipelines():
+        assert set(config.resolve(config.read_pipeline(name))) == {s.name for s in STAGES}

@@ -1,0 +1,152 @@
+"""Transactions, attributes, and one writer at a time."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+
+from tomoseg import schema
+from tomoseg.errors import InputError, ProjectLocked, StageFailed
+from tomoseg.project import Project, Record, is_project
+from tomoseg.project.lock import lock_path, writing
+
+
+def _record(run_id="a" * 32):
+    return Record("align", run_id, "f", 1, {"method": "none"}, {}, {}, "2026-01-01T00:00:00+00:00", 1.5, 1 << 20, "cpu")
+
+
+def _write(path, values, run_id="a" * 32, opener=Project.write):
+    with opener(path) as project, project.transaction("align") as outputs:
+        outputs.put("shifts_px", values)
+        outputs.set_attrs("alignment_info", {"method": "none"})
+        outputs.commit(_record(run_id))
+
+
+@pytest.fixture
+def project_path(tmp_path):
+    path = tmp_path / "p.h5"
+    _write(path, np.ones((3, 2)), opener=Project.create)
+    return path
+
+
+def test_what_was_committed_reads_back_with_plain_h5py(project_path):
+    with h5py.File(project_path, "r") as file:
+        assert file.attrs[schema.SCHEMA_ATTR] == schema.SCHEMA_VERSION
+        np.testing.assert_array_equal(file["/alignment/shifts_px"][:], np.ones((3, 2)))
+        assert file["/alignment"].attrs["method"] == "none"
+        assert file["/provenance/align"].attrs["run_id"] == "a" * 32
+        assert json.loads(file["/provenance/align"].attrs["parameters"]) == {"method": "none"}
+
+
+def test_a_second_commit_replaces_the_first_whole(project_path):
+    with Project.write(project_path) as project, project.transaction("align") as outputs:
+        outputs.put("tilt_quality", np.zeros(2, dtype=[("angle_deg", "f8"), ("name", "U5")]))
+        outputs.commit(_record("b" * 32))
+    with Project.read(project_path) as project:
+        assert not project.has(schema.SHIFTS)  # of the first commit, which is gone
+        assert project.has(schema.TILT_QUALITY)
+        assert project.record("align").run_id == "b" * 32
+        assert project.past_record("a" * 32).run_id == "a" * 32
+
+
+def test_a_stage_that_does_not_commit_keeps_the_old_result(project_path):
+    with Project.write(project_path) as project, pytest.raises(StageFailed, match="without committing"):
+        with project.transaction("align") as outputs:
+            outputs.put("shifts_px", np.zeros((9, 2)))
+    with Project.read(project_path) as project:
+        np.testing.assert_array_equal(project.artifact(schema.SHIFTS)[:], np.ones((3, 2)))
+
+
+def test_large_metadata_fit(tmp_path):
+    """HDF5's old format refuses attributes over 64 KiB; a long series has more metadata than that."""
+    path, text = tmp_path / "p.h5", "x" * 300_000
+    with Project.create(path) as project, project.transaction("import") as outputs:
+        outputs.put("angles_deg", np.arange(3.0))
+        outputs.set_attrs("tilt_series_info", {"metadata": text})
+        outputs.commit(_record())
+    with Project.read(path) as project:
+        assert project.artifact(schema.TILT_SERIES_INFO).attrs["metadata"] == text
+
+
+def test_tables_with_text_columns_read_back(project_path):
+    table = np.array([("α-phase", 1.5), ("Pt", 2.5)], dtype=[("name", "U8"), ("volume_nm3", "f8")])
+    with Project.write(project_path) as project, project.transaction("measure") as outputs:
+        outputs.put("class_table", table)
+        outputs.commit(_record("c" * 32))
+    with Project.read(project_path) as project:
+        read = project.artifact(schema.CLASS_TABLE)[:]
+        assert [name.decode() for name in read["name"]] == ["α-phase", "Pt"]
+        np.testing.assert_array_equal(read["volume_nm3"], [1.5, 2.5])
+
+
+def test_rerunning_a_stage_reuses_its_space(project_path):
+    """Ten generations of 8 MB may take two: the new one is written before the old one is freed."""
+    for i in range(10):
+        _write(project_path, np.full((500_000, 2), i, dtype=float), run_id=f"{i:032d}")
+    assert project_path.stat().st_size < 2.5 * 8e6
+
+
+def test_files_that_are_no_projects_are_refused(tmp_path):
+    other, text = tmp_path / "other.h5", tmp_path / "text.h5"
+    h5py.File(other, "w").close()
+    text.write_text("hello")
+    for path in (other, text, tmp_path / "absent.h5"):
+        assert not is_project(path)
+        with pytest.raises(InputError), Project.read(path):
+            pass
+
+
+def test_a_project_of_a_newer_schema_is_refused(project_path):
+    with h5py.File(project_path, "r+") as file:
+        file.attrs[schema.SCHEMA_ATTR] = schema.SCHEMA_VERSION + 1
+    with pytest.raises(InputError, match="newer tomoseg"), Project.read(project_path):
+        pass
+
+
+def test_create_never_overwrites(project_path):
+    before = project_path.read_bytes()
+    with pytest.raises(InputError, match="already exists"), Project.create(project_path):
+        pass
+    assert project_path.read_bytes() == before
+
+
+def test_a_second_writer_is_told_who_holds_the_project(project_path):
+    code = "import sys; from pathlib import Path; from tomoseg.project.lock import writing\n"
+    code += "with writing(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, project_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(ProjectLocked) as caught, Project.write(project_path):
+            pass
+        with Project.read(project_path) as project:  # reading is never refused
+            assert project.has(schema.SHIFTS)
+        holder.stdin.close()
+    assert str(holder.pid) in str(caught.value)
+    assert socket.gethostname() in str(caught.value)
+    with Project.write(project_path):
+        pass
+
+
+def test_the_lock_of_a_dead_process_is_taken_over(project_path):
+    dead = subprocess.Popen([sys.executable, "-c", "pass"])
+    dead.wait()
+    lock_path(project_path).write_text(json.dumps({"host": socket.gethostname(), "pid": dead.pid, "since": "then"}))
+    heard = []
+    with writing(project_path, heard.append):
+        assert json.loads(lock_path(project_path).read_text())["pid"] == os.getpid()
+    assert str(dead.pid) in heard[0]
+    assert not lock_path(project_path).exists()
+
+
+def test_the_lock_of_another_host_is_respected(project_path):
+    lock_path(project_path).write_text(json.dumps({"host": "elsewhere", "pid": 1, "since": "then"}))
+    with pytest.raises(ProjectLocked, match="elsewhere"), writing(project_path):
+        pass
+    assert lock_path(project_path).exists()

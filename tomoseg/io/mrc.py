@@ -1,0 +1,180 @@
+"""Writing MRC stacks and volumes (2014 standard, doi:10.1016/j.jsb.2015.04.002) and angle files, slab by slab."""
+
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.arrays import Array, ArraySource
+from tomoseg.errors import InputError
+from tomoseg.io.atomic import atomic_path
+
+# Like `Runtime.track`: yields the slabs one after the other while somebody watches.
+Track = Callable[[Sequence[slice], str], Iterable[slice]]
+
+SLAB_BYTES = 64 << 20
+MODES: dict[str, int] = {"i1": 0, "i2": 1, "f4": 2, "u2": 6, "f2": 12}
+
+
+def write_mrc(
+    path: Path | str,
+    data: ArraySource,
+    pixel_size_nm: float | None,
+    *,
+    kind: Literal["stack", "volume"] = "volume",
+    label: str = "written by tomoseg",
+    track: Track | None = None,
+) -> None:
+    """Write a tilt series or a volume as an MRC file; `path` appears only once it is complete.
+
+    Parameters
+    ----------
+    path
+        The file to write; one that exists is replaced.
+    data : array or handle, shape (n, y, x)
+        Read in slabs of some 64 MiB. Real: int8, int16, uint16, float16 and float32 are stored as they are, float64
+        as float32, other integers (labels) and bool in the narrowest of int8 (mode 0, signed in the 2014
+        standard), int16 (mode 1) and uint16 (mode 6) that holds all their values, which costs one more pass.
+    pixel_size_nm
+        Size of a pixel or voxel, nm; None or NaN where unknown, which is stored as a cell of 0.
+    kind
+        "stack": images of a series (space group 0); "volume": a 3D volume (space group 1).
+    label
+        Text for the first label of the header; ASCII, at most 80 characters are kept.
+    track
+        Called with the slabs and a description and yields the slabs, to show progress: `runtime.track` fits.
+
+    Raises
+    ------
+    InputError
+        `data` is not 3D, is empty, complex, holds integers beyond 16 bits, or the folder cannot be written to.
+    """
+    path = Path(path)
+    shape = _checked_shape(path, data)
+    slab = max(1, SLAB_BYTES // (shape[1] * shape[2] * 8))
+    pieces = [slice(start, min(start + slab, shape[0])) for start in range(0, shape[0], slab)]
+    dtype = _stored_dtype(path, data, pieces)
+    statistics = _Statistics()
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(bytes(1024))  # the header holds the statistics, which are known at the end
+        for piece in track(pieces, f"writing {path.name}") if track else pieces:
+            values = np.ascontiguousarray(data[piece], dtype=dtype)
+            statistics.add(values)
+            file.write(values.data)
+        file.seek(0)
+        file.write(_header(shape, dtype, pixel_size_nm, statistics, kind=kind, label=label).tobytes())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_angles(path: Path | str, angles_deg: Sequence[float] | NDArray[np.floating[Any]]) -> None:
+    """Write tilt angles in degrees, one per line (.rawtlt), so that they read back exactly.
+
+    Raises
+    ------
+    InputError
+        An angle is NaN or infinite, or the folder cannot be written to.
+    """
+    angles = np.asarray(angles_deg, dtype=np.float64).ravel()
+    if not np.isfinite(angles).all():
+        raise InputError(f"cannot write {path}: an angle is NaN or infinite")
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(f"{float(angle)!r}\n" for angle in angles), encoding="ascii")
+
+
+class _Statistics:
+    """Smallest, largest, mean and root-mean-square deviation of values that pass by in slabs."""
+
+    def __init__(self) -> None:
+        self.smallest, self.largest = math.inf, -math.inf
+        self._n, self._mean, self._squares = 0, 0.0, 0.0
+
+    def add(self, values: Array) -> None:
+        """Take in a slab; Chan's update keeps the variance accurate where the mean is large against it."""
+        self.smallest = min(self.smallest, float(values.min()))
+        self.largest = max(self.largest, float(values.max()))
+        mean = float(values.mean(dtype=np.float64))
+        squares = sum(float(np.square(image - mean, dtype=np.float64).sum()) for image in values)
+        n = self._n + values.size
+        delta = mean - self._mean
+        self._squares += squares + delta**2 * self._n * values.size / n
+        self._mean += delta * values.size / n
+        self._n = n
+
+    @property
+    def mean(self) -> float:
+        """Mean of all values."""
+        return self._mean
+
+    @property
+    def rms(self) -> float:
+        """Root-mean-square deviation from the mean."""
+        return math.sqrt(self._squares / self._n)
+
+
+def _checked_shape(path: Path, data: ArraySource) -> tuple[int, int, int]:
+    shape = tuple(int(n) for n in data.shape)
+    if len(shape) != 3 or min(shape) < 1:
+        raise InputError(f"cannot write {path}: an MRC stack needs a 3D array with data, this one has shape {shape}")
+    if data.dtype.kind not in "fiub":
+        raise InputError(f"cannot write {path}: values of type {data.dtype} do not fit an MRC file; give real numbers")
+    return shape
+
+
+def _stored_dtype(path: Path, data: ArraySource, pieces: Sequence[slice]) -> np.dtype[Any]:
+    """Return the little-endian dtype of the file: as given where MRC has it, else one that holds all values."""
+    code = f"{data.dtype.kind}{data.dtype.itemsize}"
+    if code in MODES:
+        return np.dtype(f"<{code}")
+    if data.dtype.kind == "f":
+        return np.dtype("<f4")
+    if data.dtype.kind == "b":
+        return np.dtype("<i1")
+    extremes = [(int(part.min()), int(part.max())) for part in (np.asarray(data[piece]) for piece in pieces)]
+    smallest, largest = min(e[0] for e in extremes), max(e[1] for e in extremes)
+    for code in ("i1", "i2", "u2"):
+        limits = np.iinfo(code)
+        if limits.min <= smallest and largest <= limits.max:
+            return np.dtype(f"<{code}")
+    raise InputError(
+        f"cannot write {path}: MRC holds 16-bit integers at most and the values go from {smallest} to {largest}; "
+        "write them as float32"
+    )
+
+
+def _header(
+    shape: tuple[int, int, int],
+    dtype: np.dtype[Any],
+    pixel_size_nm: float | None,
+    statistics: _Statistics,
+    *,
+    kind: str,
+    label: str,
+) -> NDArray[np.void]:
+    from mrcfile.dtypes import HEADER_DTYPE
+
+    n, ny, nx = shape
+    known = pixel_size_nm is not None and math.isfinite(pixel_size_nm)
+    voxel_angstrom = 10.0 * pixel_size_nm if known and pixel_size_nm is not None else 0.0  # nm * (10 Å / nm)
+    header = np.zeros((), dtype=np.dtype(HEADER_DTYPE).newbyteorder("<"))
+    header["nx"], header["ny"], header["nz"] = nx, ny, n
+    header["mode"] = MODES[dtype.str[1:]]
+    # The standard has mz = 1 for a series of images; the cell is then one pixel thick.
+    depth = 1 if kind == "stack" else n
+    header["mx"], header["my"], header["mz"] = nx, ny, depth
+    header["cella"] = (nx * voxel_angstrom, ny * voxel_angstrom, depth * voxel_angstrom)
+    header["cellb"] = (90.0, 90.0, 90.0)
+    header["mapc"], header["mapr"], header["maps"] = 1, 2, 3
+    header["dmin"], header["dmax"] = statistics.smallest, statistics.largest
+    header["dmean"], header["rms"] = statistics.mean, statistics.rms
+    header["ispg"] = 0 if kind == "stack" else 1
+    header["nversion"] = 20141
+    header["map"] = b"MAP "
+    header["machst"] = (0x44, 0x44, 0, 0)  # little-endian
+    header["nlabl"] = 1
+    header["label"][0] = label.encode("ascii", "replace")[:80]
+    return header

@@ -1,0 +1,134 @@
+"""Opening a raw tilt series of any supported format, without reading its images."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tomoseg.errors import InputError
+from tomoseg.io.mdoc import read_mdoc
+from tomoseg.io.series import RawSeries
+
+Reader = Callable[[Path], RawSeries]
+SNIFFED_BYTES = 1024
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format: what its files are called, how its content begins, and the module that reads it."""
+
+    name: str
+    extensions: tuple[str, ...]
+    module: str
+    recognises: Callable[[bytes], bool]
+
+    def reader(self) -> Reader:
+        """Import the reader."""
+        read: Reader = importlib.import_module(f"tomoseg.io.readers.{self.module}").read
+        return read
+
+
+# The content decides, the extension only where content has no mark (FEI's older MRC files).
+FORMATS: tuple[Format, ...] = (
+    Format(
+        "HDF5 (Velox or NCEM EMD, HyperSpy, DXchange)",
+        (".emd", ".hspy", ".h5", ".hdf5", ".hdf"),
+        "hdf5",
+        lambda head: head.startswith(b"\x89HDF\r\n\x1a\n"),
+    ),
+    Format("TIFF", (".tif", ".tiff"), "tiff", lambda head: head[:4] in {b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"}),
+    Format("TIA", (".ser", ".emi"), "ser", lambda head: head[:4] == b"II\x97\x01"),
+    Format(
+        "MRC", (".mrc", ".st", ".ali", ".rec", ".mrcs", ".map", ".preali"), "mrc", lambda head: head[208:211] == b"MAP"
+    ),
+    Format("Digital Micrograph", (".dm3", ".dm4"), "dm", lambda head: head[:4] in {b"\0\0\0\x03", b"\0\0\0\x04"}),
+)
+
+
+def supported() -> str:
+    """Return the formats and their extensions in words."""
+    return ", ".join(f"{f.name} ({' '.join(f.extensions)})" for f in FORMATS)
+
+
+def open_raw(path: Path | str) -> RawSeries:
+    """Open a tilt series lazily and find out what is known of it.
+
+    A companion .mdoc file (`X.mrc.mdoc`, `X.mdoc`) beside the file is used for angles and pixel size.
+
+    Raises
+    ------
+    InputError
+        The file is missing, empty, truncated, of an unknown format, or not a stack of grey images.
+    """
+    path = Path(path)
+    head = _head(path)
+    kind = _format_of(path, head)
+    try:
+        series = kind.reader()(path)
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file makes the reading libraries raise anything
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"{path} cannot be read as {kind.name}: {reason}; it may be damaged, truncated or of another kind"
+        ) from error
+    try:
+        _use_mdoc(series, path)
+    except BaseException:
+        series.close()
+        raise
+    return series
+
+
+def _head(path: Path) -> bytes:
+    if not path.exists():
+        raise InputError(f"{path} does not exist")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give one file that holds the whole tilt series")
+    try:
+        with path.open("rb") as file:
+            head = file.read(SNIFFED_BYTES)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    if not head:
+        raise InputError(f"{path} is empty (0 bytes)")
+    return head
+
+
+def _format_of(path: Path, head: bytes) -> Format:
+    by_content = next((f for f in FORMATS if f.recognises(head)), None)
+    by_name = next((f for f in FORMATS if path.suffix.lower() in f.extensions), None)
+    # DM's mark is only four bytes, which an MRC file of 3 or 4 columns in the other byte order has too.
+    if by_content is None or (by_content.module == "dm" and by_name is not None):
+        by_content = by_name
+    if by_content is None:
+        raise InputError(f"{path} is of no format that can be read; supported are {supported()}")
+    return by_content
+
+
+def _use_mdoc(series: RawSeries, path: Path) -> None:
+    """Take angles, pixel size and tilt axis from a companion .mdoc."""
+    names = dict.fromkeys((f"{path.name}.mdoc", f"{path.stem}.mdoc"))
+    found = next((path.with_name(name) for name in names if path.with_name(name).is_file()), None)
+    if found is None:
+        return
+    mdoc = read_mdoc(found)
+    n = series.shape[0]
+    if len(mdoc.images) != n:
+        series.warnings.append(f"{found.name} is not used: it describes {len(mdoc.images)} images, the stack has {n}")
+        return
+    angles = mdoc.angles_deg()
+    before = series.angles_deg
+    # The extended header holds hundredths of a degree; a larger difference means another series.
+    if before is not None and np.abs(angles - before).max() > 0.02:
+        series.warnings.append(
+            f"the angles of {found.name} differ by up to {np.abs(angles - before).max():.2f} degrees from those of the "
+            f"{series.angles_source}; {found.name} is used"
+        )
+    series.angles_deg, series.angles_source = angles, found.name
+    if series.pixel_size.nm is None and (size := mdoc.pixel_size()).nm is not None:
+        series.pixel_size = size
+    series.tilt_axis = series.tilt_axis or mdoc.tilt_axis()
+    series.metadata["mdoc"] = {"header": mdoc.header, "titles": list(mdoc.titles), "first_image": mdoc.images[0]}

@@ -1,0 +1,1 @@
+"""One module per family of file formats: `read(path)` opens a stack lazily. See `tomoseg.io.raw` for the table."""

@@ -1,0 +1,249 @@
+"""HDF5 files that hold tilt series: Velox EMD, NCEM EMD, HyperSpy and DXchange, told apart by what is in them."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tomoseg.arrays import Array
+from tomoseg.errors import InputError
+from tomoseg.io.series import Angles, RawSeries, chosen_stack, jsonable, native, stack_shape
+from tomoseg.io.units import PixelSize, degrees_per, judged_pixel_size
+
+_ANGLE_NAME = re.compile(r"angle|tilt|theta|projection", re.IGNORECASE)
+
+
+def read(path: Path) -> RawSeries:
+    """Open the tilt series in an HDF5 file.
+
+    Raises
+    ------
+    InputError
+        The file is of none of the known kinds, is truncated, or holds no stack of grey images.
+    """
+    import h5py
+    import hdf5plugin  # noqa: F401 - registers the compression filters
+
+    with _open_until_error(h5py.File(path, "r")) as file:
+        if "Experiments" in file:
+            file.close()
+            from tomoseg.io.readers.hspy import read as read_hspy
+
+            return read_hspy(path)
+        if "Data/Image" in file and "Version" in file:
+            return _velox(path, file)
+        if "exchange/data" in file:
+            return _dxchange(path, file)
+        groups = _emd_groups(file)
+        if groups:
+            return _ncem(path, file, groups)
+    raise InputError(
+        f"{path} is an HDF5 file without a tilt series in it: it is neither Velox or NCEM EMD, nor HyperSpy, nor DXchange"
+    )
+
+
+@contextmanager
+def _open_until_error(file: Any) -> Iterator[Any]:
+    """Close the file if opening the series fails; else the series closes it."""
+    try:
+        yield file
+    except BaseException:
+        file.close()
+        raise
+
+
+def _axis_fetch(dataset: Any, order: tuple[int, int, int]) -> Callable[[slice], Array]:
+    """Return a fetch for a dataset whose tilt, y and x are the dimensions in `order`."""
+
+    def fetch(part: slice) -> Array:
+        key: list[slice] = [slice(None)] * 3
+        key[order[0]] = part
+        images: Array = dataset[tuple(key)]
+        return images.transpose(order)
+
+    return fetch
+
+
+# Velox ---------------------------------------------------------------------------------------------------------------
+
+
+def _velox(path: Path, file: Any) -> RawSeries:
+    """Open the image series of a Velox file: (y, x, frame), and a JSON text for every frame."""
+    groups = [group for group in file["Data/Image"].values() if "Data" in group]
+    # Compound types are Fourier transforms and phase images.
+    stacks = [g for g in groups if g["Data"].ndim == 3 and g["Data"].shape[2] > 1 and g["Data"].dtype.names is None]
+    if not stacks:
+        if not groups:
+            raise InputError(f"{path} is a Velox file without images")
+        single = groups[0]["Data"]
+        dtype = np.dtype(np.complex64) if single.dtype.names else single.dtype
+        stack_shape(path, (single.shape[2], *single.shape[:2]), dtype)
+        raise InputError(f"{path} holds {len(groups)} single images, not a tilt series")
+    first = [_velox_frame(group, 0) for group in stacks]
+    index, note = chosen_stack([str(frame.get("BinaryResult", {}).get("Detector", "?")) for frame in first], "series")
+    data, frame = stacks[index]["Data"], first[index]
+    ny, nx, n = data.shape
+    shape = stack_shape(path, (n, ny, nx), data.dtype)
+    series = RawSeries(path, "Velox EMD", shape, native(data.dtype), _axis_fetch(data, (2, 0, 1)), close=file.close)
+    result = frame.get("BinaryResult", {})
+    size = result.get("PixelSize", {})
+    scales = float(size.get("height", 0)), float(size.get("width", 0))
+    series.pixel_size = judged_pixel_size(
+        scales, (result.get("PixelUnitY"), result.get("PixelUnitX")), "Velox metadata"
+    )
+    # Velox stores SI units: radians.
+    tilts = [_velox_frame(stacks[index], i).get("Stage", {}).get("AlphaTilt") for i in range(n)]
+    if all(tilt is not None for tilt in tilts):
+        series.angles_deg = np.degrees(np.array([float(tilt) for tilt in tilts]))
+        series.angles_source = "Velox stage metadata of each frame"
+    kept = ("Core", "Instrument", "Acquisition", "Optics", "Stage", "Scan", "BinaryResult", "Sample")
+    series.metadata = {key: jsonable(frame[key]) for key in kept if key in frame}
+    series.notes += [note] if note else []
+    return series
+
+
+def _velox_frame(group: Any, frame: int) -> dict[str, Any]:
+    """Return the metadata of a frame; the last one known where there are fewer texts than frames."""
+    if "Metadata" not in group or group["Metadata"].shape[1] == 0:
+        return {}
+    texts = group["Metadata"]
+    content = bytes(texts[:, min(frame, texts.shape[1] - 1)])
+    found: dict[str, Any] = json.loads(content.split(b"\0")[0].decode("utf-8", "replace") or "{}")
+    return found
+
+
+# DXchange ------------------------------------------------------------------------------------------------------------
+
+
+def _dxchange(path: Path, file: Any) -> RawSeries:
+    """Open /exchange/data (projections, y, x) with /exchange/theta."""
+    data = file["exchange/data"]
+    names = str(jsonable(data.attrs.get("axes", "theta:y:x"))).split(":")
+    tilt = next((i for i, name in enumerate(names[: data.ndim]) if _ANGLE_NAME.search(name)), 0)
+    order = (tilt, *(i for i in range(data.ndim) if i != tilt))
+    shape = stack_shape(path, [data.shape[i] for i in order], data.dtype)
+    series = RawSeries(
+        path, "DXchange", shape, native(data.dtype), _axis_fetch(data, (order[0], order[1], order[2])), close=file.close
+    )
+    if "theta" in file["exchange"]:
+        theta = file["exchange/theta"]
+        # The specification has degrees where no unit is given.
+        unit = str(jsonable(theta.attrs.get("units", "degree")))
+        _use_angles(series, np.asarray(theta[()], np.float64).ravel(), unit, "DXchange theta")
+    if "data_white" in file["exchange"] or "data_dark" in file["exchange"]:
+        series.warnings.append(
+            f"{path.name} holds white or dark fields: they are not applied, and transmission is left as it is"
+        )
+    series.pixel_size = PixelSize(doubt="DXchange holds no pixel size of the specimen")
+    texts = ("exchange/title", "measurement/sample/name", "measurement/instrument/name")
+    series.metadata = {name: jsonable(file[name][()]) for name in texts if name in file}
+    return series
+
+
+def _use_angles(series: RawSeries, angles: Angles, unit: str, where: str) -> None:
+    """Use angles in a stated unit, if there is one for every image."""
+    factor = degrees_per(unit)
+    if factor is None:
+        factor = 1.0
+        series.warnings.append(f"the {where} have no unit: they are taken as degrees")
+    if len(angles) != series.shape[0]:
+        series.warnings.append(f"the {where} are not used: {len(angles)} angles for {series.shape[0]} images")
+    elif not np.isfinite(angles).all() or np.abs(factor * angles).max() > 180:
+        series.warnings.append(f"the {where} are not used: not all are between -180 and 180 degrees")
+    else:
+        series.angles_deg, series.angles_source = factor * angles, where
+
+
+# NCEM ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Dimension:
+    """One dimension of an NCEM dataset: its vector of coordinates (two values where it is regular), name and unit."""
+
+    name: str
+    unit: str
+    values: Array
+    size: int
+
+    @property
+    def is_angle(self) -> bool:
+        return degrees_per(self.unit) is not None or bool(_ANGLE_NAME.search(self.name))
+
+    @property
+    def step(self) -> float:
+        return float(self.values[1] - self.values[0]) if len(self.values) > 1 else 0.0
+
+    def coordinates(self) -> Array:
+        if len(self.values) == self.size:
+            return self.values
+        regular: Array = self.values[0] + self.step * np.arange(self.size)
+        return regular
+
+
+def _emd_groups(file: Any) -> list[Any]:
+    """Return the groups that hold an NCEM dataset."""
+    found: list[Any] = []
+
+    def visit(_name: str, item: Any) -> None:
+        if item.attrs.get("emd_group_type", 0) == 1 and "data" in item:
+            found.append(item)
+
+    file.visititems(visit)
+    return found
+
+
+def _ncem(path: Path, file: Any, groups: list[Any]) -> RawSeries:
+    """Open an NCEM (Berkeley) dataset: `data` and vectors `dim1`... (or `dim0`...) with names and units."""
+    stacks = [group for group in groups if group["data"].ndim >= 3] or groups
+    index, note = chosen_stack([group.name.rsplit("/", 1)[-1] for group in stacks])
+    data = stacks[index]["data"]
+    if data.ndim != 3:
+        stack_shape(path, data.shape, data.dtype)
+    dimensions = _dimensions(stacks[index], data.shape)
+    order, how = _order(dimensions)
+    shape = stack_shape(path, [data.shape[i] for i in order], data.dtype)
+    series = RawSeries(path, "NCEM EMD", shape, native(data.dtype), _axis_fetch(data, order), close=file.close)
+    tilt, y, x = (dimensions[i] for i in order)
+    if tilt.is_angle and len(tilt.values) > 1:
+        _use_angles(series, np.asarray(tilt.coordinates(), np.float64), tilt.unit, f"angles of dimension '{tilt.name}'")
+    series.pixel_size = judged_pixel_size((abs(y.step), abs(x.step)), (y.unit, x.unit), "NCEM EMD dimensions")
+    series.metadata = {
+        name: {key: jsonable(value) for key, value in file[name].attrs.items()}
+        for name in ("microscope", "sample", "user", "comments")
+        if name in file
+    }
+    series.notes += [text for text in (note, how) if text]
+    return series
+
+
+def _dimensions(group: Any, sizes: tuple[int, ...]) -> list[_Dimension]:
+    first = 0 if "dim0" in group else 1
+    dimensions = []
+    for i, size in enumerate(sizes):
+        vector = group.get(f"dim{first + i}")
+        values = np.asarray(vector[()], np.float64).ravel() if vector is not None else np.empty(0)
+        attrs = vector.attrs if vector is not None else {}
+        unit = str(jsonable(attrs.get("units", ""))).strip("[]_ ")
+        dimensions.append(_Dimension(str(jsonable(attrs.get("name", ""))), unit, values, size))
+    return dimensions
+
+
+def _order(dimensions: list[_Dimension]) -> tuple[tuple[int, int, int], str]:
+    """Return which dimensions are tilt, y and x, and how that was found out where it was not written."""
+    names = [dimension.name.lower() for dimension in dimensions]
+    tilt = next((i for i, dimension in enumerate(dimensions) if dimension.is_angle), None)
+    how = ""
+    if tilt is None:
+        # Unnamed dimensions come from HyperSpy, which writes (x, y, stack).
+        tilt = 0 if any(names) else 2
+        how = f"no dimension is said to be an angle: the {'first' if tilt == 0 else 'last'} one is taken as the tilts"
+    rest = [i for i in range(3) if i != tilt]
+    x_first = names[rest[0]].startswith("x") or (not any(names[i].startswith(("x", "y")) for i in rest) and tilt == 2)
+    y, x = (rest[1], rest[0]) if x_first else (rest[0], rest[1])
+    return (tilt, y, x), how

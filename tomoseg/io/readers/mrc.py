@@ -1,0 +1,233 @@
+"""MRC stacks: the 2014 standard, SerialEM, FEI1/FEI2 extended headers, and FEI's older files without `MAP ` stamp.
+
+Layout: 1024 bytes of header, `nsymbt` bytes of extended header, the images. The standard is
+doi:10.1016/j.jsb.2015.04.002; SerialEM's and IMOD's use of the extra bytes is described in IMOD's "MRC file format".
+"""
+
+import math
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tomoseg.arrays import Array
+from tomoseg.errors import InputError
+from tomoseg.io.mdoc import PLACEHOLDER_NM, axis_from_titles
+from tomoseg.io.series import Angles, RawSeries, jsonable, mapped, native, nominal_axis, stack_shape
+from tomoseg.io.units import PixelSize, judged_pixel_size
+
+HEADER_BYTES = 1024
+_DTYPES = {0: "i1", 1: "i2", 2: "f4", 3: "complex", 4: "c8", 6: "u2", 12: "f2"}
+_LARGEST = 1_000_000  # pixels or images along one dimension; more means that the byte order is the other one
+_LARGEST_EXTENDED = 64 << 20  # bytes; thousands of records of any kind
+_IMOD_STAMP = 1146047817  # "IMOD"
+_IMOD_SIGNED_BYTES = 1
+
+# FEI before 2013: 1024 records of 32 reals, of which these are used.
+_FEI_FIELDS = (
+    *("alpha_tilt_deg", "beta_tilt_deg", "x_stage_m", "y_stage_m", "z_stage_m", "x_shift_m", "y_shift_m", "defocus_m"),
+    *("exposure_time_s", "mean_intensity", "tilt_axis_deg", "pixel_size_m", "magnification", "high_tension_V"),
+    *("binning", "applied_defocus_m"),
+)
+_FEI_REALS = 32
+_FEI_RECORDS = 1024
+
+# SerialEM: bit -> (name, bytes, factor) of what is stored for each image, in this order.
+_SERIALEM_FIELDS = (
+    (1, "tilt", 2),
+    (2, "piece", 6),
+    (4, "stage", 4),
+    (8, "magnification", 2),
+    (16, "intensity", 2),
+    (32, "dose", 4),
+)
+# FEI1/FEI2 "Bitmask 1": which fields were filled in.
+_FEI1_ALPHA, _FEI1_AXIS, _FEI1_PIXEL = 1 << 7, 1 << 12, 3 << 14
+
+
+def read(path: Path) -> RawSeries:
+    """Open an MRC stack.
+
+    Raises
+    ------
+    InputError
+        No MRC header, truncated, a single image, or a mode that a tilt series cannot have.
+    """
+    header = _header(path)
+    dtype, byte_note = _dtype(path, header)
+    shape = stack_shape(path, (header["nz"], header["ny"], header["nx"]), dtype)
+    n_extended = int(header["nsymbt"])
+    offset = HEADER_BYTES + n_extended
+    series = RawSeries(path, "MRC", shape, native(dtype), mapped(path, offset, shape, dtype))
+    titles = _titles(header)
+    series.pixel_size = _cell_pixel_size(header)
+    series.tilt_axis = axis_from_titles(titles)
+    series.metadata = _metadata(header, titles)
+    if byte_note:
+        series.notes.append(byte_note)
+    surplus = (path.stat().st_size - offset) // (shape[1] * shape[2] * dtype.itemsize) - shape[0]
+    if surplus > 0:
+        series.warnings.append(f"{path.name} has room for {surplus} images more than the {shape[0]} in its header")
+    with path.open("rb") as file:
+        file.seek(HEADER_BYTES)
+        extended = file.read(min(n_extended, _LARGEST_EXTENDED))
+    _read_extended(series, header, titles, extended)
+    return series
+
+
+def _header(path: Path) -> Any:
+    """Return the header in whichever byte order makes sense."""
+    from mrcfile.dtypes import HEADER_DTYPE
+
+    with path.open("rb") as file:
+        raw = file.read(HEADER_BYTES)
+    if len(raw) < HEADER_BYTES:
+        raise InputError(f"{path} is truncated: it has {len(raw)} bytes and an MRC header alone has {HEADER_BYTES}")
+    orders = ("<", ">") if raw[212:213] != b"\x11" else (">", "<")
+    headers = [np.frombuffer(raw, np.dtype(HEADER_DTYPE).newbyteorder(order))[0] for order in orders]
+    known = [header for header in headers if int(header["mode"]) in {*_DTYPES, 16, 101}]
+    sensible = [h for h in known if all(0 < int(h[k]) <= _LARGEST for k in ("nx", "ny", "nz")) and h["nsymbt"] >= 0]
+    if sensible:
+        return sensible[0]
+    first = (known or headers)[0]
+    raise InputError(
+        f"{path} has no usable MRC header: it gives {int(first['nx'])} x {int(first['ny'])} pixels, {int(first['nz'])} "
+        f"images, mode {int(first['mode'])} and {int(first['nsymbt'])} bytes of extended header"
+    )
+
+
+def _dtype(path: Path, header: Any) -> tuple[np.dtype[Any], str]:
+    """Return the dtype of the pixels as stored, and what was decided about bytes."""
+    mode = int(header["mode"])
+    order = header["nx"].dtype.byteorder
+    if mode in {16, 101}:
+        kind = "RGB colours" if mode == 16 else "4-bit numbers"
+        raise InputError(f"{path} holds {kind} (MRC mode {mode}), which is not supported: export it as 16-bit integers")
+    if mode in {3, 4}:
+        raise InputError(f"{path} holds complex values (MRC mode {mode}), a Fourier transform and not a tilt series")
+    if mode != 0:
+        return np.dtype(_DTYPES[mode]).newbyteorder(order), ""
+    # Bytes are signed in the 2014 standard, but IMOD and SerialEM wrote unsigned ones and say so in their flags.
+    stamp, flags = struct.unpack("<ii" if order != ">" else ">ii", header["extra2"].tobytes()[40:48])
+    if stamp == _IMOD_STAMP:
+        signed = bool(flags & _IMOD_SIGNED_BYTES)
+        return np.dtype("i1" if signed else "u1"), f"bytes are {'' if signed else 'un'}signed, by IMOD's flag"
+    if float(header["dmin"]) >= 0 and float(header["dmax"]) > 127:
+        return np.dtype("u1"), "bytes are unsigned, as the largest value in the header is above 127"
+    return np.dtype("i1"), "bytes are signed, as the MRC standard has it"
+
+
+def _titles(header: Any) -> tuple[str, ...]:
+    labels = [bytes(label).decode("latin-1").strip("\0 ") for label in header["label"]]
+    return tuple(label for label in labels if label)
+
+
+def _cell_pixel_size(header: Any) -> PixelSize:
+    """Return the pixel size from the cell (Å) and its number of grid points."""
+    mx, my = int(header["mx"]), int(header["my"])
+    width = float(header["cella"]["x"]) / mx if mx > 0 else 0.0
+    height = float(header["cella"]["y"]) / my if my > 0 else 0.0
+    sides = float(f"{height:.7g}"), float(f"{width:.7g}")  # the digits that single precision holds
+    return judged_pixel_size(sides, ("Å", "Å"), "MRC header", PLACEHOLDER_NM)
+
+
+def _metadata(header: Any, titles: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "mode": int(header["mode"]),
+        "labels": list(titles),
+        "extended_header": _exttyp(header),
+        "minimum": jsonable(header["dmin"]),
+        "maximum": jsonable(header["dmax"]),
+        "mean": jsonable(header["dmean"]),
+    }
+
+
+def _exttyp(header: Any) -> str:
+    return bytes(header["exttyp"]).decode("latin-1").strip("\0 ")
+
+
+def _read_extended(series: RawSeries, header: Any, titles: tuple[str, ...], extended: bytes) -> None:
+    """Take angles, pixel size and settings from whatever extended header there is."""
+    kind = _exttyp(header)
+    # Two 16-bit numbers at byte 128: Agard's counts of integers and reals, or SerialEM's size and flags.
+    order = ">" if header["nx"].dtype.byteorder == ">" else "<"
+    n_integers, n_reals = struct.unpack(f"{order}hh", header["extra2"].tobytes()[16:20])
+    if kind in {"FEI1", "FEI2"}:
+        _read_fei(series, kind, extended, order)
+    elif kind == "SERI" or (not kind and any("SerialEM" in title for title in titles)):
+        _read_serialem(series, extended, n_integers, n_reals, order)
+    elif any("Fei Company" in title for title in titles) or (
+        (n_integers, n_reals) == (0, _FEI_REALS) and len(extended) == 4 * _FEI_REALS * _FEI_RECORDS
+    ):
+        _read_old_fei(series, extended, order)
+
+
+def _set_angles(series: RawSeries, angles: Angles, where: str) -> None:
+    """Use angles from an extended header, unless they are evidently not filled in."""
+    if not np.isfinite(angles).all() or np.abs(angles).max() > 180:
+        series.warnings.append(f"the tilt angles in the {where} are not used: not all are between -180 and 180")
+    elif np.any(angles != 0):
+        series.angles_deg, series.angles_source = angles, where
+
+
+def _read_fei(series: RawSeries, kind: str, extended: bytes, order: str) -> None:
+    from mrcfile.dtypes import get_ext_header_dtype
+
+    dtype = get_ext_header_dtype(kind.encode(), order)
+    size = struct.unpack(f"{order}i", extended[:4])[0] if len(extended) >= 4 else 0
+    n = series.shape[0]
+    where = f"{kind} extended header"
+    if size < dtype.itemsize or len(extended) < n * size:
+        series.warnings.append(f"the {where} is incomplete ({len(extended)} bytes for {n} images) and is not used")
+        return
+    # Records can be longer than the fields known today.
+    padded = np.dtype({"names": ["known"], "formats": [dtype], "itemsize": size})
+    records = np.frombuffer(extended, padded, n)["known"]
+    filled = int(np.bitwise_and.reduce(records["Bitmask 1"].astype(np.uint32)))
+    if filled & _FEI1_ALPHA:
+        _set_angles(series, records["Alpha tilt"].astype(np.float64), where)
+    if filled & _FEI1_PIXEL == _FEI1_PIXEL:
+        _set_pixel_size(series, records["Pixel size Y"], records["Pixel size X"], where)
+    if filled & _FEI1_AXIS and series.tilt_axis is None:
+        series.tilt_axis = nominal_axis(float(records["Tilt axis angle"][0]))
+    first = {name: records[0][name] for name in dtype.names or () if "reserved" not in name and "Unused" not in name}
+    series.metadata["first_image"] = {name: jsonable(v) for name, v in first.items() if v and "Bitmask" not in name}
+
+
+def _read_old_fei(series: RawSeries, extended: bytes, order: str) -> None:
+    n = series.shape[0]
+    where = "FEI extended header"
+    if len(extended) < 4 * _FEI_REALS * n:
+        series.warnings.append(f"the {where} is incomplete ({len(extended)} bytes for {n} images) and is not used")
+        return
+    records: Array = np.frombuffer(extended, f"{order}f4", n * _FEI_REALS).reshape(n, _FEI_REALS)
+    column = {name: records[:, i].astype(np.float64) for i, name in enumerate(_FEI_FIELDS)}
+    _set_angles(series, column["alpha_tilt_deg"], where)
+    _set_pixel_size(series, column["pixel_size_m"], column["pixel_size_m"], where)
+    # These files hold a tilt axis of 0 also where the axis runs along x: 0 means "not filled in" here.
+    if column["tilt_axis_deg"][0] != 0 and series.tilt_axis is None:
+        series.tilt_axis = nominal_axis(float(column["tilt_axis_deg"][0]))
+    series.metadata["first_image"] = {name: jsonable(v[0]) for name, v in column.items() if v[0] != 0}
+
+
+def _set_pixel_size(series: RawSeries, height_m: Array, width_m: Array, where: str) -> None:
+    """Use the extended header's pixel size (m); the main header's is a copy of it, or a placeholder."""
+    height_m, width_m = height_m.astype(np.float64), width_m.astype(np.float64)
+    if not np.allclose(width_m, width_m[0], rtol=1e-3, atol=0) or not math.isfinite(width_m[0]):
+        series.pixel_size = PixelSize(doubt=f"the pixel size in the {where} is not the same for all images")
+        return
+    # Single precision of a number in metres: 7 digits are what was meant.
+    size = judged_pixel_size((float(f"{height_m[0]:.7g}"), float(f"{width_m[0]:.7g}")), ("m", "m"), where)
+    if size.nm is not None or series.pixel_size.nm is None:
+        series.pixel_size = size
+
+
+def _read_serialem(series: RawSeries, extended: bytes, n_bytes: int, flags: int, order: str) -> None:
+    n = series.shape[0]
+    fields = [(name, size) for bit, name, size in _SERIALEM_FIELDS if flags & bit]
+    if not flags & 1 or sum(size for _, size in fields) > n_bytes or len(extended) < n * n_bytes:
+        return
+    # The tilt angle comes first in each image's record, in hundredths of a degree.
+    tilts = np.frombuffer(extended, np.dtype({"names": ["tilt"], "formats": [f"{order}i2"], "itemsize": n_bytes}), n)
+    _set_angles(series, tilts["tilt"].astype(np.float64) / 100.0, "SerialEM extended header")

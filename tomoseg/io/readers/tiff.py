@@ -1,0 +1,183 @@
+"""TIFF stacks: tifffile reads the pages, Pillow those whose compression tifffile cannot undo by itself (LZW).
+
+The scale comes from ImageJ's or OME's description, or from the tags of microscope software as RosettaSciIO knows them.
+TIFF's own resolution tags are not used: most programs write 72 dpi or 1 there.
+"""
+
+import gc
+import warnings
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tomoseg.arrays import Array
+from tomoseg.errors import InputError
+from tomoseg.io.series import RawSeries, chosen_stack, heard, jsonable, native, require_bytes, stack_shape
+from tomoseg.io.units import PixelSize, judged_pixel_size
+
+
+def read(path: Path) -> RawSeries:
+    """Open a TIFF stack.
+
+    Raises
+    ------
+    InputError
+        A single image, colours, several channels, or truncated.
+    """
+    import tifffile
+
+    with heard("tifffile") as said:
+        tiff = tifffile.TiffFile(path)
+    try:
+        with heard("tifffile") as said_pages:
+            return _series(path, tiff, said, said_pages)
+    except BaseException:
+        tiff.close()
+        raise
+
+
+def _series(path: Path, tiff: Any, *said: list[str]) -> RawSeries:
+    stack, note = _chosen(path, tiff)
+    shape = stack_shape(path, [n for n in stack.shape[:-2] if n > 1] + list(stack.shape[-2:]), stack.dtype)
+    series = RawSeries(path, "TIFF", shape, native(stack.dtype), _fetch(path, tiff, stack, shape), close=tiff.close)
+    series.pixel_size = _pixel_size(path, tiff, stack)
+    tags = {tag.name: tag.value for tag in stack.keyframe.tags if tag.name in {"Software", "DateTime", "Make", "Model"}}
+    series.metadata = {"tags": jsonable(tags), "imagej": jsonable(_imagej(tiff))}
+    series.notes += [note] if note else []
+    series.warnings += [text for texts in said for text in texts]
+    return series
+
+
+def _imagej(tiff: Any) -> dict[str, Any]:
+    """Return ImageJ's own settings without the labels and display tables, which may be long."""
+    settings = tiff.imagej_metadata if tiff.is_imagej else None
+    return {key: value for key, value in (settings or {}).items() if key not in {"Labels", "LUTs", "Ranges", "Info"}}
+
+
+def _chosen(path: Path, tiff: Any) -> tuple[Any, str]:
+    """Return the stack among the series of pages in the file."""
+    from tifffile import TiffPageSeries
+
+    found = list(tiff.series)
+    if not found:
+        raise InputError(f"{path} holds no image")
+    if any("S" in series.axes for series in found):
+        raise InputError(f"{path} holds colour images; a tilt series has one number per pixel: export grey values")
+    stacks = [series for series in found if len(series.shape) >= 3]
+    # Pages that were appended one by one come as one series each.
+    if not stacks and len(found) > 1 and len({(series.shape, series.dtype) for series in found}) == 1:
+        pages = [series.pages[0] for series in found]
+        return TiffPageSeries(pages, (len(pages), *found[0].shape), found[0].dtype, "IYX", parent=tiff), ""
+    index, note = chosen_stack([f"series {i}" for i, _ in enumerate(stacks)] or ["image"])
+    return (stacks or found)[index], note
+
+
+def _fetch(path: Path, tiff: Any, stack: Any, shape: tuple[int, int, int]) -> Callable[[slice], Array]:
+    """Return how images are read: mapped if they lie one after the other, else page by page."""
+    if stack.dataoffset is not None and stack.keyframe.is_memmappable:
+        from tomoseg.io.series import mapped
+
+        return mapped(path, stack.dataoffset, shape, np.dtype(tiff.byteorder + stack.dtype.str[1:]))
+    _require_pages(path, stack, shape[0])
+    if not tifffile_decodes(stack.keyframe):
+        return _pillow_fetch(path)
+
+    def fetch(part: slice) -> Array:
+        return np.stack([stack.pages[i].asarray().reshape(shape[1:]) for i in range(*part.indices(shape[0]))])
+
+    return fetch
+
+
+def _require_pages(path: Path, stack: Any, n_images: int) -> None:
+    """Check that every page is in the file."""
+    if len(stack.pages) < n_images:
+        raise InputError(f"{path} is truncated: it promises {n_images} images and has {len(stack.pages)} pages")
+    for i in range(n_images):
+        page = stack.pages[i]
+        if page is None:
+            raise InputError(f"{path} is truncated: page {i + 1} of {n_images} is missing")
+        ends = (offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True))
+        require_bytes(path, max(ends, default=0), n_images, i)
+
+
+def tifffile_decodes(page: Any) -> bool:
+    """Return whether tifffile can undo the compression of a page without further packages."""
+    from tifffile import TIFF
+
+    try:
+        return TIFF.DECOMPRESSORS[page.compression] is not None and TIFF.UNPREDICTORS[page.predictor] is not None
+    except (KeyError, ValueError):  # tifffile's way to say that a codec is not installed
+        return False
+
+
+def _pillow_fetch(path: Path) -> Callable[[slice], Array]:
+    from PIL import Image
+
+    def fetch(part: slice) -> Array:
+        images = []
+        with Image.open(path) as file:
+            for i in range(part.start, part.stop):
+                file.seek(i)
+                images.append(np.asarray(file))
+        return np.stack(images)
+
+    return fetch
+
+
+def _pixel_size(path: Path, tiff: Any, stack: Any) -> PixelSize:
+    if tiff.is_imagej:
+        return _imagej_pixel_size(tiff, stack)
+    if tiff.is_ome:
+        return _ome_pixel_size(tiff)
+    return _tag_pixel_size(path)
+
+
+def _imagej_pixel_size(tiff: Any, stack: Any) -> PixelSize:
+    """Return ImageJ's scale: pixels per unit as fractions, the unit in the description."""
+    unit = str(_imagej(tiff).get("unit", ""))
+    sides = []
+    for name in ("YResolution", "XResolution"):
+        tag = stack.keyframe.tags.get(name)
+        pixels, units = tag.value if tag is not None else (0, 1)
+        sides.append(units / pixels if pixels else 0.0)
+    return judged_pixel_size((sides[0], sides[1]), (unit, unit), "ImageJ scale")
+
+
+def _ome_pixel_size(tiff: Any) -> PixelSize:
+    try:
+        root = ET.fromstring(tiff.ome_metadata)  # noqa: S314 - entities are not expanded
+    except ET.ParseError:
+        return PixelSize(doubt="the OME description is not valid XML")
+    pixels = next((node for node in root.iter() if node.tag.endswith("}Pixels") or node.tag == "Pixels"), None)
+    if pixels is None or "PhysicalSizeX" not in pixels.attrib:
+        return PixelSize()
+    sides = float(pixels.get("PhysicalSizeY", "0")), float(pixels.get("PhysicalSizeX", "0"))
+    # The OME schema has µm where no unit is given.
+    units = pixels.get("PhysicalSizeYUnit", "µm"), pixels.get("PhysicalSizeXUnit", "µm")
+    return judged_pixel_size(sides, units, "OME description")
+
+
+def _tag_pixel_size(path: Path) -> PixelSize:
+    """Return the scale from the tags of Digital Micrograph, FEI, TVIPS, JEOL, Zeiss or Olympus software."""
+    from rsciio.tiff import file_reader
+
+    try:
+        with heard("rsciio", "tifffile"):
+            signals = file_reader(str(path), lazy=True)
+            axes = [dict(axis) for axis in signals[0]["axes"]]
+            # RosettaSciIO leaves the file open for its lazy array, which is not used here.
+            del signals
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)
+                gc.collect()
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        return PixelSize(doubt=f"the scale in the TIFF tags cannot be read ({error})")
+    by_name = {axis["name"]: axis for axis in axes}
+    y, x = by_name.get("height"), by_name.get("width")
+    if x is None or y is None or (not x["units"] and not y["units"]):
+        return PixelSize()
+    scales = float(y["scale"]), float(x["scale"])
+    return judged_pixel_size(scales, (y["units"], x["units"]), "microscope tags of the TIFF")

@@ -1,0 +1,233 @@
+"""A raw tilt series as it was found in a file: what is known of it, and its images when they are asked for."""
+
+import contextlib
+import logging
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.arrays import Array
+from tomoseg.errors import InputError
+from tomoseg.io.units import PixelSize
+
+Axis = Literal["x", "y"]
+Angles = NDArray[np.float64]
+
+
+def _nothing() -> None:
+    """Close nothing."""
+
+
+@dataclass
+class RawSeries:
+    """A lazily opened stack of images; use it as a context manager.
+
+    Attributes
+    ----------
+    path
+        The file that holds the pixels.
+    format
+        Name of the file format.
+    shape, dtype
+        (n, y, x); the native form of the stored type.
+    fetch
+        Reads images start..stop of the file, (k, y, x); called by `read`.
+    angles_deg, angles_source
+        Tilt angles in the order of the images, if the file or its companion holds them, and where they stood.
+    pixel_size
+        Pixel size with its source, or the reason why it is unknown.
+    tilt_axis
+        "x" or "y" if the metadata say along which direction of the image the tilt axis runs.
+    metadata
+        Acquisition metadata, JSON-able.
+    notes, warnings
+        What the user should be told about how the file was read.
+    """
+
+    path: Path
+    format: str
+    shape: tuple[int, int, int]
+    dtype: np.dtype[Any]
+    fetch: Callable[[slice], Array]
+    angles_deg: Angles | None = None
+    angles_source: str = ""
+    pixel_size: PixelSize = field(default_factory=PixelSize)
+    tilt_axis: Axis | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    close: Callable[[], None] = _nothing
+
+    @property
+    def pixel_size_nm(self) -> float | None:
+        """Pixel size in nm, None where unknown."""
+        return self.pixel_size.nm
+
+    @property
+    def pixel_size_source(self) -> str:
+        """Where the pixel size came from, or 'unknown'."""
+        return self.pixel_size.source
+
+    def read(self, images: slice | Sequence[int] | NDArray[np.integer[Any]]) -> Array:
+        """Return the images of a slice or a list of indices, in that order: (k, y, x), native dtype, C order.
+
+        Only these images are read; neighbouring ones, in either direction, are read in one go.
+        """
+        indices = range(*images.indices(self.shape[0])) if isinstance(images, slice) else [int(i) for i in images]
+        out = np.empty((len(indices), *self.shape[1:]), self.dtype)
+        done = 0
+        for first, last in _runs(indices):
+            step = 1 if last >= first else -1
+            part = self.fetch(slice(min(first, last), max(first, last) + 1))
+            out[done : done + len(part)] = part[::step]
+            done += len(part)
+        return out
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _runs(indices: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Cut indices into (first, last) of runs that go up or down by one."""
+    start = 0
+    while start < len(indices):
+        stop = start + 1
+        step = indices[stop] - indices[start] if stop < len(indices) else 0
+        while abs(step) == 1 and stop < len(indices) and indices[stop] - indices[stop - 1] == step:
+            stop += 1
+        yield indices[start], indices[stop - 1]
+        start = stop
+
+
+def stack_shape(path: Path, shape: Sequence[int], dtype: np.dtype[Any]) -> tuple[int, int, int]:
+    """Return `shape` if a tilt series of real numbers can have it.
+
+    Raises
+    ------
+    InputError
+        A single image, no images, more dimensions, colour or complex values.
+    """
+    sizes = tuple(int(n) for n in shape)
+    shown = " x ".join(str(n) for n in sizes)
+    if dtype.names is not None:
+        raise InputError(f"{path} holds colour images; a tilt series has one number per pixel: export grey values")
+    if dtype.kind == "c":
+        raise InputError(f"{path} holds complex values (a Fourier transform or a phase image), not a tilt series")
+    if dtype.kind not in "iufb":
+        raise InputError(f"{path} holds values of type {dtype}, which are not numbers")
+    if len(sizes) < 3 or (len(sizes) == 3 and sizes[0] == 1):
+        raise InputError(f"{path} holds a single 2D image ({shown}), not a tilt series: give a stack of images")
+    if len(sizes) > 3:
+        raise InputError(f"{path} has {len(sizes)} dimensions ({shown}); a tilt series has three: tilt, y, x")
+    if min(sizes) < 1:
+        raise InputError(f"{path} is empty: its size is {shown}")
+    return sizes[0], sizes[1], sizes[2]
+
+
+def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype in this machine's byte order; bool as uint8."""
+    return np.dtype(np.uint8) if dtype.kind == "b" else dtype.newbyteorder("=")
+
+
+def mapped(path: Path, offset: int, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> Callable[[slice], Array]:
+    """Return a `fetch` that maps the images straight from the file, after checking that they are all there.
+
+    Raises
+    ------
+    InputError
+        The file is shorter than its header promises.
+    """
+    image_bytes = shape[1] * shape[2] * dtype.itemsize  # Python integers: a lying header cannot overflow
+    require_bytes(path, offset + shape[0] * image_bytes, shape[0], (path.stat().st_size - offset) // image_bytes)
+
+    def fetch(part: slice) -> Array:
+        start, stop, _ = part.indices(shape[0])
+        return np.memmap(path, dtype, "r", offset + start * image_bytes, (stop - start, *shape[1:]))
+
+    return fetch
+
+
+def require_bytes(path: Path, needed: int, n_images: int, complete: int) -> None:
+    """Raise InputError if `path` is shorter than `needed` bytes; `complete` images of `n_images` are in it."""
+    size = path.stat().st_size
+    if size < needed:
+        raise InputError(
+            f"{path} is truncated: its header promises {n_images} images ({needed} bytes), the file has {size} bytes "
+            f"and {max(0, min(complete, n_images))} complete images; copy it again, or save it anew at the microscope"
+        )
+
+
+def nominal_axis(angle_from_vertical_deg: float) -> Axis | None:
+    """Return the image direction nearest to a tilt axis given by its angle from the vertical; None near 45 degrees."""
+    if not math.isfinite(angle_from_vertical_deg):
+        return None
+    along_x = abs(math.sin(math.radians(angle_from_vertical_deg)))
+    if abs(along_x - math.sqrt(0.5)) < 0.12:  # within about 10 degrees of the diagonal
+        return None
+    return "x" if along_x > math.sqrt(0.5) else "y"
+
+
+def chosen_stack(names: Sequence[str], what: str = "stack") -> tuple[int, str]:
+    """Choose among several image stacks of one file: the HAADF one, else the first; with a note that says so."""
+    chosen = next((i for i, name in enumerate(names) if "haadf" in name.lower()), 0)
+    if len(names) == 1:
+        return chosen, ""
+    others = ", ".join(f"'{name}'" for i, name in enumerate(names) if i != chosen)
+    return chosen, f"the file holds {len(names)} {what}s: '{names[chosen]}' is used, not {others}"
+
+
+def jsonable(value: Any, depth: int = 12) -> Any:  # noqa: PLR0911 - one return per type reads best
+    """Return `value` with everything that JSON cannot hold as text; long arrays only by their shape."""
+    if depth == 0:
+        return "..."
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item, depth - 1) for key, item in value.items()}
+    if getattr(value, "ndim", 0) > 0:  # NumPy, or lazy and then not read
+        known = isinstance(value, np.ndarray) and value.size <= 1000
+        return jsonable(value.tolist(), depth - 1) if known else f"array of shape {value.shape}"
+    if isinstance(value, (list, tuple, set)):
+        return f"list of {len(value)} values" if len(value) > 1000 else [jsonable(item, depth - 1) for item in value]
+    if isinstance(value, (np.generic, np.ndarray)):
+        return jsonable(value.item(), depth - 1)
+    if isinstance(value, bytes):
+        return value.split(b"\0")[0].decode("utf-8", "replace").strip()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
+
+
+@contextlib.contextmanager
+def heard(*loggers: str) -> Iterator[list[str]]:
+    """Collect the warnings and log messages of the libraries that read a file, instead of printing them."""
+    said: list[str] = []
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    ear = Ear(logging.WARNING)
+    found = [logging.getLogger(name) for name in loggers]
+    before = [(logger, list(logger.handlers), logger.propagate) for logger in found]
+    for logger in found:
+        logger.handlers, logger.propagate = [ear], False
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            warnings.simplefilter("ignore", ResourceWarning)
+            yield said
+        said += [str(warning.message) for warning in caught]
+    finally:
+        for logger, handlers, propagate in before:
+            logger.handlers, logger.propagate = handlers, propagate
