@@ -127,7 +127,7 @@ def plain(parameters: Parameters) -> dict[str, Any]:
 def check_stages(settings: Settings, stages: list[str] | None = None) -> None:
     """Raise `InputError` with every problem the named stages (all by default) find in their parameters and files."""
     problems = [
-        f"{stage.name}: {problem}"
+        problem
         for stage in STAGES
         if stages is None or stage.name in stages
         for problem in stage.check(settings[stage.name])

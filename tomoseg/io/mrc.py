@@ -87,33 +87,32 @@ def write_angles(path: Path | str, angles_deg: Sequence[float] | NDArray[np.floa
 
 
 class _Statistics:
-    """Smallest, largest, mean and root-mean-square deviation of values that pass by in slabs."""
+    """Smallest, largest, mean and root-mean-square deviation of the finite values of images that pass by."""
 
     def __init__(self) -> None:
-        self.smallest, self.largest = math.inf, -math.inf
-        self._n, self._mean, self._squares = 0, 0.0, 0.0
+        self.smallest, self.largest, self.mean = math.inf, -math.inf, 0.0
+        self._n, self._squares = 0, 0.0
 
-    def add(self, values: Array) -> None:
-        """Take in a slab; Chan's update keeps the variance accurate where the mean is large against it."""
-        self.smallest = min(self.smallest, float(values.min()))
-        self.largest = max(self.largest, float(values.max()))
-        mean = float(values.mean(dtype=np.float64))
-        squares = sum(float(np.square(image - mean, dtype=np.float64).sum()) for image in values)
-        n = self._n + values.size
-        delta = mean - self._mean
-        self._squares += squares + delta**2 * self._n * values.size / n
-        self._mean += delta * values.size / n
-        self._n = n
+    def add(self, images: Array) -> None:
+        """Take in some images; Chan's update keeps the variance accurate where the mean is large against it."""
+        for image in images:
+            values = image.astype(np.float64).ravel()
+            values = values[np.isfinite(values)]
+            if values.size == 0:
+                continue
+            self.smallest = min(self.smallest, float(values.min()))
+            self.largest = max(self.largest, float(values.max()))
+            mean = float(values.mean())
+            n, delta = self._n + values.size, mean - self.mean
+            self._squares += float(np.square(values - mean).sum()) + delta**2 * self._n * values.size / n
+            self.mean += delta * values.size / n
+            self._n = n
 
-    @property
-    def mean(self) -> float:
-        """Mean of all values."""
-        return self._mean
-
-    @property
-    def rms(self) -> float:
-        """Root-mean-square deviation from the mean."""
-        return math.sqrt(self._squares / self._n)
+    def for_header(self) -> tuple[float, float, float, float]:
+        """Return minimum, maximum, mean and rms; the standard's mark for "not determined" if nothing was finite."""
+        if self._n == 0:
+            return 0.0, -1.0, -2.0, -1.0
+        return self.smallest, self.largest, self.mean, math.sqrt(self._squares / self._n)
 
 
 def _checked_shape(path: Path, data: ArraySource) -> tuple[int, int, int]:
@@ -169,8 +168,7 @@ def _header(
     header["cella"] = (nx * voxel_angstrom, ny * voxel_angstrom, depth * voxel_angstrom)
     header["cellb"] = (90.0, 90.0, 90.0)
     header["mapc"], header["mapr"], header["maps"] = 1, 2, 3
-    header["dmin"], header["dmax"] = statistics.smallest, statistics.largest
-    header["dmean"], header["rms"] = statistics.mean, statistics.rms
+    header["dmin"], header["dmax"], header["dmean"], header["rms"] = statistics.for_header()
     header["ispg"] = 0 if kind == "stack" else 1
     header["nversion"] = 20141
     header["map"] = b"MAP "

@@ -79,13 +79,26 @@ class RawSeries:
         """Return the images of a slice or a list of indices, in that order: (k, y, x), native dtype, C order.
 
         Only these images are read; neighbouring ones, in either direction, are read in one go.
+
+        Raises
+        ------
+        InputError
+            The images cannot be decoded.
         """
         indices = range(*images.indices(self.shape[0])) if isinstance(images, slice) else [int(i) for i in images]
         out = np.empty((len(indices), *self.shape[1:]), self.dtype)
         done = 0
         for first, last in _runs(indices):
             step = 1 if last >= first else -1
-            part = self.fetch(slice(min(first, last), max(first, last) + 1))
+            low, high = min(first, last), max(first, last)
+            try:
+                part = self.fetch(slice(low, high + 1))
+            except (MemoryError, InputError):
+                raise
+            except Exception as error:  # a damaged file makes the reading libraries raise anything
+                raise InputError(
+                    f"images {low + 1} to {high + 1} of {self.path} cannot be read ({error}); the file is damaged"
+                ) from error
             out[done : done + len(part)] = part[::step]
             done += len(part)
         return out
@@ -141,8 +154,10 @@ def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.uint8) if dtype.kind == "b" else dtype.newbyteorder("=")
 
 
-def mapped(path: Path, offset: int, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> Callable[[slice], Array]:
-    """Return a `fetch` that maps the images straight from the file, after checking that they are all there.
+def contiguous(path: Path, offset: int, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> Callable[[slice], Array]:
+    """Return a `fetch` for images that lie one after the other from `offset` on, after checking that all are there.
+
+    They are read, not mapped: a mapped file that vanishes or shrinks on a network disk kills the process.
 
     Raises
     ------
@@ -154,7 +169,8 @@ def mapped(path: Path, offset: int, shape: tuple[int, int, int], dtype: np.dtype
 
     def fetch(part: slice) -> Array:
         start, stop, _ = part.indices(shape[0])
-        return np.memmap(path, dtype, "r", offset + start * image_bytes, (stop - start, *shape[1:]))
+        count = (stop - start) * shape[1] * shape[2]
+        return np.fromfile(path, dtype, count, offset=offset + start * image_bytes).reshape(-1, *shape[1:])
 
     return fetch
 
@@ -179,13 +195,13 @@ def nominal_axis(angle_from_vertical_deg: float) -> Axis | None:
     return "x" if along_x > math.sqrt(0.5) else "y"
 
 
-def chosen_stack(names: Sequence[str], what: str = "stack") -> tuple[int, str]:
+def chosen_stack(names: Sequence[str], what: str = "stacks") -> tuple[int, str]:
     """Choose among several image stacks of one file: the HAADF one, else the first; with a note that says so."""
     chosen = next((i for i, name in enumerate(names) if "haadf" in name.lower()), 0)
     if len(names) == 1:
         return chosen, ""
     others = ", ".join(f"'{name}'" for i, name in enumerate(names) if i != chosen)
-    return chosen, f"the file holds {len(names)} {what}s: '{names[chosen]}' is used, not {others}"
+    return chosen, f"the file holds {len(names)} {what}: '{names[chosen]}' is used, not {others}"
 
 
 def jsonable(value: Any, depth: int = 12) -> Any:  # noqa: PLR0911 - one return per type reads best

@@ -161,8 +161,9 @@ def _pillow_pixels(path: Path, keep_palette: bool) -> Array:
     from PIL import Image
 
     with Image.open(path) as image:
-        if getattr(image, "n_frames", 1) > 1:
-            raise InputError(f"{path} holds {image.n_frames} images; give one image per file")
+        n_images = getattr(image, "n_frames", 1)
+        if n_images > 1:
+            raise InputError(f"{path} holds {n_images} images; give one image per file")
         if image.mode == "P" and not keep_palette:
             return np.asarray(image.convert("RGB"))
         pixels = np.asarray(image)

@@ -25,7 +25,7 @@ class ClassCounter:
         own, n_classes = labels[slab.own], len(self.voxels)
         self.voxels += np.bincount(own.ravel(), minlength=n_classes)
         for k, here in enumerate(np.bincount(labels.ravel(), minlength=n_classes)):
-            if here == 0 or here == labels.size:  # far from any surface of this class
+            if here in (0, labels.size):  # far from any surface of this class
                 self._values[k] += count_values(np.array([here > 0], np.float32)) * own.size
             else:
                 self._values[k] += count_values(smooth(labels == k)[slab.own])

@@ -35,6 +35,9 @@ PARTICLE = np.dtype(
     ]
 )
 
+# Bytes per voxel of the box around a particle: labels, mask, component labels u4, two smoothed fields f4, the mesh.
+BYTES_PER_VOXEL = 32
+
 
 @dataclass(frozen=True)
 class Piece:

@@ -16,8 +16,9 @@ from scipy import ndimage
 from tomoseg.arrays import Array
 from tomoseg.measure.surface import BoolArray
 
-# Bytes per voxel of the box around an object: distances f8 and their feature transform, sorted order, parts.
-BYTES_PER_VOXEL = 48
+# Bytes per voxel of the box around an object that fills it: mask, distances f8 and how they were found (12), the
+# number of each voxel i8 twice, where it is (24), order, and the basins (20).
+BYTES_PER_VOXEL = 96
 
 
 def separate(mask: BoolArray, neck_ratio: float = 0.7) -> NDArray[np.int32]:
@@ -50,6 +51,29 @@ def separate(mask: BoolArray, neck_ratio: float = 0.7) -> NDArray[np.int32]:
     return parts
 
 
+def _find_root(parent: Array, basin: int) -> int:
+    """Return the basin into which `basin` was merged, and shorten the way there."""
+    while parent[basin] != basin:
+        parent[basin] = parent[parent[basin]]
+        basin = parent[basin]
+    return basin
+
+
+_root = numba.njit(nogil=True, cache=True)(_find_root)
+
+
+def _join_basins(parent: Array, peak_radius: Array, peak_neck: Array, a: int, b: int, saddle: float) -> int:
+    """Merge two basins that meet at a saddle of this radius unless the neck is narrow; return the higher one."""
+    if peak_radius[a] > peak_radius[b]:
+        a, b = b, a
+    if a != b and saddle > peak_neck[a]:
+        parent[a] = b
+    return b
+
+
+_join = numba.njit(nogil=True, cache=True)(_join_basins)
+
+
 def _flood_basins(index: Array, where: Array, order: Array, radius: Array, neck: Array) -> Array:
     """Flood from the widest places downwards; where two basins meet, the lower one ends unless the neck is narrow.
 
@@ -64,7 +88,7 @@ def _flood_basins(index: Array, where: Array, order: Array, radius: Array, neck:
     order : int64, (n,)
         The voxels by falling radius.
     radius, neck : float32, (n,)
-        Distance to the outside; the saddle below which a basin that peaks there is a particle of its own.
+        Distance to the outside; the saddle down to which a basin that peaks there is no particle of its own.
 
     Returns
     -------
@@ -73,57 +97,40 @@ def _flood_basins(index: Array, where: Array, order: Array, radius: Array, neck:
     """
     n = len(order)
     basin = np.full(n, -1, np.int32)  # of each voxel
-    parent = np.empty(n, np.int32)  # of each basin; its own root where it stands
-    peak = np.empty(n, np.int64)  # the voxel where each basin is widest
+    parent = np.arange(n).astype(np.int32)  # of each basin; its own where it stands
+    peak_radius, peak_neck = np.empty(n, np.float32), np.empty(n, np.float32)  # of each basin
     n_basins = 0
     for voxel in order:
         z, y, x = where[voxel]
-        nearest, steepest = -1, np.float32(-1.0)
-        highest = -1
-        for dz in range(-1, 2):
-            for dy in range(-1, 2):
-                for dx in range(-1, 2):
-                    other = index[z + dz, y + dy, x + dx]
-                    if other < 0 or basin[other] < 0:
-                        continue
-                    root = basin[other]
-                    while parent[root] != root:
-                        parent[root] = parent[parent[root]]
-                        root = parent[root]
-                    if highest >= 0:
-                        while parent[highest] != highest:
-                            highest = parent[highest]
-                    if highest < 0:
-                        highest = root
-                    elif root != highest:
-                        low, high = root, highest
-                        if radius[peak[low]] > radius[peak[high]]:
-                            low, high = high, low
-                        if radius[voxel] > neck[peak[low]]:
-                            parent[low] = high
-                            root = high
-                        highest = high
-                    if radius[other] > steepest:
-                        steepest, nearest = radius[other], root
+        highest, nearest, widest = -1, -1, np.float32(-1)
+        for other in index[z - 1 : z + 2, y - 1 : y + 2, x - 1 : x + 2].flat:
+            if other < 0 or basin[other] < 0:
+                continue
+            root = _root(parent, basin[other])
+            highest = root if highest < 0 else _join(parent, peak_radius, peak_neck, root, highest, radius[voxel])
+            if radius[other] > widest:
+                widest, nearest = radius[other], basin[other]
         if nearest < 0:
-            parent[n_basins] = n_basins
-            peak[n_basins] = voxel
+            peak_radius[n_basins], peak_neck[n_basins] = radius[voxel], neck[voxel]
             nearest = n_basins
             n_basins += 1
         basin[voxel] = nearest
-    name = np.zeros(n_basins, np.int32)
+    return _numbered(parent, basin, n_basins)
+
+
+def _number_parts(parent: Array, basin: Array, n_basins: int) -> Array:
+    """Give numbers to the basins that still stand, in the order they were opened, which is by falling radius."""
+    number = np.zeros(n_basins, np.int32)
     n_parts = 0
-    for k in range(n_basins):  # basins were opened by falling radius
+    for k in range(n_basins):
         if parent[k] == k:
             n_parts += 1
-            name[k] = n_parts
-    parts = np.empty(n, np.int32)
-    for voxel in range(n):
-        root = basin[voxel]
-        while parent[root] != root:
-            root = parent[root]
-        parts[voxel] = name[root]
+            number[k] = n_parts
+    parts = np.empty(len(basin), np.int32)
+    for voxel in range(len(basin)):
+        parts[voxel] = number[_root(parent, basin[voxel])]
     return parts
 
 
+_numbered = numba.njit(nogil=True, cache=True)(_number_parts)
 _flood = numba.njit(nogil=True, cache=True)(_flood_basins)

@@ -13,6 +13,7 @@ outermost cells the half that lies inside the volume (the border is half a voxel
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,7 +91,9 @@ def level_surface(field: Float32Array, level: float, border: Sides = NO_SIDES) -
     border
         Per axis, whether the first and the last plane of `field` are at the border of the volume.
     """
-    from skimage.measure import marching_cubes
+    from skimage import measure
+
+    marching_cubes: Any = measure.marching_cubes  # untyped
 
     padded = np.pad(field, [(int(low), int(high)) for low, high in border], mode="edge")
     if min(padded.shape) < 2 or not padded.min() < level < padded.max():

@@ -70,17 +70,17 @@ class ParallelGeometry:
     @property
     def x(self) -> NDArray[np.float64]:
         """Distance of each column of a slice from the tilt axis, in pixels."""
-        return np.arange(self.nx) - (self.nx - 1) / 2
+        return np.arange(self.nx, dtype=np.float64) - (self.nx - 1) / 2
 
     @property
     def z(self) -> NDArray[np.float64]:
         """Distance of each row of a slice from the tilt axis, in pixels."""
-        return np.arange(self.nz) - (self.nz - 1) / 2
+        return np.arange(self.nz, dtype=np.float64) - (self.nz - 1) / 2
 
     @property
     def detector(self) -> NDArray[np.float64]:
         """Distance of each detector pixel from the tilt axis, in pixels."""
-        return np.arange(self.n_detector) - (self.n_detector - 1) / 2
+        return np.arange(self.n_detector, dtype=np.float64) - (self.n_detector - 1) / 2
 
     def cylinder(self) -> NDArray[np.bool_]:
         """Return the voxels whose centres the detector sees at every possible tilt, shape (nz, nx)."""

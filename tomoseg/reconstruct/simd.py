@@ -11,7 +11,7 @@ negative. Numba's on-disk cache watches the file of the kernel, not this one: to
 
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.core import cgutils
 from numba.core.datamodel import models
@@ -24,7 +24,7 @@ _INT32 = ir.IntType(32)
 _INT_VECTOR = ir.VectorType(_INT32, LANES)
 
 
-class Lanes(types.Type):  # type: ignore[misc]
+class Lanes(types.Type):
     """Numba type of a vector of LANES float32."""
 
     def __init__(self) -> None:
@@ -35,11 +35,11 @@ lanes = Lanes()
 
 
 @register_model(Lanes)
-class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
+class _LanesModel(models.PrimitiveModel):
     """A vector lives in registers, as an LLVM vector."""
 
     def __init__(self, dmm: Any, fe_type: Any) -> None:
-        super().__init__(dmm, fe_type, _VECTOR)
+        super().__init__(dmm, fe_type, _VECTOR)  # type: ignore[no-untyped-call]
 
 
 def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any, pointee: Any) -> Any:
@@ -58,9 +58,8 @@ def _splat(builder: Any, scalar: Any, vector: Any = _VECTOR) -> Any:
 def _call(builder: Any, name: str, operands: Any) -> Any:
     """Emit a call of the LLVM intrinsic `name` on vectors."""
     signature = ir.FunctionType(_VECTOR, [_VECTOR] * len(operands))
-    return builder.call(
-        cgutils.get_or_insert_function(builder.module, signature, f"llvm.{name}.v{LANES}f32"), operands
-    )
+    get: Any = cgutils.get_or_insert_function
+    return builder.call(get(builder.module, signature, f"llvm.{name}.v{LANES}f32"), operands)
 
 
 def _zero(typingctx: Any) -> Any:
@@ -159,16 +158,17 @@ def _chooser(name: str, relation: str) -> Any:
     return choose
 
 
-zero = intrinsic(_zero)
-fill = intrinsic(_fill)
-load = intrinsic(_load)
-store = intrinsic(_store)
-store_offsets = intrinsic(_store_offsets)
-at = intrinsic(_at)
-multiply_add = intrinsic(_multiply_add)
-add = intrinsic(_add)
-subtract = intrinsic(_subtract)
-multiply = intrinsic(_multiply)
-floor = intrinsic(_floor)
-minimum = intrinsic(_chooser("minimum", "<"))
-maximum = intrinsic(_chooser("maximum", ">"))
+# `Any`: to the type checker these are called with one argument less than they are written with.
+zero: Any = intrinsic(_zero)
+fill: Any = intrinsic(_fill)
+load: Any = intrinsic(_load)
+store: Any = intrinsic(_store)
+store_offsets: Any = intrinsic(_store_offsets)
+at: Any = intrinsic(_at)
+multiply_add: Any = intrinsic(_multiply_add)
+add: Any = intrinsic(_add)
+subtract: Any = intrinsic(_subtract)
+multiply: Any = intrinsic(_multiply)
+floor: Any = intrinsic(_floor)
+minimum: Any = intrinsic(_chooser("minimum", "<"))
+maximum: Any = intrinsic(_chooser("maximum", ">"))

@@ -4,22 +4,54 @@ Importing this module takes seconds. Import it, and modules that need it (`netwo
 `training`), only where a network is really used.
 """
 
+import importlib
 import importlib.util
 import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tomoseg.errors import InputError
 from tomoseg.runtime import Runtime
 
-# TensorFlow's C++ side tells about CPU instructions and missing GPUs on every import; errors stay visible.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-if "KERAS_BACKEND" not in os.environ and importlib.util.find_spec("tensorflow") is None:
-    _others = [name for name in ("torch", "jax") if importlib.util.find_spec(name) is not None]
-    os.environ.update({"KERAS_BACKEND": name for name in _others[:1]})
 
-import keras  # noqa: E402
+@contextmanager
+def _held_back_stderr() -> Iterator[None]:
+    """Keep what native libraries write to stderr; show it only if the block fails.
 
-__all__ = ["keras", "prepare"]
+    TensorFlow's C++ side tells about oneDNN and missing GPUs on every import, whatever its log level.
+    """
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(saved, held.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+def _import_keras() -> Any:
+    """Import Keras with TensorFlow, or with torch or jax where that is what is installed or asked for."""
+    if "KERAS_BACKEND" not in os.environ and importlib.util.find_spec("tensorflow") is None:
+        for name in ("jax", "torch"):
+            if importlib.util.find_spec(name) is not None:
+                os.environ["KERAS_BACKEND"] = name
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:  # someone wants to see them
+        return importlib.import_module("keras")
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    with _held_back_stderr():
+        return importlib.import_module("keras")
+
+
+keras = _import_keras()
 
 
 def prepare(runtime: Runtime) -> None:
@@ -31,8 +63,8 @@ def prepare(runtime: Runtime) -> None:
         Where a GPU is asked for (`--device cuda`) and the backend sees none.
     """
     backend = keras.config.backend()
-    configure = {"tensorflow": _prepare_tensorflow, "torch": _prepare_torch, "jax": _prepare_jax}[backend]
-    has_gpu = configure(runtime)
+    configure = {"tensorflow": _prepare_tensorflow, "torch": _prepare_torch, "jax": _prepare_jax}.get(backend)
+    has_gpu = configure(runtime) if configure else False
     if runtime.device == "cuda" and not has_gpu:
         raise InputError(
             f"--device cuda: {backend} sees no GPU on this machine. Install its GPU build (for TensorFlow: "
@@ -43,7 +75,7 @@ def prepare(runtime: Runtime) -> None:
 
 def _prepare_tensorflow(runtime: Runtime) -> bool:
     """Set threads, and hide the GPU or let its memory grow; return whether there is one."""
-    tf = _module("tensorflow")
+    tf = importlib.import_module("tensorflow")
     gpus = tf.config.list_physical_devices("GPU")
     try:
         tf.config.threading.set_intra_op_parallelism_threads(runtime.workers)
@@ -54,13 +86,13 @@ def _prepare_tensorflow(runtime: Runtime) -> bool:
             tf.config.experimental.set_memory_growth(gpu, True)
     except RuntimeError:
         # TensorFlow computed before in this process; it keeps the threads and devices it started with.
-        runtime.notes.append("TensorFlow was already running: its threads and devices are as set before")
+        runtime.notes.append("TensorFlow was already running: its threads and devices stay as set before")
     return bool(gpus)
 
 
 def _prepare_torch(runtime: Runtime) -> bool:
     """Set threads; return whether there is a GPU."""
-    torch = _module("torch")
+    torch = importlib.import_module("torch")
     torch.set_num_threads(runtime.workers)
     if runtime.device == "cpu":
         os.environ["KERAS_TORCH_DEVICE"] = "cpu"
@@ -69,11 +101,7 @@ def _prepare_torch(runtime: Runtime) -> bool:
 
 def _prepare_jax(runtime: Runtime) -> bool:
     """Choose the platform; return whether there is a GPU."""
-    jax = _module("jax")
+    jax = importlib.import_module("jax")
     if runtime.device == "cpu":
         jax.config.update("jax_platforms", "cpu")
     return bool(jax.default_backend() == "gpu")
-
-
-def _module(name: str) -> Any:
-    return importlib.import_module(name)

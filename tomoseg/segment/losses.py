@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from tomoseg.segment.classes import IGNORE
 from tomoseg.segment.keras_setup import keras
-
-IGNORE = 255  # label of pixels that nobody annotated
 
 
 @keras.saving.register_keras_serializable(package="tomoseg")
@@ -46,7 +45,7 @@ class WeightedFocalLoss(keras.losses.Loss):  # type: ignore[misc]
             labels = ops.squeeze(labels, axis=-1)
         known = ops.cast(ops.not_equal(labels, self.ignore), y_pred.dtype)
         one_hot = ops.one_hot(labels, len(self.class_weights), dtype=y_pred.dtype)  # all zero where ignored
-        p = ops.clip(ops.sum(one_hot * y_pred, axis=-1), 1e-7, 1.0)
+        p = ops.clip(ops.sum(one_hot * y_pred, axis=-1), 1e-7, 1.0 - 1e-7)  # finite gradients for any gamma
         weight = ops.sum(one_hot * ops.convert_to_tensor(self.class_weights, dtype=y_pred.dtype), axis=-1)
         per_pixel = -known * weight * ops.power(1.0 - p, self.gamma) * ops.log(p)
         return ops.sum(per_pixel) / ops.maximum(ops.sum(known), 1.0)

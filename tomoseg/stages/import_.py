@@ -37,16 +37,16 @@ class ImportParameters(Parameters):
     )
     angles: InputFile | None = Field(
         None,
-        description="File with the tilt angles in degrees, in the order of the images: .rawtlt, .tlt, one per line, CSV "
-        "or .mdoc. Default: a companion .mdoc, the raw file's own metadata, or a .rawtlt/.tlt of the same name.",
+        description="File with the tilt angles in degrees, in the order of the images: .rawtlt, .tlt, one per line, "
+        "CSV or .mdoc. Default: a companion .mdoc, the raw file's own metadata, or a .rawtlt/.tlt of the same name.",
     )
     pixel_size: float | None = Field(
         None, gt=0, description="Pixel size in nm. Default: from the raw file's metadata, unknown if it has none."
     )
     tilt_axis: Literal["auto", "x", "y"] = Field(
         "auto",
-        description="Nominal direction of the tilt axis in the raw image: x (horizontal) or y (vertical); auto takes it "
-        "from the metadata, or leaves it to the alignment.",
+        description="Nominal direction of the tilt axis in the raw image: x (horizontal) or y (vertical); auto takes "
+        "it from the metadata, or leaves it to the alignment.",
     )
 
 
@@ -101,8 +101,8 @@ def run(*, params: ImportParameters, runtime: Runtime, outputs: Outputs) -> None
 def _copy(raw: "RawSeries", order: Array, sorted_deg: Array, runtime: Runtime, outputs: Outputs) -> None:
     n, ny, nx = raw.shape
     sink = outputs.create("tilt_series", raw.shape, raw.dtype)
-    # The images, and a mask of the same size where they are checked.
-    size = runtime.slab_size(ny * nx * (raw.dtype.itemsize + 1), n)
+    # The images as they are read and as they are sorted, and a mask where they are checked.
+    size = runtime.slab_size(ny * nx * (2 * raw.dtype.itemsize + 1), n)
     for slab in runtime.track(slabs(n, size), "importing"):
         images = raw.read(order[slab])
         if images.dtype.kind == "f":
@@ -155,35 +155,50 @@ def _decide_angles(plan: _Plan, path: Path | None, given: "Angles | None") -> li
     """Set the angles: those given, else the metadata's, else those of a file of the same name; or say the problem."""
     from tomoseg.io.angles import read_angles
 
-    raw, known = plan.raw, plan.raw.angles_deg
-    n = raw.shape[0]
+    raw = plan.raw
     if path is not None and given is not None:
         plan.angles_deg, plan.angles_source = given, path.name
-    elif known is not None:
-        plan.angles_deg, plan.angles_source = known, raw.angles_source
+    elif raw.angles_deg is not None:
+        plan.angles_deg, plan.angles_source = raw.angles_deg, raw.angles_source
     else:
         sibling = next((p for s in (".rawtlt", ".tlt") if (p := raw.path.with_suffix(s)).is_file()), None)
         if sibling is None:
             return [
-                f"no tilt angles are known for {raw.path}: the {raw.format} file has none and there is no .mdoc, .rawtlt or "
-                ".tlt of the same name beside it; give a file with one angle in degrees per line (--angles FILE)"
+                f"no tilt angles are known for {raw.path}: the {raw.format} file has none, and there is no .mdoc, "
+                ".rawtlt or .tlt of the same name beside it; give a file with one angle in degrees per line "
+                "(--angles FILE)"
             ]
         try:
             plan.angles_deg, plan.angles_source = read_angles(sibling), f"{sibling.name} beside the raw file"
         except InputError as error:
             return [str(error)]
-    angles = plan.angles_deg
+    problems = _angle_problems(plan)
+    if not problems:
+        _describe_angles(plan, given is not None)
+    return problems
+
+
+def _angle_problems(plan: _Plan) -> list[str]:
+    """Say why the angles cannot belong to the images."""
+    n, angles = plan.raw.shape[0], plan.angles_deg
     if len(angles) != n:
-        return [f"{raw.path} has {n} images, but there are {len(angles)} tilt angles in {plan.angles_source}"]
+        return [f"{plan.raw.path} has {n} images, but there are {len(angles)} tilt angles in {plan.angles_source}"]
     if len(np.unique(angles)) < 2:
         return [
-            f"all {n} images of {raw.path} are at {angles[0]:g} degrees (by {plan.angles_source}); a tilt series needs at "
-            "least two different angles. If every tilt has its own file, join the files into one stack first"
+            f"all {n} images of {plan.raw.path} are at {angles[0]:g} degrees (by {plan.angles_source}); a tilt series "
+            "needs at least two different angles. If every tilt has its own file, join the files into one stack first"
         ]
+    return []
+
+
+def _describe_angles(plan: _Plan, are_given: bool) -> None:
+    """Say what the angles are, and what is odd about them."""
+    raw, angles = plan.raw, plan.angles_deg
+    n = len(angles)
     plan.notes.append(f"{n} tilts from {angles.min():g} to {angles.max():g} deg from {plan.angles_source}")
     plan.notes += _repeated(angles)
-    if given is not None and known is not None and len(known) == n:
-        difference = float(np.abs(given - known).max())
+    if are_given and raw.angles_deg is not None and len(raw.angles_deg) == n:
+        difference = float(np.abs(angles - raw.angles_deg).max())
         if difference > ANGLE_TOLERANCE_DEG:
             plan.warnings.append(
                 f"the angles of {plan.angles_source} differ by up to {difference:.4g} deg from those in the "
@@ -193,7 +208,6 @@ def _decide_angles(plan: _Plan, path: Path | None, given: "Angles | None") -> li
         plan.warnings.append(
             f"the angles span only {np.ptp(angles):.3g} degrees: if they are radians, convert them to degrees"
         )
-    return []
 
 
 def _repeated(angles: "Angles") -> list[str]:

@@ -56,7 +56,8 @@ class _Counted:
     rows: list[dict[str, Any]] = field(default_factory=list)
     n_small: int = 0
     n_cut: int = 0
-    n_too_large: int = 0
+    n_uncut: int = 0  # too large to be cut in the memory allowed
+    n_unresolved: int = 0  # too large even to be meshed in it
     largest_fraction: float = 0.0  # of the volume, before cutting
 
 
@@ -145,7 +146,7 @@ def _measure_particles(
     largest = int(components["voxels"].max(initial=0))
     counted = _Counted(n_small=len(components) - len(large), largest_fraction=largest / (n * plane))
     intensity = _in_memory(volume, runtime)
-    for component in runtime.track(large, "measuring particles"):
+    for component in runtime.track(list(large), "measuring particles"):
         _measure_component(component, labels, intensity, k, params, runtime, counted)
     return counted
 
@@ -159,28 +160,30 @@ def _measure_component(
     runtime: Runtime,
     counted: _Counted,
 ) -> None:
-    from tomoseg.measure import separate
+    from tomoseg.measure import particles, separate
     from tomoseg.measure.components import component_at
-    from tomoseg.measure.particles import Piece, grown_box, particle_row, unresolved_row
 
     shape = labels.shape[0], labels.shape[1], labels.shape[2]
-    box = grown_box(component["start"], component["stop"], shape)
-    if separate.BYTES_PER_VOXEL * np.prod([s.stop - s.start for s in box]) > runtime.max_memory // 2:
-        counted.rows.append(unresolved_row(component, shape))
-        counted.n_too_large += 1
+    box = particles.grown_box(component["start"], component["stop"], shape)
+    fits = runtime.max_memory // 2 // int(np.prod([s.stop - s.start for s in box]))  # bytes per voxel
+    if fits < particles.BYTES_PER_VOXEL:
+        counted.rows.append(particles.unresolved_row(component, shape))
+        counted.n_unresolved += 1
         return
     mask = component_at(labels[box] == k, component["seed"] - [s.start for s in box], params.connectivity)
-    parts = separate.separate(mask, params.neck_ratio) if params.separate_touching else mask.astype(np.int32)
+    cut = params.separate_touching and fits >= separate.BYTES_PER_VOXEL
+    counted.n_uncut += params.separate_touching and not cut
+    parts = separate.separate(mask, params.neck_ratio) if cut else mask.astype(np.int32)
     boxes = _part_boxes(parts)
     counted.n_cut += len(boxes) > 1
     for part, inner in enumerate(boxes, start=1):
-        tight = grown_box([s.start for s in inner], [s.stop for s in inner], parts.shape)
+        tight = particles.grown_box([s.start for s in inner], [s.stop for s in inner], parts.shape)
         outer = _shifted(tight, box)
-        piece = Piece(parts[tight] == part, outer, shape, volume[outer])
+        piece = particles.Piece(parts[tight] == part, outer, shape, volume[outer])
         if np.count_nonzero(piece.mask) < params.min_voxels:
             counted.n_small += 1
         else:
-            counted.rows.append(particle_row(piece))
+            counted.rows.append(particles.particle_row(piece))
 
 
 def _part_boxes(parts: NDArray[np.int32]) -> list[tuple[slice, slice, slice]]:
@@ -233,8 +236,8 @@ def _store(
 def _remarks(info: dict[str, Any], counted: _Counted) -> Iterator[str]:
     """Yield what was counted, in words."""
     yield (
-        f"{info['n_particles']} particles of class {info['particle_class']!r}; {info['n_touching_border']} of them touch "
-        "the border of the volume and are left out of the size statistics"
+        f"{info['n_particles']} particles of class {info['particle_class']!r}; {info['n_touching_border']} of them "
+        "touch the border of the volume and are left out of the size statistics"
     )
     if counted.n_small:
         yield f"{counted.n_small} objects of fewer than {info['min_voxels']} voxels (min_voxels) were not counted"
@@ -242,22 +245,26 @@ def _remarks(info: dict[str, Any], counted: _Counted) -> Iterator[str]:
         yield f"{counted.n_cut} objects were cut into touching particles (separate_touching)"
     if info["n_in_size_statistics"]:
         unit = "px" if np.isnan(info["voxel_size_nm"]) else "nm"
-        yield f"mean diameter {info[f'mean_diameter_{unit}']:.4g} {unit}, median {info[f'median_diameter_{unit}']:.4g} {unit}"
+        mean, median = info[f"mean_diameter_{unit}"], info[f"median_diameter_{unit}"]
+        yield f"mean diameter {mean:.4g} {unit}, median {median:.4g} {unit}"
 
 
 def _doubts(info: dict[str, Any], counted: _Counted, params: MeasureParameters) -> Iterator[str]:
     """Yield what needs care in the numbers, in words."""
     if info["n_particles"] and not info["n_in_size_statistics"]:
         yield "every particle touches the border of the volume: there are no size statistics"
-    if counted.n_too_large:
+    if counted.n_uncut:
+        yield f"{counted.n_uncut} objects are too large for --max-memory to be cut into touching particles"
+    if counted.n_unresolved:
         yield (
-            f"{counted.n_too_large} objects are too large for --max-memory: they are counted with their volume, but not "
-            "cut, and without surface and intensity"
+            f"{counted.n_unresolved} objects are too large for --max-memory to be meshed: they are counted with their "
+            "volume, but not cut, and without surface and intensity"
         )
     if counted.largest_fraction > HUGE_FRACTION:
         yield (
-            f"one object of class {info['particle_class']!r} fills {counted.largest_fraction:.0%} of the volume: it may be a support "
-            f"rather than a particle; choose another measure.particle_class (now {params.particle_class!r})"
+            f"one object of class {info['particle_class']!r} fills {counted.largest_fraction:.0%} of the volume: "
+            "it may be a support rather than a particle; choose another measure.particle_class "
+            f"(now {params.particle_class!r})"
         )
 
 

@@ -1,4 +1,4 @@
-"""Digital Micrograph DM3 and DM4: RosettaSciIO parses the tags, the pixels are mapped from the file."""
+"""Digital Micrograph DM3 and DM4: RosettaSciIO parses the tags, the pixels are read from the file."""
 
 import re
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tomoseg.errors import InputError
-from tomoseg.io.series import RawSeries, chosen_stack, heard, jsonable, mapped, native, stack_shape
+from tomoseg.io.series import RawSeries, chosen_stack, contiguous, heard, jsonable, native, stack_shape
 from tomoseg.io.units import degrees_per, judged_pixel_size
 
 # What of an image's tags is kept as metadata: settings, not the tables and thumbnails.
@@ -41,7 +41,9 @@ def read(path: Path) -> RawSeries:
     shape = stack_shape(path, image["data"].shape, image["data"].dtype)
     place = tags["ImageData"]["Data"]
     dtype = image["data"].dtype.newbyteorder(">" if place.get("endian") == "big" else "<")
-    series = RawSeries(path, "Digital Micrograph", shape, native(dtype), mapped(path, place["offset"], shape, dtype))
+    series = RawSeries(
+        path, "Digital Micrograph", shape, native(dtype), contiguous(path, place["offset"], shape, dtype)
+    )
     tilt, y, x = image["axes"]
     scales = float(y["scale"]), float(x["scale"])
     series.pixel_size = judged_pixel_size(scales, (y["units"], x["units"]), "Digital Micrograph calibration")

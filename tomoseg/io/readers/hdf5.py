@@ -1,4 +1,8 @@
-"""HDF5 files that hold tilt series: Velox EMD, NCEM EMD, HyperSpy and DXchange, told apart by what is in them."""
+"""HDF5 files that hold tilt series: Velox EMD, NCEM EMD, HyperSpy and DXchange, told apart by what is in them.
+
+Read here and not with RosettaSciIO because the tilt angles of the frames of a Velox file, the angle vectors of NCEM
+files and DXchange are lost or unknown there.
+"""
 
 import json
 import re
@@ -31,10 +35,9 @@ def read(path: Path) -> RawSeries:
 
     with _open_until_error(h5py.File(path, "r")) as file:
         if "Experiments" in file:
-            file.close()
-            from tomoseg.io.readers.hspy import read as read_hspy
+            from tomoseg.io.readers.hspy import open_hspy
 
-            return read_hspy(path)
+            return open_hspy(path, file, _axis_fetch)
         if "Data/Image" in file and "Version" in file:
             return _velox(path, file)
         if "exchange/data" in file:
@@ -43,7 +46,7 @@ def read(path: Path) -> RawSeries:
         if groups:
             return _ncem(path, file, groups)
     raise InputError(
-        f"{path} is an HDF5 file without a tilt series in it: it is neither Velox or NCEM EMD, nor HyperSpy, nor DXchange"
+        f"{path} is an HDF5 file without a tilt series in it: neither Velox or NCEM EMD, nor HyperSpy, nor DXchange"
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
 from tomoseg.io.mdoc import PLACEHOLDER_NM, axis_from_titles
-from tomoseg.io.series import Angles, RawSeries, jsonable, mapped, native, nominal_axis, stack_shape
+from tomoseg.io.series import Angles, RawSeries, contiguous, jsonable, native, nominal_axis, stack_shape
 from tomoseg.io.units import PixelSize, judged_pixel_size
 
 HEADER_BYTES = 1024
@@ -33,7 +33,7 @@ _FEI_FIELDS = (
 _FEI_REALS = 32
 _FEI_RECORDS = 1024
 
-# SerialEM: bit -> (name, bytes, factor) of what is stored for each image, in this order.
+# SerialEM: (flag, name, bytes) of what is stored for each image, in this order.
 _SERIALEM_FIELDS = (
     (1, "tilt", 2),
     (2, "piece", 6),
@@ -54,12 +54,12 @@ def read(path: Path) -> RawSeries:
     InputError
         No MRC header, truncated, a single image, or a mode that a tilt series cannot have.
     """
-    header = _header(path)
-    dtype, byte_note = _dtype(path, header)
+    header, order = _header(path)
+    dtype, byte_note = _dtype(path, header, order)
     shape = stack_shape(path, (header["nz"], header["ny"], header["nx"]), dtype)
     n_extended = int(header["nsymbt"])
     offset = HEADER_BYTES + n_extended
-    series = RawSeries(path, "MRC", shape, native(dtype), mapped(path, offset, shape, dtype))
+    series = RawSeries(path, "MRC", shape, native(dtype), contiguous(path, offset, shape, dtype))
     titles = _titles(header)
     series.pixel_size = _cell_pixel_size(header)
     series.tilt_axis = axis_from_titles(titles)
@@ -72,12 +72,12 @@ def read(path: Path) -> RawSeries:
     with path.open("rb") as file:
         file.seek(HEADER_BYTES)
         extended = file.read(min(n_extended, _LARGEST_EXTENDED))
-    _read_extended(series, header, titles, extended)
+    _read_extended(series, header, order, extended)
     return series
 
 
-def _header(path: Path) -> Any:
-    """Return the header in whichever byte order makes sense."""
+def _header(path: Path) -> tuple[Any, str]:
+    """Return the header, and the byte order in which it makes sense."""
     from mrcfile.dtypes import HEADER_DTYPE
 
     with path.open("rb") as file:
@@ -85,31 +85,35 @@ def _header(path: Path) -> Any:
     if len(raw) < HEADER_BYTES:
         raise InputError(f"{path} is truncated: it has {len(raw)} bytes and an MRC header alone has {HEADER_BYTES}")
     orders = ("<", ">") if raw[212:213] != b"\x11" else (">", "<")
-    headers = [np.frombuffer(raw, np.dtype(HEADER_DTYPE).newbyteorder(order))[0] for order in orders]
-    known = [header for header in headers if int(header["mode"]) in {*_DTYPES, 16, 101}]
-    sensible = [h for h in known if all(0 < int(h[k]) <= _LARGEST for k in ("nx", "ny", "nz")) and h["nsymbt"] >= 0]
+    headers = [(np.frombuffer(raw, np.dtype(HEADER_DTYPE).newbyteorder(order))[0], order) for order in orders]
+    known = [pair for pair in headers if int(pair[0]["mode"]) in {*_DTYPES, 16, 101}]
+    sensible = [
+        (header, order)
+        for header, order in known
+        if all(0 < int(header[key]) <= _LARGEST for key in ("nx", "ny", "nz")) and header["nsymbt"] >= 0
+    ]
     if sensible:
-        return sensible[0]
-    first = (known or headers)[0]
+        # Without a stamp, 256 pixels pass for 65536 in the other order: the smaller image is the true one.
+        return min(sensible, key=lambda pair: math.prod(int(pair[0][key]) for key in ("nx", "ny", "nz")))
+    first, _ = (known or headers)[0]
     raise InputError(
         f"{path} has no usable MRC header: it gives {int(first['nx'])} x {int(first['ny'])} pixels, {int(first['nz'])} "
         f"images, mode {int(first['mode'])} and {int(first['nsymbt'])} bytes of extended header"
     )
 
 
-def _dtype(path: Path, header: Any) -> tuple[np.dtype[Any], str]:
+def _dtype(path: Path, header: Any, order: str) -> tuple[np.dtype[Any], str]:
     """Return the dtype of the pixels as stored, and what was decided about bytes."""
     mode = int(header["mode"])
-    order = header["nx"].dtype.byteorder
     if mode in {16, 101}:
         kind = "RGB colours" if mode == 16 else "4-bit numbers"
         raise InputError(f"{path} holds {kind} (MRC mode {mode}), which is not supported: export it as 16-bit integers")
     if mode in {3, 4}:
         raise InputError(f"{path} holds complex values (MRC mode {mode}), a Fourier transform and not a tilt series")
     if mode != 0:
-        return np.dtype(_DTYPES[mode]).newbyteorder(order), ""
+        return np.dtype(order + _DTYPES[mode]), ""
     # Bytes are signed in the 2014 standard, but IMOD and SerialEM wrote unsigned ones and say so in their flags.
-    stamp, flags = struct.unpack("<ii" if order != ">" else ">ii", header["extra2"].tobytes()[40:48])
+    stamp, flags = struct.unpack(f"{order}ii", header["extra2"].tobytes()[40:48])
     if stamp == _IMOD_STAMP:
         signed = bool(flags & _IMOD_SIGNED_BYTES)
         return np.dtype("i1" if signed else "u1"), f"bytes are {'' if signed else 'un'}signed, by IMOD's flag"
@@ -147,11 +151,10 @@ def _exttyp(header: Any) -> str:
     return bytes(header["exttyp"]).decode("latin-1").strip("\0 ")
 
 
-def _read_extended(series: RawSeries, header: Any, titles: tuple[str, ...], extended: bytes) -> None:
+def _read_extended(series: RawSeries, header: Any, order: str, extended: bytes) -> None:
     """Take angles, pixel size and settings from whatever extended header there is."""
-    kind = _exttyp(header)
+    kind, titles = _exttyp(header), _titles(header)
     # Two 16-bit numbers at byte 128: Agard's counts of integers and reals, or SerialEM's size and flags.
-    order = ">" if header["nx"].dtype.byteorder == ">" else "<"
     n_integers, n_reals = struct.unpack(f"{order}hh", header["extra2"].tobytes()[16:20])
     if kind in {"FEI1", "FEI2"}:
         _read_fei(series, kind, extended, order)
@@ -203,7 +206,8 @@ def _read_old_fei(series: RawSeries, extended: bytes, order: str) -> None:
         return
     records: Array = np.frombuffer(extended, f"{order}f4", n * _FEI_REALS).reshape(n, _FEI_REALS)
     column = {name: records[:, i].astype(np.float64) for i, name in enumerate(_FEI_FIELDS)}
-    _set_angles(series, column["alpha_tilt_deg"], where)
+    # Single precision: four decimals are what was meant.
+    _set_angles(series, np.round(column["alpha_tilt_deg"], 4), where)
     _set_pixel_size(series, column["pixel_size_m"], column["pixel_size_m"], where)
     # These files hold a tilt axis of 0 also where the axis runs along x: 0 means "not filled in" here.
     if column["tilt_axis_deg"][0] != 0 and series.tilt_axis is None:

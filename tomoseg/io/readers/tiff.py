@@ -15,7 +15,7 @@ import numpy as np
 
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
-from tomoseg.io.series import RawSeries, chosen_stack, heard, jsonable, native, require_bytes, stack_shape
+from tomoseg.io.series import RawSeries, chosen_stack, contiguous, heard, jsonable, native, require_bytes, stack_shape
 from tomoseg.io.units import PixelSize, judged_pixel_size
 
 
@@ -31,23 +31,27 @@ def read(path: Path) -> RawSeries:
 
     with heard("tifffile") as said:
         tiff = tifffile.TiffFile(path)
-    try:
-        with heard("tifffile") as said_pages:
-            return _series(path, tiff, said, said_pages)
-    except BaseException:
-        tiff.close()
-        raise
+        try:
+            series = _series(path, tiff, said)
+        except BaseException:
+            tiff.close()
+            raise
+    series.warnings += [f"tifffile says of {path.name}: {text}" for text in said]
+    return series
 
 
-def _series(path: Path, tiff: Any, *said: list[str]) -> RawSeries:
+def _series(path: Path, tiff: Any, said: list[str]) -> RawSeries:
     stack, note = _chosen(path, tiff)
+    n_pages = len(tiff.pages)  # follows the chain of pages to its end, which may be lost
+    described = len(stack.shape) >= 3 and stack.dataoffset is not None
+    if any("invalid page offset" in text for text in said) and not described:
+        raise InputError(f"{path} is truncated: its list of pages breaks off after {n_pages}; copy it again")
     shape = stack_shape(path, [n for n in stack.shape[:-2] if n > 1] + list(stack.shape[-2:]), stack.dtype)
     series = RawSeries(path, "TIFF", shape, native(stack.dtype), _fetch(path, tiff, stack, shape), close=tiff.close)
     series.pixel_size = _pixel_size(path, tiff, stack)
     tags = {tag.name: tag.value for tag in stack.keyframe.tags if tag.name in {"Software", "DateTime", "Make", "Model"}}
     series.metadata = {"tags": jsonable(tags), "imagej": jsonable(_imagej(tiff))}
     series.notes += [note] if note else []
-    series.warnings += [text for texts in said for text in texts]
     return series
 
 
@@ -63,7 +67,7 @@ def _chosen(path: Path, tiff: Any) -> tuple[Any, str]:
 
     found = list(tiff.series)
     if not found:
-        raise InputError(f"{path} holds no image")
+        raise InputError(f"{path} holds no image; it may be truncated")
     if any("S" in series.axes for series in found):
         raise InputError(f"{path} holds colour images; a tilt series has one number per pixel: export grey values")
     stacks = [series for series in found if len(series.shape) >= 3]
@@ -76,14 +80,12 @@ def _chosen(path: Path, tiff: Any) -> tuple[Any, str]:
 
 
 def _fetch(path: Path, tiff: Any, stack: Any, shape: tuple[int, int, int]) -> Callable[[slice], Array]:
-    """Return how images are read: mapped if they lie one after the other, else page by page."""
+    """Return how images are read: in one go if they lie one after the other, else page by page."""
     if stack.dataoffset is not None and stack.keyframe.is_memmappable:
-        from tomoseg.io.series import mapped
-
-        return mapped(path, stack.dataoffset, shape, np.dtype(tiff.byteorder + stack.dtype.str[1:]))
+        return contiguous(path, stack.dataoffset, shape, np.dtype(tiff.byteorder + stack.dtype.str[1:]))
     _require_pages(path, stack, shape[0])
     if not tifffile_decodes(stack.keyframe):
-        return _pillow_fetch(path)
+        return _pillow_fetch(path, [page.index for page in stack.pages])
 
     def fetch(part: slice) -> Array:
         return np.stack([stack.pages[i].asarray().reshape(shape[1:]) for i in range(*part.indices(shape[0]))])
@@ -113,14 +115,14 @@ def tifffile_decodes(page: Any) -> bool:
         return False
 
 
-def _pillow_fetch(path: Path) -> Callable[[slice], Array]:
+def _pillow_fetch(path: Path, pages: list[int]) -> Callable[[slice], Array]:
     from PIL import Image
 
     def fetch(part: slice) -> Array:
         images = []
         with Image.open(path) as file:
-            for i in range(part.start, part.stop):
-                file.seek(i)
+            for page in pages[part]:
+                file.seek(page)
                 images.append(np.asarray(file))
         return np.stack(images)
 

@@ -1,0 +1,261 @@
+"""The reconstruct stage: slabs, threads and memory change nothing; bad input is refused in words."""
+
+import sys
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from tomoseg.arrays import MemoryInput, MemoryOutputs
+from tomoseg.errors import InputError, Interrupted, StageFailed
+from tomoseg.reconstruct import backends
+from tomoseg.reconstruct.cpu_backend import CpuOperator
+from tomoseg.reconstruct.geometry import ParallelGeometry
+from tomoseg.reconstruct.methods import mlem
+from tomoseg.runtime import Runtime
+from tomoseg.stages.reconstruct import STAGE, ReconstructParameters, check, run
+
+ANGLES = np.linspace(-64, 64, 17)
+N_Y, N_X = 37, 24
+
+
+@pytest.fixture(scope="module")
+def aligned() -> np.ndarray:
+    """Return projections of an asymmetric object in a few slices, (n_tilt, y, x)."""
+    geometry = ParallelGeometry(ANGLES, N_X, N_X, N_X)
+    volume = np.zeros((N_X, N_Y, N_X), np.float32)
+    volume[5:9, 10:25, 12:20] = 1
+    volume[14, 3:30, 4:7] = 3
+    operator, parts = CpuOperator(geometry), []
+    for start in range(0, N_Y, operator.block):
+        block = volume[:, start : start + operator.block]
+        parts.append(
+            np.array(operator.unload_projections(operator.forward(operator.load_volume(block)), block.shape[1]))
+        )
+    return np.concatenate(parts, axis=1)
+
+
+class Watched:
+    """An input that remembers how much was read at once."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array, self.most, self.attrs = array, 0, {}
+        self.shape, self.dtype = array.shape, array.dtype
+
+    def __getitem__(self, key):
+        part = self.array[key]
+        self.most = max(self.most, part.shape[1])
+        return part
+
+
+def reconstruct(aligned, *, angles=ANGLES, info=None, runtime=None, **params):
+    outputs = MemoryOutputs()
+    runtime = runtime or Runtime(device="cpu", workers=2)
+    run(
+        aligned=aligned if isinstance(aligned, Watched) else MemoryInput(aligned),
+        angles_deg=MemoryInput(np.asarray(angles, float)),
+        tilt_series_info=MemoryInput(attrs={"pixel_size_nm": 0.5} if info is None else info),
+        params=ReconstructParameters(**{"iterations": 4, **params}),
+        runtime=runtime,
+        outputs=outputs,
+    )
+    return outputs, runtime
+
+
+def test_declared_outputs_are_written(aligned):
+    outputs, runtime = reconstruct(aligned)
+    assert {a.name for a in STAGE.writes} == set(outputs.arrays) | {"reconstruction_info"}
+    volume = outputs.arrays["volume"]
+    assert volume.shape == (N_X, N_Y, N_X)
+    assert volume.dtype == np.float32
+    assert np.isfinite(volume).all()  # MemoryOutputs fills with NaN what is never written
+    assert outputs.attrs["volume"]["voxel_size_nm"] == 0.5
+    assert outputs.attrs["reconstruction_info"] == {"method": "mlem", "backend": "cpu", "device": "cpu"}
+    residuals = outputs.arrays["residuals"]
+    assert residuals.shape == (5,)
+    assert np.all(np.diff(residuals) < 0)
+    assert not runtime.warnings
+
+
+def test_volume_and_residuals_are_those_of_the_method(aligned):
+    outputs, _ = reconstruct(aligned)
+    operator = CpuOperator(ParallelGeometry(ANGLES, N_X, N_X, N_X))
+    parts = [mlem(operator, aligned[:, i : i + 1], iterations=4) for i in range(N_Y)]
+    expected = np.concatenate([p.volume for p in parts], axis=1)
+    np.testing.assert_array_equal(outputs.arrays["volume"], expected)
+    misfit, power = sum(p.misfit for p in parts), sum(p.power for p in parts)
+    np.testing.assert_allclose(outputs.arrays["residuals"], np.sqrt(misfit / power), rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["mlem", "sirt", "fbp"])
+def test_workers_and_memory_do_not_change_the_result(aligned, method):
+    one, _ = reconstruct(aligned, method=method, runtime=Runtime(device="cpu", workers=1))
+    many, _ = reconstruct(aligned, method=method, runtime=Runtime(device="cpu", workers=4))
+    little, _ = reconstruct(aligned, method=method, runtime=Runtime(device="cpu", workers=4, max_memory=1))
+    for other in (many, little):
+        np.testing.assert_array_equal(one.arrays["volume"], other.arrays["volume"])
+        np.testing.assert_allclose(one.arrays["residuals"], other.arrays["residuals"], rtol=1e-12)
+
+
+def test_no_more_than_fits_is_read_at_once(aligned):
+    source = Watched(aligned)
+    reconstruct(source, runtime=Runtime(device="cpu", workers=4, max_memory=1))
+    assert source.most == CpuOperator.block
+    source = Watched(aligned)
+    reconstruct(source, runtime=Runtime(device="cpu", workers=1, max_memory=1 << 30))
+    assert source.most > CpuOperator.block
+
+
+def test_an_unknown_pixel_size_stays_unknown(aligned):
+    outputs, _ = reconstruct(aligned[:, :2], info={})
+    assert np.isnan(outputs.attrs["volume"]["voxel_size_nm"])
+
+
+def test_z_size_is_the_thickness(aligned):
+    full, _ = reconstruct(aligned[:, :18], iterations=20)
+    thick, _ = reconstruct(aligned[:, :18], iterations=20, z_size=32)
+    assert thick.arrays["volume"].shape == (32, 18, N_X)
+    # The object keeps its place relative to the centre of the volume.
+    assert np.corrcoef(thick.arrays["volume"][4:28].ravel(), full.arrays["volume"].ravel())[0, 1] > 0.98
+
+
+def test_the_support_parameter(aligned):
+    outputs, _ = reconstruct(aligned[:, 10:12], support="cylinder")
+    assert outputs.arrays["volume"][0, :, 0].max() == 0
+    outputs, _ = reconstruct(aligned[:, 10:12] + 0.1, support="all")
+    assert outputs.arrays["volume"][0, :, 0].min() > 0
+
+
+def test_fbp_stores_one_residual_and_sirt_may_go_negative(aligned):
+    outputs, _ = reconstruct(aligned, method="fbp", filter="ramp")
+    assert outputs.arrays["residuals"].shape == (1,)
+    outputs, _ = reconstruct(aligned, method="sirt", non_negative=False)
+    assert outputs.arrays["volume"].min() < 0
+    outputs, _ = reconstruct(aligned, method="sirt")
+    assert outputs.arrays["volume"].min() == 0
+
+
+@pytest.mark.parametrize("method", ["mlem", "sirt"])
+def test_backends_give_the_same_volume(aligned, method):
+    ours, _ = reconstruct(aligned[:, :20], method=method, iterations=10)
+    theirs, _ = reconstruct(aligned[:, :20], method=method, iterations=10, backend="astra")
+    assert theirs.attrs["reconstruction_info"]["backend"] == "astra"
+    limit = 1e-3 * ours.arrays["volume"].max()  # stated tolerance; measured 1e-5
+    np.testing.assert_allclose(theirs.arrays["volume"], ours.arrays["volume"], atol=limit, rtol=0)
+    np.testing.assert_allclose(theirs.arrays["residuals"], ours.arrays["residuals"], rtol=1e-3)
+
+
+def test_backends_agree_on_fbp(aligned):
+    ours, _ = reconstruct(aligned[:, 10:14], method="fbp")
+    theirs, _ = reconstruct(aligned[:, 10:14], method="fbp", backend="astra")
+    # ASTRA's CPU projector has only the adjoint, whose weights do not add up to 1 between the directions of the pixels.
+    assert np.corrcoef(theirs.arrays["volume"].ravel(), ours.arrays["volume"].ravel())[0, 1] > 0.98
+
+
+def test_all_zero_slices_and_series(aligned):
+    data = aligned.copy()
+    data[:, 4:20] = 0
+    outputs, _ = reconstruct(data)
+    assert np.all(outputs.arrays["volume"][:, 4:20] == 0)
+    assert outputs.arrays["volume"][:, 20:].max() > 0
+    for method in ("mlem", "sirt", "fbp"):
+        outputs, runtime = reconstruct(np.zeros((17, 3, N_X), np.float32), method=method)
+        assert np.all(outputs.arrays["volume"] == 0)
+        assert np.all(outputs.arrays["residuals"] == 0)
+        assert "empty" in runtime.warnings[0]
+
+
+def test_negative_pixels_are_reported(aligned):
+    data = aligned.copy()
+    data[:, :, 0] = -0.01
+    _, runtime = reconstruct(data)
+    assert any("4.2% of the aligned pixels are negative" in note for note in runtime.notes)
+    assert not runtime.warnings
+    data[:, :, 0] = -5
+    _, runtime = reconstruct(data)
+    assert "background" in runtime.warnings[0]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_a_number_names_the_image(aligned, value):
+    data = aligned.copy()
+    data[8, 30, 3] = value
+    with pytest.raises(StageFailed, match="image number 9 at 0 degrees"):
+        reconstruct(data)
+
+
+def test_one_image_is_not_enough(aligned):
+    with pytest.raises(InputError, match="one image only"):
+        reconstruct(aligned[:1], angles=[0.0])
+
+
+def test_angles_must_match_the_images(aligned):
+    with pytest.raises(InputError, match="17 images but there are 16"):
+        reconstruct(aligned, angles=ANGLES[1:])
+
+
+def test_more_than_half_a_turn_is_said(aligned):
+    outputs, runtime = reconstruct(aligned[:, :2], angles=np.linspace(-100, 100, 17))
+    assert any("span 200.0 degrees" in note for note in runtime.notes)
+    assert np.isfinite(outputs.arrays["volume"]).all()
+
+
+def test_a_gpu_that_is_not_there_is_refused_before_computing(aligned, monkeypatch):
+    monkeypatch.setattr(backends, "_gpu", lambda: False)
+    with pytest.raises(InputError, match="--device"):
+        reconstruct(aligned, runtime=Runtime(device="cuda"))
+    outputs, _ = reconstruct(aligned[:, :2], runtime=Runtime(device="auto"))
+    assert outputs.attrs["reconstruction_info"]["backend"] == "cpu"
+
+
+def test_check_says_what_is_not_installed(monkeypatch):
+    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    assert check(ReconstructParameters()) == []
+    (problem,) = check(ReconstructParameters(backend="tomopy"))
+    assert problem.startswith("reconstruct.backend")
+    assert "conda install -c conda-forge tomopy" in problem
+
+
+def test_tomopy_is_called_through_its_adapter(aligned, monkeypatch):
+    class Module:
+        @staticmethod
+        def recon(tomo, theta, **options):
+            return np.full((len(tomo), options["num_gridx"], options["num_gridy"]), 2, np.float32)
+
+    monkeypatch.setattr(backends, "find_spec", lambda name: True)
+    monkeypatch.setitem(sys.modules, "tomopy", Module)
+    outputs, runtime = reconstruct(aligned, backend="tomopy", runtime=Runtime(device="cuda", workers=2))
+    assert outputs.attrs["reconstruction_info"] == {"method": "mlem", "backend": "tomopy", "device": "cpu"}
+    filled = aligned.any(axis=(0, 2))
+    assert np.all(outputs.arrays["volume"][:, filled] == 2)
+    assert outputs.arrays["residuals"].shape == (5,)
+    assert any("CPU only" in note for note in runtime.notes)
+
+
+def test_an_interrupt_is_obeyed_between_groups(aligned, monkeypatch):
+    runtime = Runtime(device="cpu", workers=1)
+    seen = []
+
+    def stop() -> None:
+        seen.append(1)
+        if len(seen) == 2:
+            raise Interrupted("stopped by SIGINT")
+
+    monkeypatch.setattr(runtime, "check", stop)
+    with pytest.raises(Interrupted):
+        reconstruct(aligned, runtime=runtime)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"method": "art"}, {"iterations": 0}, {"z_size": 0}, {"filter": "none"}, {"backend": "gpu"}, {"thickness": 3}],
+)
+def test_bad_parameters_are_refused(bad):
+    with pytest.raises(ValidationError):
+        ReconstructParameters(**bad)
+
+
+def test_inputs_are_not_modified(aligned):
+    before = aligned.copy()
+    reconstruct(aligned)
+    np.testing.assert_array_equal(aligned, before)

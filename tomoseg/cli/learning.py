@@ -1,0 +1,166 @@
+"""Commands for labelled slices: `train` and `evaluate`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tomoseg.cli.options import Device, MaxMemory, ProgressKind, Workers, make_runtime
+from tomoseg.errors import InputError
+from tomoseg.runtime import stopping_on_signals
+
+ImagesDir = Annotated[Path, typer.Argument(metavar="IMAGES_DIR", help="Folder of slices (PNG, TIFF).")]
+LabelsDir = Annotated[Path, typer.Argument(metavar="LABELS_DIR", help="Folder of label images of the same names.")]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.command("train")(train)
+    app.command("evaluate")(evaluate)
+
+
+def train(
+    images_dir: ImagesDir,
+    labels_dir: LabelsDir,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="MODEL.keras", help="The network to write.")],
+    class_names: Annotated[
+        str, typer.Option(metavar="A,B,...", help="Names in class order [default: background,support,particles for 3].")
+    ] = "",
+    pixel_size: Annotated[float | None, typer.Option(metavar="NM", help="Pixel size of the slices in nm.")] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the slices.", min=1)] = 100,
+    batch: Annotated[int, typer.Option(help="Patches per step.", min=1)] = 2,
+    patch: Annotated[int, typer.Option(help="Side of the patches in px.", min=8)] = 512,
+    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 5e-4,
+    gamma: Annotated[float, typer.Option(help="Focusing parameter of the loss.", min=0)] = 1.0,
+    class_weights: Annotated[
+        str, typer.Option(metavar="W,W,...", help="One per class [default: 0.2,0.3,0.5 for 3, else by frequency].")
+    ] = "",
+    depth: Annotated[int, typer.Option(help="Levels of the U-Net.", min=1)] = 6,
+    base_filters: Annotated[int, typer.Option(help="Channels of its first level.", min=1)] = 32,
+    folds: Annotated[int, typer.Option(help="Parts the slice groups are split into; 1 = no validation.", min=1)] = 4,
+    fold: Annotated[int, typer.Option(help="The part to validate on.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Of first weights and random views.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue after the last finished epoch.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a network that is there already.")] = False,
+    device: Device = "auto",
+    workers: Workers = 0,
+    max_memory: MaxMemory = "",
+    progress: ProgressKind = "auto",
+) -> None:
+    """Train a U-Net on labelled slices; the defaults are the settings of Genc, Kovarik & Fraser (2022)."""
+    from tomoseg.segment.dataset import find_pairs, load_pairs
+    from tomoseg.segment.train_settings import TrainSettings
+    from tomoseg.segment.training import train as train_network
+
+    if output.suffix != ".keras":
+        raise InputError(f"-o {output}: a network is written as a .keras file.")
+    runtime = make_runtime(device, workers, max_memory, progress)
+    settings = TrainSettings(
+        epochs=epochs,
+        batch=batch,
+        patch=patch,
+        learning_rate=learning_rate,
+        gamma=gamma,
+        class_weights=_numbers("--class-weights", class_weights),
+        depth=depth,
+        base_filters=base_filters,
+        folds=folds,
+        fold=fold,
+        seed=seed,
+    )
+
+    def show(row: Any) -> None:
+        facts = (f"{key} {value:.4g}" for key, value in row.items() if key != "epoch" and isinstance(value, float))
+        runtime.progress.message(f"epoch {row['epoch']}/{epochs}: {', '.join(facts)}")
+
+    slices = load_pairs(find_pairs(images_dir, labels_dir, runtime))
+    with stopping_on_signals():
+        result = train_network(
+            slices.images,
+            slices.labels,
+            output,
+            names=slices.names,
+            class_names=_words(class_names),
+            pixel_size_nm=pixel_size,
+            settings=settings,
+            resume=resume,
+            overwrite=force,
+            runtime=runtime,
+            on_epoch=show,
+        )
+    print(result.model, result.history_csv, result.curves_png, sep="\n")
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The network, a .keras file.")],
+    images_dir: ImagesDir,
+    labels_dir: LabelsDir,
+    as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the scores as JSON.")] = None,
+    as_csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the scores as CSV.")] = None,
+    plots: Annotated[
+        Path | None, typer.Option("--plots", metavar="DIR", help="Draw scores, Hausdorff distances, error maps (PNG).")
+    ] = None,
+    pixel_size: Annotated[float | None, typer.Option(metavar="NM", help="Pixel size of the slices in nm.")] = None,
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="Only slices that the network was validated on, not trained on.")
+    ] = False,
+    device: Device = "auto",
+    workers: Workers = 0,
+    max_memory: MaxMemory = "",
+    progress: ProgressKind = "auto",
+) -> None:
+    """Compare a network's labels with true ones: Dice, precision, recall, IoU, Hausdorff distance."""
+    from tomoseg.segment.card import read_card
+    from tomoseg.segment.dataset import find_pairs
+    from tomoseg.segment.evaluation import evaluate_model, validation_pairs
+    from tomoseg.segment.plots import plot_errors, plot_hausdorff, plot_scores
+
+    runtime = make_runtime(device, workers, max_memory, progress)
+    card = read_card(model)
+    pairs = find_pairs(images_dir, labels_dir, runtime)
+    if held_out:
+        pairs = validation_pairs(pairs, card) if card is not None else []
+        if not pairs:
+            raise InputError(f"--held-out: {model} does not name any of these slices as those it was validated on.")
+    for file in filter(None, (as_json, as_csv)):
+        if not file.absolute().parent.is_dir():
+            raise InputError(f"The folder of {file} does not exist.")
+    if plots is not None:
+        plots.mkdir(parents=True, exist_ok=True)
+
+    def draw(image: Any) -> None:
+        if plots is not None and card is not None:
+            plot_errors(image, card.class_names, card.class_colors, plots / f"errors_{image.name}.png")
+
+    with stopping_on_signals():
+        evaluation = evaluate_model(model, pairs, runtime=runtime, pixel_size_nm=pixel_size, on_image=draw)
+    if as_json is not None:
+        evaluation.write_json(as_json)
+    if as_csv is not None:
+        evaluation.write_csv(as_csv)
+    if plots is not None:
+        plot_scores(evaluation, plots / "scores.png")
+        plot_hausdorff(evaluation, plots / "hausdorff.png")
+    print(_table(evaluation))
+
+
+def _table(evaluation: Any) -> str:
+    """Return mean and 95 % confidence interval of each metric, one class a line."""
+    summary = evaluation.summary()
+    width = max(len(name) for name in evaluation.classes)
+    lines = [f"{'class':<{width}}  " + "".join(f"{metric:<19}" for metric in summary) + "images"]
+    for c, name in enumerate(evaluation.classes):
+        cells = "".join(f"{s.mean[c]:.4f} ± {s.ci95[c]:.4f}    " for s in summary.values())
+        lines.append(f"{name:<{width}}  {cells}{int(summary['dice'].n[c])}")
+    return "\n".join(lines)
+
+
+def _words(text: str) -> list[str] | None:
+    return [word.strip() for word in text.split(",")] if text else None
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...] | None:
+    try:
+        return tuple(float(word) for word in text.split(",")) if text else None
+    except ValueError as error:
+        raise InputError(f"{option} {text}: give numbers with commas between, for example 0.2,0.3,0.5.") from error

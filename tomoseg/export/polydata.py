@@ -1,0 +1,171 @@
+"""Surfaces and points as VTK poly data (.vtp). VTK is imported when it is used."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.arrays import Array
+from tomoseg.errors import StageFailed
+from tomoseg.export.frame import to_world
+from tomoseg.export.surfaces import on_cap
+from tomoseg.measure.surface import Mesh
+
+# Pass band of the windowed-sinc filter: removes what the meshing left of voxel steps, keeps shapes of a few voxels.
+PASS_BAND = 0.1
+
+
+def surface_polydata(
+    mesh: Mesh, shape: tuple[int, ...], voxel_size: float, *, smoothing_iterations: int = 20, target_triangles: int = 0
+) -> Any:
+    """Turn a closed surface into VTK poly data, upright in ParaView, with outward normals.
+
+    Parameters
+    ----------
+    mesh
+        Vertices (z, y, x) in px.
+    shape
+        Of the labels (z, y, x): tells which triangles are caps at the border; they get the cell array `on_border` 1.
+    voxel_size
+        Unit of the file per px.
+    smoothing_iterations
+        Of the windowed-sinc filter, which does not shrink (Taubin, Zhang & Golub, ECCV 1996); 0: none.
+    target_triangles
+        Above this number triangles are removed by quadric error (Garland & Heckbert, 1997), which keeps flat parts
+        flat and the volume enclosed; 0: none is removed.
+
+    Returns
+    -------
+    vtkPolyData
+    """
+    from vtkmodules.vtkFiltersCore import vtkPolyDataNormals, vtkQuadricDecimation
+
+    data = _triangles(mesh.vertices[:, ::-1], mesh.faces)
+    if smoothing_iterations:
+        data = _smoothed(data, smoothing_iterations)
+        points = _numpy_of(data.GetPoints().GetData())
+        _flatten_caps(points, mesh.vertices[:, ::-1], shape[::-1])
+    n_triangles = data.GetNumberOfPolys()
+    if 0 < target_triangles < n_triangles:
+        quadric = vtkQuadricDecimation()
+        quadric.SetTargetReduction(1 - target_triangles / n_triangles)
+        quadric.VolumePreservationOn()
+        data = _applied(quadric, data)
+    points = _numpy_of(data.GetPoints().GetData())
+    faces = _numpy_of(data.GetPolys().GetConnectivityArray()).reshape(-1, 3)
+    flat = on_cap(points[:, ::-1], faces, shape)
+    world = _triangles(to_world(points[:, ::-1], voxel_size), faces)
+    _add_array(world.GetCellData(), "on_border", flat.astype(np.uint8))
+    normals = vtkPolyDataNormals()
+    normals.SplittingOff()
+    normals.ConsistencyOff()  # marching cubes has turned all triangles outwards
+    return _applied(normals, world)
+
+
+def points_polydata(points_px: Array, voxel_size: float, columns: Mapping[str, Array]) -> Any:
+    """Turn points (n, 3), (z, y, x) in px, into VTK poly data with one point array per column (n,).
+
+    Returns
+    -------
+    vtkPolyData
+    """
+    from vtkmodules.vtkCommonCore import vtkPoints
+    from vtkmodules.vtkCommonDataModel import vtkCellArray, vtkPolyData
+
+    data, points, vertices = vtkPolyData(), vtkPoints(), vtkCellArray()
+    points.SetData(_vtk_array(to_world(points_px, voxel_size)))
+    vertices.SetData(1, _vtk_array(np.arange(len(points_px), dtype=np.int64)))
+    data.SetPoints(points)
+    data.SetVerts(vertices)
+    for name, column in columns.items():
+        values = column.astype(np.uint8) if column.dtype == bool else column
+        _add_array(data.GetPointData(), name, values)
+    return data
+
+
+def write_vtp(path: Path, polydata: Any, facts: Mapping[str, str | Sequence[str]] | None = None) -> None:
+    """Write poly data as .vtp, compressed, with texts as field data.
+
+    Raises
+    ------
+    StageFailed
+        VTK could not write it.
+    """
+    from vtkmodules.vtkCommonCore import vtkStringArray
+    from vtkmodules.vtkIOXML import vtkXMLPolyDataWriter
+
+    for key, text in (facts or {}).items():
+        array = vtkStringArray()
+        array.SetName(key)
+        for t in [text] if isinstance(text, str) else text:
+            array.InsertNextValue(t)
+        polydata.GetFieldData().AddArray(array)
+    writer = vtkXMLPolyDataWriter()
+    writer.SetFileName(str(path))
+    writer.SetInputData(polydata)
+    writer.SetHeaderTypeToUInt64()
+    writer.EncodeAppendedDataOff()
+    if not writer.Write() or writer.GetErrorCode():
+        raise StageFailed(f"VTK could not write {path.name}; is there space on the disk?")
+
+
+def _smoothed(data: Any, iterations: int) -> Any:
+    from vtkmodules.vtkFiltersCore import vtkWindowedSincPolyDataFilter
+
+    sinc = vtkWindowedSincPolyDataFilter()
+    sinc.SetNumberOfIterations(iterations)
+    sinc.SetPassBand(PASS_BAND)
+    sinc.NormalizeCoordinatesOn()
+    sinc.FeatureEdgeSmoothingOff()
+    sinc.NonManifoldSmoothingOn()
+    return _applied(sinc, data)
+
+
+def _flatten_caps(points: Array, before: Array, shape: tuple[int, ...]) -> None:
+    """Put points (n, 3) that lay on a cap at the border of the volume back onto it, and none outside; in place."""
+    for axis, n in enumerate(shape):
+        for border in (-0.5, n - 0.5):
+            points[np.abs(before[:, axis] - border) < 1e-3, axis] = border
+        np.clip(points[:, axis], -0.5, n - 0.5, out=points[:, axis])
+
+
+def _triangles(points: NDArray[Any], faces: Array) -> Any:
+    from vtkmodules.vtkCommonCore import vtkPoints
+    from vtkmodules.vtkCommonDataModel import vtkCellArray, vtkPolyData
+
+    data, vtk_points, cells = vtkPolyData(), vtkPoints(), vtkCellArray()
+    vtk_points.SetData(_vtk_array(points.astype(np.float32)))
+    cells.SetData(3, _vtk_array(faces.astype(np.int64).ravel()))
+    data.SetPoints(vtk_points)
+    data.SetPolys(cells)
+    return data
+
+
+def _vtk_array(values: Array) -> Any:
+    """Return a copy of the values (n,) or (n, 3) as a VTK array."""
+    from vtkmodules.util import numpy_support
+
+    to_vtk: Any = numpy_support.numpy_to_vtk  # untyped
+    return to_vtk(np.ascontiguousarray(values), deep=True)
+
+
+def _numpy_of(array: Any) -> Array:
+    """Return a view of a VTK array."""
+    from vtkmodules.util import numpy_support
+
+    to_numpy: Any = numpy_support.vtk_to_numpy  # untyped
+    return np.asarray(to_numpy(array))
+
+
+def _applied(filter_: Any, data: Any) -> Any:
+    filter_.SetInputData(data)
+    filter_.Update()
+    return filter_.GetOutput()
+
+
+def _add_array(attributes: Any, name: str, values: Array) -> None:
+    array = _vtk_array(values)
+    array.SetName(name)
+    attributes.AddArray(array)

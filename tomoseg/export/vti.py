@@ -1,0 +1,125 @@
+"""VTK image data (.vti), written plane by plane: raw or zlib-compressed appended data with 64-bit offsets.
+
+The format is that of VTK's XML files ("VTK XML Formats", docs.vtk.org): after the underscore of AppendedData, each
+array is a header of UInt64 and the values. Without compression the header is the number of bytes; with it, the number
+of blocks, the size of a block, the size of a last smaller block (0: none), and the compressed size of each block.
+"""
+
+import os
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+
+from tomoseg.arrays import Array, ArraySource
+from tomoseg.export.frame import world_origin
+from tomoseg.runtime import slabs
+
+# Like `Runtime.track`: yields the slabs one after the other while somebody watches.
+Track = Callable[[Sequence[slice], str], Iterable[slice]]
+
+SLAB_BYTES = 64 << 20
+TYPES = {"u1": "UInt8", "i1": "Int8", "u2": "UInt16", "i2": "Int16", "i4": "Int32", "f4": "Float32", "f8": "Float64"}
+
+
+def write_vti(
+    path: Path,
+    data: ArraySource,
+    voxel_size: float,
+    name: str,
+    *,
+    facts: Mapping[str, str | Sequence[str]] | None = None,
+    compress: bool = False,
+    track: Track | None = None,
+) -> None:
+    """Write a volume as VTK image data, upright in ParaView: see `tomoseg.export.frame`.
+
+    Parameters
+    ----------
+    path
+        File to write.
+    data : array or handle, (z, y, x)
+        Read in slabs of some 64 MiB, from the last plane to the first. The values are at the centres of the voxels
+        (point data), so that ParaView can contour and render them.
+    voxel_size
+        Distance of neighbouring voxels, in the unit the file is meant in.
+    name
+        Name of the array.
+    facts
+        Texts to be stored as field data.
+    compress
+        Compress each plane by zlib: worth it for labels, not for noisy floats.
+    track
+        Called with the slabs and a description and yields the slabs, to show progress: `runtime.track` fits.
+    """
+    dtype = np.dtype(data.dtype).newbyteorder("<")
+    head = _head(tuple(data.shape), voxel_size, name, TYPES[f"{dtype.kind}{dtype.itemsize}"], facts or {}, compress)
+    nz = data.shape[0]
+    pieces = slabs(nz, max(1, SLAB_BYTES // (int(np.prod(data.shape[1:])) * dtype.itemsize)))[::-1]
+    with path.open("wb") as file:
+        file.write(head.encode())
+        planes = (
+            np.ascontiguousarray(plane[::-1], dtype=dtype)
+            for piece in (track(pieces, f"writing {name}") if track else pieces)
+            for plane in data[piece][::-1]
+        )
+        (_append_zlib if compress else _append_raw)(file, planes, nz, int(np.prod(data.shape[1:])) * dtype.itemsize)
+        file.write(b"\n  </AppendedData>\n</VTKFile>\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _head(
+    shape: tuple[int, ...],
+    voxel_size: float,
+    name: str,
+    vtk_type: str,
+    facts: Mapping[str, str | Sequence[str]],
+    compress: bool,
+) -> str:
+    extent = " ".join(f"0 {n - 1}" for n in shape[::-1])
+    origin = " ".join(repr(float(v)) for v in world_origin(shape, voxel_size))
+    spacing = " ".join([repr(float(voxel_size))] * 3)
+    fields = "".join(_text_array(key, text) for key, text in facts.items())
+    compressor = ' compressor="vtkZLibDataCompressor"' if compress else ""
+    return (
+        '<?xml version="1.0"?>\n'
+        f'<VTKFile type="ImageData" version="1.0" byte_order="LittleEndian" header_type="UInt64"{compressor}>\n'
+        f'  <ImageData WholeExtent="{extent}" Origin="{origin}" Spacing="{spacing}" Direction="1 0 0 0 1 0 0 0 1">\n'
+        f"    <FieldData>\n{fields}    </FieldData>\n"
+        f'    <Piece Extent="{extent}">\n'
+        f"      <PointData Scalars={quoteattr(name)}>\n"
+        f'        <DataArray type="{vtk_type}" Name={quoteattr(name)} format="appended" offset="0"/>\n'
+        "      </PointData>\n      <CellData/>\n    </Piece>\n  </ImageData>\n"
+        '  <AppendedData encoding="raw">\n_'
+    )
+
+
+def _text_array(key: str, text: str | Sequence[str]) -> str:
+    """Return a string array of field data: the bytes of each text, ended by 0, as decimal numbers."""
+    texts = [text] if isinstance(text, str) else list(text)
+    codes = " ".join(str(byte) for t in texts for byte in (*t.encode(), 0))
+    tuples = f'NumberOfTuples="{len(texts)}"'
+    return f'      <Array type="String" Name={quoteattr(key)} {tuples} format="ascii">{codes}</Array>\n'
+
+
+def _append_raw(file: BinaryIO, planes: Iterable[Array], n_planes: int, plane_bytes: int) -> None:
+    file.write(np.array([n_planes * plane_bytes], "<u8").tobytes())
+    for plane in planes:
+        file.write(plane.data)
+
+
+def _append_zlib(file: BinaryIO, planes: Iterable[Array], n_planes: int, plane_bytes: int) -> None:
+    header = np.zeros(3 + n_planes, "<u8")
+    header[:3] = n_planes, plane_bytes, 0
+    start = file.tell()
+    file.write(header.tobytes())
+    for i, plane in enumerate(planes):
+        header[3 + i] = file.write(zlib.compress(plane.data, 3))
+    end = file.tell()
+    file.seek(start)
+    file.write(header.tobytes())  # now with the sizes
+    file.seek(end)

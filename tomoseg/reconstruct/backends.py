@@ -1,0 +1,87 @@
+"""Which backend computes, on which device."""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Literal
+
+from tomoseg.errors import InputError
+from tomoseg.reconstruct.geometry import ParallelGeometry
+from tomoseg.reconstruct.operators import Operator
+
+Backend = Literal["auto", "cpu", "astra", "tomopy"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A backend, the device it computes on, and why, in words for the user."""
+
+    backend: Literal["cpu", "astra", "tomopy"]
+    device: Literal["cpu", "cuda"]
+    reason: str
+
+
+def missing(backend: Backend) -> str:
+    """Return what is wrong with asking for `backend` here, or an empty string; imports nothing heavy."""
+    if backend == "tomopy" and find_spec("tomopy") is None:
+        return (
+            "The TomoPy backend was asked for, but TomoPy is not installed. Install it with `conda install -c "
+            "conda-forge tomopy` (it is not on PyPI), or leave the backend at 'auto'."
+        )
+    if backend == "astra" and find_spec("astra") is None:
+        return (
+            "The ASTRA backend was asked for, but the ASTRA toolbox is not installed. Install it with `pip install "
+            "astra-toolbox` or `conda install -c conda-forge astra-toolbox`, or leave the backend at 'auto'."
+        )
+    return ""
+
+
+def choose(backend: Backend, device: Device) -> Choice:
+    """Choose backend and device.
+
+    'auto' is ASTRA on a GPU where there is one and it may be used, else tomoseg's own projector on the CPU, which is
+    tens of times faster than the others there.
+
+    Raises
+    ------
+    InputError
+        The backend is not installed, or a GPU was asked for and ASTRA finds none.
+    """
+    problem = missing(backend)
+    if problem:
+        raise InputError(problem)
+    if backend in ("cpu", "tomopy"):
+        name: Literal["cpu", "tomopy"] = "cpu" if backend == "cpu" else "tomopy"
+        return Choice(
+            name, "cpu", f"the {name} backend computes on the CPU only" if device == "cuda" else "as asked for"
+        )
+    gpu = device != "cpu" and _gpu()
+    if device == "cuda" and not gpu:
+        raise InputError(
+            "--device cuda was asked for, but the ASTRA toolbox finds no CUDA GPU. Check the driver with `nvidia-smi` "
+            "and that ASTRA was built for CUDA (`python -c 'import astra; astra.test_CUDA()'`), or use --device auto "
+            "or cpu."
+        )
+    if gpu:
+        return Choice("astra", "cuda", "a CUDA GPU was found" if device == "auto" else "as asked for")
+    if backend == "astra":
+        return Choice("astra", "cpu", "as asked for" if device == "cpu" else "ASTRA finds no CUDA GPU")
+    return Choice("cpu", "cpu", "as asked for" if device == "cpu" else "ASTRA finds no CUDA GPU")
+
+
+def operator(choice: Choice, geometry: ParallelGeometry) -> Operator:
+    """Return the operator of a backend that has one; TomoPy has not, see `tomopy_backend.reconstruct`."""
+    if choice.backend == "astra":
+        from tomoseg.reconstruct.astra_backend import AstraCpuOperator, AstraCudaOperator
+
+        return AstraCudaOperator(geometry) if choice.device == "cuda" else AstraCpuOperator(geometry)
+    from tomoseg.reconstruct.cpu_backend import CpuOperator
+
+    return CpuOperator(geometry)
+
+
+def _gpu() -> bool:
+    """Return whether ASTRA finds a GPU."""
+    from tomoseg.reconstruct.astra_backend import cuda_available
+
+    return cuda_available()

@@ -1,0 +1,186 @@
+"""Reconstruction methods, the same for every backend.
+
+Each takes an operator and a block of projections, shape (n_tilt, n, n_detector) with n at most ``operator.block``, and
+returns a `Result`. `in_blocks` runs one of them over any number of slices. A slice's result does not depend on the
+slices computed with it.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.reconstruct import kernels
+from tomoseg.reconstruct.filters import Filter, filtered
+from tomoseg.reconstruct.operators import Floats, Operator
+
+SHORTEST_RAY = 1e-2  # px; a ray that only grazes a corner of the volume cannot be explained by it and is left out
+
+
+@dataclass(frozen=True)
+class Result:
+    """Reconstructed slices and how well they explain the projections.
+
+    Attributes
+    ----------
+    volume : array, shape (nz, n, nx), float32
+        In units of the projections per pixel length.
+    misfit : array, float64
+        Sum over all rays of (measured - computed)**2, before each iteration and after the last (once for FBP).
+    power : float
+        Sum over all rays of measured**2; ``sqrt(misfit/power)`` is the relative residual.
+    """
+
+    volume: Floats
+    misfit: NDArray[np.float64]
+    power: float
+
+
+Method = Callable[[Operator, Floats], Result]
+
+
+def reciprocal(sums: Floats, support: NDArray[np.bool_] | None, least: float = 0.0) -> Floats:
+    """Return 1/sums, but 0 where `sums` is at most `least` or outside `support`."""
+    used = sums > least if support is None else (sums > least) & support
+    return np.where(used, 1 / np.where(used, sums, 1), 0).astype(np.float32)
+
+
+def mlem(operator: Operator, projections: Floats, iterations: int, support: NDArray[np.bool_] | None = None) -> Result:
+    """Reconstruct by maximum-likelihood expectation maximisation.
+
+    (Shepp & Vardi, IEEE Trans. Med. Imaging 1, 113, 1982.)
+
+    ``v <- v * A'(p / A v) / A'1`` for counts p of Poisson statistics. The start is a constant with the projections'
+    total. The volume is never negative. Negative projections count as 0, and 0 is a measurement: it empties the voxels
+    on its ray. Rays beyond the detector are not measured: A'1 holds only those that are, so that a voxel which leaves
+    the field of view at high tilt is set by the tilts that see it. A voxel that no ray meets is 0.
+
+    Parameters
+    ----------
+    operator : Operator
+    projections : array, shape (n_tilt, n, n_detector)
+    iterations : int
+    support : bool array, shape (nz, nx), optional
+        Voxels that may be other than 0.
+    """
+    n = projections.shape[1]
+    measured = operator.load(np.maximum(projections, 0))
+    plane = reciprocal(operator.column_sums, support)
+    flat = (plane > 0).astype(np.float32)
+    total = projections.clip(min=0).sum(axis=(0, 2), dtype=np.float64)
+    level = total / max(float((operator.column_sums * flat).sum(dtype=np.float64)), 1e-30)
+    volume = operator.load_volume((flat[:, None, :] * level[None, :, None]).astype(np.float32))
+    computed = operator.forward(volume)
+    misfit = np.zeros(iterations + 1)
+    for i in range(iterations):
+        misfit[i] = kernels.ratio(measured.reshape(-1), computed.reshape(-1))
+        operator.multiply(volume, computed, plane)
+        operator.forward(volume, computed)
+    misfit[iterations] = kernels.difference(measured.reshape(-1), computed.reshape(-1))
+    return Result(operator.unload(volume, n), misfit, _power(measured))
+
+
+def sirt(
+    operator: Operator,
+    projections: Floats,
+    iterations: int,
+    support: NDArray[np.bool_] | None = None,
+    non_negative: bool = True,
+) -> Result:
+    """Reconstruct by the simultaneous iterative technique (Gregor & Benson, IEEE Trans. Med. Imaging 27, 918, 2008).
+
+    ``v <- v + C A' R (p - A v)`` from zeros, with R and C the inverse row and column sums of A.
+
+    Parameters
+    ----------
+    operator : Operator
+    projections : array, shape (n_tilt, n, n_detector)
+    iterations : int
+    support : bool array, shape (nz, nx), optional
+        Voxels that may be other than 0.
+    non_negative : bool
+        Whether negative voxels become 0 after each iteration.
+    """
+    n = projections.shape[1]
+    geometry = operator.geometry
+    measured = operator.load(projections)
+    plane = reciprocal(operator.column_sums, support)
+    rays = operator.rays(reciprocal(operator.row_sums, None, SHORTEST_RAY))
+    volume = operator.load_volume(np.zeros((geometry.nz, n, geometry.nx), np.float32))
+    computed = np.zeros_like(measured)
+    least = 0.0 if non_negative else -np.inf
+    misfit = np.zeros(iterations + 1)
+    for i in range(iterations):
+        misfit[i] = kernels.difference(measured.reshape(-1), computed.reshape(-1))
+        computed *= rays
+        operator.add(volume, computed, plane, least)
+        operator.forward(volume, computed)
+    misfit[iterations] = kernels.difference(measured.reshape(-1), computed.reshape(-1))
+    return Result(operator.unload(volume, n), misfit, _power(measured))
+
+
+def fbp(
+    operator: Operator,
+    projections: Floats,
+    filter_name: Filter = "ramp",
+    support: NDArray[np.bool_] | None = None,
+) -> Result:
+    """Reconstruct by filtered back projection, each tilt weighted by the angle it stands for (`filters`).
+
+    The volume may be negative. With a missing wedge its scale is right only for what the measured tilts see.
+
+    Parameters
+    ----------
+    operator : Operator
+    projections : array, shape (n_tilt, n, n_detector)
+    filter_name : str
+        Window on the ramp filter, one of `filters.FILTERS`.
+    support : bool array, shape (nz, nx), optional
+        Voxels that may be other than 0.
+    """
+    n = projections.shape[1]
+    geometry = operator.geometry
+    measured = operator.load(projections)
+    shape = (geometry.nz, geometry.nx)
+    plane = np.ones(shape, np.float32) if support is None else support.astype(np.float32)
+    volume = operator.interpolate(operator.load(filtered(projections, geometry.angles_deg, filter_name)), plane)
+    computed = operator.forward(volume)
+    misfit = kernels.difference(measured.reshape(-1), computed.reshape(-1))
+    return Result(operator.unload(volume, n), np.array([misfit]), _power(measured))
+
+
+def _power(measured: Floats) -> float:
+    """Return the sum of squares, in float64."""
+    flat = measured.reshape(-1)
+    return float(kernels.difference(flat, np.zeros_like(flat)))
+
+
+def in_blocks(operator: Operator, method: Method, projections: Floats, workers: int = 1) -> Result:
+    """Run `method` over any number of slices, in blocks as large as the operator likes.
+
+    Parameters
+    ----------
+    operator : Operator
+    method : callable
+        ``method(operator, projections) -> Result``, such as ``functools.partial(mlem, iterations=30)``.
+    projections : array, shape (n_tilt, n, n_detector)
+    workers : int
+        Blocks to compute at the same time, where the operator allows threads.
+    """
+    n, geometry = projections.shape[1], operator.geometry
+    blocks = [slice(start, min(start + operator.block, n)) for start in range(0, n, operator.block)]
+    volume = np.empty((geometry.nz, n, geometry.nx), np.float32)
+
+    def compute(block: slice) -> tuple[NDArray[np.float64], float]:
+        result = method(operator, projections[:, block])
+        volume[:, block] = result.volume
+        return result.misfit, result.power
+
+    if operator.threads and workers > 1 and len(blocks) > 1:
+        with ThreadPoolExecutor(min(workers, len(blocks))) as pool:
+            parts = list(pool.map(compute, blocks))
+    else:
+        parts = [compute(block) for block in blocks]
+    return Result(volume, np.sum([p[0] for p in parts], axis=0), float(sum(p[1] for p in parts)))

@@ -1,0 +1,124 @@
+"""TomoPy's own `mlem` and `sirt`, and its back projection for FBP, in tomoseg's geometry.
+
+What has to be said to TomoPy (1.10 to 1.15), and where it stands in its sources:
+
+- Data are in "sinogram order", (slice, tilt, detector), angles in radians (`recon/algorithm.py`).
+- With (a, b) the two axes of its slice, a detector pixel is met by points with ``-a*sin(t) + b*cos(t)`` (`utils.c`,
+  `calc_coords`): b is our x, and a is our z mirrored.
+- The ray of pixel d passes the axis at ``d - center + 1/2`` (`utils.c`, `preprocessing`), so our axis at
+  (n_detector - 1)/2 is ``center = n_detector/2``; with (n_detector - 1)/2 the volume would be half a pixel off.
+- Rows are `num_gridx` and columns `num_gridy`.
+- `mlem` divides by the computed projection without a test (`mlem.c`): 0/0 makes NaN as soon as all voxels on a ray are
+  0, so no projection may be exactly 0. `accelerated=True` ignores `center` and is not used.
+- `fbp` only back projects, it does not filter (`fbp.c`), and adds to what it is given.
+- A volume is initialised to 1e-6 unless `init_recon` is given.
+"""
+
+from importlib.util import find_spec
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.reconstruct.cpu_backend import CpuOperator
+from tomoseg.reconstruct.filters import Filter, filtered
+from tomoseg.reconstruct.geometry import ParallelGeometry
+from tomoseg.reconstruct.methods import Result
+from tomoseg.reconstruct.operators import Floats
+
+FAINTEST = 1e-6  # of a slice's brightest projection: what stands for "nothing measured", since 0 would make NaN
+INSTALL = "conda install -c conda-forge tomopy"
+
+
+def available() -> bool:
+    """Return whether TomoPy is installed, without importing it."""
+    return find_spec("tomopy") is not None
+
+
+def to_sinograms(projections: Floats) -> Floats:
+    """Return (n_tilt, n, n_detector) in TomoPy's sinogram order (n, n_tilt, n_detector), C-contiguous."""
+    return np.array(projections.transpose(1, 0, 2), np.float32, order="C")
+
+
+def from_tomopy(slices: Floats) -> Floats:
+    """Return TomoPy's slices (n, -z, x) as (nz, n, nx), a view."""
+    return slices[:, ::-1].transpose(1, 0, 2)
+
+
+def rotation_centre(geometry: ParallelGeometry) -> float:
+    """Return what TomoPy calls `center` for an axis at detector coordinate (n_detector - 1)/2."""
+    return geometry.n_detector / 2
+
+
+def reconstruct(
+    projections: Floats,
+    geometry: ParallelGeometry,
+    method: Literal["mlem", "sirt", "fbp"],
+    *,
+    iterations: int = 1,
+    filter_name: Filter = "ramp",
+    non_negative: bool = True,
+    support: NDArray[np.bool_] | None = None,
+    workers: int = 1,
+) -> Result:
+    """Reconstruct a slab with TomoPy.
+
+    Iterations are asked for one at a time: that costs TomoPy nothing, and lets the residual before each be computed
+    (with tomoseg's projector). TomoPy weights voxels by the length of the ray within them, tomoseg by linear
+    interpolation, and TomoPy's `sirt` scales rays by the sum of squared lengths: volumes agree closely, not exactly.
+
+    Parameters
+    ----------
+    projections : array, shape (n_tilt, n, n_detector)
+    geometry : ParallelGeometry
+    method : str
+        ``mlem``, ``sirt`` or ``fbp``.
+    iterations, filter_name, non_negative, support
+        As in `methods`.
+    workers : int
+        Cores for TomoPy.
+    """
+    import tomopy
+
+    measured = np.maximum(projections, 0) if method == "mlem" else projections
+    judge = CpuOperator(geometry)
+    seen = judge.column_sums > 0 if support is None else support & (judge.column_sums > 0)
+    sinograms = to_sinograms(filtered(projections, geometry.angles_deg, filter_name) if method == "fbp" else measured)
+    slices = np.zeros((len(sinograms), geometry.nz, geometry.nx), np.float32)
+    if method == "mlem":
+        np.maximum(sinograms, FAINTEST * sinograms.max(axis=(1, 2), keepdims=True), out=sinograms)
+        slices += (sinograms.mean(axis=(1, 2)) / geometry.nz)[:, None, None]
+    misfit = [_misfit(judge, slices, measured)]
+    for _ in range(1 if method == "fbp" else iterations):
+        slices = tomopy.recon(
+            sinograms,
+            np.deg2rad(geometry.angles_deg),
+            center=rotation_centre(geometry),
+            sinogram_order=True,
+            algorithm=method,
+            init_recon=slices,
+            ncore=workers,
+            num_gridx=geometry.nz,
+            num_gridy=geometry.nx,
+            **({} if method == "fbp" else {"num_iter": 1}),
+        )
+        slices = cleaned(slices, seen, non_negative and method == "sirt")
+        misfit.append(_misfit(judge, slices, measured))
+    power = float(np.square(measured, dtype=np.float64).sum())
+    return Result(from_tomopy(slices), np.array(misfit[-1:] if method == "fbp" else misfit), power)
+
+
+def cleaned(slices: Floats, seen: NDArray[np.bool_], non_negative: bool) -> Floats:
+    """Return TomoPy's slices with 0 for NaN (empty slices), where not `seen` (nz, nx) and, if asked, for negatives."""
+    slices = np.where(seen[::-1] & np.isfinite(slices), slices, np.float32(0))
+    return np.maximum(slices, 0) if non_negative else slices
+
+
+def _misfit(judge: CpuOperator, slices: Floats, measured: Floats) -> float:
+    """Return the sum of squares of `measured` minus the projections of TomoPy's slices."""
+    volume, total = from_tomopy(slices), 0.0
+    for start in range(0, len(slices), judge.block):
+        block = measured[:, start : start + judge.block]
+        computed = judge.forward(judge.load_volume(volume[:, start : start + judge.block]))
+        total += float(np.square(block - judge.unload_projections(computed, block.shape[1]), dtype=np.float64).sum())
+    return total

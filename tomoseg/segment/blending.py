@@ -1,0 +1,144 @@
+"""Predictions for images of any size from overlapping patches, blended smoothly.
+
+The idea of weighing overlapping patches with a squared spline window is Guillaume Chevalier's (Vooban, 2017). Here the
+weights of the patches that cover a pixel are summed and divided out, so every pixel, at the edges too, gets a weighted
+mean of predictions and no image size is special.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.arrays import Array
+from tomoseg.errors import InputError
+
+# (batch, patch, patch) f4 images to (batch, patch, patch, classes) f4 probabilities.
+PredictBatch = Callable[[NDArray[np.float32]], Array]
+
+
+def spline_window(size: int) -> NDArray[np.float32]:
+    """Return the 2D squared spline window (size, size): 1 in the middle, smooth, above 0 at the edge.
+
+    Along each axis it is the parabola 2 t**2 up to half height and its mirror image from there, where t goes from 0 at
+    the edge to 1 in the middle.
+    """
+    t = 1 - np.abs(2 * (np.arange(size) + 0.5) / size - 1)
+    line = np.where(t < 0.5, 2 * t**2, 1 - 2 * (1 - t) ** 2).astype(np.float32)
+    return np.asarray(line[:, None] * line, np.float32)
+
+
+def patch_starts(size: int, patch: int, overlap: int) -> list[int]:
+    """Return where patches start along an axis of `size` >= `patch` px.
+
+    Neighbours are at most patch / overlap apart, and the last one ends at the end of the axis.
+    """
+    stride = max(patch // overlap, 1)
+    n = 1 + -(-(size - patch) // stride)
+    return [int(i) for i in np.round(np.linspace(0, size - patch, n))]
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How images of shape (h, w) are padded to `padded` and cut into patches at `starts`."""
+
+    padding: tuple[tuple[int, int], tuple[int, int]]
+    padded: tuple[int, int]
+    starts: Sequence[tuple[int, int]]
+
+    @classmethod
+    def of(cls, shape: tuple[int, int], patch: int, overlap: int) -> "Tiling":
+        """Plan the tiling of images of `shape`."""
+        padding = tuple((max(patch - n, 0) // 2, max(patch - n, 0) - max(patch - n, 0) // 2) for n in shape)
+        padded = (max(shape[0], patch), max(shape[1], patch))
+        rows, columns = (patch_starts(n, patch, overlap) for n in padded)
+        return cls((padding[0], padding[1]), padded, [(r, c) for r in rows for c in columns])
+
+
+def predict_blended(
+    predict_batch: PredictBatch,
+    image: Array,
+    patch: int,
+    overlap: int = 2,
+    window: Array | None = None,
+    batch: int = 4,
+) -> NDArray[np.float32]:
+    """Predict one image (h, w); see `predict_stack`.
+
+    Returns
+    -------
+    (classes, h, w) f4 array
+    """
+    return predict_stack(predict_batch, np.asarray(image)[None], patch, overlap, window, batch)[0, ...]
+
+
+def predict_stack(
+    predict_batch: PredictBatch,
+    images: Array,
+    patch: int,
+    overlap: int = 2,
+    window: Array | None = None,
+    batch: int = 4,
+) -> NDArray[np.float32]:
+    """Predict a stack of images of any size from overlapping patches.
+
+    Parameters
+    ----------
+    predict_batch : callable
+        From (batch, patch, patch) f4 to (batch, patch, patch, classes); always called with a full batch.
+    images : (n, h, w) array
+        Where a side is smaller than the patch it is padded by mirroring.
+    patch : int
+        Side of the patches, px.
+    overlap : int
+        A pixel away from the edges is seen by about overlap**2 patches; 1 means no overlap.
+    window : (patch, patch) array, optional
+        Weight of a patch's pixels, above 0; `spline_window` by default.
+    batch : int
+        Patches per call.
+
+    Returns
+    -------
+    (n, classes, h, w) f4 array
+    """
+    if images.ndim != 3 or min(images.shape) < 1 or patch < 1 or overlap < 1 or batch < 1:
+        raise InputError(
+            f"images of shape {images.shape} cannot be cut into patches of {patch} px with overlap {overlap}: give "
+            "(n, height, width) images, and at least 1 for patch, overlap and batch"
+        )
+    weights = spline_window(patch) if window is None else np.asarray(window, np.float32)
+    tiling = Tiling.of((images.shape[1], images.shape[2]), patch, overlap)
+    padded = np.pad(np.asarray(images, np.float32), ((0, 0), *tiling.padding), mode="symmetric")
+    total: NDArray[np.float32] | None = None
+    for places, predictions in _predictions(predict_batch, padded, tiling, patch, batch):
+        if total is None:
+            total = np.zeros((len(images), predictions.shape[-1], *tiling.padded), np.float32)
+        for (i, row, column), prediction in zip(places, predictions, strict=False):
+            box = (slice(row, row + patch), slice(column, column + patch))
+            total[i, :, box[0], box[1]] += weights * np.moveaxis(prediction, -1, 0)
+    assert total is not None  # there is at least one patch
+    total /= _summed(weights, tiling, patch)
+    (top, bottom), (left, right) = tiling.padding
+    return total[:, :, top : tiling.padded[0] - bottom, left : tiling.padded[1] - right]
+
+
+def _predictions(
+    predict_batch: PredictBatch, padded: NDArray[np.float32], tiling: Tiling, patch: int, batch: int
+) -> Iterator[tuple[list[tuple[int, int, int]], Array]]:
+    """Yield the (image, row, column) of up to `batch` patches and their predictions."""
+    places = [(i, row, column) for i in range(len(padded)) for row, column in tiling.starts]
+    for first in range(0, len(places), batch):
+        part = places[first : first + batch]
+        patches = np.zeros((batch, patch, patch), np.float32)  # full batches: graphs are compiled per shape
+        for k, (i, row, column) in enumerate(part):
+            patches[k] = padded[i, row : row + patch, column : column + patch]
+        yield part, np.asarray(predict_batch(patches))
+
+
+def _summed(weights: Array, tiling: Tiling, patch: int) -> NDArray[np.float32]:
+    """Return the sum of the weights at each pixel of a padded image."""
+    summed = np.zeros(tiling.padded, np.float32)
+    for row, column in tiling.starts:
+        summed[row : row + patch, column : column + patch] += weights
+    return summed

@@ -1,0 +1,111 @@
+"""The files of a training: checkpoints after each epoch, history, curves and the model itself."""
+
+import csv
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tomoseg.errors import InputError
+from tomoseg.segment.train_data import TrainData
+from tomoseg.segment.train_settings import TrainSettings
+
+HISTORY_FIXED = ("epoch", "loss", "val_loss", "val_dice", "seconds")
+
+
+def checkpoint_folder(output: Path) -> Path:
+    """Return where the checkpoints of the model `output` are kept."""
+    return output.with_name(output.name + ".checkpoint")
+
+
+class TrainFiles:
+    """The model file and what lies beside it."""
+
+    def __init__(self, output: Path) -> None:
+        if output.suffix != ".keras":
+            raise InputError(f"the model must be written to a file ending in .keras, not {output.name}")
+        self.output = output
+        self.checkpoint = checkpoint_folder(output)
+        self.history = output.with_name(output.stem + ".history.csv")
+        self.curves = output.with_name(output.stem + ".curves.png")
+
+    def start(self, data: TrainData, settings: TrainSettings, *, resume: bool, overwrite: bool) -> dict[str, Any]:
+        """Return the state to start from, after making sure that results can be written."""
+        identity = _identity(data, settings)
+        if resume and self._state_file.is_file():
+            state = self._read()
+            differing = [key for key, value in identity.items() if state["identity"].get(key) != value]
+            if differing:
+                raise InputError(
+                    f"the checkpoint {self.checkpoint} was made with other {', '.join(differing)}: resume with the "
+                    "same data and settings (the number of epochs may change), or train to another file"
+                )
+            return state
+        taken = [path for path in (self.output, self._state_file) if path.exists()]
+        if taken and not overwrite:
+            if resume:
+                raise InputError(f"{self.output} is finished and has no checkpoint: there is nothing to resume")
+            hint = "continue it with --resume, " if self._state_file.is_file() else ""
+            raise InputError(f"{' and '.join(map(str, taken))} exists already: {hint}use another name, or --overwrite")
+        try:
+            shutil.rmtree(self.checkpoint, ignore_errors=True)
+            self.checkpoint.mkdir(parents=True)
+        except OSError as error:
+            raise InputError(f"the model cannot be written to {self.output.parent}: {error}") from error
+        return {"identity": identity, "history": [], "best_epoch": 0, "latest": None, "best": None}
+
+    @property
+    def _state_file(self) -> Path:
+        return self.checkpoint / "state.json"
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            state: dict[str, Any] = json.loads(self._state_file.read_text(encoding="utf-8"))
+            files = [state["latest"], state["best"]]
+            missing = [name for name in files if not (self.checkpoint / name).is_file()]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"the checkpoint {self._state_file} is damaged ({error}): train anew with --overwrite"
+            ) from error
+        if missing:
+            raise InputError(
+                f"the checkpoint {self.checkpoint} lacks {', '.join(missing)}: train anew with --overwrite"
+            )
+        return state
+
+    def keep(self, state: dict[str, Any]) -> None:
+        """Write the state in one step, then remove weights that it no longer names."""
+        part = self._state_file.with_suffix(".part")
+        part.write_text(json.dumps(state, indent=1), encoding="utf-8")
+        part.replace(self._state_file)
+        for file in self.checkpoint.glob("*.keras"):
+            if file.name not in (state["latest"], state["best"]):
+                file.unlink()
+
+    def publish(self, best: str) -> None:
+        """Copy the best weights to where the model was asked for."""
+        part = self.output.with_name(f".{self.output.stem}.part.keras")
+        shutil.copyfile(self.checkpoint / best, part)
+        part.replace(self.output)
+
+    def write_history(
+        self, rows: Sequence[Mapping[str, Any]], class_names: Sequence[str], colors: Sequence[str]
+    ) -> None:
+        """Write the history as CSV and as a picture."""
+        from tomoseg.segment.plots import plot_history
+
+        with self.history.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, [*HISTORY_FIXED, *(f"val_dice_{name}" for name in class_names)])
+            writer.writeheader()
+            writer.writerows(rows)
+        plot_history(rows, class_names, colors, self.curves)
+
+
+def _identity(data: TrainData, settings: TrainSettings) -> dict[str, Any]:
+    """Return what must be the same for a training to be the same one, as JSON gives it back."""
+    values = {"data": data.digest, "class_names": data.class_names, **asdict(settings)}
+    del values["epochs"]
+    identity: dict[str, Any] = json.loads(json.dumps(values))
+    return identity

@@ -1,0 +1,49 @@
+"""Names and colours of classes."""
+
+import colorsys
+import re
+from collections.abc import Sequence
+
+# Okabe & Ito's palette, told apart with every common kind of colour blindness; the background is black.
+OKABE_ITO = ("#000000", "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442")
+IGNORE = 255  # label of pixels that nobody annotated
+MAX_CLASSES = 255  # labels are u1, the last value is taken by IGNORE
+
+
+def default_names(n_classes: int) -> list[str]:
+    """Return names for `n_classes` classes in ascending order of intensity."""
+    few = {2: ["background", "object"], 3: ["background", "support", "particles"]}
+    return few.get(n_classes, ["background", *(f"class_{i}" for i in range(1, n_classes))])
+
+
+def default_colors(n_classes: int) -> list[str]:
+    """Return one '#rrggbb' per class: colour-blind safe for up to eight, then by the golden angle around the hues."""
+    colors = list(OKABE_ITO[:n_classes])
+    for i in range(len(colors), n_classes):
+        red, green, blue = colorsys.hsv_to_rgb(0.618034 * i % 1.0, 0.55 + 0.15 * (i % 3), 0.6 + 0.2 * (i % 2))
+        colors.append(f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}")
+    return colors
+
+
+def problems_with_names(names: Sequence[str]) -> list[str]:
+    """Say what is wrong with a list of class names."""
+    problems = []
+    if not 2 <= len(names) <= MAX_CLASSES:
+        problems.append(f"class_names has {len(names)} names: there must be 2 to {MAX_CLASSES} classes")
+    if any(not name.strip() for name in names):
+        problems.append("class_names holds an empty name: give every class one")
+    twice = sorted({name for name in names if list(names).count(name) > 1})
+    if twice:
+        problems.append(f"class_names holds {', '.join(twice)} twice: names must differ")
+    return problems
+
+
+def problems_with_colors(colors: Sequence[str], n_classes: int) -> list[str]:
+    """Say what is wrong with a list of class colours."""
+    problems = []
+    if len(colors) != n_classes:
+        problems.append(f"class_colors has {len(colors)} colours for {n_classes} classes: give one per class")
+    bad = [color for color in colors if not re.fullmatch(r"#[0-9a-fA-F]{6}", color)]
+    if bad:
+        problems.append(f"class_colors holds {', '.join(bad)}: write colours as #rrggbb")
+    return problems

@@ -1,0 +1,186 @@
+"""Labelled slices in two folders: images, and labels of the same name."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.arrays import Array
+from tomoseg.errors import InputError
+from tomoseg.runtime import Runtime
+from tomoseg.segment.classes import IGNORE
+
+LOSSLESS = (".tif", ".tiff", ".png", ".bmp", ".npy")
+IMAGE_SUFFIXES = (*LOSSLESS, ".jpg", ".jpeg")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A slice and its labels; `name` is the file name both share, without suffix."""
+
+    name: str
+    image: Path
+    labels: Path
+
+
+def find_pairs(images_dir: Path, labels_dir: Path, runtime: Runtime | None = None) -> list[Pair]:
+    """Return the slices of `images_dir` that have labels of the same name in `labels_dir`, sorted by name.
+
+    Raises
+    ------
+    InputError
+        Where a folder is missing or holds no images, names are not unique, or labels have no image.
+    """
+    images, labels = _by_stem(images_dir, IMAGE_SUFFIXES), _by_stem(labels_dir, LOSSLESS)
+    orphans = sorted(set(labels) - set(images))
+    if orphans:
+        raise InputError(
+            f"{len(orphans)} label files in {labels_dir} have no image of the same name in {images_dir}: "
+            f"{_few(orphans)}. An image and its labels must share their name."
+        )
+    unlabelled = sorted(set(images) - set(labels))
+    if unlabelled and runtime is not None:
+        runtime.say(f"{len(unlabelled)} images without labels are left out: {_few(unlabelled)}")
+    return [Pair(name, images[name], labels[name]) for name in sorted(labels)]
+
+
+def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise InputError(f"the folder {folder} does not exist")
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in suffixes and not f.name.startswith("."))
+    if not files:
+        raise InputError(f"the folder {folder} holds no image files ({', '.join(suffixes)})")
+    found: dict[str, Path] = {}
+    for file in files:
+        if file.stem in found:
+            raise InputError(f"{file} and {found[file.stem]} have the same name: which of them is meant is not clear")
+        found[file.stem] = file
+    return found
+
+
+def read_slice(path: Path) -> Array:
+    """Read a grey image as a 2D array in the file's own type; colour files are taken where all channels are equal."""
+    data = _read(path)
+    if data.ndim == 3 and data.shape[-1] in (2, 3, 4):
+        color = data[..., : 1 if data.shape[-1] == 2 else 3]
+        if (color == color[..., :1]).all():
+            data = color[..., 0]
+    if data.ndim != 2 or min(data.shape) < 1 or data.dtype.kind not in "uifb":
+        raise InputError(
+            f"{path} is not a single grey image (shape {data.shape}, {data.dtype}): save each slice as one grey file"
+        )
+    if data.dtype.kind == "f" and not np.isfinite(data).all():
+        raise InputError(f"{path} holds NaN or infinite values")
+    return data.astype(np.uint8) if data.dtype.kind == "b" else data
+
+
+def read_labels(path: Path, n_classes: int | None = None) -> NDArray[np.uint8]:
+    """Read a label image (h, w) as u1: class numbers from 0, and 255 where nobody annotated.
+
+    Raises
+    ------
+    InputError
+        Where a value is not a class number below `n_classes` (checked if given).
+    """
+    data = read_slice(path)
+    values = np.unique(data)
+    if values[0] < 0 or values[-1] > IGNORE or (values != np.round(values)).any():
+        raise InputError(f"{path} holds {_few(values)}: labels are whole numbers from 0 to {IGNORE - 1}")
+    classes = values[values != IGNORE]
+    if n_classes is not None and classes.size and classes[-1] >= n_classes:
+        raise InputError(
+            f"{path} holds the labels {_few(values)}, but there are {n_classes} classes: labels must be 0 to "
+            f"{n_classes - 1}, and {IGNORE} where nobody annotated. Name every class; save class numbers, not "
+            "colours."
+        )
+    return data.astype(np.uint8)
+
+
+def _read(path: Path) -> Array:
+    """Read any supported file."""
+    try:
+        if path.suffix.lower() == ".npy":
+            return np.asarray(np.load(path, allow_pickle=False))
+        return _read_image(path)
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise InputError(f"{path} cannot be read as an image: {error}") from error
+
+
+def _read_image(path: Path) -> Array:
+    """Read an image file: Pillow for most, tifffile for the kinds of TIFF that Pillow does not know."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            pages = getattr(image, "n_frames", 1)
+            if pages > 1:
+                raise InputError(f"{path} holds {pages} pages: save each slice as a file of its own")
+            return np.asarray(image)  # a palette image gives its indices, as label painters write them
+    except UnidentifiedImageError:
+        if path.suffix.lower() not in (".tif", ".tiff"):
+            raise
+        import tifffile
+
+        tiff: Any = tifffile
+        return np.asarray(tiff.imread(path))
+
+
+@dataclass(frozen=True)
+class LabelledSlices:
+    """A data set in memory: names, images (h, w) of any size in one type, and labels u1."""
+
+    names: list[str]
+    images: list[Array]
+    labels: list[NDArray[np.uint8]]
+
+
+def load_pairs(pairs: Iterable[Pair], n_classes: int | None = None) -> LabelledSlices:
+    """Read all pairs.
+
+    Raises
+    ------
+    InputError
+        Where an image and its labels differ in size, or images differ in type.
+    """
+    data = LabelledSlices([], [], [])
+    for pair in pairs:
+        image, labels = load_pair(pair, n_classes)
+        if data.images and image.dtype != data.images[0].dtype:
+            raise InputError(
+                f"{pair.image} is {image.dtype}, the images before it are {data.images[0].dtype}: save all in one type"
+            )
+        data.names.append(pair.name)
+        data.images.append(image)
+        data.labels.append(labels)
+    return data
+
+
+def load_pair(pair: Pair, n_classes: int | None = None) -> tuple[Array, NDArray[np.uint8]]:
+    """Read one slice and its labels, of equal size."""
+    image, labels = read_slice(pair.image), read_labels(pair.labels, n_classes)
+    if image.shape != labels.shape:
+        raise InputError(
+            f"{pair.image} is {image.shape[1]} x {image.shape[0]} px, its labels {pair.labels} are "
+            f"{labels.shape[1]} x {labels.shape[0]} px: they must be the same slice"
+        )
+    return image, labels
+
+
+def data_digest(names: Sequence[str], images: Sequence[Array], labels: Sequence[Array]) -> str:
+    """Return the SHA-256 of a data set, so that a network can tell what it was trained on."""
+    digest = hashlib.sha256()
+    for name, image, label in zip(names, images, labels, strict=True):
+        digest.update(f"{name} {image.shape} {image.dtype} ".encode())
+        digest.update(np.ascontiguousarray(image).data)
+        digest.update(np.ascontiguousarray(label, np.uint8).data)
+    return digest.hexdigest()
+
+
+def _few(items: Iterable[Any], most: int = 5) -> str:
+    """Return the first items as text."""
+    texts = [str(item) for item in items]
+    return ", ".join(texts[:most]) + (", ..." if len(texts) > most else "")

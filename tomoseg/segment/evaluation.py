@@ -1,0 +1,342 @@
+"""How well predicted labels agree with true ones, image by image and over a set of images."""
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.arrays import Array
+from tomoseg.errors import InputError
+from tomoseg.runtime import Runtime
+from tomoseg.segment.card import ModelCard
+from tomoseg.segment.classes import IGNORE
+from tomoseg.segment.dataset import Pair, load_pair, read_slice
+from tomoseg.segment.histogram import histogram
+from tomoseg.segment.scaling import Scale
+from tomoseg.segment.surfaces import PERCENTILES, hausdorff
+
+METRICS = ("dice", "precision", "recall", "iou")
+Values = NDArray[np.float64]
+
+
+def confusion_matrix(truth: Array, prediction: Array, n_classes: int, ignore: int = IGNORE) -> NDArray[np.int64]:
+    """Count pixels by true class (rows) and predicted class (columns), (C, C); pixels of truth `ignore` are left out.
+
+    Raises
+    ------
+    InputError
+        Where the shapes differ or a label is not a class.
+    """
+    if truth.shape != prediction.shape:
+        raise InputError(f"truth {truth.shape} and prediction {prediction.shape} must have the same shape")
+    known = truth != ignore
+    true, predicted = truth[known].astype(np.int64), prediction[known].astype(np.int64)
+    if true.size and max(true.max(), predicted.max()) >= n_classes:
+        raise InputError(f"labels up to {max(true.max(), predicted.max())} for {n_classes} classes")
+    return np.bincount(n_classes * true + predicted, minlength=n_classes**2).reshape(n_classes, n_classes)
+
+
+def scores(matrices: Array) -> dict[str, Values]:
+    """Return Dice, precision, recall and intersection over union of each class.
+
+    With true positives t, all predicted p and all true a of a class: dice = 2 t / (p + a), precision = t / p,
+    recall = t / a, iou = t / (p + a - t). Where a class is in neither truth nor prediction all four are NaN. Where it
+    is only predicted, recall is NaN and the others are 0; where it is only true, all four are 0: a class that was
+    missed altogether counts as that.
+
+    Parameters
+    ----------
+    matrices : (..., C, C) array, rows = truth
+
+    Returns
+    -------
+    dict of (..., C) arrays
+    """
+    counts = np.asarray(matrices, float)
+    hit = np.diagonal(counts, axis1=-2, axis2=-1)
+    true, predicted = counts.sum(axis=-1), counts.sum(axis=-2)
+    return {
+        "dice": _ratio(2 * hit, true + predicted, true + predicted > 0),
+        "precision": _ratio(hit, predicted, true + predicted > 0),
+        "recall": _ratio(hit, true, true > 0),
+        "iou": _ratio(hit, true + predicted - hit, true + predicted > 0),
+    }
+
+
+def _ratio(part: Values, whole: Values, defined: NDArray[np.bool_]) -> Values:
+    """Return part / whole, 0 where both are 0, NaN where not `defined`."""
+    value = np.divide(part, whole, out=np.zeros_like(whole), where=whole > 0)
+    return np.where(defined, value, np.nan)
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """Mean over images, half width of its 95 % confidence interval, and number of images, per class (C,)."""
+
+    mean: Values
+    ci95: Values
+    n: NDArray[np.int64]
+
+
+def statistic(values: Array) -> Statistic:
+    """Return mean and confidence interval over the images that have a value, of an (n_images, C) array.
+
+    The interval is 1.96 s / sqrt(n) with the sample standard deviation s (n - 1 in the denominator). An image in which
+    a class does not occur has NaN there and does not count.
+    """
+    present = np.isfinite(values)
+    n = present.sum(axis=0)
+    total = np.where(present, values, 0.0).sum(axis=0)
+    mean = np.divide(total, n, out=np.full(n.shape, np.nan), where=n > 0)
+    squares = np.where(present, (values - mean) ** 2, 0.0).sum(axis=0)
+    variance = np.divide(squares, n - 1, out=np.full(n.shape, np.nan), where=n > 1)
+    return Statistic(mean, 1.96 * np.sqrt(variance / np.maximum(n, 1)), n)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Agreement of predictions with truth over a set of images.
+
+    Attributes
+    ----------
+    classes, colors : one per class
+    names : one per image
+    matrices : (n_images, C, C) counts, rows = truth
+    hausdorff_px : (n_images, C, len(percentiles)) distances in px, NaN where a class has no surface; None where the
+        images themselves are not known (evaluation from confusion matrices)
+    pixel_size_nm : None where unknown
+    """
+
+    classes: list[str]
+    colors: list[str]
+    names: list[str]
+    matrices: NDArray[np.int64]
+    hausdorff_px: Values | None = None
+    percentiles: tuple[int, ...] = PERCENTILES
+    pixel_size_nm: float | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def per_image(self) -> dict[str, Values]:
+        """Return metrics (n_images, C)."""
+        return scores(self.matrices)
+
+    def summary(self) -> dict[str, Statistic]:
+        """Return, per metric, mean and confidence interval over images."""
+        return {metric: statistic(values) for metric, values in self.per_image().items()}
+
+    def pooled(self) -> dict[str, Values]:
+        """Return metrics (C,) of all pixels of all images together."""
+        return scores(self.matrices.sum(axis=0))
+
+    def hausdorff_mean_px(self) -> Values | None:
+        """Return the mean over images (C, len(percentiles)) in px."""
+        if self.hausdorff_px is None:
+            return None
+        n_classes, n_percentiles = len(self.classes), len(self.percentiles)
+        flat = self.hausdorff_px.reshape(len(self.names), n_classes * n_percentiles)
+        return statistic(flat).mean.reshape(n_classes, n_percentiles)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON types; NaN becomes null. See DESIGN for the keys that scripts rely on."""
+        result: dict[str, Any] = {"classes": list(self.classes), "images": list(self.names)}
+        for metric, stat in self.summary().items():
+            result[metric] = {"mean": _plain(stat.mean), "ci95": _plain(stat.ci95), "n": stat.n.tolist()}
+        result["pooled"] = {metric: _plain(values) for metric, values in self.pooled().items()}
+        per_image = self.per_image()
+        result["per_image"] = [
+            {
+                "name": name,
+                **{metric: _plain(per_image[metric][i]) for metric in METRICS},
+                "confusion": self.matrices[i].tolist(),
+            }
+            for i, name in enumerate(self.names)
+        ]
+        result["confusion"] = self.matrices.sum(axis=0).tolist()
+        result["pixel_size_nm"] = self.pixel_size_nm
+        result.update(self._hausdorff_dict())
+        result["notes"] = list(self.notes)
+        return result
+
+    def _hausdorff_dict(self) -> dict[str, Any]:
+        """Return mean and per-image distances, in px and, where the pixel size is known, in nm."""
+        mean = self.hausdorff_mean_px()
+        if mean is None or self.hausdorff_px is None:
+            return {"hausdorff_nm": None, "hausdorff_px": None}
+
+        each = self.hausdorff_px
+
+        def table(scale: float) -> dict[str, Any]:
+            return {
+                "percentiles": list(self.percentiles),
+                "mean": _plain(mean * scale),
+                "per_image": _plain(each * scale),
+            }
+
+        return {
+            "hausdorff_nm": table(self.pixel_size_nm) if self.pixel_size_nm else None,
+            "hausdorff_px": table(1.0),
+        }
+
+    def write_json(self, path: Path) -> None:
+        """Write `to_dict` to a file."""
+        path.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+
+    def write_csv(self, path: Path) -> None:
+        """Write one row per image and class, and the mean, interval and pooled value of each class below."""
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", "class", *METRICS])
+            per_image, summary, pooled = self.per_image(), self.summary(), self.pooled()
+            for i, name in enumerate(self.names):
+                for c, label in enumerate(self.classes):
+                    writer.writerow([name, label, *(_cell(per_image[m][i, c]) for m in METRICS)])
+            for c, label in enumerate(self.classes):
+                writer.writerow(["mean", label, *(_cell(summary[m].mean[c]) for m in METRICS)])
+                writer.writerow(["ci95", label, *(_cell(summary[m].ci95[c]) for m in METRICS)])
+                writer.writerow(["n", label, *(int(summary[m].n[c]) for m in METRICS)])
+                writer.writerow(["pooled", label, *(_cell(pooled[m][c]) for m in METRICS)])
+
+
+def _plain(values: Array) -> Any:
+    """Return nested lists with None for NaN."""
+    if values.ndim > 1:
+        return [_plain(row) for row in values]
+    return [None if np.isnan(v) else float(v) for v in values]
+
+
+def _cell(value: float) -> str:
+    """Return a number for a table, empty for NaN."""
+    return "" if np.isnan(value) else f"{value:.6f}"
+
+
+def evaluate_labels(
+    truths: Sequence[Array],
+    predictions: Sequence[Array],
+    names: Sequence[str],
+    classes: Sequence[str],
+    colors: Sequence[str],
+    pixel_size_nm: float | None = None,
+    percentiles: tuple[int, ...] = PERCENTILES,
+) -> Evaluation:
+    """Compare predicted with true labels, both 2D or 3D u1 arrays of equal shape; truth 255 is left out."""
+    pairs = list(zip(truths, predictions, strict=True))
+    if not pairs:
+        raise InputError("there is no image to evaluate")
+    n = len(classes)
+    matrices = np.stack([confusion_matrix(t, p, n) for t, p in pairs])
+    distances = np.stack([class_distances(t, p, n, percentiles) for t, p in pairs])
+    return Evaluation(list(classes), list(colors), list(names), matrices, distances, percentiles, pixel_size_nm or None)
+
+
+def class_distances(
+    truth: Array, prediction: Array, n_classes: int, percentiles: tuple[int, ...] = PERCENTILES
+) -> Values:
+    """Return the Hausdorff distances (C, len(percentiles)) in px of each class; truth 255 counts for neither."""
+    unknown = truth == IGNORE
+    masked = unknown if unknown.any() else None
+    return np.stack([hausdorff(truth == c, prediction == c, percentiles, masked) for c in range(n_classes)])
+
+
+@dataclass(frozen=True)
+class EvaluatedImage:
+    """One image with its truth and prediction, as handed to `on_image`."""
+
+    name: str
+    image: Array
+    truth: NDArray[np.uint8]
+    prediction: NDArray[np.uint8]
+
+
+def evaluate_model(
+    model_path: Path,
+    pairs: Sequence[Pair],
+    *,
+    runtime: Runtime | None = None,
+    pixel_size_nm: float | None = None,
+    patch: int | None = None,
+    overlap: int = 2,
+    on_image: Callable[[EvaluatedImage], None] | None = None,
+) -> Evaluation:
+    """Predict labelled slices with a network and compare.
+
+    Parameters
+    ----------
+    model_path : a `.keras` file
+    pairs : see `tomoseg.segment.dataset.find_pairs`
+    pixel_size_nm : of the images; the one stored with the model unless given
+    patch, overlap : see `tomoseg.segment.blending.predict_stack`; the patch of training unless given
+    on_image : called with each image, its truth and its prediction, to draw error maps without holding all
+
+    Raises
+    ------
+    InputError
+        Where the model or an image cannot be used, or labels do not fit the classes of the model.
+    """
+    from tomoseg.segment.inference import SlicePredictor
+    from tomoseg.segment.keras_setup import prepare
+    from tomoseg.segment.model_file import load_model
+
+    runtime = runtime or Runtime()
+    if not pairs:
+        raise InputError("there is no labelled image to evaluate")
+    prepare(runtime)
+    model, card = load_model(model_path)
+    n_classes = len(card.class_names)
+    predictor = SlicePredictor.of(model, card, _scale_for(pairs, card), patch, overlap)
+    matrices, distances = [], []
+    for pair in runtime.track(list(pairs), "evaluate"):
+        image, truth = load_pair(pair, n_classes)
+        prediction = predictor.classify(image[None])[0][0]
+        matrices.append(confusion_matrix(truth, prediction, n_classes))
+        distances.append(class_distances(truth, prediction, n_classes))
+        if on_image is not None:
+            on_image(EvaluatedImage(pair.name, image, truth, prediction))
+    return Evaluation(
+        card.class_names,
+        card.class_colors,
+        [pair.name for pair in pairs],
+        np.stack(matrices),
+        np.stack(distances),
+        PERCENTILES,
+        pixel_size_nm or card.pixel_size_nm,
+        _notes(pairs, card, runtime),
+    )
+
+
+def _scale_for(pairs: Sequence[Pair], card: ModelCard) -> Scale:
+    """Return the scale of intensities for a set of images, read one at a time."""
+    dtype = read_slice(pairs[0].image).dtype
+    low, high = np.inf, -np.inf
+    for pair in pairs:
+        image = read_slice(pair.image)
+        if image.dtype != dtype:
+            raise InputError(f"{pair.image} is {image.dtype}, {pairs[0].image} is {dtype}: save all in one type")
+        low, high = min(low, float(image.min())), max(high, float(image.max()))
+    if not high > low:
+        raise InputError(f"all images hold nothing but the value {low:g}")
+    return card.scaling.for_data(dtype, histogram((read_slice(pair.image)[None] for pair in pairs), low, high))
+
+
+def validation_pairs(pairs: Sequence[Pair], card: ModelCard) -> list[Pair]:
+    """Return the pairs that the network was validated on and not trained on, going by their names."""
+    held_out = set(card.training.get("validation_names", []))
+    return [pair for pair in pairs if pair.name in held_out]
+
+
+def _notes(pairs: Sequence[Pair], card: ModelCard, runtime: Runtime) -> list[str]:
+    """Say what makes the scores less than they seem."""
+    seen = set(card.training.get("training_names", []))
+    known = [pair.name for pair in pairs if pair.name in seen]
+    if not known:
+        return []
+    note = (
+        f"{len(known)} of {len(pairs)} images have the names of images this network was trained on: their scores tell "
+        "how well it remembers, not how well it segments"
+    )
+    runtime.warn(note)
+    return [note]

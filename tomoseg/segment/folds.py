@@ -1,0 +1,109 @@
+"""Splits of labelled slices into training and validation that do not leak.
+
+Neighbouring slices of a reconstruction look alike, so a network that has seen one of them in training has nearly seen
+the other. Validation on such a slice measures memory. Slices are therefore split in blocks of neighbours, and the
+training slices next to a validation block are used for neither.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tomoseg.errors import InputError
+
+SliceKey = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices of the slices for training and for validation, and of those too close to validation to train on."""
+
+    training: list[int]
+    validation: list[int]
+    unused: list[int]
+
+
+def slice_keys(names: Sequence[str]) -> list[SliceKey]:
+    """Return the series and the slice number in it that each name tells of.
+
+    Names are compared with those that differ from them in digits only. The number that takes the most values among
+    them is the slice number; what stands before it names the series; what stands after it (left or right half,
+    say) tells apart images of one slice. `al_10012_00` is slice 10012 of series 'al_'. A name without digits is a
+    series of its own.
+    """
+    families: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        families[re.sub(r"\d+", "#", name)].append(name)
+    slots = {shape: _slice_slot(members) for shape, members in families.items()}
+    keys = []
+    for name in names:
+        numbers = list(re.finditer(r"\d+", name))
+        if not numbers:
+            keys.append((name, 0))
+            continue
+        number = numbers[slots[re.sub(r"\d+", "#", name)]]
+        keys.append((name[: number.start()], int(number.group())))
+    return keys
+
+
+def _slice_slot(names: Sequence[str]) -> int:
+    """Return which of the numbers in names of one shape takes the most values; the first of equals."""
+    values = list(zip(*(re.findall(r"\d+", name) for name in names), strict=True))
+    if not values:
+        return 0
+    return max(range(len(values)), key=lambda slot: (len(set(values[slot])), -slot))
+
+
+def split(
+    names: Sequence[str],
+    folds: int = 4,
+    fold: int = 0,
+    guard: int = 1,
+    group_of: Callable[[str], str] | None = None,
+) -> Split:
+    """Split slices into training and validation by blocks of neighbours.
+
+    Parameters
+    ----------
+    names : file names without suffix
+    folds : int
+        Number of blocks of about equal size; 0 or 1 for no validation.
+    fold : int
+        The block to validate on, from 0.
+    guard : int
+        Training slices whose number is within `guard` of a validation slice of the same series are not used.
+    group_of : callable, optional
+        Names the group of a slice where names do not tell of neighbours; groups stay together, and there is no guard.
+
+    Raises
+    ------
+    InputError
+        Where `fold` is not one of `folds`.
+    """
+    if folds <= 1:
+        return Split(list(range(len(names))), [], [])
+    if not 0 <= fold < folds:
+        raise InputError(f"fold {fold} does not exist: with {folds} folds it is 0 to {folds - 1}")
+    keys = slice_keys(names) if group_of is None else [(group_of(name), 0) for name in names]
+    of_key = _fold_of_each_key(keys, folds)
+    validation = [i for i, key in enumerate(keys) if of_key[key] == fold]
+    reserved = {keys[i] for i in validation}
+    near = {(series, number + step) for series, number in reserved for step in range(-guard, guard + 1)}
+    training = [i for i, key in enumerate(keys) if key not in near]
+    unused = [i for i, key in enumerate(keys) if key in near and key not in reserved]
+    if not training or not validation:
+        return Split(list(range(len(names))), [], [])
+    return Split(training, validation, unused)
+
+
+def _fold_of_each_key(keys: Sequence[SliceKey], folds: int) -> dict[SliceKey, int]:
+    """Cut the slices, in order of series and number, into consecutive folds holding about equally many images."""
+    order = sorted(set(keys))
+    folds = min(folds, len(order))
+    fold_of, before = {}, 0
+    for key in order:
+        count = list(keys).count(key)
+        fold_of[key] = min(int(folds * (before + count / 2) / len(keys)), folds - 1)
+        before += count
+    return fold_of

@@ -1,0 +1,139 @@
+"""Histograms of whole volumes, slab by slab, and where to cut them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.arrays import Array, ArraySource
+from tomoseg.errors import StageFailed
+
+N_BINS = 1 << 16
+Counts = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts in equal bins; the end bins also hold all that lies beyond them."""
+
+    counts: Counts
+    centres: Counts
+
+    def percentile(self, q: float) -> float:
+        """Return the value below which `q` per cent of the counts lie."""
+        return self.median_between(0, len(self.counts), q / 100)
+
+    def median_between(self, first: int, stop: int, fraction: float = 0.5) -> float:
+        """Return the median (or another fraction) of the values in bins `first` to `stop`; the middle bin if empty."""
+        part = np.cumsum(self.counts[first:stop])
+        if part.size == 0 or part[-1] == 0:
+            return float(self.centres[min((first + stop) // 2, len(self.centres) - 1)])
+        return float(self.centres[first + int(np.searchsorted(part, fraction * part[-1]))])
+
+
+def sampled_range(volume: ArraySource, max_slices: int = 48) -> tuple[float, float]:
+    """Return the smallest and largest value of at most `max_slices` slices, evenly spread over the first axis.
+
+    Raises
+    ------
+    StageFailed
+        Where they hold NaN or infinity, or nothing but one value.
+    """
+    chosen = np.unique(np.linspace(0, volume.shape[0] - 1, max_slices).round().astype(int))
+    low, high = np.inf, -np.inf
+    for i in chosen:
+        plane = np.asarray(volume[int(i)])
+        _require_finite(plane)
+        low, high = min(low, float(plane.min())), max(high, float(plane.max()))
+    if not high > low:
+        raise StageFailed(
+            f"the volume holds nothing but the value {low:g}: there is nothing to segment. Look at the reconstruction "
+            "and at the aligned stack it was made from."
+        )
+    return low, high
+
+
+def histogram(blocks: Iterable[Array], low: float, high: float, n_bins: int = N_BINS) -> Histogram:
+    """Count the values of `blocks` in `n_bins` equal bins from `low` to `high`; values beyond go to the end bins."""
+    counts = np.zeros(n_bins, np.int64)
+    scale = n_bins / (high - low)
+    for block in blocks:
+        for plane in np.asarray(block):  # plane by plane: the integer copies stay small
+            _require_finite(plane)
+            bins = np.clip((np.asarray(plane, np.float64) - low) * scale, 0, n_bins - 1).astype(np.int64)
+            counts += np.bincount(bins.ravel(), minlength=n_bins)
+    return Histogram(counts.astype(np.float64), np.asarray(low + (np.arange(n_bins) + 0.5) / scale, np.float64))
+
+
+def _require_finite(values: Array) -> None:
+    if not np.isfinite(values).all():
+        raise StageFailed("the volume holds NaN or infinite values: reconstruct it again before segmenting it")
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Classes of intensity: `thresholds` (n - 1,) between them and the `levels` (n,), the median of each class."""
+
+    thresholds: Counts
+    levels: Counts
+
+
+def partition(values: Histogram, n_classes: int) -> Partition:
+    """Cut a histogram into `n_classes` classes of intensity, however rare the brightest of them.
+
+    Reconstructed volumes are mostly vacuum, and bright particles are often less than 0.1 % of the voxels. Otsu's
+    criterion weighs classes by their size, so on the plain histogram it splits the big classes and never finds the
+    rare one. Two steps instead:
+
+    1. multi-Otsu (Otsu, IEEE Trans. SMC 9, 1979; found by dynamic programming) on a histogram with 256 bins equal in
+       the square root of the intensity, where the noise of counts is the same everywhere, of the logarithm of the
+       counts, so that every intensity that occurs at all has a say. Two classes are cut by the plain counts: none of
+       them needs protection.
+    2. each threshold moves to half the height between the medians of its two classes. An edge blurred by a symmetric
+       resolution is then where the object ends, which is what sizes depend on. One such step is taken: repeated, it
+       drifts to whatever splits the largest class.
+
+    Returns
+    -------
+    Partition
+        `levels` are the medians of the classes of step 1.
+    """
+    root = np.sqrt(values.centres - values.centres[0])
+    edges = np.linspace(0.0, root[-1], 257)
+    edges[-1] *= 1 + 1e-9
+    counts, _ = np.histogram(root, bins=edges, weights=values.counts)
+    if n_classes > 2:
+        # As if there were 10 million voxels, so that the result does not depend on the size of the volume.
+        counts = np.log1p(counts * (1e7 / max(values.counts.sum(), 1.0)))
+    cuts = multi_otsu(counts, (edges[:-1] + edges[1:]) / 2, n_classes)
+    inner = np.searchsorted(root, edges[cuts])
+    bounds = [0, *inner.tolist(), len(root)]
+    levels = np.array([values.median_between(a, b) for a, b in pairwise(bounds)])
+    return Partition((levels[1:] + levels[:-1]) / 2, levels)
+
+
+def multi_otsu(counts: Counts, values: Counts, n_classes: int) -> NDArray[np.int64]:
+    """Return the `n_classes` - 1 bin numbers at which to cut so that the variance between classes is largest.
+
+    Otsu's criterion for several classes is a sum over classes of (sum of values)**2 / (sum of counts), which dynamic
+    programming maximises exactly in O(n_classes n_bins**2).
+    """
+    n = len(counts)
+    weight = np.concatenate([[0.0], np.cumsum(counts)])
+    moment = np.concatenate([[0.0], np.cumsum(counts * values)])
+    weights, moments = weight[None, :] - weight[:, None], moment[None, :] - moment[:, None]
+    gain = np.divide(moments**2, weights, out=np.zeros((n + 1, n + 1)), where=weights > 0)
+    gain[np.tril_indices(n + 1)] = -np.inf  # a class holds at least one bin
+    best, origins = gain[0], []
+    for _ in range(n_classes - 1):
+        total = best[:, None] + gain
+        origin = total.argmax(axis=0)
+        origins.append(origin)
+        best = total[origin, np.arange(n + 1)]
+    cuts, end = [], n
+    for origin in reversed(origins):
+        end = int(origin[end])
+        cuts.append(end)
+    return np.array(cuts[::-1], np.int64)

@@ -1,0 +1,88 @@
+"""Classes by thresholds, for when there is no trained network."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from tomoseg.arrays import Array, ArraySource
+from tomoseg.errors import StageFailed
+from tomoseg.segment.histogram import Histogram, Partition, partition
+from tomoseg.segment.objects import ComponentSizes
+
+
+def smoothed_slab(volume: ArraySource, slab: slice, sigma_px: float) -> NDArray[np.float32]:
+    """Return planes `slab` of the volume (z, y, x) after a Gaussian filter, as if the whole volume had been filtered.
+
+    Parameters
+    ----------
+    sigma_px : standard deviation of the Gaussian in voxels; 0 for none
+    """
+    halo = int(4 * sigma_px + 0.5)  # scipy cuts the kernel off at four standard deviations
+    first, stop = max(slab.start - halo, 0), min(slab.stop + halo, volume.shape[0])
+    part = np.asarray(volume[first:stop], np.float32)
+    if sigma_px > 0:
+        part = ndimage.gaussian_filter(part, sigma_px, mode="nearest", truncate=4.0)
+    return part[slab.start - first : slab.stop - first]
+
+
+def find_thresholds(values: Histogram, n_classes: int) -> Partition:
+    """Return the thresholds between `n_classes` classes of intensity; see `tomoseg.segment.histogram.partition`.
+
+    Raises
+    ------
+    StageFailed
+        Where the histogram does not hold that many intensities.
+    """
+    found = partition(values, n_classes)
+    bins = np.searchsorted(values.centres, found.thresholds)
+    sizes = [part.sum() for part in np.split(values.counts, bins)]
+    if not (np.diff(found.thresholds) > 0).all() or min(sizes) == 0:
+        raise StageFailed(
+            f"the intensities of the volume do not separate into {n_classes} classes (thresholds "
+            f"{', '.join(f'{t:.4g}' for t in found.thresholds)}). Ask for fewer classes (segment.classes), or give the "
+            "thresholds (segment.thresholds)."
+        )
+    return found
+
+
+def apply_thresholds(values: Array, thresholds: Sequence[float]) -> NDArray[np.uint8]:
+    """Return the number of thresholds that each value exceeds, as u1."""
+    labels = np.zeros(values.shape, np.uint8)
+    for threshold in thresholds:
+        labels += values > threshold
+    return labels
+
+
+class SmallObjects:
+    """Removal of small objects from labels whose classes are ordered by intensity.
+
+    An object of class k is a connected region of voxels of class k or above; where it has fewer than `min_size` voxels
+    it falls to class k - 1. So a bright speck in the support becomes support, and a speck in vacuum becomes vacuum.
+    Holes stay: pores are real.
+
+    Show all slabs in order with `add`, then get them back, in order too, with `clean`.
+    """
+
+    def __init__(self, n_classes: int, min_size: int) -> None:
+        self._sizes = [ComponentSizes() for _ in range(1, n_classes)]
+        self.min_size = min_size
+
+    def add(self, labels: Array) -> None:
+        """Count the objects of the next slab (z, y, x)."""
+        for k, sizes in enumerate(self._sizes, start=1):
+            sizes.add(labels >= k)
+
+    def clean(self, slab: int, labels: Array) -> NDArray[np.uint8]:
+        """Return the labels of slab number `slab` without small objects."""
+        cleaned = np.zeros(labels.shape, np.uint8)
+        alive = np.ones(labels.shape, bool)
+        for k, sizes in enumerate(self._sizes, start=1):
+            alive &= sizes.large(slab, labels >= k, self.min_size)
+            cleaned += alive
+        return cleaned
+
+    def removed(self) -> list[int]:
+        """Return how many objects of each class from 1 on were too small."""
+        return [sizes.removed(self.min_size) for sizes in self._sizes]

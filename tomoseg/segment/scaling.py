@@ -1,0 +1,85 @@
+"""Intensities as the network sees them, the same for 8-bit slices and for float reconstructions."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from tomoseg.arrays import Array
+from tomoseg.errors import InputError
+from tomoseg.segment.histogram import Histogram, partition
+
+Kind = Literal["levels", "range"]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A linear map of intensities: `zero` becomes 0, `one` becomes 1, then clipped to `low`..`high`."""
+
+    zero: float
+    one: float
+    low: float
+    high: float
+
+    def __call__(self, image: Array) -> NDArray[np.float32]:
+        """Return the scaled image, f4."""
+        scaled = (np.asarray(image, np.float32) - np.float32(self.zero)) / np.float32(self.one - self.zero)
+        return np.asarray(np.clip(scaled, self.low, self.high), np.float32)
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How data of any kind is brought to the intensities a network was trained on.
+
+    kind 'levels' (all networks trained here): 0 is the level of the background and 1 that of the support, the medians
+    of the two darkest classes of a three-class partition of the histogram of the whole volume or data set. Unlike
+    percentiles, these hardly depend on how much of the field of view is empty or on how rare the particles are.
+    Values beyond those the network saw in training (8-bit slices saturate) are clipped to them.
+
+    kind 'range' (a Keras model from elsewhere): integers are divided by the largest value of their type (8 bit: 255),
+    and float data is mapped from its 0.1 .. 99.9 percentiles to 0 .. 1.
+
+    `trained` is the scale used in training for data of type `dtype`; images of the same integer type are slices of the
+    same kind and get the same scale again.
+    """
+
+    kind: Kind
+    dtype: str
+    trained: Scale
+
+    def for_data(self, dtype: DTypeLike, values: Histogram) -> Scale:
+        """Return the scale for a volume or a set of images of type `dtype` with the histogram `values`."""
+        kind = np.dtype(dtype)
+        if self.kind == "range":
+            if kind.kind in "iu":
+                return Scale(0.0, float(np.iinfo(kind).max), 0.0, 1.0)
+            return _checked(Scale(values.percentile(0.1), values.percentile(99.9), 0.0, 1.0))
+        if kind.kind in "iu" and kind == np.dtype(self.dtype):
+            return self.trained
+        background, support = find_levels(values)
+        return _checked(Scale(background, support, self.trained.low, self.trained.high))
+
+
+def find_levels(values: Histogram) -> tuple[float, float]:
+    """Return the intensity levels of background and support."""
+    levels = partition(values, 3).levels
+    return float(levels[0]), float(levels[1])
+
+
+def scaling_of(values: Histogram, dtype: DTypeLike) -> Scaling:
+    """Return the scaling for a network trained on images of type `dtype` with the histogram `values`."""
+    background, support = find_levels(values)
+    present = values.centres[values.counts > 0]
+    scale = _checked(Scale(background, support, -np.inf, np.inf))
+    low, high = (float(v) for v in scale(present[[0, -1]]))
+    return Scaling("levels", np.dtype(dtype).name, Scale(background, support, low, high))
+
+
+def _checked(scale: Scale) -> Scale:
+    if not scale.one > scale.zero:
+        raise InputError(
+            f"no two levels of intensity were found in the data (background {scale.zero:g}, object {scale.one:g}): "
+            "are these the slices or the volume you meant? They look empty or constant."
+        )
+    return scale

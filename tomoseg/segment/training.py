@@ -1,0 +1,267 @@
+"""Training of a segmentation network on labelled slices."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg import __version__
+from tomoseg.arrays import Array
+from tomoseg.errors import Interrupted, StageFailed
+from tomoseg.runtime import Runtime
+from tomoseg.segment.card import ModelCard
+from tomoseg.segment.checkpoints import TrainFiles
+from tomoseg.segment.classes import IGNORE
+from tomoseg.segment.evaluation import confusion_matrix, scores
+from tomoseg.segment.inference import SlicePredictor
+from tomoseg.segment.train_data import TrainData, batches, epoch_plan
+from tomoseg.segment.train_settings import TrainSettings
+
+__all__ = ["TrainResult", "TrainSettings", "train"]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training left behind."""
+
+    model: Path
+    card: ModelCard
+    history: list[dict[str, Any]]
+    best_epoch: int
+    history_csv: Path
+    curves_png: Path
+    checkpoint: Path
+
+
+def train(
+    images: Sequence[Array],
+    labels: Sequence[Array],
+    output: Path,
+    *,
+    names: Sequence[str] | None = None,
+    class_names: Sequence[str] | None = None,
+    class_colors: Sequence[str] | None = None,
+    pixel_size_nm: float | None = None,
+    settings: TrainSettings | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    group_of: Callable[[str], str] | None = None,
+    runtime: Runtime | None = None,
+    on_epoch: Callable[[Mapping[str, Any]], None] | None = None,
+) -> TrainResult:
+    """Train a U-Net and save the weights that did best on the validation slices.
+
+    Each epoch every slice gives as many random views as patches cover it. After each epoch, weights, optimiser and
+    history go to the folder OUTPUT.checkpoint; views are drawn from the seed, epoch and slice alone, so a training that
+    was interrupted and resumed sees what it would have seen without interruption. 'Best' is the highest mean over
+    classes of the Dice of all validation pixels together; without validation, the last epoch.
+
+    Parameters
+    ----------
+    images : (h, w) arrays of one type, of any size
+    labels : (h, w) arrays of class numbers, 255 where nobody annotated
+    output : the `.keras` file to write; history and curves go beside it
+    names : file names without suffix, which tell of neighbouring slices; '0000', '0001', ... unless given
+    class_names, class_colors : one per class; names for as many classes as occur unless given
+    resume : continue from the last finished epoch
+    overwrite : replace a model or checkpoints that are already there
+    group_of : see `tomoseg.segment.folds.split`
+    on_epoch : called with the row of the history of each epoch
+
+    Raises
+    ------
+    InputError
+        Where data, settings, an existing output or a checkpoint do not fit, before anything is computed.
+    StageFailed
+        Where the loss becomes NaN.
+    Interrupted
+        After a signal; all finished epochs are kept.
+    """
+    settings, runtime = settings or TrainSettings(), runtime or Runtime()
+    data = TrainData.checked(images, labels, names, class_names, class_colors, settings, group_of)
+    work = TrainFiles(output)
+    state = work.start(data, settings, resume=resume, overwrite=overwrite)
+    _say_what(data, settings, state, runtime)
+    from tomoseg.segment.keras_setup import prepare
+
+    prepare(runtime)
+    trainer = _Trainer(data, settings, work, state, runtime, pixel_size_nm)
+    try:
+        trainer.run(on_epoch)
+    except Interrupted as stop:
+        done = len(state["history"])
+        raise Interrupted(
+            f"{stop}: {done} of {settings.epochs} epochs are done and kept in {work.checkpoint}. "
+            "Continue with --resume."
+        ) from stop
+    return trainer.finish()
+
+
+def _say_what(data: TrainData, settings: TrainSettings, state: Mapping[str, Any], runtime: Runtime) -> None:
+    """Tell what is trained on what."""
+    parts = data.split
+    runtime.say(
+        f"{len(parts.training)} slices to train on, {len(parts.validation)} to validate on, {len(parts.unused)} left "
+        f"out as neighbours of those; classes {', '.join(data.class_names)} with weights "
+        f"{', '.join(f'{w:.2g}' for w in data.weights)}"
+    )
+    if not parts.validation:
+        runtime.warn(
+            "there is no validation: the weights of the last epoch are kept, and nothing tells how good they are"
+        )
+    if state["history"]:
+        runtime.say(f"continuing after epoch {len(state['history'])} of {settings.epochs}")
+
+
+class _Trainer:
+    """The loop over epochs. Only here and below is Keras needed."""
+
+    def __init__(
+        self,
+        data: TrainData,
+        settings: TrainSettings,
+        files: TrainFiles,
+        state: dict[str, Any],
+        runtime: Runtime,
+        pixel_size_nm: float | None,
+    ) -> None:
+        self.data, self.settings, self.files, self.state, self.runtime = data, settings, files, state, runtime
+        self.pixel_size_nm = pixel_size_nm
+        self.model = self._model()
+
+    def _model(self) -> Any:
+        """Build the network, or load it with its optimiser from the checkpoint."""
+        from tomoseg.segment.keras_setup import keras
+        from tomoseg.segment.losses import WeightedFocalLoss
+        from tomoseg.segment.network import unet
+
+        s = self.settings
+        if self.state["latest"]:
+            return keras.saving.load_model(self.files.checkpoint / self.state["latest"], safe_mode=True)
+        model = unet(len(self.data.class_names), 1, s.depth, s.base_filters, seed=s.seed)
+        # Compiling the graph with XLA was measured to be slower on CPU, and it never gains on the first epochs.
+        model.compile(
+            optimizer=keras.optimizers.Adam(learning_rate=s.learning_rate),
+            loss=WeightedFocalLoss(self.data.weights, s.gamma),
+            jit_compile=False,
+        )
+        return model
+
+    def run(self, on_epoch: Callable[[Mapping[str, Any]], None] | None) -> None:
+        """Train the epochs that are still to do."""
+        for epoch in range(len(self.state["history"]), self.settings.epochs):
+            started = time.monotonic()
+            loss = self._train_epoch(epoch)
+            row = {"epoch": epoch + 1, "loss": loss, **self._validate()}
+            row["seconds"] = round(time.monotonic() - started, 2)
+            self._checkpoint(row)
+            if on_epoch is not None:
+                on_epoch(row)
+
+    def _train_epoch(self, epoch: int) -> float:
+        """Take one pass over the training slices; return the mean loss."""
+        plan = epoch_plan(self.data, self.settings, epoch)
+        views = batches(self.data, self.settings, epoch, plan, self.runtime.workers)
+        losses = []
+        what = f"epoch {epoch + 1}/{self.settings.epochs}"
+        n_steps = -(-len(plan) // self.settings.batch)
+        for _ in self.runtime.track(range(n_steps), what):
+            x, y = next(views)
+            losses.append(float(self.model.train_on_batch(x, y)))
+            if not np.isfinite(losses[-1]):
+                raise StageFailed(
+                    f"the loss became {losses[-1]} in epoch {epoch + 1}: lower the learning rate "
+                    f"({self.settings.learning_rate:g}). All finished epochs are kept in {self.files.checkpoint}."
+                )
+        return float(np.mean(losses))
+
+    def _validate(self) -> dict[str, float | None]:
+        """Return the loss and the Dice of each class on the validation slices, each predicted whole."""
+        names = self.data.class_names
+        empty: dict[str, float | None] = {"val_loss": None, "val_dice": None, **{f"val_dice_{n}": None for n in names}}
+        if not self.data.split.validation:
+            return empty
+        predictor = SlicePredictor.of(
+            self.model, self._card({}), self.data.scaling.trained, self.settings.patch, overlap=1
+        )
+        matrix = np.zeros((len(names), len(names)), np.int64)
+        loss, pixels = 0.0, 0
+        for i in self.data.split.validation:
+            self.runtime.check()
+            truth = self.data.labels[i]
+            probabilities = predictor.probabilities(self.data.images[i][None])[0]
+            matrix += confusion_matrix(truth, probabilities.argmax(axis=0), len(names))
+            known = int((truth != IGNORE).sum())
+            loss += known * self._loss_of(truth, probabilities)
+            pixels += known
+        dice = scores(matrix)["dice"]
+        per_class = {f"val_dice_{n}": (None if np.isnan(d) else float(d)) for n, d in zip(names, dice, strict=True)}
+        mean = float(np.nanmean(dice)) if np.isfinite(dice).any() else 0.0
+        return {"val_loss": loss / max(pixels, 1), "val_dice": mean, **per_class}
+
+    def _loss_of(self, truth: Array, probabilities: NDArray[np.float32]) -> float:
+        """Return the loss of one predicted slice, probabilities (C, h, w)."""
+        from tomoseg.segment.keras_setup import keras
+        from tomoseg.segment.losses import WeightedFocalLoss
+
+        loss = WeightedFocalLoss(self.data.weights, self.settings.gamma)
+        value = loss(truth[None].astype(np.int32), np.moveaxis(probabilities, 0, -1)[None])
+        return float(keras.ops.convert_to_numpy(value))
+
+    def _checkpoint(self, row: dict[str, Any]) -> None:
+        """Keep weights, optimiser and history of a finished epoch, and the weights if they are the best so far."""
+        from tomoseg.segment.model_file import save_model
+
+        state, epoch = self.state, int(row["epoch"])
+        state["history"].append(row)
+        latest = f"epoch_{epoch:05d}.keras"
+        self.model.save(self.files.checkpoint / latest)
+        previous = [r["val_dice"] for r in state["history"][:-1]]
+        if row["val_dice"] is None or not previous or row["val_dice"] > max(previous):
+            state["best_epoch"], state["best"] = epoch, f"best_{epoch:05d}.keras"
+            save_model(self.model, self.files.checkpoint / state["best"], self._card(row))
+        state["latest"] = latest
+        self.files.keep(state)
+
+    def _card(self, scored: Mapping[str, Any]) -> ModelCard:
+        """Return the card of the present weights."""
+        data, s = self.data, self.settings
+        training = {
+            **asdict(s),
+            "class_weights": data.weights,
+            "training_names": [data.names[i] for i in data.split.training],
+            "validation_names": [data.names[i] for i in data.split.validation],
+            "unused_names": [data.names[i] for i in data.split.unused],
+        }
+        return ModelCard(
+            data.class_names,
+            data.class_colors,
+            data.scaling,
+            s.patch,
+            2 ** (s.depth - 1),
+            self.pixel_size_nm,
+            data.digest,
+            training,
+            dict(scored),
+            f"tomoseg {__version__}",
+        )
+
+    def finish(self) -> TrainResult:
+        """Put the best weights in place, with the history beside them."""
+        state, files = self.state, self.files
+        files.write_history(state["history"], self.data.class_names, self.data.class_colors)
+        files.publish(state["best"])
+        best = state["history"][state["best_epoch"] - 1]
+        return TrainResult(
+            files.output,
+            self._card(best),
+            state["history"],
+            state["best_epoch"],
+            files.history,
+            files.curves,
+            files.checkpoint,
+        )

@@ -1,0 +1,359 @@
+"""The segment stage: a class for every voxel, by a trained network or by thresholds."""
+
+import hashlib
+import math
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from tomoseg.arrays import Array, ArraySource, Input, Outputs
+from tomoseg.errors import InputError
+from tomoseg.runtime import Runtime, slabs
+from tomoseg.schema import CONFIDENCE, LABELS, SEGMENTATION_INFO, VOLUME
+from tomoseg.stages.base import Field, InputFile, Parameters, Stage
+
+if TYPE_CHECKING:
+    from tomoseg.segment.card import ModelCard
+    from tomoseg.segment.histogram import Histogram
+
+# Bytes that thresholding holds per voxel of a slab: f4 twice for smoothing, u1 labels and masks, u4 component numbers.
+THRESHOLD_BYTES_PER_VOXEL = 32
+SAMPLED_SLICES = 64
+
+
+class SegmentParameters(Parameters):
+    """Parameters of the segment stage."""
+
+    method: Literal["auto", "otsu", "unet"] = Field(
+        "auto",
+        description="'unet': the network named by `model`; 'otsu': thresholds on the intensity; 'auto': the network if "
+        "one is named, else thresholds",
+    )
+    model: InputFile | None = Field(
+        None, description="Trained network, a .keras file as `tomoseg train` writes it; none by default"
+    )
+    classes: int = Field(
+        3,
+        ge=2,
+        le=255,
+        description="Number of classes for 'otsu', in ascending order of intensity; a network has its own",
+    )
+    class_names: list[str] | None = Field(
+        None,
+        description="Names of the classes in class order; by default those of the network, or background, support, "
+        "particles for three classes",
+    )
+    class_colors: list[str] | None = Field(
+        None, description="Colours of the classes as #rrggbb; by default those of the network, or Okabe & Ito's palette"
+    )
+    plane: Literal["xz", "xy", "yz"] = Field(
+        "xz",
+        description="Slices the network sees: 'xz' is the plane of reconstruction, perpendicular to the tilt axis "
+        "(Genc et al. 2022)",
+    )
+    patch: int | None = Field(
+        None,
+        ge=8,
+        description="Side of the network's patches in px; by default that of its training (Genc et al.: 512)",
+    )
+    overlap: int = Field(
+        2,
+        ge=1,
+        le=8,
+        description="Neighbouring patches start patch / overlap px apart; 1 is no overlap and shows seams",
+    )
+    intensity: Literal["volume", "model"] = Field(
+        "volume",
+        description="Intensity scale for the network: 'volume' finds the levels of background and support in this "
+        "volume; 'model' takes those of the training slices, for slices in the very same unit",
+    )
+    smooth: float = Field(
+        0.5,
+        ge=0,
+        le=10,
+        description="'otsu': standard deviation in voxels of the Gaussian filter before thresholding; more than 0.8 "
+        "shrinks particles of fewer than 10 voxels across (measured on simulated series)",
+    )
+    thresholds: list[float] | None = Field(
+        None,
+        description="'otsu': thresholds between the classes in the unit of the volume, ascending; found by default",
+    )
+    min_size: int = Field(
+        20,
+        ge=1,
+        description="'otsu': objects of fewer voxels than this fall to the class below; 20 voxels are a sphere of 3.4 "
+        "voxels across; 1 keeps all",
+    )
+
+    @property
+    def uses_network(self) -> bool:
+        """True where a network makes the labels."""
+        return self.method == "unet" or (self.method == "auto" and self.model is not None)
+
+
+def check(params: SegmentParameters) -> list[str]:
+    """List what is wrong with the parameters and the model file."""
+    from tomoseg.segment.classes import problems_with_colors, problems_with_names
+
+    problems: list[str] = []
+    n_classes: int | None = params.classes
+    if params.method == "unet" and params.model is None:
+        problems.append("segment.method is unet, but no network is named: set segment.model to a .keras file")
+    if params.method == "otsu" and params.model is not None:
+        problems.append(
+            "segment.method is otsu, which uses no network: set it to unet or auto, or leave out segment.model"
+        )
+    if params.uses_network:
+        n_classes, model_problems = _check_model(params)
+        problems += model_problems
+    else:
+        problems += _check_thresholds(params)
+    names = params.class_names
+    if names is not None:
+        problems += [f"segment.{problem}" for problem in problems_with_names(names)]
+        if n_classes is not None and len(names) != n_classes:
+            whose = "the network has" if params.uses_network else "segment.classes is"
+            problems.append(f"segment.class_names has {len(names)} names, but {whose} {n_classes} classes")
+    if params.class_colors is not None:
+        count = n_classes or len(params.class_colors)
+        problems += [f"segment.{problem}" for problem in problems_with_colors(params.class_colors, count)]
+    return problems
+
+
+def _check_model(params: SegmentParameters) -> tuple[int | None, list[str]]:
+    """Return the number of classes of the network, where it is known without loading it, and what is wrong with it."""
+    from tomoseg.segment.card import read_card
+
+    if params.model is None:
+        return None, []
+    try:
+        card = read_card(Path(params.model))
+    except InputError as error:
+        return None, [f"segment.model: {error}"]
+    if card is None:
+        return None, []
+    if params.patch is not None and params.patch % card.multiple:
+        return len(card.class_names), [
+            f"segment.patch is {params.patch}: for this network it must be a multiple of {card.multiple} px"
+        ]
+    return len(card.class_names), []
+
+
+def _check_thresholds(params: SegmentParameters) -> list[str]:
+    """Say what is wrong with thresholds given by hand."""
+    given = params.thresholds
+    if given is None:
+        return []
+    if len(given) != params.classes - 1 or any(b <= a for a, b in pairwise(given)):
+        return [
+            f"segment.thresholds is {given}: {params.classes} classes need {params.classes - 1} ascending thresholds "
+            "(segment.classes sets the number of classes)"
+        ]
+    return []
+
+
+def run(*, volume: Input, params: SegmentParameters, runtime: Runtime, outputs: Outputs) -> None:
+    """Give every voxel a class."""
+    problems = check(params)
+    if problems:
+        raise InputError.of(problems)
+    if params.uses_network:
+        _run_network(volume, params, runtime, outputs)
+    else:
+        _run_thresholds(volume, params, runtime, outputs)
+
+
+# --------------------------------------------------------------------------------------------------- thresholds
+
+
+def _run_thresholds(volume: Input, params: SegmentParameters, runtime: Runtime, outputs: Outputs) -> None:
+    """Label by thresholds, in three passes over the volume: histogram, objects, labels."""
+    from tomoseg.segment.classes import default_colors, default_names
+    from tomoseg.segment.otsu import SmallObjects, apply_thresholds, smoothed_slab
+
+    names = params.class_names or default_names(params.classes)
+    colors = params.class_colors or default_colors(params.classes)
+    parts = _slabs_of_planes(volume, runtime, params.smooth)
+    thresholds, levels = _thresholds(volume, parts, params, runtime)
+    _warn_about_thresholds(names, thresholds, runtime, named_otsu=params.method == "otsu")
+
+    def labels_of(part: slice) -> Array:
+        return apply_thresholds(smoothed_slab(volume, part, params.smooth), thresholds)
+
+    small = SmallObjects(params.classes, params.min_size)
+    if params.min_size > 1:
+        for part in runtime.track(parts, "segment: find objects"):
+            small.add(labels_of(part))
+    sink = outputs.create(LABELS.name, volume.shape, attrs=_label_attrs(names, colors, volume))
+    counts = np.zeros(params.classes, np.int64)
+    for i, part in runtime.track(list(enumerate(parts)), "segment: write labels"):
+        labels = labels_of(part)
+        if params.min_size > 1:
+            labels = small.clean(i, labels)
+        sink[part] = labels
+        counts += np.bincount(labels.ravel(), minlength=params.classes)
+    if params.min_size > 1:
+        _say_removed(small.removed(), names, params.min_size, runtime)
+    info = {"thresholds": thresholds, "min_size_voxels": params.min_size, "smooth_px": params.smooth}
+    if levels:
+        info["class_levels"] = levels
+    outputs.set_attrs(SEGMENTATION_INFO.name, {"method": "otsu", **info, **_fractions(counts, names, runtime)})
+
+
+def _slabs_of_planes(volume: Input, runtime: Runtime, sigma_px: float) -> list[slice]:
+    """Cut the volume along z such that a slab with its margin for smoothing fits in the memory allowed."""
+    nz, ny, nx = volume.shape
+    size = runtime.slab_size(THRESHOLD_BYTES_PER_VOXEL * ny * nx, nz) - 2 * int(4 * sigma_px + 0.5)
+    return slabs(nz, max(size, 1))
+
+
+def _thresholds(
+    volume: Input, parts: list[slice], params: SegmentParameters, runtime: Runtime
+) -> tuple[list[float], list[float]]:
+    """Return the thresholds, and the levels of the classes where they were found here."""
+    from tomoseg.segment.histogram import histogram, sampled_range
+    from tomoseg.segment.otsu import find_thresholds, smoothed_slab
+
+    if params.thresholds is not None:
+        return list(params.thresholds), []
+    low, high = sampled_range(volume)
+    planes = (smoothed_slab(volume, part, params.smooth) for part in runtime.track(parts, "segment: histogram"))
+    found = find_thresholds(histogram(planes, low, high), params.classes)
+    return [float(t) for t in found.thresholds], [float(level) for level in found.levels]
+
+
+def _warn_about_thresholds(names: list[str], thresholds: list[float], runtime: Runtime, *, named_otsu: bool) -> None:
+    """Say loudly that no network made the labels, and which thresholds did."""
+    bounds = ", ".join(f"{name} above {t:.4g}" for name, t in zip(names[1:], thresholds, strict=True))
+    advice = "" if named_otsu else " Train a network (tomoseg train) and name it with --model for labels to rely on."
+    runtime.warn(
+        f"labels were made by intensity thresholds, not by a trained network: {bounds}. Thresholds know nothing of "
+        f"shape: streaks and bright rims may be labelled as {names[-1]}.{advice}"
+    )
+
+
+def _say_removed(removed: list[int], names: list[str], min_size: int, runtime: Runtime) -> None:
+    """Tell how many small objects were removed."""
+    counts = ", ".join(f"{n} of {name}" for n, name in zip(removed, names[1:], strict=True))
+    runtime.say(f"objects of fewer than {min_size} voxels removed: {counts}")
+
+
+# ------------------------------------------------------------------------------------------------------ network
+
+
+def _run_network(volume: Input, params: SegmentParameters, runtime: Runtime, outputs: Outputs) -> None:
+    """Label slice by slice with a network; probabilities exist for one slab of slices only."""
+    from tomoseg.segment.inference import NORMAL_AXIS, SlicePredictor
+    from tomoseg.segment.keras_setup import prepare
+    from tomoseg.segment.model_file import load_model
+
+    path = Path(params.model or "")
+    prepare(runtime)
+    model, card = load_model(path)
+    names, colors = _classes_of(card, params, runtime)
+    _warn_about_pixel_size(card, volume, runtime)
+    scale = card.scaling.trained
+    if params.intensity == "volume" or not card.trained_here:
+        scale = card.scaling.for_data(volume.dtype, _sampled_histogram(volume))
+    runtime.say(f"intensity {scale.zero:.4g} is 0 and {scale.one:.4g} is 1 for the network")
+    predictor = SlicePredictor.of(model, card, scale, params.patch, params.overlap)
+    axis = NORMAL_AXIS[params.plane]
+    shape = tuple(n for a, n in enumerate(volume.shape) if a != axis)
+    size = runtime.slab_size(predictor.bytes_per_slice(shape), volume.shape[axis])
+    labels_sink = outputs.create(LABELS.name, volume.shape, attrs=_label_attrs(names, colors, volume))
+    confidence_sink = outputs.create(CONFIDENCE.name, volume.shape)
+    counts = np.zeros(len(names), np.int64)
+    # Small slabs, so that progress is seen and a signal is heard within seconds.
+    for part in runtime.track(slabs(volume.shape[axis], min(size, 8)), f"segment: {params.plane} slices"):
+        box = (slice(None),) * axis + (part,)
+        labels, confidence = predictor.classify(np.moveaxis(np.asarray(volume[box], np.float32), axis, 0))
+        labels_sink[box] = np.moveaxis(labels, 0, axis)
+        confidence_sink[box] = np.moveaxis(confidence, 0, axis)
+        counts += np.bincount(labels.ravel(), minlength=len(names))
+    info = {
+        "method": "unet",
+        "model": path.name,
+        "model_sha256": _digest(path),
+        "model_made_by": card.made_by,
+        "plane": params.plane,
+        "patch_px": predictor.patch_for(shape),
+        "overlap": params.overlap,
+        "intensity_zero": scale.zero,
+        "intensity_one": scale.one,
+    }
+    outputs.set_attrs(SEGMENTATION_INFO.name, {**info, **_fractions(counts, names, runtime)})
+
+
+def _classes_of(card: "ModelCard", params: SegmentParameters, runtime: Runtime) -> tuple[list[str], list[str]]:
+    """Return names and colours: those given, else the network's."""
+    names, colors = params.class_names or card.class_names, params.class_colors or card.class_colors
+    if len(names) != len(card.class_names) or len(colors) != len(card.class_names):
+        raise InputError(
+            f"the network has {len(card.class_names)} classes, but segment.class_names and segment.class_colors give "
+            f"{len(names)} and {len(colors)}"
+        )
+    if not card.trained_here:
+        runtime.warn(
+            "the network was not trained by tomoseg and says nothing of its classes or intensities: classes are taken "
+            f"as {', '.join(names)}, and intensities as 0 .. 1 between the 0.1 and 99.9 percentiles of the volume"
+        )
+    return names, colors
+
+
+def _warn_about_pixel_size(card: "ModelCard", volume: Input, runtime: Runtime) -> None:
+    """Warn where the network was trained on pixels of another size: particles look larger or smaller to it."""
+    voxel = float(volume.attrs.get("voxel_size_nm", math.nan))
+    trained = card.pixel_size_nm
+    if trained and math.isfinite(voxel) and not 0.8 < voxel / trained < 1.25:
+        runtime.warn(
+            f"the network was trained on pixels of {trained:.4g} nm, the voxels are {voxel:.4g} nm: objects look "
+            f"{trained / voxel:.2g} times as large to it, and labels may be poor"
+        )
+
+
+def _sampled_histogram(volume: ArraySource) -> "Histogram":
+    """Return the histogram of evenly spaced planes of the volume."""
+    from tomoseg.segment.histogram import histogram, sampled_range
+
+    low, high = sampled_range(volume, SAMPLED_SLICES)
+    chosen = np.unique(np.linspace(0, volume.shape[0] - 1, SAMPLED_SLICES).round().astype(int))
+    return histogram((np.asarray(volume[int(i)])[None] for i in chosen), low, high)
+
+
+# ------------------------------------------------------------------------------------------------------- common
+
+
+def _label_attrs(names: list[str], colors: list[str], volume: Input) -> dict[str, Any]:
+    """Return the attributes of the label volume."""
+    voxel = float(volume.attrs.get("voxel_size_nm", math.nan))
+    return {"class_names": list(names), "class_colors": list(colors), "voxel_size_nm": voxel}
+
+
+def _fractions(counts: Array, names: list[str], runtime: Runtime) -> dict[str, Any]:
+    """Tell and return the fraction of the volume that each class takes."""
+    fractions = counts / max(int(counts.sum()), 1)
+    runtime.say(", ".join(f"{name} {100 * f:.3g} %" for name, f in zip(names, fractions, strict=True)))
+    empty = [name for name, n in zip(names, counts, strict=True) if n == 0]
+    if empty:
+        runtime.warn(f"no voxel was labelled as {' or '.join(empty)}")
+    return {"class_fractions": [float(f) for f in fractions]}
+
+
+def _digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+STAGE = Stage(
+    name="segment",
+    version=1,
+    summary="give every voxel a class, by a trained network or by thresholds",
+    parameters=SegmentParameters,
+    reads=(VOLUME,),
+    writes=(LABELS, CONFIDENCE, SEGMENTATION_INFO),
+    run=run,
+    check=check,
+)
