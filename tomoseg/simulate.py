@@ -1,9 +1,9 @@
 """Tilt series with known truth: phantoms, their projections, and the raw images a microscope would have made of them.
 
-Three independent steps, each a plain function: a phantom (`catalyst`), its perfect aligned projections (`project`), and
-the raw series with shifts, a tilted and off-centre axis, noise and a black level (`acquire`). `simulate_series` does all
-three. The projector is on purpose not that of `tomoseg.reconstruct`: it integrates a cubic spline exactly, so a
-reconstruction is never tested against its own discretisation.
+Three independent steps, each a plain function: a phantom (`catalyst`), its perfect aligned projections (`project`),
+and the raw series with shifts, a tilted and off-centre axis, noise and a black level (`acquire`). `simulate_series`
+does all three. The projector is on purpose not that of `tomoseg.reconstruct`: it integrates a cubic spline exactly, so
+a reconstruction is never tested against its own discretisation.
 """
 
 import os
@@ -114,6 +114,8 @@ def catalyst(
     InputError
         Where so many particles of that size do not fit.
     """
+    if size < 32:
+        raise InputError(f"a phantom of {size} voxels is too small for plates and particles: use 32 or more")
     rng = np.random.default_rng(seed)
     unit = size / REFERENCE_SIZE  # px per reference px
     solid = _plates(size, n_plates, rng)
@@ -139,7 +141,7 @@ def _plates(size: int, n_plates: int, rng: np.random.Generator) -> FloatArray:
     outside = np.full((size, size, size), np.inf, np.float32)
     for frame in _plate_frames(n_plates, rng):
         centre = rng.normal(0, 0.19, 3) * ball
-        reach = ball - np.linalg.norm(centre)
+        reach = ball - float(np.linalg.norm(centre))
         signed = np.full_like(outside, -np.inf)
         for normal, distance in _plate_faces(frame, reach, ball, rng):
             face = normal[0] * z + normal[1] * y + normal[2] * x
@@ -151,10 +153,10 @@ def _plates(size: int, n_plates: int, rng: np.random.Generator) -> FloatArray:
 
 def _coverage(signed_distance: FloatArray) -> FloatArray:
     """Turn the signed distance (px, negative inside) into the covered fraction of a voxel: a ramp one px wide."""
-    return np.clip(0.5 - signed_distance, 0, 1, dtype=np.float32)
+    return np.asarray(np.clip(0.5 - signed_distance, 0, 1), np.float32)
 
 
-def _plate_frames(n_plates: int, rng: np.random.Generator) -> list[FloatArray]:
+def _plate_frames(n_plates: int, rng: np.random.Generator) -> list[NDArray[np.float64]]:
     """Return an orthonormal frame (rows: normal, two in-plane directions) per plate, loosely stacked."""
     common = rng.standard_normal(3)
     common /= np.linalg.norm(common)
@@ -230,8 +232,8 @@ def _place_particles(
                 break
         else:
             raise InputError(
-                f"only {i} of {len(diameters)} particles with a gap of {min_gap_px:g} px fit on the support of a phantom of "
-                f"{size} voxels: ask for fewer or smaller particles, or a larger size"
+                f"only {i} of {len(diameters)} particles with a gap of {min_gap_px:g} px fit on the support of a "
+                f"phantom of {size} voxels: ask for fewer or smaller particles, or a larger size"
             )
     return placed
 
@@ -245,7 +247,7 @@ def _fits(centre: FloatArray, diameter: float, others: NDArray[Any], min_gap_px:
 
 
 def _compose(support: FloatArray, particles: NDArray[Any], particle_density: float) -> Phantom:
-    """Render spheres into the support: partial volumes in the density, the class covering half a voxel in the labels."""
+    """Render spheres into the support: partial volumes in the density, the class of most of a voxel in the labels."""
     covered = np.zeros(support.shape, np.float32)
     for p in particles:
         radius = p["diameter_px"] / 2
@@ -280,7 +282,9 @@ def project(volume: FloatArray, angles_deg: FloatArray, workers: int | None = No
     (n_tilt, y, x) f4 array: density times length in px, the tilt axis along y through x = (nx - 1) / 2
     """
     angles = np.deg2rad(np.atleast_1d(np.asarray(angles_deg, float)))
-    nz, ny, nx = volume.shape
+    if volume.ndim != 3:
+        raise InputError(f"only a volume (z, y, x) can be projected, not an array of shape {volume.shape}")
+    _, ny, nx = volume.shape
     columns, x, z = _spline_columns(volume)
     projections = np.empty((len(angles), ny, nx), np.float32)
 
@@ -398,7 +402,7 @@ def acquire(
     shifts = np.zeros((len(perfect), 2)) if shifts_px is None else np.asarray(shifts_px, float)
     if perfect.ndim != 3 or shifts.shape != (len(perfect), 2):
         raise InputError(
-            f"projections {perfect.shape} must be (n_tilt, y, x) and shifts {shifts.shape} one (dy, dx) for each of them"
+            f"projections {perfect.shape} must be (n_tilt, y, x) and shifts {shifts.shape} one (dy, dx) for each"
         )
     scale, background = _exposure(perfect, dose, vacuum)
     gain = _gain(perfect.max() * scale + background, counts_per_electron, black_level, dtype, noisy=dose is not None)
@@ -424,13 +428,13 @@ def _exposure(perfect: FloatArray, dose: float | None, vacuum: float) -> tuple[f
 def _gain(brightest: float, wanted: float | None, black_level: float, dtype: DTypeLike, *, noisy: bool) -> float:
     """Return counts per electron such that the brightest pixel, noise included, stays in the range of `dtype`."""
     if wanted is not None:
-        return wanted
+        return float(wanted)
     if not noisy:
         return 1.0
     if np.dtype(dtype).kind not in "iu":
         return 10.0
     room = float(np.iinfo(np.dtype(dtype)).max) - black_level
-    return min(10.0, room / (1.2 * brightest + 6 * np.sqrt(brightest) + 1))
+    return float(min(10.0, room / (1.2 * brightest + 6 * np.sqrt(brightest) + 1)))
 
 
 def _digitise(counts: FloatArray, dtype: np.dtype[Any]) -> Array:
@@ -458,7 +462,7 @@ def tilt_angles(max_tilt_deg: float = 68.0, step_deg: float = 2.0) -> NDArray[np
     if not (step_deg > 0 and 0 <= max_tilt_deg <= 90):
         raise InputError(f"a tilt range of +-{max_tilt_deg:g} degrees in steps of {step_deg:g} is not possible")
     n = int(np.floor(2 * max_tilt_deg / step_deg + 1e-9)) + 1
-    return (np.arange(n) - (n - 1) / 2) * step_deg
+    return np.asarray((np.arange(n) - (n - 1) / 2) * step_deg, np.float64)
 
 
 def stage_motion(n_tilt: int, jitter_px: float, drift_px: float, seed: int = 0) -> NDArray[np.float64]:

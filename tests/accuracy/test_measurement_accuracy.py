@@ -84,15 +84,17 @@ def test_class_area_of_spheres_is_within_a_percent_and_free_of_slabs(radius_px):
 @pytest.mark.parametrize("slope_y", [0.0, 1 / 13, 1 / 6, 0.3, 0.5])
 @pytest.mark.parametrize("slope_x", [0.0, 1 / 8, 0.23, 0.5])
 def test_area_of_planes_that_cross_the_volume(slope_y, slope_x):
-    # A plane z = z0 + a y + b x through all of the volume, up to its borders half a voxel outside the centres. The worst
-    # staircases (slopes near 1/6 in both) keep 1.8% of excess at this smoothing; on average it is 0.4%.
+    # A plane z = z0 + a y + b x through all of the volume, up to its borders half a voxel outside the centres. The
+    # worst staircases (slopes near 1/6 in both) keep 1.8% of excess at this smoothing; on average it is 0.4%.
     nz, ny, nx = 56, 40, 44
     z, y, x = np.indices((nz, ny, nx))
     labels = (z < 6.3 + slope_y * y + slope_x * x).astype(np.uint8)
     truth = ny * nx * np.sqrt(1 + slope_y**2 + slope_x**2)
     area = class_areas(labels, 2, 20)
     assert area[1] == pytest.approx(truth, rel=0.02)
-    assert area[1] > truth * 0.998  # no part is lost at the borders
+    # The mask that goes on unchanged beyond the border bends a sloping surface there, which costs a quarter of a pixel
+    # of its width at slope 0.5. A rim of half a voxel that was left out would cost 4.8% here.
+    assert area[1] > truth * 0.99
 
 
 def test_sphere_cut_by_the_border_has_no_surface_there():
@@ -126,10 +128,11 @@ def test_touching_spheres_are_cut_at_the_neck(radius_px, ratio):
     assert parts.max() == 2
     found = {np.count_nonzero(parts == k) for k in (1, 2)}
     halves = [np.count_nonzero(mask & side) for side in (first_half, ~first_half)]
-    # The cut may run on either side of the voxels in the middle: one layer of the neck's area.
+    # The cut may run on either side of the voxels in the middle, one layer of the neck's area; and 1% of the volume,
+    # which is 0.3% of the diameter, for the voxels beside it.
     neck = np.pi * radius_px**2 * (1 - ratio**2 / 4)
     for a, b in zip(sorted(found), sorted(halves), strict=True):
-        assert abs(a - b) <= neck + 10
+        assert abs(a - b) <= neck + 0.01 * sum(halves) / 2
 
 
 @pytest.mark.parametrize("ratio", [0.8, 1.2, 1.3])

@@ -37,12 +37,12 @@ class Blob:
         inverse = np.linalg.inv(self.covariance())
         return self.height * np.exp(-0.5 * (inverse[0, 0] * x * x + 2 * inverse[0, 1] * x * z + inverse[1, 1] * z * z))
 
-    def sinogram(self, geometry: ParallelGeometry) -> np.ndarray:
+    def sinogram(self, geometry: ParallelGeometry, offset: float) -> np.ndarray:
         """Integrate along the rays: the marginal of a Gaussian in the direction (cos t, sin t)."""
         along = np.stack([geometry.cosines, geometry.sines], axis=1)
         variance = np.einsum("ti,ij,tj->t", along, self.covariance(), along)[:, None]
         mass = self.height * 2 * np.pi * self.sigma[0] * self.sigma[1]
-        distance = geometry.detector - (along @ [self.x, self.z])[:, None]
+        distance = geometry.detector - offset - (along @ [self.x, self.z])[:, None]
         return mass / np.sqrt(2 * np.pi * variance) * np.exp(-0.5 * distance**2 / variance)
 
 
@@ -61,9 +61,9 @@ def truth(geometry: ParallelGeometry) -> np.ndarray:
     return np.stack([sum(densities), sum(w * d for w, d in zip((2, 0.5, 0.2, 3), densities, strict=True))], axis=1)
 
 
-def data(geometry: ParallelGeometry) -> np.ndarray:
-    """Return their projections, (n_tilt, 2, n_detector), float32."""
-    sinograms = [b.sinogram(geometry) for b in BLOBS]
+def data(geometry: ParallelGeometry, offset: float = 0) -> np.ndarray:
+    """Return their projections, (n_tilt, 2, n_detector), float32, with the axis `offset` pixels from its place."""
+    sinograms = [b.sinogram(geometry, offset) for b in BLOBS]
     both = np.stack([sum(sinograms), sum(w * s for w, s in zip((2, 0.5, 0.2, 3), sinograms, strict=True))], axis=1)
     return both.astype(np.float32)
 
@@ -80,15 +80,15 @@ def test_projections_of_gaussians_are_the_exact_ones(operator, n, nz):
     computed = one.unload_projections(one.forward(one.load_volume(truth(geometry).astype(np.float32))), 2)
     exact = data(geometry)
     # Linear interpolation adds f (1 - f)/2 times the second derivative, on average over the fraction f 1/12 of it; at
-    # the top of the narrowest blob (sigma 3) that is 1/(12*9) = 0.9 % of its height. Truncation at the border: exp(-18).
+    # the top of the narrowest blob (sigma 3) that is 1/(12*9) = 0.9 % of its height.
     assert np.abs(computed - exact).max() < 0.01 * exact.max()
 
 
 METHODS = {
     # method, least correlation with +-70 degrees by 2, and with a full half turn
-    "mlem": (partial(mlem, iterations=30), 0.990, 0.9990),
-    "sirt": (partial(sirt, iterations=60), 0.985, 0.9985),
-    "fbp": (partial(fbp, filter_name="hann"), 0.930, 0.9985),
+    "mlem": (partial(mlem, iterations=30), 0.995, 0.9990),
+    "sirt": (partial(sirt, iterations=60), 0.980, 0.9985),
+    "fbp": (partial(fbp, filter_name="hann"), 0.870, 0.9985),
 }
 
 
@@ -100,23 +100,24 @@ def test_volumes_approach_the_truth_the_right_way_round(name, wedge):
     geometry = ParallelGeometry(angles, 80, 80, 72)
     result = in_blocks(CpuOperator(geometry), method, data(geometry))
     expected = truth(geometry)
-    # The limits are what each method reaches, less a little; a wrong orientation or half a pixel of axis falls short.
+    # The limits are what each method reaches, less a little; a wrong orientation falls far short.
     assert correlation(result.volume, expected) > (with_wedge if wedge else without)
     for wrong in (expected[::-1], expected[:, :, ::-1], expected[:, ::-1]):
         assert correlation(result.volume, wrong) < 0.8
-    for slice_, exact in zip(result.volume.transpose(1, 0, 2), expected.transpose(1, 0, 2), strict=True):
-        # Mass is projected whole at every tilt. FBP with a wedge loses the directions it does not have.
-        tolerance = 0.35 if name == "fbp" and wedge else 0.01
-        assert slice_.sum() == pytest.approx(exact.sum(), rel=tolerance)
+    # Mass is projected whole at every tilt; FBP loses that of the directions it does not have, and in the corners it
+    # lacks the negative tails of the filtered projections beyond the detector.
+    seen = geometry.cylinder()[:, None]
+    lost = 38 / 180 if name == "fbp" and wedge else 0
+    mass, exact = (result.volume * seen).sum(axis=(0, 2)), (expected * seen).sum(axis=(0, 2))
+    np.testing.assert_allclose(mass, exact * (1 - lost), rtol=0.02)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_wrong_axis_is_noticed(name):
-    """The limits above mean something: half a pixel of axis offset does not pass them."""
+    """The limits above mean something: a quarter of a pixel of axis offset does not pass them."""
     method, _, without = METHODS[name]
     geometry = ParallelGeometry(np.arange(-90.0, 90, 2), 80, 80, 72)
-    shifted = np.stack([np.interp(np.arange(80) - 1.0, np.arange(80), row) for row in data(geometry).reshape(-1, 80)])
-    result = in_blocks(CpuOperator(geometry), method, shifted.reshape(90, 2, 80).astype(np.float32))
+    result = in_blocks(CpuOperator(geometry), method, data(geometry, offset=0.25))
     assert correlation(result.volume, truth(geometry)) < without
 
 

@@ -125,30 +125,36 @@ def enclosed_px3(mesh: Mesh, shape: tuple[int, ...], border: Sides = NO_SIDES) -
     return None
 
 
-def object_surface(mask: BoolArray, border: Sides = NO_SIDES, steps: int = 6) -> Mesh:
+def object_surface(mask: BoolArray, border: Sides = NO_SIDES, steps: int = 12) -> Mesh:
     """Return the surface of one object at the level where it encloses the object's number of voxels within 0.2%.
 
     `mask` has free voxels around the object, `RADIUS_PX` of them, on the sides that are not at the border of the
-    volume. The level is found by the secant method.
+    volume. The level is found by the secant method, kept between levels known to be too low and too high.
     """
     field, n_voxels = smooth(mask), int(np.count_nonzero(mask))
-    highest = float(field.max())
-    level = 0.5 * min(1.0, highest)
-    slope = float(kernel()[RADIUS_PX])  # of the field across a plane, per px
+    too_low, too_high = 0.0, float(field.max())
+    level = 0.5 * min(1.0, too_high)
     mesh = level_surface(field, level, border)
     volume = enclosed_px3(mesh, mask.shape, border)
     if volume is None:
         return mesh
-    change = (volume - n_voxels) * slope / max(mesh.area_px2(), 1.0)
+    # Across a plane the field falls by the kernel's middle tap per px.
+    per_level = -max(mesh.area_px2(), 1.0) / float(kernel()[RADIUS_PX])
     for _ in range(steps):
-        if abs(volume - n_voxels) < 2e-3 * n_voxels or change == 0:
+        if abs(volume - n_voxels) < 2e-3 * n_voxels:
             break
-        new_level = float(np.clip(level + change, 0.02 * highest, 0.98 * highest))
-        mesh = level_surface(field, new_level, border)
-        new_volume = enclosed_px3(mesh, mask.shape, border) or 0.0
-        gained = (new_volume - volume) / (new_level - level) if new_level != level else 0.0
-        level, volume = new_level, new_volume
-        change = (n_voxels - volume) / gained if gained else 0.0
+        if volume > n_voxels:
+            too_low = level
+        else:
+            too_high = level
+        next_level = level + (n_voxels - volume) / per_level
+        if not too_low < next_level < too_high:
+            next_level = (too_low + too_high) / 2
+        mesh = level_surface(field, next_level, border)
+        next_volume = enclosed_px3(mesh, mask.shape, border) or 0.0
+        if (next_volume - volume) * (next_level - level) < 0:
+            per_level = (next_volume - volume) / (next_level - level)
+        level, volume = next_level, next_volume
     return mesh
 
 

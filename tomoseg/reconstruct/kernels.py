@@ -15,6 +15,8 @@ Positions are sums of a part per ray (or column) and a part per row, each given 
 [0, 1), because a float32 holds a fraction next to a large whole number too coarsely.
 """
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -47,7 +49,19 @@ MOST = 1e6  # largest factor that a single ray may ask for in one MLEM iteration
 LEAST = np.float32(1e-30)  # voxels below this become 0: denormal numbers would slow some processors down a hundredfold
 
 
-@njit(nogil=True, cache=True)
+def compiled(**options: Any) -> Any:
+    """Compile a function for threads, and keep it on disk for the next process where that is possible."""
+
+    def decorate(function: Any) -> Any:
+        try:
+            return njit(nogil=True, cache=True, **options)(function)
+        except RuntimeError:  # neither the package nor the user's cache directory can be written
+            return njit(nogil=True, **options)(function)
+
+    return decorate
+
+
+@compiled()
 def _tabulate_rays(
     ray_whole: Floats,
     ray_fraction: Floats,
@@ -77,7 +91,7 @@ def _tabulate_rays(
         store_offsets(offsets, entry + k, minimum(maximum(pixel, bottom), top), np.int32(stride), np.int32(start))
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _sum_along_rays(
     volume: Floats,
     projections: Floats,
@@ -101,7 +115,7 @@ def _sum_along_rays(
         store(projections, target + k * LANES, add(first, second))
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def project(
     volume: Floats,
     projections: Floats,
@@ -149,7 +163,7 @@ def project(
                 _sum_along_rays(volume, projections, target, n_rays, n, across_stride, offsets, low, high)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _tabulate_voxels(
     column_whole: Floats,
     column_fraction: Floats,
@@ -180,7 +194,7 @@ def _tabulate_voxels(
         store_offsets(offsets, entry + k, minimum(maximum(pixel, bottom), top), np.int32(LANES), np.int32(start))
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _sum_over_tilts(
     projections: Floats,
     tile: Floats,
@@ -202,7 +216,7 @@ def _sum_over_tilts(
         store(tile, target + k * LANES, add(first, second))
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _finish_row(
     volume: Floats, tile: Floats, target: int, source: int, n: int, weight: Floats, voxel: int, mode: int, least: float
 ) -> None:
@@ -218,7 +232,7 @@ def _finish_row(
         store(volume, target + k * LANES, back)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def backproject(
     volume: Floats,
     projections: Floats,
@@ -267,7 +281,7 @@ def backproject(
                 _finish_row(volume, tile, target, row * TILE_X * LANES, n, weight, voxel, mode, least)
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc"})
+@compiled(fastmath={"reassoc"})
 def ratio(measured: Floats, computed: Floats) -> float:
     """Replace `computed` by measured/computed and return the sum of squares of measured - computed.
 
@@ -282,7 +296,7 @@ def ratio(measured: Floats, computed: Floats) -> float:
     return total
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc"})
+@compiled(fastmath={"reassoc"})
 def difference(measured: Floats, computed: Floats) -> float:
     """Replace `computed` by measured - computed and return its sum of squares."""
     total = 0.0

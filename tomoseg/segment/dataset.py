@@ -1,6 +1,7 @@
 """Labelled slices in two folders: images, and labels of the same name."""
 
 import hashlib
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +107,9 @@ def _read(path: Path) -> Array:
         if path.suffix.lower() == ".npy":
             return np.asarray(np.load(path, allow_pickle=False))
         return _read_image(path)
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # image libraries raise nearly anything on a broken file
         raise InputError(f"{path} cannot be read as an image: {error}") from error
 
 
@@ -115,7 +118,8 @@ def _read_image(path: Path) -> Array:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter("ignore", UserWarning)  # odd metadata; what matters raises
             pages = getattr(image, "n_frames", 1)
             if pages > 1:
                 raise InputError(f"{path} holds {pages} pages: save each slice as a file of its own")

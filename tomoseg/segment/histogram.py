@@ -74,10 +74,11 @@ def _require_finite(values: Array) -> None:
 
 @dataclass(frozen=True)
 class Partition:
-    """Classes of intensity: `thresholds` (n - 1,) between them and the `levels` (n,), the median of each class."""
+    """Classes of intensity: `thresholds` (n - 1,) between them, `levels` (n,) and `sizes` (n,), medians and counts."""
 
     thresholds: Counts
     levels: Counts
+    sizes: Counts
 
 
 def partition(values: Histogram, n_classes: int) -> Partition:
@@ -98,7 +99,7 @@ def partition(values: Histogram, n_classes: int) -> Partition:
     Returns
     -------
     Partition
-        `levels` are the medians of the classes of step 1.
+        `levels` and `sizes` are the medians and counts of the classes of step 1.
     """
     root = np.sqrt(values.centres - values.centres[0])
     edges = np.linspace(0.0, root[-1], 257)
@@ -111,7 +112,8 @@ def partition(values: Histogram, n_classes: int) -> Partition:
     inner = np.searchsorted(root, edges[cuts])
     bounds = [0, *inner.tolist(), len(root)]
     levels = np.array([values.median_between(a, b) for a, b in pairwise(bounds)])
-    return Partition((levels[1:] + levels[:-1]) / 2, levels)
+    sizes = np.array([values.counts[a:b].sum() for a, b in pairwise(bounds)])
+    return Partition((levels[1:] + levels[:-1]) / 2, levels, sizes)
 
 
 def multi_otsu(counts: Counts, values: Counts, n_classes: int) -> NDArray[np.int64]:

@@ -36,9 +36,7 @@ def find_thresholds(values: Histogram, n_classes: int) -> Partition:
         Where the histogram does not hold that many intensities.
     """
     found = partition(values, n_classes)
-    bins = np.searchsorted(values.centres, found.thresholds)
-    sizes = [part.sum() for part in np.split(values.counts, bins)]
-    if not (np.diff(found.thresholds) > 0).all() or min(sizes) == 0:
+    if not (np.diff(found.thresholds) > 0).all() or found.sizes.min() == 0:
         raise StageFailed(
             f"the intensities of the volume do not separate into {n_classes} classes (thresholds "
             f"{', '.join(f'{t:.4g}' for t in found.thresholds)}). Ask for fewer classes (segment.classes), or give the "

@@ -62,9 +62,10 @@ class Scaling:
 
 
 def find_levels(values: Histogram) -> tuple[float, float]:
-    """Return the intensity levels of background and support."""
-    levels = partition(values, 3).levels
-    return float(levels[0]), float(levels[1])
+    """Return the intensity levels of background and support; equal where the data holds one level only."""
+    found = partition(values, 3)
+    background = float(found.levels[0])
+    return background, float(found.levels[1]) if found.sizes[1] > 0 else background
 
 
 def scaling_of(values: Histogram, dtype: DTypeLike) -> Scaling:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tomoseg.reconstruct.methods import Method, Result
 
 READ_AHEAD = 64  # slices read together, as the aligned series is chunked; fewer where memory is short
-SINGLE_FILE = 16  # slices per group for a backend that shares out its own work
+SLICES_PER_CORE = 16  # in a group for TomoPy, which shares them out itself
 
 
 class ReconstructParameters(Parameters):
@@ -155,7 +155,7 @@ def _solver(
 
     support = geometry.cylinder() if params.support == "cylinder" else None
     if choice.backend == "tomopy":
-        yield _with_tomopy(geometry, params, support, runtime.workers), SINGLE_FILE, runtime.workers
+        yield _with_tomopy(geometry, params, support, runtime.workers), SLICES_PER_CORE, runtime.workers
         return
     method = _method(params, support)
     with closing(operator(choice, geometry)) as one:
@@ -238,7 +238,7 @@ def _report(
     if power == 0:
         runtime.warn("the aligned series is empty (all zero), and so is the volume")
         return
-    if params.method == "mlem" and negative.pixels:
+    if params.method == "mlem" and negative.pixels > 5e-4 * negative.all_pixels:
         text = (
             f"{negative.pixels / negative.all_pixels:.1%} of the aligned pixels are negative "
             f"({negative.amount / negative.all_amount:.2%} of the signal) and count as 0 in mlem"

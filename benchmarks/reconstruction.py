@@ -1,0 +1,118 @@
+"""Speed of MLEM on the CPU: tomoseg's projector against the same MLEM through ASTRA's, and against TomoPy's.
+
+    python benchmarks/reconstruction.py --width 192 512 --tilts 69
+
+Every number is a median over repeats, in ms per slice and iteration, on `--workers` cores; peers run in the same
+process right after, so the ratio means the same on any machine. A peer that is not installed is named and left out.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+
+import numpy as np
+
+from tomoseg.reconstruct.cpu_backend import CpuOperator
+from tomoseg.reconstruct.geometry import ParallelGeometry
+from tomoseg.reconstruct.methods import in_blocks, mlem
+from tomoseg.runtime import available_cpus
+
+
+def projections(geometry: ParallelGeometry, n_slices: int) -> np.ndarray:
+    """Return projections of random spheres' cross-sections, (n_tilt, n_slices, n_detector)."""
+    rng = np.random.default_rng(0)
+    z, x = np.meshgrid(geometry.z, geometry.x, indexing="ij")
+    volume = np.zeros((geometry.nz, n_slices, geometry.nx), np.float32)
+    for i in range(n_slices):
+        for _ in range(8):
+            cz, cx = rng.uniform(-0.3, 0.3, 2) * geometry.nx
+            volume[:, i] += (z - cz) ** 2 + (x - cx) ** 2 < (rng.uniform(0.02, 0.1) * geometry.nx) ** 2
+    operator = CpuOperator(geometry)
+    parts = []
+    for start in range(0, n_slices, operator.block):
+        block = volume[:, start : start + operator.block]
+        part = operator.unload_projections(operator.forward(operator.load_volume(block)), block.shape[1])
+        parts.append(np.array(part))
+    return np.concatenate(parts, axis=1)
+
+
+def median_ms(compute: Callable[[], object], n: int, repeats: int) -> float:
+    """Return the median time of `compute` in ms, divided by `n`; it is called once before, to warm up."""
+    compute()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        compute()
+        times.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(times) / n
+
+
+def time_operator(operator, data: np.ndarray, iterations: int, workers: int, repeats: int) -> float:
+    """Return ms per slice and iteration of MLEM with `operator`."""
+    method = partial(mlem, iterations=iterations)
+    ms = median_ms(lambda: in_blocks(operator, method, data, workers), data.shape[1] * iterations, repeats)
+    operator.close()
+    return ms
+
+
+def time_tomopy(geometry: ParallelGeometry, data: np.ndarray, iterations: int, workers: int, repeats: int) -> float:
+    """Return ms per slice and iteration of TomoPy's own MLEM, all iterations in one call."""
+    import tomopy
+
+    from tomoseg.reconstruct.tomopy_backend import rotation_centre, to_sinograms
+
+    sinograms = to_sinograms(np.maximum(data, 1e-3))
+    theta = np.deg2rad(geometry.angles_deg)
+
+    def compute() -> None:
+        tomopy.recon(
+            sinograms, theta, center=rotation_centre(geometry), sinogram_order=True, algorithm="mlem",
+            num_iter=iterations, ncore=workers,
+        )  # fmt: skip
+
+    return median_ms(compute, data.shape[1] * iterations, repeats)
+
+
+def row(width: int, options: argparse.Namespace) -> None:
+    """Measure one width and print its line of the table."""
+    geometry = ParallelGeometry(np.linspace(-68, 68, options.tilts), width, width, width)
+    blocks = options.workers * CpuOperator.block
+    data = projections(geometry, blocks)
+    ours = time_operator(CpuOperator(geometry), data, options.iterations, options.workers, options.repeats)
+    line = f"{options.tilts:4d} x {width:4d}   tomoseg {ours:8.3f}"
+    few = data[:, : options.workers]  # a slice per worker: the peers take their time
+    if find_spec("astra") is not None:
+        from tomoseg.reconstruct.astra_backend import AstraCpuOperator
+
+        operator = AstraCpuOperator(geometry)
+        operator.block = 1
+        astra = time_operator(operator, few, options.iterations, options.workers, options.repeats)
+        line += f"   ASTRA (CPU) {astra:9.2f} = {astra / ours:5.1f} x"
+    if find_spec("tomopy") is not None:
+        tomopy = time_tomopy(geometry, few, options.iterations, options.workers, options.repeats)
+        line += f"   TomoPy {tomopy:9.2f} = {tomopy / ours:5.1f} x"
+    print(line, flush=True)
+
+
+def main() -> None:
+    """Parse the options and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--width", type=int, nargs="+", default=[192, 512], help="detector pixels = slice size")
+    parser.add_argument("--tilts", type=int, default=69)
+    parser.add_argument("--iterations", type=int, default=10)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=available_cpus())
+    options = parser.parse_args()
+    print(f"MLEM, ms per slice and iteration, {options.workers} workers (tilts x width)")
+    for name, how in (("astra", "pip install astra-toolbox"), ("tomopy", "conda install -c conda-forge tomopy")):
+        if find_spec(name) is None:
+            print(f"{name} is not installed and left out ({how})")
+    for width in options.width:
+        row(width, options)
+
+
+if __name__ == "__main__":
+    main()

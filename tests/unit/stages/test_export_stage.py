@@ -1,0 +1,254 @@
+import csv
+import json
+import subprocess
+import sys
+
+import mrcfile
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from tomoseg.arrays import MemoryInput, MemoryOutputs
+from tomoseg.errors import InputError
+from tomoseg.runtime import Runtime
+from tomoseg.stages import measure
+from tomoseg.stages.export import STAGE, ExportParameters, surface_name
+
+NAMES = ["background", "γ-Al₂O₃", "Pt", "absent"]
+FILES = {
+    "volume.vti",
+    "labels.vti",
+    "labels.mrc",
+    "classes.csv",
+    "particles.csv",
+    "size_distribution.csv",
+    "particles.vtp",
+    "surface_1_-Al_O.vtp",
+    "surface_2_Pt.vtp",
+}
+SHAPE = (20, 30, 40)
+
+
+def labelled():
+    """Return an asymmetric volume: a slab of support at the bottom and back, a particle near top, left and front."""
+    z, y, x = np.indices(SHAPE)
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[14:, 22:, :] = 1
+    labels[(z - 6) ** 2 + (y - 7) ** 2 + (x - 8) ** 2 <= 16] = 2
+    labels[(z - 12) ** 2 + (y - 10) ** 2 + (x - 30) ** 2 <= 9] = 2
+    return labels
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    labels = MemoryInput(labelled(), {"class_names": NAMES, "voxel_size_nm": 0.5})
+    volume = MemoryInput((labelled() * 2.5).astype(np.float32), {"voxel_size_nm": 0.5})
+    outputs = MemoryOutputs()
+    measure.run(labels=labels, volume=volume, params=measure.MeasureParameters(), runtime=Runtime(), outputs=outputs)
+    tables = {name: outputs.as_input(name) for name in ("class_table", "particle_table", "size_table")}
+    info = MemoryInput(None, {"pixel_size_source": "told by --pixel-size", "source": "raw.mrc"})
+    return {"volume": volume, "labels": labels, "tilt_series_info": info, **tables}
+
+
+def exported(inputs, folder, runtime=None, **parameters):
+    outputs, runtime = MemoryOutputs(), runtime or Runtime()
+    params = ExportParameters(export_dir=str(folder), **parameters)
+    STAGE.run(**inputs, params=params, runtime=runtime, outputs=outputs)
+    return outputs.attrs["export_info"], runtime
+
+
+@pytest.fixture(scope="module")
+def export(inputs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("there") / "sub" / "export"
+    info, runtime = exported(inputs, folder)
+    return folder, info, runtime
+
+
+def test_reads_what_it_is_given():
+    assert {a.name for a in STAGE.reads} == {
+        "volume", "labels", "class_table", "particle_table", "size_table", "tilt_series_info"
+    }  # fmt: skip
+
+
+def test_files_are_written_listed_and_said(export):
+    folder, info, runtime = export
+    assert {p.name for p in folder.iterdir()} == FILES | {"tomoseg-export.json"}
+    assert info["directory"] == str(folder)
+    listed = json.loads(info["files"])
+    assert {entry["name"] for entry in listed} == FILES
+    for entry in listed:
+        status = (folder / entry["name"]).stat()
+        assert (entry["bytes"], entry["mtime_ns"]) == (status.st_size, status.st_mtime_ns)
+        assert any(str(folder / entry["name"]) in note for note in runtime.notes)
+    assert STAGE.lost(info) == []
+    assert not runtime.warnings
+
+
+def polydata(path):
+    from vtkmodules.vtkIOXML import vtkXMLPolyDataReader
+
+    reader = vtkXMLPolyDataReader()
+    reader.SetFileName(str(path))
+    reader.Update()
+    return reader.GetOutput()
+
+
+def image(path):
+    from vtkmodules.vtkIOXML import vtkXMLImageDataReader
+
+    reader = vtkXMLImageDataReader()
+    reader.SetFileName(str(path))
+    reader.Update()
+    return reader.GetOutput()
+
+
+def test_volume_labels_surfaces_and_points_share_the_upright_frame(export):
+    folder, _, _ = export
+    labels, volume = image(folder / "labels.vti"), image(folder / "volume.vti")
+    assert labels.GetBounds() == volume.GetBounds() == (0, 19.5, -14.5, 0, -9.5, 0)
+    # The centre of the large particle, (z, y, x) = (6, 7, 8) px of 0.5 nm.
+    centre = (4.0, -3.5, -3.0)
+    assert labels.GetPointData().GetScalars().GetTuple1(labels.FindPoint(centre)) == 2
+    assert volume.GetPointData().GetScalars().GetTuple1(volume.FindPoint(centre)) == 5
+    points = polydata(folder / "particles.vtp")
+    assert points.GetPoint(0) == pytest.approx(centre, abs=1e-5)
+    assert points.GetPointData().GetArray("diameter_nm").GetValue(0) == pytest.approx(4, rel=0.03)
+    surface = polydata(folder / "surface_2_Pt.vtp").GetBounds()
+    voxels = np.argwhere(labelled() == 2)
+    for axis, (low, high) in zip("xyz", (surface[:2], surface[2:4], surface[4:]), strict=True):
+        along = voxels[:, "zyx".index(axis)] * 0.5 * (1 if axis == "x" else -1)
+        # Voxel extents within half a voxel.
+        assert low == pytest.approx(along.min() - 0.25, abs=0.25)
+        assert high == pytest.approx(along.max() + 0.25, abs=0.25)
+
+
+def test_facts_travel_with_the_files(export):
+    folder, _, _ = export
+    for data in (
+        image(folder / "volume.vti"),
+        polydata(folder / "surface_2_Pt.vtp"),
+        polydata(folder / "particles.vtp"),
+    ):
+        field = data.GetFieldData()
+        assert field.GetAbstractArray("unit_of_length").GetValue(0) == "nm"
+        assert field.GetAbstractArray("class_names").GetValue(1) == NAMES[1]
+
+
+def test_mrc_and_csv(export, inputs):
+    folder, _, _ = export
+    with mrcfile.open(folder / "labels.mrc") as mrc:
+        np.testing.assert_array_equal(mrc.data, labelled())
+        assert mrc.voxel_size.x == pytest.approx(5.0)  # Å
+    with (folder / "particles.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(r["volume_nm3"]) for r in rows] == inputs["particle_table"][:]["volume_nm3"].tolist()
+    with (folder / "classes.csv").open(encoding="utf-8") as file:
+        assert [r["name"] for r in csv.DictReader(file)] == NAMES
+
+
+def test_again_replaces_its_own_files_and_nothing_else(inputs, tmp_path):
+    exported(inputs, tmp_path)
+    (tmp_path / "notes.txt").write_text("the user's")
+    info, _ = exported(inputs, tmp_path)
+    assert STAGE.lost(info) == []
+    (tmp_path / "classes.csv").write_text("edited by hand")
+    with pytest.raises(InputError, match=r"classes\.csv.*overwrite"):
+        exported(inputs, tmp_path)
+    assert (tmp_path / "classes.csv").read_text() == "edited by hand"
+    assert STAGE.lost(info) == [f"{tmp_path / 'classes.csv'} was changed"]
+    info, _ = exported(inputs, tmp_path, overwrite=True)
+    assert STAGE.lost(info) == []
+    assert (tmp_path / "notes.txt").read_text() == "the user's"
+
+
+def test_nothing_is_written_where_others_files_are(inputs, tmp_path):
+    (tmp_path / "volume.vti").write_text("from another program")
+    with pytest.raises(InputError, match=r"volume\.vti"):
+        exported(inputs, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["volume.vti"]
+
+
+def test_fewer_formats_leave_the_others_and_say_so(inputs, tmp_path):
+    exported(inputs, tmp_path)
+    info, runtime = exported(inputs, tmp_path, formats=("csv",))
+    assert {e["name"] for e in json.loads(info["files"])} == {"classes.csv", "particles.csv", "size_distribution.csv"}
+    assert any("volume.vti" in note and "earlier" in note for note in runtime.notes)
+    exported(inputs, tmp_path)  # what was left is still known as ours
+
+
+def test_unknown_pixel_size_is_said_in_the_files(inputs, tmp_path):
+    attrs = {**inputs["labels"].attrs, "voxel_size_nm": np.nan}
+    changed = {**inputs, "labels": MemoryInput(labelled(), attrs)}
+    _, runtime = exported(changed, tmp_path)
+    assert any("voxel size is unknown" in text for text in runtime.warnings)
+    labels = image(tmp_path / "labels.vti")
+    assert labels.GetSpacing() == (1, 1, 1)
+    assert "unknown" in labels.GetFieldData().GetAbstractArray("unit_of_length").GetValue(0)
+
+
+def test_little_memory_gives_the_same_surfaces(inputs, tmp_path):
+    exported(inputs, tmp_path / "much", formats=("vtp",))
+    # Slabs of one or two planes; enough for the triangles, so that they are not made coarser.
+    exported(inputs, tmp_path / "little", runtime=Runtime(max_memory=4_000_000), formats=("vtp",), target_triangles=0)
+    for name in ("surface_1_-Al_O.vtp", "surface_2_Pt.vtp"):
+        much, little = (polydata(tmp_path / d / name) for d in ("much", "little"))
+        assert much.GetNumberOfPolys() == little.GetNumberOfPolys()
+        assert much.GetBounds() == pytest.approx(little.GetBounds(), abs=1e-3)
+
+
+def test_large_surfaces_are_made_coarser_and_it_is_said(inputs, tmp_path):
+    _, runtime = exported(inputs, tmp_path, formats=("vtp",), target_triangles=100)
+    assert any("blocks of" in note for note in runtime.notes)
+    assert polydata(tmp_path / "surface_2_Pt.vtp").GetNumberOfPolys() <= 100
+
+
+def test_nothing_but_background(inputs, tmp_path):
+    labels = MemoryInput(np.zeros(SHAPE, np.uint8), inputs["labels"].attrs)
+    empty = {n: MemoryInput(inputs[n][:][:0]) for n in ("particle_table", "size_table")}
+    info, _ = exported({**inputs, "labels": labels, **empty}, tmp_path)
+    assert {e["name"] for e in json.loads(info["files"])} == {f for f in FILES if not f.startswith("surface")}
+
+
+def test_folder_that_cannot_be(inputs, tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "sub"):
+        problems = STAGE.check(ExportParameters(export_dir=str(folder)))
+        assert len(problems) == 1
+        assert "is a file" in problems[0]
+        with pytest.raises(InputError, match="is a file"):
+            exported(inputs, folder)
+    assert STAGE.check(ExportParameters(export_dir=str(tmp_path / "new" / "sub"))) == []
+    assert STAGE.check(ExportParameters()) == []
+
+
+def test_full_disk_is_said_before_writing(inputs, tmp_path, monkeypatch):
+    from collections import namedtuple
+
+    from tomoseg.errors import StageFailed
+
+    usage = namedtuple("usage", "total used free")(10, 10, 1000)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    with pytest.raises(StageFailed, match="1 kB of free space"):
+        exported(inputs, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_of_surfaces():
+    assert surface_name(2, "Pt") == "surface_2_Pt.vtp"
+    assert surface_name(1, "../a b/c") == "surface_1_a_b_c.vtp"
+    assert surface_name(3, "??") == "surface_3_class.vtp"
+
+
+@pytest.mark.parametrize("bad", [{"formats": []}, {"formats": ["stl"]}, {"smoothing_iterations": -1}, {"y": 1}])
+def test_bad_parameters(bad):
+    with pytest.raises(ValidationError):
+        ExportParameters(**bad)
+
+
+def test_loading_the_stages_loads_no_science():
+    code = (
+        "import sys, tomoseg.stages.export, tomoseg.stages.measure;"
+        "print([m for m in ('vtkmodules', 'scipy', 'skimage', 'numba', 'cc3d', 'mrcfile') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
