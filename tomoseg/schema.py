@@ -144,7 +144,17 @@ SIZE_TABLE = Artifact(
     "size_table", "/measurement/size_distribution", ("bin",), "", "", "histogram of the particles' diameters"
 )
 MEASUREMENT_INFO = Artifact(
-    "measurement_info", "/measurement", meaning="summary numbers", attrs={"particle_class": "name of the class counted"}
+    "measurement_info",
+    "/measurement",
+    meaning="summary numbers; each length as _nm and _px, NaN where there is none",
+    attrs={
+        "particle_class": "name of the class counted",
+        "n_particles": "all that were counted",
+        "n_in_size_statistics": "those that do not touch the border of the volume",
+        "mean_diameter_nm": "mean equivalent-sphere diameter",
+        "median_diameter_nm": "median equivalent-sphere diameter",
+        "std_diameter_nm": "sample standard deviation of the diameters",
+    },
 )
 
 EXPORT_INFO = Artifact(

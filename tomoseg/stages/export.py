@@ -17,6 +17,7 @@ from tomoseg.arrays import Array, ArraySource, Input, Outputs
 from tomoseg.errors import InputError, StageFailed
 from tomoseg.runtime import Runtime, slabs
 from tomoseg.stages.base import Field, Parameters, Stage
+from tomoseg.stages.measure import class_names
 
 if TYPE_CHECKING:
     from tomoseg.export.manifest import Manifest
@@ -95,7 +96,7 @@ def run(
         raise InputError("export.export_dir: name the folder to write to.")
     if problems := check(params):
         raise InputError.of(problems)
-    names = [n.decode() if isinstance(n, bytes) else str(n) for n in labels.attrs["class_names"]]
+    names = class_names(labels)
     world = _world(labels, names, tilt_series_info, runtime)
     folder = Path(params.export_dir).absolute()
     manifest = _prepared(folder, _file_names(params.formats, names), params.overwrite)
@@ -129,7 +130,7 @@ def lost(export_info: dict[str, Any]) -> list[str]:
 
 def surface_name(index: int, name: str) -> str:
     """Return the file name of a class's surface; the index keeps names apart that differ in odd characters only."""
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._") or "class"
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-") or "class"
     return f"surface_{index}_{plain}.vtp"
 
 

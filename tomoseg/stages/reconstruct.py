@@ -79,6 +79,7 @@ def run(
 
     geometry = _geometry(aligned, np.asarray(angles_deg[:], np.float64), params, runtime)
     choice = choose(params.backend, runtime.device)
+    runtime.device_used = choice.device
     runtime.say(f"reconstructing with backend {choice.backend} on {choice.device}: {choice.reason}")
     n_y = aligned.shape[1]
     volume = outputs.create(

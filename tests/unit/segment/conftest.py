@@ -60,7 +60,14 @@ def trained(tmp_path_factory, make_slices, tiny_settings):
     rows = []
     names = [f"s_{i:03d}" for i in range(16)]
     result = train(
-        images, labels, output, names=names, pixel_size_nm=0.3, settings=tiny_settings, runtime=runtime, on_epoch=rows.append
+        images,
+        labels,
+        output,
+        names=names,
+        pixel_size_nm=0.3,
+        settings=tiny_settings,
+        runtime=runtime,
+        on_epoch=rows.append,
     )
     return SimpleNamespace(
         path=output, result=result, images=images, labels=labels, names=names, runtime=runtime, rows=rows

@@ -5,12 +5,19 @@ import pytest
 from tomoseg.errors import InputError
 from tomoseg.segment.folds import slice_keys, split
 
-PAPER_LIKE = [f"al_{s:05d}_{p:02d}" for s in (*range(10000, 10003), *range(10004, 10015), *range(20000, 20015)) for p in (0, 1)]
+PAPER_LIKE = [
+    f"al_{s:05d}_{p:02d}" for s in (*range(10000, 10003), *range(10004, 10015), *range(20000, 20015)) for p in (0, 1)
+]
 
 
 def test_names_tell_series_and_slice():
     assert slice_keys(["al_10002_00", "al_10002_01", "al_10003_00"]) == [("al_", 10002), ("al_", 10002), ("al_", 10003)]
-    assert slice_keys(["vol1_z5", "vol2_z5", "vol2_z6", "vol2_z7"]) == [("vol1_z", 5), ("vol2_z", 5), ("vol2_z", 6), ("vol2_z", 7)]
+    assert slice_keys(["vol1_z5", "vol2_z5", "vol2_z6", "vol2_z7"]) == [
+        ("vol1_z", 5),
+        ("vol2_z", 5),
+        ("vol2_z", 6),
+        ("vol2_z", 7),
+    ]
     assert slice_keys(["7", "12"]) == [("", 7), ("", 12)]
     assert slice_keys(["left", "right"]) == [("left", 0), ("right", 0)]
 

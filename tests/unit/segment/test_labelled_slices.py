@@ -68,7 +68,7 @@ def test_pairs_share_their_name(folders):
     assert [(p.name, p.image.name, p.labels.name) for p in pairs] == [("a", "a.tif", "a.png"), ("b", "b.tif", "b.png")]
     assert runtime.notes == ["1 images without labels are left out: extra"]
     write(labels / "lonely.png", np.zeros((4, 4), np.uint8))
-    with pytest.raises(InputError, match="no image of the same name.*lonely"):
+    with pytest.raises(InputError, match=r"no image of the same name.*lonely"):
         find_pairs(images, labels)
 
 
@@ -106,7 +106,7 @@ def test_broken_and_mismatched_files(folders):
     with pytest.raises(InputError, match="cannot be read as an image"):
         load_pairs(find_pairs(images, labels))
     write(images / "a.tif", np.zeros((4, 5), np.uint8))
-    with pytest.raises(InputError, match="5 x 4 px, its labels .* are 4 x 4 px"):
+    with pytest.raises(InputError, match=r"5 x 4 px, its labels .* are 4 x 4 px"):
         load_pairs(find_pairs(images, labels))
     write(images / "a.tif", np.zeros((4, 4), np.uint8))
     write(images / "b.tif", np.zeros((4, 4), np.float32))

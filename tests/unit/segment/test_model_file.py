@@ -59,7 +59,9 @@ def test_keras_itself_reads_the_file(saved):
 
 
 def test_a_keras_model_from_elsewhere_works_with_stated_defaults(tmp_path):
-    foreign = keras.Sequential([keras.Input((32, 32, 1)), keras.layers.Conv2D(4, 3, padding="same", activation="softmax")])
+    foreign = keras.Sequential(
+        [keras.Input((32, 32, 1)), keras.layers.Conv2D(4, 3, padding="same", activation="softmax")]
+    )
     path = tmp_path / "foreign.keras"
     foreign.save(path)
     assert read_card(path) is None
@@ -75,7 +77,7 @@ def test_missing_and_foreign_files_are_refused(tmp_path, saved):
         load_model(tmp_path / "nothing.keras")
     text = tmp_path / "text.keras"
     text.write_text("not a model")
-    with pytest.raises(InputError, match="not a .keras file"):
+    with pytest.raises(InputError, match=r"not a .keras file"):
         load_model(text)
     other = tmp_path / "other.keras"
     with zipfile.ZipFile(other, "w") as archive:

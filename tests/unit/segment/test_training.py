@@ -101,7 +101,9 @@ def test_resume_continues_as_if_nothing_had_happened(tmp_path, make_slices, tiny
     # The same views and optimiser state; threads sum convolutions in an order of their own, hence not to the last bit.
     for a, b in zip(through.history, resumed.history, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-3)
-    for a, b in zip(load_model(through.model)[0].get_weights(), load_model(resumed.model)[0].get_weights(), strict=True):
+    for a, b in zip(
+        load_model(through.model)[0].get_weights(), load_model(resumed.model)[0].get_weights(), strict=True
+    ):
         np.testing.assert_allclose(a, b, atol=2e-3)
 
 
@@ -117,7 +119,9 @@ def test_a_signal_stops_between_batches_and_keeps_finished_epochs(tmp_path, make
 
 def test_an_earlier_model_is_not_overwritten_by_accident(trained, tiny_settings):
     def again(**options):
-        return train(trained.images, trained.labels, trained.path, names=trained.names, settings=tiny_settings, **options)
+        return train(
+            trained.images, trained.labels, trained.path, names=trained.names, settings=tiny_settings, **options
+        )
 
     before = trained.path.read_bytes()
     with pytest.raises(InputError, match=r"exists already.*--resume.*--overwrite"):

@@ -1,0 +1,153 @@
+"""The black level of each image: what the detector counts where there is no sample.
+
+HAADF vacuum is the darkest part of an image, flat but for noise, and nearly the same in all tilts. The image is cut into
+small tiles; tiles of vacuum have the lowest means and agree within their noise, so the lowest group of agreeing tiles is
+taken as vacuum, and the level is the mean over it (an unbiased vacuum of 0 for reconstructions that need
+counts >= 0: a mode or a minimum would leave a positive haze). Where no group agrees, the sample fills the frame and the
+level of the other tilts is used. A flat film that fills the frame in every tilt looks like vacuum in a single image, but
+brightens as 1 / cos(tilt) with the path through it, which no black level does: then only the constant part is a level.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.arrays import Array, FloatArray
+
+TILES = 32  # along each side of an image
+MIN_VACUUM = 0.02  # least part of the tiles that must agree to be vacuum
+# A level below this part of the signal is none: it could not be told from the vacuum's own glow, and stacks whose
+# background was subtracted before stay as they are.
+NEGLIGIBLE = 1e-3
+
+
+@dataclass(frozen=True)
+class VacuumFit:
+    """The darkest flat part of one image.
+
+    Attributes
+    ----------
+    level, noise : float
+        Mean and standard deviation per pixel of the vacuum, in counts.
+    part : float
+        Part of the image that is vacuum, 0 where none was found.
+    signal : float
+        99th percentile of the tiles above `level`, in counts.
+    error : float
+        Standard error of `level`.
+    """
+
+    level: float
+    noise: float
+    part: float
+    signal: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Backgrounds:
+    """Levels to subtract, one per tilt, and in words how they were found."""
+
+    levels: NDArray[np.float64]
+    how: str
+    trusted: bool
+
+
+def fit_vacuum(image: Array) -> VacuumFit:
+    """Find the level of the darkest flat part of an image (y, x), in counts."""
+    tiles = _tiles(np.asarray(image, np.float64))
+    means, variances = tiles.mean(axis=1), tiles.var(axis=1)
+    order = np.argsort(means)
+    means, variances = means[order], variances[order]
+    top = float(np.quantile(means, 0.99))
+    darkest = max(4, round(MIN_VACUUM * len(means)))
+    start = float(np.median(means[:darkest]))
+    noise = float(np.sqrt(np.median(variances[:darkest])))
+    # Tile means of pure noise scatter by noise / sqrt(pixels); glow and contamination add up to about a per cent.
+    reach = 4 * noise / np.sqrt(tiles.shape[1]) + 0.01 * (top - start)
+    level = start
+    for _ in range(10):
+        agreeing = np.abs(means - level) <= reach
+        if not agreeing.any():
+            break
+        level, before = float(np.median(means[agreeing])), level
+        if level == before:
+            break
+    agreeing = np.abs(means - level) <= reach
+    flat = agreeing & (variances <= 9 * max(noise, 0.002 * (top - start)) ** 2)
+    part = float(flat.mean())
+    if part < MIN_VACUUM:
+        return VacuumFit(start, noise, 0.0, top - start, np.inf)
+    level = float(means[flat].mean())
+    error = max(float(means[flat].std()), noise / np.sqrt(tiles.shape[1])) / np.sqrt(flat.sum())
+    return VacuumFit(level, float(np.sqrt(variances[flat].mean())), part, top - level, error)
+
+
+def _tiles(image: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Cut an image into (n_tiles, pixels) squares, dropping what does not fill one at the right and lower border."""
+    side = max(2, -(-min(image.shape) // TILES))
+    rows, columns = image.shape[0] // side, image.shape[1] // side
+    cut = image[: rows * side, : columns * side].reshape(rows, side, columns, side)
+    return np.asarray(cut.transpose(0, 2, 1, 3).reshape(rows * columns, side * side))
+
+
+def combine_levels(fits: list[VacuumFit], angles_deg: FloatArray) -> Backgrounds:
+    """Make the levels of all tilts consistent; see the module's text for the reasoning.
+
+    Parameters
+    ----------
+    fits : one per tilt
+    angles_deg : (n_tilt,) array
+    """
+    levels = np.array([f.level for f in fits])
+    found = np.array([f.part > 0 for f in fits])
+    signal = float(np.median([f.signal for f in fits]))
+    if not found.any():
+        constant = 0.0 if levels.min() >= 0 else float(levels.min())
+        how = f"no vacuum seen in any tilt: the sample fills the frame, {constant:g} counts taken as background of all"
+        return Backgrounds(np.full(len(fits), constant), how, trusted=False)
+    errors = np.array([f.error for f in fits])
+    if np.all(np.abs(levels[found]) <= np.maximum(NEGLIGIBLE * signal, 3.5 * errors[found])):
+        return Backgrounds(np.zeros(len(fits)), "the vacuum is at 0 already, nothing subtracted", trusted=True)
+    film = _film_level(levels[found], np.asarray(angles_deg)[found], signal)
+    if film is not None:
+        how = (
+            f"the darkest part brightens with tilt as a film does: it is sample and not vacuum, {film:g} counts "
+            "taken as background of all tilts"
+        )
+        return Backgrounds(np.full(len(fits), film), how, trusted=False)
+    levels, replaced = _without_jumps_up(levels, np.array([f.part for f in fits]), signal)
+    how = f"darkest flat part of each image, {levels.min():.6g} to {levels.max():.6g} counts"
+    if replaced:
+        how += f"; {replaced} tilts without vacuum take the level of the tilts beside them"
+    return Backgrounds(levels, how, trusted=True)
+
+
+def _film_level(levels: FloatArray, angles_deg: FloatArray, signal: float) -> float | None:
+    """Return the constant part of levels that rise as 1 / cos(tilt), or None where they do not."""
+    thickness = 1 / np.maximum(np.abs(np.cos(np.deg2rad(angles_deg))), 0.1)
+    if len(levels) < 5 or np.ptp(thickness) < 0.3:
+        return None
+    slope, constant = np.polyfit(thickness, levels, 1)
+    rest = levels - (constant + slope * thickness)
+    # A black level that only drifts is not an even function of the tilt: 10 % of unexplained variance rules it out.
+    if slope * np.ptp(thickness) < 0.02 * signal or rest.var() > 0.1 * levels.var():
+        return None
+    # The line is extrapolated from 1 / cos = 1 to 0: a constant smaller than a quarter of the film may well be nothing.
+    return 0.0 if abs(constant) < 0.25 * slope and levels.min() >= 0 else float(constant)
+
+
+def _without_jumps_up(levels: FloatArray, parts: FloatArray, signal: float) -> tuple[NDArray[np.float64], int]:
+    """Replace levels of tilts without vacuum, and those far above their neighbours, by what lies between neighbours."""
+    index = np.arange(len(levels))
+    found = parts > 0
+    good = found.copy()
+    for i in index[found]:
+        near = index[found][np.argsort(np.abs(index[found] - i), kind="stable")[:9]]
+        usual = np.median(levels[near])
+        # Where no vacuum is left, the darkest flat part is sample: brighter than the vacuum beside it, never darker.
+        scatter = 1.5 * np.median(np.abs(levels[near] - usual))
+        leeway = 0.03 if parts[i] > 0.1 else 0.005
+        good[i] = levels[i] - usual <= max(leeway * signal, 6 * scatter)
+    return np.interp(index, index[good], levels[good]), int((~good).sum())

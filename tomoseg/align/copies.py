@@ -1,0 +1,131 @@
+"""Reduced copies of a tilt series on which alignment is estimated, and their way into the aligned frame."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from tomoseg.align.warp import aligned_shape, sampling, unrotate_vectors
+from tomoseg.arrays import Array, FloatArray
+
+T = TypeVar("T")
+
+
+def reduce(images: Array, factor: int) -> NDArray[np.float32]:
+    """Average `factor` x `factor` pixels of (..., y, x) images; the image centre stays the centre.
+
+    Up to `factor` border pixels are dropped. Where no crop is centred (even factor, odd length), the two crops beside the
+    centre are averaged.
+    """
+    out = np.asarray(images, np.float32)
+    for axis in (-2, -1):
+        out = _reduce_axis(np.moveaxis(out, axis, -1), factor)
+        out = np.moveaxis(out, -1, axis)
+    return np.ascontiguousarray(out)
+
+
+def _reduce_axis(data: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
+    if factor == 1:
+        return data
+    n = data.shape[-1]
+    m = n // factor
+    if (n - m * factor) % 2 and factor % 2:
+        m -= 1
+    spare = n - m * factor
+    starts = {spare // 2, spare - spare // 2}
+    parts = [data[..., s : s + m * factor].reshape(*data.shape[:-1], m, factor).mean(axis=-1) for s in starts]
+    return np.asarray(sum(parts) / len(parts), np.float32)
+
+
+def reduction_factor(shape: tuple[int, ...], longest_px: int) -> int:
+    """Return the factor that brings the longer side of images of `shape` to at most `longest_px`."""
+    return max(1, -(-max(shape[-2:]) // longest_px))
+
+
+@dataclass(frozen=True)
+class Copies:
+    """A reduced tilt series, ready to be resampled again and again.
+
+    Attributes
+    ----------
+    images : (n_tilt, y, x) f4, background 0, one common scale
+    splines : the same as cubic spline coefficients
+    angles_deg : (n_tilt,)
+    usable : (n_tilt,) bool, False for blank or corrupt tilts
+    factor : raw pixels per pixel
+    workers : threads
+    """
+
+    images: NDArray[np.float32]
+    splines: NDArray[np.float32]
+    angles_deg: NDArray[np.float64]
+    usable: NDArray[np.bool_]
+    factor: int
+    workers: int
+
+    @classmethod
+    def of(
+        cls, images: NDArray[np.float32], angles_deg: FloatArray, usable: NDArray[np.bool_], factor: int, workers: int
+    ) -> "Copies":
+        """Prepare images whose pixels are `factor` raw pixels wide."""
+        splines = np.empty_like(images)
+        for i, image in enumerate(images):
+            splines[i] = ndimage.spline_filter(image, 3, np.float32, mode="nearest")
+        return cls(images, splines, np.asarray(angles_deg, float), usable, factor, max(1, workers))
+
+    def reduced(self, longest_px: int) -> "Copies":
+        """Return copies no longer than `longest_px` on a side."""
+        k = reduction_factor(self.images.shape, longest_px)
+        if k == 1:
+            return self
+        return Copies.of(reduce(self.images, k), self.angles_deg, self.usable, self.factor * k, self.workers)
+
+    @property
+    def n_tilt(self) -> int:
+        """Number of tilts."""
+        return len(self.images)
+
+    def each(self, function: Callable[[int], T]) -> list[T]:
+        """Call `function` with the index of every tilt, on all threads."""
+        if self.workers == 1:
+            return [function(i) for i in range(self.n_tilt)]
+        with ThreadPoolExecutor(self.workers) as pool:
+            return list(pool.map(function, range(self.n_tilt)))
+
+    def warped(
+        self, moves_px: FloatArray, axis_angle_deg: float, *, extend: bool = False
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Bring all images into the aligned frame.
+
+        Parameters
+        ----------
+        moves_px : (n_tilt, 2) array
+            (dy', dx') to add to coordinates AFTER rotation, in pixels of these copies: what shifts and axis offset
+            amount to together.
+        axis_angle_deg : float
+        extend : bool
+            Repeat border pixels outwards rather than fill with 0, for samples that go on outside the frame.
+
+        Returns
+        -------
+        aligned : (n_tilt, y', x') f4
+        seen : (n_tilt, y', x') f4, 1 inside the raw frame and 0 outside
+        """
+        shape = aligned_shape(self.images.shape, axis_angle_deg)
+        shifts = unrotate_vectors(moves_px, axis_angle_deg)
+        aligned = np.zeros((self.n_tilt, *shape), np.float32)
+        seen = np.zeros_like(aligned)
+        ones = np.ones(self.images.shape[1:], np.float32)
+
+        def one(i: int) -> None:
+            matrix, start = sampling(self.images.shape, shape, shifts[i], axis_angle_deg, 0.0)
+            mode = "nearest" if extend else "constant"
+            ndimage.affine_transform(self.splines[i], matrix, start, output=aligned[i], mode=mode, prefilter=False)
+            ndimage.affine_transform(ones, matrix, start, output=seen[i], order=0, prefilter=False)
+
+        self.each(one)
+        return aligned, seen

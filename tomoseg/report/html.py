@@ -1,0 +1,72 @@
+"""Building HTML such that text from files can never become markup."""
+
+import html
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+class Html(str):
+    """Markup that is safe as it stands; every other string is escaped when it becomes part of the page."""
+
+    __slots__ = ()
+
+
+VOID = {"img", "meta", "source", "br", "col"}
+
+
+def el(tag: str, *children: Any, **attributes: Any) -> Html:
+    """Return an element. Children that are not `Html` are escaped; None is left out; `class_` stands for class."""
+    written = "".join(
+        f' {name.rstrip("_").replace("_", "-")}="{html.escape(str(value), quote=True)}"'
+        for name, value in attributes.items()
+        if value is not None
+    )
+    if tag in VOID:
+        return Html(f"<{tag}{written}>")
+    return Html(f"<{tag}{written}>{join(children)}</{tag}>")
+
+
+def join(parts: Iterable[Any], separator: str = "") -> Html:
+    """Concatenate, escaping what is not `Html`."""
+    return Html(separator.join(p if isinstance(p, Html) else html.escape(str(p)) for p in parts if p is not None))
+
+
+def facts(rows: Iterable[tuple[str, Any]]) -> Html:
+    """Return a list of named values; rows whose value is None or empty are left out."""
+    return el("dl", *(el("div", el("dt", name), el("dd", value)) for name, value in rows if value not in (None, "")))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], caption: Any = None) -> Html:
+    """Return a table that scrolls sideways on a narrow screen; numbers are aligned to the right."""
+    body = []
+    for row in rows:
+        cells = (el("td", cell, class_="number" if _is_number(cell) else None) for cell in row)
+        body.append(el("tr", *cells))
+    return el(
+        "div",
+        el(
+            "table",
+            el("caption", caption) if caption else None,
+            el("thead", el("tr", *(el("th", c, scope="col") for c in columns))),
+            el("tbody", *body),
+        ),
+        class_="scroll",
+        tabindex="0",
+        role="region",
+        aria_label=f"table: {columns[0]}",
+    )
+
+
+def _is_number(cell: Any) -> bool:
+    text = str(cell)
+    return not isinstance(cell, Html) and (text[:1].isdigit() or text[:2].strip("−")[:1].isdigit() or text == "–")
+
+
+def figure(picture: Html, caption: Any, class_: str | None = None) -> Html:
+    """Return a picture with its caption."""
+    return el("figure", picture, el("figcaption", caption), class_=class_)
+
+
+def details(summary: Any, *content: Any) -> Html:
+    """Return content that opens on a click."""
+    return el("details", el("summary", summary), *content)

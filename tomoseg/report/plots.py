@@ -1,0 +1,116 @@
+"""Plots in a light and a dark version; the page shows the one that suits the reader's screen.
+
+No text from files enters a plot: it could name letters the font does not have, or be read as mathematics.
+"""
+
+import base64
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tomoseg.arrays import Array
+from tomoseg.report.html import Html, el
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of text, grid and series (Okabe & Ito's blue and orange, and green)."""
+
+    text: str
+    grid: str
+    first: str
+    second: str
+    third: str
+
+
+LIGHT = Theme("#33383f", "#d5d9de", "#0072b2", "#d55e00", "#007a5a")
+DARK = Theme("#c9cfd6", "#3a4048", "#56b4e9", "#e69f00", "#2bbf95")
+
+
+def shifts_plot(angles_deg: Array, shifts_px: Array) -> Html:
+    """Plot the shifts (n_tilt, 2) found for each tilt."""
+
+    def draw(axes: Any, theme: Theme) -> None:
+        axes.plot(angles_deg, shifts_px[:, 1], "o-", ms=2.5, lw=1, color=theme.first, label="x")
+        axes.plot(angles_deg, shifts_px[:, 0], "s-", ms=2.5, lw=1, color=theme.second, label="y")
+        _label(axes, "tilt (degrees)", "shift (px)")
+
+    return _plot(draw, "shifts found in x and y for each tilt", legend=True)
+
+
+def correlation_plot(angles_deg: Array, before: Array, after: Array) -> Html:
+    """Plot how well each tilt correlates with its neighbour, before and after alignment."""
+
+    def draw(axes: Any, theme: Theme) -> None:
+        axes.plot(angles_deg, before, "o-", ms=2.5, lw=1, color=theme.second, label="raw")
+        axes.plot(angles_deg, after, "o-", ms=2.5, lw=1, color=theme.first, label="aligned")
+        axes.set_ylim(top=1.0)
+        _label(axes, "tilt (degrees)", "correlation with neighbour")
+
+    return _plot(draw, "correlation of neighbouring tilts before and after alignment", legend=True)
+
+
+def residual_plot(residuals: Array) -> Html:
+    """Plot the residual (n_iterations + 1,) before each iteration and after the last."""
+
+    def draw(axes: Any, theme: Theme) -> None:
+        axes.plot(np.arange(len(residuals)), residuals, "o-", ms=2.5, lw=1, color=theme.first)
+        axes.set_ylim(bottom=0)
+        _label(axes, "iteration", "relative residual")
+
+    return _plot(draw, "relative residual against iteration")
+
+
+def size_plot(edges: Array, counts: Array, mean: float, unit: str) -> Html:
+    """Plot the size distribution: `edges` (n + 1,) in `unit`, `counts` (n,)."""
+
+    def draw(axes: Any, theme: Theme) -> None:
+        axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=theme.first, edgecolor="white", lw=0.6)
+        if np.isfinite(mean):
+            axes.axvline(mean, color=theme.second, lw=1.5, ls="--", label="mean")
+        axes.yaxis.get_major_locator().set_params(integer=True)
+        _label(axes, f"equivalent-sphere diameter ({unit})", "particles")
+
+    return _plot(draw, "histogram of particle diameters", legend=bool(np.isfinite(mean)))
+
+
+def _label(axes: Any, x: str, y: str) -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+
+
+def _plot(draw: Callable[[Any, Theme], None], alt: str, *, legend: bool = False) -> Html:
+    """Return the picture in both themes."""
+    light, dark = (_png(draw, theme, legend=legend) for theme in (LIGHT, DARK))
+    return el(
+        "picture",
+        el("source", media="screen and (prefers-color-scheme: dark)", srcset=dark),
+        el("img", src=light, alt=alt, width=880, height=540, loading="lazy"),
+        class_="plot",
+    )
+
+
+def _png(draw: Callable[[Any, Theme], None], theme: Theme, *, legend: bool) -> str:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.4, 2.7), dpi=200, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    draw(axes, theme)
+    axes.grid(color=theme.grid, lw=0.6)
+    axes.set_axisbelow(True)
+    axes.set_facecolor("none")
+    axes.tick_params(colors=theme.text, labelsize=8.5)
+    axes.xaxis.label.set(color=theme.text, size=9.5)
+    axes.yaxis.label.set(color=theme.text, size=9.5)
+    for spine in axes.spines.values():
+        spine.set_color(theme.grid)
+    if legend:
+        axes.legend(frameon=False, labelcolor=theme.text, fontsize=8.5)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", transparent=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,72 @@
+"""Numbers, units and values from files, as a reader wants to see them."""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+
+NOTHING = "–"
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """Return a number with so many significant digits, without exponents where people do not expect them."""
+    value = float(value)
+    if not math.isfinite(value):
+        return NOTHING
+    if value == int(value) and abs(value) < 1e6:
+        text = f"{value:.0f}"
+    elif value != 0 and (abs(value) >= 1e6 or abs(value) < 1e-3):
+        text = f"{value:.{digits - 1}e}"
+    else:
+        text = f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
+    return text.replace("-", "−")
+
+
+def length(nm: float) -> str:
+    """Return a length given in nm, in nm or µm."""
+    return f"{number(nm / 1000)} µm" if nm >= 1000 else f"{number(nm)} nm"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the unit that suits it."""
+    if seconds < 100:
+        return f"{number(seconds, 2)} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def memory(n_bytes: float) -> str:
+    """Return an amount of memory in MB or GB."""
+    return f"{number(n_bytes / 1e9)} GB" if n_bytes >= 1e9 else f"{number(n_bytes / 1e6)} MB"
+
+
+def plain(value: Any) -> Any:
+    """Return a value read from a file as plain Python: text for bytes, lists for arrays, numbers for scalars."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="replace")
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+        return plain(value) if isinstance(value, bytes) else value
+    return value
+
+
+def show(value: Any) -> str:
+    """Return any value as text for a table."""
+    value = plain(value)
+    if value is None or value == "":
+        return NOTHING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return number(value, 4)
+    if isinstance(value, list | tuple):
+        return ", ".join(show(v) for v in value) or NOTHING
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
+
+
+def count(n: int, one: str, many: str | None = None) -> str:
+    """Return a number of things with the noun in the right form."""
+    return f"{n} {one if n == 1 else many or one + 's'}"
