@@ -1,11 +1,12 @@
 """The black level of each image: what the detector counts where there is no sample.
 
-HAADF vacuum is the darkest part of an image, flat but for noise, and nearly the same in all tilts. The image is cut into
-small tiles; tiles of vacuum have the lowest means and agree within their noise, so the lowest group of agreeing tiles is
-taken as vacuum, and the level is the mean over it (an unbiased vacuum of 0 for reconstructions that need
+HAADF vacuum is the darkest part of an image, flat but for noise, and nearly the same in all tilts. The image is cut
+into small tiles; tiles of vacuum have the lowest means and agree within their noise, so the lowest group of agreeing
+tiles is taken as vacuum, and the level is the mean over it (an unbiased vacuum of 0 for reconstructions that need
 counts >= 0: a mode or a minimum would leave a positive haze). Where no group agrees, the sample fills the frame and the
-level of the other tilts is used. A flat film that fills the frame in every tilt looks like vacuum in a single image, but
-brightens as 1 / cos(tilt) with the path through it, which no black level does: then only the constant part is a level.
+level of the other tilts is used. A flat film that fills the frame in every tilt looks like vacuum in a single image,
+but brightens as 1 / cos(tilt) with the path through it, which no black level does: then only the constant part is a
+level.
 """
 
 from dataclasses import dataclass

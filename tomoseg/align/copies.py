@@ -18,8 +18,8 @@ T = TypeVar("T")
 def reduce(images: Array, factor: int) -> NDArray[np.float32]:
     """Average `factor` x `factor` pixels of (..., y, x) images; the image centre stays the centre.
 
-    Up to `factor` border pixels are dropped. Where no crop is centred (even factor, odd length), the two crops beside the
-    centre are averaged.
+    Up to `factor` border pixels are dropped. Where no crop is centred (even factor, odd length), the two crops beside
+    the centre are averaged.
     """
     out = np.asarray(images, np.float32)
     for axis in (-2, -1):

@@ -23,7 +23,8 @@ def ramp_filter(projections: FloatArray, angles_deg: FloatArray) -> NDArray[np.f
     n = projections.shape[1]
     length = int(fft.next_fast_len(2 * n, real=True))
     f = fft.rfftfreq(length)
-    # The ramp's exact band-limited kernel: sampled |f| would put the mean of each projection wrong (Kak & Slaney, ch. 3).
+    # The ramp's exact band-limited kernel: sampled |f| would put the mean of each projection wrong (Kak & Slaney,
+    # Principles of Computerized Tomographic Imaging, ch. 3).
     k = np.arange(length)
     k = np.minimum(k, length - k)
     kernel = np.where(k % 2 == 1, -1 / (np.pi * np.maximum(k, 1)) ** 2, 0.0)

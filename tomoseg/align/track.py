@@ -32,7 +32,7 @@ class Band:
     high: float | None = None
 
     def response(self, shape: tuple[int, ...], frame_px: int, factor: int) -> NDArray[np.float32]:
-        """Return the filter for `register` on padded images of `shape`, of copies with `factor` raw pixels per pixel."""
+        """Return the filter for `register` on images padded to `shape`; a pixel is `factor` raw pixels wide."""
         low = LOW_CYCLES_PER_FRAME / frame_px if self.low is None else self.low * factor
         # A copy holds nothing beyond half a cycle per pixel, and little that is sharp beyond 0.35.
         high = HIGH_CYCLES_PER_PX if self.high is None else min(self.high * factor, 0.35)
@@ -100,13 +100,13 @@ def _reference(
     weight = np.zeros_like(total)
     for j in known:
         ratio = 1.0 if axis_angle_deg is None else stretch(copies.angles_deg[j], copies.angles_deg[i])
-        image, w = _moved(copies.images[j], border, shifts[j], ratio, axis_angle_deg or 0.0)
+        image, w = moved(copies.images[j], border, shifts[j], ratio, axis_angle_deg or 0.0)
         total += image * w
         weight += w
-    return total / np.maximum(weight, 1e-6), weight / len(known)
+    return np.asarray(total / np.maximum(weight, 1e-6), np.float32), np.asarray(weight / len(known), np.float32)
 
 
-def _moved(
+def moved(
     image: NDArray[np.float32], border: NDArray[np.float32], shift: FloatArray, ratio: float, axis_angle_deg: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return an image and its border weight in register, stretched by `ratio` across the axis about the centre."""
@@ -115,8 +115,8 @@ def _moved(
     inverse = np.eye(2) + (1 / ratio - 1) * np.outer(across, across)
     centre = (np.array(image.shape) - 1) / 2
     start = centre - inverse @ centre - np.asarray(shift)
-    moved = ndimage.affine_transform(image, inverse, start, order=1, mode="nearest")
-    return moved, ndimage.affine_transform(border, inverse, start, order=1)
+    there = ndimage.affine_transform(image, inverse, start, order=1, mode="nearest")
+    return np.asarray(there), np.asarray(ndimage.affine_transform(border, inverse, start, order=1))
 
 
 def _join(
@@ -138,15 +138,15 @@ def _join(
     shape, frame = image.shape, max(image.shape)
     padded = padded_shape(shape, 2.0)
     response = band.response(padded, frame, copies.factor)
-    moved, w = _moved(image, border, expected, 1.0, 0.0)
-    step, score = register(_windowed(reference, weight), _windowed(moved, w), response, max_shift_px)
+    here, w = moved(image, border, expected, 1.0, 0.0)
+    step, score = register(_windowed(reference, weight), _windowed(here, w), response, max_shift_px)
     shift = expected + step
     padded = padded_shape(shape, 1.0)
     response = band.response(padded, frame, copies.factor)
     for _ in range(2):
-        moved, w = _moved(image, border, shift, 1.0, 0.0)
+        here, w = moved(image, border, shift, 1.0, 0.0)
         both = weight * w
-        step, score = register(_windowed(reference, both), _windowed(moved, both), response, 3.0)
+        step, score = register(_windowed(reference, both), _windowed(here, both), response, 3.0)
         shift = shift + step
     return shift, score
 

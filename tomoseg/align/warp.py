@@ -57,7 +57,11 @@ def unrotate_vectors(vectors: FloatArray, axis_angle_deg: float) -> NDArray[np.f
 
 
 def sampling(
-    raw_shape: tuple[int, ...], out_shape: tuple[int, ...], shift_px: FloatArray, axis_angle_deg: float, offset_px: float
+    raw_shape: tuple[int, ...],
+    out_shape: tuple[int, ...],
+    shift_px: FloatArray,
+    axis_angle_deg: float,
+    offset_px: float,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return (A, b) such that aligned pixel i = (row, column) shows the raw image at A i + b.
 

@@ -1,6 +1,7 @@
 """Building HTML such that text from files can never become markup."""
 
 import html
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ class Html(str):
     __slots__ = ()
 
 
+NUMBER = re.compile(r"–|−?\d[\d.]*(e−?\+?\d+)?(\s?[A-Za-zµ]{1,3}| min \d+ s| h \d+ min)?")
 VOID = {"img", "meta", "source", "br", "col"}
 
 
@@ -38,28 +40,18 @@ def facts(rows: Iterable[tuple[str, Any]]) -> Html:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], caption: Any = None) -> Html:
     """Return a table that scrolls sideways on a narrow screen; numbers are aligned to the right."""
-    body = []
-    for row in rows:
-        cells = (el("td", cell, class_="number" if _is_number(cell) else None) for cell in row)
-        body.append(el("tr", *cells))
-    return el(
-        "div",
-        el(
-            "table",
-            el("caption", caption) if caption else None,
-            el("thead", el("tr", *(el("th", c, scope="col") for c in columns))),
-            el("tbody", *body),
-        ),
-        class_="scroll",
-        tabindex="0",
-        role="region",
-        aria_label=f"table: {columns[0]}",
-    )
+    rows = [list(row) for row in rows]
+    right = ["number" if rows and all(_is_number(row[i]) for row in rows) else None for i in range(len(columns))]
+    body = (el("tr", *(el("td", cell, class_=c) for cell, c in zip(row, right, strict=True))) for row in rows)
+    head = (el("th", cell, scope="col", class_=c) for cell, c in zip(columns, right, strict=True))
+    written = el("table", el("thead", el("tr", *head)), el("tbody", *body))
+    # Focusable, so that it can be scrolled without a mouse.
+    scrolling = el("div", written, class_="scroll", tabindex="0", role="region", aria_label=caption or columns[0])
+    return el("div", el("p", caption, class_="caption") if caption else None, scrolling)
 
 
 def _is_number(cell: Any) -> bool:
-    text = str(cell)
-    return not isinstance(cell, Html) and (text[:1].isdigit() or text[:2].strip("−")[:1].isdigit() or text == "–")
+    return not isinstance(cell, Html) and NUMBER.fullmatch(str(cell)) is not None
 
 
 def figure(picture: Html, caption: Any, class_: str | None = None) -> Html:

@@ -13,10 +13,11 @@ from PIL import Image, ImageDraw, ImageFont
 from tomoseg.arrays import Array
 from tomoseg.report.contents import LabelClass
 from tomoseg.report.html import Html, el
-from tomoseg.report.words import number
+from tomoseg.report.words import length, number
 
-FONT_PX = 26  # pictures are made at about twice the size they are shown at
-LARGE, SMALL = 720, 400  # longest side of a slice and of an image in a montage, px
+FONT_PX = 26  # in a picture of the side asked for; pictures are made at about twice the size they are shown at
+LARGE, SMALL = 720, 440  # longest side of a slice and of an image in a montage, px
+ON_ANY_PAGE = (124, 131, 140, 255)  # a grey that is readable on white and on black
 OVERLAY = 0.5  # opacity of class colours over the grey image
 
 
@@ -31,11 +32,13 @@ class Limits:
     def words(self, unit: str = "") -> str:
         """Say what black and white mean."""
         lower, upper = (number(p) for p in self.percentiles)
-        values = f"black ≤ {number(self.low)}, white ≥ {number(self.high)}{' ' + unit if unit else ''}"
+        # Next to nothing, compared with what is shown white, is nothing.
+        low = 0.0 if abs(self.low) < 1e-3 * abs(self.high) else self.low
+        values = f"black ≤ {number(low)}, white ≥ {number(self.high)}{' ' + unit if unit else ''}"
         return f"{values} ({lower} and {upper} % percentiles)"
 
 
-def grey_limits(images: Sequence[Array], percentiles: tuple[float, float] = (0.5, 99.8)) -> Limits:
+def grey_limits(images: Sequence[Array], percentiles: tuple[float, float] = (0.5, 99.5)) -> Limits:
     """Return common limits of several images, (y, x) each; values that are not finite do not count."""
     values = np.concatenate([np.ravel(image) for image in images]).astype(float)
     values = values[np.isfinite(values)]
@@ -61,7 +64,7 @@ class Panel:
 
 def grey_picture(panel: Panel, limits: Limits, alt: str, side: int = LARGE) -> Html:
     """Return a grey image with scale bar and axes."""
-    return _finished(_resized(to_grey(panel.image, limits), side), panel, alt)
+    return _finished(_resized(to_grey(panel.image, limits), side), panel, side, alt)
 
 
 def aligned_picture(panel: Panel, limits: Limits, alt: str, side: int = SMALL) -> Html:
@@ -71,7 +74,7 @@ def aligned_picture(panel: Panel, limits: Limits, alt: str, side: int = SMALL) -
     middle, height = (picture.width - 1) / 2, picture.height
     for top in range(0, height, 24):
         draw.line([(middle, top), (middle, min(top + 12, height))], fill=(230, 159, 0), width=2)
-    return _finished(picture, panel, alt)
+    return _finished(picture, panel, side, alt)
 
 
 def label_picture(
@@ -87,13 +90,13 @@ def label_picture(
         inside = shown == label.index
         grey[inside] = (1 - OVERLAY) * grey[inside] + OVERLAY * np.array(rgb(label.color))
         grey[inside & outline] = rgb(label.color)
-    return _finished(Image.fromarray(grey.astype(np.uint8)), panel, alt)
+    return _finished(Image.fromarray(grey.astype(np.uint8)), panel, side, alt)
 
 
-def rgba_picture(image: NDArray[np.uint8], pixel_nm: float, alt: str) -> Html:
-    """Return a rendered picture (y, x, 4) on its transparent background, with a scale bar."""
+def rgba_picture(image: NDArray[np.uint8], pixel_nm: float, alt: str, pixel_voxels: float) -> Html:
+    """Return a rendered picture (y, x, 4) on its transparent background, with a scale bar (in voxels if need be)."""
     picture = Image.fromarray(image)
-    _draw_scale_bar(picture, 1.0, pixel_nm)
+    _draw_scale_bar(picture, 1.0 if np.isfinite(pixel_nm) else 1 / pixel_voxels, pixel_nm)
     return el("img", src=data_uri(picture), alt=alt, width=picture.width, height=picture.height)
 
 
@@ -105,7 +108,7 @@ def rgb(color: str) -> tuple[int, int, int]:
 def data_uri(picture: Image.Image) -> str:
     """Return a picture as the address of itself."""
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", optimize=True)
+    picture.save(buffer, format="PNG", compress_level=6)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -121,7 +124,7 @@ def _resized(image: NDArray[np.uint8], side: int, *, nearest: bool = False) -> I
     longest = max(height, width)
     picture = Image.fromarray(image)
     if longest <= side:
-        factor = side // longest
+        factor = round(side / longest)
         size, how = (width * factor, height * factor), Image.Resampling.NEAREST
     else:
         size = max(1, round(width * side / longest)), max(1, round(height * side / longest))
@@ -129,42 +132,53 @@ def _resized(image: NDArray[np.uint8], side: int, *, nearest: bool = False) -> I
     return picture.resize(size, how).convert("L" if nearest else "RGB")
 
 
-def _finished(picture: Image.Image, panel: Panel, alt: str) -> Html:
+def _finished(picture: Image.Image, panel: Panel, side: int, alt: str) -> Html:
     """Draw axes and scale bar, and return the picture as an element."""
+    font_px = round(FONT_PX * max(picture.size) / side)
     if panel.scale_bar:
-        _draw_scale_bar(picture, picture.width / panel.image.shape[1], panel.pixel_nm)
+        _draw_scale_bar(picture, picture.width / panel.image.shape[1], panel.pixel_nm, font_px)
     if panel.axes:
         down, right = panel.axes
-        _draw_text(picture, (10, 6), f"{right} →\n{down} ↓")
+        _draw_text(picture, (10, 6), f"{right} →\n{down} ↓", font_px)
     return el("img", src=data_uri(picture), alt=alt, width=picture.width, height=picture.height, loading="lazy")
 
 
-def _draw_scale_bar(picture: Image.Image, zoom: float, pixel_nm: float) -> None:
+def _draw_scale_bar(picture: Image.Image, zoom: float, pixel_nm: float, font_px: int = FONT_PX) -> None:
     """Draw a bar of a round length, a quarter of the width or less, with its length in words (px without a size)."""
     unit = pixel_nm if np.isfinite(pixel_nm) else 1.0  # nm (or px) per image pixel
     bar = nice_length(picture.width / zoom * unit / 4)
-    if np.isfinite(pixel_nm):
-        text = f"{bar / 1000:g} µm" if bar >= 1000 else f"{bar:g} nm"
-    else:
-        text = f"{bar:g} px"
+    text = length(bar) if np.isfinite(pixel_nm) else f"{number(bar)} px"
     length_px = bar / unit * zoom
     left, bottom = 16, picture.height - 16
     draw = ImageDraw.Draw(picture)
+    if picture.mode == "RGBA":  # on a page that is light or dark
+        draw.rectangle([left, bottom - 6, left + length_px - 1, bottom - 1], fill=ON_ANY_PAGE)
+        draw.text((left, bottom - 14), text, font=_font(font_px), fill=ON_ANY_PAGE, anchor="ls")
+        return
     draw.rectangle([left - 2, bottom - 9, left + length_px + 1, bottom + 1], fill=(0, 0, 0))
     draw.rectangle([left, bottom - 7, left + length_px - 1, bottom - 1], fill=(255, 255, 255))
-    _draw_text(picture, (left, bottom - 14), text, anchor="ls")
+    _draw_text(picture, (left, bottom - 14), text, font_px, anchor="ls")
 
 
-def _draw_text(picture: Image.Image, at: tuple[float, float], text: str, anchor: str | None = None) -> None:
+def _draw_text(
+    picture: Image.Image, at: tuple[float, float], text: str, font_px: int, anchor: str | None = None
+) -> None:
     """Write white letters with a black rim, readable on any image."""
     ImageDraw.Draw(picture).text(
-        at, text, font=_font(), fill=(255, 255, 255), stroke_width=3, stroke_fill=(0, 0, 0), anchor=anchor, spacing=2
+        at,
+        text,
+        font=_font(font_px),
+        fill=(255, 255, 255),
+        stroke_width=3,
+        stroke_fill=(0, 0, 0),
+        anchor=anchor,
+        spacing=2,
     )
 
 
 @functools.cache
-def _font() -> ImageFont.FreeTypeFont:
+def _font(size_px: int) -> ImageFont.FreeTypeFont:
     """Return the font that comes with matplotlib, which has arrows and µ."""
     from matplotlib import get_data_path
 
-    return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", FONT_PX)
+    return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", size_px)

@@ -26,6 +26,7 @@ class Theme:
     third: str
 
 
+SIZE_INCHES, DPI = (4.4, 2.7), 200  # 880 px wide: shown at half of that or less
 LIGHT = Theme("#33383f", "#d5d9de", "#0072b2", "#d55e00", "#007a5a")
 DARK = Theme("#c9cfd6", "#3a4048", "#56b4e9", "#e69f00", "#2bbf95")
 
@@ -88,7 +89,7 @@ def _plot(draw: Callable[[Any, Theme], None], alt: str, *, legend: bool = False)
     return el(
         "picture",
         el("source", media="screen and (prefers-color-scheme: dark)", srcset=dark),
-        el("img", src=light, alt=alt, width=880, height=540, loading="lazy"),
+        el("img", src=light, alt=alt, loading="lazy"),
         class_="plot",
     )
 
@@ -97,7 +98,7 @@ def _png(draw: Callable[[Any, Theme], None], theme: Theme, *, legend: bool) -> s
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.4, 2.7), dpi=200, layout="constrained")
+    figure = Figure(figsize=SIZE_INCHES, dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     draw(axes, theme)

@@ -2,11 +2,13 @@
 
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 NOTHING = "–"
+NBSP = "\u00a0"  # keeps a number and its unit on one line
 
 
 def number(value: Any, digits: int = 3) -> str:
@@ -20,25 +22,46 @@ def number(value: Any, digits: int = 3) -> str:
         text = f"{value:.{digits - 1}e}"
     else:
         text = f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
+        text = text.rstrip("0").rstrip(".") if "." in text else text
     return text.replace("-", "−")
+
+
+def with_spread(mean: float, spread: float) -> tuple[str, str]:
+    """Return a mean and its standard deviation: two digits of the latter, and as many decimals of both."""
+    if not (math.isfinite(spread) and spread > 0):
+        return number(mean), NOTHING
+    decimals = max(0, 1 - math.floor(math.log10(spread)))
+    return f"{mean:.{decimals}f}", f"{spread:.{decimals}f}"
 
 
 def length(nm: float) -> str:
     """Return a length given in nm, in nm or µm."""
-    return f"{number(nm / 1000)} µm" if nm >= 1000 else f"{number(nm)} nm"
+    return f"{number(nm / 1000)}{NBSP}µm" if nm >= 1000 else f"{number(nm)}{NBSP}nm"
 
 
 def duration(seconds: float) -> str:
     """Return a time in the unit that suits it."""
     if seconds < 100:
-        return f"{number(seconds, 2)} s"
+        return f"{number(seconds, 2)}{NBSP}s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def memory(n_bytes: float) -> str:
     """Return an amount of memory in MB or GB."""
-    return f"{number(n_bytes / 1e9)} GB" if n_bytes >= 1e9 else f"{number(n_bytes / 1e6)} MB"
+    return f"{number(n_bytes / 1e9)}{NBSP}GB" if n_bytes >= 1e9 else f"{number(n_bytes / 1e6)}{NBSP}MB"
+
+
+def column(values: Iterable[Any]) -> list[str]:
+    """Return the values of one column as text: numbers of like size with as many decimals, others each for itself."""
+    values = [plain(v) for v in values]
+    sizes = [abs(v) for v in values if isinstance(v, float) and math.isfinite(v) and v != 0]
+    if not sizes or max(sizes) > 200 * min(sizes) or max(sizes) >= 1e5 or max(sizes) < 1e-3:
+        return [show(v) for v in values]
+    decimals = max(0, 3 - math.floor(math.log10(max(sizes))))
+    return [
+        f"{v:.{decimals}f}".replace("-", "−") if isinstance(v, float) and math.isfinite(v) else show(v) for v in values
+    ]
 
 
 def plain(value: Any) -> Any:

@@ -11,6 +11,9 @@ from tomoseg.arrays import Array, ArraySource
 from tomoseg.errors import StageFailed
 
 N_BINS = 1 << 16
+OUTLIERS = 1e-5  # fraction of voxels whose brightness is not looked at: hot spots of reconstructions
+MAX_STEPS = 50
+CLEARLY = 0.25  # deeper by a quarter of a peak
 Counts = NDArray[np.float64]
 
 
@@ -86,34 +89,58 @@ def partition(values: Histogram, n_classes: int) -> Partition:
 
     Reconstructed volumes are mostly vacuum, and bright particles are often less than 0.1 % of the voxels. Otsu's
     criterion weighs classes by their size, so on the plain histogram it splits the big classes and never finds the
-    rare one. Two steps instead:
+    rare one. Three steps instead:
 
     1. multi-Otsu (Otsu, IEEE Trans. SMC 9, 1979; found by dynamic programming) on a histogram with 256 bins equal in
        the square root of the intensity, where the noise of counts is the same everywhere, of the logarithm of the
        counts, so that every intensity that occurs at all has a say. Two classes are cut by the plain counts: none of
        them needs protection.
     2. each threshold moves to half the height between the medians of its two classes. An edge blurred by a symmetric
-       resolution is then where the object ends, which is what sizes depend on. One such step is taken: repeated, it
-       drifts to whatever splits the largest class.
+       resolution is then where the object ends, which is what sizes depend on.
+    3. step 2 is repeated until nothing moves. That helps where classes are distinct peaks, as the layers of a needle,
+       and drifts to whatever splits the largest class where they are not. So its result is taken only if the
+       thresholds lie in deeper valleys of the histogram than after the first time.
 
     Returns
     -------
     Partition
-        `levels` and `sizes` are the medians and counts of the classes of step 1.
+        `levels` and `sizes` are the medians and counts of the classes that the thresholds are half-way between.
     """
     root = np.sqrt(values.centres - values.centres[0])
-    edges = np.linspace(0.0, root[-1], 257)
-    edges[-1] *= 1 + 1e-9
-    counts, _ = np.histogram(root, bins=edges, weights=values.counts)
-    if n_classes > 2:
-        # As if there were 10 million voxels, so that the result does not depend on the size of the volume.
-        counts = np.log1p(counts * (1e7 / max(values.counts.sum(), 1.0)))
-    cuts = multi_otsu(counts, (edges[:-1] + edges[1:]) / 2, n_classes)
-    inner = np.searchsorted(root, edges[cuts])
-    bounds = [0, *inner.tolist(), len(root)]
-    levels = np.array([values.median_between(a, b) for a, b in pairwise(bounds)])
-    sizes = np.array([values.counts[a:b].sum() for a, b in pairwise(bounds)])
+    top = root[np.searchsorted(values.centres, values.percentile(100 * (1 - OUTLIERS)))]
+    edges = np.linspace(0.0, max(top, root[1]), 257)
+    counts, _ = np.histogram(np.minimum(root, edges[-1]), bins=edges, weights=values.counts)
+    # As if there were 10 million voxels, so that the result does not depend on the size of the volume.
+    evened = np.log1p(counts * (1e7 / max(values.counts.sum(), 1.0)))
+    cuts = multi_otsu(counts if n_classes == 2 else evened, (edges[:-1] + edges[1:]) / 2, n_classes)
+    first = settled = _halfway(values, np.searchsorted(root, edges[cuts]))
+    for _ in range(MAX_STEPS):
+        before, settled = settled, _halfway(values, np.searchsorted(values.centres, settled.thresholds))
+        if np.array_equal(before.thresholds, settled.thresholds):
+            break
+    places = [np.searchsorted(edges[:-1], np.sqrt(p.thresholds - values.centres[0])) - 1 for p in (first, settled)]
+    depths = [_mean_valley(counts, cuts) for cuts in places]
+    return settled if depths[1] < depths[0] - CLEARLY else first
+
+
+def _halfway(values: Histogram, bounds: NDArray[np.int64]) -> Partition:
+    """Return the partition half-way between the medians of the classes that bin numbers `bounds` separate."""
+    ends = [0, *bounds.tolist(), len(values.counts)]
+    levels = np.array([values.median_between(a, b) for a, b in pairwise(ends)])
+    sizes = np.array([values.counts[a:b].sum() for a, b in pairwise(ends)])
     return Partition((levels[1:] + levels[:-1]) / 2, levels, sizes)
+
+
+def _mean_valley(counts: Counts, cuts: NDArray[np.int64]) -> float:
+    """Return the mean over cuts of the count at the cut over the lower of the peaks of the classes beside it.
+
+    It is near 0 for cuts between distinct peaks, and 1 for a cut on the slope of a peak.
+    """
+    smooth = np.convolve(np.pad(counts, 2, mode="edge"), np.array([1, 2, 3, 2, 1]) / 9, mode="valid")
+    ends = [0, *cuts.tolist(), len(smooth) - 1]
+    peaks = np.array([smooth[a : b + 1].max(initial=0.0) for a, b in pairwise(ends)])
+    lower = np.minimum(peaks[1:], peaks[:-1])
+    return float(np.mean(np.divide(smooth[cuts], lower, out=np.ones(len(cuts)), where=lower > 0)))
 
 
 def multi_otsu(counts: Counts, values: Counts, n_classes: int) -> NDArray[np.int64]:

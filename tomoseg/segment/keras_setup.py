@@ -44,9 +44,8 @@ def _import_keras() -> Any:
         for name in ("jax", "torch"):
             if importlib.util.find_spec(name) is not None:
                 os.environ["KERAS_BACKEND"] = name
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:  # someone wants to see them
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "3":  # someone wants to see what TensorFlow says
         return importlib.import_module("keras")
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     with _held_back_stderr():
         return importlib.import_module("keras")
 

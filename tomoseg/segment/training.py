@@ -17,6 +17,7 @@ from tomoseg.segment.card import ModelCard
 from tomoseg.segment.checkpoints import TrainFiles
 from tomoseg.segment.classes import IGNORE
 from tomoseg.segment.evaluation import confusion_matrix, scores
+from tomoseg.segment.folds import lookalikes
 from tomoseg.segment.inference import SlicePredictor
 from tomoseg.segment.train_data import TrainData, batches, epoch_plan
 from tomoseg.segment.train_settings import TrainSettings
@@ -109,6 +110,14 @@ def _say_what(data: TrainData, settings: TrainSettings, state: Mapping[str, Any]
         f"out as neighbours of those; classes {', '.join(data.class_names)} with weights "
         f"{', '.join(f'{w:.2g}' for w in data.weights)}"
     )
+    alike = lookalikes(data.images, parts)
+    if alike:
+        i, j = alike[0]
+        runtime.warn(
+            f"{len(alike)} of {len(parts.validation)} validation slices look much like a slice trained on (such as "
+            f"{data.names[j]} like {data.names[i]}): validation scores will flatter. Name neighbouring slices by "
+            "neighbouring numbers, or raise the guard"
+        )
     if not parts.validation:
         runtime.warn(
             "there is no validation: the weights of the last epoch are kept, and nothing tells how good they are"

@@ -1,9 +1,12 @@
 """Validation splits never put neighbouring slices on both sides."""
 
+import numpy as np
 import pytest
+from scipy import ndimage
 
 from tomoseg.errors import InputError
-from tomoseg.segment.folds import slice_keys, split
+from tomoseg.segment.dataset import read_slice
+from tomoseg.segment.folds import Split, lookalikes, slice_keys, split
 
 PAPER_LIKE = [
     f"al_{s:05d}_{p:02d}" for s in (*range(10000, 10003), *range(10004, 10015), *range(20000, 20015)) for p in (0, 1)
@@ -74,3 +77,26 @@ def test_too_few_slices_give_no_validation_rather_than_a_leaking_one():
 def test_a_fold_that_is_not_there():
     with pytest.raises(InputError, match="0 to 3"):
         split(PAPER_LIKE, 4, 4)
+
+
+def smooth_slices(n, seed, shape=(128, 160)):
+    """Return slices of a smooth random object, neighbours 1 px apart."""
+    volume = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(n, *shape)), 4)
+    return list(volume)
+
+
+def test_slices_that_look_alike_are_found_whatever_their_names():
+    ours, others = smooth_slices(30, 0), smooth_slices(5, 1)
+    # Slice 1 lies right beside slice 0, slice 29 is far away in the same object.
+    assert lookalikes([ours[0], ours[29], others[2], ours[1]], Split([1, 2, 3], [0], [])) == [(3, 0)]
+    assert lookalikes([ours[0], ours[29], others[2]], Split([1, 2], [0], [])) == []
+    assert lookalikes([ours[0], ours[0][::2, ::2]], Split([0], [1], [])) == [(0, 1)]  # the same at another size
+    assert lookalikes([np.zeros((4, 5)), np.zeros((40, 5))], Split([0], [1], [])) == []
+
+
+def test_real_series_of_one_object_are_found_alike(shared_data):
+    # Series 10000 and 20000 of the real set show the same object: slices 20001 and 10002 are nearly the same.
+    folder = shared_data / "gamma-alumina" / "images"
+    names = ["al_20001_00", "al_10002_00", "al_10013_00"]
+    images = [read_slice(folder / f"{name}.tif") for name in names]
+    assert lookalikes(images, Split([1, 2], [0], [])) == [(1, 0)]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tomoseg.errors import StageFailed
+from tomoseg.segment.dataset import read_slice
 from tomoseg.segment.histogram import Histogram, histogram, multi_otsu, partition, sampled_range
 
 
@@ -80,6 +81,42 @@ def test_more_classes_and_two_classes():
     np.testing.assert_allclose(partition(values, 4).thresholds, (75, 325, 700), atol=8)
     # Two classes: vacuum against everything else, however much brighter the rest is.
     assert 50 < partition(values, 2).thresholds[0] < 500
+
+
+def test_distinct_layers_are_cut_half_way_between_their_peaks():
+    # Intensities of the layers of a real needle: the two brightest differ by a factor of 1.4 only.
+    rng = np.random.default_rng(4)
+    values = mixture(rng, (4_000_000, 120_000, 30_000, 25_000), (0, 148, 695, 976), (1, 10, 40, 45))
+    found = partition(histogram([values.reshape(1, 1, -1)], 0, 1200), 4)
+    np.testing.assert_allclose(found.thresholds, (74, 421.5, 835.5), atol=5)
+
+
+def test_hot_spots_do_not_matter():
+    rng = np.random.default_rng(6)
+    values = mixture(rng, (2_800_000, 400_000, 1000), (0, 75, 330), (1, 12, 25))
+    values[:25] = 40_000  # a hundred times as bright as any particle
+    found = partition(histogram([values.reshape(1, 1, -1)], 0, 40_000), 3)
+    np.testing.assert_allclose(found.thresholds, (37.5, 202.5), atol=5)
+
+
+def test_negative_values_of_filtered_back_projection():
+    rng = np.random.default_rng(7)
+    classes = ((0, 10, 2_500_000), (75, 14, 400_000), (330, 25, 3000))
+    parts = [rng.normal(level, noise, n) for level, noise, n in classes]
+    values = np.concatenate(parts).astype(np.float32)
+    found = partition(histogram([values.reshape(1, 1, -1)], float(values.min()), float(values.max())), 3)
+    np.testing.assert_allclose(found.thresholds, (37.5, 202.5), atol=6)
+
+
+def test_haze_is_not_taken_for_a_class(shared_data):
+    # Real slices: the vacuum's haze falls off towards the support, and the few particles have no peak of their own.
+    # Half-way steps to the end would split the haze (thresholds 11 and 40) and call most of the support particles.
+    files = sorted((shared_data / "gamma-alumina" / "images").glob("*.tif"))
+    found = partition(histogram((read_slice(file)[None] for file in files), 0, 255), 3)
+    # Medians of the hand-made classes: 2 to 16 in vacuum, 51 to 64 in alumina, 137 to 255 in Pt.
+    assert 51 < found.levels[1] < 64
+    assert 22 < found.thresholds[0] < 35
+    assert 85 < found.thresholds[1] < 140
 
 
 def test_a_volume_without_contrast_or_with_nan_is_refused():

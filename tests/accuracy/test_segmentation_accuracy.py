@@ -1,0 +1,124 @@
+"""Segmentation of objects with known truth: particle count and size by thresholds, Dice of a trained network."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from tomoseg import simulate
+from tomoseg.arrays import MemoryInput, MemoryOutputs
+from tomoseg.runtime import Runtime
+from tomoseg.segment.dataset import find_pairs
+from tomoseg.segment.train_settings import TrainSettings
+from tomoseg.stages.reconstruct import STAGE as RECONSTRUCT
+from tomoseg.stages.reconstruct import ReconstructParameters
+from tomoseg.stages.segment import STAGE, SegmentParameters
+
+# Keras 3.15 converts its variables in a way that NumPy 2 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
+
+def dice(labels, truth, n_classes=3):
+    return [
+        2 * np.sum((labels == c) & (truth == c)) / (np.sum(labels == c) + np.sum(truth == c)) for c in range(n_classes)
+    ]
+
+
+def segment(volume, **params):
+    outputs, runtime = MemoryOutputs(), Runtime()
+    STAGE.run(volume=MemoryInput(volume), params=SegmentParameters(**params), runtime=runtime, outputs=outputs)
+    return outputs
+
+
+# --------------------------------------------------------------------------------------------------- thresholds
+
+
+def reconstructed(phantom, dose, seed=0):
+    """Return the MLEM reconstruction of a noisy, aligned series of `phantom` with a missing wedge."""
+    angles = simulate.tilt_angles(68, 2)
+    raw = simulate.acquire(simulate.project(phantom.density, angles), dose=dose, vacuum=0, black_level=0, seed=seed)
+    outputs = MemoryOutputs()
+    RECONSTRUCT.run(
+        aligned=MemoryInput(raw.astype(np.float32)),
+        angles_deg=MemoryInput(angles),
+        tilt_series_info=MemoryInput(attrs={"pixel_size_nm": 0.25}),
+        params=ReconstructParameters(method="mlem", iterations=20, backend="cpu"),
+        runtime=Runtime(),
+        outputs=outputs,
+    )
+    return outputs.arrays["volume"]
+
+
+# A catalyst as in the demonstration, and one with so few particles that they are 0.02 % of the volume.
+@pytest.mark.parametrize(("n_particles", "seed", "dose"), [(40, 0, 400.0), (4, 1, 100.0)])
+def test_thresholds_count_and_size_the_particles_of_a_reconstruction(n_particles, seed, dose):
+    phantom = simulate.catalyst(144, n_particles, seed)
+    assert np.mean(phantom.labels == 2) < 0.01
+    labels = segment(reconstructed(phantom, dose))
+    particles, count = ndimage.label(labels.arrays["labels"] == 2, np.ones((3, 3, 3)))
+    assert count == pytest.approx(n_particles, rel=0.1)
+    volumes = np.bincount(particles.ravel())[1:]
+    diameter = np.mean((6 * volumes / np.pi) ** (1 / 3))
+    # Stated goal: within 10 %. Measured: 2 to 6 % too small, since half height under-rates spheres near the resolution.
+    assert diameter == pytest.approx(phantom.particles["diameter_px"].mean(), rel=0.1)
+    # The missing wedge smears the support along the beam, which no threshold undoes: measured 0.89 to 0.96.
+    scores = dice(labels.arrays["labels"], phantom.labels)
+    assert scores[1] > 0.85
+    assert scores[2] > 0.85
+
+
+# ------------------------------------------------------------------------------------------------------ network
+
+
+def noisy(phantom, seed):
+    """Return what a reconstruction of a phantom might look like: blurred and noisy, support at 60, particles at 270."""
+    rng = np.random.default_rng(seed)
+    clean = 60 * ndimage.gaussian_filter(phantom.density, 0.8)
+    return np.maximum(clean + rng.normal(4, 8, clean.shape), 0).astype(np.float32)
+
+
+def slices_in_folders(root, n, seed):
+    """Write `n` xz slices of a phantom and its labels as 8-bit images."""
+    from PIL import Image
+
+    phantom = simulate.catalyst(96, 30, seed, mean_diameter_px=7.0)
+    volume = np.clip(np.rint(noisy(phantom, seed)), 0, 255).astype(np.uint8)
+    for kind in ("images", "labels"):
+        (root / kind).mkdir(parents=True)
+    for y in np.linspace(20, 76, n).astype(int):
+        Image.fromarray(volume[:, y]).save(root / "images" / f"s_{y:03d}.tif")
+        Image.fromarray(phantom.labels[:, y]).save(root / "labels" / f"s_{y:03d}.tif")
+    return find_pairs(root / "images", root / "labels")
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """Train a small network on the slices of one phantom."""
+    from tomoseg.segment.dataset import load_pairs
+    from tomoseg.segment.training import train
+
+    root = tmp_path_factory.mktemp("network")
+    data = load_pairs(slices_in_folders(root / "train", 24, seed=0))
+    settings = TrainSettings(epochs=10, batch=4, patch=64, learning_rate=3e-3, depth=3, base_filters=8, seed=1)
+    return train(data.images, data.labels, root / "net.keras", names=data.names, settings=settings, runtime=Runtime())
+
+
+def test_a_small_network_segments_slices_of_an_object_it_never_saw(network, tmp_path):
+    from tomoseg.segment.evaluation import evaluate_model
+
+    evaluation = evaluate_model(network.model, slices_in_folders(tmp_path, 12, seed=5), runtime=Runtime())
+    pooled = evaluation.pooled()["dice"]
+    assert (pooled > 0.9).all(), pooled
+    # Its surfaces are right to a pixel at the median.
+    assert (evaluation.hausdorff_mean_px()[:, 0] <= 1).all()
+
+
+def test_it_segments_a_float_volume_in_another_unit(network):
+    # Trained on 8-bit slices that saturate, used on a float volume in a unit 1000 times smaller, mostly empty.
+    phantom = simulate.catalyst(96, 30, seed=7, mean_diameter_px=7.0)
+    outputs = segment(noisy(phantom, 7) * 1e-3, model=network.model)
+    scores = dice(outputs.arrays["labels"], phantom.labels)
+    assert min(scores) > 0.9, scores
+    # Where it says that it is certain it is right far more often than where it is not.
+    wrong = outputs.arrays["labels"] != phantom.labels
+    certain = outputs.arrays["confidence"] > 230
+    assert wrong[certain].mean() < 0.2 * wrong[~certain].mean()

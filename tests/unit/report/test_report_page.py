@@ -1,0 +1,325 @@
+"""The page is complete, self-contained, safe, and shows what the artifacts hold."""
+
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tomoseg import simulate
+from tomoseg.arrays import MemoryInput
+from tomoseg.errors import InputError
+from tomoseg.report import StageRecord, plots, surfaces, write_report
+
+HOSTILE = "<script>alert('x')</script>\"><img src=http://evil.example/x.png onerror=alert(1)>"
+STAGES = ("import", "align", "reconstruct", "segment", "measure", "export")
+VOID = {"img", "meta", "source", "br"}
+
+
+class Page(HTMLParser):
+    """Collects tags, attributes and text, and checks that tags are closed in order."""
+
+    def __init__(self, markup):
+        super().__init__()
+        self.tags, self.text, self.open = [], [], []
+        self.feed(markup)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    @property
+    def words(self):
+        return re.sub(r"\s+", " ", " ".join(self.text).replace("\u00a0", " "))
+
+    def images(self):
+        """Decode every picture of the page, those for dark screens included."""
+        for tag, attrs in self.tags:
+            if tag in ("img", "source"):
+                uri = attrs.get("src") or attrs["srcset"]
+                assert uri.startswith("data:image/png;base64,")
+                yield Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2], validate=True)))
+
+
+def particle_table(particles, size_nm):
+    table = np.zeros(
+        len(particles), [("id", "i4"), ("diameter_nm", "f8"), ("diameter_px", "f8"), ("touches_border", "?")]
+    )
+    table["id"] = np.arange(1, len(particles) + 1)
+    table["diameter_px"] = particles["diameter_px"]
+    table["diameter_nm"] = particles["diameter_px"] * size_nm
+    return table
+
+
+def size_table(diameters_px, size_nm):
+    columns = ("from_nm", "to_nm", "from_px", "to_px", "count")
+    if len(diameters_px) == 0:
+        return np.zeros(0, [(c, "f8") for c in columns])
+    counts, edges = np.histogram(diameters_px, 4)
+    table = np.zeros(len(counts), [(c, "f8") for c in columns])
+    table["from_px"], table["to_px"], table["count"] = edges[:-1], edges[1:], counts
+    table["from_nm"], table["to_nm"] = table["from_px"] * size_nm, table["to_px"] * size_nm
+    return table
+
+
+def everything(size_nm=0.5, n_particles=5, name="particles", text="a note"):
+    """All artifacts of a small project; the volume is the truth itself."""
+    series = simulate.simulate_series(48, n_particles, tilt_step_deg=17, jitter_px=1, drift_px=2, pixel_size_nm=size_nm)
+    phantom, n = series.truth.phantom, len(series.raw)
+    quality = np.zeros(n, [("background", "f8"), ("correlation_before", "f8"), ("correlation_after", "f8")])
+    names = ["background", "support", name]
+    classes = np.zeros(
+        3, [("class_index", "i4"), ("name", "U80"), ("volume_fraction", "f8"), ("surface_area_nm2", "f8")]
+    )
+    classes["class_index"], classes["name"] = range(3), names
+    classes["surface_area_nm2"] = 100 * size_nm**2
+    d = phantom.particles["diameter_px"]
+    summary = {"particle_class": name, "n_particles": len(d), "n_in_size_statistics": len(d)}
+    if len(d):
+        summary |= {"mean_diameter_px": d.mean(), "std_diameter_px": d.std(ddof=1)}
+        summary |= {"mean_diameter_nm": d.mean() * size_nm, "std_diameter_nm": d.std(ddof=1) * size_nm}
+    label_attrs = {"class_names": names, "class_colors": ["#000000", "#0072b2", "#e69f00"], "voxel_size_nm": size_nm}
+    info = {"pixel_size_nm": size_nm, "source": text, "metadata": json.dumps({"note": text}), "tilt_axis": "y"}
+    axis = {"tilt_axis_angle_deg": 3.0, "tilt_axis_offset_px": 2.5, "method": text, "correlation_after": 0.99}
+    files = json.dumps([{"name": f"{text}.vti", "bytes": 1_500_000, "mtime_ns": 0}])
+    return {
+        "tilt_series": MemoryInput(series.raw),
+        "angles_deg": MemoryInput(series.angles_deg),
+        "tilt_series_info": MemoryInput(attrs=info),
+        "shifts_px": MemoryInput(series.truth.shifts_px),
+        "alignment_info": MemoryInput(attrs=axis),
+        "tilt_quality": MemoryInput(quality),
+        "aligned": MemoryInput(simulate.project(phantom.density, series.angles_deg)),
+        "volume": MemoryInput(phantom.density, {"voxel_size_nm": size_nm}),
+        "residuals": MemoryInput(np.array([0.9, 0.5, 0.25])),
+        "reconstruction_info": MemoryInput(attrs={"method": "mlem", "backend": "cpu", "device": "cpu"}),
+        "labels": MemoryInput(phantom.labels, label_attrs),
+        "confidence": MemoryInput(np.full(phantom.labels.shape, 255, np.uint8)),
+        "segmentation_info": MemoryInput(attrs={"method": "otsu", "thresholds": [0.5, 2.0]}),
+        "class_table": MemoryInput(classes),
+        "particle_table": MemoryInput(particle_table(phantom.particles, size_nm)),
+        "size_table": MemoryInput(size_table(d, size_nm)),
+        "measurement_info": MemoryInput(attrs=summary),
+        "export_info": MemoryInput(attrs={"directory": f"/somewhere/{text}", "files": files}),
+    }
+
+
+def records(state="fresh", text="a note"):
+    ran = {"host": text, "device": "cpu", "wall_seconds": 125.0, "peak_memory_bytes": 2_000_000_000, "started": "today"}
+    values = {"parameters": {"key": text}, "versions": {"tomoseg": "1.2.3"}, "notes": [text], "warnings": [text]}
+    return [StageRecord(name, state, [], **ran, **values) for name in STAGES]
+
+
+def write(tmp_path, artifacts, stages=(), title="My sample"):
+    path = tmp_path / "report.html"
+    write_report(path, artifacts, stages, title)
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]  # nothing temporary is left
+    return Page(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Draw small pictures, as nobody looks at them."""
+    monkeypatch.setattr(surfaces, "PICTURE_SIDE", 60)
+    monkeypatch.setattr(plots, "DPI", 50)
+
+
+@pytest.fixture(scope="module")
+def artifacts():
+    return everything()
+
+
+def test_whole_page_tells_what_was_found(artifacts, tmp_path):
+    page = write(tmp_path, artifacts, records(text="mind the gap"))
+    for words in (
+        "My sample",
+        "9 images from −68° to 68°, every 17°, 0.5 nm per pixel",
+        "5 particles, mean diameter 1.",
+        "6 things to know before relying on this",
+        "mind the gap",
+        "Same grey levels",
+        "2 min 5 s",
+        "2 GB",
+        "1.5 MB",
+    ):
+        assert words in page.words
+    # 3D, 2 montages of 5, 2 sinograms, 2 x 3 slices, 4 plots light and dark
+    assert sum(1 for _ in page.images()) == 1 + 10 + 2 + 6 + 8
+
+
+def test_every_picture_decodes_and_shows_something(artifacts, tmp_path):
+    for picture in write(tmp_path, artifacts).images():
+        assert np.asarray(picture).std() > 0
+        assert min(picture.size) >= 60
+
+
+def test_page_needs_nothing_from_outside_and_runs_nothing(artifacts, tmp_path):
+    page = write(tmp_path, artifacts, records())
+    assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in page.tags}
+    for tag, attrs in page.tags:
+        assert not [name for name in attrs if name.startswith("on")], tag
+        for name in ("src", "srcset", "href"):
+            assert attrs.get(name, "#").startswith(("#", "data:image/png;base64,"))
+    assert "url(" not in "".join(page.text)
+    policy = [a["content"] for t, a in page.tags if t == "meta" and a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+
+
+def test_strings_from_files_stay_text(tmp_path):
+    hostile = everything(name=HOSTILE, text=HOSTILE)
+    hostile["labels"].attrs["class_colors"][2] = f"#123456;{HOSTILE}"
+    page = write(tmp_path, hostile, records("stale", HOSTILE), title=HOSTILE)
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert all("onerror" not in attrs for _, attrs in page.tags)
+    assert page.words.count("<script>alert('x')</script>") > 10
+
+
+def test_links_lead_to_sections(artifacts, tmp_path):
+    page = write(tmp_path, artifacts, records())
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    links = [attrs["href"][1:] for tag, attrs in page.tags if tag == "a"]
+    assert len(set(ids)) == len(ids)
+    assert len(links) == len(STAGES)
+    assert set(links) <= set(ids)
+
+
+def test_every_picture_is_described(artifacts, tmp_path):
+    assert all(attrs["alt"] for tag, attrs in write(tmp_path, artifacts).tags if tag == "img")
+
+
+@pytest.mark.parametrize("last", range(len(STAGES)))
+def test_a_project_that_stopped_early_gives_a_page(last, artifacts, tmp_path):
+    made_by = {
+        "import": ("tilt_series", "angles_deg", "tilt_series_info"),
+        "align": ("shifts_px", "alignment_info", "aligned"),
+        "reconstruct": ("volume", "residuals", "reconstruction_info"),
+        "segment": ("labels", "segmentation_info"),
+        "measure": ("class_table", "particle_table", "size_table", "measurement_info"),
+    }
+    present = [name for stage in STAGES[:last] for name in made_by[stage]]
+    stages = [*records()[:last], *(StageRecord(name, "missing", ["not run yet"]) for name in STAGES[last:])]
+    page = write(tmp_path, {name: artifacts[name] for name in present}, stages)
+    assert page.words.count("No result: not run yet.") == len(STAGES) - last
+    assert ("No particles" in page.words) is False
+    if last == 0:
+        assert "Nothing has been computed yet." in page.words
+
+
+def test_any_one_artifact_may_be_absent(tmp_path):
+    artifacts = everything(n_particles=3)
+    for name in artifacts:
+        write(tmp_path, {k: v for k, v in artifacts.items() if k != name}, records())
+
+
+def test_unknown_pixel_size_gives_pixels_and_says_so(tmp_path):
+    page = write(tmp_path, everything(size_nm=float("nan")), records())
+    assert "the pixel size is unknown, so lengths are in pixels (px)" in page.words
+    assert "diameter (px)" in page.words
+    assert "diameter (nm)" not in page.words
+    assert re.search(r"mean diameter [\d.]+ ± [\d.]+ px", page.words)
+    assert "nan" not in page.words.lower()
+
+
+def test_known_pixel_size_leaves_out_pixels(artifacts, tmp_path):
+    page = write(tmp_path, artifacts)
+    assert "diameter (nm)" in page.words
+    assert "diameter (px)" not in page.words
+
+
+def test_no_particles_is_said(tmp_path):
+    page = write(tmp_path, everything(n_particles=0), records())
+    assert "No particles of class particles were found." in page.words
+
+
+def test_many_particles_are_shown_in_part(artifacts, tmp_path):
+    many = np.zeros(300, [("id", "i4"), ("diameter_px", "f8")])
+    page = write(tmp_path, artifacts | {"particle_table": MemoryInput(many)})
+    assert "300 particles, the first 25; the project file holds all" in page.words
+
+
+def test_stale_result_says_why(artifacts, tmp_path):
+    stages = [StageRecord("reconstruct", "stale", ["iterations 20 -> 40"], started="today")]
+    assert "no longer fits the settings or its input (iterations 20 -> 40)" in write(tmp_path, artifacts, stages).words
+
+
+def test_no_warnings_is_said_too(artifacts, tmp_path):
+    assert "✓ No warnings." in write(tmp_path, artifacts, [StageRecord("import", "fresh")]).words
+
+
+def test_odd_values_are_survived(artifacts, tmp_path):
+    constant = MemoryInput(np.zeros((9, 48, 48), np.int16))
+    holes = MemoryInput(np.full((48, 48, 48), np.nan, np.float32), {"voxel_size_nm": 0.5})
+    empty = MemoryInput(np.zeros((48, 48, 48), np.uint8), dict(artifacts["labels"].attrs))
+    write(tmp_path, artifacts | {"tilt_series": constant, "volume": holes, "labels": empty})
+
+
+def test_bytes_and_missing_class_colors(artifacts, tmp_path):
+    labels = MemoryInput(artifacts["labels"].array, {"class_names": np.array([b"void", b"alumina", "Pt"], object)})
+    assert "void, alumina, Pt" in write(tmp_path, artifacts | {"labels": labels}).words
+
+
+def test_flat_and_wide_volumes(artifacts, tmp_path):
+    volume = np.random.default_rng(0).random((5, 40, 900)).astype(np.float32)
+    labels = MemoryInput(
+        (volume > 0.5).astype(np.uint8), {"class_names": ["no", "yes"], "class_colors": ["#000000", "#d55e00"]}
+    )
+    write(tmp_path, artifacts | {"volume": MemoryInput(volume), "labels": labels})
+
+
+def test_an_old_page_stays_when_writing_fails(artifacts, tmp_path):
+    class Broken(MemoryInput):
+        def __getitem__(self, key):
+            raise OSError("the disk went away")
+
+    (tmp_path / "report.html").write_text("old")
+    with pytest.raises(OSError, match="went away"):
+        write_report(tmp_path / "report.html", artifacts | {"volume": Broken(np.zeros((4, 4, 4)))}, [], "t")
+    assert (tmp_path / "report.html").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_folder_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(InputError, match="folder"):
+        write_report(tmp_path / "nowhere" / "report.html", {}, [], "t")
+
+
+def test_large_volumes_are_read_in_parts(artifacts, tmp_path):
+    """Of a volume only the slices shown may be read, and of the labels a slab at a time."""
+
+    class Counting(MemoryInput):
+        largest = 0
+
+        def __getitem__(self, key):
+            part = self.array[key]
+            self.largest = max(self.largest, part.size)
+            return part
+
+    volume = Counting(np.zeros((300, 8, 500), np.float32), {"voxel_size_nm": 1.0})
+    series = Counting(np.ones((200, 50, 60), np.uint16))
+    write(tmp_path, {"volume": volume, "tilt_series": series, "alignment_info": artifacts["alignment_info"]})
+    assert volume.largest == 300 * 500
+    assert series.largest == 50 * 60
+
+
+def test_provenance_record_becomes_a_stage_record():
+    from types import SimpleNamespace
+
+    assert StageRecord.from_provenance("align", "missing", ["not run yet"], None).reasons == ["not run yet"]
+    ran = records()[1]
+    given = SimpleNamespace(
+        **{name: getattr(ran, name) for name in ran.__dataclass_fields__ if name not in ("name", "state")}
+    )
+    assert StageRecord.from_provenance("align", "fresh", [], given) == ran

@@ -1,0 +1,206 @@
+"""Words, scale bars, grey levels, overlays, and the picture of the surfaces."""
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tomoseg.report import images, surfaces, words
+from tomoseg.report.contents import LabelClass
+from tomoseg.report.html import Html, el, table
+
+
+def decoded(picture):
+    uri = re.search(r'src="data:image/png;base64,([^"]+)"', picture).group(1)
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri))))
+
+
+# --- words ---
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (3.0, "3"),
+        (0.25, "0.25"),
+        (1.98765, "1.99"),
+        (-68, "−68"),
+        (12345.6, "12346"),
+        (999.6, "1000"),
+        (2.5e-7, "2.50e−07"),
+        (1e9, "1.00e+09"),
+        (np.float32(0.1), "0.1"),
+        (float("nan"), "–"),
+    ],
+)
+def test_numbers_as_people_write_them(value, text):
+    assert words.number(value) == text
+
+
+def test_mean_and_spread_have_as_many_decimals():
+    assert words.with_spread(1.98765, 0.384) == ("1.99", "0.38")
+    assert words.with_spread(123.4, 21.0) == ("123", "21")
+    assert words.with_spread(5.0, float("nan")) == ("5", "–")
+
+
+def test_lengths_times_and_memory():
+    assert words.length(1234) == "1.23\u00a0µm"
+    assert words.duration(3725) == "1 h 2 min"
+    assert words.memory(250e6) == "250\u00a0MB"
+
+
+def test_columns_line_up_unless_values_differ_wildly():
+    assert words.column([15.41, 9.781, float("nan")]) == ["15.41", "9.78", "–"]
+    assert words.column([0.9433, 0.002481]) == ["0.9433", "0.002481"]
+    assert words.column([True, False]) == ["yes", "no"]
+
+
+# --- markup ---
+
+
+def test_only_markup_is_markup():
+    assert el("p", "<b>", Html("<i>"), class_='"x"') == '<p class="&quot;x&quot;">&lt;b&gt;<i></p>'
+
+
+def test_numbers_of_a_table_are_right_aligned_and_names_are_not():
+    markup = table(("name", "n"), [("a1", "−3.5"), ("b", "–")])
+    assert '<td>a1</td><td class="number">−3.5</td>' in markup
+
+
+# --- images ---
+
+
+def test_grey_limits_leave_out_what_is_not_a_number():
+    image = np.array([[0.0, 1.0], [2.0, np.nan]])
+    limits = images.grey_limits([image], (0, 100))
+    assert (limits.low, limits.high) == (0, 2)
+    assert images.to_grey(image, limits).tolist() == [[0, 128], [255, 0]]
+
+
+@pytest.mark.parametrize(
+    ("limit", "nice"), [(1.0, 1), (1.99, 1), (2.0, 2), (49.9, 20), (50, 50), (0.07, 0.05), (999, 500)]
+)
+def test_scale_bars_are_round(limit, nice):
+    assert images.nice_length(limit) == pytest.approx(nice)
+
+
+@pytest.mark.parametrize(("pixel_nm", "bar_px"), [(0.5, 40), (float("nan"), 50), (3.36, 200 / 3.36)])
+def test_scale_bar_is_as_long_as_it_says(pixel_nm, bar_px):
+    # A quarter of 240 px is 60 px: 30 nm hold a bar of 20 nm = 40 px, 60 px one of 50, 201.6 nm one of 200.
+    picture = decoded(
+        images.grey_picture(images.Panel(np.zeros((240, 240)), None, pixel_nm), images.Limits(0, 1, (0, 100)), "")
+    )
+    zoom = picture.shape[1] / 240
+    assert (picture[-20] == 255).all(axis=-1).sum() == pytest.approx(bar_px * zoom, abs=1)
+
+
+def test_pictures_are_upright_and_small_ones_keep_their_pixels():
+    image = np.zeros((30, 60))
+    image[:10, 50:] = 1  # upper right
+    panel = images.Panel(image, None, scale_bar=False)
+    picture = decoded(images.grey_picture(panel, images.Limits(0, 1, (0, 100)), ""))
+    assert picture.shape[:2] == (360, 720)
+    assert (picture[:120, 600:] == 255).all()
+    assert picture[120:].max() == picture[:, :600].max() == 0
+
+
+def test_labels_are_painted_in_their_colors_and_background_is_not():
+    labels = np.zeros((90, 90), np.uint8)
+    labels[20:60, 30:70] = 2
+    panel = images.Panel(np.full((90, 90), 0.4), None, scale_bar=False)
+    classes = [LabelClass(0, "a", "#ff0000"), LabelClass(1, "b", "#00ff00"), LabelClass(2, "c", "#0000ff")]
+    picture = decoded(images.label_picture(panel, labels, classes, images.Limits(0, 1, (0, 100)), ""))
+    zoom = picture.shape[0] // 90
+    assert picture[5, 5].tolist() == [102] * 3
+    assert picture[40 * zoom, 50 * zoom].tolist() == [51, 51, 178]  # half grey, half blue
+    assert picture[20 * zoom, 50 * zoom].tolist() == [0, 0, 255]  # outline
+
+
+def test_large_images_are_averaged_not_skipped():
+    image = np.zeros((2000, 2000))
+    image[::2] = 1
+    panel = images.Panel(image, None, scale_bar=False)
+    picture = decoded(images.grey_picture(panel, images.Limits(0, 1, (0, 100)), ""))
+    assert picture.shape[0] == 720
+    assert abs(picture.mean() - 127.5) < 1
+
+
+# --- surfaces ---
+
+
+def ball(shape, centre, radius):
+    return sum((axis - c) ** 2 for axis, c in zip(np.indices(shape), centre, strict=True)) <= radius**2
+
+
+def drawn(labels, glass=False):
+    picture, pixel = surfaces.render(labels.astype(np.uint8), [surfaces.Surface(1, (200, 100, 50), glass)], side=200)
+    return picture[..., 3] / 255, pixel, picture
+
+
+def test_a_ball_is_a_disc_of_its_size():
+    opacity, pixel, _ = drawn(ball((60, 60, 60), (29.5,) * 3, 20))
+    assert set(np.unique(opacity)) == {0.0, 1.0}
+    # Smoothing moves a surface of radius 20 by sigma**2 / 20 = 0.02 voxels inwards; voxels make it rough by 0.2.
+    assert np.sqrt((opacity * pixel**2).sum() / np.pi) == pytest.approx(20, abs=0.3)
+
+
+def test_right_is_x_and_down_is_y():
+    labels = (
+        ball((60, 60, 60), (30, 30, 30), 5) | ball((60, 60, 60), (30, 30, 50), 8) | ball((60, 60, 60), (30, 52, 30), 3)
+    )
+    opacity, _, _ = drawn(labels)
+    rows, columns = np.nonzero(opacity)
+    right = columns > columns.max() - 25
+    assert right.sum() > 100  # the large ball at +x
+    bottom = rows > rows.max() - 8
+    assert 0 < bottom.sum() < right.sum()  # the small one at +y
+
+
+def test_glass_lets_the_inside_be_seen_and_solid_does_not():
+    labels = np.zeros((60, 60, 60), np.uint8)
+    labels[ball(labels.shape, (30, 30, 30), 24)] = 1
+    labels[ball(labels.shape, (30, 30, 30), 8)] = 2
+    red, blue = (255, 0, 0), (0, 0, 255)
+
+    def middle(glass):
+        picture, _ = surfaces.render(
+            labels, [surfaces.Surface(1, red, glass), surfaces.Surface(2, blue, False)], side=100
+        )
+        return picture[50, 50].astype(int)
+
+    assert middle(glass=True)[2] > middle(glass=True)[0]
+    assert middle(glass=False)[0] > middle(glass=False)[2]
+
+
+def test_light_comes_from_the_upper_left():
+    _, _, picture = drawn(ball((60, 60, 60), (29.5,) * 3, 20))
+    brightness = picture[..., :3].sum(axis=-1, dtype=float)
+    assert brightness[60:90, 60:90].mean() > 1.2 * brightness[110:140, 110:140].mean()
+
+
+def test_an_object_cut_by_the_border_has_a_face_there():
+    opacity, _, _ = drawn(np.ones((20, 20, 20), bool))
+    assert (opacity == 1).mean() > 0.5
+
+
+def test_nothing_to_draw_is_an_empty_picture():
+    opacity, _, _ = drawn(np.zeros((10, 12, 14), bool))
+    assert opacity.max() == 0
+
+
+def test_large_labels_are_averaged_in_slabs_as_a_whole():
+    labels = ball((30, 250, 430), (15, 120, 200), 14)
+    fields, reduction = surfaces.coverage(labels.astype(np.uint8), [1])
+    assert reduction == 3
+    assert fields.shape == (1, 10 + 4, 84 + 4, 144 + 4)
+    assert fields.sum() * 27 == pytest.approx(labels.sum(), rel=1e-3)  # smoothing keeps the sum, all inside the margin
+    surfaces_read, surfaces.READ_BYTES = surfaces.READ_BYTES, 1
+    try:
+        small, _ = surfaces.coverage(labels.astype(np.uint8), [1])
+    finally:
+        surfaces.READ_BYTES = surfaces_read
+    assert np.array_equal(small, fields)

@@ -1,0 +1,276 @@
+"""The segment stage: thresholds and network, slab by slab, with everything said and stored."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+from scipy import ndimage
+
+from tomoseg.arrays import MemoryInput, MemoryOutputs
+from tomoseg.errors import InputError, Interrupted, StageFailed
+from tomoseg.runtime import Runtime
+from tomoseg.stages.segment import STAGE, SegmentParameters
+
+# Keras 3.15 converts its variables in a way that NumPy 2 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
+LEVELS = np.array([0.0, 75.0, 330.0])
+
+
+class Watched(MemoryInput):
+    """A volume that remembers the largest part of it that was read at once."""
+
+    largest = 0
+
+    def __getitem__(self, key):
+        part = super().__getitem__(key)
+        self.largest = max(self.largest, part.size)
+        return part
+
+
+def ball(shape, centre, radius):
+    grid = np.indices(shape)
+    return sum((g - c) ** 2 for g, c in zip(grid, centre, strict=True)) < radius**2
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    """A slab of support with three particles and a speck, blurred and noisy, and its labels without the speck."""
+    shape = (36, 40, 44)
+    labels = np.zeros(shape, np.uint8)
+    labels[10:26, 6:34, 8:38] = 1
+    for centre in ((12, 12, 14), (18, 26, 30), (24, 14, 30)):
+        labels[ball(shape, centre, 4.0)] = 2
+    speck = labels.copy()
+    speck[18:20, 10:12, 24:26] = 2
+    clean = ndimage.gaussian_filter(LEVELS[speck], 0.6)
+    noise = np.random.default_rng(0).normal(0, 6, shape)
+    volume = np.where(clean > 1, clean + noise, np.abs(0.1 * noise)).astype(np.float32)
+    return volume, labels
+
+
+def run(volume, runtime=None, voxel_size_nm=0.3, **params):
+    outputs, runtime = MemoryOutputs(), runtime or Runtime(device="cpu")
+    STAGE.run(
+        volume=MemoryInput(volume, {"voxel_size_nm": voxel_size_nm}) if isinstance(volume, np.ndarray) else volume,
+        params=SegmentParameters(**params),
+        runtime=runtime,
+        outputs=outputs,
+    )
+    return outputs, runtime
+
+
+# --------------------------------------------------------------------------------------------------- thresholds
+
+
+def test_thresholds_find_the_classes(phantom):
+    volume, truth = phantom
+    outputs, runtime = run(volume)
+    labels = outputs.arrays["labels"]
+    assert labels.dtype == np.uint8
+    for c in range(3):
+        overlap = 2 * np.sum((labels == c) & (truth == c)) / (np.sum(labels == c) + np.sum(truth == c))
+        assert overlap > 0.95, c  # a blur of 0.6 px rounds corners and the rims of balls of 8 px
+    assert ndimage.label(labels == 2, np.ones((3, 3, 3)))[1] == 3  # the speck is gone
+    assert outputs.attrs["labels"] == {
+        "class_names": ["background", "support", "particles"],
+        "class_colors": ["#000000", "#0072b2", "#e69f00"],
+        "voxel_size_nm": 0.3,
+    }
+    info = outputs.attrs["segmentation_info"]
+    assert info["method"] == "otsu"
+    # Half heights between the levels. Half of the voxels of balls of 8 px lie in their blurred rim, which lowers the
+    # median of that class, and with it the threshold, by a sixth.
+    np.testing.assert_allclose(info["thresholds"][0], 37.5, rtol=0.05)
+    np.testing.assert_allclose(info["thresholds"][1], 202.5, rtol=0.17)
+    np.testing.assert_allclose(info["class_fractions"], [np.mean(labels == c) for c in range(3)])
+    assert "confidence" not in outputs.arrays
+    assert any("not by a trained network" in w and "support above" in w for w in runtime.warnings)
+    assert any("fewer than 20 voxels removed: 0 of support, 1 of particles" in n for n in runtime.notes)
+
+
+def test_slabs_change_nothing_and_bound_what_is_read(phantom):
+    volume, _ = phantom
+    whole, _ = run(volume)
+    watched = Watched(volume, {"voxel_size_nm": 0.3})
+    # Memory for about 12 of the 36 planes at 32 bytes per voxel, half of what is allowed.
+    pieces, _ = run(watched, Runtime(max_memory=2 * 32 * 12 * 40 * 44))
+    np.testing.assert_array_equal(whole.arrays["labels"], pieces.arrays["labels"])
+    assert watched.largest <= 12 * 40 * 44
+
+
+def test_the_input_is_left_alone(phantom):
+    volume, _ = phantom
+    before = volume.copy()
+    run(volume)
+    np.testing.assert_array_equal(volume, before)
+
+
+def test_two_classes_and_names_of_ones_own(phantom):
+    volume, truth = phantom
+    outputs, runtime = run(
+        volume, classes=2, class_names=["vacuum", "solid"], class_colors=["#111111", "#eeeeee"], voxel_size_nm=np.nan
+    )
+    labels = outputs.arrays["labels"]
+    assert np.mean((labels == 1) == (truth > 0)) > 0.98
+    assert outputs.attrs["labels"]["class_names"] == ["vacuum", "solid"]
+    assert np.isnan(outputs.attrs["labels"]["voxel_size_nm"])
+    assert any("solid above" in w for w in runtime.warnings)
+
+
+def test_thresholds_by_hand_are_taken_as_they_are(phantom):
+    volume, _ = phantom
+    outputs, _ = run(volume, thresholds=[40, 150, 300], classes=4, smooth=0, min_size=1)
+    expected = np.digitize(volume, [40, 150, 300], right=True)
+    np.testing.assert_array_equal(outputs.arrays["labels"], expected)
+    assert outputs.attrs["segmentation_info"]["thresholds"] == [40, 150, 300]
+
+
+def test_an_empty_class_is_pointed_out(phantom):
+    volume, _ = phantom
+    _, runtime = run(volume, thresholds=[40, 1e6])
+    assert any("no voxel was labelled as particles" in w for w in runtime.warnings)
+
+
+@pytest.mark.parametrize(("value", "message"), [(0.0, "nothing but the value 0"), (np.nan, "NaN")])
+def test_unusable_volumes_are_refused(value, message):
+    with pytest.raises(StageFailed, match=message):
+        run(np.full((4, 5, 6), value, np.float32))
+
+
+def test_a_signal_stops_it(phantom, monkeypatch):
+    monkeypatch.setattr("tomoseg.runtime._signals", [2])
+    with pytest.raises(Interrupted):
+        run(phantom[0])
+
+
+# ----------------------------------------------------------------------------------------------------- checks
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"method": "unet"}, "no network is named"),
+        ({"class_names": ["a", "b"]}, "has 2 names, but segment.classes is 3 classes"),
+        ({"class_names": ["a", "b", "b"]}, "holds b twice"),
+        ({"class_colors": ["#000000"]}, "1 colours for 3 classes"),
+        ({"class_colors": ["red", "green", "blue"]}, "#rrggbb"),
+        ({"thresholds": [3.0, 1.0]}, "ascending"),
+        ({"thresholds": [1.0]}, "need 2 ascending"),
+        ({"model": "/nowhere/model.keras"}, "does not exist"),
+    ],
+)
+def test_problems_are_found_before_computing(params, message, phantom):
+    problems = STAGE.check(SegmentParameters(**params))
+    assert any(message in problem for problem in problems), problems
+    with pytest.raises(InputError, match=message):
+        run(phantom[0], **params)
+
+
+def test_a_file_that_is_no_model_is_found_before_computing(tmp_path):
+    path = tmp_path / "model.keras"
+    path.write_text("nothing of the kind")
+    assert "not a .keras file" in STAGE.check(SegmentParameters(model=path))[0]
+    assert "uses no network" in "".join(STAGE.check(SegmentParameters(model=path, method="otsu")))
+
+
+def test_defaults_are_fine_and_unknown_keys_are_not():
+    assert STAGE.check(SegmentParameters()) == []
+    with pytest.raises(ValidationError):
+        SegmentParameters(clases=3)
+    with pytest.raises(ValidationError):
+        SegmentParameters(classes=1)
+
+
+def test_the_model_is_an_input_file():
+    assert SegmentParameters.input_file_fields() == ["model"]
+
+
+# ---------------------------------------------------------------------------------------------------- network
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory):
+    """A network that thresholds: one 1x1 convolution with set weights, softmax over three classes."""
+    from tomoseg.segment.card import ModelCard
+    from tomoseg.segment.model_file import save_model
+    from tomoseg.segment.network import unet
+    from tomoseg.segment.scaling import Scale, Scaling
+
+    # depth 1: two convolutions and the classifier. Everything but the centre of the kernels is 0, so that the logits
+    # are -40 (s - 0.5), 0 and 40 (s - 2.5) for the scaled intensity s (0 vacuum, 1 support, 4.4 particles), cut at 0.
+    net = unet(3, depth=1, base_filters=2)
+    first, second, last = np.zeros((3, 3, 1, 2)), np.zeros((3, 3, 2, 2)), np.zeros((1, 1, 2, 3))
+    first[1, 1, 0, 0], second[1, 1, 0, 0], last[0, 0, 0] = 1, 1, [-40, 0, 40]
+    net.set_weights([first, np.zeros(2), second, np.zeros(2), last, np.array([20.0, 0.0, -100.0])])
+    scaling = Scaling("levels", "uint8", Scale(0.0, 57.0, -0.1, 4.5))
+    card = ModelCard(["void", "oxide", "metal"], ["#000000", "#0072b2", "#e69f00"], scaling, 16, 1, pixel_size_nm=0.3)
+    path = tmp_path_factory.mktemp("model") / "thresholds.keras"
+    save_model(net, path, card)
+    return path
+
+
+@pytest.mark.parametrize("plane", ["xz", "xy", "yz"])
+def test_a_network_labels_slice_by_slice_in_any_plane(phantom, model_path, plane):
+    volume, truth = phantom
+    outputs, runtime = run(volume, model=model_path, plane=plane)
+    labels, confidence = outputs.arrays["labels"], outputs.arrays["confidence"]
+    # It thresholds at half a support and 2.5 supports; the levels come from the volume, in its own unit.
+    support = outputs.attrs["segmentation_info"]["intensity_one"]
+    assert support == pytest.approx(75, abs=2)
+    np.testing.assert_array_equal(labels, np.digitize(volume, [0.5 * support, 2.5 * support]))
+    assert confidence.dtype == np.uint8
+    assert confidence.min() >= 255 // 3
+    assert (confidence[truth == 0] > 250).mean() > 0.95
+    info = outputs.attrs["segmentation_info"]
+    assert info["method"] == "unet"
+    assert info["plane"] == plane
+    assert info["model_sha256"] == hashlib.sha256(model_path.read_bytes()).hexdigest()
+    assert outputs.attrs["labels"]["class_names"] == ["void", "oxide", "metal"]
+    assert runtime.warnings == []
+
+
+def test_a_network_in_slabs_gives_the_same(phantom, model_path):
+    volume, _ = phantom
+    whole, _ = run(volume, model=model_path)
+    watched = Watched(volume, {"voxel_size_nm": 0.3})
+    pieces, _ = run(watched, Runtime(device="cpu", max_memory=1), model=model_path)
+    np.testing.assert_array_equal(whole.arrays["labels"], pieces.arrays["labels"])
+    np.testing.assert_array_equal(whole.arrays["confidence"], pieces.arrays["confidence"])
+    assert watched.largest <= 40 * 44  # one plane at a time
+
+
+def test_names_for_a_network_must_fit_it(phantom, model_path):
+    problems = STAGE.check(SegmentParameters(model=model_path, class_names=["a", "b"]))
+    assert problems == ["segment.class_names has 2 names, but the network has 3 classes"]
+    outputs, _ = run(phantom[0], model=model_path, class_names=["a", "b", "c"])
+    assert outputs.attrs["labels"]["class_names"] == ["a", "b", "c"]
+
+
+def test_another_pixel_size_is_warned_of(phantom, model_path):
+    _, runtime = run(phantom[0], model=model_path, voxel_size_nm=0.9)
+    assert any("trained on pixels of 0.3 nm, the voxels are 0.9 nm" in w for w in runtime.warnings)
+
+
+def test_the_scale_of_the_training_slices_can_be_kept(phantom, model_path):
+    outputs, _ = run(phantom[0], model=model_path, intensity="model")
+    assert outputs.attrs["segmentation_info"]["intensity_one"] == 57.0
+
+
+def test_a_model_from_elsewhere_is_used_and_said_loudly(phantom, tmp_path):
+    from tomoseg.segment.keras_setup import keras
+
+    net = keras.Sequential([keras.Input((None, None, 1)), keras.layers.Conv2D(2, 1, activation="softmax")])
+    net.set_weights([np.array([[[[-20.0, 20.0]]]]), np.array([4.0, -4.0])])  # class 1 above 0.2 of the range
+    path = tmp_path / "foreign.keras"
+    net.save(path)
+    outputs, runtime = run(phantom[0], model=path)
+    assert any("not trained by tomoseg" in w for w in runtime.warnings)
+    assert outputs.attrs["labels"]["class_names"] == ["background", "object"]
+    volume = phantom[0]
+    low, high = np.percentile(volume, [0.1, 99.9])
+    expected = volume > low + 0.2 * (high - low)
+    assert np.mean((outputs.arrays["labels"] == 1) == expected) > 0.999  # percentiles to within a bin
+    with pytest.raises(InputError, match="has 2 classes"):
+        run(volume, model=path, class_names=["a", "b", "c"])

@@ -1,0 +1,175 @@
+"""From background-subtracted images to shifts, tilt axis and figures of quality."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.align.axis import search_axis
+from tomoseg.align.consistency import least_motion
+from tomoseg.align.copies import Copies
+from tomoseg.align.quality import Quality, measure_quality
+from tomoseg.align.solve import Solution, follow_angle, refine_angle, sample_reach, solve
+from tomoseg.align.track import Band, track_neighbours
+from tomoseg.align.warp import aligned_shape, rotate_vectors, unrotate_vectors
+from tomoseg.arrays import FloatArray
+
+TRACK_PX, SOLVE_PX = 128, 256
+MIN_TILTS = 5  # fewer do not tell a direction of the axis
+MIN_RANGE_DEG = 20.0
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How a tilt series is brought into register, in raw pixels; see `tomoseg.align.warp` for the geometry.
+
+    Attributes
+    ----------
+    shifts_px : (n_tilt, 2) f8, (dy, dx)
+    axis_angle_deg, axis_offset_px : float
+    before, after : Quality
+    whole : bool
+        Whether the sample is whole in the frame across the axis.
+    residual : float
+        Relative difference of the images from what a quick reconstruction explains; NaN where none was made.
+    notes, warnings : sentences for the user
+    """
+
+    shifts_px: NDArray[np.float64]
+    axis_angle_deg: float
+    axis_offset_px: float
+    before: Quality
+    after: Quality
+    whole: bool
+    residual: float
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def estimate_alignment(
+    copies: Copies,
+    *,
+    axis_angle_deg: float | None = None,
+    axis_near_deg: float | None = None,
+    axis_offset_px: float | None = None,
+    band: Band | None = None,
+    max_shift: float = 1 / 3,
+    checkpoint: Callable[[], None] = lambda: None,
+) -> Alignment:
+    """Align a tilt series.
+
+    Parameters
+    ----------
+    copies : images with background 0, at least one usable
+    axis_angle_deg : float, optional
+        Direction of the tilt axis where it is known; sought otherwise.
+    axis_near_deg : float, optional
+        Nominal direction, sought within 20 degrees of it; all directions by default.
+    axis_offset_px : float, optional
+        Offset of the axis in raw pixels where it is known; found otherwise.
+    band : limits of the band-pass
+    max_shift : float
+        Largest step between neighbouring tilts, as a part of the longer side of the images.
+    checkpoint : callable
+        Called between pieces of work; may raise to stop.
+    """
+    band = band or Band()
+    notes: list[str] = []
+    warnings: list[str] = []
+    solving = copies.reduced(SOLVE_PX)
+    tracked = _track(copies, None, band, max_shift) / solving.factor
+    checkpoint()
+    angles = copies.angles_deg[copies.usable]
+    enough = len(angles) >= MIN_TILTS and np.ptp(angles) >= MIN_RANGE_DEG
+    if not enough:
+        solution = _without_axis(solving, tracked, axis_angle_deg, axis_near_deg, warnings)
+    else:
+        angle = axis_angle_deg
+        if angle is None:
+            search = search_axis(solving, tracked, band, axis_near_deg, checkpoint=checkpoint)
+            angle = search.angle_deg
+            if search.rival_deg is not None:
+                warnings.append(
+                    f"the direction of the tilt axis is uncertain: {search.rival_deg:.0f} degrees explains the images "
+                    f"nearly as well as the {angle:.1f} degrees used; set the axis angle if it is known"
+                )
+        solution = _refined(copies, solving, tracked, angle, axis_angle_deg is None, band, max_shift, checkpoint)
+    return _finish(copies, solving, solution, axis_offset_px, notes, warnings)
+
+
+def _track(copies: Copies, axis_angle_deg: float | None, band: Band, max_shift: float) -> NDArray[np.float64]:
+    """Return shifts between neighbours in raw pixels, with the stretch along `axis_angle_deg` if that agrees better."""
+    small = copies.reduced(TRACK_PX)
+    reach = max_shift * max(small.images.shape[1:])
+    shifts, scores = track_neighbours(small, None, band, reach)
+    if axis_angle_deg is not None:
+        stretched, better = track_neighbours(small, axis_angle_deg, band, reach)
+        # Stretching is right for a film and wrong for a lump: the images say which the sample is.
+        if np.nanmedian(better) > np.nanmedian(scores):
+            shifts = stretched
+    return shifts * small.factor
+
+
+def _without_axis(
+    copies: Copies, tracked: FloatArray, given_deg: float | None, near_deg: float | None, warnings: list[str]
+) -> Solution:
+    """Align by neighbours only, where there are too few tilts to find an axis."""
+    angle = next((a for a in (given_deg, near_deg) if a is not None), 0.0)
+    source = "given" if given_deg is not None else "nominal" if near_deg is not None else "assumed"
+    warnings.append(
+        f"{copies.usable.sum()} usable tilts are too few, or their range is too narrow, to find the tilt axis: "
+        f"{source} direction {angle:g} degrees, offset taken as 0, shifts from neighbouring images only"
+    )
+    moves = rotate_vectors(tracked, angle)
+    return Solution(angle, moves - moves[copies.usable].mean(axis=0), False, float("nan"))
+
+
+def _refined(
+    copies: Copies,
+    solving: Copies,
+    tracked: FloatArray,
+    angle: float,
+    free_angle: bool,
+    band: Band,
+    max_shift: float,
+    checkpoint: Callable[[], None],
+) -> Solution:
+    """Solve at `angle`, and let the angle follow where it is `free_angle`."""
+    solution = solve(solving, tracked, angle, band, checkpoint=checkpoint)
+    if not solution.whole:
+        # Cut by the frame: the sample may well be a film, whose neighbours agree once stretched across the axis.
+        stretched = _track(copies, angle, band, max_shift) / solving.factor
+        if not np.array_equal(stretched, tracked):
+            again = solve(solving, stretched, angle, band, checkpoint=checkpoint)
+            solution = min(solution, again, key=lambda s: s.residual)
+    if free_angle:
+        checkpoint()
+        solution = follow_angle(solving, solution, refine_angle(solving, solution, band), band)
+    return solution
+
+
+def _finish(
+    copies: Copies,
+    solving: Copies,
+    solution: Solution,
+    given_offset_px: float | None,
+    notes: list[str],
+    warnings: list[str],
+) -> Alignment:
+    """Split moves into shifts and offset, in raw pixels, and measure the quality before and after."""
+    angle, factor = solution.axis_angle_deg, solving.factor
+    width = aligned_shape(solving.images.shape, angle)[1]
+    room = (width / 2 - sample_reach(solving, solution)) if solution.whole else np.inf
+    across, offset = least_motion(solution.moves_px[:, 1], solving.angles_deg, solving.usable, width, max(room, 0.0))
+    along = solution.moves_px[:, 0] - solution.moves_px[solving.usable, 0].mean()
+    shifts = unrotate_vectors(np.stack([along, across], axis=1), angle) * factor
+    offset_px = offset * factor
+    if given_offset_px is not None:
+        if abs(given_offset_px - offset_px) > 2:
+            notes.append(f"the images put the axis at {offset_px:.1f} px, {given_offset_px:g} px used as given")
+        offset_px = given_offset_px
+    moves = rotate_vectors(shifts, angle) / factor - [0.0, offset_px / factor]
+    before = measure_quality(solving, np.zeros_like(moves), angle)
+    after = measure_quality(solving, moves, angle)
+    return Alignment(shifts, angle, offset_px, before, after, solution.whole, solution.residual, notes, warnings)

@@ -1,0 +1,291 @@
+"""Where every image belongs, for a given direction of the tilt axis.
+
+Moves are what shifts and axis offset amount to together: (dy', dx') to add to coordinates after rotation, so that the
+axis comes to the middle of the frame.
+
+A sample that is whole across the axis is placed absolutely: along the axis by the common line, across it by the centre
+of mass, which follows a sinusoid about the axis; nothing can add up. A sample that goes on outside the frame has no
+centre of mass: its shifts come from the chain of neighbours, then from comparing each image with what the others
+predict, and the axis offset is the one for which a quick reconstruction explains the images best.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage, optimize
+
+from tomoseg.align.consistency import (
+    centre_of_mass,
+    constant_term,
+    is_whole,
+    profiles,
+    register_profiles,
+    row_window,
+)
+from tomoseg.align.copies import Copies
+from tomoseg.align.reproject import Prediction, predict, register_with
+from tomoseg.align.track import Band
+from tomoseg.align.warp import rotate_vectors, unrotate_vectors, wrap_axis_angle
+from tomoseg.arrays import FloatArray
+
+# Errors that vary slowly along the series are shared by neighbouring tilts, so a prediction from neighbours sees only
+# part of them: their correction across the axis is taken this many times further.
+SLOW_GAIN, SLOW_TILTS = 4.0, 4.0
+OFFSET_REACH = 0.12  # part of the width within which the offset is sought
+CUT_PX = 128  # longest side of the copies on which a cut sample is refined first
+STRAY_PX = 0.75  # least disagreement of an image with its prediction that makes it a stray, in px of the copy
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Moves for one direction of the axis.
+
+    Attributes
+    ----------
+    axis_angle_deg : float
+    moves_px : (n_tilt, 2) (dy', dx') in pixels of the copies
+    whole : bool
+        Whether the sample is whole across the axis, and so the centre of mass was used.
+    residual : float
+        See `Prediction`: the smaller, the better the tilts agree.
+    """
+
+    axis_angle_deg: float
+    moves_px: NDArray[np.float64]
+    whole: bool
+    residual: float
+
+
+def solve(
+    copies: Copies,
+    shifts_px: FloatArray,
+    axis_angle_deg: float,
+    band: Band,
+    *,
+    passes: int = 3,
+    checkpoint: Callable[[], None] = lambda: None,
+) -> Solution:
+    """Find moves from tracked shifts, for a given direction of the axis.
+
+    Parameters
+    ----------
+    copies : images with background 0
+    shifts_px : (n_tilt, 2) array
+        (dy, dx) of `track_neighbours`, in pixels of the copies.
+    axis_angle_deg : float
+    band : limits of the band-pass
+    passes : int
+        How often to refine; 1 is enough to compare directions of the axis.
+    checkpoint : callable
+        Called between passes; may raise to stop.
+    """
+    moves = rotate_vectors(np.asarray(shifts_px, float), axis_angle_deg)
+    aligned, seen = copies.warped(moves, axis_angle_deg)
+    if is_whole(aligned, seen, row_window(seen, copies.usable), copies.usable):
+        solution = _solve_whole(copies, moves, axis_angle_deg, band, passes, checkpoint)
+        if solution is not None:
+            return solution
+    return _solve_cut(copies, moves, axis_angle_deg, band, passes, checkpoint)
+
+
+def _solve_whole(
+    copies: Copies,
+    moves: NDArray[np.float64],
+    axis_angle_deg: float,
+    band: Band,
+    passes: int,
+    checkpoint: Callable[[], None],
+) -> Solution | None:
+    """Place a whole sample by common line and centre of mass; None where too many tilts contradict that."""
+    moves = moves.copy()
+    reach = copies.images.shape[1] / 6
+    aligned, seen = copies.warped(moves, axis_angle_deg)
+    for _ in range(max(2, passes)):
+        checkpoint()
+        moves += _absolute_step(copies, aligned, seen, band, reach)
+        aligned, seen = copies.warped(moves, axis_angle_deg)
+        reach = 5.0
+    for _ in range(passes):
+        checkpoint()
+        prediction = _predicted(copies, aligned, seen, whole=True)
+        steps, _ = register_with(copies, prediction, aligned, seen, band, reach)
+        stray = _strays(steps, copies.usable)
+        if stray.sum() > 0.3 * copies.usable.sum():
+            return None
+        if passes == 1 or not stray.any():
+            break
+        # An image whose sample drifted partly out of the frame has a wrong centre of mass; its prediction is right.
+        moves[stray] += steps[stray]
+        aligned, seen = copies.warped(moves, axis_angle_deg)
+    return Solution(axis_angle_deg, _between(moves, copies.usable), True, prediction.residual)
+
+
+def _absolute_step(
+    copies: Copies, aligned: NDArray[np.float32], seen: NDArray[np.float32], band: Band, reach: float
+) -> NDArray[np.float64]:
+    """Return moves by common line (along the axis) and centre of mass (across it)."""
+    window = row_window(seen, copies.usable)
+    lines = profiles(aligned, seen, copies.angles_deg, whole=True)
+    along, _ = register_profiles(lines, window, copies.usable, band, copies.factor, reach)
+    return np.stack([along, -centre_of_mass(aligned, window)], axis=1)
+
+
+def _strays(steps: NDArray[np.float64], usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Say which tilts disagree with their prediction far more than most."""
+    size = np.abs(steps - np.median(steps[usable], axis=0))
+    limit = np.maximum(STRAY_PX, 8 * np.median(size[usable], axis=0))
+    return np.asarray(usable & (size > limit).any(axis=1))
+
+
+def _predicted(copies: Copies, aligned: NDArray[np.float32], seen: NDArray[np.float32], *, whole: bool) -> Prediction:
+    """Predict all tilts, brought to one brightness first where the sample is whole: its total is the same in all."""
+    if whole:
+        total = np.einsum("tyx,y->t", aligned, row_window(seen, copies.usable), dtype=float)
+        usual = np.median(total[copies.usable])
+        scale = np.where(total > 0.2 * usual, usual / np.maximum(total, 1e-30), 1.0)
+        aligned = aligned * scale[:, None, None].astype(np.float32)
+    return predict(aligned, seen, copies.angles_deg, copies.usable, whole=whole, workers=copies.workers)
+
+
+def _solve_cut(
+    copies: Copies,
+    moves: NDArray[np.float64],
+    axis_angle_deg: float,
+    band: Band,
+    passes: int,
+    checkpoint: Callable[[], None],
+) -> Solution:
+    """Place a sample that goes on outside the frame by its predictions and the best axis offset."""
+    moves = moves - moves[copies.usable].mean(axis=0)
+    if passes == 1:
+        trials = [_shifted(moves, o) for o in _offsets(copies, axis_angle_deg)]
+        return min((_cut_step(copies, t, axis_angle_deg, band, 0.0)[1] for t in trials), key=lambda s: s.residual)
+    # Slow errors need many passes and no fine pixels.
+    small = copies.reduced(CUT_PX)
+    scale = copies.factor / small.factor
+    moves, _ = _cut_passes(small, moves * scale, axis_angle_deg, band, 4 * passes, SLOW_GAIN, checkpoint)
+    moves = _shifted(moves, _best_offset(small, moves, axis_angle_deg))
+    moves, _ = _cut_passes(small, moves, axis_angle_deg, band, 2 * passes, SLOW_GAIN, checkpoint)
+    _, best = _cut_passes(copies, moves / scale, axis_angle_deg, band, 2, 0.0, checkpoint)
+    return Solution(axis_angle_deg, _between(best.moves_px, copies.usable), False, best.residual)
+
+
+def _shifted(moves: NDArray[np.float64], across_px: float) -> NDArray[np.float64]:
+    """Return all moves with a constant added across the axis."""
+    return moves + np.array([0.0, across_px])
+
+
+def _offsets(copies: Copies, axis_angle_deg: float) -> NDArray[np.float64]:
+    """Return trial offsets in px, in both directions."""
+    width = copies.images.shape[1 if abs(axis_angle_deg) > 45 else 2]
+    return np.asarray(np.linspace(-1, 1, 5) * OFFSET_REACH * width)
+
+
+def _best_offset(copies: Copies, moves: NDArray[np.float64], axis_angle_deg: float) -> float:
+    """Return the constant move across the axis for which a quick reconstruction explains the images best."""
+
+    def residual(offset: float) -> float:
+        aligned, seen = copies.warped(_shifted(moves, offset), axis_angle_deg, extend=True)
+        return _predicted(copies, aligned, seen, whole=False).residual
+
+    trials = _offsets(copies, axis_angle_deg)
+    values = [residual(o) for o in trials]
+    centre, step = trials[int(np.argmin(values))], trials[1] - trials[0]
+    found = optimize.minimize_scalar(
+        residual, bounds=(centre - step, centre + step), method="bounded", options={"xatol": 0.1}
+    )
+    return float(found.x)
+
+
+def _cut_passes(
+    copies: Copies,
+    moves: NDArray[np.float64],
+    axis_angle_deg: float,
+    band: Band,
+    n: int,
+    gain: float,
+    checkpoint: Callable[[], None],
+) -> tuple[NDArray[np.float64], Solution]:
+    """Refine `n` times; the gain for slow errors is dropped as soon as it makes the tilts agree less."""
+    next_moves, best = _cut_step(copies, moves, axis_angle_deg, band, gain)
+    for _ in range(n):
+        checkpoint()
+        trial_moves, trial = _cut_step(copies, next_moves, axis_angle_deg, band, gain)
+        if trial.residual <= best.residual:
+            next_moves, best = trial_moves, trial
+            continue
+        if gain == 0:
+            break
+        gain = 0.0
+        next_moves, _ = _cut_step(copies, best.moves_px, axis_angle_deg, band, gain)
+    return best.moves_px, best
+
+
+def _cut_step(
+    copies: Copies, moves: NDArray[np.float64], axis_angle_deg: float, band: Band, gain: float
+) -> tuple[NDArray[np.float64], Solution]:
+    """Return improved moves, and the moves given as a solution with its residual."""
+    aligned, seen = copies.warped(moves, axis_angle_deg, extend=True)
+    prediction = _predicted(copies, aligned, seen, whole=False)
+    here = Solution(axis_angle_deg, moves, False, prediction.residual)
+    steps, _ = register_with(copies, prediction, aligned, seen, band, 4.0)
+    slow = ndimage.gaussian_filter1d(steps[:, 1], SLOW_TILTS, mode="nearest")
+    # A translation of the sample, or of the axis, is not an error that predictions can tell.
+    slow -= constant_term(slow, copies.angles_deg, copies.usable)
+    steps[:, 1] += gain * slow
+    return moves + steps, here
+
+
+def _between(moves: NDArray[np.float64], usable: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Give unusable tilts the moves that lie between their neighbours'."""
+    out, index = moves.copy(), np.arange(len(moves))
+    for axis in (0, 1):
+        out[~usable, axis] = np.interp(index[~usable], index[usable], moves[usable, axis])
+    return out
+
+
+def refine_angle(copies: Copies, solution: Solution, band: Band, reach_deg: float = 1.5) -> float:
+    """Return the direction of the axis near that of `solution` for which its shifts agree best.
+
+    For a whole sample that is where the common lines are most alike, which is ten times more precise than the
+    residual of a reconstruction; otherwise it is the smallest residual.
+    """
+    start = solution.axis_angle_deg
+    small = copies if solution.whole else copies.reduced(CUT_PX)
+    shifts = unrotate_vectors(solution.moves_px * copies.factor / small.factor, start)
+
+    def cost(angle_deg: float) -> float:
+        aligned, seen = small.warped(rotate_vectors(shifts, angle_deg), angle_deg, extend=not solution.whole)
+        if not solution.whole:
+            return _predicted(small, aligned, seen, whole=False).residual
+        lines = profiles(aligned, seen, small.angles_deg, whole=True)
+        window = row_window(seen, small.usable)
+        _, scores = register_profiles(lines, window, small.usable, band, small.factor, 5.0)
+        return 1 - float(np.nanmean(scores))
+
+    bounds = (start - reach_deg, start + reach_deg)
+    # A change by this much moves the ends of the frame by a tenth of a pixel of the copy.
+    tolerance = float(np.clip(np.rad2deg(0.2 / max(small.images.shape[1:])), 0.01, 0.2))
+    found = optimize.minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": tolerance})
+    return wrap_axis_angle(float(found.x))
+
+
+def follow_angle(copies: Copies, solution: Solution, axis_angle_deg: float, band: Band) -> Solution:
+    """Return `solution` for a slightly different direction of the axis: same shifts, refined once more."""
+    shifts = unrotate_vectors(solution.moves_px, solution.axis_angle_deg)
+    if solution.whole:
+        return solve(copies, shifts, axis_angle_deg, band, passes=2)
+    moves = rotate_vectors(shifts, axis_angle_deg)
+    _, best = _cut_passes(copies, moves, axis_angle_deg, band, 2, 0.0, lambda: None)
+    return Solution(axis_angle_deg, _between(best.moves_px, copies.usable), False, best.residual)
+
+
+def sample_reach(copies: Copies, solution: Solution) -> float:
+    """Return how far from the axis, in px of the copies, the sample reaches in nearly all tilts."""
+    aligned, seen = copies.warped(solution.moves_px, solution.axis_angle_deg)
+    line = np.einsum("tyx,y->tx", aligned, row_window(seen, copies.usable))[copies.usable]
+    bright = np.quantile(line, 0.95, axis=1, keepdims=True)
+    x = np.abs(np.arange(line.shape[1]) - (line.shape[1] - 1) / 2)
+    return float(np.quantile(np.where(line > 0.05 * bright, x, 0).max(axis=1), 0.9))

@@ -1,0 +1,391 @@
+"""The sections of the page, one per stage: pictures, plots and what to look at in them."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from tomoseg.arrays import Array, Input
+from tomoseg.report.contents import Contents, LabelClass
+from tomoseg.report.html import Html, details, el, facts, figure, join, table
+from tomoseg.report.images import (
+    SMALL,
+    Limits,
+    Panel,
+    aligned_picture,
+    grey_limits,
+    grey_picture,
+    label_picture,
+)
+from tomoseg.report.plots import correlation_plot, residual_plot, shifts_plot, size_plot
+from tomoseg.report.words import NBSP, NOTHING, column, count, length, memory, number, with_spread
+
+MONTAGE_TILTS = 5
+TABLE_ROWS = 25
+METADATA_LETTERS = 20_000
+SINOGRAM_BYTES = 2 << 30  # of raw images read for a sinogram; of a larger series every second, third, ... tilt
+SINOGRAM_HEIGHT = 0.6  # of its width, about
+
+
+def sections(contents: Contents) -> Iterator[tuple[str, str, Html | None]]:
+    """Yield (stage name, heading, content) in the order of the stages; content is None where there is no result."""
+    writers: Sequence[tuple[str, str, str, Callable[[Contents], Html]]] = (
+        ("import", "Tilt series", "tilt_series", import_section),
+        ("align", "Alignment", "aligned", align_section),
+        ("reconstruct", "Reconstruction", "volume", reconstruct_section),
+        ("segment", "Segmentation", "labels", segment_section),
+        ("measure", "Measurement", "class_table", measure_section),
+        ("export", "Files written", "export_info", export_section),
+    )
+    for stage, heading, artifact, write in writers:
+        there = artifact in contents.artifacts if artifact == "export_info" else contents.get(artifact) is not None
+        yield stage, heading, write(contents) if there else None
+
+
+# --- import and alignment ---
+
+
+def import_section(contents: Contents) -> Html:
+    """Show what was acquired."""
+    series = contents.artifacts["tilt_series"]
+    info = "tilt_series_info"
+    n, ny, nx = series.shape
+    size, digest = contents.pixel_size_nm, contents.text(info, "source_sha256")
+    rows = [
+        ("tilts", tilt_range(contents.angles_deg) or count(n, "image")),
+        ("each image", f"{ny} × {nx} pixels (y × x), {series.dtype}"),
+        ("angles from", contents.text(info, "angles_source")),
+        ("pixel size", length(size) if np.isfinite(size) else "unknown"),
+        ("pixel size from", contents.text(info, "pixel_size_source")),
+        ("field of view", f"{length(ny * size)} × {length(nx * size)}" if np.isfinite(size) else None),
+        ("nominal tilt axis", contents.text(info, "tilt_axis")),
+        ("file", contents.text(info, "source")),
+        ("SHA-256", el("code", digest) if digest else None),
+    ]
+    return join(
+        [
+            facts(rows),
+            _montage(contents, series, size, "as acquired", grey_picture),
+            _metadata(contents.text(info, "metadata")),
+        ]
+    )
+
+
+def align_section(contents: Contents) -> Html:
+    """Show shifts, quality and the aligned series."""
+    aligned, info = contents.artifacts["aligned"], "alignment_info"
+    before, after = (contents.number(info, f"correlation_{when}") for when in ("before", "after"))
+    rows = [
+        ("method", contents.text(info, "method")),
+        ("tilt axis", f"{number(contents.number(info, 'tilt_axis_angle_deg'))}° from the vertical, counter-clockwise"),
+        ("axis offset", f"{number(contents.number(info, 'tilt_axis_offset_px'))} px from the image centre"),
+        (
+            "correlation of neighbours",
+            f"{number(before)} raw, {number(after)} aligned (median)" if np.isfinite(after) else None,
+        ),
+    ]
+    plots = el("div", *_alignment_plots(contents), class_="pair")
+    return join(
+        [
+            facts(rows),
+            plots,
+            el("div", *_sinograms(contents), class_="pair"),
+            _montage(contents, aligned, contents.pixel_size_nm, "aligned, the tilt axis dashed", aligned_picture),
+        ]
+    )
+
+
+def _alignment_plots(contents: Contents) -> Iterator[Html]:
+    """Yield the plots of shifts and of correlation, where the numbers are there."""
+    angles, shifts, quality = contents.angles_deg, contents.rows("shifts_px"), contents.rows("tilt_quality")
+    if angles is None:
+        return
+    if shifts is not None and shifts.shape == (len(angles), 2) and shifts.any():
+        words = "Shifts added to each raw image's coordinates to bring it into register."
+        yield figure(shifts_plot(angles, shifts), words)
+    if quality is not None and len(quality) == len(angles):
+        before, after = (_column(quality, "correlation", when) for when in ("before", "after"))
+        if before is not None and after is not None:
+            words = "Correlation of each tilt with its neighbour: the higher and smoother, the better."
+            yield figure(correlation_plot(angles, before, after), words)
+
+
+def _column(rows: Array, *parts: str) -> Array | None:
+    """Return the first column of a table whose name holds all `parts`, as numbers."""
+    names = [n for n in rows.dtype.names or () if all(part in n for part in parts)]
+    return rows[names[0]].astype(float) if names else None
+
+
+def _sinograms(contents: Contents) -> Iterator[Html]:
+    """Yield the sinogram of a line through the middle across the tilt axis, raw and aligned."""
+    raw, aligned = contents.get("tilt_series"), contents.artifacts["aligned"]
+    angle = contents.number("alignment_info", "tilt_axis_angle_deg")
+    if raw is not None and np.isfinite(angle):
+        # The raw line is the row or the column that is nearer to being across the axis.
+        step = _tilt_step(raw)
+        across_rows = abs(angle) > 45
+        line = raw[::step, :, raw.shape[2] // 2] if across_rows else raw[::step, raw.shape[1] // 2, :]
+        yield _sinogram(contents, np.asarray(line), f"raw {'column' if across_rows else 'row'}")
+    step = _tilt_step(aligned)
+    yield _sinogram(contents, np.asarray(aligned[::step, aligned.shape[1] // 2, :]), "aligned row")
+
+
+def _tilt_step(series: Input) -> int:
+    return max(1, -(-int(np.prod(series.shape)) * series.dtype.itemsize // SINOGRAM_BYTES))
+
+
+def _sinogram(contents: Contents, lines: Array, what: str) -> Html:
+    """Return one sinogram, its few tilts drawn several pixels high."""
+    limits = grey_limits([lines])
+    n_tilt, width = lines.shape
+    if n_tilt < SINOGRAM_HEIGHT * width:
+        lines = np.repeat(lines, max(1, round(SINOGRAM_HEIGHT * width / n_tilt)), axis=0)
+    else:
+        lines = np.repeat(lines, max(1, round(n_tilt / (SINOGRAM_HEIGHT * width))), axis=1)
+    picture = grey_picture(
+        Panel(lines, ("tilt", "y" if "column" in what else "x"), scale_bar=False), limits, f"sinogram, {what}"
+    )
+    angles = contents.angles_deg
+    ends = "" if angles is None else f", {number(angles[0])}° at the top to {number(angles[-1])}° at the bottom"
+    hint = (
+        "smooth curves mean that the tilts fit together" if "aligned" in what else "jagged curves are drift and jitter"
+    )
+    return figure(picture, f"Sinogram of the central {what}{ends}; {hint}. {limits.words()}")
+
+
+def _montage(
+    contents: Contents, series: Input, pixel_nm: float, what: str, draw: Callable[[Panel, Limits, str, int], Html]
+) -> Html:
+    """Return a few tilts from one end of the range to the other, in common grey levels."""
+    chosen = np.unique(np.linspace(0, series.shape[0] - 1, MONTAGE_TILTS).round().astype(int))
+    images = [np.asarray(series[int(i)]) for i in chosen]
+    limits = grey_limits(images)
+    angles = contents.angles_deg
+    panels = []
+    for i, image in zip(chosen, images, strict=True):
+        angle = f"{number(angles[i])}°" if angles is not None and i < len(angles) else f"image {i + 1}"
+        panels.append(figure(draw(Panel(image, None, pixel_nm), limits, f"tilt {angle}, {what}", SMALL), angle))
+    note = f"{len(chosen)} of {count(series.shape[0], 'tilt')}, {what}. Same grey levels: {limits.words('counts')}."
+    return join([el("div", *panels, class_="montage"), el("p", note, class_="note")])
+
+
+def _metadata(text: str) -> Html | None:
+    """Return the acquisition metadata, indented where it is JSON, behind a click."""
+    if text in ("", NOTHING, "{}"):
+        return None
+    with suppress(ValueError):  # what is not JSON is shown as it is
+        text = json.dumps(json.loads(text), indent=1, ensure_ascii=False)
+    left_out = len(text) - METADATA_LETTERS
+    more = f"\n… {left_out} more characters" if left_out > 0 else ""
+    return details("Acquisition metadata", el("pre", text[:METADATA_LETTERS] + more))
+
+
+def tilt_range(angles: Array | None) -> str:
+    """Say how many tilts there are, from where to where and how far apart."""
+    if angles is None or len(angles) == 0:
+        return ""
+    text = f"{count(len(angles), 'image')} from {number(angles[0], 4)}° to {number(angles[-1], 4)}°"
+    steps = np.diff(np.unique(angles))
+    if len(steps) == 0:
+        return text
+    even = np.ptp(steps) < 0.05 * np.median(steps) + 1e-6
+    return f"{text}, {'every' if even else 'typically'} {number(np.median(steps))}°"
+
+
+# --- reconstruction and segmentation ---
+
+
+def orthoslices(volume: Input) -> list[tuple[Array, str, tuple[str, str], tuple[Any, ...]]]:
+    """Return the three central slices: image, words, names of the axes (down, right), and the index of the same."""
+    z, y, x = (n // 2 for n in volume.shape)
+    everything = slice(None)
+    xy, xz, zy = (z, everything, everything), (everything, y, everything), (everything, everything, x)
+    return [
+        (np.asarray(volume[xy]), f"xy slice at z = {z}: along the beam at zero tilt", ("y", "x"), xy),
+        (np.asarray(volume[zy]).T, f"zy slice at x = {x}: from the side", ("y", "z"), zy),
+        (np.asarray(volume[xz]), f"xz slice at y = {y}: across the tilt axis, with the missing wedge", ("z", "x"), xz),
+    ]
+
+
+def reconstruct_section(contents: Contents) -> Html:
+    """Show the volume."""
+    volume = contents.artifacts["volume"]
+    voxel, info = contents.voxel_size_nm, "reconstruction_info"
+    nz, ny, nx = volume.shape
+    residuals = contents.rows("residuals")
+    rows = [
+        ("method", contents.text(info, "method").upper()),
+        ("computed by", " on ".join(t for t in (contents.text(info, "backend"), contents.text(info, "device")) if t)),
+        ("volume", f"{nz} × {ny} × {nx} voxels (z × y × x)"),
+        ("voxel size", length(voxel) if np.isfinite(voxel) else "unknown"),
+        ("relative residual", None if residuals is None else f"{number(residuals[0])} → {number(residuals[-1])}"),
+    ]
+    slices = orthoslices(volume)
+    limits = grey_limits([image for image, *_ in slices])
+    panels = [
+        figure(grey_picture(Panel(image, axes, voxel), limits, words), _sentence(words))
+        for image, words, axes, _ in slices
+    ]
+    parts = [facts(rows), el("div", *panels, class_="triple"), _grey_note(limits, "counts per px")]
+    if residuals is not None and len(residuals) > 1:
+        words = "Relative residual ‖p − A v‖ / ‖p‖: how much of the images the volume does not explain."
+        parts.append(el("div", figure(residual_plot(residuals), words), class_="pair"))
+    return join(parts)
+
+
+def segment_section(contents: Contents) -> Html:
+    """Show the labels over the volume."""
+    labels, volume = contents.artifacts["labels"], contents.get("volume")
+    classes = contents.classes
+    same = volume is not None and tuple(volume.shape) == tuple(labels.shape)
+    slices = orthoslices(volume if volume is not None and same else labels)
+    limits = grey_limits([image for image, *_ in slices]) if same else Limits(0.0, 1e9, (0.0, 100.0))
+    method = contents.text("segmentation_info", "method")
+    panels = []
+    for image, words, axes, part in slices:
+        shown = np.asarray(labels[part])
+        shown = shown.T if axes == ("y", "z") else shown
+        panel = Panel(image, axes, contents.voxel_size_nm)
+        panels.append(figure(label_picture(panel, shown, classes, limits, f"labels, {words}"), _sentence(words)))
+    rows = [
+        ("method", {"otsu": "intensity thresholds (otsu)", "unet": "trained network (U-Net)"}.get(method, method)),
+        ("model", contents.text("segmentation_info", "model")),
+        ("thresholds", contents.text("segmentation_info", "thresholds")),
+        ("confidence", _confidence(contents)),
+    ]
+    return join(
+        [facts(rows), legend(classes), el("div", *panels, class_="triple"), _grey_note(limits) if same else None]
+    )
+
+
+def legend(classes: Sequence[LabelClass]) -> Html:
+    """Return the classes with their colours."""
+    entries = []
+    for label in classes:
+        painted = f"background:{label.color}" if label.index else None
+        name = label.name if label.index else f"{label.name} (not painted)"
+        entries.append(el("li", el("span", class_="swatch" + ("" if painted else " empty"), style=painted), name))
+    return el("ul", *entries, class_="legend")
+
+
+def _confidence(contents: Contents) -> str | None:
+    """Say how certain the labels of the central slice are."""
+    confidence = contents.get("confidence")
+    if confidence is None:
+        return None
+    middle = np.asarray(confidence[confidence.shape[0] // 2], float) / 255
+    mean, unsure = 100 * middle.mean(), 100 * (middle < 0.5).mean()
+    return f"{mean:.1f} % on average in the central slice; {unsure:.2g} % of it below 50 %"
+
+
+def _grey_note(limits: Limits, unit: str = "") -> Html:
+    return el("p", f"Same grey levels in all three: {limits.words(unit)}.", class_="note")
+
+
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:] + "." if not words.startswith(("xy", "xz", "zy")) else words + "."
+
+
+# --- measurement and export ---
+
+
+def measure_section(contents: Contents) -> Html:
+    """Show classes, size distribution and particles."""
+    parts: list[Html | None] = []
+    classes = contents.rows("class_table")
+    if classes is not None:
+        parts.append(_rows_table(classes, len(classes), "Classes"))
+    sizes, words = contents.rows("size_table"), size_words(contents)
+    if sizes is not None:
+        unit = "nm" if np.isfinite(sizes["from_nm"]).all() else "px"
+        edges = np.append(sizes[f"from_{unit}"], sizes[f"to_{unit}"][-1])
+        plot = size_plot(edges, sizes["count"], contents.number("measurement_info", f"mean_diameter_{unit}"), unit)
+        statistics = table(("of the diameters", "value"), _statistics(contents, unit), "Size statistics")
+        parts.append(el("div", figure(plot, f"Size distribution. {words}"), statistics, class_="pair"))
+    else:
+        parts.append(el("p", words))
+    particles = contents.rows("particle_table")
+    if particles is not None:
+        shown = min(TABLE_ROWS, len(particles))
+        which = "all of them" if shown == len(particles) else f"the first {shown}; the project file holds all"
+        parts.append(_rows_table(particles, shown, f"{count(len(particles), 'particle')}, {which}"))
+    return join(parts)
+
+
+STATISTICS = (
+    ("mean_diameter", "mean"),
+    ("std_diameter", "standard deviation"),
+    ("median_diameter", "median"),
+    ("d10", "a tenth of the particles is smaller than"),
+    ("d90", "a tenth of the particles is larger than"),
+    ("d43", "mean weighted by volume"),
+)
+
+
+def _statistics(contents: Contents, unit: str) -> Iterator[tuple[str, str]]:
+    """Yield what is known of the size distribution, and which particles are in it."""
+    info = "measurement_info"
+    for key, words in STATISTICS:
+        value = contents.number(info, f"{key}_{unit}")
+        if np.isfinite(value):
+            yield words, f"{number(value)}{NBSP}{unit}"
+    counted, border = (contents.number(info, key) for key in ("n_in_size_statistics", "n_touching_border"))
+    if np.isfinite(counted):
+        yield "particles counted in", number(counted, 7)
+    if np.isfinite(border):
+        yield "left out: cut by the border of the volume", number(border, 7)
+
+
+def size_words(contents: Contents) -> str:
+    """Say how many particles there are and how large, in one sentence."""
+    info = "measurement_info"
+    n, name = contents.number(info, "n_particles"), contents.text(info, "particle_class")
+    particles = contents.rows("particle_table")
+    if not np.isfinite(n):
+        n = 0.0 if particles is None else float(len(particles))
+    if n == 0:
+        return f"No particles of class {name} were found." if name else "No particles were found."
+    text = count(int(n), "particle") + (f" of class {name}" if name not in ("", "particle", "particles") else "")
+    unit = "nm" if np.isfinite(contents.number(info, "mean_diameter_nm")) else "px"
+    mean, spread = (contents.number(info, f"{key}_diameter_{unit}") for key in ("mean", "std"))
+    if not np.isfinite(mean):
+        return f"{text}."
+    middle, around = with_spread(mean, spread)
+    if around == NOTHING:
+        return f"{text}, mean diameter {middle} {unit}."
+    return f"{text}, mean diameter {middle} ± {around} {unit} (standard deviation)."
+
+
+def _rows_table(rows: Array, shown: int, caption: str) -> Html:
+    """Return a structured array as a table: units in brackets, columns without a number and px beside nm left out."""
+    names = [name for name in rows.dtype.names or () if not _useless(rows, name)]
+    cells = [column(rows[name][:shown]) for name in names]
+    return table([heading(name) for name in names], zip(*cells, strict=True), caption)
+
+
+def _useless(rows: Array, name: str) -> bool:
+    """Say whether a column holds nothing, or in px what another holds in nm."""
+    stem, _, unit = name.rpartition("_")
+    twin = f"{stem}_nm{unit[2:]}"
+    if unit.startswith("px") and twin in (rows.dtype.names or ()):
+        return bool(np.isfinite(rows[twin]).any())
+    return rows[name].dtype.kind == "f" and not np.isfinite(rows[name]).any()
+
+
+def heading(name: str) -> str:
+    """Turn a column name into a heading: 'surface_area_nm2' is 'surface area (nm²)'."""
+    stem, _, unit = name.rpartition("_")
+    units = {"nm": "nm", "px": "px", "nm2": "nm²", "px2": "px²", "nm3": "nm³", "px3": "px³", "deg": "°"}
+    return f"{stem.replace('_', ' ')} ({units[unit]})" if stem and unit in units else name.replace("_", " ")
+
+
+def export_section(contents: Contents) -> Html:
+    """List the files written."""
+    try:
+        files = json.loads(contents.text("export_info", "files"))
+        rows = [(str(f["name"]), memory(float(f["bytes"]))) for f in files]
+    except (ValueError, TypeError, KeyError):
+        rows = []
+    return join([facts([("folder", contents.text("export_info", "directory"))]), table(("file", "size"), rows)])

@@ -1,0 +1,227 @@
+"""A picture of the surfaces of labelled classes, by casting rays through their smoothed coverage.
+
+Parallel projection, so that a scale bar is true everywhere. Glass classes are translucent, more so where one looks
+straight at them; solid classes end the ray. No display, no graphics library.
+"""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from tomoseg.arrays import Array, ArraySource, FloatArray
+
+PICTURE_SIDE = 900  # px
+MOST_VOXELS = 200  # per side of the grid that is drawn; larger volumes are averaged down to it
+READ_BYTES = 64 << 20
+BLOCK = 4  # voxels; blocks without a surface are passed quickly
+# Degrees: the object is turned about the vertical axis, then tipped towards the viewer.
+YAW, PITCH = 30.0, 22.0
+
+
+@dataclass(frozen=True)
+class Surface:
+    """How a class is drawn: its value in the labels, colour (r, g, b) 0..255, and whether one sees through it."""
+
+    index: int
+    color: tuple[int, int, int]
+    glass: bool
+
+
+def render(
+    labels: ArraySource, surfaces: Sequence[Surface], side: int | None = None
+) -> tuple[NDArray[np.uint8], float]:
+    """Draw surfaces of a label volume (z, y, x).
+
+    x points to the right, y down and z away from the viewer, before the view is turned.
+
+    Returns
+    -------
+    (side, side, 4) u1 picture (red, green, blue, opacity), and the length of one of its pixels in voxels of `labels`.
+    """
+    side = side or PICTURE_SIDE
+    fields, reduction = coverage(labels, [s.index for s in surfaces])
+    busy = _busy_blocks(fields)
+    yaw, pitch = np.deg2rad(YAW), np.deg2rad(PITCH)
+    # Rows: right, down and forward in (x, y, z).
+    turn = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
+    tip = np.array([[1, 0, 0], [0, np.cos(pitch), np.sin(pitch)], [0, -np.sin(pitch), np.cos(pitch)]])
+    view = tip @ turn
+    centre, half_width = _framing(fields, view)
+    pixel = 2 * half_width / side  # in voxels of the field
+    colors = np.array([s.color for s in surfaces], np.float32).reshape(-1, 3) / np.float32(255)
+    glass = np.array([s.glass for s in surfaces])
+    picture = np.zeros((side, side, 4), np.float32)
+
+    def band(rows: slice) -> None:
+        _cast(fields, busy, view, centre, pixel, colors, glass, rows.start, picture[rows])
+
+    step = -(-side // 16)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        list(pool.map(band, [slice(i, min(i + step, side)) for i in range(0, side, step)]))
+    return np.rint(255 * np.clip(picture, 0, 1)).astype(np.uint8), pixel * reduction
+
+
+def coverage(labels: ArraySource, indices: Sequence[int]) -> tuple[NDArray[np.float32], int]:
+    """Return the smoothed coverage (n, z, y, x) of each class, with a margin of zeros, and the reduction in size.
+
+    The labels are read in slabs; voxels are averaged in cubes of the reduction's side.
+    """
+    nz, ny, nx = labels.shape
+    k = -(-max(nz, ny, nx) // MOST_VOXELS)
+    fields = np.zeros((len(indices), -(-nz // k), -(-ny // k), -(-nx // k)), np.float32)
+    planes = k * max(1, READ_BYTES // (k * ny * nx))
+    for start in range(0, nz, planes):
+        block = np.asarray(labels[start : start + planes])
+        for field, index in zip(fields, indices, strict=True):
+            part = _block_means(block == index, k)
+            field[start // k : start // k + len(part)] = part
+    for field in fields:
+        ndimage.gaussian_filter(field, 0.7, output=field)
+    return np.pad(fields, [(0, 0), (2, 2), (2, 2), (2, 2)]), k
+
+
+def _block_means(mask: Array, k: int) -> NDArray[np.float32]:
+    """Average over cubes of side k; what is missing at the far borders counts as empty."""
+    padded = np.pad(mask, [(0, -n % k) for n in mask.shape])
+    z, y, x = (n // k for n in padded.shape)
+    return np.asarray(padded.reshape(z, k, y, k, x, k).mean(axis=(1, 3, 5), dtype=np.float32))
+
+
+def _busy_blocks(fields: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return which blocks, (z, y, x) in units of BLOCK, are within a block of a surface of any class."""
+    z, y, x = (-(-n // BLOCK) for n in fields.shape[1:])
+    busy = np.zeros((z, y, x), bool)
+    for field in fields:
+        grown = np.pad(field, [(0, -n % BLOCK) for n in field.shape], mode="edge")
+        blocks = grown.reshape(z, BLOCK, y, BLOCK, x, BLOCK)
+        high = ndimage.maximum_filter(blocks.max(axis=(1, 3, 5)), 3)
+        low = ndimage.minimum_filter(blocks.min(axis=(1, 3, 5)), 3)
+        busy |= (high >= 0.5) & (low < 0.5)
+    return busy
+
+
+def _framing(fields: NDArray[np.float32], view: FloatArray) -> tuple[NDArray[np.float64], float]:
+    """Return the centre (x, y, z) and half the width of what is to be seen, in voxels of the fields."""
+    shape = np.array(fields.shape[1:])
+    inside = np.asarray(fields.max(axis=0) >= 0.5)
+    where = np.argwhere(inside[::2, ::2, ::2]) * 2.0
+    if len(where) == 0:
+        return (shape[::-1] - 1) / 2.0, float(shape.max()) / 2
+    seen = where[:, ::-1] @ view.T  # right, down, forward
+    low, high = seen.min(axis=0), seen.max(axis=0)
+    middle = (low + high) / 2
+    return np.asarray(middle @ view), float((high - low)[:2].max() / 2 * 1.06 + 3)
+
+
+def _sample(field: NDArray[np.float32], x: float, y: float, z: float) -> float:
+    """Interpolate linearly at a place inside the margin."""
+    i, j, k = int(x), int(y), int(z)
+    a, b, c = x - i, y - j, z - k
+    low = (field[k, j, i] * (1 - a) + field[k, j, i + 1] * a) * (1 - b)
+    low += (field[k, j + 1, i] * (1 - a) + field[k, j + 1, i + 1] * a) * b
+    high = (field[k + 1, j, i] * (1 - a) + field[k + 1, j, i + 1] * a) * (1 - b)
+    high += (field[k + 1, j + 1, i] * (1 - a) + field[k + 1, j + 1, i + 1] * a) * b
+    return low * (1 - c) + high * c  # type: ignore[no-any-return]
+
+
+def _gradient(field: NDArray[np.float32], x: float, y: float, z: float) -> tuple[float, float, float]:
+    """Return minus the gradient at a place inside the margin: it points out of the object."""
+    return (
+        _sample_at(field, x - 0.99, y, z) - _sample_at(field, x + 0.99, y, z),
+        _sample_at(field, x, y - 0.99, z) - _sample_at(field, x, y + 0.99, z),
+        _sample_at(field, x, y, z - 0.99) - _sample_at(field, x, y, z + 0.99),
+    )
+
+
+def _shade(
+    field: NDArray[np.float32], x: float, y: float, z: float, view: NDArray[np.float64], see_through: bool
+) -> tuple[float, float, float]:
+    """Return opacity, brightness and gloss of the surface at a place; light comes over the viewer's left shoulder."""
+    gx, gy, gz = _gradient_at(field, x, y, z)
+    norm = max(np.sqrt(gx * gx + gy * gy + gz * gz), 1e-9)
+    right = (gx * view[0, 0] + gy * view[0, 1] + gz * view[0, 2]) / norm
+    down = (gx * view[1, 0] + gy * view[1, 1] + gz * view[1, 2]) / norm
+    forward = (gx * view[2, 0] + gy * view[2, 1] + gz * view[2, 2]) / norm
+    if forward > 0:  # the far side of an object, seen from inside
+        right, down, forward = -right, -down, -forward
+    # The unit vector (-0.45, -0.65, -0.61) points to the light and (0, 0, -1) to the viewer; Blinn's highlight is
+    # where the surface faces half way between them (length of their sum: 1.794).
+    lit = max(-0.45 * right - 0.65 * down - 0.61 * forward, 0.0)
+    shine = max((-0.45 * right - 0.65 * down - 1.61 * forward) / 1.794, 0.0) ** 40
+    if see_through:
+        return 0.08 + 0.42 * (1 + forward) ** 2, 0.6 + 0.4 * lit, 0.10 * shine
+    return 1.0, 0.38 + 0.68 * lit, 0.35 * shine
+
+
+def _span(start: NDArray[np.float64], forward: NDArray[np.float64], nx: int, ny: int, nz: int) -> tuple[float, float]:
+    """Return the depths at which a ray enters and leaves the fields; the second is smaller where it misses them."""
+    first, last = -1e9, 1e9
+    for axis, n in enumerate((nx, ny, nz)):
+        step = forward[axis]
+        if abs(step) > 1e-9:
+            near, far = (1.0 - start[axis]) / step, (n - 2.0 - start[axis]) / step
+            first, last = max(first, min(near, far)), min(last, max(near, far))
+        elif not 1 <= start[axis] < n - 2:
+            return 0.0, -1.0
+    return first - 1.0, last
+
+
+def _cast_rows(
+    fields: NDArray[np.float32],
+    busy: NDArray[np.bool_],
+    view: NDArray[np.float64],
+    centre: NDArray[np.float64],
+    pixel: float,
+    colors: NDArray[np.float32],
+    glass: NDArray[np.bool_],
+    first_row: int,
+    picture: NDArray[np.float32],
+) -> None:
+    """Fill rows of `picture` (rows, side, 4), the first of which is row `first_row` of the whole."""
+    n, nz, ny, nx = fields.shape
+    rows, side, _ = picture.shape
+    before = np.zeros(n)
+    for row in range(rows):
+        for column in range(side):
+            across, down = (column - (side - 1) / 2) * pixel, (row + first_row - (side - 1) / 2) * pixel
+            start = centre + across * view[0] + down * view[1]
+            pixel_color = picture[row, column]
+            left = 1.0  # light still on its way
+            before[:] = 0
+            depth, last = _span_at(start, view[2], nx, ny, nz)
+            while depth < last and left > 0.02:
+                depth += 1.0
+                x, y, z = start[0] + depth * view[2, 0], start[1] + depth * view[2, 1], start[2] + depth * view[2, 2]
+                if not (1 <= x < nx - 2 and 1 <= y < ny - 2 and 1 <= z < nz - 2):
+                    continue
+                if not busy[int(z) // BLOCK, int(y) // BLOCK, int(x) // BLOCK]:
+                    continue
+                for c in range(n):
+                    value = _sample_at(fields[c], x, y, z)
+                    if (before[c] < 0.5) != (value < 0.5) and (glass[c] or value >= 0.5) and left > 0.02:
+                        # Back along the ray to where the surface was crossed, but not out of the margin.
+                        back = min(max((value - 0.5) / (value - before[c]), 0.0), 1.0)
+                        px = min(max(x - back * view[2, 0], 1.0), nx - 2.01)
+                        py = min(max(y - back * view[2, 1], 1.0), ny - 2.01)
+                        pz = min(max(z - back * view[2, 2], 1.0), nz - 2.01)
+                        opacity, bright, gloss = _shade_at(fields[c], px, py, pz, view, glass[c])
+                        for k in range(3):
+                            pixel_color[k] += left * opacity * min(colors[c, k] * bright + gloss, 1.0)
+                        pixel_color[3] += left * opacity
+                        left *= 1 - opacity
+                    before[c] = value
+            if pixel_color[3] > 0:
+                pixel_color[:3] /= pixel_color[3]
+
+
+_sample_at = numba.njit(nogil=True, cache=True)(_sample)
+_gradient_at = numba.njit(nogil=True, cache=True)(_gradient)
+_shade_at = numba.njit(nogil=True, cache=True)(_shade)
+_span_at = numba.njit(nogil=True, cache=True)(_span)
+_cast = numba.njit(nogil=True, cache=True)(_cast_rows)
