@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +79,9 @@ def pipeline_path(name: str | Path) -> Path:
 
 def shipped_pipelines() -> dict[str, Path]:
     """Return the pipeline files that ship with tomoseg, by name."""
-    folder = Path(str(files("tomoseg.pipelines") / ""))
+    package = Path(__file__).parent
+    # Installed they lie in the package; in a source checkout at the top, where people find them to copy.
+    folder = next(f for f in (package / "pipelines", package.parent / "pipelines") if f.is_dir())
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 

@@ -224,8 +224,8 @@ def run_stage(
     runtime.begin(f"{stage.name}: {'; '.join(why)}" if why else stage.name)
     facts = file_facts(parameters, project.record(stage.name))
     consumed = {name: project.record(name) for name in _stages_read(stage)}
-    inputs = {artifact.name: project.artifact(artifact) for artifact in stage.reads}
     with project.transaction(stage.name) as outputs:
+        inputs = {artifact.name: project.artifact(artifact) for artifact in stage.reads}
         try:
             stage.run(**inputs, params=_with_defaults(project, stage, parameters), runtime=runtime, outputs=outputs)
         except TomosegError:

@@ -114,7 +114,7 @@ def _not_a_number(folder, _raw):
 
     values = np.ones((5, 16, 16), np.float32)
     values[3, 2, 1] = np.nan
-    with mrcfile.new(folder / "nan.mrc", values):
+    with pytest.warns(RuntimeWarning, match="NaN"), mrcfile.new(folder / "nan.mrc", values):
         pass
     (folder / "nan.rawtlt").write_text("-2\n-1\n0\n1\n2\n")
     return [folder / "nan.mrc"]

@@ -15,9 +15,10 @@ from tomoseg.align.track import Band, track_neighbours
 from tomoseg.align.warp import aligned_shape, rotate_vectors, unrotate_vectors
 from tomoseg.arrays import FloatArray
 
-TRACK_PX, SOLVE_PX = 128, 256
+TRACK_PX = 128
 MIN_TILTS = 5  # fewer do not tell a direction of the axis
 MIN_RANGE_DEG = 20.0
+SAFE_RANGE_DEG = 80.0
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,12 @@ class Alignment:
     residual: float
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def moves_px(self) -> NDArray[np.float64]:
+        """Shifts and offset together: (n_tilt, 2) (dy', dx') to add to raw pixels' coordinates after rotation."""
+        moves: NDArray[np.float64] = rotate_vectors(self.shifts_px, self.axis_angle_deg)
+        return moves - np.array([0.0, self.axis_offset_px])
 
 
 def estimate_alignment(
@@ -77,29 +84,30 @@ def estimate_alignment(
     band = band or Band()
     notes: list[str] = []
     warnings: list[str] = []
-    solving = copies.reduced(SOLVE_PX)
-    tracked = _track(copies, None, band, max_shift) / solving.factor
+    tracked = _track(copies, None, band, max_shift)
     checkpoint()
     angles = copies.angles_deg[copies.usable]
-    enough = len(angles) >= MIN_TILTS and np.ptp(angles) >= MIN_RANGE_DEG
-    if not enough:
-        solution = _without_axis(solving, tracked, axis_angle_deg, axis_near_deg, warnings)
+    if len(angles) < MIN_TILTS or np.ptp(angles) < MIN_RANGE_DEG:
+        solution = _without_axis(copies, tracked, axis_angle_deg, axis_near_deg, warnings)
+        axis_offset_px = axis_offset_px or 0.0
     else:
         angle = axis_angle_deg
         if angle is None:
-            search = search_axis(solving, tracked, band, axis_near_deg, checkpoint=checkpoint)
-            angle = search.angle_deg
-            if search.rival_deg is not None:
-                warnings.append(
-                    f"the direction of the tilt axis is uncertain: {search.rival_deg:.0f} degrees explains the images "
-                    f"nearly as well as the {angle:.1f} degrees used; set the axis angle if it is known"
-                )
-        solution = _refined(copies, solving, tracked, angle, axis_angle_deg is None, band, max_shift, checkpoint)
-    return _finish(copies, solving, solution, axis_offset_px, notes, warnings)
+            angle = _searched(copies, tracked, band, axis_near_deg, warnings, checkpoint)
+        solution = _solved(copies, tracked, angle, band, max_shift, checkpoint)
+        if axis_angle_deg is None:
+            checkpoint()
+            solution = follow_angle(copies, solution, refine_angle(copies, solution, band), band)
+        if not solution.whole:
+            notes.append(
+                "the sample goes on outside the frame across the tilt axis: shifts and offset come from comparing "
+                "images with reprojections, which is less certain than a centre of mass"
+            )
+    return _finish(copies, solution, axis_offset_px, notes, warnings)
 
 
 def _track(copies: Copies, axis_angle_deg: float | None, band: Band, max_shift: float) -> NDArray[np.float64]:
-    """Return shifts between neighbours in raw pixels, with the stretch along `axis_angle_deg` if that agrees better."""
+    """Return shifts between neighbours in px of `copies`, stretched across the axis if that makes them agree better."""
     small = copies.reduced(TRACK_PX)
     reach = max_shift * max(small.images.shape[1:])
     shifts, scores = track_neighbours(small, None, band, reach)
@@ -108,7 +116,7 @@ def _track(copies: Copies, axis_angle_deg: float | None, band: Band, max_shift: 
         # Stretching is right for a film and wrong for a lump: the images say which the sample is.
         if np.nanmedian(better) > np.nanmedian(scores):
             shifts = stretched
-    return shifts * small.factor
+    return shifts * small.factor / copies.factor
 
 
 def _without_axis(
@@ -119,57 +127,68 @@ def _without_axis(
     source = "given" if given_deg is not None else "nominal" if near_deg is not None else "assumed"
     warnings.append(
         f"{copies.usable.sum()} usable tilts are too few, or their range is too narrow, to find the tilt axis: "
-        f"{source} direction {angle:g} degrees, offset taken as 0, shifts from neighbouring images only"
+        f"{source} direction {angle:g} degrees, offset taken as 0 unless given, shifts from neighbouring images only"
     )
     moves = rotate_vectors(tracked, angle)
     return Solution(angle, moves - moves[copies.usable].mean(axis=0), False, float("nan"))
 
 
-def _refined(
+def _searched(
     copies: Copies,
-    solving: Copies,
     tracked: FloatArray,
-    angle: float,
-    free_angle: bool,
     band: Band,
-    max_shift: float,
+    near_deg: float | None,
+    warnings: list[str],
     checkpoint: Callable[[], None],
+) -> float:
+    """Return the direction of the axis from the images, and warn where it is uncertain."""
+    search = search_axis(copies, tracked, band, near_deg, checkpoint=checkpoint)
+    if search.rival_deg is not None:
+        warnings.append(
+            f"the direction of the tilt axis is uncertain: {search.rival_deg:.0f} degrees explains the images nearly "
+            f"as well as the {search.angle_deg:.1f} degrees used; set the axis angle if it is known"
+        )
+    covered = float(np.ptp(copies.angles_deg[copies.usable]))
+    if covered < SAFE_RANGE_DEG:
+        warnings.append(
+            f"the tilts cover {covered:g} degrees only: direction and offset of the tilt axis found from them are "
+            "uncertain"
+        )
+    return search.angle_deg
+
+
+def _solved(
+    copies: Copies, tracked: FloatArray, angle: float, band: Band, max_shift: float, checkpoint: Callable[[], None]
 ) -> Solution:
-    """Solve at `angle`, and let the angle follow where it is `free_angle`."""
-    solution = solve(solving, tracked, angle, band, checkpoint=checkpoint)
-    if not solution.whole:
-        # Cut by the frame: the sample may well be a film, whose neighbours agree once stretched across the axis.
-        stretched = _track(copies, angle, band, max_shift) / solving.factor
-        if not np.array_equal(stretched, tracked):
-            again = solve(solving, stretched, angle, band, checkpoint=checkpoint)
-            solution = min(solution, again, key=lambda s: s.residual)
-    if free_angle:
-        checkpoint()
-        solution = follow_angle(solving, solution, refine_angle(solving, solution, band), band)
-    return solution
+    """Solve at `angle` from the tracked shifts, and from stretched ones where those may be better."""
+    solution = solve(copies, tracked, angle, band, checkpoint=checkpoint)
+    if solution.whole:
+        return solution
+    # Cut by the frame: the sample may well be a film, whose neighbours agree once stretched across the axis.
+    stretched = _track(copies, angle, band, max_shift)
+    if np.array_equal(stretched, tracked):
+        return solution
+    return min(solution, solve(copies, stretched, angle, band, checkpoint=checkpoint), key=lambda s: s.residual)
 
 
 def _finish(
-    copies: Copies,
-    solving: Copies,
-    solution: Solution,
-    given_offset_px: float | None,
-    notes: list[str],
-    warnings: list[str],
+    copies: Copies, solution: Solution, given_offset_px: float | None, notes: list[str], warnings: list[str]
 ) -> Alignment:
     """Split moves into shifts and offset, in raw pixels, and measure the quality before and after."""
-    angle, factor = solution.axis_angle_deg, solving.factor
-    width = aligned_shape(solving.images.shape, angle)[1]
-    room = (width / 2 - sample_reach(solving, solution)) if solution.whole else np.inf
-    across, offset = least_motion(solution.moves_px[:, 1], solving.angles_deg, solving.usable, width, max(room, 0.0))
-    along = solution.moves_px[:, 0] - solution.moves_px[solving.usable, 0].mean()
-    shifts = unrotate_vectors(np.stack([along, across], axis=1), angle) * factor
-    offset_px = offset * factor
+    angle, factor = solution.axis_angle_deg, copies.factor
+    along = solution.moves_px[:, 0] - solution.moves_px[copies.usable, 0].mean()
+    across, offset_px = solution.moves_px[:, 1], given_offset_px or 0.0
+    if np.isfinite(solution.residual):
+        width = aligned_shape(copies.images.shape, angle)[1]
+        room = (width / 2 - sample_reach(copies, solution)) if solution.whole else np.inf
+        across, offset = least_motion(across, copies.angles_deg, copies.usable, width, max(room, 0.0))
+        offset_px = offset * factor
     if given_offset_px is not None:
         if abs(given_offset_px - offset_px) > 2:
             notes.append(f"the images put the axis at {offset_px:.1f} px, {given_offset_px:g} px used as given")
         offset_px = given_offset_px
-    moves = rotate_vectors(shifts, angle) / factor - [0.0, offset_px / factor]
-    before = measure_quality(solving, np.zeros_like(moves), angle)
-    after = measure_quality(solving, moves, angle)
+    shifts = unrotate_vectors(np.stack([along, across], axis=1), angle) * factor
+    moves = rotate_vectors(shifts, angle) / factor - np.array([0.0, offset_px / factor])
+    before = measure_quality(copies, np.zeros_like(moves), angle)
+    after = measure_quality(copies, moves, angle)
     return Alignment(shifts, angle, offset_px, before, after, solution.whole, solution.residual, notes, warnings)

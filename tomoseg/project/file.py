@@ -24,6 +24,7 @@ CHUNKS: dict[tuple[str, ...], tuple[int, int, int]] = {
     ("z", "y", "x"): (64, 16, 64),
 }
 # Own lock instead of HDF5's; the 1.10 format, since older ones hold no attribute over 64 KiB (a long series' metadata).
+CACHE_BYTES = 64 << 20  # of chunks, per dataset
 LAYOUT: dict[str, Any] = {"locking": False, "libver": ("v110", "v110")}
 GZIP_ARTIFACTS = {"labels", "confidence"}  # compress well, and gzip needs no plugin to be read
 
@@ -45,11 +46,17 @@ class Project:
     @classmethod
     @contextmanager
     def write(cls, path: Path, tell: Callable[[str], object] = str) -> Iterator[Self]:
-        """Open an existing project for writing, alone. Raises `ProjectLocked` where another process writes it."""
+        """Open an existing project for writing, alone. Raises `ProjectLocked` where another process writes it.
+
+        The file itself is opened for writing only when something is written, so that looking changes no byte.
+        """
         _must_exist(path)
-        with writing(path, tell), _open(path, "r+") as file:
-            file.pop(schema.STAGING, None)  # left by a process that was killed
-            yield cls(path, file)
+        with writing(path, tell), _open(path, "r") as file:
+            project = cls(path, file)
+            try:
+                yield project
+            finally:
+                project._file.close()
 
     @classmethod
     @contextmanager
@@ -103,24 +110,34 @@ class Project:
 
     # --- writing ---
 
+    def _for_writing(self) -> h5py.File:
+        if self._file.mode == "r":
+            self._file.close()
+            self._file = h5py.File(self.path, "r+", **LAYOUT, rdcc_nbytes=CACHE_BYTES)
+            self._file.pop(schema.STAGING, None)  # left by a process that was killed
+        return self._file
+
     def store_settings(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
         """Remember the parameters wanted for each stage."""
         if self.settings != settings:
-            self._file.require_group(schema.SETTINGS).attrs["parameters"] = json.dumps(settings)
+            self._for_writing().require_group(schema.SETTINGS).attrs["parameters"] = json.dumps(settings)
 
     @contextmanager
     def transaction(self, stage: str) -> Iterator["Transaction"]:
-        """Collect a stage's outputs aside; `commit` puts all of them in place of the old ones, an exception none."""
-        self._file.pop(f"{schema.STAGING}/{stage}", None)
-        transaction = Transaction(self._file.create_group(f"{schema.STAGING}/{stage}"), stage)
+        """Collect a stage's outputs aside; `commit` puts all of them in place of the old ones, an exception none.
+
+        Handles on artifacts must be asked for inside it: beginning to write opens the file anew.
+        """
+        file = self._for_writing()
+        transaction = Transaction(file.create_group(f"{schema.STAGING}/{stage}"), stage)
         try:
             yield transaction
             if transaction.record is None:
                 raise StageFailed(f"The stage {stage} ended without committing its result.")
             self._replace(transaction)
         finally:
-            self._file.pop(f"{schema.STAGING}/{stage}", None)
-            self._file.flush()
+            file.pop(schema.STAGING, None)
+            file.flush()
 
     def _replace(self, transaction: "Transaction") -> None:
         file, record = self._file, transaction.record
@@ -217,7 +234,7 @@ class _H5Input:
 def _open(path: Path, mode: str) -> Iterator[h5py.File]:
     _must_exist(path)
     try:
-        file = h5py.File(path, mode, **LAYOUT, rdcc_nbytes=64 << 20)
+        file = h5py.File(path, mode, **LAYOUT, rdcc_nbytes=CACHE_BYTES)
     except OSError as error:
         raise InputError(
             f"{path} cannot be opened as a tomoseg project: {error}. If it is a raw tilt series, give a project "

@@ -45,7 +45,7 @@ class MeasureParameters(Parameters):
     size_bin_nm: float | None = Field(
         None,
         gt=0,
-        description="bin width of the size distribution, nm; none: from the data (Freedman-Diaconis, Sturges)",
+        description="bin width of the size distribution, nm; null: from the data (Freedman-Diaconis, Sturges)",
     )
 
 

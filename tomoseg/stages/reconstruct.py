@@ -43,7 +43,7 @@ class ReconstructParameters(Parameters):
         "auto is astra where there is a GPU that may be used, else cpu",
     )
     z_size: int | None = Field(
-        None, ge=1, le=100_000, description="thickness of the volume along the beam, px; none: as wide as the images"
+        None, ge=1, le=100_000, description="thickness of the volume along the beam, px; null: as wide as the images"
     )
     filter: Literal["ramp", "shepp-logan", "cosine", "hamming", "hann"] = Field(
         "hann", description="window on the ramp filter of fbp; hann is the smoothest, ramp the sharpest and noisiest"
