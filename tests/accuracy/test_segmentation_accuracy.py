@@ -6,8 +6,8 @@ from scipy import ndimage
 
 from tomoseg import simulate
 from tomoseg.arrays import MemoryInput, MemoryOutputs
+from tomoseg.io.slices import find_pairs
 from tomoseg.runtime import Runtime
-from tomoseg.segment.dataset import find_pairs
 from tomoseg.segment.train_settings import TrainSettings
 from tomoseg.stages.reconstruct import STAGE as RECONSTRUCT
 from tomoseg.stages.reconstruct import ReconstructParameters
@@ -93,7 +93,7 @@ def slices_in_folders(root, n, seed):
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
     """Train a small network on the slices of one phantom."""
-    from tomoseg.segment.dataset import load_pairs
+    from tomoseg.io.slices import load_pairs
     from tomoseg.segment.training import train
 
     root = tmp_path_factory.mktemp("network")

@@ -27,7 +27,7 @@ ALLOWED = {
     "reconstruct": set(),
     "segment": {"io"},
     "measure": set(),
-    "export": {"io"},
+    "export": {"io", "measure"},
     "report": {"io"},
     "simulate": set(),
     "progress": set(),

@@ -93,8 +93,14 @@ class Copies:
         """Call `function` with the index of every tilt, on all threads."""
         if self.workers == 1:
             return [function(i) for i in range(self.n_tilt)]
+
+        def some(indices: NDArray[np.int_]) -> list[T]:
+            return [function(int(i)) for i in indices]
+
+        # Few large parts: images of the small copies take less time than handing over a task.
+        parts = np.array_split(np.arange(self.n_tilt), self.workers)
         with ThreadPoolExecutor(self.workers) as pool:
-            return list(pool.map(function, range(self.n_tilt)))
+            return [result for part in pool.map(some, parts) for result in part]
 
     def warped(
         self, moves_px: FloatArray, axis_angle_deg: float, *, extend: bool = False
@@ -119,13 +125,16 @@ class Copies:
         shifts = unrotate_vectors(moves_px, axis_angle_deg)
         aligned = np.zeros((self.n_tilt, *shape), np.float32)
         seen = np.zeros_like(aligned)
-        ones = np.ones(self.images.shape[1:], np.float32)
+        rows, columns = np.arange(shape[0])[:, None], np.arange(shape[1])
+        height, width = self.images.shape[1:]
 
         def one(i: int) -> None:
             matrix, start = sampling(self.images.shape, shape, shifts[i], axis_angle_deg, 0.0)
             mode = "nearest" if extend else "constant"
             ndimage.affine_transform(self.splines[i], matrix, start, output=aligned[i], mode=mode, prefilter=False)
-            ndimage.affine_transform(ones, matrix, start, output=seen[i], order=0, prefilter=False)
+            y = matrix[0, 0] * rows + matrix[0, 1] * columns + start[0]
+            x = matrix[1, 0] * rows + matrix[1, 1] * columns + start[1]
+            seen[i] = (np.abs(y - (height - 1) / 2) <= height / 2) & (np.abs(x - (width - 1) / 2) <= width / 2)
 
         self.each(one)
         return aligned, seen

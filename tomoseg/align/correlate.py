@@ -123,11 +123,14 @@ def _derivatives(
     kx = 2j * np.pi * fft.rfftfreq(padded[-1])
     ex = np.exp(kx * u[-1]) * _weights(cross.shape[-1])
     basis = np.stack([ex, kx * ex, kx**2 * ex], axis=1)  # derivatives 0, 1, 2 along the last axis
-    along = cross @ basis
+    # Not a BLAS product: its own threads get in the way of those that register images side by side.
+    along = np.einsum("...x,xk->...k", cross, basis)
     if ndim == 1:
         c, g, h = along.real
         return float(c), np.array([g]), np.array([[h]])
     ky = 2j * np.pi * fft.fftfreq(padded[0])
     ey = np.exp(ky * u[0])
-    d = (np.stack([ey, ky * ey, ky**2 * ey]) @ along).real  # d[i, j]: derivative i along y, j along x
+    d = np.einsum(
+        "jy,yk->jk", np.stack([ey, ky * ey, ky**2 * ey]), along
+    ).real  # d[i, j]: derivative i along y, j along x
     return float(d[0, 0]), np.array([d[1, 0], d[0, 1]]), np.array([[d[2, 0], d[1, 1]], [d[1, 1], d[0, 2]]])

@@ -50,8 +50,7 @@ class Alignment:
     @property
     def moves_px(self) -> NDArray[np.float64]:
         """Shifts and offset together: (n_tilt, 2) (dy', dx') to add to raw pixels' coordinates after rotation."""
-        moves: NDArray[np.float64] = rotate_vectors(self.shifts_px, self.axis_angle_deg)
-        return moves - np.array([0.0, self.axis_offset_px])
+        return np.asarray(rotate_vectors(self.shifts_px, self.axis_angle_deg) - np.array([0.0, self.axis_offset_px]))
 
 
 def estimate_alignment(

@@ -110,11 +110,13 @@ def _solve_whole(
     for _ in range(passes):
         checkpoint()
         prediction = _predicted(copies, aligned, seen, whole=True)
+        if passes == 1:
+            break
         steps, _ = register_with(copies, prediction, aligned, seen, band, reach)
         stray = _strays(steps, copies.usable)
         if stray.sum() > 0.3 * copies.usable.sum():
             return None
-        if passes == 1 or not stray.any():
+        if not stray.any():
             break
         # An image whose sample drifted partly out of the frame has a wrong centre of mass; its prediction is right.
         moves[stray] += steps[stray]
@@ -161,7 +163,8 @@ def _solve_cut(
     moves = moves - moves[copies.usable].mean(axis=0)
     if passes == 1:
         trials = [_shifted(moves, o) for o in _offsets(copies, axis_angle_deg)]
-        return min((_cut_step(copies, t, axis_angle_deg, band, 0.0)[1] for t in trials), key=lambda s: s.residual)
+        found = [Solution(axis_angle_deg, t, False, _cut_residual(copies, t, axis_angle_deg)) for t in trials]
+        return min(found, key=lambda s: s.residual)
     # Slow errors need many passes and no fine pixels.
     small = copies.reduced(CUT_PX)
     scale = copies.factor / small.factor
@@ -172,9 +175,15 @@ def _solve_cut(
     return Solution(axis_angle_deg, _between(best.moves_px, copies.usable), False, best.residual)
 
 
+def _cut_residual(copies: Copies, moves: NDArray[np.float64], axis_angle_deg: float) -> float:
+    """Return how badly the tilts agree, for a sample that goes on outside the frame."""
+    aligned, seen = copies.warped(moves, axis_angle_deg, extend=True)
+    return _predicted(copies, aligned, seen, whole=False).residual
+
+
 def _shifted(moves: NDArray[np.float64], across_px: float) -> NDArray[np.float64]:
     """Return all moves with a constant added across the axis."""
-    return moves + np.array([0.0, across_px])
+    return np.asarray(moves + np.array([0.0, across_px]))
 
 
 def _offsets(copies: Copies, axis_angle_deg: float) -> NDArray[np.float64]:
@@ -187,8 +196,7 @@ def _best_offset(copies: Copies, moves: NDArray[np.float64], axis_angle_deg: flo
     """Return the constant move across the axis for which a quick reconstruction explains the images best."""
 
     def residual(offset: float) -> float:
-        aligned, seen = copies.warped(_shifted(moves, offset), axis_angle_deg, extend=True)
-        return _predicted(copies, aligned, seen, whole=False).residual
+        return _cut_residual(copies, _shifted(moves, offset), axis_angle_deg)
 
     trials = _offsets(copies, axis_angle_deg)
     values = [residual(o) for o in trials]

@@ -48,7 +48,7 @@ def train(
     progress: ProgressKind = "auto",
 ) -> None:
     """Train a U-Net on labelled slices; the defaults are the settings of Genc, Kovarik & Fraser (2022)."""
-    from tomoseg.segment.dataset import find_pairs, load_pairs
+    from tomoseg.io.slices import find_pairs, load_pairs
     from tomoseg.segment.train_settings import TrainSettings
     from tomoseg.segment.training import train as train_network
 
@@ -110,8 +110,8 @@ def evaluate(
     progress: ProgressKind = "auto",
 ) -> None:
     """Compare a network's labels with true ones: Dice, precision, recall, IoU, Hausdorff distance."""
+    from tomoseg.io.slices import find_pairs
     from tomoseg.segment.card import read_card
-    from tomoseg.segment.dataset import find_pairs
     from tomoseg.segment.evaluation import evaluate_model, validation_pairs
     from tomoseg.segment.plots import plot_errors, plot_hausdorff, plot_scores
 

@@ -1,5 +1,9 @@
-"""Folders of 2D images and of label images that share their names, for training and evaluation."""
+"""Labelled slices in two folders: images, and labels of the same name."""
 
+import hashlib
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,179 +12,179 @@ from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
+from tomoseg.runtime import Runtime
 
-SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
-# More classes than anybody paints by hand: a label image with larger values is something else.
-MAX_CLASSES = 64
-Labels = NDArray[np.uint8]
-
-
-def read_image(path: Path | str) -> Array:
-    """Read a grey image.
-
-    PNG, TIFF or JPEG of 8 or 16 bits, or float TIFF. A colour image whose channels are equal is grey.
-
-    Returns
-    -------
-    array, shape (y, x), uint8, uint16, or the type in the TIFF
-
-    Raises
-    ------
-    InputError
-        The file is missing or damaged, holds several images, colours, NaN or infinity.
-    """
-    path = Path(path)
-    image = _grey(path, _pixels(path))
-    if image.dtype.kind == "f" and not np.isfinite(image).all():
-        raise InputError(f"{path} holds NaN or infinite values")
-    return image
+IGNORE = 255  # label of pixels that nobody annotated
+LOSSLESS = (".tif", ".tiff", ".png", ".bmp", ".npy")
+IMAGE_SUFFIXES = (*LOSSLESS, ".jpg", ".jpeg")
 
 
-def read_labels(path: Path | str, n_classes: int | None = None) -> Labels:
-    """Read a label image as class indices.
+@dataclass(frozen=True)
+class Pair:
+    """A slice and its labels; `name` is the file name both share, without suffix."""
 
-    An image of indices 0..C-1 is taken as it is, whatever its bit depth (a palette image: its indices); one of 0 and
-    255 is a mask and becomes 0 and 1.
+    name: str
+    image: Path
+    labels: Path
 
-    Parameters
-    ----------
-    n_classes
-        The number of classes C, if known.
 
-    Returns
-    -------
-    array of uint8, shape (y, x), values 0..C-1
+def find_pairs(images_dir: Path, labels_dir: Path, runtime: Runtime | None = None) -> list[Pair]:
+    """Return the slices of `images_dir` that have labels of the same name in `labels_dir`, sorted by name.
 
     Raises
     ------
     InputError
-        The file cannot be read, or its values are not class indices; the message shows them.
+        Where a folder is missing or holds no images, names are not unique, or labels have no image.
     """
-    path = Path(path)
-    image = _grey(path, _pixels(path, keep_palette=True))
-    values = np.unique(image)
-    limit = MAX_CLASSES if n_classes is None else n_classes
-    if values[-1] == 255 and set(values.tolist()) <= {0, 255} and limit >= 2:
-        return (image > 0).astype(np.uint8)
-    whole = bool(np.all(values == np.round(values)))
-    if whole and values[0] >= 0 and values[-1] < limit:
-        return image.astype(np.uint8)
-    shown = ", ".join(f"{value:g}" for value in values[:12].tolist()) + (", ..." if len(values) > 12 else "")
-    classes = f"0 to {limit - 1}" if n_classes is not None else "0, 1, 2, ... in class order"
-    lossy = "; JPEG changes values, save labels as PNG or TIFF" if path.suffix.lower() in {".jpg", ".jpeg"} else ""
-    raise InputError(f"{path} is no label image: its values are {shown}; expected are {classes}, or 0 and 255{lossy}")
-
-
-def paired_files(images_dir: Path | str, labels_dir: Path | str) -> list[tuple[str, Path, Path]]:
-    """Pair the images of a folder with the label images of the same name (without extension) in another.
-
-    Returns
-    -------
-    list of (name, image path, label path), sorted by name
-
-    Raises
-    ------
-    InputError
-        A folder is missing or has no images, a name occurs twice, or files are without their partner.
-    """
-    images, labels = image_files(images_dir), image_files(labels_dir)
-    problems = [
-        f"{len(names)} {what} without {partner}: {_listed(names)}"
-        for names, what, partner in (
-            (sorted(set(images) - set(labels)), f"images in {images_dir}", f"a label image in {labels_dir}"),
-            (sorted(set(labels) - set(images)), f"label images in {labels_dir}", f"an image in {images_dir}"),
+    images, labels = _by_stem(images_dir, IMAGE_SUFFIXES), _by_stem(labels_dir, LOSSLESS)
+    orphans = sorted(set(labels) - set(images))
+    if orphans:
+        raise InputError(
+            f"{len(orphans)} label files in {labels_dir} have no image of the same name in {images_dir}: "
+            f"{_few(orphans)}. An image and its labels must share their name."
         )
-        if names
-    ]
-    if problems:
-        raise InputError("; ".join(problems) + "; image and label image must have the same name")
-    return [(name, images[name], labels[name]) for name in sorted(images)]
+    unlabelled = sorted(set(images) - set(labels))
+    if unlabelled and runtime is not None:
+        runtime.say(f"{len(unlabelled)} images without labels are left out: {_few(unlabelled)}")
+    return [Pair(name, images[name], labels[name]) for name in sorted(labels)]
 
 
-def image_files(folder: Path | str) -> dict[str, Path]:
-    """Return the image files of a folder by their name without extension; hidden and other files are left out.
-
-    Raises
-    ------
-    InputError
-        The folder is missing or holds no image, or two files differ only by extension.
-    """
-    folder = Path(folder)
+def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError(f"the folder {folder} does not exist")
-    files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in SUFFIXES or path.name.startswith(".") or not path.is_file():
-            continue
-        if path.stem in files:
-            raise InputError(f"{path} and {files[path.stem].name} have the same name: leave one of them")
-        files[path.stem] = path
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in suffixes and not f.name.startswith("."))
     if not files:
-        raise InputError(f"there are no images in {folder} ({', '.join(SUFFIXES)})")
-    return files
+        raise InputError(f"the folder {folder} holds no image files ({', '.join(suffixes)})")
+    found: dict[str, Path] = {}
+    for file in files:
+        if file.stem in found:
+            raise InputError(f"{file} and {found[file.stem]} have the same name: which of them is meant is not clear")
+        found[file.stem] = file
+    return found
 
 
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+def read_slice(path: Path) -> Array:
+    """Read a grey image as a 2D array in the file's own type; colour files are taken where all channels are equal."""
+    data = _read(path)
+    if data.ndim == 3 and data.shape[-1] in (2, 3, 4):
+        color = data[..., : 1 if data.shape[-1] == 2 else 3]
+        if (color == color[..., :1]).all():
+            data = color[..., 0]
+    if data.ndim != 2 or min(data.shape) < 1 or data.dtype.kind not in "uifb":
+        raise InputError(
+            f"{path} is not a single grey image (shape {data.shape}, {data.dtype}): save each slice as one grey file"
+        )
+    if data.dtype.kind == "f" and not np.isfinite(data).all():
+        raise InputError(f"{path} holds NaN or infinite values")
+    return data.astype(np.uint8) if data.dtype.kind == "b" else data
 
 
-def _pixels(path: Path, keep_palette: bool = False) -> Array:
-    """Return all the values of an image file."""
-    if not path.is_file():
-        raise InputError(f"{path} does not exist")
+def read_labels(path: Path, n_classes: int | None = None) -> NDArray[np.uint8]:
+    """Read a label image (h, w) as u1: class numbers from 0, and 255 where nobody annotated.
+
+    Raises
+    ------
+    InputError
+        Where a value is not a class number below `n_classes` (checked if given).
+    """
+    data = read_slice(path)
+    values = np.unique(data)
+    if values[0] < 0 or values[-1] > IGNORE or (values != np.round(values)).any():
+        raise InputError(f"{path} holds {_few(values)}: labels are whole numbers from 0 to {IGNORE - 1}")
+    classes = values[values != IGNORE]
+    if n_classes is not None and classes.size and classes[-1] >= n_classes:
+        raise InputError(
+            f"{path} holds the labels {_few(values)}, but there are {n_classes} classes: labels must be 0 to "
+            f"{n_classes - 1}, and {IGNORE} where nobody annotated. Name every class; save class numbers, not "
+            "colours."
+        )
+    return data.astype(np.uint8)
+
+
+def _read(path: Path) -> Array:
+    """Read any supported file."""
     try:
-        if path.suffix.lower() in {".tif", ".tiff"} and (found := _tiff_pixels(path)) is not None:
-            return found
-        return _pillow_pixels(path, keep_palette)
+        if path.suffix.lower() == ".npy":
+            return np.asarray(np.load(path, allow_pickle=False))
+        return _read_image(path)
     except InputError:
         raise
-    except Exception as error:  # a damaged file makes the reading libraries raise anything
-        raise InputError(f"{path} cannot be read as an image ({error}); it may be damaged") from error
+    except Exception as error:  # image libraries raise nearly anything on a broken file
+        raise InputError(f"{path} cannot be read as an image: {error}") from error
 
 
-def _tiff_pixels(path: Path) -> Array | None:
-    """Return the pixels of a TIFF; None where its compression (LZW) needs Pillow."""
-    import tifffile
+def _read_image(path: Path) -> Array:
+    """Read an image file: Pillow for most, tifffile for the kinds of TIFF that Pillow does not know."""
+    from PIL import Image, UnidentifiedImageError
 
-    from tomoseg.io.readers.tiff import tifffile_decodes
-    from tomoseg.io.series import heard
+    try:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter("ignore", UserWarning)  # odd metadata; what matters raises
+            pages = getattr(image, "n_frames", 1)
+            if pages > 1:
+                raise InputError(f"{path} holds {pages} pages: save each slice as a file of its own")
+            return np.asarray(image)  # a palette image gives its indices, as label painters write them
+    except UnidentifiedImageError:
+        if path.suffix.lower() not in (".tif", ".tiff"):
+            raise
+        import tifffile
 
-    with heard("tifffile"), tifffile.TiffFile(path) as tiff:
-        if len(tiff.pages) > 1:
-            raise InputError(f"{path} holds {len(tiff.pages)} images; give one image per file")
-        page: Any = tiff.pages[0]
-        if not tifffile_decodes(page) or page.photometric == tifffile.PHOTOMETRIC.PALETTE:
-            return None
-        pixels = np.asarray(page.asarray())
-        if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and pixels.dtype.kind == "u":
-            return np.asarray(np.iinfo(pixels.dtype).max - pixels, pixels.dtype)
-        return pixels
-
-
-def _pillow_pixels(path: Path, keep_palette: bool) -> Array:
-    from PIL import Image
-
-    with Image.open(path) as image:
-        n_images = getattr(image, "n_frames", 1)
-        if n_images > 1:
-            raise InputError(f"{path} holds {n_images} images; give one image per file")
-        if image.mode == "P" and not keep_palette:
-            return np.asarray(image.convert("RGB"))
-        pixels = np.asarray(image)
-        # Pillow widens 16-bit grey images to 32 bits in some modes.
-        if image.mode == "I" and pixels.min() >= 0 and pixels.max() <= 65535:
-            return pixels.astype(np.uint16)
-        return pixels
+        tiff: Any = tifffile
+        return np.asarray(tiff.imread(path))
 
 
-def _grey(path: Path, pixels: Array) -> Array:
-    """Return (y, x) from pixels that may have equal channels; transparency is left out."""
-    pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
-    if pixels.ndim == 3 and pixels.shape[-1] in {2, 3, 4}:
-        colours = pixels[..., : 3 if pixels.shape[-1] > 2 else 1]
-        if np.any(colours != colours[..., :1]):
-            raise InputError(f"{path} is a colour image; give grey values (or, for labels, class indices)")
-        pixels = colours[..., 0]
-    if pixels.ndim != 2 or pixels.size == 0:
-        raise InputError(f"{path} is not a 2D image: its shape is {pixels.shape}")
-    return pixels.astype(np.uint8) if pixels.dtype.kind == "b" else pixels.astype(pixels.dtype.newbyteorder("="))
+@dataclass(frozen=True)
+class LabelledSlices:
+    """A data set in memory: names, images (h, w) of any size in one type, and labels u1."""
+
+    names: list[str]
+    images: list[Array]
+    labels: list[NDArray[np.uint8]]
+
+
+def load_pairs(pairs: Iterable[Pair], n_classes: int | None = None) -> LabelledSlices:
+    """Read all pairs.
+
+    Raises
+    ------
+    InputError
+        Where an image and its labels differ in size, or images differ in type.
+    """
+    data = LabelledSlices([], [], [])
+    for pair in pairs:
+        image, labels = load_pair(pair, n_classes)
+        if data.images and image.dtype != data.images[0].dtype:
+            raise InputError(
+                f"{pair.image} is {image.dtype}, the images before it are {data.images[0].dtype}: save all in one type"
+            )
+        data.names.append(pair.name)
+        data.images.append(image)
+        data.labels.append(labels)
+    return data
+
+
+def load_pair(pair: Pair, n_classes: int | None = None) -> tuple[Array, NDArray[np.uint8]]:
+    """Read one slice and its labels, of equal size."""
+    image, labels = read_slice(pair.image), read_labels(pair.labels, n_classes)
+    if image.shape != labels.shape:
+        raise InputError(
+            f"{pair.image} is {image.shape[1]} x {image.shape[0]} px, its labels {pair.labels} are "
+            f"{labels.shape[1]} x {labels.shape[0]} px: they must be the same slice"
+        )
+    return image, labels
+
+
+def data_digest(names: Sequence[str], images: Sequence[Array], labels: Sequence[Array]) -> str:
+    """Return the SHA-256 of a data set, so that a network can tell what it was trained on."""
+    digest = hashlib.sha256()
+    for name, image, label in zip(names, images, labels, strict=True):
+        digest.update(f"{name} {image.shape} {image.dtype} ".encode())
+        digest.update(np.ascontiguousarray(image).data)
+        digest.update(np.ascontiguousarray(label, np.uint8).data)
+    return digest.hexdigest()
+
+
+def _few(items: Iterable[Any], most: int = 5) -> str:
+    """Return the first items as text."""
+    texts = [str(item) for item in items]
+    return ", ".join(texts[:most]) + (", ..." if len(texts) > most else "")

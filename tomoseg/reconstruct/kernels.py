@@ -46,6 +46,7 @@ CHUNK = 64  # detector pixels whose weights are tabulated at a time; the tables 
 TILE_Z, TILE_X, TILE_TILTS = 16, 32, 24  # voxels and tilts treated together by `backproject`
 STORE, PRODUCT, SUM = 0, 1, 2  # what `backproject` does with the volume
 MOST = 1e6  # largest factor that a single ray may ask for in one MLEM iteration
+LEAST_NORMAL = np.float32(np.finfo(np.float32).tiny)
 LEAST = np.float32(1e-30)  # voxels below this become 0: denormal numbers would slow some processors down a hundredfold
 
 
@@ -281,18 +282,19 @@ def backproject(
                 _finish_row(volume, tile, target, row * TILE_X * LANES, n, weight, voxel, mode, least)
 
 
-@compiled(fastmath={"reassoc"})
+@compiled(fastmath={"reassoc"}, error_model="numpy")
 def ratio(measured: Floats, computed: Floats) -> float:
     """Replace `computed` by measured/computed and return the sum of squares of measured - computed.
 
     Where nothing is measured the ratio is 0, which pushes the ray's voxels to 0; it is never more than `MOST`, whatever
-    the ray met, so no infinity and no NaN can arise.
+    the ray met, so no infinity and no NaN can arise. The least normal number keeps the divisor from 0 where measured
+    is so small (1e-38 and less, as interpolation leaves behind) that measured / MOST is 0.
     """
     total = 0.0
     for i in range(measured.size):
         p, q = measured[i], computed[i]
         total += float(p - q) * float(p - q)
-        computed[i] = p / max(q, p * np.float32(1 / MOST)) if p > 0 else np.float32(0)
+        computed[i] = p / max(q, p * np.float32(1 / MOST), LEAST_NORMAL) if p > 0 else np.float32(0)
     return total
 
 

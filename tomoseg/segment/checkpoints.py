@@ -48,7 +48,7 @@ class TrainFiles:
             if resume:
                 raise InputError(f"{self.output} is finished and has no checkpoint: there is nothing to resume")
             hint = "continue it with --resume, " if self._state_file.is_file() else ""
-            raise InputError(f"{' and '.join(map(str, taken))} exists already: {hint}use another name, or --overwrite")
+            raise InputError(f"{' and '.join(map(str, taken))} exists already: {hint}use another name, or --force")
         try:
             shutil.rmtree(self.checkpoint, ignore_errors=True)
             self.checkpoint.mkdir(parents=True)
@@ -67,12 +67,10 @@ class TrainFiles:
             missing = [name for name in files if not (self.checkpoint / name).is_file()]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"the checkpoint {self._state_file} is damaged ({error}): train anew with --overwrite"
+                f"the checkpoint {self._state_file} is damaged ({error}): train anew with --force"
             ) from error
         if missing:
-            raise InputError(
-                f"the checkpoint {self.checkpoint} lacks {', '.join(missing)}: train anew with --overwrite"
-            )
+            raise InputError(f"the checkpoint {self.checkpoint} lacks {', '.join(missing)}: train anew with --force")
         return state
 
     def keep(self, state: dict[str, Any]) -> None:

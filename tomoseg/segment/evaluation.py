@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
+from tomoseg.io.slices import IGNORE, Pair, load_pair, read_slice
 from tomoseg.runtime import Runtime
 from tomoseg.segment.card import ModelCard
-from tomoseg.segment.classes import IGNORE
-from tomoseg.segment.dataset import Pair, load_pair, read_slice
 from tomoseg.segment.histogram import histogram
 from tomoseg.segment.scaling import Scale
 from tomoseg.segment.surfaces import PERCENTILES, hausdorff
@@ -267,7 +266,7 @@ def evaluate_model(
     Parameters
     ----------
     model_path : a `.keras` file
-    pairs : see `tomoseg.segment.dataset.find_pairs`
+    pairs : see `tomoseg.io.slices.find_pairs`
     pixel_size_nm : of the images; the one stored with the model unless given
     patch, overlap : see `tomoseg.segment.blending.predict_stack`; the patch of training unless given
     on_image : called with each image, its truth and its prediction, to draw error maps without holding all

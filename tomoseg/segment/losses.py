@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from tomoseg.segment.classes import IGNORE
+from tomoseg.io.slices import IGNORE
 from tomoseg.segment.keras_setup import keras
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
-from tomoseg.segment.classes import IGNORE
+from tomoseg.io.slices import IGNORE
 from tomoseg.segment.evaluation import METRICS, EvaluatedImage, Evaluation
 
 # Okabe & Ito's black, blue, orange and green.

@@ -9,15 +9,14 @@ from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
+from tomoseg.io.slices import IGNORE, data_digest
 from tomoseg.segment.augment import sample_patch
 from tomoseg.segment.classes import (
-    IGNORE,
     default_colors,
     default_names,
     problems_with_colors,
     problems_with_names,
 )
-from tomoseg.segment.dataset import data_digest
 from tomoseg.segment.folds import Split, split
 from tomoseg.segment.histogram import histogram
 from tomoseg.segment.scaling import Scaling, scaling_of

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from tomoseg import __version__
 from tomoseg.arrays import Array
 from tomoseg.errors import Interrupted, StageFailed
+from tomoseg.io.slices import IGNORE
 from tomoseg.runtime import Runtime
 from tomoseg.segment.card import ModelCard
 from tomoseg.segment.checkpoints import TrainFiles
-from tomoseg.segment.classes import IGNORE
 from tomoseg.segment.evaluation import confusion_matrix, scores
 from tomoseg.segment.folds import lookalikes
 from tomoseg.segment.inference import SlicePredictor

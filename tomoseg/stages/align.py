@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from tomoseg.align.estimate import Alignment
 
 NOMINAL_DEG = {"y": 0.0, "x": 90.0}
-COPY_PX = 256  # longest side of the copies that shifts and axis are estimated on
-# Arrays as large as the copies that are alive at once while predicting, and how far beyond the frame some reach.
+# Shifts and axis are estimated on copies of at most this side and, for very many tilts, this many pixels in all: the same
+# whatever the memory allowed, so that the result is. 16 arrays of that size are alive at once, 0.8 GB at most.
+COPY_PX, COPY_PIXELS = 256, 180 * 256**2
 COPY_ARRAYS = 16
 QUALITY_DTYPE = np.dtype(
     [
@@ -144,7 +145,10 @@ def _survey(tilt_series: Input, angles: NDArray[np.float64], params: AlignParame
     from tomoseg.align.intensity import usable_tilts
 
     n, *shape = tilt_series.shape
-    factor = reduction_factor(tuple(shape), _longest_copy(n, runtime))
+    factor = reduction_factor(tuple(shape), _longest_copy(n))
+    needed = 4 * COPY_ARRAYS * n * (shape[0] // factor) * (shape[1] // factor)
+    if needed > runtime.max_memory:
+        runtime.warn(f"alignment needs about {needed / 2**20:.0f} MB of memory, more than the limit given")
     fits: list[VacuumFit] = []
     finite = np.zeros(n, bool)
     copies: list[Array] = []
@@ -168,10 +172,9 @@ def _survey(tilt_series: Input, angles: NDArray[np.float64], params: AlignParame
     return _Survey(Copies.of(images, angles, usable, factor, runtime.workers), found.levels, found.how, found.trusted)
 
 
-def _longest_copy(n_tilt: int, runtime: Runtime) -> int:
-    """Return the longest side of copies such that estimating stays within half of the memory allowed."""
-    fits = int(np.sqrt(runtime.max_memory / 2 / (4 * COPY_ARRAYS * n_tilt)))
-    return max(64, min(COPY_PX, fits))
+def _longest_copy(n_tilt: int) -> int:
+    """Return the longest side in px of the copies that the alignment is estimated on."""
+    return max(64, min(COPY_PX, int(np.sqrt(COPY_PIXELS / n_tilt))))
 
 
 def _images(tilt_series: Input, runtime: Runtime, what: str) -> Iterator[tuple[int, NDArray[np.float32]]]:
@@ -234,15 +237,17 @@ def _estimated(survey: _Survey, nominal: float | None, params: AlignParameters, 
     from tomoseg.align.estimate import estimate_alignment
     from tomoseg.align.track import Band
 
-    return estimate_alignment(
-        survey.copies,
-        axis_angle_deg=params.tilt_axis_angle,
-        axis_near_deg=nominal,
-        axis_offset_px=params.tilt_axis_offset,
-        band=Band(params.low_frequency, params.high_frequency),
-        max_shift=params.max_shift,
-        checkpoint=runtime.check,
-    )
+    for _ in runtime.track([0], "finding shifts and tilt axis"):
+        found = estimate_alignment(
+            survey.copies,
+            axis_angle_deg=params.tilt_axis_angle,
+            axis_near_deg=nominal,
+            axis_offset_px=params.tilt_axis_offset,
+            band=Band(params.low_frequency, params.high_frequency),
+            max_shift=params.max_shift,
+            checkpoint=runtime.check,
+        )
+    return found
 
 
 def _scales(survey: _Survey, alignment: "Alignment", params: AlignParameters) -> NDArray[np.float64]:
@@ -316,11 +321,13 @@ def _quality_table(
 
 def _info(alignment: "Alignment", params: AlignParameters) -> dict[str, str | float]:
     """Return the attributes stored with the alignment."""
-    found = "centre of mass and common line" if alignment.whole else "reprojection"
+    found = "xcorr, centre of mass and common line" if alignment.whole else "xcorr, reprojection"
+    if not np.isfinite(alignment.residual):
+        found = "xcorr"
     return {
         "tilt_axis_angle_deg": alignment.axis_angle_deg,
         "tilt_axis_offset_px": alignment.axis_offset_px,
-        "method": "none" if params.method == "none" else f"xcorr, {found}",
+        "method": "none" if params.method == "none" else found,
         "correlation_before": alignment.before.median,
         "correlation_after": alignment.after.median,
         "common_line_before": alignment.before.common_line,

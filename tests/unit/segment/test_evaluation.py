@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tomoseg.errors import InputError
-from tomoseg.segment.classes import IGNORE
+from tomoseg.io.slices import IGNORE
 from tomoseg.segment.evaluation import Evaluation, confusion_matrix, evaluate_labels, scores, statistic
 
 COLORS = ["#000000", "#0072b2", "#e69f00"]

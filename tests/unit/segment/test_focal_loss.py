@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tomoseg.segment.classes import IGNORE
+from tomoseg.io.slices import IGNORE
 from tomoseg.segment.keras_setup import keras
 from tomoseg.segment.losses import WeightedFocalLoss
 

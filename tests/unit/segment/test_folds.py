@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from tomoseg.errors import InputError
-from tomoseg.segment.dataset import read_slice
+from tomoseg.io.slices import read_slice
 from tomoseg.segment.folds import Split, lookalikes, slice_keys, split
 
 PAPER_LIKE = [

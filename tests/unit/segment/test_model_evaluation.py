@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from tomoseg.errors import InputError
+from tomoseg.io.slices import find_pairs
 from tomoseg.runtime import Runtime
 from tomoseg.segment.card import read_card
-from tomoseg.segment.dataset import find_pairs
 from tomoseg.segment.evaluation import evaluate_labels, evaluate_model, validation_pairs
 from tomoseg.segment.plots import error_map, label_picture, plot_errors, plot_hausdorff, plot_scores
 

@@ -125,7 +125,7 @@ def test_an_earlier_model_is_not_overwritten_by_accident(trained, tiny_settings)
         )
 
     before = trained.path.read_bytes()
-    with pytest.raises(InputError, match=r"exists already.*--resume.*--overwrite"):
+    with pytest.raises(InputError, match=r"exists already.*--resume.*--force"):
         again()
     assert again(resume=True).best_epoch == trained.result.best_epoch  # nothing left to do
     assert trained.path.read_bytes() == before

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tomoseg.errors import StageFailed
-from tomoseg.segment.dataset import read_slice
+from tomoseg.io.slices import read_slice
 from tomoseg.segment.histogram import Histogram, histogram, multi_otsu, partition, sampled_range
 
 

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from tomoseg.errors import InputError
+from tomoseg.io.slices import data_digest, find_pairs, load_pairs, read_labels, read_slice
 from tomoseg.runtime import Runtime
-from tomoseg.segment.dataset import data_digest, find_pairs, load_pairs, read_labels, read_slice
 
 
 @pytest.fixture
