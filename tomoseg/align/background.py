@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from tomoseg.arrays import Array, FloatArray
 
-TILES = 32  # along each side of an image
+TILES = 32  # along each side of an image, fewer where they would be smaller than 4 px
+GLOW = 0.01  # part of the signal by which the vacuum itself may vary
 MIN_VACUUM = 0.02  # least part of the tiles that must agree to be vacuum
 # A level below this part of the signal is none: it could not be told from the vacuum's own glow, and stacks whose
 # background was subtracted before stay as they are.
@@ -37,6 +38,8 @@ class VacuumFit:
         99th percentile of the tiles above `level`, in counts.
     error : float
         Standard error of `level`.
+    lowest : float
+        Mean of the darkest tile, in counts.
     """
 
     level: float
@@ -44,6 +47,7 @@ class VacuumFit:
     part: float
     signal: float
     error: float
+    lowest: float
 
 
 @dataclass(frozen=True)
@@ -61,33 +65,34 @@ def fit_vacuum(image: Array) -> VacuumFit:
     means, variances = tiles.mean(axis=1), tiles.var(axis=1)
     order = np.argsort(means)
     means, variances = means[order], variances[order]
-    top = float(np.quantile(means, 0.99))
     darkest = max(4, round(MIN_VACUUM * len(means)))
     start = float(np.median(means[:darkest]))
-    noise = float(np.sqrt(np.median(variances[:darkest])))
-    # Tile means of pure noise scatter by noise / sqrt(pixels); glow and contamination add up to about a per cent.
-    reach = 4 * noise / np.sqrt(tiles.shape[1]) + 0.01 * (top - start)
-    level = start
-    for _ in range(10):
+    signal = float(np.quantile(means, 0.99)) - start
+    # From the darkest tiles upwards to the middle of those that agree: the darkest alone are dark by chance.
+    level, variance = start, float(np.median(variances[:darkest]))
+    for _ in range(20):
+        # Tile means of pure noise scatter by noise / sqrt(pixels); glow and contamination add up to about a per cent.
+        reach = 4 * np.sqrt(variance / tiles.shape[1]) + GLOW * signal
         agreeing = np.abs(means - level) <= reach
         if not agreeing.any():
             break
-        level, before = float(np.median(means[agreeing])), level
+        before, level = level, float(np.median(means[agreeing]))
+        variance = float(variances[agreeing].mean())
         if level == before:
             break
-    agreeing = np.abs(means - level) <= reach
-    flat = agreeing & (variances <= 9 * max(noise, 0.002 * (top - start)) ** 2)
+    # Tiles on the edge of the sample may have the right mean; their spread gives them away.
+    flat = agreeing & (variances <= 9 * max(variance, (0.2 * GLOW * signal) ** 2))
     part = float(flat.mean())
     if part < MIN_VACUUM:
-        return VacuumFit(start, noise, 0.0, top - start, np.inf)
-    level = float(means[flat].mean())
+        return VacuumFit(start, float(np.sqrt(variance)), 0.0, signal, np.inf, float(means[0]))
+    level, noise = float(means[flat].mean()), float(np.sqrt(variances[flat].mean()))
     error = max(float(means[flat].std()), noise / np.sqrt(tiles.shape[1])) / np.sqrt(flat.sum())
-    return VacuumFit(level, float(np.sqrt(variances[flat].mean())), part, top - level, error)
+    return VacuumFit(level, noise, part, signal + start - level, error, float(means[0]))
 
 
 def _tiles(image: NDArray[np.float64]) -> NDArray[np.float64]:
     """Cut an image into (n_tiles, pixels) squares, dropping what does not fill one at the right and lower border."""
-    side = max(2, -(-min(image.shape) // TILES))
+    side = max(-(-min(image.shape) // TILES), 4 if min(image.shape) >= 48 else 2)
     rows, columns = image.shape[0] // side, image.shape[1] // side
     cut = image[: rows * side, : columns * side].reshape(rows, side, columns, side)
     return np.asarray(cut.transpose(0, 2, 1, 3).reshape(rows * columns, side * side))
@@ -104,9 +109,10 @@ def combine_levels(fits: list[VacuumFit], angles_deg: FloatArray) -> Backgrounds
     levels = np.array([f.level for f in fits])
     found = np.array([f.part > 0 for f in fits])
     signal = float(np.median([f.signal for f in fits]))
-    if not found.any():
-        constant = 0.0 if levels.min() >= 0 else float(levels.min())
-        how = f"no vacuum seen in any tilt: the sample fills the frame, {constant:g} counts taken as background of all"
+    parts = np.array([f.part for f in fits])
+    if not found.any() or _inconsistent(levels[found], parts[found], signal):
+        constant = 0.0 if levels.min() >= 0 else float(min(f.lowest for f in fits))
+        how = f"no vacuum seen: the sample fills the frame, {constant:g} counts taken as background of all tilts"
         return Backgrounds(np.full(len(fits), constant), how, trusted=False)
     errors = np.array([f.error for f in fits])
     if np.all(np.abs(levels[found]) <= np.maximum(NEGLIGIBLE * signal, 3.5 * errors[found])):
@@ -118,11 +124,18 @@ def combine_levels(fits: list[VacuumFit], angles_deg: FloatArray) -> Backgrounds
             "taken as background of all tilts"
         )
         return Backgrounds(np.full(len(fits), film), how, trusted=False)
-    levels, replaced = _without_jumps_up(levels, np.array([f.part for f in fits]), signal)
+    levels, replaced = _without_jumps_up(levels, parts, signal)
     how = f"darkest flat part of each image, {levels.min():.6g} to {levels.max():.6g} counts"
     if replaced:
         how += f"; {replaced} tilts without vacuum take the level of the tilts beside them"
     return Backgrounds(levels, how, trusted=True)
+
+
+def _inconsistent(levels: FloatArray, parts: FloatArray, signal: float) -> bool:
+    """Say whether levels come from small dark places that differ from tilt to tilt: thin parts of the sample."""
+    if len(levels) < 3 or np.median(parts) > 0.1:
+        return False
+    return bool(np.median(np.abs(np.diff(levels))) > GLOW * signal)
 
 
 def _film_level(levels: FloatArray, angles_deg: FloatArray, signal: float) -> float | None:

@@ -37,14 +37,20 @@ def ramp_filter(projections: FloatArray, angles_deg: FloatArray) -> NDArray[np.f
 
 
 def angular_weights(angles_deg: FloatArray) -> NDArray[np.float64]:
-    """Return the angle in radians that each tilt stands for: half the way to either neighbour on the half circle."""
+    """Return the angle in radians that each tilt stands for: half the way to either neighbour on the half circle.
+
+    Across the missing wedge, a gap far wider than the rest, the ends stand for as much as on their other side.
+    """
     angles = np.asarray(angles_deg, float) % 180
     order = np.argsort(angles, kind="stable")
     gaps = np.diff(angles[order], append=angles[order][0] + 180)
-    # A gap far wider than the rest is the missing wedge, which nobody stands for.
-    gaps = np.minimum(gaps, 2 * np.median(gaps[gaps > 0])) if np.any(gaps > 0) else np.full(len(angles), 180.0)
+    if not np.any(gaps > 0):
+        return np.full(len(angles), np.pi / len(angles))
+    wedge = gaps > 3 * np.median(gaps[gaps > 0])
+    after = np.where(wedge, np.roll(gaps, 1), gaps)
+    before = np.where(np.roll(wedge, 1), gaps, np.roll(gaps, 1))
     weights = np.empty(len(angles))
-    weights[order] = (gaps + np.roll(gaps, 1)) / 2
+    weights[order] = np.minimum((after + before) / 2, 180 / len(angles) * 3)
     return np.deg2rad(weights)
 
 

@@ -113,13 +113,14 @@ def _numbers(contents: Contents) -> Html:
     mean, spread = (contents.number(info, f"{key}_diameter_{unit}") for key in ("mean", "std"))
     angles = contents.angles_deg
     middle, around = with_spread(mean, spread)
+    size_unit = unit if around == NOTHING else f"± {around} {unit}"  # one particle has no spread
     # A particle number of a stage that has not run is nothing, not zero.
     particles = number(contents.number(info, "n_particles"), 6)
     cells = [
         ("tilts", NOTHING if angles is None else str(len(angles)), None),
         ("voxel size", number(voxel), "nm" if np.isfinite(voxel) else None),
         ("particles", particles, None),
-        ("mean diameter", middle, f"± {around} {unit}" if np.isfinite(mean) else None),
+        ("mean diameter", middle, size_unit if np.isfinite(mean) else None),
     ]
     return el(
         "dl",

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from tomoseg.align.estimate import Alignment
 
 NOMINAL_DEG = {"y": 0.0, "x": 90.0}
-# Shifts and axis are estimated on copies of at most this side and, for very many tilts, this many pixels in all: the same
-# whatever the memory allowed, so that the result is. 16 arrays of that size are alive at once, 0.8 GB at most.
+# Shifts and axis are estimated on copies of at most this side and, for very many tilts, this many pixels in all: the
+# same whatever the memory allowed, so that the result is. 16 arrays of that size are alive at once, 0.8 GB at most.
 COPY_PX, COPY_PIXELS = 256, 180 * 256**2
 COPY_ARRAYS = 16
 QUALITY_DTYPE = np.dtype(

@@ -270,6 +270,9 @@ def _write_surfaces(
                 "export.target_triangles and --max-memory"
             )
         mesh = _class_mesh(surfaces.CoarseLabels(source, factor), k, f"surface of {name}", runtime)
+        if not len(mesh.faces):
+            runtime.say(f"{name} is no more than scattered voxels, which have no surface: no file is written for it")
+            continue
         data = surface_polydata(
             mesh,
             shape,

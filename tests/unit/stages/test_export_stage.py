@@ -248,3 +248,15 @@ def test_names_of_surfaces():
 def test_bad_parameters(bad):
     with pytest.raises(ValidationError):
         ExportParameters(**bad)
+
+
+def test_scattered_voxels_have_no_surface_and_it_is_said(inputs, tmp_path):
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[5:12, 5:20, 5:20] = 1
+    labels[2, 3, 4] = labels[15, 25, 35] = 2
+    given = {**inputs, "labels": MemoryInput(labels, {"class_names": NAMES[:3], "voxel_size_nm": 0.5})}
+    info, runtime = exported(given, tmp_path / "out")
+    names = {file["name"] for file in json.loads(info["files"])}
+    assert surface_name(1, NAMES[1]) in names
+    assert surface_name(2, "Pt") not in names
+    assert any("Pt" in note and "no surface" in note for note in runtime.notes)
