@@ -204,14 +204,16 @@ def test_a_locked_project_is_exit_4(project):
 def test_an_interrupted_run_exits_130_keeps_the_state_and_continues(project, signum):
     before = _run_ids(project)
     command = [sys.executable, "-W", "ignore", "-m", "tomoseg", "run", project, "--progress", "plain"]
-    command += ["--set", "reconstruct.iterations=2000"]
+    command += ["--set", "reconstruct.iterations=10000"]  # minutes within one slab
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr:
             if line.startswith("reconstruct:"):
                 break
-        time.sleep(0.5)
+        time.sleep(1)
         process.send_signal(signum)
+        sent = time.monotonic()
         said = process.stderr.read()
+    assert time.monotonic() - sent < 10
     assert process.returncode == 130, said
     assert f"tomoseg run {project}" in said
     assert _run_ids(project) == before

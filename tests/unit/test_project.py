@@ -150,3 +150,26 @@ def test_the_lock_of_another_host_is_respected(project_path):
     with pytest.raises(ProjectLocked, match="elsewhere"), writing(project_path):
         pass
     assert lock_path(project_path).exists()
+
+
+def test_a_project_is_readable_while_a_stage_writes(project_path):
+    code = "import sys, tomoseg.cli; tomoseg.cli.main(['status', sys.argv[1]])"
+    with Project.write(project_path) as project, project.transaction("align") as outputs:
+        sink = outputs.create("aligned", (4, 300, 300))
+        sink[:] = 1.0
+        looked = subprocess.run([sys.executable, "-c", code, project_path], capture_output=True, text=True, check=False)
+        outputs.commit(_record("d" * 32))
+    assert looked.returncode == 0, looked.stderr
+    assert "align" in looked.stdout
+
+
+def test_a_project_opens_after_its_writer_was_killed(project_path):
+    code = "import os, sys; from pathlib import Path; from tomoseg.project import Project\n"
+    code += "with Project.write(Path(sys.argv[1])) as p, p.transaction('align') as o:\n"
+    code += "    o.create('aligned', (4, 300, 300))[:] = 1.0\n    os.kill(os.getpid(), 9)"
+    killed = subprocess.run([sys.executable, "-c", code, project_path], check=False)
+    assert killed.returncode == -9
+    heard = []
+    with Project.write(project_path, heard.append) as project:
+        np.testing.assert_array_equal(project.artifact(schema.SHIFTS)[:], np.ones((3, 2)))
+    assert "took over the lock" in heard[0]

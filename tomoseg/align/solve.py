@@ -31,7 +31,7 @@ from tomoseg.align.warp import rotate_vectors, unrotate_vectors, wrap_axis_angle
 from tomoseg.arrays import FloatArray
 
 # Errors that vary slowly along the series are shared by neighbouring tilts, so a prediction from neighbours sees only
-# part of them: their correction across the axis is taken this many times further.
+# part of them: their correction is taken this many times further.
 SLOW_GAIN, SLOW_TILTS = 4.0, 4.0
 OFFSET_REACH = 0.12  # part of the width within which the offset is sought
 CUT_PX = 128  # longest side of the copies on which a cut sample is refined first
@@ -168,9 +168,9 @@ def _solve_cut(
     # Slow errors need many passes and no fine pixels.
     small = copies.reduced(CUT_PX)
     scale = copies.factor / small.factor
-    moves, _ = _cut_passes(small, moves * scale, axis_angle_deg, band, 4 * passes, SLOW_GAIN, checkpoint)
+    moves, _ = _cut_passes(small, moves * scale, axis_angle_deg, band, 8 * passes, SLOW_GAIN, checkpoint)
     moves = _shifted(moves, _best_offset(small, moves, axis_angle_deg))
-    moves, _ = _cut_passes(small, moves, axis_angle_deg, band, 2 * passes, SLOW_GAIN, checkpoint)
+    moves, _ = _cut_passes(small, moves, axis_angle_deg, band, 4 * passes, SLOW_GAIN, checkpoint)
     _, best = _cut_passes(copies, moves / scale, axis_angle_deg, band, 2, 0.0, checkpoint)
     return Solution(axis_angle_deg, _between(best.moves_px, copies.usable), False, best.residual)
 
@@ -239,11 +239,11 @@ def _cut_step(
     prediction = _predicted(copies, aligned, seen, whole=False)
     here = Solution(axis_angle_deg, moves, False, prediction.residual)
     steps, _ = register_with(copies, prediction, aligned, seen, band, 4.0)
-    slow = ndimage.gaussian_filter1d(steps[:, 1], SLOW_TILTS, mode="nearest")
+    slow = ndimage.gaussian_filter1d(steps, SLOW_TILTS, axis=0, mode="nearest")
     # A translation of the sample, or of the axis, is not an error that predictions can tell.
-    slow -= constant_term(slow, copies.angles_deg, copies.usable)
-    steps[:, 1] += gain * slow
-    return moves + steps, here
+    slow[:, 0] -= slow[copies.usable, 0].mean()
+    slow[:, 1] -= constant_term(slow[:, 1], copies.angles_deg, copies.usable)
+    return moves + steps + gain * slow, here
 
 
 def _between(moves: NDArray[np.float64], usable: NDArray[np.bool_]) -> NDArray[np.float64]:

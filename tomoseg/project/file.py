@@ -23,9 +23,10 @@ CHUNKS: dict[tuple[str, ...], tuple[int, int, int]] = {
     ("tilt", "y", "x"): (8, 64, 1 << 30),
     ("z", "y", "x"): (64, 16, 64),
 }
-# Own lock instead of HDF5's; the 1.10 format, since older ones hold no attribute over 64 KiB (a long series' metadata).
 CACHE_BYTES = 64 << 20  # of chunks, per dataset
-LAYOUT: dict[str, Any] = {"locking": False, "libver": ("v110", "v110")}
+# Own lock instead of HDF5's. The 1.8 format, since older ones hold no attribute over 64 KiB (a long series' metadata),
+# and newer ones mark a file that is being written so that nobody can read it, also after the writer was killed.
+LAYOUT: dict[str, Any] = {"locking": False, "libver": ("v108", "v110")}
 GZIP_ARTIFACTS = {"labels", "confidence"}  # compress well, and gzip needs no plugin to be read
 
 

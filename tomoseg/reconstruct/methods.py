@@ -41,13 +41,23 @@ class Result:
 Method = Callable[[Operator, Floats], Result]
 
 
+def never_stop() -> None:
+    """Go on."""
+
+
 def reciprocal(sums: Floats, support: NDArray[np.bool_] | None, least: float = 0.0) -> Floats:
     """Return 1/sums, but 0 where `sums` is at most `least` or outside `support`."""
     used = sums > least if support is None else (sums > least) & support
     return np.where(used, 1 / np.where(used, sums, 1), 0).astype(np.float32)
 
 
-def mlem(operator: Operator, projections: Floats, iterations: int, support: NDArray[np.bool_] | None = None) -> Result:
+def mlem(
+    operator: Operator,
+    projections: Floats,
+    iterations: int,
+    support: NDArray[np.bool_] | None = None,
+    checkpoint: Callable[[], None] = never_stop,
+) -> Result:
     """Reconstruct by maximum-likelihood expectation maximisation.
 
     (Shepp & Vardi, IEEE Trans. Med. Imaging 1, 113, 1982.)
@@ -64,6 +74,8 @@ def mlem(operator: Operator, projections: Floats, iterations: int, support: NDAr
     iterations : int
     support : bool array, shape (nz, nx), optional
         Voxels that may be other than 0.
+    checkpoint : callable
+        Called before each iteration; may raise to stop.
     """
     n = projections.shape[1]
     measured = operator.load(np.maximum(projections, 0))
@@ -75,6 +87,7 @@ def mlem(operator: Operator, projections: Floats, iterations: int, support: NDAr
     computed = operator.forward(volume)
     misfit = np.zeros(iterations + 1)
     for i in range(iterations):
+        checkpoint()
         misfit[i] = kernels.ratio(measured.reshape(-1), computed.reshape(-1))
         operator.multiply(volume, computed, plane)
         operator.forward(volume, computed)
@@ -88,6 +101,7 @@ def sirt(
     iterations: int,
     support: NDArray[np.bool_] | None = None,
     non_negative: bool = True,
+    checkpoint: Callable[[], None] = never_stop,
 ) -> Result:
     """Reconstruct by the simultaneous iterative technique (Gregor & Benson, IEEE Trans. Med. Imaging 27, 918, 2008).
 
@@ -102,6 +116,8 @@ def sirt(
         Voxels that may be other than 0.
     non_negative : bool
         Whether negative voxels become 0 after each iteration.
+    checkpoint : callable
+        Called before each iteration; may raise to stop.
     """
     n = projections.shape[1]
     geometry = operator.geometry
@@ -113,6 +129,7 @@ def sirt(
     least = 0.0 if non_negative else -np.inf
     misfit = np.zeros(iterations + 1)
     for i in range(iterations):
+        checkpoint()
         misfit[i] = kernels.difference(measured.reshape(-1), computed.reshape(-1))
         computed *= rays
         operator.add(volume, computed, plane, least)

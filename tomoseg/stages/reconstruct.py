@@ -158,22 +158,28 @@ def _solver(
     if choice.backend == "tomopy":
         yield _with_tomopy(geometry, params, support, runtime.workers), SLICES_PER_CORE, runtime.workers
         return
-    method = _method(params, support)
+    method = _method(params, support, runtime.check)
     with closing(operator(choice, geometry)) as one:
         at_once = runtime.workers if one.threads else 1
         yield lambda data: in_blocks(one, method, data, at_once), one.block, at_once
 
 
-def _method(params: ReconstructParameters, support: NDArray[np.bool_] | None) -> "Method":
-    """Return the method with its parameters filled in."""
+def _method(params: ReconstructParameters, support: NDArray[np.bool_] | None, check: Callable[[], None]) -> "Method":
+    """Return the method with its parameters filled in; `check` stops it between iterations."""
     from functools import partial
 
     from tomoseg.reconstruct import methods
 
     if params.method == "mlem":
-        return partial(methods.mlem, iterations=params.iterations, support=support)
+        return partial(methods.mlem, iterations=params.iterations, support=support, checkpoint=check)
     if params.method == "sirt":
-        return partial(methods.sirt, iterations=params.iterations, support=support, non_negative=params.non_negative)
+        return partial(
+            methods.sirt,
+            iterations=params.iterations,
+            support=support,
+            non_negative=params.non_negative,
+            checkpoint=check,
+        )
     return partial(methods.fbp, filter_name=params.filter, support=support)
 
 

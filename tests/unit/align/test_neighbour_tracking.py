@@ -72,6 +72,8 @@ def test_stretch_is_the_ratio_of_cosines_within_reason(a, b, ratio):
 
 
 def test_nothing_usable_gives_zero():
-    shifts, scores = track_neighbours(_copies(np.zeros((3, 16, 16)), np.arange(3.0), np.zeros(3, bool)), None, Band(), 5)
+    shifts, scores = track_neighbours(
+        _copies(np.zeros((3, 16, 16)), np.arange(3.0), np.zeros(3, bool)), None, Band(), 5
+    )
     assert (shifts == 0).all()
     assert np.isnan(scores).all()
