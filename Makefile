@@ -22,6 +22,10 @@ demo: setup
 	$(BIN)/tomoseg simulate -o $(DEMO)/catalyst.mrc --truth $(DEMO)/catalyst_truth.h5
 	$(BIN)/tomoseg run $(DEMO)/catalyst.mrc -o $(DEMO)/catalyst.h5
 	$(BIN)/tomoseg report $(DEMO)/catalyst.h5 -o $(DEMO)/catalyst.html
+	@echo
+	@echo "The project file:        $(DEMO)/catalyst.h5"
+	@echo "To open in ParaView:     $(DEMO)/catalyst_export/*.vti and *.vtp"
+	@echo "To open in a browser:    $(DEMO)/catalyst.html"
 
 test: setup
 	$(BIN)/ruff check .

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from tomoseg.arrays import Array, FloatArray
 
 TILES = 32  # along each side of an image, fewer where they would be smaller than 4 px
-GLOW = 0.01  # part of the signal by which the vacuum itself may vary
+GLOW = 0.003  # part of the signal by which the vacuum itself may vary
 MIN_VACUUM = 0.02  # least part of the tiles that must agree to be vacuum
+STEADY = 0.01  # part of the signal by which levels of neighbouring tilts may differ where little vacuum is seen
 # A level below this part of the signal is none: it could not be told from the vacuum's own glow, and stacks whose
 # background was subtracted before stay as they are.
 NEGLIGIBLE = 1e-3
@@ -71,7 +72,7 @@ def fit_vacuum(image: Array) -> VacuumFit:
     # From the darkest tiles upwards to the middle of those that agree: the darkest alone are dark by chance.
     level, variance = start, float(np.median(variances[:darkest]))
     for _ in range(20):
-        # Tile means of pure noise scatter by noise / sqrt(pixels); glow and contamination add up to about a per cent.
+        # Tile means of pure noise scatter by noise / sqrt(pixels); glow and contamination add a little.
         reach = 4 * np.sqrt(variance / tiles.shape[1]) + GLOW * signal
         agreeing = np.abs(means - level) <= reach
         if not agreeing.any():
@@ -135,7 +136,7 @@ def _inconsistent(levels: FloatArray, parts: FloatArray, signal: float) -> bool:
     """Say whether levels come from small dark places that differ from tilt to tilt: thin parts of the sample."""
     if len(levels) < 3 or np.median(parts) > 0.1:
         return False
-    return bool(np.median(np.abs(np.diff(levels))) > GLOW * signal)
+    return bool(np.median(np.abs(np.diff(levels))) > STEADY * signal)
 
 
 def _film_level(levels: FloatArray, angles_deg: FloatArray, signal: float) -> float | None:

@@ -39,6 +39,7 @@ def train(
     base_filters: Annotated[int, typer.Option(help="Channels of its first level.", min=1)] = 32,
     folds: Annotated[int, typer.Option(help="Parts the slice groups are split into; 1 = no validation.", min=1)] = 4,
     fold: Annotated[int, typer.Option(help="The part to validate on.", min=0)] = 0,
+    guard: Annotated[int, typer.Option(help="Neighbouring slices left out between the parts.", min=0)] = 1,
     seed: Annotated[int, typer.Option(help="Of first weights and random views.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue after the last finished epoch.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a network that is there already.")] = False,
@@ -66,6 +67,7 @@ def train(
         base_filters=base_filters,
         folds=folds,
         fold=fold,
+        guard=guard,
         seed=seed,
     )
 

@@ -89,15 +89,15 @@ def test_an_image_partly_out_of_view_is_placed_by_the_others(leaning, less_trans
 
 
 def test_a_sample_cut_by_the_frame_is_aligned_by_reprojection(ellipsoids, less_translation):
-    series = ellipsoids(shape=(96, 96), angles_deg=np.arange(-66, 67, 3.0), jitter=1.5, seed=6, spread=0.35)
+    series = ellipsoids(shape=(96, 96), angles_deg=np.arange(-66, 67, 3.0), jitter=1.5, seed=2, spread=0.35)
     cut = series.raw[:, 18:-18, 18:-18]
     copies = Copies.of(np.ascontiguousarray(cut), series.angles_deg, np.ones(len(cut), bool), 1, 2)
     found = estimate_alignment(copies, axis_angle_deg=0.0)
     assert not found.whole
     d = less_translation(found.moves_px, series.moves_px, series.angles_deg)
     before = less_translation(0 * found.moves_px, series.moves_px, series.angles_deg)
-    # Far less is known than of a whole sample: within half a pixel, from 1.5.
-    assert np.sqrt((d**2).mean(axis=0)).max() < 0.6
+    # Far less is known than of a whole sample: half a pixel is what a dozen bodies, most of them cut, allow.
+    assert np.sqrt((d**2).mean(axis=0)).max() < 0.5
     assert np.sqrt((before**2).mean(axis=0)).min() > 1.0
 
 

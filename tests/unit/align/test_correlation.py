@@ -40,7 +40,7 @@ def test_noise_costs_little():
     shape = (90, 90)
     noisy = [i + 0.3 * rng.standard_normal(shape) for i in (_scene(shape), _scene(shape, 5.5, -3.25))]
     shift, score = register(*noisy, _response(shape))
-    # 25 spots of height 1 and sigma 2 at a noise of 0.3: Cramer-Rao 0.3 / sqrt(25 pi / 2) = 0.05 px and twice the noise.
+    # 25 spots of height 1 and sigma 2 at a noise of 0.3: Cramer-Rao 0.3 / sqrt(25 pi / 2) = 0.05 px; both are noisy.
     np.testing.assert_allclose(shift, [-5.5, 3.25], atol=0.2)
     assert 0.3 < score < 0.99
 

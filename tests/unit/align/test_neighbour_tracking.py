@@ -40,7 +40,7 @@ def test_a_film_that_fills_the_frame_is_followed_with_the_stretch():
     shifts -= shifts[len(angles) // 2]
     copies = _copies(_film(angles, shifts), angles)
     found, scores = track_neighbours(copies, 0.0, Band(), 30)
-    plain, plain_scores = track_neighbours(copies, None, Band(), 30)
+    _, plain_scores = track_neighbours(copies, None, Band(), 30)
     assert np.median(scores) > np.median(plain_scores)
     # Across the axis the stretch is about the frame's centre, which moves with the drift: up to 10 px times a stretch
     # of 1.15 per step, part of it a translation of the sample; along the axis nothing of the kind.

@@ -29,7 +29,8 @@ def test_an_axis_right_of_the_centre_has_a_positive_offset_and_comes_to_the_midd
 
 
 def test_shift_comes_before_rotation_and_offset_after_it():
-    # Raw centre (5, 7). p = (x, y) = (1, -2); shift (dx, dy) = (3, 1): p_s = (4, -1); phi 90: x' = 1, y' = 4; offset 2: -1.
+    # Raw centre (5, 7). p = (x, y) = (1, -2); shift (dx, dy) = (3, 1): p_s = (4, -1); phi 90: x' = 1, y' = 4;
+    # offset 2: x'' = -1.
     aligned = warp.warp_image(_dot((11, 15), 3, 8), (1, 3), 90.0, 2.0)
     assert aligned.shape == (15, 11)
     assert _where(aligned) == (7 + 4, 5 - 1)
