@@ -3,12 +3,12 @@
 import hashlib
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from tomoseg import config
 from tomoseg.config import Settings
 from tomoseg.errors import InputError, NotReady, StageFailed, TomosegError
+from tomoseg.io.digest import sha256
 from tomoseg.project import PeakMemory, Project, Record, job_id, new_run_id, now, versions
 from tomoseg.runtime import Runtime, Stopwatch
 from tomoseg.stages import BY_NAME, STAGES
@@ -121,12 +121,6 @@ def file_facts(parameters: Parameters, record: Record | None = None) -> dict[str
         digest = known["sha256"] if unchanged and same_path else sha256(path)
         facts[name] = {"path": str(path), "sha256": digest, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     return facts
-
-
-def sha256(path: Path) -> str:
-    """Return the digest of a file."""
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 # --- running ---

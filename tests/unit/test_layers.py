@@ -18,7 +18,7 @@ HEAVY = {"tensorflow", "keras", "astra", "vtk", "vtkmodules", "numba", "scipy", 
 # Who may import whom inside tomoseg, besides EVERYONE_MAY_USE and itself.
 ALLOWED = {
     "cli": {"config", "engine", "project", "progress", "stages", "doctor"} | SCIENCE,
-    "engine": {"config", "project", "stages"},
+    "engine": {"config", "io", "project", "stages"},
     "config": {"stages"},
     "stages": SCIENCE,
     "project": {"io", "simulate"},

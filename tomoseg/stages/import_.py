@@ -1,6 +1,5 @@
 """Import: bring a raw tilt series, its angles and its pixel size into the project."""
 
-import hashlib
 import json
 import math
 from collections import Counter
@@ -12,6 +11,7 @@ import numpy as np
 
 from tomoseg.arrays import Array, Outputs
 from tomoseg.errors import InputError
+from tomoseg.io.digest import sha256
 from tomoseg.runtime import Runtime, slabs
 from tomoseg.schema import ANGLES, TILT_SERIES, TILT_SERIES_INFO
 from tomoseg.stages.base import Field, InputFile, Parameters, Stage
@@ -19,7 +19,6 @@ from tomoseg.stages.base import Field, InputFile, Parameters, Stage
 if TYPE_CHECKING:
     from tomoseg.io.series import Angles, RawSeries
 
-DIGEST_BLOCK = 16 << 20
 # An HDF5 attribute holds 64 KiB at most.
 METADATA_CHARACTERS = 60_000
 # Differences below these are rounding in headers and angle files.
@@ -95,7 +94,7 @@ def run(*, params: ImportParameters, runtime: Runtime, outputs: Outputs) -> None
         sorted_deg = plan.angles_deg[order]
         _copy(plan.raw, order, sorted_deg, runtime, outputs)
         outputs.put("angles_deg", sorted_deg)
-        outputs.set_attrs("tilt_series_info", _attrs(plan, params.raw, _sha256(plan.raw.path, runtime)))
+        outputs.set_attrs("tilt_series_info", _attrs(plan, params.raw, sha256(plan.raw.path)))
 
 
 def _copy(raw: "RawSeries", order: Array, sorted_deg: Array, runtime: Runtime, outputs: Outputs) -> None:
@@ -252,24 +251,14 @@ def _decide_tilt_axis(plan: _Plan, given: str) -> None:
         plan.notes.append(f"tilt axis along {found} from the metadata")
 
 
-def _sha256(path: Path, runtime: Runtime) -> str:
-    """Return the SHA-256 digest of a file, read in blocks."""
-    digest = hashlib.sha256()
-    n_blocks = max(1, math.ceil(path.stat().st_size / DIGEST_BLOCK))
-    with path.open("rb") as file:
-        for _ in runtime.track(range(n_blocks), "taking the digest of the raw file"):
-            digest.update(file.read(DIGEST_BLOCK))
-    return digest.hexdigest()
-
-
-def _attrs(plan: _Plan, path: Path, sha256: str) -> dict[str, Any]:
+def _attrs(plan: _Plan, path: Path, digest: str) -> dict[str, Any]:
     return {
         "pixel_size_nm": float(plan.pixel_size_nm),
         "pixel_size_source": plan.pixel_size_source,
         "angles_source": plan.angles_source,
         "tilt_axis": plan.tilt_axis,
         "source": str(path.absolute()),
-        "source_sha256": sha256,
+        "source_sha256": digest,
         "metadata": _json(plan.raw.format, plan.raw.metadata),
     }
 

@@ -1,6 +1,5 @@
 """The segment stage: a class for every voxel, by a trained network or by thresholds."""
 
-import hashlib
 import math
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 
 from tomoseg.arrays import Array, ArraySource, Input, Outputs
 from tomoseg.errors import InputError
+from tomoseg.io.digest import sha256
 from tomoseg.runtime import Runtime, slabs
 from tomoseg.schema import CONFIDENCE, LABELS, SEGMENTATION_INFO, VOLUME
 from tomoseg.stages.base import Field, InputFile, Parameters, Stage
@@ -275,7 +275,7 @@ def _run_network(volume: Input, params: SegmentParameters, runtime: Runtime, out
     info = {
         "method": "unet",
         "model": path.name,
-        "model_sha256": _digest(path),
+        "model_sha256": sha256(path),
         "model_made_by": card.made_by,
         "plane": params.plane,
         "patch_px": predictor.patch_for(shape),
@@ -339,12 +339,6 @@ def _fractions(counts: Array, names: list[str], runtime: Runtime) -> dict[str, A
     if empty:
         runtime.warn(f"no voxel was labelled as {' or '.join(empty)}")
     return {"class_fractions": [float(f) for f in fractions]}
-
-
-def _digest(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 STAGE = Stage(

@@ -253,14 +253,6 @@ def test_an_interruption_stops_between_slabs(tmp_path, monkeypatch):
     assert seen == [1, 2, 3]
 
 
-def test_a_file_of_several_blocks_has_the_right_digest(tmp_path, monkeypatch):
-    monkeypatch.setattr(import_, "DIGEST_BLOCK", 100)
-    files = _series(tmp_path)
-    outputs, _ = _run(**files)
-    expected = hashlib.sha256(files["raw"].read_bytes()).hexdigest()
-    assert outputs.attrs["tilt_series_info"]["source_sha256"] == expected
-
-
 def test_the_real_needle(shared_data):
     folder = shared_data / "tilt-series/needle"
     outputs, runtime = _run(raw=folder / "HAADF.mrc", angles=folder / "HAADF.rawtlt")
