@@ -95,20 +95,27 @@ def centre_of_mass(aligned: FloatArray, window: FloatArray) -> NDArray[np.float6
     return np.asarray((line @ x) / safe)
 
 
+def brightness_at_sides(aligned: FloatArray, seen: FloatArray, window: FloatArray) -> NDArray[np.float64]:
+    """Return for each tilt how bright the brighter side of the frame across the axis is, as a part of the sample.
+
+    0 is vacuum on both sides; 1 where that cannot be told.
+    """
+    lines = np.einsum("tyx,y->tx", aligned, window)
+    inside = np.einsum("tyx,y->tx", seen, window) > 0.5 * window.sum()
+    n_side = max(1, round(SIDE * aligned.shape[2]))
+    found = np.ones(len(lines))
+    for i, (line, known) in enumerate(zip(lines, inside, strict=True)):
+        columns = np.flatnonzero(known)
+        bright = np.quantile(line, 0.95)
+        if len(columns) >= 4 * n_side and bright > 0:
+            found[i] = max(line[columns[:n_side]].mean(), line[columns[-n_side:]].mean()) / bright
+    return found
+
+
 def is_whole(aligned: FloatArray, seen: FloatArray, window: FloatArray, usable: NDArray[np.bool_]) -> bool:
     """Say whether the sample lies inside the frame across the axis in (nearly) all tilts: vacuum on both sides."""
-    line = np.einsum("tyx,y->tx", aligned[usable], window)
-    inside = np.einsum("tyx,y->tx", seen[usable], window) > 0.5 * window.sum()
-    n_side = max(1, round(SIDE * aligned.shape[2]))
-    touching = []
-    for row, known in zip(line, inside, strict=True):
-        columns = np.flatnonzero(known)
-        bright = np.quantile(row, 0.95)
-        if len(columns) < 4 * n_side or bright <= 0:
-            touching.append(1.0)
-            continue
-        touching.append(max(row[columns[:n_side]].mean(), row[columns[-n_side:]].mean()) / bright)
-    return bool(np.median(touching) < WHOLE_MEDIAN and np.quantile(touching, 0.9) < WHOLE_MOST)
+    sides = brightness_at_sides(aligned[usable], seen[usable], window)
+    return bool(np.median(sides) < WHOLE_MEDIAN and np.quantile(sides, 0.9) < WHOLE_MOST)
 
 
 def least_motion(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, optimize
 
 from tomoseg.align.consistency import (
+    brightness_at_sides,
     centre_of_mass,
     constant_term,
     is_whole,
@@ -35,6 +36,7 @@ from tomoseg.arrays import FloatArray
 SLOW_GAIN, SLOW_TILTS = 4.0, 4.0
 OFFSET_REACH = 0.12  # part of the width within which the offset is sought
 CUT_PX = 128  # longest side of the copies on which a cut sample is refined first
+TOUCHING = 0.03  # brightness at a side of the frame, as a part of the sample's, that a cut sample has at least
 STRAY_PX = 0.75  # least disagreement of an image with its prediction that makes it a stray, in px of the copy
 
 
@@ -116,9 +118,11 @@ def _solve_whole(
         stray = _strays(steps, copies.usable)
         if stray.sum() > 0.3 * copies.usable.sum():
             return None
+        # An image whose sample drifted partly out of the frame has a wrong centre of mass; its prediction is right.
+        # Elsewhere it is the other way round: predictions from tilts far apart are the less certain of the two.
+        stray &= brightness_at_sides(aligned, seen, row_window(seen, copies.usable)) > TOUCHING
         if not stray.any():
             break
-        # An image whose sample drifted partly out of the frame has a wrong centre of mass; its prediction is right.
         moves[stray] += steps[stray]
         aligned, seen = copies.warped(moves, axis_angle_deg)
     return Solution(axis_angle_deg, _between(moves, copies.usable), True, prediction.residual)

@@ -79,11 +79,15 @@ def test_blank_tilts_lie_between_their_neighbours(leaning, less_translation):
 
 
 def test_an_image_partly_out_of_view_is_placed_by_the_others(leaning, less_translation):
-    raw = leaning.raw.copy()
-    raw[8, :, :26] = 0  # as if the sample had left the frame: its centre of mass is several pixels wrong
-    solution = solve(_copies(leaning, raw=raw), leaning.shifts_px, -33.0, Band())
+    raw, moves, shifts = leaning.raw.copy(), leaning.moves_px, leaning.shifts_px.copy()
+    far = 24  # px to the left: part of the sample is lost, and the centre of mass several pixels wrong
+    raw[8] = 0
+    raw[8, :, :-far] = leaning.raw[8, :, far:]
+    shifts[8, 1] += far
+    moves[8] += far * np.array([np.sin(np.deg2rad(-33)), np.cos(np.deg2rad(-33))])
+    solution = solve(_copies(leaning, raw=raw), shifts + 0.5, -33.0, Band())
     assert solution.whole
-    d = less_translation(solution.moves_px, leaning.moves_px, leaning.angles_deg)
+    d = less_translation(solution.moves_px, moves, leaning.angles_deg)
     assert np.abs(d[8]).max() < 1.0
     assert np.sqrt((np.delete(d, 8, axis=0) ** 2).mean()) < 0.1
 
