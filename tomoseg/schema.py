@@ -78,10 +78,17 @@ ALIGNMENT_INFO = Artifact(
         "method": "how the shifts were found",
         "correlation_before": "median normalised correlation of neighbouring tilts, raw",
         "correlation_after": "the same, aligned",
+        "common_line_before": "median correlation of the images' projections onto the axis with their mean, raw",
+        "common_line_after": "the same, aligned",
     },
 )
 TILT_QUALITY = Artifact(
-    "tilt_quality", "/alignment/quality", ("tilt",), "", "", "per tilt: background, scale, correlation before and after"
+    "tilt_quality",
+    "/alignment/quality",
+    ("tilt",),
+    "",
+    "",
+    "per tilt: background, scale, correlation with neighbours before and after, and whether it is an outlier",
 )
 ALIGNED = Artifact(
     "aligned",

@@ -40,6 +40,7 @@ def reconstructed(phantom, dose, seed=0):
     RECONSTRUCT.run(
         aligned=MemoryInput(raw.astype(np.float32)),
         angles_deg=MemoryInput(angles),
+        tilt_quality=MemoryInput(np.zeros(len(angles), [("is_outlier", "u1")])),
         tilt_series_info=MemoryInput(attrs={"pixel_size_nm": 0.25}),
         params=ReconstructParameters(method="mlem", iterations=20, backend="cpu"),
         runtime=Runtime(),

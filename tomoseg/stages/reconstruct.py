@@ -55,6 +55,11 @@ class ReconstructParameters(Parameters):
         "high tilt and are set by the tilts that see them; cylinder: only those that every tilt sees, for an "
         "object that lies wholly within the images",
     )
+    exclude_outliers: bool = Field(
+        True,
+        description="leave out images that the alignment marked as outliers: empty ones, which would dim every voxel, "
+        "and those that do not agree with their neighbours",
+    )
 
 
 def check(params: ReconstructParameters) -> list[str]:
@@ -69,6 +74,7 @@ def run(
     *,
     aligned: Input,
     angles_deg: Input,
+    tilt_quality: Input,
     tilt_series_info: Input,
     params: ReconstructParameters,
     runtime: Runtime,
@@ -77,7 +83,8 @@ def run(
     """Reconstruct `aligned`, whose tilt axis lies along y through the middle of x."""
     from tomoseg.reconstruct.backends import choose
 
-    geometry = _geometry(aligned, np.asarray(angles_deg[:], np.float64), params, runtime)
+    images, angles = _chosen(aligned, np.asarray(angles_deg[:], np.float64), tilt_quality, params, runtime)
+    geometry = _geometry(images, angles, params, runtime)
     choice = choose(params.backend, runtime.device)
     runtime.device_used = choice.device
     runtime.say(f"reconstructing with backend {choice.backend} on {choice.device}: {choice.reason}")
@@ -93,7 +100,7 @@ def run(
     with _solver(choice, geometry, params, runtime) as (solve, block, at_once):
         groups, ahead = _plan(runtime, geometry, n_y, block, at_once)
         progress = runtime.track(groups, f"{params.method} reconstruction")
-        for group, data in zip(progress, _read(aligned, groups, ahead), strict=True):
+        for group, data in zip(progress, _read(images, groups, ahead), strict=True):
             _refuse_nan(data, geometry)
             negative.count(data)
             result = solve(data)
@@ -105,6 +112,35 @@ def run(
         "reconstruction_info", {"method": params.method, "backend": choice.backend, "device": choice.device}
     )
     _report(params, residuals, negative, power, runtime)
+
+
+class _Chosen:
+    """Some of the images of the aligned series."""
+
+    def __init__(self, aligned: ArraySource, kept: NDArray[np.bool_]) -> None:
+        self._aligned, self._kept = aligned, kept
+        self.shape = (int(kept.sum()), *aligned.shape[1:])
+        self.dtype = aligned.dtype
+
+    def __getitem__(self, key: tuple[slice, slice]) -> NDArray[np.float32]:
+        """Return (n_kept, n_y, n_x) for a key that takes all tilts."""
+        return np.asarray(self._aligned[key])[self._kept]
+
+
+def _chosen(
+    aligned: Input,
+    angles_deg: NDArray[np.float64],
+    tilt_quality: Input,
+    params: ReconstructParameters,
+    runtime: Runtime,
+) -> tuple[ArraySource, NDArray[np.float64]]:
+    """Return images and angles without the outliers."""
+    outlier = np.asarray(tilt_quality[:]["is_outlier"], bool)
+    if not params.exclude_outliers or not outlier.any() or len(outlier) != len(angles_deg):
+        return aligned, angles_deg
+    listed = ", ".join(f"{a:g}" for a in angles_deg[outlier][:10]) + (" ..." if outlier.sum() > 10 else "")
+    runtime.say(f"{outlier.sum()} images that the alignment marked as outliers are left out (tilt {listed} degrees)")
+    return _Chosen(aligned, ~outlier), angles_deg[~outlier]
 
 
 class _Negative:
@@ -123,7 +159,7 @@ class _Negative:
 
 
 def _geometry(
-    aligned: Input, angles_deg: NDArray[np.float64], params: ReconstructParameters, runtime: Runtime
+    aligned: ArraySource, angles_deg: NDArray[np.float64], params: ReconstructParameters, runtime: Runtime
 ) -> "ParallelGeometry":
     """Return the geometry, or say why there is none."""
     from tomoseg.reconstruct.geometry import ParallelGeometry
@@ -135,7 +171,8 @@ def _geometry(
         )
     if n_tilt < 2:
         raise InputError(
-            "The tilt series has one image only. A volume needs images from several directions: import all of them."
+            f"The tilt series has {'one image only' if n_tilt else 'no image'} that can be used. A volume needs images "
+            "from several directions: import all of them."
         )
     span = float(np.ptp(angles_deg))
     if span > 180:
@@ -267,7 +304,7 @@ STAGE: Stage = Stage(
     version=1,
     summary="volume from the aligned series (MLEM, SIRT or FBP; CPU or GPU)",
     parameters=ReconstructParameters,
-    reads=(schema.ALIGNED, schema.ANGLES, schema.TILT_SERIES_INFO),
+    reads=(schema.ALIGNED, schema.ANGLES, schema.TILT_QUALITY, schema.TILT_SERIES_INFO),
     writes=(schema.VOLUME, schema.RESIDUALS, schema.RECONSTRUCTION_INFO),
     run=run,
     check=check,

@@ -48,12 +48,19 @@ class Watched:
         return part
 
 
-def reconstruct(aligned, *, angles=ANGLES, info=None, runtime=None, **params):
+def quality(n_tilt, outliers=()):
+    table = np.zeros(n_tilt, [("angle_deg", "f8"), ("is_outlier", "u1")])
+    table["is_outlier"][list(outliers)] = 1
+    return MemoryInput(table)
+
+
+def reconstruct(aligned, *, angles=ANGLES, info=None, runtime=None, outliers=(), **params):
     outputs = MemoryOutputs()
     runtime = runtime or Runtime(device="cpu", workers=2)
     run(
         aligned=aligned if isinstance(aligned, Watched) else MemoryInput(aligned),
         angles_deg=MemoryInput(np.asarray(angles, float)),
+        tilt_quality=quality(len(angles), outliers),
         tilt_series_info=MemoryInput(attrs={"pixel_size_nm": 0.5} if info is None else info),
         params=ReconstructParameters(**{"iterations": 4, **params}),
         runtime=runtime,
@@ -259,3 +266,18 @@ def test_inputs_are_not_modified(aligned):
     before = aligned.copy()
     reconstruct(aligned)
     np.testing.assert_array_equal(aligned, before)
+
+
+def test_outliers_are_left_out(aligned):
+    """An empty image would dim every voxel; left out, the result is that of the other tilts alone."""
+    spoilt = aligned.copy()
+    spoilt[5] = 0
+    kept = np.arange(len(ANGLES)) != 5
+    outputs, runtime = reconstruct(spoilt, outliers=[5])
+    expected, _ = reconstruct(aligned[kept], angles=ANGLES[kept])
+    np.testing.assert_array_equal(outputs.arrays["volume"], expected.arrays["volume"])
+    assert any("1 images" in note and f"{ANGLES[5]:g}" in note for note in runtime.notes)
+    dimmed, _ = reconstruct(spoilt, outliers=[5], exclude_outliers=False)
+    # MLEM averages over the tilts: one empty image of 17 takes about a 17th of the density.
+    ratio = dimmed.arrays["volume"].sum() / expected.arrays["volume"].sum()
+    assert ratio == pytest.approx(16 / 17, abs=0.02)
