@@ -63,11 +63,11 @@ def _state(project: Project, stage: Stage, parameters: Parameters, earlier: dict
 
 
 def _own_reasons(stage: Stage, parameters: Parameters, record: Record) -> list[str]:
-    if record.fingerprint == fingerprint(stage, parameters, file_facts(parameters, record)):
+    facts = file_facts(parameters, record)
+    if record.fingerprint == fingerprint(stage, parameters, facts):
         return []
     wanted = config.plain(parameters)
     reasons = [] if record.stage_version == stage.version else [f"tomoseg's {stage.name} has changed since"]
-    facts = file_facts(parameters, record)
     for name in sorted(facts.keys() | record.files.keys()):
         new, old = facts.get(name), record.files.get(name)
         if new is None or old is None:

@@ -12,7 +12,6 @@ from tomoseg.errors import InputError
 from tomoseg.io.mdoc import read_mdoc
 from tomoseg.io.series import Angles
 
-SUFFIXES = (".rawtlt", ".tlt", ".txt", ".csv", ".tsv", ".mdoc")
 # A million bytes hold more tilts than any series has; a larger file is something else, given by mistake.
 _MAX_BYTES = 1_000_000
 _RADIANS = re.compile(r"(?<![a-z])rad(ian)?s?(?![a-z])", re.IGNORECASE)

@@ -14,7 +14,6 @@ What has to be said to TomoPy (1.10 to 1.15), and where it stands in its sources
 - A volume is initialised to 1e-6 unless `init_recon` is given.
 """
 
-from importlib.util import find_spec
 from typing import Literal
 
 import numpy as np
@@ -27,12 +26,6 @@ from tomoseg.reconstruct.methods import Result
 from tomoseg.reconstruct.operators import Floats
 
 FAINTEST = 1e-6  # of a slice's brightest projection: what stands for "nothing measured", since 0 would make NaN
-INSTALL = "conda install -c conda-forge tomopy"
-
-
-def available() -> bool:
-    """Return whether TomoPy is installed, without importing it."""
-    return find_spec("tomopy") is not None
 
 
 def to_sinograms(projections: Floats) -> Floats:

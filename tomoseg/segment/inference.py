@@ -1,7 +1,7 @@
 """Labels and confidence for stacks of slices from a trained network."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,6 @@ from tomoseg.segment.blending import PredictBatch, predict_stack
 from tomoseg.segment.card import ModelCard
 from tomoseg.segment.scaling import Scale
 
-Plane = Literal["xz", "xy", "yz"]
 # The axis of a (z, y, x) volume that is perpendicular to the plane.
 NORMAL_AXIS: dict[str, int] = {"xy": 0, "xz": 1, "yz": 2}
 PIXELS_PER_BATCH = 512 * 512 * 2  # the paper's batch of two patches of 512 px
