@@ -3,6 +3,7 @@
 A NumPy array fits `ArraySource` and `ArraySink` as it is, so science and stages are tested without a file.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -50,6 +51,21 @@ class Input(ArraySource, Protocol):
 class Outputs(Protocol):
     """Where a stage leaves what it made, by artifact name. Nothing is visible to others until the stage ends well."""
 
+    @property
+    def resumed(self) -> Mapping[str, Any] | None:
+        """The state given to the last `checkpoint` of an interrupted run of this stage, or None.
+
+        It is of a run with the same parameters and inputs. `create` then returns the array with what was written
+        before that checkpoint in it.
+        """
+
+    def checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Keep what is needed to continue: all that was written so far, together with `state`, is enough.
+
+        `state` holds JSON values; floats survive exactly. To be called after every slab: how often a checkpoint is
+        really put on disk is not the stage's concern, and the last one is when the stage is interrupted.
+        """
+
     def create(
         self, name: str, shape: tuple[int, ...], dtype: Any = None, attrs: Mapping[str, Any] | None = None
     ) -> ArraySink:
@@ -84,11 +100,21 @@ class MemoryInput:
 
 
 class MemoryOutputs:
-    """`Outputs` in memory, for scripts and tests: `arrays[name]` and `attrs[name]` after the run."""
+    """`Outputs` in memory, for scripts and tests: `arrays[name]` and `attrs[name]` after the run.
 
-    def __init__(self) -> None:
+    `MemoryOutputs(interrupted.state, interrupted.arrays)` continues an interrupted run from its last checkpoint.
+    """
+
+    def __init__(self, resumed: Mapping[str, Any] | None = None, arrays: Mapping[str, Array] | None = None) -> None:
+        self.resumed = resumed
+        self.state = resumed  # as of the last checkpoint
         self.arrays: dict[str, Array] = {}
         self.attrs: dict[str, dict[str, Any]] = {}
+        self._begun = dict(arrays or {})
+
+    def checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Keep the state as a file would, as JSON; the arrays are here anyway."""
+        self.state = json.loads(json.dumps(state))
 
     def create(
         self, name: str, shape: tuple[int, ...], dtype: Any = None, attrs: Mapping[str, Any] | None = None
@@ -98,7 +124,8 @@ class MemoryOutputs:
 
         dtype = np.dtype(dtype or next(a.dtype for a in ARTIFACTS if a.name == name))
         poison = np.nan if dtype.kind == "f" else np.iinfo(dtype).max
-        self.arrays[name] = np.full(shape, poison, dtype)
+        begun = self._begun.get(name)
+        self.arrays[name] = np.full(shape, poison, dtype) if begun is None else begun
         self.set_attrs(name, attrs or {})
         return self.arrays[name]
 

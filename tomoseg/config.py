@@ -162,8 +162,24 @@ def _section(stage: Stage) -> str:
     for name, field in stage.parameters.model_fields.items():
         if name == "raw":  # given on the command line
             continue
-        default = stage.parameters().model_dump(mode="json")[name]
-        value = yaml.safe_dump(default, default_flow_style=True).removesuffix("...\n").strip()
         lines += textwrap.wrap(field.description or "", 112, initial_indent="  # ", subsequent_indent="  # ")
-        lines.append(f"  {name}: {value}")
+        lines.append(_line(name, stage.parameters().model_dump(mode="json")[name]))
+    return "\n".join(lines) + "\n"
+
+
+def _line(name: str, value: Any) -> str:
+    written = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=1000)
+    return f"  {name}: " + written.removesuffix("...\n").strip()
+
+
+def pipeline_text(parameters: Raw, digests: Mapping[str, Mapping[str, str]], head: str) -> str:
+    """Return a pipeline file of the given parameters; a comment names the digest of each file that they name."""
+    lines = [f"# {line}".rstrip() for line in head.splitlines()]
+    for stage, values in parameters.items():
+        lines += ["", f"{stage}:"]
+        for name, value in values.items():
+            digest = digests.get(stage, {}).get(name)
+            lines += [f"  # sha256 {digest}"] if digest else []
+            lines.append(_line(name, value))
+        lines += [] if values else ["  {}"]
     return "\n".join(lines) + "\n"

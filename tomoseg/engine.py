@@ -1,25 +1,28 @@
-"""Order of stages; what is fresh, stale or missing, and why; running what is asked for."""
+"""Order of stages; what is fresh, stale, partial or missing, and why; running and continuing what is asked for."""
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from tomoseg import config
 from tomoseg.config import Settings
-from tomoseg.errors import InputError, NotReady, StageFailed, TomosegError
+from tomoseg.errors import InputError, NotReady, StageFailed
 from tomoseg.io.digest import sha256
 from tomoseg.project import PeakMemory, Project, Record, job_id, new_run_id, now, versions
 from tomoseg.runtime import Runtime, Stopwatch
 from tomoseg.stages import BY_NAME, STAGES
 from tomoseg.stages.base import Parameters, Stage
 
-State = Literal["fresh", "stale", "missing"]
+State = Literal["fresh", "stale", "partial", "missing"]
 
 
 @dataclass(frozen=True)
 class StageState:
-    """Where a stage stands: its state, why it is not fresh, and how its present result was made."""
+    """Where a stage stands: its state, why it is not fresh, and how its present result was made.
+
+    A partial stage was interrupted, and a run with the same settings continues it; an older result may still stand.
+    """
 
     name: str
     state: State
@@ -38,8 +41,22 @@ def states(project: Project, settings: Settings) -> list[StageState]:
     """
     found: dict[str, StageState] = {}
     for stage in STAGES:
-        found[stage.name] = _state(project, stage, settings[stage.name], found)
+        state = _state(project, stage, settings[stage.name], found)
+        if state.state != "fresh" and _can_continue(project, stage, settings[stage.name]):
+            how = "interrupted; a run continues it"
+            state = replace(state, state="partial", reasons=[how, *(state.reasons if state.record else [])])
+        found[stage.name] = state
     return list(found.values())
+
+
+def _can_continue(project: Project, stage: Stage, parameters: Parameters) -> bool:
+    """Tell whether an interrupted run left what a run with these parameters would take up."""
+    partial = project.partial(stage.name)
+    begun = project.past_record(partial.run_id) if partial else None
+    if partial is None or begun is None:
+        return False
+    facts = file_facts(parameters, begun)
+    return partial.key == _begin(project, stage, parameters, facts).key
 
 
 def _state(project: Project, stage: Stage, parameters: Parameters, earlier: dict[str, StageState]) -> StageState:
@@ -158,7 +175,7 @@ def run(
     done = []
     for name in chosen:
         if name in pending:
-            record = run_stage(project, BY_NAME[name], settings, runtime, before[name].reasons)
+            record = run_stage(project, BY_NAME[name], settings, runtime, before[name].reasons, restart=force)
             done.append(StageState(name, "fresh", before[name].reasons, record))
         else:
             runtime.progress.message(f"{name}: up to date")
@@ -172,7 +189,7 @@ def run_one(
     """Run a single stage on what the project holds. Raises `NotReady` where an input is missing, or stale."""
     current = {state.name: state for state in states(project, settings)}
     for needed in _stages_read(BY_NAME[name]):
-        if current[needed].state == "missing" or not allow_stale:
+        if current[needed].record is None or not allow_stale:
             _refuse_unless_fresh(project, current[needed])
     config.check_stages(settings, [name])
     project.store_settings(config.as_raw(settings))
@@ -197,7 +214,7 @@ def refuse_other_series(project: Project, settings: Settings) -> None:
 def _refuse_unless_fresh(project: Project, state: StageState) -> None:
     if state.state == "fresh":
         return
-    hint = "" if state.state == "missing" else ", or add --allow-stale to use it as it is"
+    hint = "" if state.record is None else ", or add --allow-stale to use it as it is"
     raise NotReady(
         f"The result of {state.name} in {project.path} is {state.state} ({'; '.join(state.reasons)}). "
         f"Run `tomoseg run {project.path} --until {state.name}` first{hint}."
@@ -210,39 +227,39 @@ def _stages_read(stage: Stage) -> list[str]:
 
 
 def run_stage(
-    project: Project, stage: Stage, settings: Settings, runtime: Runtime, why: list[str] | None = None
+    project: Project,
+    stage: Stage,
+    settings: Settings,
+    runtime: Runtime,
+    why: list[str] | None = None,
+    *,
+    restart: bool = False,
 ) -> Record:
-    """Run one stage and put its result in place of the old one; nothing changes in the project if it fails."""
+    """Run one stage and put its result in place of the old one; the old one stands if it fails.
+
+    What an interrupted run of the same stage, parameters and inputs left is continued, unless `restart`.
+    """
     parameters = settings[stage.name]
-    watch, memory, started = Stopwatch(), PeakMemory(), now()
+    watch, memory = Stopwatch(), PeakMemory()
     runtime.begin(f"{stage.name}: {'; '.join(why)}" if why else stage.name)
-    facts = file_facts(parameters, project.record(stage.name))
-    consumed = {name: project.record(name) for name in _stages_read(stage)}
-    with project.transaction(stage.name) as outputs:
+    runtime.check()
+    begun = _begin(project, stage, parameters, file_facts(parameters, project.record(stage.name)))
+    with project.transaction(begun, restart=restart) as outputs:
         inputs = {artifact.name: project.artifact(artifact) for artifact in stage.reads}
+        if outputs.resumed is not None:
+            runtime.progress.message(f"{stage.name}: continuing what was interrupted")
         try:
             stage.run(**inputs, params=_with_defaults(project, stage, parameters), runtime=runtime, outputs=outputs)
-        except TomosegError:
-            raise
         except MemoryError as error:
             raise StageFailed(
                 f"{stage.name} ran out of memory; give it less at a time with --max-memory (now "
                 f"{runtime.max_memory / 2**30:.1f} GiB), or a smaller volume."
             ) from error
-        record = Record(
-            stage=stage.name,
-            run_id=new_run_id(),
-            fingerprint=fingerprint(stage, parameters, facts),
-            stage_version=stage.version,
-            parameters=config.plain(parameters),
-            files=facts,
-            consumed={name: r.run_id for name, r in consumed.items() if r is not None},
-            started=started,
+        record = replace(
+            begun,
             wall_seconds=round(watch.seconds, 3),
             peak_memory_bytes=memory.bytes,
             device=runtime.device_used,
-            job_id=job_id(),
-            versions=versions(),
             notes=list(runtime.notes),
             warnings=list(runtime.warnings),
         )
@@ -251,6 +268,26 @@ def run_stage(
         f"{stage.name}: done in {record.wall_seconds:.1f} s, peak memory {record.peak_memory_bytes / 2**20:.0f} MiB"
     )
     return record
+
+
+def _begin(project: Project, stage: Stage, parameters: Parameters, facts: dict[str, dict[str, Any]]) -> Record:
+    """Return the provenance of a run of a stage that begins now."""
+    consumed = {name: project.record(name) for name in _stages_read(stage)}
+    return Record(
+        stage=stage.name,
+        run_id=new_run_id(),
+        fingerprint=fingerprint(stage, parameters, facts),
+        stage_version=stage.version,
+        parameters=config.plain(parameters),
+        files=facts,
+        consumed={name: r.run_id for name, r in consumed.items() if r is not None},
+        started=now(),
+        wall_seconds=0.0,
+        peak_memory_bytes=0,
+        device="",
+        job_id=job_id(),
+        versions=versions(),
+    )
 
 
 def _with_defaults(project: Project, stage: Stage, parameters: Parameters) -> Parameters:

@@ -1,10 +1,12 @@
 """Runtime choices: device, threads, memory and progress. They never change what a result is, only how it is made."""
 
+import contextlib
 import os
 import signal
-import sys
+import socket
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
@@ -49,12 +51,17 @@ class Silent:
 
 @dataclass
 class Runtime:
-    """How a stage computes. `notes` and `warnings` collect what was said, for provenance and report."""
+    """How a stage computes. `notes` and `warnings` collect what was said, for provenance and report.
+
+    `stop_at`, in seconds of `time.monotonic`, is when computing must have ended; `budget` is what to call that.
+    """
 
     device: Device = "auto"
     workers: int = field(default_factory=lambda: available_cpus())
     max_memory: int = field(default_factory=lambda: default_memory())  # bytes
     progress: Progress = field(default_factory=Silent)
+    stop_at: float | None = None
+    budget: str = "the time budget"
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     device_used: str = "cpu"  # set by a stage that found and used another
@@ -67,12 +74,18 @@ class Runtime:
         self.progress.message(what)
 
     def track(self, items: Sequence[T], what: str) -> Iterator[T]:
-        """Yield `items` while showing progress; stops with `Interrupted` between items once a signal arrived."""
+        """Yield `items` while showing progress; stops with `Interrupted` between items, as `check` does.
+
+        An item is not begun where the time budget would end before it, if it takes as long as the longest so far.
+        """
         self.progress.start(what, len(items))
+        longest = 0.0
         try:
             for done, item in enumerate(items):
-                self.check()
+                self.check(longest)
+                watch = Stopwatch()
                 yield item
+                longest = max(longest, watch.seconds)
                 self.progress.advance(done + 1)
             self.check()
         finally:
@@ -88,10 +101,15 @@ class Runtime:
         self.warnings.append(text)
         self.progress.message(f"warning: {text}")
 
-    def check(self) -> None:
-        """Raise `Interrupted` if SIGINT or SIGTERM arrived. Called between units of work."""
+    def check(self, seconds: float = 0.0) -> None:
+        """Raise `Interrupted` if SIGINT or SIGTERM arrived, or if the time budget does not last for `seconds` more.
+
+        Called between units of work.
+        """
         if _signals:
-            raise Interrupted(f"stopped by {signal.Signals(_signals[-1]).name}")
+            raise Interrupted(f"stopped by {signal.Signals(_signals[0]).name}")
+        if self.stop_at is not None and time.monotonic() + seconds > self.stop_at:
+            raise Interrupted(f"{self.budget} is used up")
 
     def slab_size(self, bytes_per_item: float, n_items: int, multiple: int = 1) -> int:
         """Return how many items (slices, tilts) of `bytes_per_item` fit in the memory allowed, at least `multiple`."""
@@ -117,27 +135,108 @@ def default_memory() -> int:
         return 4 << 30
 
 
+# --- signals ---
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+GRACE_SECONDS = 8.0  # from a signal until the process leaves whatever it is doing: batch systems kill soon after
+ECHO_SECONDS = 1.0  # `timeout`, `srun` and terminals may send the signal to the process and to its group: that is one
+
 _signals: list[int] = []
+_clean_ups: list[Callable[[], object]] = []
+
+
+def on_abrupt_exit(clean_up: Callable[[], object]) -> Callable[[], None]:
+    """Have `clean_up` called if the process has to leave in the midst of its work; return what takes that back.
+
+    It is called in another thread while the work goes on, the latest first. It must be short and wait for nothing that
+    the work may hold: removing a file is what it is for.
+    """
+    _clean_ups.append(clean_up)
+    return lambda: _clean_ups.remove(clean_up)
+
+
+def start_again() -> str:
+    """Say how to go on where nothing was kept."""
+    return "Nothing was kept; start the same command again."
 
 
 @contextmanager
-def stopping_on_signals() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into an `Interrupted` at the next unit of work; a second one stops at once."""
+def stopping_on_signals(advice: Callable[[], str] = start_again) -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into an `Interrupted` at the next unit of work; a second one stops at once.
 
-    def handler(signum: int, _frame: object) -> None:
-        _signals.append(signum)
-        if len(_signals) > 1:
-            raise SystemExit(Interrupted.exit_code)
-        print("stopping after the work at hand (once more to stop at once)", file=sys.stderr)
-
+    `advice()` says how to go on; it ends the message of every `Interrupted`. A process that did not stop within
+    `GRACE_SECONDS`, such as one in the midst of a long call of a library, says it too and leaves with exit code 130,
+    after what was registered with `on_abrupt_exit`. All files must be in order at any instant for that, as they must
+    be for a process that is killed.
+    """
     _signals.clear()
-    before = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
+    with _watchdog(advice):
+        before = {s: signal.signal(s, lambda signum, _: _signals.append(signum)) for s in STOPPING}
+        try:
+            yield
+        except Interrupted as error:
+            raise Interrupted(f"{error}. {advice()}") from error
+        finally:
+            for signum, old in before.items():
+                signal.signal(signum, old)
+            _signals.clear()
+
+
+@contextmanager
+def _watchdog(advice: Callable[[], str]) -> Iterator[None]:
+    """Watch from a thread that signals are obeyed.
+
+    Python calls its signal handlers in the main thread, and only between two of its own instructions. The number of the
+    signal is written to the wakeup socket at once, whatever the main thread does.
+    """
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    thread = threading.Thread(target=_watch, args=(ours, advice), name="watchdog", daemon=True)
+    thread.start()
+    before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     try:
         yield
     finally:
-        for signum, old in before.items():
-            signal.signal(signum, old)
-        _signals.clear()
+        signal.set_wakeup_fd(before)
+        theirs.close()  # ends the thread
+        thread.join()
+        ours.close()
+
+
+def _watch(wakeups: socket.socket, advice: Callable[[], str]) -> None:
+    """Wait for a signal; leave the process at the next one, or when the time to stop is over."""
+    while (number := wakeups.recv(1)) and number[0] not in STOPPING:
+        continue
+    if not number:
+        return
+    arrived = time.monotonic()
+    _write_to_stderr("stopping after the work at hand (once more to stop at once)")
+    while (left := arrived + GRACE_SECONDS - time.monotonic()) > 0:
+        wakeups.settimeout(left)
+        try:
+            another = wakeups.recv(1)
+        except TimeoutError:
+            break
+        if not another:
+            return
+        if another[0] in STOPPING and time.monotonic() > arrived + ECHO_SECONDS:
+            break
+    _leave(f"tomoseg: stopped by {signal.Signals(number[0]).name} in the midst of the work at hand. {advice()}")
+
+
+def _leave(message: str) -> None:
+    """End the process here and now."""
+    for clean_up in reversed(_clean_ups):
+        with contextlib.suppress(Exception):  # the others are to be tried all the same
+            clean_up()
+    _write_to_stderr(message)
+    os._exit(Interrupted.exit_code)
+
+
+def _write_to_stderr(line: str) -> None:
+    """Write a line past Python's buffer, whose lock the main thread may hold."""
+    with contextlib.suppress(OSError):  # nobody reads it any more
+        os.write(2, f"{line}\n".encode())
 
 
 class Stopwatch:

@@ -4,12 +4,14 @@ No other module spells a path. An `Artifact` is a dataset, a table, or a group t
 
 Schema history
     1  first version
+    2  runs that did not end well are kept too: `outcome` and `continues` in each run's provenance; partial results
+       under /staging
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA_ATTR = "tomoseg_schema"
 PROVENANCE = "/provenance"
 HISTORY = "/provenance/history"
@@ -191,3 +193,4 @@ ARTIFACTS: tuple[Artifact, ...] = (
     MEASUREMENT_INFO,
     EXPORT_INFO,
 )
+BY_NAME: Mapping[str, Artifact] = {artifact.name: artifact for artifact in ARTIFACTS}

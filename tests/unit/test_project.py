@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import h5py
 import numpy as np
@@ -16,15 +17,22 @@ from tomoseg.project import Project, Record, is_project
 from tomoseg.project.lock import lock_path, writing
 
 
-def _record(run_id="a" * 32):
-    return Record("align", run_id, "f", 1, {"method": "none"}, {}, {}, "2026-01-01T00:00:00+00:00", 1.5, 1 << 20, "cpu")
+def _record(run_id="a" * 32, stage="align"):
+    return Record(stage, run_id, "f", 1, {"method": "none"}, {}, {}, "2026-01-01T00:00:00+00:00", 1.5, 1 << 20, "cpu")
+
+
+@contextmanager
+def _stage(path, run_id="a" * 32, stage="align", opener=Project.write):
+    """Run a stage that ends well unless its body raises."""
+    with opener(path) as project, project.transaction(_record(run_id, stage)) as outputs:
+        yield outputs
+        outputs.commit(_record(run_id, stage))
 
 
 def _write(path, values, run_id="a" * 32, opener=Project.write):
-    with opener(path) as project, project.transaction("align") as outputs:
+    with _stage(path, run_id, opener=opener) as outputs:
         outputs.put("shifts_px", values)
         outputs.set_attrs("alignment_info", {"method": "none"})
-        outputs.commit(_record(run_id))
 
 
 @pytest.fixture
@@ -44,9 +52,8 @@ def test_what_was_committed_reads_back_with_plain_h5py(project_path):
 
 
 def test_a_second_commit_replaces_the_first_whole(project_path):
-    with Project.write(project_path) as project, project.transaction("align") as outputs:
+    with _stage(project_path, "b" * 32) as outputs:
         outputs.put("tilt_quality", np.zeros(2, dtype=[("angle_deg", "f8"), ("name", "U5")]))
-        outputs.commit(_record("b" * 32))
     with Project.read(project_path) as project:
         assert not project.has(schema.SHIFTS)  # of the first commit, which is gone
         assert project.has(schema.TILT_QUALITY)
@@ -56,7 +63,7 @@ def test_a_second_commit_replaces_the_first_whole(project_path):
 
 def test_a_stage_that_does_not_commit_keeps_the_old_result(project_path):
     with Project.write(project_path) as project, pytest.raises(StageFailed, match="without committing"):
-        with project.transaction("align") as outputs:
+        with project.transaction(_record("b" * 32)) as outputs:
             outputs.put("shifts_px", np.zeros((9, 2)))
     with Project.read(project_path) as project:
         np.testing.assert_array_equal(project.artifact(schema.SHIFTS)[:], np.ones((3, 2)))
@@ -65,19 +72,17 @@ def test_a_stage_that_does_not_commit_keeps_the_old_result(project_path):
 def test_large_metadata_fit(tmp_path):
     """HDF5's old format refuses attributes over 64 KiB; a long series has more metadata than that."""
     path, text = tmp_path / "p.h5", "x" * 300_000
-    with Project.create(path) as project, project.transaction("import") as outputs:
+    with _stage(path, stage="import", opener=Project.create) as outputs:
         outputs.put("angles_deg", np.arange(3.0))
         outputs.set_attrs("tilt_series_info", {"metadata": text})
-        outputs.commit(_record())
     with Project.read(path) as project:
         assert project.artifact(schema.TILT_SERIES_INFO).attrs["metadata"] == text
 
 
 def test_tables_with_text_columns_read_back(project_path):
     table = np.array([("α-phase", 1.5), ("Pt", 2.5)], dtype=[("name", "U8"), ("volume_nm3", "f8")])
-    with Project.write(project_path) as project, project.transaction("measure") as outputs:
+    with _stage(project_path, "c" * 32, "measure") as outputs:
         outputs.put("class_table", table)
-        outputs.commit(_record("c" * 32))
     with Project.read(project_path) as project:
         read = project.artifact(schema.CLASS_TABLE)[:]
         assert [name.decode() for name in read["name"]] == ["α-phase", "Pt"]
@@ -154,18 +159,18 @@ def test_the_lock_of_another_host_is_respected(project_path):
 
 def test_a_project_is_readable_while_a_stage_writes(project_path):
     code = "import sys, tomoseg.cli; tomoseg.cli.main(['status', sys.argv[1]])"
-    with Project.write(project_path) as project, project.transaction("align") as outputs:
+    with _stage(project_path, "d" * 32) as outputs:
         sink = outputs.create("aligned", (4, 300, 300))
         sink[:] = 1.0
         looked = subprocess.run([sys.executable, "-c", code, project_path], capture_output=True, text=True, check=False)
-        outputs.commit(_record("d" * 32))
     assert looked.returncode == 0, looked.stderr
     assert "align" in looked.stdout
 
 
 def test_a_project_opens_after_its_writer_was_killed(project_path):
-    code = "import os, sys; from pathlib import Path; from tomoseg.project import Project\n"
-    code += "with Project.write(Path(sys.argv[1])) as p, p.transaction('align') as o:\n"
+    code = "import os, sys; from pathlib import Path; from tomoseg.project import Project, Record\n"
+    code += "record = Record('align', 'e' * 32, 'f', 1, {}, {}, {}, 'then', 0, 0, '')\n"
+    code += "with Project.write(Path(sys.argv[1])) as p, p.transaction(record) as o:\n"
     code += "    o.create('aligned', (4, 300, 300))[:] = 1.0\n    os.kill(os.getpid(), 9)"
     killed = subprocess.run([sys.executable, "-c", code, project_path], check=False)
     assert killed.returncode == -9

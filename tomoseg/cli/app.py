@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from tomoseg import __version__
-from tomoseg.cli import learning, looking, running
+from tomoseg.cli import keeping, learning, looking, running
 from tomoseg.errors import InputError, TomosegError
 
 app = typer.Typer(
@@ -41,7 +41,7 @@ def _global(
 
 
 _debug = False
-for _part in (running, looking, learning):
+for _part in (running, looking, keeping, learning):
     _part.add_commands(app)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tomoseg.cli.options import Device, MaxMemory, ProgressKind, Workers, make_runtime
+from tomoseg.cli.options import Device, MaxMemory, ProgressKind, StopBefore, Workers, make_runtime
 from tomoseg.errors import InputError
 from tomoseg.runtime import stopping_on_signals
 
@@ -47,6 +47,7 @@ def train(
     workers: Workers = 0,
     max_memory: MaxMemory = "",
     progress: ProgressKind = "auto",
+    stop_before: StopBefore = "",
 ) -> None:
     """Train a U-Net on labelled slices; the defaults are the settings of Genc, Kovarik & Fraser (2022)."""
     from tomoseg.io.slices import find_pairs, load_pairs
@@ -55,7 +56,7 @@ def train(
 
     if output.suffix != ".keras":
         raise InputError(f"-o {output}: a network is written as a .keras file.")
-    runtime = make_runtime(device, workers, max_memory, progress)
+    runtime = make_runtime(device, workers, max_memory, progress, stop_before)
     settings = TrainSettings(
         epochs=epochs,
         batch=batch,
@@ -75,8 +76,8 @@ def train(
         facts = (f"{key} {value:.4g}" for key, value in row.items() if key != "epoch" and isinstance(value, float))
         runtime.progress.message(f"epoch {row['epoch']}/{epochs}: {', '.join(facts)}")
 
-    slices = load_pairs(find_pairs(images_dir, labels_dir, runtime))
-    with stopping_on_signals():
+    with stopping_on_signals(lambda: "The same command with --resume continues after the last finished epoch."):
+        slices = load_pairs(find_pairs(images_dir, labels_dir, runtime))
         result = train_network(
             slices.images,
             slices.labels,
@@ -110,6 +111,7 @@ def evaluate(
     workers: Workers = 0,
     max_memory: MaxMemory = "",
     progress: ProgressKind = "auto",
+    stop_before: StopBefore = "",
 ) -> None:
     """Compare a network's labels with true ones: Dice, precision, recall, IoU, Hausdorff distance."""
     from tomoseg.io.slices import find_pairs
@@ -117,7 +119,7 @@ def evaluate(
     from tomoseg.segment.evaluation import evaluate_model, validation_pairs
     from tomoseg.segment.plots import plot_errors, plot_hausdorff, plot_scores
 
-    runtime = make_runtime(device, workers, max_memory, progress)
+    runtime = make_runtime(device, workers, max_memory, progress, stop_before)
     card = read_card(model)
     pairs = find_pairs(images_dir, labels_dir, runtime)
     if held_out:

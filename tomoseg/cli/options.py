@@ -1,7 +1,10 @@
 """Options that several commands share, and options made from the parameters of a stage."""
 
+import contextlib
 import inspect
+import os
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -15,6 +18,8 @@ from tomoseg.runtime import Runtime, available_cpus, default_memory
 from tomoseg.stages.base import Stage
 
 COMPUTING = "How it computes"
+LOADED = time.monotonic()
+TIME_TO_LEAVE = 10.0  # seconds kept of a time budget, or a fifth of a short one
 
 Device = Annotated[
     Literal["auto", "cpu", "cuda"], typer.Option("--device", help="What to compute on.", rich_help_panel=COMPUTING)
@@ -29,6 +34,24 @@ MaxMemory = Annotated[
 ProgressKind = Annotated[
     Literal["auto", "bar", "plain", "none"], typer.Option("--progress", help="On stderr.", rich_help_panel=COMPUTING)
 ]
+StopBefore = Annotated[
+    str,
+    typer.Option(
+        "--stop-before",
+        metavar="TIME",
+        help="Stop in time to be gone this long after the start (55m, 1h30m, 2:30:00, 3300s), keeping what is needed "
+        "to continue; exit code 130.",
+        rich_help_panel=COMPUTING,
+    ),
+]
+BreakLock = Annotated[
+    bool,
+    typer.Option(
+        "--break-lock",
+        help="Take over the project's lock even if its holder is on another host and cannot be seen; only when you "
+        "know that it is gone.",
+    ),
+]
 ProjectFile = Annotated[Path, typer.Argument(metavar="PROJECT", help="The project file (.h5).", show_default=False)]
 OutputProject = Annotated[
     Path, typer.Option("--output", "-o", metavar="PROJECT", help="The project file to make.", show_default=False)
@@ -42,14 +65,54 @@ Pipeline = Annotated[
 Sets = Annotated[list[str], typer.Option("--set", metavar="STAGE.PARAM=VALUE", help="Set one parameter; repeatable.")]
 
 
-def make_runtime(device: str, workers: int, max_memory: str, progress: str) -> Runtime:
+def make_runtime(device: str, workers: int, max_memory: str, progress: str, stop_before: str = "") -> Runtime:
     """Make the runtime that the shared options ask for."""
-    return Runtime(
+    runtime = Runtime(
         device=device,  # type: ignore[arg-type]
         workers=workers or available_cpus(),
         max_memory=parse_memory(max_memory) if max_memory else default_memory(),
         progress=make_progress(progress),  # type: ignore[arg-type]
     )
+    if stop_before:
+        seconds = parse_time(stop_before)
+        # What is left of the time is for writing the state and for leaving.
+        runtime.stop_at = process_start() + seconds - min(TIME_TO_LEAVE, seconds / 5)
+        runtime.budget = f"the time budget of {stop_before.strip()}"
+    return runtime
+
+
+def process_start() -> float:
+    """Return when this process started, in seconds of `time.monotonic`; where that is not known, when it loaded this.
+
+    Loading Python and its packages can take many seconds where they lie on a busy network.
+    """
+    with contextlib.suppress(OSError, AttributeError, ValueError, IndexError):
+        # proc_pid_stat(5): field 22, in clock ticks since boot; the second field is a name in brackets.
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+        return min(time.monotonic() - age, LOADED)
+    return LOADED
+
+
+def lock_options(break_lock: bool) -> dict[str, bool]:
+    """Return what to tell `Project.write` and `Project.create` of a lock that another process holds."""
+    return {"break_lock": True} if break_lock else {}
+
+
+def parse_time(text: str) -> float:
+    """Turn '55m', '1h30m', '2:30:00' (h:m:s), '55:00' (m:s), '3300s' or '3300' into seconds."""
+    number = r"(\d+(?:\.\d+)?)"
+    for pattern, seconds_of in (
+        (rf"(?:{number}d)?(?:{number}h)?(?:{number}m)?(?:{number}s)?", (86400, 3600, 60, 1)),
+        (r"(?:(\d+):)?(\d+):(\d+)", (3600, 60, 1)),
+        (number, (1,)),
+    ):
+        match = re.fullmatch(pattern, text.strip())
+        if match is not None:
+            total = sum(unit * float(part) for unit, part in zip(seconds_of, match.groups("0"), strict=True))
+            if total > 0:
+                return total
+    raise InputError(f"--stop-before {text}: give a time such as 55m, 1h30m, 2:30:00 or 3300s.")
 
 
 def parse_memory(text: str) -> int:

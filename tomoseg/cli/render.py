@@ -1,11 +1,13 @@
 """What commands print: plain text that a person or a log can read."""
 
 import json
+from dataclasses import asdict
 from typing import Any
 
-from tomoseg import schema
+from tomoseg import config, schema
 from tomoseg.engine import StageState
-from tomoseg.project import Project
+from tomoseg.project import Project, Record
+from tomoseg.stages import BY_NAME
 
 
 def run_summary(project: Project, done: list[StageState]) -> str:
@@ -39,6 +41,8 @@ def _details(state: StageState) -> list[str]:
         return []
     details = {
         "run": f"{record.run_id} on {record.host} ({record.device}), {record.started}",
+        "continued": record.continues,
+        "job": record.job_id,
         "took": f"{record.wall_seconds:.1f} s, peak memory {record.peak_memory_bytes / 2**20:.0f} MiB",
         "parameters": ", ".join(f"{k}={v}" for k, v in record.parameters.items()),
         "consumed": ", ".join(f"{k} {v[:8]}" for k, v in record.consumed.items()),
@@ -51,7 +55,6 @@ def _details(state: StageState) -> list[str]:
 
 def status_json(project: Project, states: list[StageState]) -> str:
     """Return where each stage stands and why, for programs."""
-    from dataclasses import asdict
 
     def stage(state: StageState) -> dict[str, Any]:
         record = asdict(state.record) if state.record is not None else None
@@ -64,3 +67,44 @@ def status_json(project: Project, states: list[StageState]) -> str:
         "stages": [stage(s) for s in states],
     }
     return json.dumps(content, indent=2)
+
+
+def history_text(runs: list[Record]) -> str:
+    """Return one line per run, and what changed since the stage's run before."""
+    lines = []
+    before: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        known = before.get(run.stage)
+        changes = [f"{k} {known[k]} -> {v}" for k, v in run.parameters.items() if known and known.get(k, v) != v]
+        before[run.stage] = run.parameters
+        job = f" job {run.job_id}" if run.job_id else ""
+        continued = f", continued {run.continues[:8]}" if run.continues else ""
+        lines.append(
+            f"{run.started[:19]}  {run.run_id[:8]}  {run.stage:<12} {run.wall_seconds:8.1f} s  {run.host}{job}  "
+            f"{run.outcome}{continued}{'  ' if changes else ''}{', '.join(changes)}"
+        )
+    return "\n".join(lines)
+
+
+def history_json(runs: list[Record]) -> str:
+    """Return every run's provenance."""
+    return json.dumps([asdict(run) for run in runs], indent=2)
+
+
+def pipeline(project: Project) -> str:
+    """Return the pipeline file that makes the present results again; '' where there are none."""
+    records = [r for s in BY_NAME if (r := project.record(s)) is not None]
+    if not records:
+        return ""
+    raw = next((r.files["raw"] for r in records if "raw" in r.files), {"path": "unknown", "sha256": "unknown"})
+    versions = sorted({", ".join(f"{name} {v}" for name, v in r.versions.items()) for r in records})
+    head = (
+        f"Makes the results of {project.path.name} again: tomoseg run RAW --pipeline THIS_FILE -o PROJECT.h5\n"
+        f"RAW was {raw['path']}\n"
+        f"sha256 {raw['sha256']}\n"
+        "On the same machine, device and versions the results are the same to the bit. The versions were\n"
+    ) + "\n".join(f"  {v}" for v in versions)
+    skipped = {"raw", "export_dir"}  # where things lie is said on the command line
+    parameters = {r.stage: {k: v for k, v in r.parameters.items() if k not in skipped} for r in records}
+    digests = {r.stage: {k: str(f["sha256"]) for k, f in r.files.items()} for r in records}
+    return config.pipeline_text(parameters, digests, head)

@@ -1,7 +1,7 @@
 """Commands that compute: `run`, one command per stage, and `simulate`."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +9,7 @@ import typer
 
 from tomoseg import config, engine
 from tomoseg.cli.options import (
+    BreakLock,
     Device,
     MaxMemory,
     OutputProject,
@@ -16,13 +17,15 @@ from tomoseg.cli.options import (
     ProgressKind,
     ProjectFile,
     Sets,
+    StopBefore,
     Workers,
+    lock_options,
     make_runtime,
     with_stage_options,
 )
 from tomoseg.cli.render import run_summary
 from tomoseg.config import Settings
-from tomoseg.errors import InputError, Interrupted
+from tomoseg.errors import InputError
 from tomoseg.project import Project, is_project
 from tomoseg.runtime import Runtime, stopping_on_signals
 from tomoseg.stages import BY_NAME, STAGES
@@ -67,9 +70,11 @@ def run(
     workers: Workers = 0,
     max_memory: MaxMemory = "",
     progress: ProgressKind = "auto",
+    stop_before: StopBefore = "",
+    break_lock: BreakLock = False,
 ) -> None:
     """Run the whole pipeline: on a raw tilt series, or on what is stale or missing in a project."""
-    runtime = make_runtime(device, workers, max_memory, progress)
+    runtime = make_runtime(device, workers, max_memory, progress, stop_before)
     given: dict[str, Any] = {"angles": angles, "pixel_size": pixel_size, "tilt_axis": tilt_axis}
     layers = [
         config.read_pipeline(pipeline) if pipeline else {},
@@ -80,7 +85,7 @@ def run(
     for name in filter(None, (first, last)):
         if name not in BY_NAME:
             raise InputError(f"There is no stage '{name}'; the stages are {', '.join(BY_NAME)}.")
-    with _opened(source, output, layers, runtime, force) as (project, settings), _continuable(project.path):
+    with _stoppable(source, output), _opened(source, output, layers, runtime, force, break_lock) as (project, settings):
         done = engine.run(project, settings, runtime, first=first, last=last, force=force)
         print(run_summary(project, done))
 
@@ -93,11 +98,14 @@ def _import(
     workers: Workers = 0,
     max_memory: MaxMemory = "",
     progress: ProgressKind = "auto",
+    stop_before: StopBefore = "",
+    break_lock: BreakLock = False,
     *,
     options: dict[str, Any],
 ) -> None:
-    runtime = make_runtime(device, workers, max_memory, progress)
-    with _opened(raw, output, [{IMPORT: options}], runtime, force) as (project, settings), _continuable(project.path):
+    runtime = make_runtime(device, workers, max_memory, progress, stop_before)
+    layers = [{IMPORT: options}]
+    with _stoppable(raw, output), _opened(raw, output, layers, runtime, force, break_lock) as (project, settings):
         print(run_summary(project, [engine.run_one(project, IMPORT, settings, runtime)]))
 
 
@@ -113,12 +121,17 @@ def _stage_command(name: str) -> Callable[..., None]:
         workers: Workers = 0,
         max_memory: MaxMemory = "",
         progress: ProgressKind = "auto",
+        stop_before: StopBefore = "",
+        break_lock: BreakLock = False,
         *,
         options: dict[str, Any],
     ) -> None:
-        runtime = make_runtime(device, workers, max_memory, progress)
+        runtime = make_runtime(device, workers, max_memory, progress, stop_before)
         layers = [config.read_pipeline(pipeline) if pipeline else {}, config.parse_sets(sets), {name: options}]
-        with Project.write(project, runtime.progress.message) as opened, _continuable(project):
+        with (
+            _stoppable(project),
+            Project.write(project, runtime.progress.message, **lock_options(break_lock)) as opened,
+        ):
             settings = config.resolve(opened.settings, *layers)
             done = engine.run_one(opened, name, settings, runtime, allow_stale=allow_stale)
             print(run_summary(opened, [done]))
@@ -128,20 +141,20 @@ def _stage_command(name: str) -> Callable[..., None]:
 
 @contextmanager
 def _opened(
-    source: Path, output: Path | None, layers: list[Any], runtime: Runtime, force: bool
+    source: Path, output: Path | None, layers: list[Any], runtime: Runtime, force: bool, break_lock: bool
 ) -> Iterator[tuple[Project, Settings]]:
     """Open or create the project to work on, with the settings it is to have."""
     if is_project(source):
         if output is not None and output.absolute() != source.absolute():
             raise InputError(f"{source} is a project already; leave out -o {output} to continue it.")
-        with Project.write(source, runtime.progress.message) as project:
+        with Project.write(source, runtime.progress.message, **lock_options(break_lock)) as project:
             yield project, config.resolve(project.settings, *layers)
         return
     if output is None:
         raise InputError(f"Say where the project is to be made: `tomoseg run {source} -o PROJECT.h5`.")
     raw = {IMPORT: {"raw": str(source.absolute())}}
     if output.exists():
-        with Project.write(output, runtime.progress.message) as project:
+        with Project.write(output, runtime.progress.message, **lock_options(break_lock)) as project:
             settings = config.resolve(project.settings, *layers, raw)
             if not force:
                 engine.refuse_other_series(project, settings)
@@ -149,23 +162,20 @@ def _opened(
     else:
         settings = config.resolve(*layers, raw)
         config.check_stages(settings)
-        with Project.create(output) as project:
+        with Project.create(output, **lock_options(break_lock)) as project:
             yield project, settings
 
 
-@contextmanager
-def _continuable(project: Path) -> Iterator[None]:
-    """Stop cleanly on SIGINT and SIGTERM, and say how to go on."""
-    with stopping_on_signals():
-        try:
-            yield
-        except Interrupted as error:
-            how = (
-                f"What was finished is kept; `tomoseg run {project}` continues."
-                if project.exists()
-                else "The import had not finished, so nothing was kept; start the same command again."
-            )
-            raise Interrupted(f"{error}. {how}") from error
+def _stoppable(source: Path, output: Path | None = None) -> AbstractContextManager[None]:
+    """Stop cleanly on SIGINT and SIGTERM, and say how to go on with the project."""
+    project = output or source
+
+    def advice() -> str:
+        if project.exists():
+            return f"What was finished is kept; `tomoseg run {project}` continues."
+        return "The import had not finished, so nothing was kept; start the same command again."
+
+    return stopping_on_signals(advice)
 
 
 def simulate(

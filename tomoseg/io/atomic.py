@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tomoseg.errors import InputError
+from tomoseg.runtime import on_abrupt_exit
 
 
 @contextmanager
@@ -29,6 +30,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         raise InputError(f"cannot write {path}: {error.strerror}; name a folder that exists and is writable") from error
     os.close(handle)
     temporary = Path(name)
+    unregister = on_abrupt_exit(lambda: temporary.unlink(missing_ok=True))
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
@@ -37,6 +39,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    finally:
+        unregister()
     if os.name == "posix":
         _fsync(path.parent)  # the new name itself is only safe once its folder is on the disk
 

@@ -1,10 +1,11 @@
-"""The project file: opening, reading artifacts, and transactions that replace one stage's results at once."""
+"""The project file: opening it to read or to write, artifacts, provenance, settings."""
 
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,70 +13,92 @@ import h5py
 import numpy as np
 
 from tomoseg import schema
-from tomoseg.arrays import ArraySink, Input
+from tomoseg.arrays import Input
 from tomoseg.errors import InputError, StageFailed
+from tomoseg.project import layout
+from tomoseg.project.journal import JournaledFile, read_journal, recover, unborn_path
 from tomoseg.project.lock import writing
 from tomoseg.project.provenance import Record
+from tomoseg.project.transaction import Transaction
+from tomoseg.project.upgrade import upgrade
+from tomoseg.runtime import on_abrupt_exit
 
-# Chunk lengths by dimension. Aligned images are written tilt by tilt and read slab by slab along y; volumes are
-# written in slabs of y and looked at in orthoslices of all three directions.
-CHUNKS: dict[tuple[str, ...], tuple[int, int, int]] = {
-    ("tilt", "y", "x"): (8, 64, 1 << 30),
-    ("z", "y", "x"): (64, 16, 64),
-}
 CACHE_BYTES = 64 << 20  # of chunks, per dataset
-# Own lock instead of HDF5's. The 1.8 format, since older ones hold no attribute over 64 KiB (a long series' metadata),
-# and newer ones mark a file that is being written so that nobody can read it, also after the writer was killed.
-LAYOUT: dict[str, Any] = {"locking": False, "libver": ("v108", "v110")}
-GZIP_ARTIFACTS = {"labels", "confidence"}  # compress well, and gzip needs no plugin to be read
+LOOK_AGAIN = 3  # times, where a commit took place while the file was being opened
+
+
+@dataclass(frozen=True)
+class Partial:
+    """What an interrupted run of a stage left, to be continued by a run with the same `key`."""
+
+    key: str
+    run_id: str
+    state: dict[str, Any]
 
 
 class Project:
     """An open project file. Use `Project.read`, `Project.write` or `Project.create`."""
 
-    def __init__(self, path: Path, file: h5py.File) -> None:
+    def __init__(self, path: Path, file: h5py.File, store: JournaledFile | None = None) -> None:
         self.path = path
+        self.gate = threading.RLock()  # held while the file is used, since a commit opens it anew
         self._file = file
+        self._store = store
 
     @classmethod
     @contextmanager
     def read(cls, path: Path) -> Iterator[Self]:
         """Open for reading; never blocks a writer and is never blocked by one."""
-        with _open(path, "r") as file:
-            yield cls(path, file)
+        file, store = _open_to_read(path)
+        try:
+            yield cls(path, file, store)
+        finally:
+            _close(file, store)
 
     @classmethod
     @contextmanager
-    def write(cls, path: Path, tell: Callable[[str], object] = str) -> Iterator[Self]:
+    def write(cls, path: Path, tell: Callable[[str], object] = str, *, break_lock: bool = False) -> Iterator[Self]:
         """Open an existing project for writing, alone. Raises `ProjectLocked` where another process writes it.
 
-        The file itself is opened for writing only when something is written, so that looking changes no byte.
+        A commit that a crash had cut short is completed or discarded first, which `tell` hears of. Else the file is
+        opened for writing only when something is written, so that looking changes no byte.
         """
         _must_exist(path)
-        with writing(path, tell), _open(path, "r") as file:
-            project = cls(path, file)
+        with writing(path, tell, break_lock=break_lock):
+            with _told(path):
+                if done := recover(path):
+                    tell(f"{path.name}: {done}")
+            project = cls(path, *_open_to_read(path))
             try:
                 yield project
             finally:
-                project._file.close()
+                project.close()
 
     @classmethod
     @contextmanager
-    def create(cls, path: Path) -> Iterator[Self]:
+    def create(cls, path: Path, *, break_lock: bool = False) -> Iterator[Self]:
         """Make a new project. The file appears under its name when its first stage is committed, or not at all."""
         if path.exists():
             raise InputError(f"{path} already exists; `tomoseg run {path}` continues it, or choose another -o.")
         if not path.parent.is_dir():
             raise InputError(f"The folder {path.parent} does not exist; create it, or choose another -o.")
-        with writing(path):
-            unborn = path.with_name(path.name + ".new")
+        with writing(path, break_lock=break_lock):
+            with _told(path):
+                store = JournaledFile.create(path)
+            unregister = on_abrupt_exit(lambda: unborn_path(path).unlink(missing_ok=True))
+            file = h5py.File(store, "w", **layout.FORMAT, **layout.NEW_FILE, rdcc_nbytes=CACHE_BYTES)
+            file.attrs[schema.SCHEMA_ATTR] = schema.SCHEMA_VERSION
+            project = cls(path, file, store)
             try:
-                # Free space is tracked across openings, so that re-running a stage reuses what it frees.
-                with h5py.File(unborn, "w", **LAYOUT, fs_strategy="fsm", fs_persist=True, fs_threshold=4096) as f:
-                    f.attrs[schema.SCHEMA_ATTR] = schema.SCHEMA_VERSION
-                    yield cls(path, f)
+                yield project
             finally:
-                unborn.unlink(missing_ok=True)
+                project.close()
+                unborn_path(path).unlink(missing_ok=True)
+                unregister()
+
+    def close(self) -> None:
+        """Close the file; what was not committed is forgotten."""
+        _close(self._file, self._store)
 
     # --- reading ---
 
@@ -85,7 +108,7 @@ class Project:
 
     def artifact(self, artifact: schema.Artifact) -> Input:
         """Return a handle on an artifact; its data are read as they are sliced."""
-        return _H5Input(self._file[artifact.path])
+        return _Stored(self, artifact)
 
     def artifacts(self) -> dict[str, Input]:
         """Return handles on everything the project holds, by artifact name."""
@@ -93,13 +116,24 @@ class Project:
 
     def record(self, stage: str) -> Record | None:
         """Return the provenance of a stage's present result."""
-        path = f"{schema.PROVENANCE}/{stage}"
-        return Record(**json.loads(self._file[path].attrs["record"])) if path in self._file else None
+        return self._record(f"{schema.PROVENANCE}/{stage}")
 
     def past_record(self, run_id: str) -> Record | None:
-        """Return the provenance of any run that ever ended well."""
-        path = f"{schema.HISTORY}/{run_id}"
-        return Record(**json.loads(self._file[path].attrs["record"])) if path in self._file else None
+        """Return the provenance of any run that ever began."""
+        return self._record(f"{schema.HISTORY}/{run_id}")
+
+    def history(self) -> list[Record]:
+        """Return the provenance of every run that ever began, in the order they began."""
+        records = (self.past_record(run_id) for run_id in self._file.get(schema.HISTORY, ()))
+        return sorted((r for r in records if r is not None), key=lambda r: r.started)
+
+    def partial(self, stage: str) -> Partial | None:
+        """Return what an interrupted run of a stage left, if it can be continued."""
+        path = f"{schema.STAGING}/{stage}"
+        if path not in self._file or "state" not in self._file[path].attrs:
+            return None
+        attrs = self._file[path].attrs
+        return Partial(attrs["key"], attrs["run_id"], json.loads(attrs["state"]))
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
@@ -109,147 +143,126 @@ class Project:
         content: dict[str, dict[str, Any]] = json.loads(self._file[schema.SETTINGS].attrs["parameters"])
         return content
 
+    def _record(self, path: str) -> Record | None:
+        return Record(**json.loads(self._file[path].attrs["record"])) if path in self._file else None
+
     # --- writing ---
 
-    def _for_writing(self) -> h5py.File:
-        if self._file.mode == "r":
-            self._file.close()
-            self._file = h5py.File(self.path, "r+", **LAYOUT, rdcc_nbytes=CACHE_BYTES)
-            self._file.pop(schema.STAGING, None)  # left by a process that was killed
-        return self._file
-
     def store_settings(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
-        """Remember the parameters wanted for each stage."""
+        """Remember the parameters wanted for each stage; on the disk at the next commit."""
         if self.settings != settings:
-            self._for_writing().require_group(schema.SETTINGS).attrs["parameters"] = json.dumps(settings)
+            self.for_writing().require_group(schema.SETTINGS).attrs["parameters"] = json.dumps(settings)
 
     @contextmanager
-    def transaction(self, stage: str) -> Iterator["Transaction"]:
+    def transaction(self, begun: Record, *, restart: bool = False) -> Iterator[Transaction]:
         """Collect a stage's outputs aside; `commit` puts all of them in place of the old ones, an exception none.
 
-        Handles on artifacts must be asked for inside it: beginning to write opens the file anew.
+        A partial result of the same key is continued, unless `restart`. Interrupted after a checkpoint, the stage
+        leaves one.
         """
-        file = self._for_writing()
-        transaction = Transaction(file.create_group(f"{schema.STAGING}/{stage}"), stage)
+        transaction = Transaction(self, begun, restart=restart)
         try:
             yield transaction
-            if transaction.record is None:
-                raise StageFailed(f"The stage {stage} ended without committing its result.")
-            self._replace(transaction)
-        finally:
-            file.pop(schema.STAGING, None)
-            file.flush()
-
-    def _replace(self, transaction: "Transaction") -> None:
-        file, record = self._file, transaction.record
-        file.flush()
-        for name in list(transaction.group):
-            file.pop(name, None)
-            file.move(f"{transaction.group.name}/{name}", name)
-        for path in (f"{schema.PROVENANCE}/{transaction.stage}", f"{schema.HISTORY}/{record.run_id}"):
-            file.pop(path, None)
-            group = file.create_group(path)
-            for key, value in asdict(record).items():
-                group.attrs[key] = value if isinstance(value, (str, int, float)) else json.dumps(value)
-            group.attrs["record"] = json.dumps(asdict(record))
-        file.flush()
-        self._publish()
-
-    def _publish(self) -> None:
-        """Make sure the file is on disk under its own name."""
-        unborn = self.path.with_name(self.path.name + ".new")
-        on_disk = unborn if unborn.exists() else self.path
-        with on_disk.open("rb") as f:
-            os.fsync(f.fileno())
-        if on_disk is unborn:
-            unborn.rename(self.path)
-
-
-class Transaction:
-    """`Outputs` of a running stage, kept under the project's staging group until the commit."""
-
-    def __init__(self, group: h5py.Group, stage: str) -> None:
-        self.group = group
-        self.stage = stage
-        self.record: Any = None
-
-    def create(
-        self, name: str, shape: tuple[int, ...], dtype: Any = None, attrs: Mapping[str, Any] | None = None
-    ) -> ArraySink:
-        """Reserve an array to be filled slab by slab."""
-        artifact = _by_name(name)
-        dataset = self.group.create_dataset(
-            artifact.path.lstrip("/"),
-            shape,
-            dtype or artifact.dtype,
-            chunks=_chunks(artifact, shape),
-            compression="gzip" if name in GZIP_ARTIFACTS else None,
-            compression_opts=1 if name in GZIP_ARTIFACTS else None,
-        )
-        _describe(dataset, artifact)
-        dataset.attrs.update(attrs or {})
-        return dataset  # type: ignore[no-any-return]
-
-    def put(self, name: str, value: Any, attrs: Mapping[str, Any] | None = None) -> None:
-        """Store a small array or table at once; text columns become UTF-8 strings of fixed length."""
-        artifact = _by_name(name)
-        dataset = self.group.create_dataset(artifact.path.lstrip("/"), data=_storable(np.asarray(value)))
-        _describe(dataset, artifact)
-        dataset.attrs.update(attrs or {})
-
-    def set_attrs(self, name: str, attrs: Mapping[str, Any]) -> None:
-        """Add attributes to an artifact or attribute group."""
-        artifact = _by_name(name)
-        path = artifact.path.lstrip("/")
-        target = self.group.require_group(path) if artifact.is_group else self.group[path]
-        target.attrs.update(attrs)
-
-    def commit(self, record: Record) -> None:
-        """Declare the outputs complete."""
-        self.record = record
-
-
-class _H5Input:
-    """An artifact in the file, as `tomoseg.arrays.Input`."""
-
-    def __init__(self, node: Any) -> None:
-        self._node = node
+            if not transaction.is_committed:
+                raise StageFailed(f"The stage {begun.stage} ended without committing its result.")
+        except BaseException as error:
+            refused = self.store.error
+            transaction.end(error)
+            if refused is not None and not isinstance(error, StageFailed):
+                # What HDF5 made of the disk's refusal helps nobody.
+                with _told(self.path):
+                    raise refused from error
+            raise
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        return getattr(self._node, "shape", (0,))
+    def file(self) -> h5py.File:
+        """The open file; another one after a commit."""
+        return self._file
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        return getattr(self._node, "dtype", np.dtype(float))
+    def free_bytes(self) -> int:
+        """Space in the file that nothing uses, as HDF5 accounts for it."""
+        return int(self._file.id.get_freespace())
+
+    @property
+    def is_new(self) -> bool:
+        """True before the first commit of a new project."""
+        return self._store is not None and self._store.is_new
+
+    @property
+    def store(self) -> JournaledFile:
+        """The bytes of the file, once something is to be written."""
+        if self._store is None:
+            raise RuntimeError("the project is not open for writing")
+        return self._store
+
+    def for_writing(self) -> h5py.File:
+        """Return the file, opened for writing if it was not yet."""
+        if self._store is None or self._store.is_view:
+            with self.gate, _told(self.path):
+                self.close()
+                self._store = JournaledFile.open(self.path)
+                self._reopen()
+        upgrade(self._file)
+        return self._file
+
+    def settle(self) -> None:
+        """Make all that was written the state that any crash leaves.
+
+        HDF5 is closed for it: only then it has written all it knows, its account of free space included.
+        """
+        with self.gate, _told(self.path):
+            self._file.close()
+            try:
+                self.store.commit()
+            except OSError:
+                self.roll_back()
+                raise
+            self._reopen()
+
+    def roll_back(self) -> None:
+        """Go back to the last commit."""
+        with self.gate:
+            # HDF5 may stumble over what a failed disk did not keep; all that it does here is forgotten next.
+            with suppress(OSError, RuntimeError):
+                self._file.close()
+            self.store.roll_back()
+            if self.store.error is None and not self.is_new:
+                self._reopen()
+
+    def check_disk(self) -> None:
+        """Raise `StageFailed` if the disk refused a write."""
+        if self.store.error is not None:
+            with _told(self.path):
+                raise self.store.error
+
+    def _reopen(self) -> None:
+        self._file = h5py.File(self._store, "r+", **layout.FORMAT, rdcc_nbytes=CACHE_BYTES)
+
+
+class _Stored:
+    """An artifact in the file, as `tomoseg.arrays.Input`. It outlives commits, after which the file is another."""
+
+    def __init__(self, project: Project, artifact: schema.Artifact) -> None:
+        self._project, self._path = project, artifact.path
+        node = project.file[artifact.path]
+        self.shape: tuple[int, ...] = getattr(node, "shape", (0,))
+        self.dtype: np.dtype[Any] = getattr(node, "dtype", np.dtype(float))
+        self._opened: tuple[h5py.File, Any] = (project.file, node)
 
     @property
     def attrs(self) -> Mapping[str, Any]:
-        return {key: _plain(value) for key, value in self._node.attrs.items()}
+        with self._project.gate:
+            return {key: layout.plain(value) for key, value in self._node().attrs.items()}
 
     def __getitem__(self, key: Any) -> Any:
-        return self._node[key]
+        with self._project.gate:
+            return self._node()[key]
 
-
-@contextmanager
-def _open(path: Path, mode: str) -> Iterator[h5py.File]:
-    _must_exist(path)
-    try:
-        file = h5py.File(path, mode, **LAYOUT, rdcc_nbytes=CACHE_BYTES)
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be opened as a tomoseg project: {error}. If it is a raw tilt series, give a project "
-            f"name too: `tomoseg run {path} -o PROJECT.h5`."
-        ) from error
-    with file:
-        version = file.attrs.get(schema.SCHEMA_ATTR)
-        if version is None:
-            raise InputError(
-                f"{path} is an HDF5 file but not a tomoseg project; import it: `tomoseg import {path} -o`."
-            )
-        if int(version) > schema.SCHEMA_VERSION:
-            raise InputError(f"{path} was written by a newer tomoseg (schema {version}); update tomoseg to open it.")
-        yield file
+    def _node(self) -> Any:
+        if self._opened[0] is not self._project.file:
+            self._opened = (self._project.file, self._project.file[self._path])
+        return self._opened[1]
 
 
 def is_project(path: Path) -> bool:
@@ -257,54 +270,79 @@ def is_project(path: Path) -> bool:
     if not path.is_file() or not h5py.is_hdf5(path):
         return False
     try:
-        with h5py.File(path, "r", locking=False) as file:
-            return schema.SCHEMA_ATTR in file.attrs
-    except OSError:
+        with Project.read(path):
+            return True
+    except InputError:
         return False
+
+
+def _open_to_read(path: Path) -> tuple[h5py.File, JournaledFile | None]:
+    """Open the last committed state, upgraded in memory where it was written by an older version."""
+    _must_exist(path)
+    for attempt in range(LOOK_AGAIN):
+        before = path.stat().st_mtime_ns
+        try:
+            return _look(path)
+        except (OSError, RuntimeError, KeyError) as error:
+            if path.stat().st_mtime_ns == before or attempt == LOOK_AGAIN - 1:
+                raise InputError(
+                    f"{path} cannot be opened as a tomoseg project: {error}. If it is a raw tilt series, give a "
+                    f"project name too: `tomoseg run {path} -o PROJECT.h5`."
+                ) from error
+    raise AssertionError
+
+
+def _look(path: Path) -> tuple[h5py.File, JournaledFile | None]:
+    journal = read_journal(path)
+    if journal is None:
+        file = h5py.File(path, "r", locking=False, rdcc_nbytes=CACHE_BYTES)
+        try:
+            version = _schema_version(path, file)
+        except BaseException:
+            file.close()
+            raise
+        if version == schema.SCHEMA_VERSION:
+            return file, None
+        file.close()
+    store = JournaledFile.look(path, journal)
+    file = h5py.File(store, "r+", **layout.FORMAT, rdcc_nbytes=CACHE_BYTES)
+    try:
+        _schema_version(path, file)
+        upgrade(file)
+    except BaseException:
+        _close(file, store)
+        raise
+    return file, store
+
+
+def _schema_version(path: Path, file: h5py.File) -> int:
+    version = file.attrs.get(schema.SCHEMA_ATTR)
+    if version is None:
+        raise InputError(f"{path} is an HDF5 file but not a tomoseg project; import it: `tomoseg import {path} -o`.")
+    if int(version) > schema.SCHEMA_VERSION:
+        raise InputError(f"{path} was written by a newer tomoseg (schema {version}); update tomoseg to open it.")
+    return int(version)
+
+
+def _close(file: h5py.File, store: JournaledFile | None) -> None:
+    file.close()
+    if store is not None:
+        store.close()
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turn an error of the disk into a paragraph."""
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise StageFailed(
+            f"{path} cannot be written: {reason}. All that it held before is kept; what was being written is not. Free "
+            f"space or mend the disk, then `tomoseg run {path}` continues."
+        ) from error
 
 
 def _must_exist(path: Path) -> None:
     if not path.is_file():
         raise InputError(f"There is no project {path}. `tomoseg run RAW -o {path}` makes one from a raw tilt series.")
-
-
-def _by_name(name: str) -> schema.Artifact:
-    return next(a for a in schema.ARTIFACTS if a.name == name)
-
-
-def _chunks(artifact: schema.Artifact, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    lengths = (1, 1 << 30, 1 << 30) if artifact.name == "tilt_series" else CHUNKS.get(artifact.dims)
-    return None if lengths is None else tuple(max(1, min(c, n)) for c, n in zip(lengths, shape, strict=True))
-
-
-def _describe(dataset: h5py.Dataset, artifact: schema.Artifact) -> None:
-    dataset.attrs["meaning"] = artifact.meaning
-    if artifact.unit:
-        dataset.attrs["unit"] = artifact.unit
-    dataset.attrs["dims"] = list(artifact.dims)
-
-
-def _storable(value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Turn NumPy's UTF-32 text, which HDF5 does not know, into fixed-length UTF-8."""
-
-    def text(dtype: np.dtype[Any]) -> Any:
-        return h5py.string_dtype("utf-8", dtype.itemsize) if dtype.kind == "U" else dtype
-
-    if value.dtype.names is None:
-        return np.char.encode(value, "utf-8") if value.dtype.kind == "U" else value
-    dtype = np.dtype([(name, text(value.dtype[name])) for name in value.dtype.names])
-    table = np.empty(value.shape, dtype)
-    for name in value.dtype.names:
-        column = value[name]
-        table[name] = np.char.encode(column, "utf-8") if column.dtype.kind == "U" else column
-    return table
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray) and value.dtype.kind in "OS":
-        return [_plain(v) for v in value.tolist()]
-    return value

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tomoseg.errors import ProjectLocked
+from tomoseg.errors import InputError, ProjectLocked
+from tomoseg.runtime import on_abrupt_exit
 
 
 def lock_path(project: Path) -> Path:
@@ -19,25 +20,30 @@ def lock_path(project: Path) -> Path:
 
 
 @contextmanager
-def writing(project: Path, tell: Callable[[str], object] = str) -> Iterator[None]:
+def writing(project: Path, tell: Callable[[str], object] = str, *, break_lock: bool = False) -> Iterator[None]:
     """Hold the project's write lock; `tell` hears of a dead process's lock that was taken over.
 
-    Raises `ProjectLocked` naming the holder, also where it is on another host, whose processes cannot be seen.
+    Raises `ProjectLocked` naming the holder, also where it is on another host, whose processes cannot be seen, unless
+    told to `break_lock`; a living process on this host keeps its lock in any case.
     """
     path = lock_path(project)
     while not _create(path):
         holder = _read(path)
-        if not _is_dead(holder):
+        is_elsewhere = holder.get("host") != socket.gethostname()
+        if not (_is_dead(holder) or (break_lock and is_elsewhere)):
+            hint = "; if that host or process is gone, add --break-lock" if is_elsewhere else ""
             raise ProjectLocked(
                 f"{project} is being written by process {holder.get('pid')} on {holder.get('host')} since "
-                f"{holder.get('since')}. Wait for it to end; if that host is gone, delete {path}."
+                f"{holder.get('since')}. Wait for it to end{hint}."
             )
         tell(f"took over the lock that process {holder.get('pid')} on {holder.get('host')} left behind")
         _remove(path, holder)
+    unregister = on_abrupt_exit(lambda: path.unlink(missing_ok=True))
     try:
         yield
     finally:
         path.unlink(missing_ok=True)
+        unregister()
 
 
 def _create(path: Path) -> bool:
@@ -49,7 +55,12 @@ def _create(path: Path) -> bool:
     }
     # The content must be there the moment the name is: write aside, then link, which fails if the name exists.
     aside = path.with_name(f"{path.name}.{me['host']}.{me['pid']}")
-    aside.write_text(json.dumps(me))
+    try:
+        aside.write_text(json.dumps(me))
+    except OSError as error:
+        raise InputError(
+            f"{path.parent} cannot be written to, and the project needs a lock there: {error.strerror}."
+        ) from error
     try:
         os.link(aside, path)
     except FileExistsError:

@@ -1,5 +1,7 @@
 """How a result came about: enough to tell whether it is still right, and to make it again."""
 
+import hashlib
+import json
 import os
 import platform
 import socket
@@ -21,7 +23,8 @@ class Record:
     """Provenance of one run of one stage.
 
     `files` holds, for each parameter that names an input file, its path, sha256, size and mtime_ns at the run;
-    `consumed` the run id of each stage whose result was read.
+    `consumed` the run id of each stage whose result was read. `outcome` is running, done, interrupted, failed: why, or
+    lost: how; `continues` the run id of the interrupted run that this one took up.
     """
 
     stage: str
@@ -40,6 +43,14 @@ class Record:
     versions: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    outcome: str = "running"
+    continues: str = ""
+
+    @property
+    def key(self) -> str:
+        """What a partial result must agree in to be continued: parameters, inputs and the program that computes."""
+        content = json.dumps([self.fingerprint, self.consumed, self.versions.get("tomoseg")], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
 
 
 def new_run_id() -> str:
@@ -48,8 +59,8 @@ def new_run_id() -> str:
 
 
 def now() -> str:
-    """Return the present time, UTC, ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    """Return the present time, UTC, ISO 8601, to the millisecond so that the order of runs is known."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def versions() -> dict[str, str]:

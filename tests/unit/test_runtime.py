@@ -1,0 +1,214 @@
+"""Stopping in time: signals, also where Python is not asked, time budgets, and what is cleaned up."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import tomoseg
+from tomoseg import runtime as runtime_module
+from tomoseg.cli.options import lock_options, make_runtime, parse_time, process_start
+from tomoseg.errors import InputError, Interrupted
+from tomoseg.runtime import Runtime, on_abrupt_exit, stopping_on_signals
+
+# One call into C that takes many minutes, without the interpreter's lock: no signal handler runs before it returns.
+STUCK = "import hashlib; hashlib.pbkdf2_hmac('sha256', b'a', b'b', 2_000_000_000)"
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from tomoseg.errors import Interrupted
+from tomoseg.io.atomic import atomic_path
+from tomoseg.runtime import Runtime, on_abrupt_exit, stopping_on_signals
+folder = Path(sys.argv[1])
+(folder / "lock").touch()
+on_abrupt_exit((folder / "lock").unlink)
+def fail():
+    raise RuntimeError("must not keep the others from being cleaned up")
+on_abrupt_exit(fail)
+try:
+    with stopping_on_signals(lambda: "To go on, say please."), atomic_path(folder / "result") as temporary:
+        print("ready", flush=True)
+        BODY
+except Interrupted as stop:
+    print(stop, file=sys.stderr)
+    sys.exit(stop.exit_code)
+"""
+
+
+def start(folder: Path, body: str) -> subprocess.Popen:
+    code = PROGRAM.replace("BODY", body.replace("\n", "\n        "))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.3)  # to be in the midst of the work
+    return process
+
+
+def ended(process: subprocess.Popen, within: float) -> str:
+    """Return what the process said on stderr."""
+    began = time.monotonic()
+    with process:
+        said = process.communicate(timeout=60)[1]
+    assert time.monotonic() - began < within, said
+    return said
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_process_stuck_in_a_library_leaves_within_ten_seconds(tmp_path, signum):
+    process = start(tmp_path, STUCK)
+    assert len(list(tmp_path.iterdir())) == 2  # the lock and the unfinished file
+    process.send_signal(signum)
+    said = ended(process, within=10)
+    assert process.returncode == 130
+    assert said.splitlines()[0].startswith("stopping after the work at hand")
+    assert said.endswith(f"stopped by {signum.name} in the midst of the work at hand. To go on, say please.\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_signal_stops_at_once(tmp_path):
+    process = start(tmp_path, STUCK)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(1.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    said = ended(process, within=3)  # starved of processor time by other tests it may need some of that
+    assert process.returncode == 130
+    assert "To go on, say please." in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_request_sent_twice_is_one(tmp_path):
+    # `timeout` signals its child and then the group the child is in; a batch system and its script do alike.
+    body = """
+try:
+    while True:
+        Runtime().check(); time.sleep(0.01)
+finally:
+    time.sleep(0.5); (folder / "state").write_text("kept"); (folder / "lock").unlink()
+"""
+    process = start(tmp_path, body)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    said = ended(process, within=5)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "stopped by SIGTERM. To go on, say please."
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+def test_signals_mean_what_they_did_before_once_the_work_is_done():
+    def handlers():
+        return [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+
+    before = handlers()
+    with stopping_on_signals():
+        assert handlers() != before
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Interrupted, match="stopped by SIGTERM"):
+            Runtime().check()
+    assert handlers() == before
+    Runtime().check()  # the signal is forgotten
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_an_interruption_tells_how_to_go_on():
+    with pytest.raises(Interrupted, match=r"^why\. Call again\.$"), stopping_on_signals(lambda: "Call again."):
+        raise Interrupted("why")
+
+
+def test_clean_ups_are_taken_back_one_by_one():
+    taken_back = on_abrupt_exit(print), on_abrupt_exit(print)
+    assert len(runtime_module._clean_ups) == 2
+    for take_back in taken_back:
+        take_back()
+    assert runtime_module._clean_ups == []
+
+
+# ----------------------------------------------------------------------------------------------- time budgets
+
+
+def test_a_used_up_budget_stops_the_work():
+    runtime = Runtime(stop_at=time.monotonic() - 1, budget="the time budget of 55m")
+    with pytest.raises(Interrupted, match="the time budget of 55m is used up"):
+        runtime.check()
+    Runtime(stop_at=time.monotonic() + 60).check()
+    with pytest.raises(Interrupted):
+        Runtime(stop_at=time.monotonic() + 60).check(seconds=61)
+
+
+def test_no_item_is_begun_that_would_not_end_in_time():
+    stop_at = time.monotonic() + 1.3
+    done = []
+
+    def take_naps():
+        for item in Runtime(stop_at=stop_at).track(range(1000), "naps"):
+            time.sleep(0.01 if item else 0.5)  # the longest counts
+            done.append(item)
+
+    with pytest.raises(Interrupted):
+        take_naps()
+    assert done
+    # Another item of 0.5 s would not end in time from 0.8 s on.
+    assert stop_at - time.monotonic() > 0.1
+
+
+def test_a_budget_counts_from_the_start_of_the_program():
+    runtime = make_runtime("cpu", 1, "", "none", " 55m ")
+    # The kernel tells the start in hundredths of a second.
+    assert runtime.stop_at == pytest.approx(process_start() + 3300 - 10, abs=0.03)
+    assert runtime.budget == "the time budget of 55m"
+    assert make_runtime("cpu", 1, "", "none", "30s").stop_at == pytest.approx(process_start() + 24, abs=0.03)
+    assert make_runtime("cpu", 1, "", "none").stop_at is None
+
+
+def test_the_start_of_the_process_is_known():
+    before = time.monotonic()
+    code = "import time; time.sleep(1); from tomoseg.cli.options import process_start; print(process_start())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # `time.monotonic` counts from the same instant in all processes of a machine.
+    assert before - 0.05 < float(done.stdout) < before + 0.9
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("55m", 3300),
+        ("3300s", 3300),
+        ("3300", 3300),
+        ("1h30m", 5400),
+        ("1.5h", 5400),
+        ("2:30:00", 9000),
+        ("55:00", 3300),
+        ("1d2h", 93600),
+        (" 90s ", 90),
+    ],
+)
+def test_times_are_read(text, seconds):
+    assert parse_time(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "0s", "-5m", "1h30", "30m1h", "soon", "1:2:3:4", "1.2.3s", "5 m", "inf", "m"]
+)
+def test_times_that_are_none_are_refused(text):
+    with pytest.raises(InputError, match=r"--stop-before .*55m"):
+        parse_time(text)
+
+
+def test_a_run_ends_within_its_budget_and_says_how_to_go_on(project):
+    began = time.monotonic()
+    settings = ("--set", "reconstruct.iterations=10000", "--progress", "plain")
+    done = tomoseg("run", project, *settings, "--stop-before", "10s", code=130)
+    assert time.monotonic() - began < 10
+    assert f"the time budget of 10s is used up. What was finished is kept; `tomoseg run {project}` con" in done.stderr
+    refused = tomoseg("run", project, "--stop-before", "soon", code=2)
+    assert "--stop-before soon" in refused.stderr
+
+
+def test_the_lock_is_broken_only_when_asked():
+    assert lock_options(False) == {}
+    assert lock_options(True) == {"break_lock": True}

@@ -1,0 +1,59 @@
+"""Commands that keep a project in order and tell its past: `history`, `export-pipeline` and `compact`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tomoseg.cli import render
+from tomoseg.cli.options import BreakLock, ProgressKind, ProjectFile, make_runtime
+from tomoseg.errors import InputError, NotReady
+from tomoseg.project import Project, compact
+from tomoseg.runtime import stopping_on_signals
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.command("history")(history)
+    app.command("export-pipeline")(export_pipeline)
+    app.command("compact")(_compact)
+
+
+def history(
+    project: ProjectFile, as_json: Annotated[bool, typer.Option("--json", help="For programs, in full.")] = False
+) -> None:
+    """List every run of every stage that ever began, and how it ended."""
+    with Project.read(project) as opened:
+        runs = opened.history()
+        print(render.history_json(runs) if as_json else render.history_text(runs))
+
+
+def export_pipeline(
+    project: ProjectFile,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="PIPELINE.yaml", help="The file; default: print it.")
+    ] = None,
+) -> None:
+    """Write the pipeline file that makes the project's present results again from its raw file."""
+    from tomoseg.io.atomic import atomic_path
+
+    with Project.read(project) as opened:
+        text = render.pipeline(opened)
+    if not text:
+        raise NotReady(f"{project} holds no results yet; `tomoseg run {project}` makes them.")
+    if output is None:
+        print(text, end="")
+        return
+    if output.suffix.lower() not in (".yaml", ".yml"):
+        raise InputError(f"-o {output}: a pipeline file ends in .yaml.")
+    with atomic_path(output) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    print(output)
+
+
+def _compact(project: ProjectFile, progress: ProgressKind = "auto", break_lock: BreakLock = False) -> None:
+    """Write the project anew without the gaps that re-run stages left. Needs room for a second copy for a while."""
+    runtime = make_runtime("cpu", 1, "", progress)
+    with stopping_on_signals(lambda: f"{project} is as it was; start the same command again."):
+        saved = compact(project, runtime.check, runtime.progress.message, break_lock=break_lock)
+    print(f"{project}: {project.stat().st_size / 1e6:.1f} MB, {saved / 1e6:.1f} MB less")

@@ -1,0 +1,65 @@
+"""Giving back the space that re-run stages left in a project file."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+
+from tomoseg.errors import StageFailed
+from tomoseg.project import disk, layout
+from tomoseg.project.file import Project
+from tomoseg.project.journal import unborn_path
+from tomoseg.runtime import on_abrupt_exit
+
+
+def compact(path: Path, check: Callable[[], None], tell: Callable[[str], object], *, break_lock: bool) -> int:
+    """Write the project anew without gaps and put the new file in place of the old one; return the bytes saved.
+
+    Nothing is decompressed or converted, and one chunk is in memory at a time. `check` is called between arrays and may
+    raise; the old file is then as it was.
+
+    Raises
+    ------
+    ProjectLocked
+        Another process is writing the project.
+    StageFailed
+        There is no room for the new file beside the old one.
+    """
+    before = path.stat().st_size
+    with Project.write(path, tell, break_lock=break_lock) as project:
+        needed, free = before - project.free_bytes, shutil.disk_usage(path.parent).free
+        if needed > free:
+            raise StageFailed(
+                f"Compacting {path} needs {needed / 1e9:.3g} GB beside it for a while, and {free / 1e9:.3g} GB are "
+                "free. The project is as it was; make room and try again."
+            )
+        new = unborn_path(path)
+        unregister = on_abrupt_exit(lambda: new.unlink(missing_ok=True))
+        try:
+            with h5py.File(new, "w", locking=False, **layout.FORMAT, **layout.NEW_FILE) as target:
+                _copy(project.file, target, check)
+            fd = os.open(new, os.O_RDWR)
+            try:
+                disk.sync(fd)
+            finally:
+                os.close(fd)
+            disk.rename(new, path)
+            disk.sync_folder(path.parent)
+        finally:
+            new.unlink(missing_ok=True)
+            unregister()
+    return before - path.stat().st_size
+
+
+def _copy(source: h5py.Group, target: h5py.Group, check: Callable[[], None]) -> None:
+    """Copy a group's attributes and members."""
+    for name, value in source.attrs.items():
+        target.attrs[name] = value
+    for name, member in source.items():
+        check()
+        if isinstance(member, h5py.Group):
+            _copy(member, target.create_group(name), check)
+        else:
+            source.copy(name, target)

@@ -1,0 +1,66 @@
+"""Every operation that changes a project file or its journal on the disk, one function each.
+
+Nothing else in this room changes those files, so that a test can stop, fail or reorder any single operation.
+"""
+
+import errno
+import os
+from pathlib import Path
+
+
+def create(path: Path) -> int:
+    """Make an empty file, or empty the one that is there; return its descriptor."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+
+
+def write(fd: int, data: bytes | memoryview, offset: int) -> None:
+    """Write all of `data` at `offset`."""
+    view = memoryview(data).cast("B")
+    while view:
+        written = os.pwrite(fd, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def allocate(fd: int, size: int) -> None:
+    """Lengthen a file to `size` bytes that really exist, so that a full disk is known now and not in the middle."""
+    held = os.fstat(fd).st_size
+    if size <= held:
+        return
+    try:
+        os.posix_fallocate(fd, held, size - held)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        os.ftruncate(fd, size)  # a file system that cannot promise blocks
+
+
+def truncate(fd: int, size: int) -> None:
+    """Cut a file to `size` bytes."""
+    os.ftruncate(fd, size)
+
+
+def sync(fd: int) -> None:
+    """Return when all that was written to the file is on the disk."""
+    os.fsync(fd)
+
+
+def sync_folder(folder: Path) -> None:
+    """Return when the names in a folder are on the disk."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF):  # file systems that keep names by other means
+            raise
+    finally:
+        os.close(fd)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Give a file another name, replacing what had it."""
+    source.replace(target)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, if it is there."""
+    path.unlink(missing_ok=True)

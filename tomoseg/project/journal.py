@@ -1,0 +1,412 @@
+"""The bytes of a project file: what was committed stays on the disk, byte for byte, until the next commit is certain.
+
+HDF5 reads and writes through a `JournaledFile` (h5py's file-object driver). Between two commits
+
+- a write below the end of the committed file is kept in memory and laid over what is read;
+- a write past that end, or into space lent by `lend` (arrays that the committed file reserves for a running stage, and
+  whose content nobody relies on yet), goes to the file at once, so that memory stays bounded.
+
+A commit brings the kept writes into the file in an order that survives a crash at any instant:
+
+1. the file is synced: appended space and array data are on the disk before anything refers to them;
+2. the journal PROJECT.h5.journal (where, old bytes, new bytes, checksum) is written and synced, and so is its name;
+3. its new bytes are written to the file, and the file is synced;
+4. the journal is removed, and that is synced too.
+
+Before 2 is complete, the file is the old state and an incomplete journal is discarded. After it, the file together with
+the journal is the new state: readers lay the journal over the file, and the next writer repeats step 3. A journal whose
+bytes do not fit the file (a copy put back from a backup) is not applied.
+"""
+
+import hashlib
+import io
+import json
+import os
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.project import disk
+
+PAGE = 4096
+MAGIC = b"tomoseg journal 1\n"
+FOREVER = 1 << 62
+Extent = tuple[int, int]  # first byte, byte after the last
+
+
+def journal_path(project: Path) -> Path:
+    """Return the journal of a project."""
+    return project.with_name(project.name + ".journal")
+
+
+def unborn_path(project: Path) -> Path:
+    """Return the name under which a new project is written before its first commit."""
+    return project.with_name(project.name + ".new")
+
+
+@dataclass(frozen=True)
+class Journal:
+    """The changes of one commit: at `starts[i]` the file held `old[i]` and is to hold `new[i]`; it ends at `size`."""
+
+    size: int
+    starts: list[int]
+    old: list[bytes]
+    new: list[bytes]
+
+    def encoded(self) -> bytes:
+        """Return the journal file's content."""
+        head = json.dumps(
+            {"size": self.size, "runs": [[s, len(n)] for s, n in zip(self.starts, self.new, strict=True)]}
+        )
+        payload = b"".join([head.encode(), b"\n", *self.old, *self.new])
+        return MAGIC + hashlib.sha256(payload).digest() + payload
+
+    @classmethod
+    def decoded(cls, content: bytes) -> "Journal | None":
+        """Return the journal, or None where its writing had not been completed."""
+        payload = content[len(MAGIC) + 32 :]
+        if content[: len(MAGIC)] != MAGIC or hashlib.sha256(payload).digest() != content[len(MAGIC) :][:32]:
+            return None
+        line, _, data = payload.partition(b"\n")
+        head = json.loads(line)  # by our own hand, as the checksum says
+        bounds = list(pairwise(accumulate((length for _, length in head["runs"]), initial=0)))
+        half = len(data) // 2
+        old, new = ([part[a:b] for a, b in bounds] for part in (data[:half], data[half:]))
+        return cls(head["size"], [start for start, _ in head["runs"]], old, new)
+
+    def fits(self, fd: int) -> bool:
+        """Tell whether every byte of the file where this journal writes is what it was before or what it is to be."""
+        for start, old, new in zip(self.starts, self.old, self.new, strict=True):
+            now = os.pread(fd, len(new), start)
+            if now not in (old, new):
+                if len(now) != len(new):
+                    return False
+                held, before, after = (np.frombuffer(b, np.uint8) for b in (now, old, new))
+                if not ((held == before) | (held == after)).all():
+                    return False
+        return True
+
+    def apply(self, fd: int) -> None:
+        """Write the new bytes to the file; may be repeated."""
+        for start, new in zip(self.starts, self.new, strict=True):
+            disk.write(fd, new, start)
+        if os.fstat(fd).st_size > self.size:
+            disk.truncate(fd, self.size)
+        disk.sync(fd)
+
+
+def read_journal(project: Path) -> Journal | None:
+    """Return the complete journal beside a project, if there is one that fits it."""
+    try:
+        content = journal_path(project).read_bytes()
+    except FileNotFoundError:
+        return None
+    journal = Journal.decoded(content)
+    if journal is None:
+        return None
+    fd = os.open(project, os.O_RDONLY)
+    try:
+        return journal if journal.fits(fd) else None
+    finally:
+        os.close(fd)
+
+
+def recover(project: Path) -> str:
+    """Bring a project to the state of its last commit, after a crash; return what was done, '' if nothing had to be.
+
+    Only for the holder of the project's lock.
+    """
+    path = journal_path(project)
+    if not path.exists():
+        return ""
+    journal = read_journal(project)
+    if journal is not None:
+        fd = os.open(project, os.O_RDWR)
+        try:
+            journal.apply(fd)
+        finally:
+            os.close(fd)
+        done = "completed the last commit, which had been cut short"
+    elif Journal.decoded(path.read_bytes()) is None:
+        done = "discarded a commit that had been cut short; the state before it stands"
+    else:
+        aside = path.with_name(path.name + ".foreign")
+        disk.rename(path, aside)
+        disk.sync_folder(path.parent)
+        return f"{path.name} belongs to another state of the file and was put aside as {aside.name}"
+    disk.remove(path)
+    disk.sync_folder(path.parent)
+    return done
+
+
+class _Overlay:
+    """Bytes written but not committed, by page."""
+
+    def __init__(self) -> None:
+        self.pages: dict[int, tuple[NDArray[np.uint8], NDArray[np.bool_]]] = {}
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory taken."""
+        return 2 * PAGE * len(self.pages)
+
+    def write(self, start: int, data: NDArray[np.uint8]) -> None:
+        for page, inside, part in _by_page(start, len(data)):
+            held, written = self.pages.setdefault(page, (np.empty(PAGE, np.uint8), np.zeros(PAGE, bool)))
+            held[inside], written[inside] = data[part], True
+
+    def read(self, start: int, into: NDArray[np.uint8]) -> None:
+        """Lay what was written over `into`, which holds the file's bytes from `start`."""
+        first, last = start // PAGE, (start + len(into) - 1) // PAGE
+        if len(self.pages) < last - first:
+            for page in self.pages:
+                if first <= page <= last:
+                    self._lay(page, start, into)
+        else:
+            for page in range(first, last + 1):
+                if page in self.pages:
+                    self._lay(page, start, into)
+
+    def _lay(self, page: int, start: int, into: NDArray[np.uint8]) -> None:
+        held, written = self.pages[page]
+        low, high = max(page * PAGE, start), min((page + 1) * PAGE, start + len(into))
+        inside = slice(low - page * PAGE, high - page * PAGE)
+        np.copyto(into[low - start : high - start], held[inside], where=written[inside])
+
+    def runs(self, end: int) -> Iterator[tuple[int, bytes]]:
+        """Yield (start, bytes) of everything written below `end`, in order."""
+        for page in sorted(self.pages):
+            held, written = self.pages[page]
+            bounds = np.flatnonzero(np.diff(np.concatenate([[0], written.view(np.int8), [0]]))).tolist()
+            for low, high in zip(bounds[::2], bounds[1::2], strict=True):
+                start = page * PAGE + low
+                if start < end:
+                    yield start, held[low : min(high, end - page * PAGE)].tobytes()
+
+
+def _by_page(start: int, length: int) -> Iterator[tuple[int, slice, slice]]:
+    """Yield (page, place in the page, place in the data) of bytes [start, start + length)."""
+    done = 0
+    while done < length:
+        page, offset = divmod(start + done, PAGE)
+        n = min(PAGE - offset, length - done)
+        yield page, slice(offset, offset + n), slice(done, done + n)
+        done += n
+
+
+class JournaledFile(io.RawIOBase):
+    """A project file as h5py's file-object driver sees it; see the module for what happens to writes.
+
+    An error of the disk is kept in `error` rather than raised in the middle of HDF5, which could not undo what it was
+    doing; from then on nothing more is written, and `commit` raises it.
+    """
+
+    def __init__(self, path: Path, fd: int, committed: int, *, unborn: bool = False) -> None:
+        super().__init__()
+        self.path = path
+        self.error: OSError | None = None
+        self.is_view = False  # where nothing may ever be committed
+        self._fd = fd
+        self._unborn = unborn
+        self._position = 0
+        self._overlay = _Overlay()
+        self._size = self._committed = committed
+        self.lend([])
+
+    @classmethod
+    def create(cls, path: Path) -> "JournaledFile":
+        """Begin a new project file; it appears under its name at its first commit."""
+        return cls(path, disk.create(unborn_path(path)), 0, unborn=True)
+
+    @classmethod
+    def open(cls, path: Path) -> "JournaledFile":
+        """Open a recovered project file for writing."""
+        fd = os.open(path, os.O_RDWR)
+        return cls(path, fd, _end_of_file(fd))
+
+    @classmethod
+    def look(cls, path: Path, journal: Journal | None) -> "JournaledFile":
+        """Open for reading, with a journal laid over the file; what HDF5 writes stays in memory."""
+        fd = os.open(path, os.O_RDONLY)
+        file = cls(path, fd, _end_of_file(fd) if journal is None else journal.size)
+        file.is_view, file._starts, file._stops = True, [], []
+        if journal is not None:
+            for start, new in zip(journal.starts, journal.new, strict=True):
+                file._overlay.write(start, np.frombuffer(new, np.uint8))
+        return file
+
+    @property
+    def is_new(self) -> bool:
+        """True before the first commit of a new project."""
+        return self._unborn
+
+    @property
+    def pending_bytes(self) -> int:
+        """Memory taken by writes that are not committed."""
+        return self._overlay.n_bytes
+
+    def lend(self, extents: Sequence[Extent]) -> None:
+        """Let writes to these bytes of the committed file go to the disk at once, until the next commit."""
+        direct = [*sorted(extents), (self._committed, FOREVER)]
+        self._starts, self._stops = [a for a, _ in direct], [b for _, b in direct]
+
+    # --- what HDF5 asks for ---
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a byte."""
+        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        return self._position
+
+    def tell(self) -> int:
+        """Return the present byte."""
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer`; what was never written reads as zero."""
+        into = np.frombuffer(buffer, np.uint8)
+        if not len(into):
+            return 0
+        done = 0
+        while done < len(into):
+            n = os.preadv(self._fd, [into[done:].data], self._position + done)
+            if n == 0:
+                into[done:] = 0
+                break
+            done += n
+        if self._overlay.pages:
+            self._overlay.read(self._position, into)
+        self._position += len(into)
+        return len(into)
+
+    def write(self, buffer: Any) -> int:
+        """Keep or write `buffer`, as the state of its bytes demands."""
+        data = np.frombuffer(buffer, np.uint8)
+        start, stop = self._position, self._position + len(data)
+        while start < stop:
+            i = bisect_right(self._starts, start) - 1
+            direct = i >= 0 and start < self._stops[i]
+            bound = self._stops[i] if direct else (self._starts[i + 1] if i + 1 < len(self._starts) else FOREVER)
+            part = data[start - self._position :][: bound - start]
+            if direct:
+                self._write_now(start, part)
+            else:
+                self._overlay.write(start, part)
+            start += len(part)
+        self._position = stop
+        self._size = max(self._size, stop)
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the length that the file will have after the commit."""
+        self._size = self._position if size is None else size
+        if not self.is_view and self._size > self._committed:
+            self._attempt(disk.allocate, self._fd, self._size)
+        return self._size
+
+    def flush(self) -> None:
+        """Do nothing: HDF5 flushes when it likes, and only a commit means something."""
+
+    def close(self) -> None:
+        """Close the file; what was not committed is forgotten."""
+        if not self.closed:
+            os.close(self._fd)
+        super().close()
+
+    def _write_now(self, start: int, data: NDArray[np.uint8]) -> None:
+        self._attempt(disk.write, self._fd, data.data, start)
+
+    def _attempt(self, operation: Any, *arguments: Any) -> None:
+        if self.error is None:
+            try:
+                operation(*arguments)
+            except OSError as error:
+                self.error = error
+
+    # --- what the project asks for; HDF5 must have been closed, so that all it knows has been written ---
+
+    def commit(self) -> None:
+        """Make all that was written the committed state.
+
+        Raises
+        ------
+        OSError
+            The disk failed, now or in a write before. The old state stands; only where the disk fails while a complete
+            journal is applied, the new state does, and the next opening completes it.
+        """
+        if self.is_view:
+            raise RuntimeError(f"{self.path} is only looked at")
+        if self.error is not None:
+            raise self.error
+        disk.sync(self._fd)
+        if self._unborn:
+            disk.rename(unborn_path(self.path), self.path)
+            disk.sync_folder(self.path.parent)
+            self._unborn = False
+        elif self._overlay.pages or self._size != self._committed:
+            self._commit_journal()
+        self._committed = self._size
+        self._overlay = _Overlay()
+        self.lend([])
+
+    def _commit_journal(self) -> None:
+        runs = list(self._overlay.runs(min(self._committed, self._size)))
+        old = [os.pread(self._fd, len(new), start) for start, new in runs]
+        journal = Journal(self._size, [start for start, _ in runs], old, [new for _, new in runs])
+        path = journal_path(self.path)
+        try:
+            fd = disk.create(path)
+            try:
+                disk.write(fd, journal.encoded(), 0)
+                disk.sync(fd)
+            finally:
+                os.close(fd)
+            disk.sync_folder(path.parent)
+        except OSError as error:
+            self.error = error
+            disk.remove(path)
+            raise
+        try:
+            journal.apply(self._fd)
+            disk.remove(path)
+            disk.sync_folder(path.parent)
+        except OSError as error:
+            self.error = error  # nothing more may be written before the journal was applied
+            raise
+
+    def roll_back(self) -> None:
+        """Forget all that was written since the last commit."""
+        self._overlay = _Overlay()
+        self._size = self._committed
+        self.lend([])
+        if not journal_path(self.path).exists():
+            self.error = None
+            self._attempt(disk.truncate, self._fd, self._committed)
+
+
+def _end_of_file(fd: int) -> int:
+    """Return the length of the file by its HDF5 superblock (version 2 or 3), past which nothing was committed.
+
+    HDF5 File Format Specification, level 0A: signature, version, two sizes, flags, base and extension address, end.
+    """
+    head = os.pread(fd, 36, 0)
+    if len(head) < 36 or head[8] not in (2, 3) or head[9] != 8:
+        return os.fstat(fd).st_size
+    return int.from_bytes(head[28:36], "little")

@@ -1,0 +1,208 @@
+"""A running stage's outputs, kept aside until all of them replace the old ones at once."""
+
+import json
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from tomoseg import schema
+from tomoseg.arrays import ArraySink
+from tomoseg.errors import Interrupted, StageFailed
+from tomoseg.project import layout
+from tomoseg.project.journal import Extent
+from tomoseg.project.provenance import Record
+
+if TYPE_CHECKING:
+    from tomoseg.project.file import Project
+
+CHECKPOINT_SECONDS = 5.0  # between checkpoints on the disk, at least
+CHECKPOINT_SHARE = 0.03  # of the wall time may go into checkpoints
+PENDING_BYTES = 64 << 20  # of writes kept in memory before they are settled
+
+
+class Transaction:
+    """`Outputs` of a running stage, under `/staging/<stage>` until the commit."""
+
+    def __init__(self, project: "Project", begun: Record, *, restart: bool) -> None:
+        self.is_committed = False
+        self._project = project
+        self._path = f"{schema.STAGING}/{begun.stage}"
+        self._reserved: dict[str, list[Extent]] = {}  # by path, once the space is committed
+        self._unsettled: list[str] = []  # paths of arrays whose space is not
+        self.resumed: Mapping[str, Any] | None = None
+        self._state: str | None = None  # of the last checkpoint, as JSON
+        self._saved_at, self._save_cost = time.monotonic(), 0.0
+        file = project.for_writing()
+        partial = None if restart else project.partial(begun.stage)
+        if partial is not None and partial.key == begun.key:
+            self.resumed = partial.state
+            self._state = json.dumps(partial.state)
+            begun = replace(begun, continues=partial.run_id)
+            self._find_reserved(file[self._path])
+        else:
+            file.pop(self._path, None)
+        self.begun = begun
+        _close_lost_runs(file)
+        _write_record(file, f"{schema.HISTORY}/{begun.run_id}", begun)
+        file.require_group(self._path).attrs.update({"key": begun.key, "run_id": begun.run_id})
+        if not project.is_new:
+            self._settle()
+
+    # --- what a stage does ---
+
+    def create(
+        self, name: str, shape: tuple[int, ...], dtype: Any = None, attrs: Mapping[str, Any] | None = None
+    ) -> ArraySink:
+        """Reserve an array to be filled slab by slab; continued, it is the one that was begun."""
+        artifact = schema.BY_NAME[name]
+        path = self._path + artifact.path
+        file = self._project.file
+        if path not in file:
+            dataset = layout.create_array(file[self._path], artifact, shape, dtype or artifact.dtype)
+            layout.describe(dataset, artifact)
+            if layout.is_reserved(dataset):
+                self._unsettled.append(path)
+        file[path].attrs.update(attrs or {})
+        return _Sink(self, path, shape)
+
+    def put(self, name: str, value: Any, attrs: Mapping[str, Any] | None = None) -> None:
+        """Store a small array or table at once; text columns become UTF-8 strings of fixed length."""
+        artifact = schema.BY_NAME[name]
+        group = self._group
+        group.pop(artifact.path.lstrip("/"), None)
+        dataset = group.create_dataset(artifact.path.lstrip("/"), data=layout.storable(np.asarray(value)))
+        layout.describe(dataset, artifact)
+        dataset.attrs.update(attrs or {})
+
+    def set_attrs(self, name: str, attrs: Mapping[str, Any]) -> None:
+        """Add attributes to an artifact or attribute group."""
+        artifact = schema.BY_NAME[name]
+        path = artifact.path.lstrip("/")
+        target = self._group.require_group(path) if artifact.is_group else self._group[path]
+        target.attrs.update(attrs)
+
+    def checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Say that all written so far, with `state` (JSON values), is enough to continue from here."""
+        self._state = json.dumps(state)
+        since = time.monotonic() - self._saved_at
+        if since >= max(CHECKPOINT_SECONDS, self._save_cost / CHECKPOINT_SHARE):
+            self._save()
+
+    def write(self, path: str, key: Any, value: Any) -> None:
+        """Write part of an array."""
+        with self._project.gate:
+            if self._unsettled and not self._project.is_new:
+                self._settle()  # space is written in place only once it belongs to this array for good
+            self._project.file[path][key] = value
+            if self._project.store.pending_bytes > PENDING_BYTES:
+                self._settle()
+            self._project.check_disk()
+
+    # --- how it ends ---
+
+    def commit(self, record: Record) -> None:
+        """Put the outputs, which are complete, in place of the old ones."""
+        file, group = self._project.file, self._group
+        for name in list(group):
+            file.pop(name, None)
+            file.move(f"{self._path}/{name}", name)
+        _drop_obsolete(file, record.stage)
+        for path in (f"{schema.PROVENANCE}/{record.stage}", f"{schema.HISTORY}/{record.run_id}"):
+            _write_record(file, path, replace(record, continues=self.begun.continues, outcome="done"))
+        self._project.settle()
+        self.is_committed = True
+
+    def end(self, error: BaseException) -> None:
+        """Keep what can be continued, after an interruption or a failure; the old result stands."""
+        if self.is_committed:
+            return
+        if isinstance(error, Interrupted) and not self._project.is_new:
+            self._save(outcome="interrupted")
+            return
+        self._project.roll_back()
+        if isinstance(error, Exception) and not self._project.is_new and self._project.store.error is None:
+            # A disk that is full refuses this too; then the next run tidies up.
+            with suppress(StageFailed):
+                self._forget(f"failed: {error}")
+
+    def _save(self, outcome: str = "") -> None:
+        """Bring the last checkpoint to the disk, or drop what was written where there is none."""
+        began = time.monotonic()
+        if outcome:
+            self._note(outcome)
+        if self._state is None:
+            self._project.file.pop(self._path, None)
+        else:
+            self._group.attrs["state"] = self._state
+        self._settle()
+        self._saved_at = time.monotonic()
+        self._save_cost = self._saved_at - began
+
+    def _forget(self, outcome: str) -> None:
+        self._note(outcome)
+        if "state" not in self._group.attrs:
+            self._project.file.pop(self._path, None)
+        self._project.settle()
+
+    def _note(self, outcome: str) -> None:
+        _write_record(self._project.file, f"{schema.HISTORY}/{self.begun.run_id}", replace(self.begun, outcome=outcome))
+
+    def _settle(self) -> None:
+        project = self._project
+        project.settle()
+        for path in self._unsettled:
+            self._reserved[path] = layout.extents(project.file[path])
+        self._unsettled.clear()
+        project.store.lend([extent for found in self._reserved.values() for extent in found])
+
+    def _find_reserved(self, group: h5py.Group) -> None:
+        def visit(_name: str, node: Any) -> None:
+            if isinstance(node, h5py.Dataset) and layout.is_reserved(node):
+                self._unsettled.append(node.name)
+
+        group.visititems(visit)
+
+    @property
+    def _group(self) -> h5py.Group:
+        return self._project.file[self._path]
+
+
+class _Sink:
+    """An array of a running stage; it outlives commits, after which the file is another."""
+
+    def __init__(self, transaction: Transaction, path: str, shape: tuple[int, ...]) -> None:
+        self._transaction, self._path, self.shape = transaction, path, shape
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._transaction.write(self._path, key, value)
+
+
+def _write_record(file: h5py.File, path: str, record: Record) -> None:
+    """Store provenance: one attribute per fact for people, all of it as JSON for tomoseg."""
+    file.pop(path, None)
+    group = file.create_group(path)
+    for key, value in asdict(record).items():
+        group.attrs[key] = value if isinstance(value, (str, int, float)) else json.dumps(value)
+    group.attrs["record"] = json.dumps(asdict(record))
+
+
+def _close_lost_runs(file: h5py.File) -> None:
+    """Mark runs whose process ended without a word: whoever writes now is the only one."""
+    for path in [f"{schema.HISTORY}/{run_id}" for run_id in file.get(schema.HISTORY, ())]:
+        if file[path].attrs.get("outcome") == "running":
+            record = Record(**json.loads(file[path].attrs["record"]))
+            _write_record(file, path, replace(record, outcome="lost: the process or its machine went down"))
+
+
+def _drop_obsolete(file: h5py.File, stage: str) -> None:
+    """Drop this stage's partial result, and those of stages that had read what is being replaced."""
+    for name in list(file.get(schema.STAGING, ())):
+        path = f"{schema.STAGING}/{name}"
+        run = file.get(f"{schema.HISTORY}/{file[path].attrs['run_id']}")
+        if name == stage or run is None or stage in json.loads(run.attrs["consumed"]):
+            del file[path]
