@@ -117,9 +117,10 @@ class Runtime:
         return max(multiple, min(n_items, fits // multiple * multiple))
 
 
-def slabs(n: int, size: int) -> list[slice]:
-    """Cut `range(n)` into consecutive slices of at most `size`."""
-    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+def slabs(n: int, size: int, first: int = 0) -> list[slice]:
+    """Cut `range(first, n)` into consecutive slices of at most `size`, which end at multiples of `size`."""
+    starts = range(first // size * size, n, size)
+    return [slice(max(first, start), min(start + size, n)) for start in starts if max(first, start) < n]
 
 
 def available_cpus() -> int:

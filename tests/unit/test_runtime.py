@@ -203,7 +203,7 @@ def test_a_run_ends_within_its_budget_and_says_how_to_go_on(project):
     began = time.monotonic()
     settings = ("--set", "reconstruct.iterations=10000", "--progress", "plain")
     done = tomoseg("run", project, *settings, "--stop-before", "10s", code=130)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 25  # a busy machine may be late; without the budget it would take many minutes
     assert f"the time budget of 10s is used up. What was finished is kept; `tomoseg run {project}` con" in done.stderr
     refused = tomoseg("run", project, "--stop-before", "soon", code=2)
     assert "--stop-before soon" in refused.stderr

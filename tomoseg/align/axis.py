@@ -49,7 +49,6 @@ def search_axis(
     band: Band,
     near_deg: float | None = None,
     reach_deg: float = 20.0,
-    checkpoint: Callable[[], None] = lambda: None,
 ) -> AxisSearch:
     """Find the direction of the tilt axis.
 
@@ -61,36 +60,29 @@ def search_axis(
     band : limits of the band-pass
     near_deg : float, optional
         Nominal direction; only directions within `reach_deg` of it are tried. Default: all.
-    checkpoint : callable
-        Called between trials; may raise to stop.
     """
     if near_deg is None:
         trials = np.arange(-90 + SCAN_STEP_DEG, 90 + SCAN_STEP_DEG / 2, SCAN_STEP_DEG)
     else:
         n = int(np.ceil(reach_deg / SCAN_STEP_DEG))
         trials = near_deg + np.linspace(-reach_deg, reach_deg, 2 * n + 1)
-    measure = _measure(copies, shifts_px, band, SCAN_PX, checkpoint)
+    measure = _measure(copies, shifts_px, band, SCAN_PX)
     scan = [measure(angle) for angle in trials]
     costs = np.array([s.residual * (1.0 if s.whole else CUT_HANDICAP) for s in scan])
     best = int(np.argmin(costs))
     step = trials[1] - trials[0]
-    angle = _descend(
-        _measure(copies, shifts_px, band, COARSE_PX, checkpoint), trials[best], step, 0.3, scan[best].whole
-    )
-    fine = _measure(copies, shifts_px, band, FINE_PX, checkpoint)
+    angle = _descend(_measure(copies, shifts_px, band, COARSE_PX), trials[best], step, 0.3, scan[best].whole)
+    fine = _measure(copies, shifts_px, band, FINE_PX)
     angle = _descend(fine, angle, 1.0, 0.05, scan[best].whole)
     return AxisSearch(wrap_axis_angle(angle), fine(angle).residual, _rival(trials, costs, best))
 
 
-def _measure(
-    copies: Copies, shifts_px: FloatArray, band: Band, longest_px: int, checkpoint: Callable[[], None]
-) -> Callable[[float], Solution]:
+def _measure(copies: Copies, shifts_px: FloatArray, band: Band, longest_px: int) -> Callable[[float], Solution]:
     """Return a function of the angle that solves on copies of at most `longest_px`."""
     small = copies.reduced(longest_px)
     shifts = np.asarray(shifts_px) * copies.factor / small.factor
 
     def measure(angle_deg: float) -> Solution:
-        checkpoint()
         return solve(small, shifts, wrap_axis_angle(angle_deg), band, passes=1)
 
     return measure

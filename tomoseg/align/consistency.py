@@ -20,13 +20,14 @@ SIDE = 0.04  # part of the width that counts as a side
 EXPECTED = 0.05  # part of the width by which axis and sample usually lie off the centre
 
 
-def row_window(seen: FloatArray, usable: NDArray[np.bool_], edge: float = 0.4) -> NDArray[np.float32]:
+def row_window(seen: NDArray[np.bool_], usable: NDArray[np.bool_], edge: float = 0.4) -> NDArray[np.float32]:
     """Return a weight for each row along the axis: tapered over the rows that nine tenths of the tilts show.
 
-    `seen` is (n_tilt, y, x), 1 inside the raw frame. The window lies in the aligned frame and is the same for all
-    tilts, as the conditions demand.
+    `seen` is (n_tilt, y, x), whether a pixel lies inside the raw frame. The window lies in the aligned frame and is the
+    same for all tilts, as the conditions demand.
     """
-    covered = (seen[usable].max(axis=2) > 0.5).mean(axis=0) >= 0.9
+    shown = np.asarray(seen.any(axis=2))
+    covered = shown[usable].mean(axis=0) >= 0.9
     rows = np.flatnonzero(covered)
     window = np.zeros(seen.shape[1], np.float32)
     if len(rows) < 4:
@@ -35,7 +36,9 @@ def row_window(seen: FloatArray, usable: NDArray[np.bool_], edge: float = 0.4) -
     return window
 
 
-def profiles(aligned: FloatArray, seen: FloatArray, angles_deg: FloatArray, *, whole: bool) -> NDArray[np.float64]:
+def profiles(
+    aligned: FloatArray, seen: NDArray[np.bool_], angles_deg: FloatArray, *, whole: bool
+) -> NDArray[np.float64]:
     """Return (n_tilt, y) projections of the aligned images onto the tilt axis.
 
     Where the sample goes on outside the frame, the projection takes the same part of a flat sample in all tilts: a
@@ -47,8 +50,10 @@ def profiles(aligned: FloatArray, seen: FloatArray, angles_deg: FloatArray, *, w
     x = (np.arange(width) - (width - 1) / 2) / (width / 2)
     narrowed = np.maximum(np.abs(np.cos(np.deg2rad(angles_deg))), 0.3)
     window = np.cos(np.pi / 2 * np.clip(x / narrowed[:, None], -1, 1)) ** 2  # (n_tilt, x)
-    weight = seen * window[:, None, :]
-    return np.asarray((aligned * weight).sum(axis=2) / np.maximum(weight.sum(axis=2), 1e-3 * weight.sum(axis=2).max()))
+    # Tilt by tilt: all of them in f8 would be several times the images.
+    total = np.stack([np.where(s, image * w, 0).sum(axis=1) for image, s, w in zip(aligned, seen, window, strict=True)])
+    weight = np.stack([(s * w).sum(axis=1) for s, w in zip(seen, window, strict=True)])
+    return np.asarray(total / np.maximum(weight, 1e-3 * weight.max()))
 
 
 def register_profiles(
@@ -95,7 +100,7 @@ def centre_of_mass(aligned: FloatArray, window: FloatArray) -> NDArray[np.float6
     return np.asarray((line @ x) / safe)
 
 
-def brightness_at_sides(aligned: FloatArray, seen: FloatArray, window: FloatArray) -> NDArray[np.float64]:
+def brightness_at_sides(aligned: FloatArray, seen: NDArray[np.bool_], window: FloatArray) -> NDArray[np.float64]:
     """Return for each tilt how bright the brighter side of the frame across the axis is, as a part of the sample.
 
     0 is vacuum on both sides; 1 where that cannot be told.
@@ -112,9 +117,9 @@ def brightness_at_sides(aligned: FloatArray, seen: FloatArray, window: FloatArra
     return found
 
 
-def is_whole(aligned: FloatArray, seen: FloatArray, window: FloatArray, usable: NDArray[np.bool_]) -> bool:
+def is_whole(aligned: FloatArray, seen: NDArray[np.bool_], window: FloatArray, usable: NDArray[np.bool_]) -> bool:
     """Say whether the sample lies inside the frame across the axis in (nearly) all tilts: vacuum on both sides."""
-    sides = brightness_at_sides(aligned[usable], seen[usable], window)
+    sides = brightness_at_sides(aligned, seen, window)[usable]
     return bool(np.median(sides) < WHOLE_MEDIAN and np.quantile(sides, 0.9) < WHOLE_MOST)
 
 

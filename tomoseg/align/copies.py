@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -53,36 +53,26 @@ class Copies:
     Attributes
     ----------
     images : (n_tilt, y, x) f4, background 0, one common scale
-    splines : the same as cubic spline coefficients
-    angles_deg : (n_tilt,)
+    angles_deg : (n_tilt,) f8
     usable : (n_tilt,) bool, False for blank or corrupt tilts
     factor : raw pixels per pixel
     workers : threads
+    checkpoint : called now and then by what works on the copies, at least every few seconds; may raise to stop
     """
 
     images: NDArray[np.float32]
-    splines: NDArray[np.float32]
     angles_deg: NDArray[np.float64]
     usable: NDArray[np.bool_]
     factor: int
-    workers: int
-
-    @classmethod
-    def of(
-        cls, images: NDArray[np.float32], angles_deg: FloatArray, usable: NDArray[np.bool_], factor: int, workers: int
-    ) -> "Copies":
-        """Prepare images whose pixels are `factor` raw pixels wide."""
-        splines = np.empty_like(images)
-        for i, image in enumerate(images):
-            splines[i] = ndimage.spline_filter(image, 3, np.float32, mode="nearest")
-        return cls(images, splines, np.asarray(angles_deg, float), usable, factor, max(1, workers))
+    workers: int = 1
+    checkpoint: Callable[[], None] = lambda: None
 
     def reduced(self, longest_px: int) -> "Copies":
         """Return copies no longer than `longest_px` on a side."""
         k = reduction_factor(self.images.shape, longest_px)
         if k == 1:
             return self
-        return Copies.of(reduce(self.images, k), self.angles_deg, self.usable, self.factor * k, self.workers)
+        return replace(self, images=np.stack([reduce(image, k) for image in self.images]), factor=self.factor * k)
 
     @property
     def n_tilt(self) -> int:
@@ -91,6 +81,7 @@ class Copies:
 
     def each(self, function: Callable[[int], T]) -> list[T]:
         """Call `function` with the index of every tilt, on all threads."""
+        self.checkpoint()
         if self.workers == 1:
             return [function(i) for i in range(self.n_tilt)]
 
@@ -104,8 +95,11 @@ class Copies:
 
     def warped(
         self, moves_px: FloatArray, axis_angle_deg: float, *, extend: bool = False
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Bring all images into the aligned frame.
+
+        Spline coefficients are computed anew each time, a fifth of the work: kept, they would be one more array of
+        the size of the copies.
 
         Parameters
         ----------
@@ -119,19 +113,20 @@ class Copies:
         Returns
         -------
         aligned : (n_tilt, y', x') f4
-        seen : (n_tilt, y', x') f4, 1 inside the raw frame and 0 outside
+        seen : (n_tilt, y', x') bool, whether the pixel lies inside the raw frame
         """
         shape = aligned_shape(self.images.shape, axis_angle_deg)
         shifts = unrotate_vectors(moves_px, axis_angle_deg)
         aligned = np.zeros((self.n_tilt, *shape), np.float32)
-        seen = np.zeros_like(aligned)
+        seen = np.zeros(aligned.shape, bool)
         rows, columns = np.arange(shape[0])[:, None], np.arange(shape[1])
         height, width = self.images.shape[1:]
 
         def one(i: int) -> None:
             matrix, start = sampling(self.images.shape, shape, shifts[i], axis_angle_deg, 0.0)
             mode = "nearest" if extend else "constant"
-            ndimage.affine_transform(self.splines[i], matrix, start, output=aligned[i], mode=mode, prefilter=False)
+            spline = ndimage.spline_filter(self.images[i], 3, np.float32, mode="nearest")
+            ndimage.affine_transform(spline, matrix, start, output=aligned[i], mode=mode, prefilter=False)
             y = matrix[0, 0] * rows + matrix[0, 1] * columns + start[0]
             x = matrix[1, 0] * rows + matrix[1, 1] * columns + start[1]
             seen[i] = (np.abs(y - (height - 1) / 2) <= height / 2) & (np.abs(x - (width - 1) / 2) <= width / 2)

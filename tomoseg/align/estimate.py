@@ -1,6 +1,5 @@
 """From background-subtracted images to shifts, tilt axis and figures of quality."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -61,7 +60,6 @@ def estimate_alignment(
     axis_offset_px: float | None = None,
     band: Band | None = None,
     max_shift: float = 1 / 3,
-    checkpoint: Callable[[], None] = lambda: None,
 ) -> Alignment:
     """Align a tilt series.
 
@@ -77,14 +75,11 @@ def estimate_alignment(
     band : limits of the band-pass
     max_shift : float
         Largest step between neighbouring tilts, as a part of the longer side of the images.
-    checkpoint : callable
-        Called between pieces of work; may raise to stop.
     """
     band = band or Band()
     notes: list[str] = []
     warnings: list[str] = []
     tracked = _track(copies, None, band, max_shift)
-    checkpoint()
     angles = copies.angles_deg[copies.usable]
     if len(angles) < MIN_TILTS or np.ptp(angles) < MIN_RANGE_DEG:
         solution = _without_axis(copies, tracked, axis_angle_deg, axis_near_deg, warnings)
@@ -92,10 +87,9 @@ def estimate_alignment(
     else:
         angle = axis_angle_deg
         if angle is None:
-            angle = _searched(copies, tracked, band, axis_near_deg, warnings, checkpoint)
-        solution = _solved(copies, tracked, angle, band, max_shift, checkpoint)
+            angle = _searched(copies, tracked, band, axis_near_deg, warnings)
+        solution = _solved(copies, tracked, angle, band, max_shift)
         if axis_angle_deg is None:
-            checkpoint()
             solution = follow_angle(copies, solution, refine_angle(copies, solution, band), band)
         if not solution.whole:
             notes.append(
@@ -138,10 +132,9 @@ def _searched(
     band: Band,
     near_deg: float | None,
     warnings: list[str],
-    checkpoint: Callable[[], None],
 ) -> float:
     """Return the direction of the axis from the images, and warn where it is uncertain."""
-    search = search_axis(copies, tracked, band, near_deg, checkpoint=checkpoint)
+    search = search_axis(copies, tracked, band, near_deg)
     if search.rival_deg is not None:
         warnings.append(
             f"the direction of the tilt axis is uncertain: {search.rival_deg:.0f} degrees explains the images nearly "
@@ -156,18 +149,16 @@ def _searched(
     return search.angle_deg
 
 
-def _solved(
-    copies: Copies, tracked: FloatArray, angle: float, band: Band, max_shift: float, checkpoint: Callable[[], None]
-) -> Solution:
+def _solved(copies: Copies, tracked: FloatArray, angle: float, band: Band, max_shift: float) -> Solution:
     """Solve at `angle` from the tracked shifts, and from stretched ones where those may be better."""
-    solution = solve(copies, tracked, angle, band, checkpoint=checkpoint)
+    solution = solve(copies, tracked, angle, band)
     if solution.whole:
         return solution
     # Cut by the frame: the sample may well be a film, whose neighbours agree once stretched across the axis.
     stretched = _track(copies, angle, band, max_shift)
     if np.array_equal(stretched, tracked):
         return solution
-    return min(solution, solve(copies, stretched, angle, band, checkpoint=checkpoint), key=lambda s: s.residual)
+    return min(solution, solve(copies, stretched, angle, band), key=lambda s: s.residual)
 
 
 def _finish(

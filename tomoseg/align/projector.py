@@ -18,7 +18,8 @@ from tomoseg.arrays import FloatArray
 def ramp_filter(projections: FloatArray, angles_deg: FloatArray) -> NDArray[np.float32]:
     """Filter (tilt, s, y) projections for `back_project`: a ramp along s, weighted by the angle each tilt stands for.
 
-    The Shepp-Logan window tames noise. Angles need not be equally spaced; a wedge that was not seen stays empty.
+    The Shepp-Logan window tames noise. Angles need not be equally spaced; a wedge that was not seen stays empty. Done
+    tilt by tilt, because the padded spectra are several times as large.
     """
     n = projections.shape[1]
     length = int(fft.next_fast_len(2 * n, real=True))
@@ -30,10 +31,12 @@ def ramp_filter(projections: FloatArray, angles_deg: FloatArray) -> NDArray[np.f
     kernel = np.where(k % 2 == 1, -1 / (np.pi * np.maximum(k, 1)) ** 2, 0.0)
     kernel[0] = 0.25
     response = (fft.rfft(kernel).real * np.sinc(f)).astype(np.float32)
-    spectrum = fft.rfft(np.asarray(projections, np.float32), length, axis=1) * response[:, None]
-    filtered = fft.irfft(spectrum, length, axis=1)[:, :n]
     weights = angular_weights(angles_deg).astype(np.float32)
-    return np.asarray(filtered * weights[:, None, None], np.float32)
+    filtered = np.empty(projections.shape, np.float32)
+    for i, lines in enumerate(projections):
+        spectrum = fft.rfft(np.asarray(lines, np.float32), length, axis=0) * response[:, None]
+        filtered[i] = fft.irfft(spectrum, length, axis=0)[:n] * weights[i]
+    return filtered
 
 
 def angular_weights(angles_deg: FloatArray) -> NDArray[np.float64]:

@@ -9,7 +9,6 @@ centre of mass: its shifts come from the chain of neighbours, then from comparin
 predict, and the axis offset is the one for which a quick reconstruction explains the images best.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,7 +66,6 @@ def solve(
     band: Band,
     *,
     passes: int = 3,
-    checkpoint: Callable[[], None] = lambda: None,
 ) -> Solution:
     """Find moves from tracked shifts, for a given direction of the axis.
 
@@ -80,16 +78,18 @@ def solve(
     band : limits of the band-pass
     passes : int
         How often to refine; 1 is enough to compare directions of the axis.
-    checkpoint : callable
-        Called between passes; may raise to stop.
     """
     moves = rotate_vectors(np.asarray(shifts_px, float), axis_angle_deg)
-    aligned, seen = copies.warped(moves, axis_angle_deg)
-    if is_whole(aligned, seen, row_window(seen, copies.usable), copies.usable):
-        solution = _solve_whole(copies, moves, axis_angle_deg, band, passes, checkpoint)
+    if _looks_whole(copies, moves, axis_angle_deg):
+        solution = _solve_whole(copies, moves, axis_angle_deg, band, passes)
         if solution is not None:
             return solution
-    return _solve_cut(copies, moves, axis_angle_deg, band, passes, checkpoint)
+    return _solve_cut(copies, moves, axis_angle_deg, band, passes)
+
+
+def _looks_whole(copies: Copies, moves: NDArray[np.float64], axis_angle_deg: float) -> bool:
+    aligned, seen = copies.warped(moves, axis_angle_deg)
+    return is_whole(aligned, seen, row_window(seen, copies.usable), copies.usable)
 
 
 def _solve_whole(
@@ -98,44 +98,55 @@ def _solve_whole(
     axis_angle_deg: float,
     band: Band,
     passes: int,
-    checkpoint: Callable[[], None],
 ) -> Solution | None:
     """Place a whole sample by common line and centre of mass; None where too many tilts contradict that."""
     moves = moves.copy()
     reach = copies.images.shape[1] / 6
-    aligned, seen = copies.warped(moves, axis_angle_deg)
     for _ in range(max(2, passes)):
-        checkpoint()
-        moves += _absolute_step(copies, aligned, seen, band, reach)
-        aligned, seen = copies.warped(moves, axis_angle_deg)
+        moves += _absolute_step(copies, moves, axis_angle_deg, band, reach)
         reach = 5.0
+    if passes == 1:
+        residual = _residual(copies, moves, axis_angle_deg, whole=True)
+        return Solution(axis_angle_deg, _between(moves, copies.usable), True, residual)
     for _ in range(passes):
-        checkpoint()
-        prediction = _predicted(copies, aligned, seen, whole=True)
-        if passes == 1:
-            break
-        steps, _ = register_with(copies, prediction, aligned, seen, band, reach)
+        residual, steps, at_sides = _compared(copies, moves, axis_angle_deg, band, reach)
         stray = _strays(steps, copies.usable)
         if stray.sum() > 0.3 * copies.usable.sum():
             return None
         # An image whose sample drifted partly out of the frame has a wrong centre of mass; its prediction is right.
         # Elsewhere it is the other way round: predictions from tilts far apart are the less certain of the two.
-        stray &= brightness_at_sides(aligned, seen, row_window(seen, copies.usable)) > TOUCHING
+        stray &= at_sides > TOUCHING
         if not stray.any():
             break
         moves[stray] += steps[stray]
-        aligned, seen = copies.warped(moves, axis_angle_deg)
-    return Solution(axis_angle_deg, _between(moves, copies.usable), True, prediction.residual)
+    return Solution(axis_angle_deg, _between(moves, copies.usable), True, residual)
 
 
 def _absolute_step(
-    copies: Copies, aligned: NDArray[np.float32], seen: NDArray[np.float32], band: Band, reach: float
+    copies: Copies, moves: NDArray[np.float64], axis_angle_deg: float, band: Band, reach: float
 ) -> NDArray[np.float64]:
-    """Return moves by common line (along the axis) and centre of mass (across it)."""
+    """Return further moves by common line (along the axis) and centre of mass (across it)."""
+    aligned, seen = copies.warped(moves, axis_angle_deg)
     window = row_window(seen, copies.usable)
     lines = profiles(aligned, seen, copies.angles_deg, whole=True)
     along, _ = register_profiles(lines, window, copies.usable, band, copies.factor, reach)
     return np.stack([along, -centre_of_mass(aligned, window)], axis=1)
+
+
+def _compared(
+    copies: Copies, moves: NDArray[np.float64], axis_angle_deg: float, band: Band, reach: float
+) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+    """Compare a whole sample with its predictions: the residual, moves towards them, brightness at the sides."""
+    aligned, seen = copies.warped(moves, axis_angle_deg)
+    prediction = _predicted(copies, aligned, seen, whole=True)
+    steps, _ = register_with(copies, prediction, aligned, seen, band, reach)
+    return prediction.residual, steps, brightness_at_sides(aligned, seen, row_window(seen, copies.usable))
+
+
+def _residual(copies: Copies, moves: NDArray[np.float64], axis_angle_deg: float, *, whole: bool) -> float:
+    """Return how badly the tilts agree; a sample that goes on outside the frame is continued there."""
+    aligned, seen = copies.warped(moves, axis_angle_deg, extend=not whole)
+    return _predicted(copies, aligned, seen, whole=whole).residual
 
 
 def _strays(steps: NDArray[np.float64], usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -145,14 +156,23 @@ def _strays(steps: NDArray[np.float64], usable: NDArray[np.bool_]) -> NDArray[np
     return np.asarray(usable & (size > limit).any(axis=1))
 
 
-def _predicted(copies: Copies, aligned: NDArray[np.float32], seen: NDArray[np.float32], *, whole: bool) -> Prediction:
+def _predicted(copies: Copies, aligned: NDArray[np.float32], seen: NDArray[np.bool_], *, whole: bool) -> Prediction:
     """Predict all tilts, brought to one brightness first where the sample is whole: its total is the same in all."""
+    scales = None
     if whole:
         total = np.einsum("tyx,y->t", aligned, row_window(seen, copies.usable), dtype=float)
         usual = np.median(total[copies.usable])
-        scale = np.where(total > 0.2 * usual, usual / np.maximum(total, 1e-30), 1.0)
-        aligned = aligned * scale[:, None, None].astype(np.float32)
-    return predict(aligned, seen, copies.angles_deg, copies.usable, whole=whole, workers=copies.workers)
+        scales = np.where(total > 0.2 * usual, usual / np.maximum(total, 1e-30), 1.0)
+    return predict(
+        aligned,
+        seen,
+        copies.angles_deg,
+        copies.usable,
+        whole=whole,
+        workers=copies.workers,
+        scales=scales,
+        checkpoint=copies.checkpoint,
+    )
 
 
 def _solve_cut(
@@ -161,28 +181,21 @@ def _solve_cut(
     axis_angle_deg: float,
     band: Band,
     passes: int,
-    checkpoint: Callable[[], None],
 ) -> Solution:
     """Place a sample that goes on outside the frame by its predictions and the best axis offset."""
     moves = moves - moves[copies.usable].mean(axis=0)
     if passes == 1:
         trials = [_shifted(moves, o) for o in _offsets(copies, axis_angle_deg)]
-        found = [Solution(axis_angle_deg, t, False, _cut_residual(copies, t, axis_angle_deg)) for t in trials]
+        found = [Solution(axis_angle_deg, t, False, _residual(copies, t, axis_angle_deg, whole=False)) for t in trials]
         return min(found, key=lambda s: s.residual)
     # Slow errors need many passes and no fine pixels.
     small = copies.reduced(CUT_PX)
     scale = copies.factor / small.factor
-    moves, _ = _cut_passes(small, moves * scale, axis_angle_deg, band, 8 * passes, SLOW_GAIN, checkpoint)
+    moves, _ = _cut_passes(small, moves * scale, axis_angle_deg, band, 8 * passes, SLOW_GAIN)
     moves = _shifted(moves, _best_offset(small, moves, axis_angle_deg))
-    moves, _ = _cut_passes(small, moves, axis_angle_deg, band, 4 * passes, SLOW_GAIN, checkpoint)
-    _, best = _cut_passes(copies, moves / scale, axis_angle_deg, band, 2, 0.0, checkpoint)
+    moves, _ = _cut_passes(small, moves, axis_angle_deg, band, 4 * passes, SLOW_GAIN)
+    _, best = _cut_passes(copies, moves / scale, axis_angle_deg, band, 2, 0.0)
     return Solution(axis_angle_deg, _between(best.moves_px, copies.usable), False, best.residual)
-
-
-def _cut_residual(copies: Copies, moves: NDArray[np.float64], axis_angle_deg: float) -> float:
-    """Return how badly the tilts agree, for a sample that goes on outside the frame."""
-    aligned, seen = copies.warped(moves, axis_angle_deg, extend=True)
-    return _predicted(copies, aligned, seen, whole=False).residual
 
 
 def _shifted(moves: NDArray[np.float64], across_px: float) -> NDArray[np.float64]:
@@ -200,7 +213,7 @@ def _best_offset(copies: Copies, moves: NDArray[np.float64], axis_angle_deg: flo
     """Return the constant move across the axis for which a quick reconstruction explains the images best."""
 
     def residual(offset: float) -> float:
-        return _cut_residual(copies, _shifted(moves, offset), axis_angle_deg)
+        return _residual(copies, _shifted(moves, offset), axis_angle_deg, whole=False)
 
     trials = _offsets(copies, axis_angle_deg)
     values = [residual(o) for o in trials]
@@ -218,12 +231,10 @@ def _cut_passes(
     band: Band,
     n: int,
     gain: float,
-    checkpoint: Callable[[], None],
 ) -> tuple[NDArray[np.float64], Solution]:
     """Refine `n` times; the gain for slow errors is dropped as soon as it makes the tilts agree less."""
     next_moves, best = _cut_step(copies, moves, axis_angle_deg, band, gain)
     for _ in range(n):
-        checkpoint()
         trial_moves, trial = _cut_step(copies, next_moves, axis_angle_deg, band, gain)
         if trial.residual <= best.residual:
             next_moves, best = trial_moves, trial
@@ -269,9 +280,10 @@ def refine_angle(copies: Copies, solution: Solution, band: Band, reach_deg: floa
     shifts = unrotate_vectors(solution.moves_px * copies.factor / small.factor, start)
 
     def cost(angle_deg: float) -> float:
-        aligned, seen = small.warped(rotate_vectors(shifts, angle_deg), angle_deg, extend=not solution.whole)
+        moves = rotate_vectors(shifts, angle_deg)
         if not solution.whole:
-            return _predicted(small, aligned, seen, whole=False).residual
+            return _residual(small, moves, angle_deg, whole=False)
+        aligned, seen = small.warped(moves, angle_deg)
         lines = profiles(aligned, seen, small.angles_deg, whole=True)
         window = row_window(seen, small.usable)
         _, scores = register_profiles(lines, window, small.usable, band, small.factor, 5.0)
@@ -290,7 +302,7 @@ def follow_angle(copies: Copies, solution: Solution, axis_angle_deg: float, band
     if solution.whole:
         return solve(copies, shifts, axis_angle_deg, band, passes=2)
     moves = rotate_vectors(shifts, axis_angle_deg)
-    _, best = _cut_passes(copies, moves, axis_angle_deg, band, 2, 0.0, lambda: None)
+    _, best = _cut_passes(copies, moves, axis_angle_deg, band, 2, 0.0)
     return Solution(axis_angle_deg, _between(best.moves_px, copies.usable), False, best.residual)
 
 

@@ -78,6 +78,7 @@ def track_neighbours(
     border = taper(copies.images.shape[1:], BORDER)
     for chain in (usable[first:], usable[first::-1]):
         for k in range(1, len(chain)):
+            copies.checkpoint()
             i, known = int(chain[k]), chain[max(0, k - MEMORY) : k]
             reference, weight = _reference(copies, known, i, shifts, axis_angle_deg, border)
             shifts[i], scores[i] = _join(copies, i, reference, weight, shifts[known[-1]], border, band, max_shift_px)

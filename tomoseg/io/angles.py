@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tomoseg.errors import InputError
+from tomoseg.io.limits import read_text, shown
 from tomoseg.io.mdoc import read_mdoc
 from tomoseg.io.series import Angles
 
@@ -39,7 +40,7 @@ def read_angles(path: Path | str) -> Angles:
     if path.suffix.lower() == ".mdoc":
         angles = read_mdoc(path).angles_deg()
         return checked(angles, [f"[ZValue = {i}]" for i in range(len(angles))], path)
-    lines = [(i, line.strip()) for i, line in enumerate(_text(path).splitlines(), 1)]
+    lines = [(i, line.strip()) for i, line in enumerate(read_text(path, _MAX_BYTES, "angle file").splitlines(), 1)]
     lines = [(i, line) for i, line in lines if line and not line.startswith("#")]
     if not lines:
         raise InputError(f"{path} is empty: it should hold one tilt angle in degrees per line")
@@ -57,17 +58,6 @@ def checked(angles_deg: Angles, places: Sequence[str], path: Path) -> Angles:
     return angles_deg
 
 
-def _text(path: Path) -> str:
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise InputError(f"{path} is no angle file: it has {path.stat().st_size} bytes")
-        return path.read_text(encoding="utf-8-sig", errors="replace")
-    except FileNotFoundError as error:
-        raise InputError(f"the angle file {path} does not exist") from error
-    except OSError as error:
-        raise InputError(f"cannot read the angle file {path}: {error.strerror}") from error
-
-
 def _is_csv(path: Path, lines: list[tuple[int, str]]) -> bool:
     # A number with a decimal comma in a plain file must not pass for two columns.
     if path.suffix.lower() in {".csv", ".tsv"}:
@@ -83,7 +73,7 @@ def _number(path: Path, line: int, text: str) -> float:
     except ValueError as error:
         hint = "; use a point for decimals" if re.fullmatch(r"[-+\d]+,\d+", text) else ""
         raise InputError(
-            f"{path}, line {line}: '{text[:40]}' is not a number; give one tilt angle in degrees per line{hint}"
+            f"{path}, line {line}: '{shown(text)}' is not a number; give one tilt angle in degrees per line{hint}"
         ) from error
 
 
@@ -94,7 +84,10 @@ def _plain_values(path: Path, lines: list[tuple[int, str]]) -> Iterator[tuple[in
 
 def _csv_values(path: Path, lines: list[tuple[int, str]]) -> Iterator[tuple[int, float]]:
     delimiter = next((sign for sign in ";\t," if sign in lines[0][1]), ",")
-    rows = [(i, next(csv.reader([line], delimiter=delimiter))) for i, line in lines]
+    try:
+        rows = [(i, next(csv.reader([line], delimiter=delimiter))) for i, line in lines]
+    except csv.Error as error:  # a field beyond all measure
+        raise InputError(f"{path} cannot be read as CSV: {error}") from error
     first = [cell.strip() for cell in rows[0][1]]
     header = [] if _is_number(first[0]) else first
     column = _column(path, rows[0][0], header, len(first))
@@ -118,7 +111,11 @@ def _column(path: Path, line: int, header: list[str], n_columns: int) -> int:
     found = [i for i, name in enumerate(header) if _ANGLE_COLUMN.search(name)]
     if len(found) == 1:
         return found[0]
-    have = f"the columns are {', '.join(header)}" if header else f"there are {n_columns} columns and no header line"
+    have = (
+        f"the columns are {shown(', '.join(header), 200)}"
+        if header
+        else f"there are {n_columns} columns and no header line"
+    )
     raise InputError(
         f"{path}, line {line}: it is not clear which column holds the tilt angles ({have}); "
         "name one column 'angle_deg', or leave only that column"

@@ -8,14 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.errors import InputError
+from tomoseg.io.limits import read_text, shown
 from tomoseg.io.series import Axis, nominal_axis
 from tomoseg.io.units import PixelSize, judged_pixel_size
 
 # 1 Å per pixel is what programs write when they do not know.
 PLACEHOLDER_NM = 0.1
-_SECTION = re.compile(r"\[\s*(?P<kind>ZValue|FrameSet|MontSection|T)\s*=\s*(?P<value>.*?)\s*\]\s*$")
-_ENTRY = re.compile(r"(?P<key>[A-Za-z]\w*)\s*=\s*(?P<value>.*?)\s*$")
-_AXIS = re.compile(r"Tilt axis angle\s*=\s*(?P<angle>[-+.\d]+)")
+_MAX_BYTES = 64 << 20  # some kB per image, and frames of a movie may be listed too
+_SECTIONS = ("ZValue", "FrameSet", "MontSection", "T")
+# Key and value are stripped afterwards: a pattern that does it would take forever on a line of blanks.
+_KEY = re.compile(r"[A-Za-z]\w*")
+_AXIS = re.compile(r"Tilt axis angle\s{0,9}=\s{0,9}(?P<angle>[-+]?\d{1,9}(\.\d{1,9})?)")
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Mdoc:
             try:
                 angles.append(float(text))
             except ValueError as error:
-                found = f"'{text}' is not a number" if text else "is missing"
+                found = f"'{shown(text)}' is not a number" if text else "is missing"
                 raise InputError(f"{self.path}: the TiltAngle of [ZValue = {number}] {found}") from error
         return np.array(angles)
 
@@ -51,7 +54,7 @@ class Mdoc:
         try:
             spacing = float(text) if text else 0.0
         except ValueError:
-            return PixelSize(doubt=f"PixelSpacing in {self.path.name} is not a number: '{text}'")
+            return PixelSize(doubt=f"PixelSpacing in {self.path.name} is not a number: '{shown(text)}'")
         if not text:
             return PixelSize()
         return judged_pixel_size((spacing, spacing), ("Å", "Å"), f"PixelSpacing of {self.path.name}", PLACEHOLDER_NM)
@@ -73,26 +76,35 @@ def read_mdoc(path: Path) -> Mdoc:
     Raises
     ------
     InputError
-        It cannot be read or describes no image.
+        It cannot be read, is far too large, or describes no image.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
     header: dict[str, str] = {}
     images: dict[int, dict[str, str]] = {}
     titles: list[str] = []
     current = header
-    for line in lines:
-        section, entry = _SECTION.match(line.strip()), _ENTRY.match(line.strip())
-        if section and section["kind"] == "T":
-            titles.append(section["value"])
-        elif section:
-            number = int(section["value"]) if section["value"].isdigit() else len(images)
+    for line in read_text(path, _MAX_BYTES, "mdoc file").splitlines():
+        kind, value, is_section = _parsed(line.strip())
+        if is_section and kind == "T":
+            titles.append(value)
+        elif is_section:
             # A montage section describes a whole montage: its entries belong to no image.
-            current = {} if section["kind"] == "MontSection" else images.setdefault(number, {})
-        elif entry:
-            current[entry["key"]] = entry["value"]
+            current = {} if kind == "MontSection" else images.setdefault(_number(value, len(images)), {})
+        elif kind:
+            current[kind] = value
     if not images:
         raise InputError(f"{path} describes no image: there is no [ZValue = ...] section in it")
     return Mdoc(path, header, tuple(images[number] for number in sorted(images)), tuple(titles))
+
+
+def _parsed(line: str) -> tuple[str, str, bool]:
+    """Return key, value and whether the line begins a section; the key is empty where the line says nothing."""
+    is_section = line.startswith("[") and line.endswith("]")
+    key, equals, value = (line[1:-1] if is_section else line).partition("=")
+    key = key.strip()
+    known = key in _SECTIONS if is_section else _KEY.fullmatch(key) is not None
+    return (key, value.strip(), is_section) if equals and known else ("", "", False)
+
+
+def _number(text: str, otherwise: int) -> int:
+    """Return the number of a section; its place where it is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else otherwise

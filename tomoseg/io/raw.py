@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from tomoseg.errors import InputError
+from tomoseg.io.angles import checked
+from tomoseg.io.apart import open_apart
+from tomoseg.io.limits import reason_of, shown
 from tomoseg.io.mdoc import read_mdoc
 from tomoseg.io.series import RawSeries
 
@@ -17,17 +20,23 @@ SNIFFED_BYTES = 1024
 
 @dataclass(frozen=True)
 class Format:
-    """A file format: what its files are called, how its content begins, and the module that reads it."""
+    """A file format: what its files are called, how its content begins, and the module that reads it.
+
+    `libraries` are those that the module reads with; where there are any, it runs in a process of its own.
+    """
 
     name: str
     extensions: tuple[str, ...]
     module: str
     recognises: Callable[[bytes], bool]
+    libraries: tuple[str, ...] = ()
 
-    def reader(self) -> Reader:
-        """Import the reader."""
+    def open(self, path: Path) -> RawSeries:
+        """Open a file of this format."""
+        if self.libraries:
+            return open_apart(path, self.module, self.libraries)
         read: Reader = importlib.import_module(f"tomoseg.io.readers.{self.module}").read
-        return read
+        return read(path)
 
 
 # The content decides, the extension only where content has no mark (FEI's older MRC files).
@@ -37,8 +46,15 @@ FORMATS: tuple[Format, ...] = (
         (".emd", ".hspy", ".h5", ".hdf5", ".hdf"),
         "hdf5",
         lambda head: head.startswith(b"\x89HDF\r\n\x1a\n"),
+        ("h5py", "hdf5plugin"),
     ),
-    Format("TIFF", (".tif", ".tiff"), "tiff", lambda head: head[:4] in {b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"}),
+    Format(
+        "TIFF",
+        (".tif", ".tiff"),
+        "tiff",
+        lambda head: head[:4] in {b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"},
+        ("tifffile", "imagecodecs"),
+    ),
     Format("TIA", (".ser", ".emi"), "ser", lambda head: head[:4] == b"II\x97\x01"),
     Format(
         "MRC", (".mrc", ".st", ".ali", ".rec", ".mrcs", ".map", ".preali"), "mrc", lambda head: head[208:211] == b"MAP"
@@ -66,16 +82,16 @@ def open_raw(path: Path | str) -> RawSeries:
     head = _head(path)
     kind = _format_of(path, head)
     try:
-        series = kind.reader()(path)
+        series = kind.open(path)
     except InputError:
         raise
     except Exception as error:  # a damaged file makes the reading libraries raise anything
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"{path} cannot be read as {kind.name}: {reason}; it may be damaged, truncated or of another kind"
+            f"{path} cannot be read as {kind.name}: {reason_of(error)}; it may be damaged, truncated or of another kind"
         ) from error
     try:
         _use_mdoc(series, path)
+        _drop_impossible_angles(series)
     except BaseException:
         series.close()
         raise
@@ -87,6 +103,8 @@ def _head(path: Path) -> bytes:
         raise InputError(f"{path} does not exist")
     if path.is_dir():
         raise InputError(f"{path} is a folder; give one file that holds the whole tilt series")
+    if not path.is_file():
+        raise InputError(f"{path} is a device or a pipe; give a file that holds the whole tilt series")
     try:
         with path.open("rb") as file:
             head = file.read(SNIFFED_BYTES)
@@ -119,7 +137,7 @@ def _use_mdoc(series: RawSeries, path: Path) -> None:
     if len(mdoc.images) != n:
         series.warnings.append(f"{found.name} is not used: it describes {len(mdoc.images)} images, the stack has {n}")
         return
-    angles = mdoc.angles_deg()
+    angles = checked(mdoc.angles_deg(), [f"[ZValue = {i}]" for i in range(n)], found)
     before = series.angles_deg
     # The extended header holds hundredths of a degree; a larger difference means another series.
     if before is not None and np.abs(angles - before).max() > 0.02:
@@ -132,3 +150,13 @@ def _use_mdoc(series: RawSeries, path: Path) -> None:
         series.pixel_size = size
     series.tilt_axis = series.tilt_axis or mdoc.tilt_axis()
     series.metadata["mdoc"] = {"header": mdoc.header, "titles": list(mdoc.titles), "first_image": mdoc.images[0]}
+
+
+def _drop_impossible_angles(series: RawSeries) -> None:
+    """Leave out angles that are NaN, infinite or beyond half a turn: the metadata are then not of a tilt series."""
+    angles = series.angles_deg
+    if angles is not None and not (np.isfinite(angles).all() and np.abs(angles).max() <= 180):
+        series.warnings.append(
+            f"the angles of the {shown(series.angles_source)} are not used: not all are between -180 and 180 degrees"
+        )
+        series.angles_deg, series.angles_source = None, ""

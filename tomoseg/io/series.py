@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
+from tomoseg.io.limits import reason_of, shown, size_words
 from tomoseg.io.units import PixelSize
 
 Axis = Literal["x", "y"]
 Angles = NDArray[np.float64]
+LARGEST_SIDE = 1_000_000  # pixels or images along one dimension
+_MOST_MESSAGES = 1000  # of a library about one file
 
 
 def _nothing() -> None:
@@ -49,6 +52,8 @@ class RawSeries:
         Acquisition metadata, JSON-able.
     notes, warnings
         What the user should be told about how the file was read.
+    scratch_bytes
+        Memory that fetching takes besides the images: a chunk that is decoded as a whole.
     """
 
     path: Path
@@ -64,6 +69,7 @@ class RawSeries:
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     close: Callable[[], None] = _nothing
+    scratch_bytes: int = 0
 
     @property
     def pixel_size_nm(self) -> float | None:
@@ -83,9 +89,18 @@ class RawSeries:
         Raises
         ------
         InputError
-            The images cannot be decoded.
+            The images cannot be decoded, or do not fit into memory.
         """
         indices = range(*images.indices(self.shape[0])) if isinstance(images, slice) else [int(i) for i in images]
+        try:
+            return self._read(indices)
+        except MemoryError as error:
+            needed = len(indices) * self.shape[1] * self.shape[2] * self.dtype.itemsize
+            raise InputError(
+                f"{len(indices)} images of {self.path} take {size_words(needed)} of memory, which are not free"
+            ) from error
+
+    def _read(self, indices: Sequence[int]) -> Array:
         out = np.empty((len(indices), *self.shape[1:]), self.dtype)
         done = 0
         for first, last in _runs(indices):
@@ -97,7 +112,8 @@ class RawSeries:
                 raise
             except Exception as error:  # a damaged file makes the reading libraries raise anything
                 raise InputError(
-                    f"images {low + 1} to {high + 1} of {self.path} cannot be read ({error}); the file is damaged"
+                    f"images {low + 1} to {high + 1} of {self.path} cannot be read ({reason_of(error)}); the file is "
+                    "damaged"
                 ) from error
             out[done : done + len(part)] = part[::step]
             done += len(part)
@@ -133,7 +149,7 @@ def stack_shape(path: Path, shape: Sequence[int], dtype: np.dtype[Any]) -> tuple
         A single image, no images, more dimensions, colour or complex values.
     """
     sizes = tuple(int(n) for n in shape)
-    shown = " x ".join(str(n) for n in sizes)
+    size = " x ".join(str(n) for n in sizes)
     if dtype.names is not None:
         raise InputError(f"{path} holds colour images; a tilt series has one number per pixel: export grey values")
     if dtype.kind == "c":
@@ -141,11 +157,13 @@ def stack_shape(path: Path, shape: Sequence[int], dtype: np.dtype[Any]) -> tuple
     if dtype.kind not in "iufb":
         raise InputError(f"{path} holds values of type {dtype}, which are not numbers")
     if len(sizes) < 3 or (len(sizes) == 3 and sizes[0] == 1):
-        raise InputError(f"{path} holds a single 2D image ({shown}), not a tilt series: give a stack of images")
+        raise InputError(f"{path} holds a single 2D image ({size}), not a tilt series: give a stack of images")
     if len(sizes) > 3:
-        raise InputError(f"{path} has {len(sizes)} dimensions ({shown}); a tilt series has three: tilt, y, x")
+        raise InputError(f"{path} has {len(sizes)} dimensions ({size}); a tilt series has three: tilt, y, x")
     if min(sizes) < 1:
-        raise InputError(f"{path} is empty: its size is {shown}")
+        raise InputError(f"{path} is empty: its size is {size}")
+    if max(sizes) > LARGEST_SIDE:
+        raise InputError(f"{path} cannot be right: its size is {size}")
     return sizes[0], sizes[1], sizes[2]
 
 
@@ -200,8 +218,12 @@ def chosen_stack(names: Sequence[str], what: str = "stacks") -> tuple[int, str]:
     chosen = next((i for i, name in enumerate(names) if "haadf" in name.lower()), 0)
     if len(names) == 1:
         return chosen, ""
-    others = ", ".join(f"'{name}'" for i, name in enumerate(names) if i != chosen)
-    return chosen, f"the file holds {len(names)} {what}: '{names[chosen]}' is used, not {others}"
+    others = [f"'{shown(name)}'" for i, name in enumerate(names) if i != chosen]
+    more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+    return (
+        chosen,
+        f"the file holds {len(names)} {what}: '{shown(names[chosen])}' is used, not {', '.join(others[:5])}{more}",
+    )
 
 
 def jsonable(value: Any, depth: int = 12) -> Any:  # noqa: PLR0911 - one return per type reads best
@@ -226,12 +248,13 @@ def jsonable(value: Any, depth: int = 12) -> Any:  # noqa: PLR0911 - one return 
 
 @contextlib.contextmanager
 def heard(*loggers: str) -> Iterator[list[str]]:
-    """Collect the warnings and log messages of the libraries that read a file, instead of printing them."""
+    """Collect the first warnings and log messages of the libraries that read a file, instead of printing them."""
     said: list[str] = []
 
     class Ear(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            said.append(record.getMessage())
+            if len(said) < _MOST_MESSAGES:
+                said.append(shown(record.getMessage(), 200))
 
     ear = Ear(logging.WARNING)
     found = [logging.getLogger(name) for name in loggers]
@@ -243,7 +266,7 @@ def heard(*loggers: str) -> Iterator[list[str]]:
             warnings.simplefilter("always")
             warnings.simplefilter("ignore", ResourceWarning)
             yield said
-        said += [str(warning.message) for warning in caught]
+        said += [shown(warning.message, 200) for warning in caught[: _MOST_MESSAGES - len(said)]]
     finally:
         for logger, handlers, propagate in before:
             logger.handlers, logger.propagate = handlers, propagate

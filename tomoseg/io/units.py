@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from tomoseg.io.limits import shown
+
 UNKNOWN = "unknown"
 
 # nm per unit, by the unit's name in lower case. Names that differ only by case are kept apart below.
@@ -34,6 +36,7 @@ _DEGREES_PER_UNIT: dict[str, float] = {
     "radian": 180.0 / math.pi,
     "mrad": 0.18 / math.pi,
 }
+_POSSIBLE_NM = (1e-6, 1e9)  # no pixel of an image is smaller than a femtometre or larger than a metre
 # Pixels whose two sides differ by more than this are not square; below it is rounding in the header.
 _SQUARE_TOLERANCE = 0.01
 
@@ -103,13 +106,17 @@ def judged_pixel_size(
         return PixelSize(doubt=f"the pixel size in the {where} is not used: {reason}")
 
     (y, x), (unit_y, unit_x) = size_yx, unit_yx
-    shown = f"{y:g} x {x:g}" if y != x else f"{x:g}"
+    shown_size = f"{y:g} x {x:g}" if y != x else f"{x:g}"
     if not (math.isfinite(y) and math.isfinite(x)) or y <= 0 or x <= 0:
-        return unknown(f"{shown} is no size")
+        return unknown(f"{shown_size} is no size")
     height, width = length_to_nm(y, unit_y), length_to_nm(x, unit_x)
     if height is None or width is None:
-        given = (unit_x or unit_y or "").strip().strip("[]")
-        return unknown(f"{shown} has the unit '{given}', which is no length" if given else f"{shown} has no unit")
+        given = shown((unit_x or unit_y or "").strip().strip("[]"))
+        return unknown(
+            f"{shown_size} has the unit '{given}', which is no length" if given else f"{shown_size} has no unit"
+        )
+    if not (_POSSIBLE_NM[0] <= min(height, width) and max(height, width) <= _POSSIBLE_NM[1]):
+        return unknown(f"{shown_size} {(unit_x or '').strip()} is no size of a pixel")
     if abs(height - width) > _SQUARE_TOLERANCE * max(height, width):
         return unknown(f"pixels are not square ({height:.4g} nm high, {width:.4g} nm wide)")
     if placeholder_nm is not None and math.isclose(width, placeholder_nm, rel_tol=1e-6):

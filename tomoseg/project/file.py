@@ -18,7 +18,9 @@ from tomoseg.errors import InputError, StageFailed
 from tomoseg.project import layout
 from tomoseg.project.journal import JournaledFile, read_journal, recover, unborn_path
 from tomoseg.project.lock import writing
+from tomoseg.project.probe import survives
 from tomoseg.project.provenance import Record
+from tomoseg.project.soundness import read_everything_small, read_json, sound_node
 from tomoseg.project.transaction import Transaction
 from tomoseg.project.upgrade import upgrade
 from tomoseg.runtime import on_abrupt_exit
@@ -133,18 +135,20 @@ class Project:
         if path not in self._file or "state" not in self._file[path].attrs:
             return None
         attrs = self._file[path].attrs
-        return Partial(attrs["key"], attrs["run_id"], json.loads(attrs["state"]))
+        return Partial(str(attrs.get("key")), str(attrs.get("run_id")), read_json(attrs, "state", dict))
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
         """The parameters wanted for each stage, as last asked for: {stage: {parameter: value}}."""
         if schema.SETTINGS not in self._file:
             return {}
-        content: dict[str, dict[str, Any]] = json.loads(self._file[schema.SETTINGS].attrs["parameters"])
+        content: dict[str, dict[str, Any]] = read_json(self._file[schema.SETTINGS].attrs, "parameters", dict)
         return content
 
     def _record(self, path: str) -> Record | None:
-        return Record(**json.loads(self._file[path].attrs["record"])) if path in self._file else None
+        if path not in self._file:
+            return None
+        return Record.from_json(read_json(self._file[path].attrs, "record", dict))
 
     # --- writing ---
 
@@ -245,7 +249,7 @@ class _Stored:
 
     def __init__(self, project: Project, artifact: schema.Artifact) -> None:
         self._project, self._path = project, artifact.path
-        node = project.file[artifact.path]
+        node = sound_node(project.file, artifact)
         self.shape: tuple[int, ...] = getattr(node, "shape", (0,))
         self.dtype: np.dtype[Any] = getattr(node, "dtype", np.dtype(float))
         self._opened: tuple[h5py.File, Any] = (project.file, node)
@@ -257,7 +261,13 @@ class _Stored:
 
     def __getitem__(self, key: Any) -> Any:
         with self._project.gate:
-            return self._node()[key]
+            try:
+                return self._node()[key]
+            except (OSError, RuntimeError) as error:
+                raise InputError(
+                    f"{self._path} in {self._project.path} is damaged: {error}. Run the stage that makes it again, or "
+                    "take the file from a backup."
+                ) from error
 
     def _node(self) -> Any:
         if self._opened[0] is not self._project.file:
@@ -283,7 +293,7 @@ def _open_to_read(path: Path) -> tuple[h5py.File, JournaledFile | None]:
         before = path.stat().st_mtime_ns
         try:
             return _look(path)
-        except (OSError, RuntimeError, KeyError) as error:
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
             if path.stat().st_mtime_ns == before or attempt == LOOK_AGAIN - 1:
                 raise InputError(
                     f"{path} cannot be opened as a tomoseg project: {error}. If it is a raw tilt series, give a "
@@ -293,6 +303,21 @@ def _open_to_read(path: Path) -> tuple[h5py.File, JournaledFile | None]:
 
 
 def _look(path: Path) -> tuple[h5py.File, JournaledFile | None]:
+    def read() -> tuple[h5py.File, JournaledFile | None]:
+        opened = _look_at_once(path)
+        try:
+            read_everything_small(opened[0])
+        except BaseException:
+            _close(*opened)
+            raise
+        return opened
+
+    if not survives(read):
+        raise InputError(f"{path} is damaged: HDF5 cannot cope with it. Take the file from a backup.")
+    return read()
+
+
+def _look_at_once(path: Path) -> tuple[h5py.File, JournaledFile | None]:
     journal = read_journal(path)
     if journal is None:
         file = h5py.File(path, "r", locking=False, rdcc_nbytes=CACHE_BYTES)

@@ -5,14 +5,15 @@ import json
 import os
 import platform
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 from uuid import uuid4
 
 from tomoseg import __version__
+from tomoseg.errors import InputError
 
 PACKAGES = ("numpy", "scipy", "h5py", "numba", "scikit-image", "astra-toolbox", "tomopy", "tensorflow", "keras", "vtk")
 JOB_ID_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
@@ -45,6 +46,28 @@ class Record:
     warnings: list[str] = field(default_factory=list)
     outcome: str = "running"
     continues: str = ""
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "Record":
+        """Return what `dataclasses.asdict` gave.
+
+        Raises
+        ------
+        InputError
+            A value is missing, or of another type: something else wrote it.
+        """
+        for known in fields(cls):
+            kind = get_origin(known.type) or known.type
+            kinds = (float, int) if kind is float else kind
+            if known.name in content and not isinstance(content[known.name], kinds):  # type: ignore[arg-type]
+                raise InputError(f"The provenance of a run in the project file is damaged: {known.name}.")
+        try:
+            record = cls(**content)
+            if not all(isinstance(f, dict) and {"path", "sha256"} <= f.keys() for f in record.files.values()):
+                raise TypeError("files")
+            return record
+        except TypeError as error:
+            raise InputError(f"The provenance of a run in the project file is damaged: {error}.") from error
 
     @property
     def key(self) -> str:

@@ -137,6 +137,8 @@ class Transaction:
             self._note(outcome)
         if self._state is None:
             self._project.file.pop(self._path, None)
+            self._unsettled.clear()
+            self._reserved.clear()
         else:
             self._group.attrs["state"] = self._state
         self._settle()

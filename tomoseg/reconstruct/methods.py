@@ -1,11 +1,11 @@
 """Reconstruction methods, the same for every backend.
 
 Each takes an operator and a block of projections, shape (n_tilt, n, n_detector) with n at most ``operator.block``, and
-returns a `Result`. `in_blocks` runs one of them over any number of slices. A slice's result does not depend on the
-slices computed with it.
+returns a `Result`. `by_block` and `in_blocks` run one of them over any number of slices. A slice's volume does not
+depend on the slices computed with it; the last digits of sums do depend on which slices make up a block.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -78,12 +78,13 @@ def mlem(
         Called before each iteration; may raise to stop.
     """
     n = projections.shape[1]
-    measured = operator.load(np.maximum(projections, 0))
+    measured, total = _counts(operator, projections)
     plane = reciprocal(operator.column_sums, support)
     flat = (plane > 0).astype(np.float32)
-    total = projections.clip(min=0).sum(axis=(0, 2), dtype=np.float64)
     level = total / max(float((operator.column_sums * flat).sum(dtype=np.float64)), 1e-30)
-    volume = operator.load_volume((flat[:, None, :] * level[None, :, None]).astype(np.float32))
+    volume = operator.load_volume(np.broadcast_to(flat[:, None, :], (len(flat), n, flat.shape[1])))
+    start = operator.unload(volume, n)
+    start *= level.astype(np.float32)[:, None]
     computed = operator.forward(volume)
     misfit = np.zeros(iterations + 1)
     for i in range(iterations):
@@ -93,6 +94,12 @@ def mlem(
         operator.forward(volume, computed)
     misfit[iterations] = kernels.difference(measured.reshape(-1), computed.reshape(-1))
     return Result(operator.unload(volume, n), misfit, _power(measured))
+
+
+def _counts(operator: Operator, projections: Floats) -> tuple[Floats, NDArray[np.float64]]:
+    """Return the projections without negative values in the operator's layout, and the sum of each slice."""
+    counts = np.maximum(projections, 0)
+    return operator.load(counts), counts.sum(axis=(0, 2), dtype=np.float64)
 
 
 def sirt(
@@ -124,7 +131,7 @@ def sirt(
     measured = operator.load(projections)
     plane = reciprocal(operator.column_sums, support)
     rays = operator.rays(reciprocal(operator.row_sums, None, SHORTEST_RAY))
-    volume = operator.load_volume(np.zeros((geometry.nz, n, geometry.nx), np.float32))
+    volume = operator.load_volume(np.broadcast_to(np.float32(0), (geometry.nz, n, geometry.nx)))
     computed = np.zeros_like(measured)
     least = 0.0 if non_negative else -np.inf
     misfit = np.zeros(iterations + 1)
@@ -174,8 +181,8 @@ def _power(measured: Floats) -> float:
     return float(kernels.difference(flat, np.zeros_like(flat)))
 
 
-def in_blocks(operator: Operator, method: Method, projections: Floats, workers: int = 1) -> Result:
-    """Run `method` over any number of slices, in blocks as large as the operator likes.
+def by_block(operator: Operator, method: Method, projections: Floats, workers: int = 1) -> list[Result]:
+    """Run `method` over any number of slices; return a result for each block of ``operator.block`` slices.
 
     Parameters
     ----------
@@ -186,18 +193,23 @@ def in_blocks(operator: Operator, method: Method, projections: Floats, workers: 
     workers : int
         Blocks to compute at the same time, where the operator allows threads.
     """
-    n, geometry = projections.shape[1], operator.geometry
-    blocks = [slice(start, min(start + operator.block, n)) for start in range(0, n, operator.block)]
-    volume = np.empty((geometry.nz, n, geometry.nx), np.float32)
+    blocks = [
+        projections[:, start : start + operator.block] for start in range(0, projections.shape[1], operator.block)
+    ]
+    if not (operator.threads and workers > 1 and len(blocks) > 1):
+        return [method(operator, block) for block in blocks]
+    with ThreadPoolExecutor(min(workers, len(blocks))) as pool:
+        return list(pool.map(lambda block: method(operator, block), blocks))
 
-    def compute(block: slice) -> tuple[NDArray[np.float64], float]:
-        result = method(operator, projections[:, block])
-        volume[:, block] = result.volume
-        return result.misfit, result.power
 
-    if operator.threads and workers > 1 and len(blocks) > 1:
-        with ThreadPoolExecutor(min(workers, len(blocks))) as pool:
-            parts = list(pool.map(compute, blocks))
-    else:
-        parts = [compute(block) for block in blocks]
-    return Result(volume, np.sum([p[0] for p in parts], axis=0), float(sum(p[1] for p in parts)))
+def joined(results: Sequence[Result]) -> Result:
+    """Return the results of neighbouring blocks as one; sums are added in order."""
+    if len(results) == 1:
+        return results[0]
+    volume = np.concatenate([result.volume for result in results], axis=1)
+    return Result(volume, np.sum([r.misfit for r in results], axis=0), float(sum(r.power for r in results)))
+
+
+def in_blocks(operator: Operator, method: Method, projections: Floats, workers: int = 1) -> Result:
+    """Run `method` over any number of slices, as `by_block` does, and return one result."""
+    return joined(by_block(operator, method, projections, workers))

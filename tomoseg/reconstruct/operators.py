@@ -46,7 +46,7 @@ class Operator(ABC):
 
     @abstractmethod
     def unload(self, volume: Floats, n: int) -> Floats:
-        """Return `n` slices of the backend's volume as an array of shape (nz, n, nx), a view where possible."""
+        """Return `n` slices of the backend's volume as a view of shape (nz, n, nx)."""
 
     @abstractmethod
     def unload_projections(self, projections: Floats, n: int) -> Floats:

@@ -14,6 +14,7 @@ What has to be said to TomoPy (1.10 to 1.15), and where it stands in its sources
 - A volume is initialised to 1e-6 unless `init_recon` is given.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -22,9 +23,10 @@ from numpy.typing import NDArray
 from tomoseg.reconstruct.cpu_backend import CpuOperator
 from tomoseg.reconstruct.filters import Filter, filtered
 from tomoseg.reconstruct.geometry import ParallelGeometry
-from tomoseg.reconstruct.methods import Result
+from tomoseg.reconstruct.methods import Result, never_stop
 from tomoseg.reconstruct.operators import Floats
 
+BLOCK = CpuOperator.block  # slices whose residuals are computed together
 FAINTEST = 1e-6  # of a slice's brightest projection: what stands for "nothing measured", since 0 would make NaN
 
 
@@ -53,8 +55,9 @@ def reconstruct(
     non_negative: bool = True,
     support: NDArray[np.bool_] | None = None,
     workers: int = 1,
-) -> Result:
-    """Reconstruct a slab with TomoPy.
+    checkpoint: Callable[[], None] = never_stop,
+) -> list[Result]:
+    """Reconstruct a slab with TomoPy; return a result for each block of `BLOCK` slices.
 
     Iterations are asked for one at a time: that costs TomoPy nothing, and lets the residual before each be computed
     (with tomoseg's projector). TomoPy weights voxels by the length of the ray within them, tomoseg by linear
@@ -70,6 +73,8 @@ def reconstruct(
         As in `methods`.
     workers : int
         Cores for TomoPy.
+    checkpoint : callable
+        Called before each iteration; may raise to stop.
     """
     import tomopy
 
@@ -83,6 +88,7 @@ def reconstruct(
         slices += (sinograms.mean(axis=(1, 2)) / geometry.nz)[:, None, None]
     misfit = [_misfit(judge, slices, measured)]
     for _ in range(1 if method == "fbp" else iterations):
+        checkpoint()
         slices = tomopy.recon(
             sinograms,
             np.deg2rad(geometry.angles_deg),
@@ -97,8 +103,11 @@ def reconstruct(
         )
         slices = cleaned(slices, seen, non_negative and method == "sirt")
         misfit.append(_misfit(judge, slices, measured))
-    power = float(np.square(measured, dtype=np.float64).sum())
-    return Result(from_tomopy(slices), np.array(misfit[-1:] if method == "fbp" else misfit), power)
+    volume, residuals = from_tomopy(slices), np.array(misfit[-1:] if method == "fbp" else misfit)
+    return [
+        Result(volume[:, block], residuals[:, i], float(np.square(measured[:, block], dtype=np.float64).sum()))
+        for i, block in enumerate(_blocks(len(slices)))
+    ]
 
 
 def cleaned(slices: Floats, seen: NDArray[np.bool_], non_negative: bool) -> Floats:
@@ -107,11 +116,15 @@ def cleaned(slices: Floats, seen: NDArray[np.bool_], non_negative: bool) -> Floa
     return np.maximum(slices, 0) if non_negative else slices
 
 
-def _misfit(judge: CpuOperator, slices: Floats, measured: Floats) -> float:
-    """Return the sum of squares of `measured` minus the projections of TomoPy's slices."""
-    volume, total = from_tomopy(slices), 0.0
-    for start in range(0, len(slices), judge.block):
-        block = measured[:, start : start + judge.block]
-        computed = judge.forward(judge.load_volume(volume[:, start : start + judge.block]))
-        total += float(np.square(block - judge.unload_projections(computed, block.shape[1]), dtype=np.float64).sum())
-    return total
+def _blocks(n: int) -> list[slice]:
+    return [slice(start, min(start + BLOCK, n)) for start in range(0, n, BLOCK)]
+
+
+def _misfit(judge: CpuOperator, slices: Floats, measured: Floats) -> list[float]:
+    """Return, for each block, the sum of squares of `measured` minus the projections of TomoPy's slices."""
+    volume, sums = from_tomopy(slices), []
+    for block in _blocks(len(slices)):
+        computed = judge.forward(judge.load_volume(volume[:, block]))
+        left = measured[:, block] - judge.unload_projections(computed, block.stop - block.start)
+        sums.append(float(np.square(left, dtype=np.float64).sum()))
+    return sums

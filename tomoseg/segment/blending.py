@@ -18,6 +18,10 @@ from tomoseg.errors import InputError
 PredictBatch = Callable[[NDArray[np.float32]], Array]
 
 
+def never_stop() -> None:
+    """Go on."""
+
+
 def spline_window(size: int) -> NDArray[np.float32]:
     """Return the 2D squared spline window (size, size): 1 in the middle, smooth, above 0 at the edge.
 
@@ -80,13 +84,17 @@ def predict_stack(
     overlap: int = 2,
     window: Array | None = None,
     batch: int = 4,
+    check: Callable[[], object] = never_stop,
 ) -> NDArray[np.float32]:
     """Predict a stack of images of any size from overlapping patches.
+
+    The patches of a batch are of one image, so that an image's result does not depend, in its last digits, on those it
+    is predicted with.
 
     Parameters
     ----------
     predict_batch : callable
-        From (batch, patch, patch) f4 to (batch, patch, patch, classes); always called with a full batch.
+        From (n, patch, patch) f4 to (n, patch, patch, classes), with the same n in all calls.
     images : (n, h, w) array
         Where a side is smaller than the patch it is padded by mirroring.
     patch : int
@@ -96,7 +104,9 @@ def predict_stack(
     window : (patch, patch) array, optional
         Weight of a patch's pixels, above 0; `spline_window` by default.
     batch : int
-        Patches per call.
+        Patches per call at most; fewer where that shares them out evenly.
+    check : callable
+        Called before each batch; may raise to stop.
 
     Returns
     -------
@@ -111,7 +121,7 @@ def predict_stack(
     tiling = Tiling.of((images.shape[1], images.shape[2]), patch, overlap)
     padded = np.pad(np.asarray(images, np.float32), ((0, 0), *tiling.padding), mode="symmetric")
     total: NDArray[np.float32] | None = None
-    for places, predictions in _predictions(predict_batch, padded, tiling, patch, batch):
+    for places, predictions in _predictions(predict_batch, padded, tiling, patch, batch, check):
         if total is None:
             total = np.zeros((len(images), predictions.shape[-1], *tiling.padded), np.float32)
         for (i, row, column), prediction in zip(places, predictions, strict=False):
@@ -124,16 +134,24 @@ def predict_stack(
 
 
 def _predictions(
-    predict_batch: PredictBatch, padded: NDArray[np.float32], tiling: Tiling, patch: int, batch: int
+    predict_batch: PredictBatch,
+    padded: NDArray[np.float32],
+    tiling: Tiling,
+    patch: int,
+    batch: int,
+    check: Callable[[], object],
 ) -> Iterator[tuple[list[tuple[int, int, int]], Array]]:
-    """Yield the (image, row, column) of up to `batch` patches and their predictions."""
-    places = [(i, row, column) for i in range(len(padded)) for row, column in tiling.starts]
-    for first in range(0, len(places), batch):
-        part = places[first : first + batch]
-        patches = np.zeros((batch, patch, patch), np.float32)  # full batches: graphs are compiled per shape
-        for k, (i, row, column) in enumerate(part):
-            patches[k] = padded[i, row : row + patch, column : column + patch]
-        yield part, np.asarray(predict_batch(patches))
+    """Yield the (image, row, column) of the patches of each batch, and their predictions."""
+    n_calls = -(-len(tiling.starts) // batch)
+    size = -(-len(tiling.starts) // n_calls)
+    for i, image in enumerate(padded):
+        for first in range(0, len(tiling.starts), size):
+            check()
+            part = tiling.starts[first : first + size]
+            patches = np.zeros((size, patch, patch), np.float32)  # full batches: graphs are compiled per shape
+            for k, (row, column) in enumerate(part):
+                patches[k] = image[row : row + patch, column : column + patch]
+            yield [(i, row, column) for row, column in part], np.asarray(predict_batch(patches))
 
 
 def _summed(weights: Array, tiling: Tiling, patch: int) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ from tomoseg.arrays import Array, ArraySource
 from tomoseg.errors import StageFailed
 
 N_BINS = 1 << 16
+AT_ONCE = 1 << 20  # voxels
 OUTLIERS = 1e-5  # fraction of voxels whose brightness is not looked at: hot spots of reconstructions
 MAX_STEPS = 50
 CLEARLY = 0.25  # deeper by a quarter of a peak
@@ -63,10 +64,12 @@ def histogram(blocks: Iterable[Array], low: float, high: float, n_bins: int = N_
     counts = np.zeros(n_bins, np.int64)
     scale = n_bins / (high - low)
     for block in blocks:
-        for plane in np.asarray(block):  # plane by plane: the integer copies stay small
-            _require_finite(plane)
-            bins = np.clip((np.asarray(plane, np.float64) - low) * scale, 0, n_bins - 1).astype(np.int64)
-            counts += np.bincount(bins.ravel(), minlength=n_bins)
+        values = np.asarray(block).reshape(-1)
+        for start in range(0, values.size, AT_ONCE):  # in parts: the 8-byte copies stay small
+            part = values[start : start + AT_ONCE]
+            _require_finite(part)
+            bins = np.clip((np.asarray(part, np.float64) - low) * scale, 0, n_bins - 1).astype(np.int64)
+            counts += np.bincount(bins, minlength=n_bins)
     return Histogram(counts.astype(np.float64), np.asarray(low + (np.arange(n_bins) + 0.5) / scale, np.float64))
 
 

@@ -64,8 +64,7 @@ class SmallObjects:
     """
 
     def __init__(self, n_classes: int, min_size: int) -> None:
-        self._sizes = [ComponentSizes() for _ in range(1, n_classes)]
-        self.min_size = min_size
+        self._sizes = [ComponentSizes(min_size) for _ in range(1, n_classes)]
 
     def add(self, labels: Array) -> None:
         """Count the objects of the next slab (z, y, x)."""
@@ -77,10 +76,10 @@ class SmallObjects:
         cleaned = np.zeros(labels.shape, np.uint8)
         alive = np.ones(labels.shape, bool)
         for k, sizes in enumerate(self._sizes, start=1):
-            alive &= sizes.large(slab, labels >= k, self.min_size)
+            alive &= sizes.large(slab, labels >= k)
             cleaned += alive
         return cleaned
 
     def removed(self) -> list[int]:
         """Return how many objects of each class from 1 on were too small."""
-        return [sizes.removed(self.min_size) for sizes in self._sizes]
+        return [sizes.removed() for sizes in self._sizes]

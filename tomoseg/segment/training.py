@@ -96,8 +96,7 @@ def train(
     except Interrupted as stop:
         done = len(state["history"])
         raise Interrupted(
-            f"{stop}: {done} of {settings.epochs} epochs are done and kept in {work.checkpoint}. "
-            "Continue with --resume."
+            f"{stop}: {done} of {settings.epochs} epochs are done and kept in {work.checkpoint}"
         ) from stop
     return trainer.finish()
 
@@ -200,9 +199,8 @@ class _Trainer:
         matrix = np.zeros((len(names), len(names)), np.int64)
         loss, pixels = 0.0, 0
         for i in self.data.split.validation:
-            self.runtime.check()
             truth = self.data.labels[i]
-            probabilities = predictor.probabilities(self.data.images[i][None])[0]
+            probabilities = predictor.probabilities(self.data.images[i][None], self.runtime.check)[0]
             matrix += confusion_matrix(truth, probabilities.argmax(axis=0), len(names))
             known = int((truth != IGNORE).sum())
             loss += known * self._loss_of(truth, probabilities)

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 NOMINAL_DEG = {"y": 0.0, "x": 90.0}
 # Shifts and axis are estimated on copies of at most this side and, for very many tilts, this many pixels in all: the
-# same whatever the memory allowed, so that the result is. 16 arrays of that size are alive at once, 0.8 GB at most.
+# same whatever the memory allowed, so that the result is. Alive at once are the copies, the copies in the aligned frame
+# with a mask, what they are predicted to be, and blocks of fixed size: 0.2 GB at most.
 COPY_PX, COPY_PIXELS = 256, 180 * 256**2
-COPY_ARRAYS = 16
+COPY_ARRAYS = 3.25
 QUALITY_DTYPE = np.dtype(
     [
         ("angle_deg", "f8"),
@@ -100,13 +101,14 @@ def run(
 ) -> None:
     """Align `tilt_series`; see `tomoseg.align.warp` for what the numbers mean."""
     angles = _angles(tilt_series, angles_deg)
-    survey = _survey(tilt_series, angles, params, runtime)
+    survey, copies = _survey(tilt_series, angles, params, runtime)
     nominal = NOMINAL_DEG.get(str(tilt_series_info.attrs.get("tilt_axis", "unknown")))
     if params.method == "none":
-        alignment = _as_given(survey, nominal, params, runtime)
+        alignment = _as_given(copies, nominal, params, runtime)
     else:
-        alignment = _estimated(survey, nominal, params, runtime)
-    scales = _scales(survey, alignment, params)
+        alignment = _estimated(copies, nominal, params, runtime)
+    scales = _scales(copies, alignment, params)
+    del copies  # the memory is wanted for the images at full size
     _write_aligned(tilt_series, survey, alignment, scales, runtime, outputs)
     outliers = _outliers(survey, alignment)
     outputs.put("shifts_px", alignment.shifts_px)
@@ -117,9 +119,9 @@ def run(
 
 @dataclass(frozen=True)
 class _Survey:
-    """What one reading of the whole series gives."""
+    """What one reading of the whole series says of each tilt."""
 
-    copies: "Copies"
+    usable: NDArray[np.bool_]
     levels: NDArray[np.float64]
     how: str
     trusted: bool
@@ -138,25 +140,31 @@ def _angles(tilt_series: Input, angles_deg: Input) -> NDArray[np.float64]:
     return angles
 
 
-def _survey(tilt_series: Input, angles: NDArray[np.float64], params: AlignParameters, runtime: Runtime) -> _Survey:
+def _survey(
+    tilt_series: Input, angles: NDArray[np.float64], params: AlignParameters, runtime: Runtime
+) -> "tuple[_Survey, Copies]":
     """Read every image once: its background, and a reduced copy."""
     from tomoseg.align.background import fit_vacuum
     from tomoseg.align.copies import Copies, reduce, reduction_factor
     from tomoseg.align.intensity import usable_tilts
+    from tomoseg.align.reproject import BLOCK_BYTES
 
     n, *shape = tilt_series.shape
     factor = reduction_factor(tuple(shape), _longest_copy(n))
-    needed = 4 * COPY_ARRAYS * n * (shape[0] // factor) * (shape[1] // factor)
+    needed = BLOCK_BYTES + 4 * COPY_ARRAYS * n * (shape[0] // factor) * (shape[1] // factor)
     if needed > runtime.max_memory:
         runtime.warn(f"alignment needs about {needed / 2**20:.0f} MB of memory, more than the limit given")
     fits: list[VacuumFit] = []
     finite = np.zeros(n, bool)
-    copies: list[Array] = []
+    images = np.empty((0, 0, 0), np.float32)
     for i, image in _images(tilt_series, runtime, "reading the tilt series"):
         known = np.isfinite(image)
         finite[i] = known.mean() > 0.99
         fits.append(fit_vacuum(np.where(known, image, image[known].min() if known.any() else 0)))
-        copies.append(reduce(_filled(image, fits[i].level), factor))
+        small = reduce(_filled(image, fits[i].level), factor)
+        if i == 0:
+            images = np.empty((n, *small.shape), np.float32)
+        images[i] = small
     usable = usable_tilts(np.array([f.signal for f in fits]), finite)
     if not usable.any():
         raise StageFailed(
@@ -164,12 +172,12 @@ def _survey(tilt_series: Input, angles: NDArray[np.float64], params: AlignParame
             "raw file in another viewer and import it again."
         )
     found = _levels(fits, usable, angles, params)
-    images = np.stack(copies) - found.levels[:, None, None].astype(np.float32)
+    images -= found.levels[:, None, None].astype(np.float32)
     images[~usable] = 0
-    images /= max(
-        float(np.quantile(images[usable], 0.999)), 1e-30
-    )  # one scale for all: correlations do not depend on it
-    return _Survey(Copies.of(images, angles, usable, factor, runtime.workers), found.levels, found.how, found.trusted)
+    # One scale for all: correlations do not depend on it.
+    images /= max(float(np.quantile(images[usable], 0.999, overwrite_input=True)), 1e-30)
+    copies = Copies(images, angles, usable, factor, runtime.workers, runtime.check)
+    return _Survey(usable, found.levels, found.how, found.trusted), copies
 
 
 def _longest_copy(n_tilt: int) -> int:
@@ -183,6 +191,7 @@ def _images(tilt_series: Input, runtime: Runtime, what: str) -> Iterator[tuple[i
     size = runtime.slab_size(height * width * 40, n)  # raw, f4, and the f8 copies of one image at a time
     for slab in runtime.track(slabs(n, min(size, 16)), what):
         for i, image in enumerate(tilt_series[slab], slab.start):
+            runtime.check()
             yield i, np.asarray(image, np.float32)
 
 
@@ -208,13 +217,12 @@ def _levels(
     return Backgrounds(np.interp(np.arange(len(fits)), known, found.levels), found.how, found.trusted)
 
 
-def _as_given(survey: _Survey, nominal: float | None, params: AlignParameters, runtime: Runtime) -> "Alignment":
+def _as_given(copies: "Copies", nominal: float | None, params: AlignParameters, runtime: Runtime) -> "Alignment":
     """Return the alignment of a series that is aligned already."""
     from tomoseg.align.consistency import is_whole, row_window
     from tomoseg.align.estimate import Alignment
     from tomoseg.align.quality import measure_quality
 
-    copies = survey.copies
     angle = params.tilt_axis_angle if params.tilt_axis_angle is not None else nominal
     if angle is None:
         angle = 0.0
@@ -232,32 +240,31 @@ def _as_given(survey: _Survey, nominal: float | None, params: AlignParameters, r
     return Alignment(np.zeros((copies.n_tilt, 2)), angle, offset, before, after, whole, float("nan"))
 
 
-def _estimated(survey: _Survey, nominal: float | None, params: AlignParameters, runtime: Runtime) -> "Alignment":
+def _estimated(copies: "Copies", nominal: float | None, params: AlignParameters, runtime: Runtime) -> "Alignment":
     """Find shifts and axis from the images."""
     from tomoseg.align.estimate import estimate_alignment
     from tomoseg.align.track import Band
 
     for _ in runtime.track([0], "finding shifts and tilt axis"):
         found = estimate_alignment(
-            survey.copies,
+            copies,
             axis_angle_deg=params.tilt_axis_angle,
             axis_near_deg=nominal,
             axis_offset_px=params.tilt_axis_offset,
             band=Band(params.low_frequency, params.high_frequency),
             max_shift=params.max_shift,
-            checkpoint=runtime.check,
         )
     return found
 
 
-def _scales(survey: _Survey, alignment: "Alignment", params: AlignParameters) -> NDArray[np.float64]:
+def _scales(copies: "Copies", alignment: "Alignment", params: AlignParameters) -> NDArray[np.float64]:
     """Return the factor for the brightness of each tilt."""
     from tomoseg.align.intensity import intensity_scales
 
     if not params.normalise:
-        return np.ones(survey.copies.n_tilt)
-    moves = alignment.moves_px / survey.copies.factor
-    return intensity_scales(survey.copies, moves, alignment.axis_angle_deg, whole=alignment.whole)
+        return np.ones(copies.n_tilt)
+    moves = alignment.moves_px / copies.factor
+    return intensity_scales(copies, moves, alignment.axis_angle_deg, whole=alignment.whole)
 
 
 def _write_aligned(
@@ -276,7 +283,8 @@ def _write_aligned(
     aligned = outputs.create("aligned", (n, *shape))
 
     def one(i: int, image: Array) -> NDArray[np.float32]:
-        if not survey.copies.usable[i]:
+        runtime.check()
+        if not survey.usable[i]:
             return np.zeros(shape, np.float32)
         level = survey.levels[i]
         # In f8: counts near -32000 in f4 would lose a part of a faint signal's last digits.
@@ -288,13 +296,16 @@ def _write_aligned(
     with ThreadPoolExecutor(workers) as pool:
         for slab in runtime.track(slabs(n, min(size, 4 * workers)), "resampling"):
             raw = np.asarray(tilt_series[slab])
-            aligned[slab] = np.stack(list(pool.map(one, range(slab.start, slab.start + len(raw)), raw)))
+            done = np.empty((len(raw), *shape), np.float32)
+            for i, image in enumerate(pool.map(one, range(slab.start, slab.stop), raw)):
+                done[i] = image
+            aligned[slab] = done
 
 
 def _outliers(survey: _Survey, alignment: "Alignment") -> NDArray[np.bool_]:
     """Say which tilts are empty, or agree with their neighbours far less than the others do."""
     after = alignment.after.neighbours
-    odd = ~survey.copies.usable
+    odd = ~survey.usable
     known = np.isfinite(after)
     if known.sum() >= 5:
         usual = np.median(after[known])

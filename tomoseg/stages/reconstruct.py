@@ -1,8 +1,10 @@
 """Stage `reconstruct`: the volume from the aligned tilt series, slab by slab along the tilt axis."""
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Literal
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from tomoseg.reconstruct.methods import Method, Result
 
 READ_AHEAD = 64  # slices read together, as the aligned series is chunked; fewer where memory is short
-SLICES_PER_CORE = 16  # in a group for TomoPy, which shares them out itself
+WRITTEN = 16  # slices written together, as the volume is chunked
 
 
 class ReconstructParameters(Parameters):
@@ -82,6 +84,7 @@ def run(
 ) -> None:
     """Reconstruct `aligned`, whose tilt axis lies along y through the middle of x."""
     from tomoseg.reconstruct.backends import choose
+    from tomoseg.reconstruct.methods import joined
 
     images, angles = _chosen(aligned, np.asarray(angles_deg[:], np.float64), tilt_quality, params, runtime)
     geometry = _geometry(images, angles, params, runtime)
@@ -89,29 +92,71 @@ def run(
     runtime.device_used = choice.device
     runtime.say(f"reconstructing with backend {choice.backend} on {choice.device}: {choice.reason}")
     n_y = aligned.shape[1]
+    done = _Done.of(outputs.resumed, choice)
+    if done.slices:
+        runtime.say(f"continuing after {done.slices} of {n_y} slices")
     volume = outputs.create(
         "volume",
         (geometry.nz, n_y, geometry.nx),
         attrs={"voxel_size_nm": float(tilt_series_info.attrs.get("pixel_size_nm", np.nan))},
     )
-    negative = _Negative()
-    misfit: NDArray[np.float64] = np.zeros(1)
-    power = 0.0
-    with _solver(choice, geometry, params, runtime) as (solve, block, at_once):
-        groups, ahead = _plan(runtime, geometry, n_y, block, at_once)
+    with _solver(choice, geometry, params, runtime) as solver:
+        groups, ahead = _plan(runtime, geometry, done.slices, n_y, solver)
         progress = runtime.track(groups, f"{params.method} reconstruction")
         for group, data in zip(progress, _read(images, groups, ahead), strict=True):
             _refuse_nan(data, geometry)
-            negative.count(data)
-            result = solve(data)
-            volume[:, group] = result.volume
-            misfit, power = misfit + result.misfit, power + result.power
-    residuals = np.sqrt(misfit / power) if power > 0 else np.zeros_like(misfit)
+            for results in _chunks(solver.solve(data), math.lcm(solver.block, WRITTEN) // solver.block):
+                start = done.slices
+                for result in results:
+                    done.add(result, data[:, done.slices - group.start :])
+                volume[:, start : done.slices] = joined(results).volume
+                outputs.checkpoint(asdict(done))
+    residuals = np.sqrt(np.array(done.misfit) / done.power) if done.power > 0 else np.zeros(len(done.misfit))
     outputs.put("residuals", residuals)
     outputs.set_attrs(
         "reconstruction_info", {"method": params.method, "backend": choice.backend, "device": choice.device}
     )
-    _report(params, residuals, negative, power, runtime)
+    _report(params, residuals, done, runtime)
+
+
+@dataclass
+class _Done:
+    """What is known of the slices finished so far.
+
+    Sums are added block by block in order, and blocks are the same however many are computed at once or after an
+    interruption: so the sums are the same to the last bit.
+    """
+
+    backend: str
+    device: str
+    slices: int = 0
+    misfit: list[float] = field(default_factory=list)
+    power: float = 0.0
+    pixels: int = 0
+    negative_pixels: int = 0
+    amount: float = 0.0
+    negative_amount: float = 0.0
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any] | None, choice: "Choice") -> "_Done":
+        """Return where an interrupted run stood; nothing is done yet if it used another backend or device."""
+        fresh = cls(choice.backend, choice.device)
+        if state is None or (state["backend"], state["device"]) != (fresh.backend, fresh.device):
+            return fresh
+        return cls(**state)
+
+    def add(self, result: "Result", data: NDArray[np.float32]) -> None:
+        """Add the next block: its result, and the projections from its first slice on."""
+        data = data[:, : result.volume.shape[1]]
+        below = np.minimum(data, 0)
+        misfit = result.misfit.tolist()
+        self.slices += data.shape[1]
+        self.misfit = [a + b for a, b in zip(self.misfit or [0.0] * len(misfit), misfit, strict=True)]
+        self.power += result.power
+        self.pixels += data.size
+        self.negative_pixels += int(np.count_nonzero(below))
+        self.amount += float(np.abs(data).sum(dtype=np.float64))
+        self.negative_amount -= float(below.sum(dtype=np.float64))
 
 
 class _Chosen:
@@ -143,21 +188,6 @@ def _chosen(
     return _Chosen(aligned, ~outlier), angles_deg[~outlier]
 
 
-class _Negative:
-    """How much of the data is negative."""
-
-    def __init__(self) -> None:
-        self.pixels, self.all_pixels = 0, 0
-        self.amount, self.all_amount = 0.0, 0.0
-
-    def count(self, data: NDArray[np.float32]) -> None:
-        below = np.minimum(data, 0)
-        self.pixels += int(np.count_nonzero(below))
-        self.all_pixels += data.size
-        self.amount -= float(below.sum(dtype=np.float64))
-        self.all_amount += float(np.abs(data).sum(dtype=np.float64))
-
-
 def _geometry(
     aligned: ArraySource, angles_deg: NDArray[np.float64], params: ReconstructParameters, runtime: Runtime
 ) -> "ParallelGeometry":
@@ -183,22 +213,41 @@ def _geometry(
     return ParallelGeometry(angles_deg, n_detector=n_x, nx=n_x, nz=params.z_size or n_x)
 
 
+@dataclass(frozen=True)
+class _Solver:
+    """What reconstructs slices, and what it takes.
+
+    `solve` returns a result for each `block` of slices, and computes `at_once` blocks at the same time. While it
+    computes it holds `volumes` copies of their voxels, the result among them, and `sinograms` copies of their data.
+    """
+
+    solve: "Callable[[NDArray[np.float32]], list[Result]]"
+    block: int
+    at_once: int
+    volumes: int
+    sinograms: int
+
+
 @contextmanager
 def _solver(
     choice: "Choice", geometry: "ParallelGeometry", params: ReconstructParameters, runtime: Runtime
-) -> Iterator[tuple[Callable[[NDArray[np.float32]], "Result"], int, int]]:
-    """Yield what reconstructs a group of slices, the slices of a block, and the blocks computed at once."""
+) -> "Iterator[_Solver]":
+    """Yield what reconstructs slices."""
     from tomoseg.reconstruct.backends import operator
-    from tomoseg.reconstruct.methods import in_blocks
+    from tomoseg.reconstruct.methods import by_block
 
     support = geometry.cylinder() if params.support == "cylinder" else None
+    # As read, without negatives or filtered (with its spectrum), measured, computed.
+    sinograms = 10 if params.method == "fbp" else 4
     if choice.backend == "tomopy":
-        yield _with_tomopy(geometry, params, support, runtime.workers), SLICES_PER_CORE, runtime.workers
+        solve, block = _with_tomopy(geometry, params, support, runtime)
+        yield _Solver(solve, block, runtime.workers, 5, sinograms + 2)
         return
     method = _method(params, support, runtime.check)
     with closing(operator(choice, geometry)) as one:
         at_once = runtime.workers if one.threads else 1
-        yield lambda data: in_blocks(one, method, data, at_once), one.block, at_once
+        volumes = 1 if choice.backend == "cpu" else 2  # tomoseg's own projector updates a volume in place
+        yield _Solver(lambda data: by_block(one, method, data, at_once), one.block, at_once, volumes, sinograms)
 
 
 def _method(params: ReconstructParameters, support: NDArray[np.bool_] | None, check: Callable[[], None]) -> "Method":
@@ -221,12 +270,12 @@ def _method(params: ReconstructParameters, support: NDArray[np.bool_] | None, ch
 
 
 def _with_tomopy(
-    geometry: "ParallelGeometry", params: ReconstructParameters, support: NDArray[np.bool_] | None, workers: int
-) -> Callable[[NDArray[np.float32]], "Result"]:
-    """Return TomoPy's reconstruction of a group of slices."""
-    from tomoseg.reconstruct.tomopy_backend import reconstruct
+    geometry: "ParallelGeometry", params: ReconstructParameters, support: NDArray[np.bool_] | None, runtime: Runtime
+) -> "tuple[Callable[[NDArray[np.float32]], list[Result]], int]":
+    """Return TomoPy's reconstruction of a group of slices, which it shares out itself, and its blocks."""
+    from tomoseg.reconstruct.tomopy_backend import BLOCK, reconstruct
 
-    def solve(data: NDArray[np.float32]) -> "Result":
+    def solve(data: NDArray[np.float32]) -> "list[Result]":
         return reconstruct(
             data,
             geometry,
@@ -235,21 +284,37 @@ def _with_tomopy(
             filter_name=params.filter,
             non_negative=params.non_negative,
             support=support,
-            workers=workers,
+            workers=runtime.workers,
+            checkpoint=runtime.check,
         )
 
-    return solve
+    return solve, BLOCK
 
 
 def _plan(
-    runtime: Runtime, geometry: "ParallelGeometry", n_y: int, block: int, at_once: int
+    runtime: Runtime, geometry: "ParallelGeometry", first: int, n_y: int, solver: _Solver
 ) -> tuple[list[slice], int]:
-    """Return the groups of slices to compute, each as many blocks as run at once, and how many slices to read ahead."""
-    plane, sinogram = geometry.nz * geometry.nx, geometry.n_tilt * geometry.n_detector
-    # Volume: the result, the backend's own and one in the making; projections: as read, filtered, measured, computed.
-    fits = runtime.slab_size(4 * (3 * plane + 4 * sinogram), n_y, multiple=block)
-    size = min(fits, block * at_once)
-    return slabs(n_y, size), max(1, min(fits, READ_AHEAD) // size) * size
+    """Return the groups of slices to compute from `first` on, and how many slices to read ahead.
+
+    A group is as many blocks as are computed at once, or as fit in the memory allowed.
+    """
+    unit = math.lcm(solver.block, WRITTEN)
+    plane, sinogram = 4 * geometry.nz * geometry.nx, 4 * geometry.n_tilt * geometry.n_detector  # bytes
+    # Every block has its own weights of the voxels, made with two more copies of them.
+    per_slice = solver.volumes * plane + solver.sinograms * sinogram + 3 * plane / solver.block
+    # Tables of the projector for rays and voxels; weights; the slices on their way to the disk; two groups of data.
+    fixed = 4 * sinogram + 3 * plane + unit * plane + 2 * unit * sinogram
+    fits = int((runtime.max_memory / 2 - fixed) / per_slice) // unit * unit
+    if fits < unit and unit * per_slice + fixed > runtime.max_memory:
+        runtime.progress.message(
+            f"{unit} slices take about {(unit * per_slice + fixed) / 2**20:.0f} MiB to reconstruct, more than "
+            f"--max-memory allows ({runtime.max_memory / 2**20:.0f} MiB): as much as that is used"
+        )
+    size = max(unit, min(fits, math.ceil(solver.block * solver.at_once / unit) * unit))
+    # While data are read there are those before them too, and a copy where images are left out.
+    spare = int((runtime.max_memory / 2 - fixed - size * per_slice) / (3 * sinogram))
+    ahead = max(1, min(READ_AHEAD, spare) // size) * size
+    return slabs(n_y, size, first), ahead
 
 
 def _read(aligned: ArraySource, groups: Sequence[slice], ahead: int) -> Iterator[NDArray[np.float32]]:
@@ -258,9 +323,15 @@ def _read(aligned: ArraySource, groups: Sequence[slice], ahead: int) -> Iterator
     start = stop = 0
     for group in groups:
         if group.stop > stop:
-            start, stop = group.start, min(group.start + ahead, groups[-1].stop)
+            start, stop = group.start, min((group.start // ahead + 1) * ahead, groups[-1].stop)
             data = np.asarray(aligned[:, start:stop], np.float32)
         yield data[:, group.start - start : group.stop - start]
+
+
+def _chunks(results: "list[Result]", size: int) -> "Iterator[list[Result]]":
+    """Yield `size` results at a time."""
+    for part in slabs(len(results), size):
+        yield results[part]
 
 
 def _refuse_nan(data: NDArray[np.float32], geometry: "ParallelGeometry") -> None:
@@ -275,19 +346,17 @@ def _refuse_nan(data: NDArray[np.float32], geometry: "ParallelGeometry") -> None
         )
 
 
-def _report(
-    params: ReconstructParameters, residuals: NDArray[np.float64], negative: _Negative, power: float, runtime: Runtime
-) -> None:
+def _report(params: ReconstructParameters, residuals: NDArray[np.float64], done: _Done, runtime: Runtime) -> None:
     """Say what the user should know about the result."""
-    if power == 0:
+    if done.power == 0:
         runtime.warn("the aligned series is empty (all zero), and so is the volume")
         return
-    if params.method == "mlem" and negative.pixels > 5e-4 * negative.all_pixels:
+    if params.method == "mlem" and done.negative_pixels > 5e-4 * done.pixels:
         text = (
-            f"{negative.pixels / negative.all_pixels:.1%} of the aligned pixels are negative "
-            f"({negative.amount / negative.all_amount:.2%} of the signal) and count as 0 in mlem"
+            f"{done.negative_pixels / done.pixels:.1%} of the aligned pixels are negative "
+            f"({done.negative_amount / done.amount:.2%} of the signal) and count as 0 in mlem"
         )
-        if negative.amount > 0.05 * negative.all_amount:
+        if done.negative_amount > 0.05 * done.amount:
             runtime.warn(f"{text}; check the background that the alignment took away")
         else:
             runtime.say(text)

@@ -1,6 +1,8 @@
 """The segment stage: a class for every voxel, by a trained network or by thresholds."""
 
 import math
+from collections.abc import Mapping
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,10 +19,17 @@ from tomoseg.stages.base import Field, InputFile, Parameters, Stage
 if TYPE_CHECKING:
     from tomoseg.segment.card import ModelCard
     from tomoseg.segment.histogram import Histogram
+    from tomoseg.segment.inference import SlicePredictor
 
-# Bytes that thresholding holds per voxel of a slab: f4 twice for smoothing, u1 labels and masks, u4 component numbers.
-THRESHOLD_BYTES_PER_VOXEL = 32
+# Bytes that thresholding holds per voxel: f4 twice of a slab and its margins for smoothing; of the slab alone u1 labels
+# and masks, and u4 component numbers with what finding them takes.
+SMOOTHING_BYTES = 8
+LABELLING_BYTES = 14
 SAMPLED_SLICES = 64
+# Slabs are no larger than these even where memory allows, so that progress is seen, little is lost with a slab that is
+# dropped, and no library holds up a signal for more than a second or two.
+MOST_VOXELS = 1 << 26  # for thresholds: a second's work or two
+MOST_PIXELS, MOST_SLICES = 1 << 24, 16  # for a network; the volume is chunked by 16 along y
 
 
 class SegmentParameters(Parameters):
@@ -175,42 +184,48 @@ def _run_thresholds(volume: Input, params: SegmentParameters, runtime: Runtime, 
 
     names = params.class_names or default_names(params.classes)
     colors = params.class_colors or default_colors(params.classes)
-    parts = _slabs_of_planes(volume, runtime, params.smooth)
-    thresholds, levels = _thresholds(volume, parts, params, runtime)
+    size = _planes_at_once(volume, runtime, params.smooth)
+    state = dict(outputs.resumed or {"slices": 0, "counts": [0] * params.classes})
+    if outputs.resumed is None:
+        state["thresholds"], state["levels"] = _thresholds(volume, size, params, runtime)
+    thresholds, levels, first = state["thresholds"], state["levels"], state["slices"]
     _warn_about_thresholds(names, thresholds, runtime, named_otsu=params.method == "otsu")
+    sink = outputs.create(LABELS.name, volume.shape, attrs=_label_attrs(names, colors, volume))
+    outputs.checkpoint(state)
 
     def labels_of(part: slice) -> Array:
         return apply_thresholds(smoothed_slab(volume, part, params.smooth), thresholds)
 
     small = SmallObjects(params.classes, params.min_size)
+    finished, parts = slabs(first, size), slabs(volume.shape[0], size, first)
     if params.min_size > 1:
-        for part in runtime.track(parts, "segment: find objects"):
+        for part in runtime.track(finished + parts, "segment: find objects"):
             small.add(labels_of(part))
-    sink = outputs.create(LABELS.name, volume.shape, attrs=_label_attrs(names, colors, volume))
-    counts = np.zeros(params.classes, np.int64)
-    for i, part in runtime.track(list(enumerate(parts)), "segment: write labels"):
+    _say_where(first, volume.shape[0], runtime)
+    for i, part in runtime.track(list(enumerate(parts, start=len(finished))), "segment: write labels"):
         labels = labels_of(part)
         if params.min_size > 1:
             labels = small.clean(i, labels)
         sink[part] = labels
-        counts += np.bincount(labels.ravel(), minlength=params.classes)
+        _finish(state, part, labels, outputs)
     if params.min_size > 1:
         _say_removed(small.removed(), names, params.min_size, runtime)
     info = {"thresholds": thresholds, "min_size_voxels": params.min_size, "smooth_px": params.smooth}
     if levels:
         info["class_levels"] = levels
-    outputs.set_attrs(SEGMENTATION_INFO.name, {"method": "otsu", **info, **_fractions(counts, names, runtime)})
+    outputs.set_attrs(SEGMENTATION_INFO.name, {"method": "otsu", **info, **_fractions(state["counts"], names, runtime)})
 
 
-def _slabs_of_planes(volume: Input, runtime: Runtime, sigma_px: float) -> list[slice]:
-    """Cut the volume along z such that a slab with its margin for smoothing fits in the memory allowed."""
+def _planes_at_once(volume: Input, runtime: Runtime, sigma_px: float) -> int:
+    """Return how many planes (along z) make a slab that, with its margins for smoothing, fits in the memory allowed."""
     nz, ny, nx = volume.shape
-    size = runtime.slab_size(THRESHOLD_BYTES_PER_VOXEL * ny * nx, nz) - 2 * int(4 * sigma_px + 0.5)
-    return slabs(nz, max(size, 1))
+    margins = 2 * int(4 * sigma_px + 0.5) * SMOOTHING_BYTES * ny * nx
+    fits = (runtime.max_memory / 2 - margins) / (LABELLING_BYTES * ny * nx)
+    return max(1, min(nz, int(fits), MOST_VOXELS // (ny * nx)))
 
 
 def _thresholds(
-    volume: Input, parts: list[slice], params: SegmentParameters, runtime: Runtime
+    volume: Input, size: int, params: SegmentParameters, runtime: Runtime
 ) -> tuple[list[float], list[float]]:
     """Return the thresholds, and the levels of the classes where they were found here."""
     from tomoseg.segment.histogram import histogram, sampled_range
@@ -219,7 +234,8 @@ def _thresholds(
     if params.thresholds is not None:
         return list(params.thresholds), []
     low, high = sampled_range(volume)
-    planes = (smoothed_slab(volume, part, params.smooth) for part in runtime.track(parts, "segment: histogram"))
+    parts = runtime.track(slabs(volume.shape[0], size), "segment: histogram")
+    planes = (smoothed_slab(volume, part, params.smooth) for part in parts)
     found = find_thresholds(histogram(planes, low, high), params.classes)
     return [float(t) for t in found.thresholds], [float(level) for level in found.levels]
 
@@ -248,30 +264,31 @@ def _run_network(volume: Input, params: SegmentParameters, runtime: Runtime, out
     from tomoseg.segment.inference import NORMAL_AXIS, SlicePredictor
     from tomoseg.segment.keras_setup import prepare
     from tomoseg.segment.model_file import load_model
+    from tomoseg.segment.scaling import Scale
 
     path = Path(params.model or "")
     prepare(runtime)
     model, card = load_model(path)
     names, colors = _classes_of(card, params, runtime)
     _warn_about_pixel_size(card, volume, runtime)
-    scale = card.scaling.trained
-    if params.intensity == "volume" or not card.trained_here:
-        scale = card.scaling.for_data(volume.dtype, _sampled_histogram(volume))
+    state = _network_state(volume, card, params, runtime, outputs.resumed)
+    scale = Scale(**state["scale"])
     runtime.say(f"intensity {scale.zero:.4g} is 0 and {scale.one:.4g} is 1 for the network")
     predictor = SlicePredictor.of(model, card, scale, params.patch, params.overlap)
     axis = NORMAL_AXIS[params.plane]
     shape = tuple(n for a, n in enumerate(volume.shape) if a != axis)
-    size = runtime.slab_size(predictor.bytes_per_slice(shape), volume.shape[axis])
     labels_sink = outputs.create(LABELS.name, volume.shape, attrs=_label_attrs(names, colors, volume))
     confidence_sink = outputs.create(CONFIDENCE.name, volume.shape)
-    counts = np.zeros(len(names), np.int64)
-    # Small slabs, so that progress is seen and a signal is heard within seconds.
-    for part in runtime.track(slabs(volume.shape[axis], min(size, 8)), f"segment: {params.plane} slices"):
+    n, first = volume.shape[axis], state["slices"]
+    _say_where(first, n, runtime)
+    parts = slabs(n, _slices_at_once(predictor, shape, runtime), first)
+    for part in runtime.track(parts, f"segment: {params.plane} slices"):
         box = (slice(None),) * axis + (part,)
-        labels, confidence = predictor.classify(np.moveaxis(np.asarray(volume[box], np.float32), axis, 0))
+        slices = np.moveaxis(np.asarray(volume[box], np.float32), axis, 0)
+        labels, confidence = predictor.classify(slices, runtime.check)
         labels_sink[box] = np.moveaxis(labels, 0, axis)
         confidence_sink[box] = np.moveaxis(confidence, 0, axis)
-        counts += np.bincount(labels.ravel(), minlength=len(names))
+        _finish(state, part, labels, outputs)
     info = {
         "method": "unet",
         "model": path.name,
@@ -283,7 +300,35 @@ def _run_network(volume: Input, params: SegmentParameters, runtime: Runtime, out
         "intensity_zero": scale.zero,
         "intensity_one": scale.one,
     }
-    outputs.set_attrs(SEGMENTATION_INFO.name, {**info, **_fractions(counts, names, runtime)})
+    outputs.set_attrs(SEGMENTATION_INFO.name, {**info, **_fractions(state["counts"], names, runtime)})
+
+
+def _network_state(
+    volume: Input, card: "ModelCard", params: SegmentParameters, runtime: Runtime, resumed: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return the state of an interrupted run, or a new one; also where that run used another device.
+
+    Networks give slightly different numbers on CPU and GPU, and a volume is to be of one piece.
+    """
+    if resumed is not None and resumed["device"] == runtime.device_used:
+        return dict(resumed)
+    scale = card.scaling.trained
+    if params.intensity == "volume" or not card.trained_here:
+        scale = card.scaling.for_data(volume.dtype, _sampled_histogram(volume))
+    counts = [0] * len(card.class_names)
+    return {"device": runtime.device_used, "scale": asdict(scale), "slices": 0, "counts": counts}
+
+
+def _slices_at_once(predictor: "SlicePredictor", shape: tuple[int, ...], runtime: Runtime) -> int:
+    """Return how many slices of `shape` make a slab."""
+    always, per_slice = predictor.memory(shape)
+    if always + per_slice > runtime.max_memory:
+        runtime.progress.message(
+            f"the network takes about {always / 2**20:.0f} MiB for a patch of {predictor.patch_for(shape)} px, more "
+            f"than --max-memory allows ({runtime.max_memory / 2**20:.0f} MiB): as much as that is used"
+        )
+    fits = int((0.75 * runtime.max_memory - always) / per_slice)
+    return max(1, min(fits, MOST_SLICES, MOST_PIXELS // math.prod(shape)))
 
 
 def _classes_of(card: "ModelCard", params: SegmentParameters, runtime: Runtime) -> tuple[list[str], list[str]]:
@@ -325,20 +370,34 @@ def _sampled_histogram(volume: ArraySource) -> "Histogram":
 # ------------------------------------------------------------------------------------------------------- common
 
 
+def _finish(state: dict[str, Any], part: slice, labels: Array, outputs: Outputs) -> None:
+    """Count the labels of a slab that has been written, and keep how far the work has come."""
+    counts = np.bincount(labels.ravel(), minlength=len(state["counts"]))
+    state["counts"] = [a + int(b) for a, b in zip(state["counts"], counts, strict=True)]
+    state["slices"] = part.stop
+    outputs.checkpoint(state)
+
+
+def _say_where(first: int, n: int, runtime: Runtime) -> None:
+    """Tell that an interrupted run is continued."""
+    if first:
+        runtime.say(f"continuing after {first} of {n} slices")
+
+
 def _label_attrs(names: list[str], colors: list[str], volume: Input) -> dict[str, Any]:
     """Return the attributes of the label volume."""
     voxel = float(volume.attrs.get("voxel_size_nm", math.nan))
     return {"class_names": list(names), "class_colors": list(colors), "voxel_size_nm": voxel}
 
 
-def _fractions(counts: Array, names: list[str], runtime: Runtime) -> dict[str, Any]:
+def _fractions(counts: list[int], names: list[str], runtime: Runtime) -> dict[str, Any]:
     """Tell and return the fraction of the volume that each class takes."""
-    fractions = counts / max(int(counts.sum()), 1)
+    fractions = [count / max(sum(counts), 1) for count in counts]
     runtime.say(", ".join(f"{name} {100 * f:.3g} %" for name, f in zip(names, fractions, strict=True)))
     empty = [name for name, n in zip(names, counts, strict=True) if n == 0]
     if empty:
         runtime.warn(f"no voxel was labelled as {' or '.join(empty)}")
-    return {"class_fractions": [float(f) for f in fractions]}
+    return {"class_fractions": fractions}
 
 
 STAGE = Stage(

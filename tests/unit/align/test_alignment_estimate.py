@@ -1,5 +1,7 @@
 """The whole estimate on ellipsoids in closed form: nothing of the estimator takes part in making them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ from tomoseg.align.track import Band
 def _copies(series, usable=None, raw=None):
     raw = series.raw if raw is None else raw
     usable = np.ones(len(raw), bool) if usable is None else usable
-    return Copies.of(np.asarray(raw, np.float32), series.angles_deg, usable, 1, 2)
+    return Copies(np.asarray(raw, np.float32), series.angles_deg, usable, 1, 2)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +97,7 @@ def test_an_image_partly_out_of_view_is_placed_by_the_others(leaning, less_trans
 def test_a_sample_cut_by_the_frame_is_aligned_by_reprojection(ellipsoids, less_translation):
     series = ellipsoids(shape=(96, 96), angles_deg=np.arange(-66, 67, 3.0), jitter=1.5, seed=2, spread=0.35)
     cut = series.raw[:, 18:-18, 18:-18]
-    copies = Copies.of(np.ascontiguousarray(cut), series.angles_deg, np.ones(len(cut), bool), 1, 2)
+    copies = Copies(np.ascontiguousarray(cut), series.angles_deg, np.ones(len(cut), bool), 1, 2)
     found = estimate_alignment(copies, axis_angle_deg=0.0)
     assert not found.whole
     d = less_translation(found.moves_px, series.moves_px, series.angles_deg)
@@ -107,7 +109,7 @@ def test_a_sample_cut_by_the_frame_is_aligned_by_reprojection(ellipsoids, less_t
 
 def test_too_few_tilts_are_aligned_by_their_neighbours_only(leaning):
     pair = slice(12, 14)
-    copies = Copies.of(leaning.raw[pair], leaning.angles_deg[pair], np.ones(2, bool), 1, 1)
+    copies = Copies(leaning.raw[pair], leaning.angles_deg[pair], np.ones(2, bool), 1, 1)
     found = estimate_alignment(copies, axis_near_deg=90.0)
     assert found.axis_angle_deg == 90.0
     assert found.axis_offset_px == 0.0
@@ -124,7 +126,7 @@ def test_a_stop_is_passed_on(leaning):
         raise Stop
 
     with pytest.raises(Stop):
-        estimate_alignment(_copies(leaning), checkpoint=stop)
+        estimate_alignment(replace(_copies(leaning), checkpoint=stop))
 
 
 def test_scales_even_out_the_beam(leaning):

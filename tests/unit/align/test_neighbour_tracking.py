@@ -10,7 +10,7 @@ from tomoseg.align.track import Band, stretch, track_neighbours
 
 def _copies(images, angles, usable=None):
     usable = np.ones(len(images), bool) if usable is None else usable
-    return Copies.of(np.asarray(images, np.float32), angles, usable, 1, 2)
+    return Copies(np.asarray(images, np.float32), angles, usable, 1, 2)
 
 
 def _film(angles, shifts, size=96, seed=0):

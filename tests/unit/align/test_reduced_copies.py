@@ -29,7 +29,7 @@ def test_copies_are_warped_like_raw_images(workers):
     from scipy import ndimage
 
     images = ndimage.gaussian_filter(rng.random((5, 30, 42)), (0, 2, 2)).astype(np.float32)
-    copies = Copies.of(images, np.arange(5.0), np.ones(5, bool), 1, workers)
+    copies = Copies(images, np.arange(5.0), np.ones(5, bool), 1, workers)
     shifts = rng.normal(0, 2, (5, 2))
     phi, offset = 64.0, 1.7
     c, s = np.cos(np.deg2rad(phi)), np.sin(np.deg2rad(phi))

@@ -5,6 +5,7 @@ from PIL import Image
 
 from tomoseg.errors import InputError
 from tomoseg.io.raw import open_raw
+from tomoseg.io.readers.tiff import read as read_tiff
 
 STACK = np.random.default_rng(3).integers(0, 65535, (6, 30, 40)).astype(np.uint16)
 
@@ -61,7 +62,7 @@ def test_pages_are_read_one_by_one(tmp_path, monkeypatch):
     monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda page, *a, **k: (read.append(page.index), asarray(page))[1])
     frame = tifffile.TiffFrame.asarray
     monkeypatch.setattr(tifffile.TiffFrame, "asarray", lambda page, *a, **k: (read.append(page.index), frame(page))[1])
-    with open_raw(tmp_path / "a.tif") as series:
+    with read_tiff(tmp_path / "a.tif") as series:
         assert read == []
         series.read([2, 3])
     assert sorted(set(read)) == [2, 3]

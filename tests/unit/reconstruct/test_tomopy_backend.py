@@ -42,7 +42,7 @@ def test_what_mlem_is_given(tomopy, geometry):
     data = np.random.default_rng(0).random((4, 3, 10), dtype=np.float32)
     data[2, 1, 4] = 0
     data[2, 1, 5] = -3
-    result = reconstruct(data, geometry, "mlem", iterations=3, workers=2)
+    (result,) = reconstruct(data, geometry, "mlem", iterations=3, workers=2)
     assert len(tomopy.calls) == 3
     call = tomopy.calls[0]
     assert call["algorithm"] == "mlem"
@@ -63,7 +63,7 @@ def test_what_mlem_is_given(tomopy, geometry):
 
 def test_what_fbp_is_given(tomopy, geometry):
     data = np.random.default_rng(0).random((4, 2, 10), dtype=np.float32)
-    result = reconstruct(data, geometry, "fbp", filter_name="ramp")
+    (result,) = reconstruct(data, geometry, "fbp", filter_name="ramp")
     call = tomopy.calls[0]
     assert "num_iter" not in call  # TomoPy refuses it for fbp
     assert np.all(call["init_recon"] == 0)  # TomoPy's fbp adds to what it is given
@@ -73,7 +73,7 @@ def test_what_fbp_is_given(tomopy, geometry):
 
 
 def test_an_empty_slice_is_empty(tomopy, geometry):
-    result = reconstruct(np.zeros((4, 2, 10), np.float32), geometry, "sirt", iterations=1)
+    (result,) = reconstruct(np.zeros((4, 2, 10), np.float32), geometry, "sirt", iterations=1)
     assert np.isfinite(result.volume).all()
     assert result.power == 0
 
@@ -109,7 +109,7 @@ def test_real_tomopy_gives_our_volume(method, n, nz):
         "sirt": lambda: methods.sirt(operator, data, iterations=15),
         "fbp": lambda: methods.fbp(operator, data, "hann"),
     }[method]()
-    theirs = reconstruct(data, geometry, method, iterations=15, filter_name="hann")
+    (theirs,) = reconstruct(data, geometry, method, iterations=15, filter_name="hann")
     assert np.isfinite(theirs.volume).all()
     assert np.all(theirs.volume[:, 1] == 0)
     # TomoPy weights by the length within a pixel instead of linear interpolation; that alone gives 0.9996 (mlem, sirt)

@@ -77,7 +77,11 @@ def test_a_stack_is_its_images():
     out = predict_stack(predict, stack, 64, 2, batch=5)
     for one, image in zip(out, stack, strict=True):
         np.testing.assert_allclose(one, predict_blended(identity, image, 64), atol=1e-6)
-    assert set(calls) == {(5, 64, 64)}  # always full batches, so that a graph is compiled once
+    # Each image is four patches; batches are of one size, so that a graph is compiled once.
+    assert calls == 3 * [(4, 64, 64)]
+    calls.clear()
+    predict_stack(predict, stack, 64, 2, batch=3)
+    assert calls == 6 * [(2, 64, 64)]
 
 
 def test_small_images_are_padded_by_mirroring():

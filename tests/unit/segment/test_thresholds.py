@@ -39,22 +39,22 @@ def test_sizes_over_slabs_are_those_of_the_whole(sizes):
     labels, n = ndimage.label(mask, ALL_NEIGHBOURS)
     total = np.bincount(labels.ravel())
     total[0] = 0
-    counted = ComponentSizes()
     parts = cuts_of(40, *sizes)
-    for part in parts:
-        counted.add(mask[part])
     for min_size in (1, 4, 12):
-        kept = np.concatenate([counted.large(i, mask[part], min_size) for i, part in enumerate(parts)])
+        counted = ComponentSizes(min_size)
+        for part in parts:
+            counted.add(mask[part])
+        kept = np.concatenate([counted.large(i, mask[part]) for i, part in enumerate(parts)])
         np.testing.assert_array_equal(kept, total[labels] >= min_size)
-        assert counted.removed(min_size) == (total[1:] < min_size).sum()
+        assert counted.removed() == (total[1:] < min_size).sum()
     assert n > 50
 
 
 def test_an_empty_mask_is_fine():
-    counted = ComponentSizes()
+    counted = ComponentSizes(min_size=2)
     counted.add(np.zeros((3, 4, 5), bool))
-    assert not counted.large(0, np.zeros((3, 4, 5), bool), 2).any()
-    assert counted.removed(10) == 0
+    assert not counted.large(0, np.zeros((3, 4, 5), bool)).any()
+    assert counted.removed() == 0
 
 
 def test_small_objects_fall_to_the_class_below():

@@ -1,4 +1,4 @@
-"""Digital Micrograph DM3 and DM4: RosettaSciIO parses the tags, the pixels are read from the file."""
+"""Digital Micrograph DM3 and DM4: image stacks among a tree of tags."""
 
 import re
 from collections.abc import Mapping
@@ -8,11 +8,18 @@ from typing import Any
 import numpy as np
 
 from tomoseg.errors import InputError
-from tomoseg.io.series import RawSeries, chosen_stack, contiguous, heard, jsonable, native, stack_shape
+from tomoseg.io.readers.dm_tags import Block, TagFile, Tags
+from tomoseg.io.series import RawSeries, chosen_stack, contiguous, jsonable, native, stack_shape
 from tomoseg.io.units import degrees_per, judged_pixel_size
 
 # What of an image's tags is kept as metadata: settings, not the tables and thumbnails.
 _KEPT_TAGS = ("Microscope Info", "DigiScan", "DataBar", "Acquisition")
+# ImageData/DataType. Colours have their channels as fields, and packed complex numbers (5, 27, 28) are complex.
+_COLOURS = np.dtype([("b", "u1"), ("g", "u1"), ("r", "u1"), ("a", "u1")])
+_DTYPES: dict[int, Any] = {
+    **{1: "i2", 2: "f4", 6: "u1", 7: "i4", 9: "i1", 10: "u2", 11: "u4", 12: "f8", 14: "?"},
+    **{3: "c8", 5: "c8", 13: "c16", 27: "c8", 28: "c16", 8: _COLOURS, 23: _COLOURS},
+}
 
 
 def read(path: Path) -> RawSeries:
@@ -23,52 +30,83 @@ def read(path: Path) -> RawSeries:
     InputError
         No stack of grey images in it, or truncated.
     """
-    from rsciio.digitalmicrograph import file_reader
-
-    try:
-        with heard("rsciio") as said:
-            images: list[dict[str, Any]] = file_reader(str(path), lazy=True)
-    except ValueError as error:
-        if "RGB" in str(error):
-            raise InputError(f"{path} holds colour images; a tilt series has one number per pixel") from error
-        raise
-    stacks = [image for image in images if image["data"].ndim >= 3] or images
+    with path.open("rb") as file:
+        content = TagFile(path, file)
+        images = _images(content.tags())
+    stacks = [image for image in images if len(_sizes(image)) >= 3] or images
     if not stacks:
         raise InputError(f"{path} holds no image")
-    index, note = chosen_stack([str(image["metadata"]["General"].get("title", "")) for image in stacks])
+    titles = [str(image.get("Name") or "") for image in stacks]
+    index, note = chosen_stack(titles)
     image = stacks[index]
-    tags = image["original_metadata"]["ImageList"]["TagGroup0"]
-    shape = stack_shape(path, image["data"].shape, image["data"].dtype)
-    place = tags["ImageData"]["Data"]
-    dtype = image["data"].dtype.newbyteorder(">" if place.get("endian") == "big" else "<")
-    series = RawSeries(
-        path, "Digital Micrograph", shape, native(dtype), contiguous(path, place["offset"], shape, dtype)
-    )
-    tilt, y, x = image["axes"]
-    scales = float(y["scale"]), float(x["scale"])
-    series.pixel_size = judged_pixel_size(scales, (y["units"], x["units"]), "Digital Micrograph calibration")
+    data = _group(image, "ImageData")
+    dtype = np.dtype(_DTYPES.get(data.get("DataType", 0), "V"))
+    shape = stack_shape(path, _sizes(image), dtype)
+    dtype, place = dtype.newbyteorder(content.order), data.get("Data")
+    if not isinstance(place, Block) or place.dtype is None:
+        raise InputError(f"{path} holds no pixels where its tags say they are")
+    if place.size * place.dtype.itemsize < shape[0] * shape[1] * shape[2] * dtype.itemsize:
+        raise InputError(f"{path} is damaged: its tags promise {shape} pixels, and {place.size} are stored")
+    series = RawSeries(path, "Digital Micrograph", shape, native(dtype), contiguous(path, place.offset, shape, dtype))
+    x, y, tilt = _axes(data)
+    series.pixel_size = judged_pixel_size((y[1], x[1]), (y[2], x[2]), "Digital Micrograph calibration")
+    tags = _group(image, "ImageTags")
     _use_angles(series, tilt, tags)
-    settings = {key: value for key, value in tags.get("ImageTags", {}).items() if key in _KEPT_TAGS}
-    series.metadata = {"title": jsonable(image["metadata"]["General"].get("title", "")), "tags": jsonable(settings)}
+    settings = {key: value for key, value in tags.items() if key in _KEPT_TAGS}
+    series.metadata = {"title": titles[index], "tags": jsonable(settings)}
     series.notes += [note] if note else []
-    series.notes += said
     return series
 
 
-def _use_angles(series: RawSeries, axis: Mapping[str, Any], tags: Mapping[str, Any]) -> None:
+def _group(tags: Any, *names: str) -> Tags:
+    """Return a group in groups; an empty one where there is none."""
+    for name in names:
+        tags = tags.get(name) if isinstance(tags, Mapping) else None
+    return dict(tags) if isinstance(tags, Mapping) else {}
+
+
+def _images(tags: Tags) -> list[Tags]:
+    """Return the images of the file, without the thumbnails."""
+    listed = [value for value in _group(tags, "Thumbnails").values() if isinstance(value, Mapping)]
+    thumbnails = {thumbnail.get("ImageIndex") for thumbnail in listed}
+    found = list(_group(tags, "ImageList").values())
+    return [image for i, image in enumerate(found) if i not in thumbnails and _group(image, "ImageData")]
+
+
+def _sizes(image: Tags) -> list[int]:
+    """Return the size along each dimension, the last one first: (tilt, y, x)."""
+    sizes = list(_group(image, "ImageData", "Dimensions").values())
+    return [size if isinstance(size, int) else 0 for size in reversed(sizes)]
+
+
+def _axes(data: Tags) -> list[tuple[float, float, str]]:
+    """Return origin (px), scale and unit of x, y and tilt; 0, 1 and none where there is no calibration."""
+    axes = [(0.0, 1.0, "")] * 3
+    for i, axis in enumerate(list(_group(data, "Calibrations", "Dimension").values())[:3]):
+        origin, scale, unit = (_group(axis).get(key) for key in ("Origin", "Scale", "Units"))
+        if isinstance(origin, int | float) and isinstance(scale, int | float):
+            axes[i] = float(origin), float(scale), unit if isinstance(unit, str) else ""
+    return axes
+
+
+def _use_angles(series: RawSeries, axis: tuple[float, float, str], tags: Tags) -> None:
     """Take the angles from the list that Gatan's tomography leaves in the tags, else from the axis calibration."""
     n = series.shape[0]
-    dimensions = tags.get("ImageTags", {}).get("Meta Data", {}).get("Dimension info", {})
-    for dimension in dimensions.values() if isinstance(dimensions, Mapping) else ():
-        unit = re.search(r"\((.*)\)", str(dimension.get("Label", "")))
-        values = dimension.get("Data", {})
+    for dimension in _group(tags, "Meta Data", "Dimension info").values():
+        label, values = str(_group(dimension).get("Label", "")), _group(dimension, "Data")
+        unit = re.search(r"\(([^()]*)\)", label)
         factor = degrees_per(unit[1]) if unit else None
-        if factor is not None and isinstance(values, Mapping) and len(values) == n:
-            listed = [float(values[key]) for key in sorted(values, key=int)]
-            series.angles_deg, series.angles_source = factor * np.array(listed), f"tag '{dimension['Label']}'"
+        if factor is not None and len(values) == n and all(isinstance(v, int | float) for v in values.values()):
+            listed = [float(values[key]) for key in sorted(values, key=_place_of)]
+            series.angles_deg, series.angles_source = factor * np.array(listed), f"tag '{label}'"
             return
-    factor = degrees_per(str(axis["units"]))
-    if factor is not None and float(axis["scale"]) != 0:
-        start, step = factor * float(axis["offset"]), factor * float(axis["scale"])
-        series.angles_deg = start + step * np.arange(n, dtype=np.float64)
+    factor, (origin, scale, _) = degrees_per(axis[2]), axis
+    if factor is not None and scale != 0:
+        with np.errstate(all="ignore"):  # a calibration beyond all numbers is left out later
+            series.angles_deg = factor * scale * (np.arange(n, dtype=np.float64) - origin)
         series.angles_source = "Digital Micrograph calibration of the stack axis"
+
+
+def _place_of(key: str) -> tuple[int, str]:
+    """Return what puts the names of tags in the order of their numbers."""
+    return (int(key), "") if key.isascii() and key.isdigit() and len(key) < 10 else (0, key)

@@ -5,6 +5,7 @@ files and DXchange are lost or unknown there.
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,9 +17,12 @@ import numpy as np
 
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
+from tomoseg.io.limits import require_plausible, shown
 from tomoseg.io.series import Angles, RawSeries, chosen_stack, jsonable, native, stack_shape
 from tomoseg.io.units import PixelSize, degrees_per, judged_pixel_size
 
+_MOST_LINKS = 200_000
+_LARGEST_VALUES = 16 << 20  # bytes of what is read besides the images: angles, metadata of one frame
 _ANGLE_NAME = re.compile(r"angle|tilt|theta|projection", re.IGNORECASE)
 
 
@@ -28,16 +32,17 @@ def read(path: Path) -> RawSeries:
     Raises
     ------
     InputError
-        The file is of none of the known kinds, is truncated, or holds no stack of grey images.
+        The file is of none of the known kinds, is truncated, leads to other files, or holds no stack of grey images.
     """
     import h5py
     import hdf5plugin  # noqa: F401 - registers the compression filters
 
     with _open_until_error(h5py.File(path, "r")) as file:
+        require_self_contained(path, file)
         if "Experiments" in file:
             from tomoseg.io.readers.hspy import open_hspy
 
-            return open_hspy(path, file, _axis_fetch)
+            return open_hspy(path, file, _series)
         if "Data/Image" in file and "Version" in file:
             return _velox(path, file)
         if "exchange/data" in file:
@@ -58,6 +63,70 @@ def _open_until_error(file: Any) -> Iterator[Any]:
     except BaseException:
         file.close()
         raise
+
+
+def require_self_contained(path: Path, file: Any) -> None:
+    """Refuse a file that leads to other files: it could make a report show what only its reader may see.
+
+    Raises
+    ------
+    InputError
+        There is an external link, a dataset stored in other files or put together from them, or no end of links.
+    """
+    import h5py
+
+    n_links = 0
+
+    def visit(name: bytes, info: Any) -> bool | None:
+        nonlocal n_links
+        n_links += 1
+        if info.type not in {h5py.h5l.TYPE_HARD, h5py.h5l.TYPE_SOFT}:
+            _refuse_other_files(path, name.decode("utf-8", "replace"))
+        return True if n_links > _MOST_LINKS else None
+
+    if file.id.links.visit(visit, info=True):
+        raise InputError(f"{path} cannot be right: it has more than {_MOST_LINKS} groups and datasets")
+
+    def look(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and (item.is_virtual or item.external):
+            _refuse_other_files(path, name)
+
+    file.visititems(look)
+
+
+def _refuse_other_files(path: Path, name: str) -> None:
+    raise InputError(
+        f"{path} does not hold all of its data: '{shown(name)}' leads to another file, which is not followed for "
+        "safety; make a copy that holds everything (for example with h5py or HDFView)"
+    )
+
+
+def _values(path: Path, dataset: Any) -> Any:
+    """Return all of a small dataset."""
+    n_bytes = math.prod(dataset.shape or (1,)) * dataset.dtype.itemsize
+    if n_bytes > _LARGEST_VALUES:
+        raise InputError(f"{path} cannot be right: '{shown(dataset.name)}' has {n_bytes} bytes")
+    return dataset[()]
+
+
+def _series(path: Path, kind: str, dataset: Any, order: tuple[int, int, int], file: Any) -> RawSeries:
+    """Return the series in a dataset whose tilt, y and x are the dimensions in `order`.
+
+    Raises
+    ------
+    InputError
+        It cannot be a tilt series, or promises more than is stored.
+    """
+    shape = stack_shape(path, [dataset.shape[i] for i in order], dataset.dtype)
+    # What an unwritten dataset would give is invented: its fill value.
+    stored = min(dataset.id.get_storage_size(), path.stat().st_size)
+    chunk_bytes = math.prod(dataset.chunks or (0,)) * dataset.dtype.itemsize
+    claimed = math.prod(shape) * dataset.dtype.itemsize
+    if stored == 0 or (dataset.chunks is None and claimed > stored):
+        raise InputError(f"{path} is incomplete: its header promises {claimed} bytes of images, {stored} are stored")
+    require_plausible(path, max(claimed, chunk_bytes), stored, f"'{shown(dataset.name)}'")
+    fetch = _axis_fetch(dataset, order)
+    return RawSeries(path, kind, shape, native(dataset.dtype), fetch, close=file.close, scratch_bytes=chunk_bytes)
 
 
 def _axis_fetch(dataset: Any, order: tuple[int, int, int]) -> Callable[[slice], Array]:
@@ -89,10 +158,8 @@ def _velox(path: Path, file: Any) -> RawSeries:
         raise InputError(f"{path} holds {len(groups)} single images, not a tilt series")
     first = [_velox_frame(group, 0) for group in stacks]
     index, note = chosen_stack([str(frame.get("BinaryResult", {}).get("Detector", "?")) for frame in first], "series")
-    data, frame = stacks[index]["Data"], first[index]
-    ny, nx, n = data.shape
-    shape = stack_shape(path, (n, ny, nx), data.dtype)
-    series = RawSeries(path, "Velox EMD", shape, native(data.dtype), _axis_fetch(data, (2, 0, 1)), close=file.close)
+    frame = first[index]
+    series = _series(path, "Velox EMD", stacks[index]["Data"], (2, 0, 1), file)
     result = frame.get("BinaryResult", {})
     size = result.get("PixelSize", {})
     scales = float(size.get("height", 0)), float(size.get("width", 0))
@@ -100,7 +167,8 @@ def _velox(path: Path, file: Any) -> RawSeries:
         scales, (result.get("PixelUnitY"), result.get("PixelUnitX")), "Velox metadata"
     )
     # Velox stores SI units: radians.
-    tilts = [_velox_frame(stacks[index], i).get("Stage", {}).get("AlphaTilt") for i in range(n)]
+    frames = (_velox_frame(stacks[index], i) for i in range(series.shape[0]))
+    tilts = [frame.get("Stage", {}).get("AlphaTilt") for frame in frames]
     if all(tilt is not None for tilt in tilts):
         series.angles_deg = np.degrees(np.array([float(tilt) for tilt in tilts]))
         series.angles_source = "Velox stage metadata of each frame"
@@ -115,6 +183,8 @@ def _velox_frame(group: Any, frame: int) -> dict[str, Any]:
     if "Metadata" not in group or group["Metadata"].shape[1] == 0:
         return {}
     texts = group["Metadata"]
+    if texts.shape[0] > _LARGEST_VALUES:
+        raise InputError(f"{group.file.filename} cannot be right: the metadata of one frame has {texts.shape[0]} bytes")
     content = bytes(texts[:, min(frame, texts.shape[1] - 1)])
     found: dict[str, Any] = json.loads(content.split(b"\0")[0].decode("utf-8", "replace") or "{}")
     return found
@@ -129,22 +199,21 @@ def _dxchange(path: Path, file: Any) -> RawSeries:
     names = str(jsonable(data.attrs.get("axes", "theta:y:x"))).split(":")
     tilt = next((i for i, name in enumerate(names[: data.ndim]) if _ANGLE_NAME.search(name)), 0)
     order = (tilt, *(i for i in range(data.ndim) if i != tilt))
-    shape = stack_shape(path, [data.shape[i] for i in order], data.dtype)
-    series = RawSeries(
-        path, "DXchange", shape, native(data.dtype), _axis_fetch(data, (order[0], order[1], order[2])), close=file.close
-    )
+    if data.ndim != 3:
+        stack_shape(path, data.shape, data.dtype)
+    series = _series(path, "DXchange", data, (order[0], order[1], order[2]), file)
     if "theta" in file["exchange"]:
         theta = file["exchange/theta"]
         # The specification has degrees where no unit is given.
         unit = str(jsonable(theta.attrs.get("units", "degree")))
-        _use_angles(series, np.asarray(theta[()], np.float64).ravel(), unit, "DXchange theta")
+        _use_angles(series, np.asarray(_values(path, theta), np.float64).ravel(), unit, "DXchange theta")
     if "data_white" in file["exchange"] or "data_dark" in file["exchange"]:
         series.warnings.append(
             f"{path.name} holds white or dark fields: they are not applied, and transmission is left as it is"
         )
     series.pixel_size = PixelSize(doubt="DXchange holds no pixel size of the specimen")
     texts = ("exchange/title", "measurement/sample/name", "measurement/instrument/name")
-    series.metadata = {name: jsonable(file[name][()]) for name in texts if name in file}
+    series.metadata = {name: jsonable(_values(path, file[name])) for name in texts if name in file}
     return series
 
 
@@ -208,13 +277,14 @@ def _ncem(path: Path, file: Any, groups: list[Any]) -> RawSeries:
     data = stacks[index]["data"]
     if data.ndim != 3:
         stack_shape(path, data.shape, data.dtype)
-    dimensions = _dimensions(stacks[index], data.shape)
+    dimensions = _dimensions(path, stacks[index], data.shape)
     order, how = _order(dimensions)
-    shape = stack_shape(path, [data.shape[i] for i in order], data.dtype)
-    series = RawSeries(path, "NCEM EMD", shape, native(data.dtype), _axis_fetch(data, order), close=file.close)
+    series = _series(path, "NCEM EMD", data, order, file)
     tilt, y, x = (dimensions[i] for i in order)
     if tilt.is_angle and len(tilt.values) > 1:
-        _use_angles(series, np.asarray(tilt.coordinates(), np.float64), tilt.unit, f"angles of dimension '{tilt.name}'")
+        _use_angles(
+            series, np.asarray(tilt.coordinates(), np.float64), tilt.unit, f"angles of dimension '{shown(tilt.name)}'"
+        )
     series.pixel_size = judged_pixel_size((abs(y.step), abs(x.step)), (y.unit, x.unit), "NCEM EMD dimensions")
     series.metadata = {
         name: {key: jsonable(value) for key, value in file[name].attrs.items()}
@@ -225,12 +295,12 @@ def _ncem(path: Path, file: Any, groups: list[Any]) -> RawSeries:
     return series
 
 
-def _dimensions(group: Any, sizes: tuple[int, ...]) -> list[_Dimension]:
+def _dimensions(path: Path, group: Any, sizes: tuple[int, ...]) -> list[_Dimension]:
     first = 0 if "dim0" in group else 1
     dimensions = []
     for i, size in enumerate(sizes):
         vector = group.get(f"dim{first + i}")
-        values = np.asarray(vector[()], np.float64).ravel() if vector is not None else np.empty(0)
+        values = np.asarray(_values(path, vector), np.float64).ravel() if vector is not None else np.empty(0)
         attrs = vector.attrs if vector is not None else {}
         unit = str(jsonable(attrs.get("units", ""))).strip("[]_ ")
         dimensions.append(_Dimension(str(jsonable(attrs.get("name", ""))), unit, values, size))

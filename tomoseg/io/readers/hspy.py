@@ -4,22 +4,24 @@ Each group of /Experiments is a signal: `data`, one group `axis-i` of attributes
 metadata (https://hyperspy.org/rosettasciio/file_specification/hspy.html).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tomoseg.arrays import Array
 from tomoseg.errors import InputError
-from tomoseg.io.series import RawSeries, chosen_stack, jsonable, native, stack_shape
+from tomoseg.io.series import RawSeries, chosen_stack, jsonable, stack_shape
 from tomoseg.io.units import degrees_per, judged_pixel_size
 
-Fetch = Callable[[slice], Array]
+MakeSeries = Callable[[Path, str, Any, tuple[int, int, int], Any], RawSeries]
+
+# Of metadata: groups in groups, and entries in all. A group may hold itself.
+_DEEPEST, _MOST_ENTRIES = 20, 20_000
 
 
-def open_hspy(path: Path, file: Any, axis_fetch: Callable[[Any, tuple[int, int, int]], Fetch]) -> RawSeries:
-    """Open the image stack of an open HyperSpy file; `axis_fetch(dataset, order)` makes the reading function.
+def open_hspy(path: Path, file: Any, make_series: MakeSeries) -> RawSeries:
+    """Open the image stack of an open HyperSpy file; `make_series(path, kind, dataset, order, file)` opens a dataset.
 
     Raises
     ------
@@ -39,8 +41,7 @@ def open_hspy(path: Path, file: Any, axis_fetch: Callable[[Any, tuple[int, int, 
         stack_shape(path, data.shape, data.dtype)
     axes = [_attributes(group[f"axis-{i}"]) if f"axis-{i}" in group else {} for i in range(3)]
     order = _order(axes)
-    shape = stack_shape(path, [data.shape[i] for i in order], data.dtype)
-    series = RawSeries(path, "HyperSpy", shape, native(data.dtype), axis_fetch(data, order), close=file.close)
+    series = make_series(path, "HyperSpy", data, order, file)
     tilt, y, x = (axes[i] for i in order)
     scales = _float(y.get("scale")), _float(x.get("scale"))
     series.pixel_size = judged_pixel_size(scales, (_text(y.get("units")), _text(x.get("units"))), "HyperSpy axes")
@@ -61,12 +62,20 @@ def _metadata(group: Any) -> dict[str, Any]:
 
 def _attributes(group: Any) -> dict[str, Any]:
     """Return a group's attributes, its small datasets, and its groups in the same way."""
+    return _entries(group, _DEEPEST, iter(range(_MOST_ENTRIES)))
+
+
+def _entries(group: Any, depth: int, left: Iterator[int]) -> dict[str, Any]:
+    """Return the entries of a group as long as there are some `left`."""
     found: dict[str, Any] = {key: jsonable(value) for key, value in group.attrs.items()}
     for name, item in group.items():
-        if not hasattr(item, "shape"):
-            found[name] = _attributes(item)
-        else:
-            found[name] = item[()] if item.size <= 10_000 else f"array of shape {item.shape}"
+        if next(left, None) is None:
+            break
+        if hasattr(item, "shape"):
+            small = item.size is not None and item.size * item.dtype.itemsize <= 80_000
+            found[name] = item[()] if small else f"array of shape {item.shape}"
+        elif depth > 0:
+            found[name] = _entries(item, depth - 1, left)
     return found
 
 

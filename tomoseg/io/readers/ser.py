@@ -24,6 +24,7 @@ _IMAGES_2D = 0x4122
 _LARGE_VERSION = 0x0220  # from here on offsets have 8 bytes
 _DTYPES = {1: "u1", 2: "u2", 3: "u4", 4: "i1", 5: "i2", 6: "i4", 7: "f4", 8: "f8", 9: "c8", 10: "c16"}
 _LARGEST_SERIES = 1_000_000
+_SEARCHED_BYTES, _LARGEST_SETTINGS = 64 << 20, 4 << 20  # of an .emi file, and of the XML in it
 
 
 @dataclass(frozen=True)
@@ -118,17 +119,22 @@ def _checked_images(path: Path, file: Any, offsets: tuple[int, ...]) -> _Table:
         if offset + _IMAGE.size + image_bytes > size:
             require_bytes(path, max(offsets) + _IMAGE.size + image_bytes, len(offsets), i)
     _, delta_x, _, _, delta_y, _, kind, nx, ny = first
+    if len(offsets) * nx * ny * np.dtype(_DTYPES[kind]).itemsize > size:
+        raise InputError(f"{path} is damaged: its {len(offsets)} images of {ny} x {nx} pixels cannot all be in it")
     return _Table(offsets, (ny, nx), np.dtype(_DTYPES[kind]).newbyteorder("<"), (abs(delta_y), abs(delta_x)))
 
 
 def _settings(path: Path) -> dict[str, Any]:
     """Return the microscope settings from the XML inside an .emi file: label -> "value unit"."""
-    content = path.read_bytes()
+    with path.open("rb") as file:
+        content = file.read(_SEARCHED_BYTES)
     start, end = content.find(b"<ObjectInfo>"), content.find(b"</ObjectInfo>")
-    if start < 0 or end < 0:
+    text = content[start : end + len(b"</ObjectInfo>")] if 0 <= start < end else b""
+    # Declarations could define entities that expand without end; TIA writes none.
+    if not text or len(text) > _LARGEST_SETTINGS or b"<!" in text:
         return {}
     try:
-        root = ET.fromstring(content[start : end + len(b"</ObjectInfo>")])  # noqa: S314 - entities are not expanded
+        root = ET.fromstring(text)  # noqa: S314 - there are no entities
     except ET.ParseError:
         return {}
     entries = {

@@ -5,6 +5,7 @@ TIFF's own resolution tags are not used: most programs write 72 dpi or 1 there.
 """
 
 import gc
+import math
 import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
@@ -15,8 +16,16 @@ import numpy as np
 
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
+from tomoseg.io.limits import reason_of, require_plausible
 from tomoseg.io.series import RawSeries, chosen_stack, contiguous, heard, jsonable, native, require_bytes, stack_shape
 from tomoseg.io.units import PixelSize, judged_pixel_size
+
+# Kinds of TIFF that tifffile would complete from other files; each is read as the pages of this one.
+ALONE: dict[str, Any] = {"_multifile": False, "is_mmstack": False, "is_ndtiff": False}
+# Tags by which Gatan, FEI, TVIPS, Zeiss and Olympus tell their scale, and JEOL's name.
+_SCALE_TAGS = {65003, 65009, 34680, 34682, 37706, 34118, 33471, 33560, 271}
+_MOST_SERIES = 100  # of one page each, whose scales take a while to read
+_MOST_MESSAGES = 5
 
 
 def read(path: Path) -> RawSeries:
@@ -30,13 +39,13 @@ def read(path: Path) -> RawSeries:
     import tifffile
 
     with heard("tifffile") as said:
-        tiff = tifffile.TiffFile(path)
+        tiff = tifffile.TiffFile(path, **ALONE)
         try:
             series = _series(path, tiff, said)
         except BaseException:
             tiff.close()
             raise
-    series.warnings += [f"tifffile says of {path.name}: {text}" for text in said]
+    series.warnings += [f"tifffile says of {path.name}: {text}" for text in said[:_MOST_MESSAGES]]
     return series
 
 
@@ -84,6 +93,8 @@ def _fetch(path: Path, tiff: Any, stack: Any, shape: tuple[int, int, int]) -> Ca
     if stack.dataoffset is not None and stack.keyframe.is_memmappable:
         return contiguous(path, stack.dataoffset, shape, np.dtype(tiff.byteorder + stack.dtype.str[1:]))
     _require_pages(path, stack, shape[0])
+    # Many pages or strips may point to the same bytes: the file's size counts, not theirs.
+    require_plausible(path, math.prod(shape) * stack.dtype.itemsize, path.stat().st_size)
     if not tifffile_decodes(stack.keyframe):
         return _pillow_fetch(path, [page.index for page in stack.pages])
 
@@ -134,6 +145,8 @@ def _pixel_size(path: Path, tiff: Any, stack: Any) -> PixelSize:
         return _imagej_pixel_size(tiff, stack)
     if tiff.is_ome:
         return _ome_pixel_size(tiff)
+    if not any(code in stack.keyframe.tags for code in _SCALE_TAGS) or len(tiff.series) > _MOST_SERIES:
+        return PixelSize()
     return _tag_pixel_size(path)
 
 
@@ -156,7 +169,10 @@ def _ome_pixel_size(tiff: Any) -> PixelSize:
     pixels = next((node for node in root.iter() if node.tag.endswith("}Pixels") or node.tag == "Pixels"), None)
     if pixels is None or "PhysicalSizeX" not in pixels.attrib:
         return PixelSize()
-    sides = float(pixels.get("PhysicalSizeY", "0")), float(pixels.get("PhysicalSizeX", "0"))
+    try:
+        sides = float(pixels.get("PhysicalSizeY", "0")), float(pixels.get("PhysicalSizeX", "0"))
+    except ValueError:
+        return PixelSize(doubt="the pixel size in the OME description is not a number")
     # The OME schema has µm where no unit is given.
     units = pixels.get("PhysicalSizeYUnit", "µm"), pixels.get("PhysicalSizeXUnit", "µm")
     return judged_pixel_size(sides, units, "OME description")
@@ -168,15 +184,15 @@ def _tag_pixel_size(path: Path) -> PixelSize:
 
     try:
         with heard("rsciio", "tifffile"):
-            signals = file_reader(str(path), lazy=True)
+            signals = file_reader(str(path), lazy=True, **ALONE)
             axes = [dict(axis) for axis in signals[0]["axes"]]
             # RosettaSciIO leaves the file open for its lazy array, which is not used here.
             del signals
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ResourceWarning)
                 gc.collect()
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        return PixelSize(doubt=f"the scale in the TIFF tags cannot be read ({error})")
+    except Exception as error:  # on odd tags RosettaSciIO raises anything
+        return PixelSize(doubt=f"the scale in the TIFF tags cannot be read ({reason_of(error)})")
     by_name = {axis["name"]: axis for axis in axes}
     y, x = by_name.get("height"), by_name.get("width")
     if x is None or y is None or (not x["units"] and not y["units"]):

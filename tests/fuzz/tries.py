@@ -1,0 +1,236 @@
+"""One try: read a file as the user's command would, and judge what came of it."""
+
+import gc
+import json
+import resource
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tests.fuzz.mutate import mutated, mutated_archive
+from tests.fuzz.samples import EMI, STACK, ser
+from tomoseg.errors import InputError
+
+MEMORY_MB = 200  # more than this for a file of less than a megabyte is a bomb
+SECONDS = 15.0
+READER_MB = 60  # of a process that reads a sound little file
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one try: 'read', 'refused' (one clear error) or the name of a failure."""
+
+    number: int
+    sample: str
+    result: str
+    detail: str
+    peak_mb: float
+    seconds: float
+
+
+def import_raw(path: Path) -> None:
+    """Check and open a series as `tomoseg import` does."""
+    from tomoseg.stages.import_ import ImportParameters, check
+
+    check(ImportParameters(raw=path))
+    read_raw(path)
+
+
+def read_raw(path: Path) -> None:
+    """Open a series: metadata, the first images and the last one."""
+    from tomoseg.io.raw import open_raw
+
+    with open_raw(path) as series:
+        json.dumps(series.metadata)
+        _one_paragraph("".join([*series.notes, *series.warnings, series.pixel_size.doubt, series.angles_source]))
+        n = series.shape[0]
+        for part in (slice(0, min(n, 8)), slice(n - 1, n)):
+            images = series.read(part)
+            if images.shape[1:] != series.shape[1:] or images.dtype != series.dtype:
+                raise AssertionError(f"{images.shape} {images.dtype} is not what was promised")
+        if series.angles_deg is not None:
+            np.asarray(series.angles_deg, np.float64)
+
+
+def read_emi(path: Path) -> None:
+    """Read a settings file beside a sound series."""
+    path.with_suffix(".ser").write_bytes(ser(STACK))
+    read_raw(path)
+
+
+def read_mdoc_file(path: Path) -> None:
+    """Read an .mdoc as angle file, and as the companion of a sound stack."""
+    from tomoseg.io.angles import read_angles
+    from tomoseg.io.mdoc import read_mdoc
+    from tomoseg.io.mrc import write_mrc
+
+    stack = path.with_suffix(".mrc")
+    if not stack.exists():
+        write_mrc(stack, STACK, None, kind="stack")
+    both = []
+    for use in (read_raw, read_angles, lambda p: (read_mdoc(p).pixel_size(), read_mdoc(p).tilt_axis())):
+        try:
+            use(stack if use is read_raw else path)
+        except InputError as error:
+            both.append(error)
+    if both:
+        raise both[0]
+
+
+def read_angle_file(path: Path) -> None:
+    """Read an angle file."""
+    from tomoseg.io.angles import read_angles
+
+    angles = read_angles(path)
+    if not (np.isfinite(angles).all() and np.abs(angles).max() <= 180):
+        raise AssertionError("angles that are none")
+
+
+def read_slices(path: Path) -> None:
+    """Read a slice as image and as labels."""
+    from tomoseg.io.slices import read_labels, read_slice
+
+    read_slice(path)
+    read_labels(path, 3)
+
+
+def read_pipeline_file(path: Path) -> None:
+    """Read a pipeline as `tomoseg check` does."""
+    from tomoseg.config import as_raw, read_pipeline, resolve
+
+    json.dumps(as_raw(resolve(read_pipeline(path))))
+
+
+def read_model(path: Path) -> None:
+    """Read a network's card and load it."""
+    from tomoseg.segment.card import read_card
+    from tomoseg.segment.model_file import load_model
+
+    read_card(path)
+    load_model(path)
+    from tomoseg.segment.keras_setup import keras
+
+    keras.backend.clear_session()
+
+
+READERS: dict[str, Callable[[Path], None]] = {
+    **{"mrc": import_raw, "tiff": read_raw, "dm": import_raw, "ser": import_raw, "hdf5": read_raw, "emi": read_emi},
+    **{"mdoc": read_mdoc_file, "angles": read_angle_file, "slices": read_slices, "pipeline": read_pipeline_file},
+    "keras": read_model,
+}
+TEXTS = {"mdoc", "angles", "pipeline", "emi"}
+
+
+def damaged(kind: str, number: int, samples: list[Path]) -> tuple[str, bytes]:
+    """Return the name of a sample and its content as try `number` damages it."""
+    rng = np.random.default_rng([number, *kind.encode()])
+    sample = samples[int(rng.integers(len(samples)))]
+    content, donor = sample.read_bytes(), samples[int(rng.integers(len(samples)))].read_bytes()
+    if kind == "keras" and rng.random() < 0.8:
+        names = ("config.json", "config.json", "config.json", "tomoseg.json", "model.weights.h5", "model.weights.h5")
+        return sample.name, mutated_archive(content, rng, donor, names)
+    return sample.name, mutated(content, rng, donor, text=kind in TEXTS)
+
+
+def one_try(kind: str, number: int, samples: list[Path], folder: Path) -> Outcome:
+    """Damage a sample, read it, and say what came of it."""
+    name, content = damaged(kind, number, samples)
+    path = folder / f"try{Path(name).suffix}"
+    path.write_bytes(content)
+    return attempt(kind, number, name, path)
+
+
+def attempt(kind: str, number: int, name: str, path: Path) -> Outcome:
+    """Read a file and say what came of it."""
+    gc.collect()
+    before, before_apart, start = _reset_peak(), _peak_apart_mb(), time.monotonic()
+    result, detail = "read", ""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warnings.simplefilter("ignore", ResourceWarning)
+        warnings.filterwarnings("ignore", "__array__ implementation doesn't accept a copy", DeprecationWarning)
+        try:
+            READERS[kind](path)
+        except InputError as error:
+            result, detail = "refused", str(error)
+            problem = _one_paragraph(detail) or _memory_behind(error)
+            if problem:
+                result, detail = problem, detail[:300]
+        except Exception:
+            result, detail = "exception", traceback.format_exc()
+    seconds, peak = time.monotonic() - start, _peak_mb() - before
+    if _peak_apart_mb() > before_apart:
+        peak = max(peak, _peak_apart_mb() - READER_MB)
+    if result in {"read", "refused"}:
+        if peak > MEMORY_MB:
+            result, detail = "memory", f"{peak:.0f} MB; {detail[:300]}"
+        elif seconds > SECONDS:
+            result, detail = "slow", f"{seconds:.1f} s; {detail[:300]}"
+        elif caught:
+            result, detail = "warning", f"{caught[0].category.__name__}: {caught[0].message}; {detail[:200]}"
+    return Outcome(number, name, result, detail, round(peak, 1), round(seconds, 2))
+
+
+def _one_paragraph(text: str) -> str:
+    """Say what is wrong with a message that should be one clear paragraph or a list of them."""
+    if len(text) > 4000:
+        return "endless message"
+    if "Traceback" in text or "\0" in text:
+        return "unclear message"
+    return ""
+
+
+def _memory_behind(error: BaseException | None) -> str:
+    """Say whether memory ran out first: a lying size was believed."""
+    while error is not None:
+        if isinstance(error, MemoryError):
+            return "memory"
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+def _reset_peak() -> float:
+    """Forget the largest memory used so far (Linux); return the memory in use, MB."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return _peak_mb()
+    return _status_mb("VmRSS")
+
+
+def _peak_mb() -> float:
+    try:
+        return _status_mb("VmHWM")
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e3 if sys.platform == "linux" else 1e6)
+
+
+def _peak_apart_mb() -> float:
+    """Return the largest memory that any process had which read a file for this one, MB."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1e3 if sys.platform == "linux" else 1e6)
+
+
+def _status_mb(key: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith(key + ":"))
+
+
+def batch(kind: str, first: int, last: int, samples: list[Path], folder: Path) -> None:
+    """Make tries first..last-1, one line of JSON before and one after each: what ends this process is then known."""
+    if kind == "keras":
+        from tomoseg.segment import model_file  # noqa: F401 - seconds, and memory, that belong to no try
+    in_use = _status_mb("VmSize") * 1e6
+    limit = int(in_use + 6e9)  # far above what is allowed: protects the machine, not the verdict
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    for number in range(first, last):
+        print(json.dumps({"start": number}), flush=True)
+        print(json.dumps(asdict(one_try(kind, number, samples, folder))), flush=True)
+
+
+EMI_SAMPLE = EMI

@@ -1,0 +1,227 @@
+"""Reading a file in a process of its own, with limits on its memory and time.
+
+HDF5 and TIFF are read by large libraries, which a damaged file can make crash, run in circles or take all memory. None
+of that can be foreseen from the file's first bytes. In a process of its own it ends that process and becomes one clear
+error here.
+
+The two processes speak JSON lines over pipes, and raw pixels: nothing that runs when it is read. A request is answered
+by one line, {"answer": ...}, {"refused": message} (an `InputError`) or {"failed": reason}, and pixels follow it where
+they were asked for.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+import numpy as np
+
+from tomoseg.arrays import Array
+from tomoseg.errors import InputError
+from tomoseg.io.limits import reason_of
+from tomoseg.io.series import RawSeries
+from tomoseg.io.units import PixelSize
+
+MEMORY_BYTES = 128 << 20  # what a library may take besides the pixels it was asked for
+CPU_SECONDS = 5  # waiting for a slow disk does not count
+BYTES_PER_CPU_SECOND = 2_000_000  # the slowest decoders of all manage ten times as much
+
+
+class _Reader:
+    """The other end of the pipes."""
+
+    def __init__(self, path: Path, module: str, libraries: tuple[str, ...]) -> None:
+        # -P: what lies in the working folder, beside the file to be read, is not imported.
+        command = [sys.executable, "-P", "-m", __name__, str(path), module, *libraries]
+        package = str(Path(__file__).parents[2])
+        search = os.pathsep.join(p for p in (package, os.environ.get("PYTHONPATH", "")) if p)
+        # One pool of memory for all threads, so that the limit on address space measures what is used. In a session
+        # of its own, Ctrl-C reaches this process alone, which then ends the other one.
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": search, "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
+
+    def ask(self, request: Mapping[str, Any]) -> Any:
+        """Return the answer to a request.
+
+        Raises
+        ------
+        InputError
+            The other process refuses the file.
+        OSError
+            It failed, or ended.
+        """
+        try:
+            self._stdin.write(json.dumps(request).encode() + b"\n")
+            self._stdin.flush()
+        except BrokenPipeError:
+            self._explain_end()
+        line = self._stdout.readline()
+        if not line.endswith(b"\n"):
+            self._explain_end()
+        reply = json.loads(line)
+        if "refused" in reply:
+            raise InputError(reply["refused"])
+        if "failed" in reply:
+            raise OSError(reply["failed"])
+        return reply["answer"]
+
+    def images(self, part: slice, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Return images part.start..part.stop of an opened series."""
+        self.ask({"start": part.start, "stop": part.stop})
+        images = np.empty((part.stop - part.start, *shape[1:]), dtype)
+        view, done = memoryview(images.reshape(-1).view(np.uint8)), 0  # type: ignore[arg-type] # it is a buffer
+        while done < len(view):
+            got = self._stdout.readinto(view[done:])  # type: ignore[attr-defined] # a BufferedReader has it
+            if not got:
+                self._explain_end()
+            done += got
+        return images
+
+    def close(self) -> None:
+        """End the other process."""
+        self._process.kill()
+        self._process.communicate()
+
+    def _explain_end(self) -> NoReturn:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(5)  # its pipes are closed: it is about to end, and how it ends tells why
+        self.close()
+        code = self._process.returncode
+        name = signal.Signals(-code).name if code < 0 else ""
+        reasons = {"SIGXCPU": "it is endless", "SIGKILL": "the process that reads it was killed"}
+        raise OSError(reasons.get(name, "the library that reads it crashed"))
+
+    @property
+    def _stdin(self) -> IO[bytes]:
+        assert self._process.stdin is not None
+        return self._process.stdin
+
+    @property
+    def _stdout(self) -> IO[bytes]:
+        assert self._process.stdout is not None
+        return self._process.stdout
+
+
+def open_apart(path: Path, module: str, libraries: tuple[str, ...]) -> RawSeries:
+    """Open a series with a reader module that runs in another process; pixels are fetched from there.
+
+    Raises
+    ------
+    InputError
+        The reader refuses the file.
+    OSError
+        The reader fails, crashes, or takes too much time or memory.
+    """
+    reader = _Reader(path, module, libraries)
+    try:
+        known = reader.ask({"open": True})
+    except BaseException:
+        reader.close()
+        raise
+    shape, dtype = tuple(known.pop("shape")), np.dtype(known.pop("dtype"))
+    angles = known.pop("angles_deg")
+    return RawSeries(
+        path=Path(known.pop("path")),
+        shape=shape,
+        dtype=dtype,
+        fetch=lambda part: reader.images(slice(*part.indices(shape[0])[:2]), shape, dtype),
+        angles_deg=None if angles is None else np.array(angles, np.float64),
+        pixel_size=PixelSize(**known.pop("pixel_size")),
+        close=reader.close,
+        **known,
+    )
+
+
+def _described(series: RawSeries) -> dict[str, Any]:
+    """Return what is known of a series as JSON can hold it, under the names of its attributes."""
+    return {
+        "path": str(series.path),
+        "format": series.format,
+        "shape": series.shape,
+        "dtype": series.dtype.str,
+        "angles_deg": None if series.angles_deg is None else series.angles_deg.tolist(),
+        "angles_source": series.angles_source,
+        "pixel_size": vars(series.pixel_size),
+        "tilt_axis": series.tilt_axis,
+        "metadata": series.metadata,
+        "notes": series.notes,
+        "warnings": series.warnings,
+    }
+
+
+def main() -> None:
+    """Serve one file: the other process."""
+    path, module, *libraries = sys.argv[1:]
+    # What a library prints must not get into the answers.
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    read = importlib.import_module(f"tomoseg.io.readers.{module}").read
+    for library in libraries:  # before the limits, which are for the file
+        importlib.import_module(library)
+    threading.stack_size(1 << 20)  # of the threads that decode, which would take 8 MB of address space each
+    series: RawSeries | None = None
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        try:
+            pixels = None
+            if series is None:
+                _limit(0, Path(path).stat().st_size)
+                series = read(Path(path))
+                answer: Any = _described(series)
+            else:
+                part = slice(request["start"], request["stop"])
+                n_bytes = (part.stop - part.start) * series.shape[1] * series.shape[2] * series.dtype.itemsize
+                _limit(n_bytes + series.scratch_bytes, n_bytes + series.scratch_bytes)
+                pixels, answer = series.fetch(part), True
+            reply = {"answer": answer}
+        except InputError as error:
+            reply = {"refused": str(error)}
+        except MemoryError:
+            reply = {"failed": "it takes far more memory to read than its size lets expect"}
+        except Exception as error:  # the libraries raise anything on a damaged file
+            reply = {"failed": reason_of(error)}
+        replies.write(json.dumps(reply).encode() + b"\n")
+        if "answer" in reply and pixels is not None and series is not None:
+            for image in pixels:
+                replies.write(np.ascontiguousarray(image, series.dtype).data)
+        replies.flush()
+
+
+def _limit(pixel_bytes: int, work_bytes: int) -> None:
+    """Allow so much memory and computing time from now on, where the system can limit them."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = usage.ru_utime + usage.ru_stime + CPU_SECONDS + work_bytes // BYTES_PER_CPU_SECOND
+    _set_soft(resource.RLIMIT_CPU, int(seconds) + 1)
+    statm = Path("/proc/self/statm")
+    if statm.exists():  # Linux; elsewhere the address space in use is not told, or not limited
+        in_use = int(statm.read_text().split()[0]) * resource.getpagesize()
+        # As read, decoded and turned: three times the pixels.
+        _set_soft(resource.RLIMIT_AS, in_use + MEMORY_BYTES + 3 * pixel_bytes)
+
+
+def _set_soft(which: int, value: int) -> None:
+    import resource
+
+    _, hard = resource.getrlimit(which)
+    resource.setrlimit(which, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+
+
+if __name__ == "__main__":
+    main()
