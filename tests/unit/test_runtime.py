@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import tomoseg
 from tomoseg import runtime as runtime_module
-from tomoseg.cli.options import lock_options, make_runtime, parse_time, process_start
+from tomoseg.cli.options import make_runtime, parse_time, process_start
 from tomoseg.errors import InputError, Interrupted
 from tomoseg.runtime import Runtime, on_abrupt_exit, stopping_on_signals
 
@@ -209,6 +209,10 @@ def test_a_run_ends_within_its_budget_and_says_how_to_go_on(project):
     assert "--stop-before soon" in refused.stderr
 
 
-def test_the_lock_is_broken_only_when_asked():
-    assert lock_options(False) == {}
-    assert lock_options(True) == {"break_lock": True}
+def test_a_lock_of_another_host_is_taken_over_only_when_asked(project):
+    lock = project.with_name(project.name + ".lock")
+    lock.write_text('{"host": "elsewhere", "pid": 1, "process_start": "1", "since": "2026-01-01"}')
+    assert "--break-lock" in tomoseg("run", project, code=4).stderr
+    assert "elsewhere" in tomoseg("reconstruct", project, code=4).stderr
+    tomoseg("measure", project, "--break-lock")
+    assert not lock.exists()

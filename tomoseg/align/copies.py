@@ -57,7 +57,7 @@ class Copies:
     usable : (n_tilt,) bool, False for blank or corrupt tilts
     factor : raw pixels per pixel
     workers : threads
-    checkpoint : called now and then by what works on the copies, at least every few seconds; may raise to stop
+    checkpoint : called by all threads that work on the copies, at least every few seconds; may raise to stop
     """
 
     images: NDArray[np.float32]
@@ -81,12 +81,16 @@ class Copies:
 
     def each(self, function: Callable[[int], T]) -> list[T]:
         """Call `function` with the index of every tilt, on all threads."""
-        self.checkpoint()
+
+        def one(i: int) -> T:
+            self.checkpoint()
+            return function(i)
+
         if self.workers == 1:
-            return [function(i) for i in range(self.n_tilt)]
+            return [one(i) for i in range(self.n_tilt)]
 
         def some(indices: NDArray[np.int_]) -> list[T]:
-            return [function(int(i)) for i in indices]
+            return [one(int(i)) for i in indices]
 
         # Few large parts: images of the small copies take less time than handing over a task.
         parts = np.array_split(np.arange(self.n_tilt), self.workers)

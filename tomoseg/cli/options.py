@@ -94,11 +94,6 @@ def process_start() -> float:
     return LOADED
 
 
-def lock_options(break_lock: bool) -> dict[str, bool]:
-    """Return what to tell `Project.write` and `Project.create` of a lock that another process holds."""
-    return {"break_lock": True} if break_lock else {}
-
-
 def parse_time(text: str) -> float:
     """Turn '55m', '1h30m', '2:30:00' (h:m:s), '55:00' (m:s), '3300s' or '3300' into seconds."""
     number = r"(\d+(?:\.\d+)?)"

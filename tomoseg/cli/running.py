@@ -19,7 +19,6 @@ from tomoseg.cli.options import (
     Sets,
     StopBefore,
     Workers,
-    lock_options,
     make_runtime,
     with_stage_options,
 )
@@ -128,10 +127,7 @@ def _stage_command(name: str) -> Callable[..., None]:
     ) -> None:
         runtime = make_runtime(device, workers, max_memory, progress, stop_before)
         layers = [config.read_pipeline(pipeline) if pipeline else {}, config.parse_sets(sets), {name: options}]
-        with (
-            _stoppable(project),
-            Project.write(project, runtime.progress.message, **lock_options(break_lock)) as opened,
-        ):
+        with _stoppable(project), Project.write(project, runtime.progress.message, break_lock=break_lock) as opened:
             settings = config.resolve(opened.settings, *layers)
             done = engine.run_one(opened, name, settings, runtime, allow_stale=allow_stale)
             print(run_summary(opened, [done]))
@@ -147,14 +143,14 @@ def _opened(
     if is_project(source):
         if output is not None and output.absolute() != source.absolute():
             raise InputError(f"{source} is a project already; leave out -o {output} to continue it.")
-        with Project.write(source, runtime.progress.message, **lock_options(break_lock)) as project:
+        with Project.write(source, runtime.progress.message, break_lock=break_lock) as project:
             yield project, config.resolve(project.settings, *layers)
         return
     if output is None:
         raise InputError(f"Say where the project is to be made: `tomoseg run {source} -o PROJECT.h5`.")
     raw = {IMPORT: {"raw": str(source.absolute())}}
     if output.exists():
-        with Project.write(output, runtime.progress.message, **lock_options(break_lock)) as project:
+        with Project.write(output, runtime.progress.message, break_lock=break_lock) as project:
             settings = config.resolve(project.settings, *layers, raw)
             if not force:
                 engine.refuse_other_series(project, settings)
@@ -162,7 +158,7 @@ def _opened(
     else:
         settings = config.resolve(*layers, raw)
         config.check_stages(settings)
-        with Project.create(output, **lock_options(break_lock)) as project:
+        with Project.create(output, break_lock=break_lock) as project:
             yield project, settings
 
 

@@ -23,9 +23,8 @@ def sound_node(file: h5py.File, artifact: schema.Artifact) -> Any:
         It is a link out of the file, has other dimensions, holds no numbers, or claims more data than are stored: then
         reading it would fill the memory with nothing.
     """
-    for path in [*reversed(PurePosixPath(artifact.path).parents), artifact.path][1:]:
-        if not isinstance(file.get(str(path), getlink=True), h5py.HardLink):
-            raise _unsound(artifact, "it is a link")
+    if _leads_elsewhere(file, artifact.path):
+        raise _unsound(artifact, "it is a link")
     node = file[artifact.path]
     if artifact.is_group:
         if not isinstance(node, h5py.Group):
@@ -33,6 +32,11 @@ def sound_node(file: h5py.File, artifact: schema.Artifact) -> Any:
     elif problem := _problem(node, artifact):
         raise _unsound(artifact, problem)
     return node
+
+
+def _leads_elsewhere(file: h5py.File, path: str) -> bool:
+    parts = [*reversed(PurePosixPath(path).parents), path][1:]
+    return not all(isinstance(file.get(str(part), getlink=True), h5py.HardLink) for part in parts)
 
 
 def _problem(node: Any, artifact: schema.Artifact) -> str:
@@ -63,7 +67,7 @@ def _storage_problem(node: h5py.Dataset) -> str:
 def read_everything_small(file: h5py.File) -> None:
     """Read all metadata that tomoseg may ever ask for: links, attributes, and what arrays say of themselves."""
     for artifact in schema.ARTIFACTS:
-        if artifact.path in file:
+        if artifact.path in file and not _leads_elsewhere(file, artifact.path):
             node = file[artifact.path]
             dict(node.attrs)
             if isinstance(node, h5py.Dataset):
