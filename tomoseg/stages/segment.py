@@ -191,7 +191,8 @@ def _run_thresholds(volume: Input, params: SegmentParameters, runtime: Runtime, 
     thresholds, levels, first = state["thresholds"], state["levels"], state["slices"]
     _warn_about_thresholds(names, thresholds, runtime, named_otsu=params.method == "otsu")
     sink = outputs.create(LABELS.name, volume.shape, attrs=_label_attrs(names, colors, volume))
-    outputs.checkpoint(state)
+    if outputs.resumed is None:
+        outputs.checkpoint(state)
 
     def labels_of(part: slice) -> Array:
         return apply_thresholds(smoothed_slab(volume, part, params.smooth), thresholds)

@@ -7,9 +7,10 @@ import pytest
 from pydantic import ValidationError
 from scipy import ndimage
 
+from tests.unit.stages.interruptions import Fatal, Killed, killed_again_and_again
 from tomoseg.arrays import MemoryInput, MemoryOutputs
 from tomoseg.errors import InputError, Interrupted, StageFailed
-from tomoseg.runtime import Runtime
+from tomoseg.runtime import Runtime, Silent
 from tomoseg.stages.segment import STAGE, SegmentParameters
 
 # Keras 3.15 converts its variables in a way that NumPy 2 deprecates.
@@ -50,8 +51,8 @@ def phantom():
     return volume, labels
 
 
-def run(volume, runtime=None, voxel_size_nm=0.3, **params):
-    outputs, runtime = MemoryOutputs(), runtime or Runtime(device="cpu")
+def run(volume, runtime=None, voxel_size_nm=0.3, outputs=None, **params):
+    outputs, runtime = outputs or MemoryOutputs(), runtime or Runtime(device="cpu")
     STAGE.run(
         volume=MemoryInput(volume, {"voxel_size_nm": voxel_size_nm}) if isinstance(volume, np.ndarray) else volume,
         params=SegmentParameters(**params),
@@ -99,6 +100,52 @@ def test_slabs_change_nothing_and_bound_what_is_read(phantom):
     np.testing.assert_array_equal(whole.arrays["labels"], pieces.arrays["labels"])
     assert watched.largest < 24 * 40 * 44
     assert pieces.attrs == whole.attrs
+
+
+def assert_continues_to_the_same_result(volume, every, choices, **params):
+    """Kill runs at every n-th checkpoint and continue them with other memory; compare with an undisturbed run."""
+    whole, undisturbed = run(volume, **params)
+    runtimes = []
+
+    def again(outputs, max_memory):
+        runtimes.append(Runtime(device="cpu", max_memory=max_memory))
+        run(volume, runtimes[-1], outputs=outputs, **params)
+
+    resumed = killed_again_and_again(again, every, choices)
+    for name, array in whole.arrays.items():
+        np.testing.assert_array_equal(resumed.arrays[name], array, strict=True)
+    assert resumed.attrs == whole.attrs
+    last = runtimes[-1]
+    assert any("continuing after" in note for note in last.notes)
+    # When and how often TensorFlow was started in this process is no matter of the runs.
+    told = [[n for n in r.notes if "continuing" not in n and "TensorFlow" not in n] for r in (undisturbed, last)]
+    assert told[0] == told[1]
+    assert last.warnings == undisturbed.warnings
+
+
+# Memory for slabs of 1, 4, 10 and all planes of the phantom.
+MEMORY = [1, 2 * 1760 * (32 + 4 * 14), 2 * 1760 * (32 + 10 * 14), 1 << 30]
+
+
+@pytest.mark.parametrize(
+    ("every", "order"), [(1, (1,)), (1, (2, 1)), (2, (2, 0)), (3, (0, 1, 2)), (2, (2, 3)), (7, (0, 1))]
+)
+@pytest.mark.parametrize("params", [{}, {"min_size": 1}, {"thresholds": [40.0, 150.0], "smooth": 0.0}])
+def test_killed_runs_by_thresholds_continue_to_the_very_same_labels(phantom, every, order, params):
+    assert_continues_to_the_same_result(phantom[0], every, [MEMORY[i] for i in order], **params)
+
+
+def test_thresholds_are_not_sought_twice(phantom):
+    first = Fatal(1)  # as soon as they are known
+    with pytest.raises(Killed):
+        run(phantom[0], outputs=first)
+    state, arrays = first.kept
+    assert state["slices"] == 0
+    assert len(state["levels"]) == 3
+    state["thresholds"] = [40.0, 150.0]
+    resumed, _ = run(phantom[0], outputs=MemoryOutputs(state, arrays))
+    assert resumed.attrs["segmentation_info"]["thresholds"] == [40.0, 150.0]
+    assert resumed.attrs["segmentation_info"]["class_levels"] == state["levels"]
 
 
 def test_the_input_is_left_alone(phantom):
@@ -240,6 +287,60 @@ def test_a_network_in_slabs_gives_the_same(phantom, model_path):
     np.testing.assert_array_equal(whole.arrays["labels"], pieces.arrays["labels"])
     np.testing.assert_array_equal(whole.arrays["confidence"], pieces.arrays["confidence"])
     assert watched.largest <= 40 * 44  # one plane at a time
+
+
+@pytest.mark.parametrize(("every", "order"), [(1, (1,)), (2, (1, 2)), (3, (2, 1, 0))])
+@pytest.mark.parametrize("plane", ["xz", "xy", "yz"])
+def test_killed_runs_of_a_network_continue_to_the_very_same_labels(phantom, model_path, plane, every, order):
+    # Slabs of 1, 5 and 16 slices: the network takes 3 KiB per patch of 16 px, and each slice 8 bytes per pixel.
+    memory = [1, 600_000, 1 << 30]
+    assert_continues_to_the_same_result(
+        phantom[0], every, [memory[i] for i in order], model=model_path, plane=plane, overlap=1
+    )
+
+
+def test_a_network_on_another_device_starts_anew(phantom, model_path):
+    first = Fatal(1)
+    with pytest.raises(Killed):
+        run(phantom[0], outputs=first, model=model_path)
+    state, arrays = first.kept
+    assert (state["slices"], state["device"]) == (16, "cpu")
+    arrays["labels"][:, :16] = 2
+    kept, _ = run(phantom[0], outputs=MemoryOutputs(state, dict(arrays)), model=model_path)
+    assert np.all(kept.arrays["labels"][:, :16] == 2)
+    anew, _ = run(phantom[0], outputs=MemoryOutputs({**state, "device": "cuda"}, arrays), model=model_path)
+    whole, _ = run(phantom[0], model=model_path)
+    np.testing.assert_array_equal(anew.arrays["labels"], whole.arrays["labels"])
+    assert anew.attrs == whole.attrs
+
+
+def test_a_network_can_be_stopped_within_a_slice(phantom, model_path, monkeypatch):
+    calls = []
+    runtime = Runtime(device="cpu")
+
+    def check(_seconds=0.0):
+        calls.append(len(calls))
+        if len(calls) == 6:
+            raise Interrupted("stopped by SIGTERM")
+
+    monkeypatch.setattr("tomoseg.segment.inference.BATCH_BYTES", 1)  # a patch at a time
+    monkeypatch.setattr(runtime, "check", check)
+    outputs = MemoryOutputs()
+    with pytest.raises(Interrupted):
+        run(phantom[0], runtime, outputs=outputs, model=model_path)
+    assert outputs.state is None  # a slice of 36 x 44 px has 6 x 7 places for patches of 16 px
+
+
+def test_too_little_memory_for_the_network_is_said(phantom, model_path):
+    class Listening(Silent):
+        said = ""
+
+        def message(self, text):
+            self.said += text
+
+    listening = Listening()
+    run(phantom[0][:4], Runtime(device="cpu", max_memory=1, progress=listening), model=model_path, plane="xy")
+    assert "for a patch of 16 px, more than --max-memory allows" in listening.said
 
 
 def test_names_for_a_network_must_fit_it(phantom, model_path):
