@@ -1,5 +1,8 @@
 """Save and load networks with their card."""
 
+import json
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,12 @@ from tomoseg.segment.keras_setup import keras
 
 # A U-Net from elsewhere with free input size: six levels at most is what the field uses.
 FOREIGN_PATCH, FOREIGN_MULTIPLE = 512, 32
+
+# Layers that run code or other programs' models, which Keras' safe mode does not refuse in all versions.
+CODE = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "__lambda__"}
+MODULES = ("keras", "builtins", "tomoseg.segment.losses")
+MOST_TIMES = 100  # a network's weights hardly compress; more than this is a trap for the memory
+SMALL_BYTES = 1 << 20  # of an entry that may compress as well as it likes
 
 
 def save_model(model: Any, path: Path, card: ModelCard) -> None:
@@ -36,6 +45,7 @@ def load_model(path: Path) -> tuple[Any, ModelCard]:
         Where the file is missing, damaged, needs code of its own, or is no segmentation network for grey images.
     """
     card = read_card(path)
+    _refuse_traps(path)
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises nearly anything here, h5py and zipfile errors included
@@ -63,6 +73,39 @@ def load_model(path: Path) -> tuple[Any, ModelCard]:
             "was changed after training"
         )
     return model, card
+
+
+def _refuse_traps(path: Path) -> None:
+    """Raise `InputError` for an archive that unpacks to far more than it is, or names code; all else Keras tells."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                if entry.file_size > SMALL_BYTES + MOST_TIMES * entry.compress_size:
+                    raise InputError(
+                        f"the network in {path} is refused: {entry.filename} unpacks to far more than it is"
+                    )
+            config = json.loads(archive.read("config.json"))
+            named = list(_classes(config))
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError, RecursionError, NotImplementedError) as error:
+        raise InputError(f"the network in {path} cannot be loaded: {_first_line(error)}. It is damaged.") from error
+    for module, name in named:
+        if name in CODE or not any(module == known or module.startswith(f"{known}.") for known in MODULES):
+            raise InputError(
+                f"the network in {path} names {module}.{name}, which is Python code of its own or of another program; "
+                "it is not run for safety. Save it again with Keras' own layers only."
+            )
+
+
+def _classes(config: Any) -> Iterator[tuple[str, str]]:
+    """Yield (module, class) of everything that a configuration makes."""
+    if isinstance(config, dict):
+        if "class_name" in config:
+            yield str(config.get("module") or "keras"), str(config["class_name"])
+        for value in config.values():
+            yield from _classes(value)
+    elif isinstance(config, list):
+        for value in config:
+            yield from _classes(value)
 
 
 def _first_line(error: Exception) -> str:
