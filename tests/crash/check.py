@@ -33,10 +33,9 @@ class Lost(Exception):
 
 @dataclass(frozen=True)
 class State:
-    """What can be seen of a project: all its contents, what was computed, and the run ids of unfinished stages."""
+    """What can be seen of a project: all its contents, and the run ids of unfinished stages."""
 
     contents: Mapping[str, str] = field(default_factory=dict)
-    results: Mapping[str, str] = field(default_factory=dict)
     partial: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -44,7 +43,7 @@ class State:
         """Return the state of an open project."""
         partial = {name: project.partial(name) for name in project.file.get(schema.STAGING, ())}
         found = {name: p.run_id for name, p in partial.items() if p is not None}
-        return cls(contents(project.file), results(project), found)
+        return cls(contents(project.file), found)
 
     def __bool__(self) -> bool:
         return bool(self.contents)
@@ -97,6 +96,7 @@ class Point:
     ops: int
     state: State
     folder: Folder
+    results: Mapping[str, str]
     exported: Mapping[str, str]
 
 
@@ -121,12 +121,13 @@ class History:
 def record(folder: Path, raw: Path) -> History:
     """Run the scenario on a new project in an empty folder, which is removed afterwards."""
     recorder = Recorder(folder)
-    history = History(recorder.log, Commits([NOTHING]), [Point(0, NOTHING, {}, {})])
+    history = History(recorder.log, Commits([NOTHING]), [Point(0, NOTHING, {}, {}, {})])
     project = folder / NAME
     with interposed(recorder), no_chance(), history.commits.watched(lambda: len(recorder.log.ops)):
         for command in COMMANDS:
             issue(command, project, raw)
-            history.ends.append(Point(len(history.ops), look(project), read_folder(folder), exported(project)))
+            state, files = look(project), read_folder(folder)
+            history.ends.append(Point(len(history.ops), state, files, computed(project), exported(project)))
             if problem := not_left_tidy(folder):
                 raise Lost(f"after {command.title}: {problem}")
     shutil.rmtree(folder)
@@ -139,6 +140,12 @@ def look(project: Path) -> State:
         return NOTHING
     with interposed(_forbidden), Project.read(project) as opened:
         return State.of(opened)
+
+
+def computed(project: Path) -> dict[str, str]:
+    """Return a digest of all that was computed, the same for runs that did the same."""
+    with Project.read(project) as opened:
+        return results(opened)
 
 
 def _forbidden(name: str, _real: Callable[..., Any], *arguments: Any) -> Any:
@@ -170,7 +177,7 @@ class Checker:
     looked: int = 0
     continued: int = 0
     resumed: int = 0  # stages that went on from a checkpoint
-    _known: set[str] = field(default_factory=set)
+    _known: set[str] = field(default_factory=set)  # digests of files that were looked at or continued, and were fine
 
     @property
     def project(self) -> Path:
@@ -185,10 +192,20 @@ class Checker:
         self.lay(found)
         with interposed(without_waiting):
             state = self.recovered(possible)
-            key = hashlib.sha256(repr((command, sorted(read_folder(self.folder).items()))).encode()).hexdigest()
-            if key not in self._known:
-                self.go_on(state, command)
-                self._known.add(key)
+            self._once(lambda: self.go_on(state, command), read_folder(self.folder), command)
+
+    def glance(self, found: Folder, possible: Sequence[State]) -> None:
+        """Raise `Lost` if a project is in none of the `possible` states; it is not continued."""
+        self.lay(found)
+        with interposed(without_waiting):
+            self._once(lambda: self.recovered(possible), found, *(sorted(state.contents.items()) for state in possible))
+
+    def _once(self, look: Callable[[], object], *what: Any) -> None:
+        """Call `look` unless it found nothing wrong before with the same."""
+        key = hashlib.sha256(repr(what).encode()).hexdigest()
+        if key not in self._known:
+            look()
+            self._known.add(key)
 
     def lay(self, found: Folder) -> None:
         """Put files into the folder, and nothing else."""
@@ -250,9 +267,9 @@ class Checker:
         expected = self.history.ends[number + 1]
         if problem := not_left_tidy(self.folder):
             raise Lost(f"continued, but {problem}")
-        end = look(self.project)
-        if end.results != expected.state.results:
-            raise Lost(f"other results than undisturbed: {_differing(end.results, expected.state.results)}")
+        found = computed(self.project)
+        if found != expected.results:
+            raise Lost(f"other results than undisturbed: {_differing(found, expected.results)}")
         files = exported(self.project)
         if not COMMANDS[number].only and files != expected.exported:
             raise Lost(f"other exported files: {_differing(files, expected.exported)}")

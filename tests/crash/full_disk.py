@@ -1,5 +1,6 @@
 """The real command on a file system that really is full: a tmpfs of too few bytes, enlarged afterwards."""
 
+import ctypes
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -9,15 +10,18 @@ from pathlib import Path
 from tests.crash.kills import PHASES, Experiment, Tally, Undisturbed, Wrong
 
 ENOUGH = 1 << 30
+CLONE_NEWNS = 0x00020000  # unshare(2)
 
 
-def can_mount(folder: Path) -> bool:
-    """Tell whether this process may mount a file system."""
-    try:
-        with _tmpfs(folder / "probe", 1 << 20):
-            return True
-    except (OSError, subprocess.CalledProcessError):
+def mounts_privately() -> bool:
+    """Let this thread and its children mount file systems that nobody else sees, and that vanish with them.
+
+    Returns whether that is permitted.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNS) != 0:
         return False
+    return subprocess.run(["mount", "--make-rprivate", "/"], check=False, capture_output=True).returncode == 0
 
 
 def fill(raw: Path, expected: Sequence[Undisturbed], folder: Path, sizes: int) -> Tally:

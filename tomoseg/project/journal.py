@@ -122,11 +122,14 @@ def recover(project: Path) -> str:
 
     Only for the holder of the project's lock.
     """
+    if unborn_path(project).exists():  # of a compacting cut short, or a name that the power failure kept
+        disk.remove(unborn_path(project))
     path = journal_path(project)
     if not path.exists():
         return ""
     journal = read_journal(project)
     if journal is not None:
+        _make_certain(path)
         fd = os.open(project, os.O_RDWR)
         try:
             journal.apply(fd)
@@ -143,6 +146,21 @@ def recover(project: Path) -> str:
     disk.remove(path)
     disk.sync_folder(path.parent)
     return done
+
+
+def _make_certain(journal: Path) -> None:
+    """Bring a journal to the disk, before it is needed there.
+
+    The process that wrote it may have been killed before its sync, or in spite of a failed one, after which only bytes
+    that are written anew are written at all.
+    """
+    fd = os.open(journal, os.O_RDWR)
+    try:
+        disk.write(fd, journal.read_bytes(), 0)
+        disk.sync(fd)
+    finally:
+        os.close(fd)
+    disk.sync_folder(journal.parent)
 
 
 class _Overlay:
