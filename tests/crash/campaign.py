@@ -4,8 +4,8 @@ At each: process killed, write torn, power lost in several random ways; all of t
 continued to the end. For a sample of points the operation fails, or a second crash comes while the first is being
 recovered from. Besides: a stage that raises, and the real command killed, told to stop, and on a full disk.
 
-Works in several processes of low priority. Prints a table and every loss, with the task that finds it again, and exits 1
-if there is any.
+Works in several processes of low priority. Prints a table and every loss, with the task that finds it again, and exits
+1 if there is any.
 """
 
 import argparse

@@ -16,6 +16,7 @@ from tomoseg.errors import Interrupted, StageFailed
 from tomoseg.project import layout
 from tomoseg.project.journal import Extent
 from tomoseg.project.provenance import Record
+from tomoseg.project.soundness import read_json
 
 if TYPE_CHECKING:
     from tomoseg.project.file import Project
@@ -112,8 +113,9 @@ class Transaction:
             file.pop(name, None)
             file.move(f"{self._path}/{name}", name)
         _drop_obsolete(file, record.stage)
-        for path in (f"{schema.PROVENANCE}/{record.stage}", f"{schema.HISTORY}/{record.run_id}"):
-            _write_record(file, path, replace(record, continues=self.begun.continues, outcome="done"))
+        done = replace(record, continues=self.begun.continues, outcome="done")
+        _write_record(file, f"{schema.HISTORY}/{record.run_id}", done)
+        _write_facts(_write_record(file, f"{schema.PROVENANCE}/{record.stage}", done), done)
         self._project.settle()
         self.is_committed = True
 
@@ -184,20 +186,29 @@ class _Sink:
         self._transaction.write(self._path, key, value)
 
 
-def _write_record(file: h5py.File, path: str, record: Record) -> None:
-    """Store provenance: one attribute per fact for people, all of it as JSON for tomoseg."""
+def _write_record(file: h5py.File, path: str, record: Record) -> h5py.Group:
+    """Store the provenance of a run as JSON; return its group."""
     file.pop(path, None)
     group = file.create_group(path)
+    group.attrs["record"] = json.dumps(asdict(record))
+    return group
+
+
+def _write_facts(group: h5py.Group, record: Record) -> None:
+    """Store one attribute per fact, for people who look at the file with other programs."""
     for key, value in asdict(record).items():
         group.attrs[key] = value if isinstance(value, (str, int, float)) else json.dumps(value)
-    group.attrs["record"] = json.dumps(asdict(record))
+
+
+def _read_record(group: h5py.Group) -> Record:
+    return Record.from_json(read_json(group.attrs, "record", dict))
 
 
 def _close_lost_runs(file: h5py.File) -> None:
     """Mark runs whose process ended without a word: whoever writes now is the only one."""
     for path in [f"{schema.HISTORY}/{run_id}" for run_id in file.get(schema.HISTORY, ())]:
-        if file[path].attrs.get("outcome") == "running":
-            record = Record(**json.loads(file[path].attrs["record"]))
+        record = _read_record(file[path])
+        if record.outcome == "running":
             _write_record(file, path, replace(record, outcome="lost: the process or its machine went down"))
 
 
@@ -206,5 +217,5 @@ def _drop_obsolete(file: h5py.File, stage: str) -> None:
     for name in list(file.get(schema.STAGING, ())):
         path = f"{schema.STAGING}/{name}"
         run = file.get(f"{schema.HISTORY}/{file[path].attrs['run_id']}")
-        if name == stage or run is None or stage in json.loads(run.attrs["consumed"]):
+        if name == stage or run is None or stage in _read_record(run).consumed:
             del file[path]
