@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from tomoseg import config
@@ -80,7 +81,7 @@ def _state(project: Project, stage: Stage, parameters: Parameters, earlier: dict
 
 
 def _own_reasons(stage: Stage, parameters: Parameters, record: Record) -> list[str]:
-    facts = file_facts(parameters, record)
+    facts = file_facts(parameters, record) | _gone_companions(parameters, record)
     if record.fingerprint == fingerprint(stage, parameters, facts):
         return []
     wanted = config.plain(parameters)
@@ -114,7 +115,7 @@ def _what_changed(project: Project, consumed_run: str, current: Record) -> str:
 def fingerprint(stage: Stage, parameters: Parameters, facts: dict[str, dict[str, Any]]) -> str:
     """Hash what decides a stage's result: name, version, scientific parameters, digests of the files it uses."""
     values = config.plain(parameters)
-    for name in parameters.input_file_fields():
+    for name in {*parameters.input_file_fields(), *facts}:
         values[name] = facts[name]["sha256"] if name in facts else None
     content = json.dumps([stage.name, stage.version, values], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
@@ -126,7 +127,7 @@ def file_facts(parameters: Parameters, record: Record | None = None) -> dict[str
     A file that is no longer at the path it was read from keeps its recorded facts: the project holds what was in it.
     """
     facts = {}
-    for name, given in parameters.input_files().items():
+    for name, given in {**parameters.input_files(), **parameters.companions()}.items():
         path = given.expanduser().absolute()
         known = record.files.get(name, {}) if record else {}
         same_path = known.get("path") == str(path)
@@ -138,6 +139,12 @@ def file_facts(parameters: Parameters, record: Record | None = None) -> dict[str
         digest = known["sha256"] if unchanged and same_path else sha256(path)
         facts[name] = {"path": str(path), "sha256": digest, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     return facts
+
+
+def _gone_companions(parameters: Parameters, record: Record) -> dict[str, dict[str, Any]]:
+    """Return the recorded facts of companions that are no longer there; as of a raw file, the project holds them."""
+    named = parameters.input_file_fields()
+    return {name: f for name, f in record.files.items() if name not in named and not Path(f["path"]).exists()}
 
 
 # --- running ---

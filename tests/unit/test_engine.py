@@ -1,5 +1,7 @@
 """What is fresh, stale or missing, and what a run does, on a pipeline of three toy stages over real artifacts."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,10 @@ from tomoseg.stages.base import Field, InputFile, Parameters, Stage
 
 class ReadParameters(Parameters):
     raw: InputFile | None = Field(default=None, description="numbers")
+
+    def companions(self):
+        beside = Path(self.raw).with_suffix(".more")
+        return {"more": beside} if beside.is_file() else {}
 
 
 class ScaleParameters(Parameters):
@@ -194,6 +200,20 @@ def test_a_raw_file_moved_away_leaves_the_project_fresh(made, raw):
 
 def test_a_touched_but_equal_raw_file_is_no_change(made, raw):
     raw.write_text("1\n2\n3\n")
+    assert [s.state for s in _states(made).values()] == ["fresh"] * 3
+
+
+def test_a_file_beside_the_raw_one_that_is_used_unnamed_is_noticed(made, raw):
+    beside = raw.with_suffix(".more")
+    beside.write_text("4\n")
+    assert _states(made)["import"].reasons == [f"more none -> {beside}"]
+    _run(made)
+    assert _states(made)["import"].state == "fresh"
+    beside.write_text("5\n")
+    assert _states(made)["import"].reasons == [f"more file {beside} has changed"]
+    _run(made)
+    beside.unlink()  # the project holds what was in it
+    raw.unlink()
     assert [s.state for s in _states(made).values()] == ["fresh"] * 3
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from tomoseg.errors import InputError
 from tomoseg.io.angles import checked
 from tomoseg.io.apart import open_apart
+from tomoseg.io.companions import mdoc_beside
 from tomoseg.io.limits import reason_of, shown
 from tomoseg.io.mdoc import read_mdoc
 from tomoseg.io.series import RawSeries
@@ -128,8 +129,7 @@ def _format_of(path: Path, head: bytes) -> Format:
 
 def _use_mdoc(series: RawSeries, path: Path) -> None:
     """Take angles, pixel size and tilt axis from a companion .mdoc."""
-    names = dict.fromkeys((f"{path.name}.mdoc", f"{path.stem}.mdoc"))
-    found = next((path.with_name(name) for name in names if path.with_name(name).is_file()), None)
+    found = mdoc_beside(path)
     if found is None:
         return
     mdoc = read_mdoc(found)

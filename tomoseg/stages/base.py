@@ -32,6 +32,10 @@ class Parameters(BaseModel):
         named = {name: getattr(self, name) for name in self.input_file_fields()}
         return {name: Path(path) for name, path in named.items() if path is not None}
 
+    def companions(self) -> dict[str, Path]:
+        """Return files that were found beside those and decide the result too, by what they are."""
+        return {}
+
 
 def no_problems(_params: Any) -> list[str]:
     """Find nothing wrong beyond what the parameter model checks."""

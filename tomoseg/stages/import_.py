@@ -11,6 +11,7 @@ import numpy as np
 
 from tomoseg.arrays import Array, Outputs
 from tomoseg.errors import InputError
+from tomoseg.io.companions import angles_beside, mdoc_beside
 from tomoseg.io.digest import sha256
 from tomoseg.runtime import Runtime, slabs
 from tomoseg.schema import ANGLES, TILT_SERIES, TILT_SERIES_INFO
@@ -47,6 +48,13 @@ class ImportParameters(Parameters):
         description="Nominal direction of the tilt axis in the raw image: x (horizontal) or y (vertical); auto takes "
         "it from the metadata, or leaves it to the alignment.",
     )
+
+    def companions(self) -> dict[str, Path]:
+        """Return the files beside the raw one that are looked at for what it does not say itself."""
+        if self.raw is None:
+            return {}
+        found = {"mdoc": mdoc_beside(self.raw), "tilt angles": None if self.angles else angles_beside(self.raw)}
+        return {name: path for name, path in found.items() if path is not None}
 
 
 @dataclass
@@ -160,7 +168,7 @@ def _decide_angles(plan: _Plan, path: Path | None, given: "Angles | None") -> li
     elif raw.angles_deg is not None:
         plan.angles_deg, plan.angles_source = raw.angles_deg, raw.angles_source
     else:
-        sibling = next((p for s in (".rawtlt", ".tlt") if (p := raw.path.with_suffix(s)).is_file()), None)
+        sibling = angles_beside(raw.path)
         if sibling is None:
             return [
                 f"no tilt angles are known for {raw.path}: the {raw.format} file has none, and there is no .mdoc, "
