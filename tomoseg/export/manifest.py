@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tomoseg.errors import InputError
-from tomoseg.io.atomic import atomic_path
+from tomoseg.io.atomic import atomic_path, remove_unfinished
 
 MANIFEST = "tomoseg-export.json"
 
@@ -38,6 +38,7 @@ class Manifest:
     def writing(self, name: str) -> Iterator[Path]:
         """Yield a temporary path; when all went well the file takes its name, and is listed."""
         path = self.directory / name
+        remove_unfinished(path)
         with atomic_path(path) as temporary:
             yield temporary
             # Listed before it takes its name, beside the entry of the file it replaces: a process killed in between
@@ -49,6 +50,7 @@ class Manifest:
 
     def finish(self) -> None:
         """Save the list without what has been replaced or is gone."""
+        remove_unfinished(self.directory / MANIFEST)
         self._entries = [e for e in self._entries if (self.directory / e["name"]).exists()]
         self._save(self._entries)
 

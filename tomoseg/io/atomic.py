@@ -1,5 +1,6 @@
 """Writing files so that a reader sees the old file or the complete new one, never half of it."""
 
+import glob
 import os
 import tempfile
 from collections.abc import Iterator
@@ -43,6 +44,12 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         unregister()
     if os.name == "posix":
         _fsync(path.parent)  # the new name itself is only safe once its folder is on the disk
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what killed processes left of `path`; only where no other process may be writing it."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.????????.part"):
+        part.unlink(missing_ok=True)
 
 
 def _fsync(path: Path) -> None:

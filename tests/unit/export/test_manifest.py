@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -101,3 +103,22 @@ def test_lost_files(tmp_path):
     (tmp_path / "b.csv").write_text("longer")
     assert lost_files(info) == [f"{tmp_path / 'a.csv'} is gone", f"{tmp_path / 'b.csv'} was changed"]
     assert lost_files({}) == []
+
+
+def test_what_a_killed_export_left_half_written_is_removed(tmp_path):
+    command = f"""
+import os
+import subprocess
+import sys
+from pathlib import Path
+from tomoseg.export.manifest import Manifest
+with Manifest(Path({str(tmp_path)!r})).writing("a.csv") as path:
+    path.write_text("half")
+    os._exit(9)
+"""
+    subprocess.run([sys.executable, "-c", command], check=False)
+    assert [p.name.startswith(".a.csv.") for p in tmp_path.iterdir()] == [True]
+    manifest = Manifest(tmp_path)
+    write(manifest, "a.csv")
+    manifest.finish()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.csv", MANIFEST]
