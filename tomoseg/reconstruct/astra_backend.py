@@ -90,6 +90,7 @@ class AstraCpuOperator(_AstraOperator):
         """Delete the projector."""
         import astra
 
+        super().close()
         astra.projector.delete(self._projector)
 
 
@@ -132,6 +133,7 @@ class AstraCudaOperator(_AstraOperator):
         """Delete the projectors."""
         import astra
 
+        super().close()
         for projector, _ in self._matrices.values():
             astra.projector3d.delete(projector)
         self._matrices.clear()

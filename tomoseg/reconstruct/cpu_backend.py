@@ -140,6 +140,10 @@ class CpuOperator(Operator):
         """Return `n` slices of the backend's projections as a view of shape (n_tilt, n, n_detector)."""
         return projections[:, PAD:-PAD, :n].transpose(0, 2, 1)
 
+    def planes(self, volume: Floats) -> Floats:
+        """Return the backend's volume as a view of shape (nz, nx, slices)."""
+        return volume[PAD:-PAD, PAD:-PAD]
+
     def forward(self, volume: Floats, out: Floats | None = None) -> Floats:
         """Return the projections of a volume, written to `out` where given."""
         if out is None:

@@ -6,7 +6,7 @@ is (n - 1)/2, and the tilt axis meets the detector at (n_detector - 1)/2. All le
 also the voxels.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +81,10 @@ class ParallelGeometry:
     def detector(self) -> NDArray[np.float64]:
         """Distance of each detector pixel from the tilt axis, in pixels."""
         return np.arange(self.n_detector, dtype=np.float64) - (self.n_detector - 1) / 2
+
+    def of(self, tilts: slice | NDArray[np.integer]) -> "ParallelGeometry":
+        """Return the geometry of some of the tilts."""
+        return replace(self, angles_deg=self.angles_deg[tilts])
 
     def cylinder(self) -> NDArray[np.bool_]:
         """Return the voxels whose centres the detector sees at every possible tilt, shape (nz, nx)."""

@@ -39,10 +39,11 @@ class Result:
 
 
 Method = Callable[[Operator, Floats], Result]
+Watch = Callable[[int, Floats], None]
 
 
-def never_stop() -> None:
-    """Go on."""
+def look_away(_iteration: int, _volume: Floats) -> None:
+    """Do nothing."""
 
 
 def reciprocal(sums: Floats, support: NDArray[np.bool_] | None, least: float = 0.0) -> Floats:
@@ -56,7 +57,7 @@ def mlem(
     projections: Floats,
     iterations: int,
     support: NDArray[np.bool_] | None = None,
-    checkpoint: Callable[[], None] = never_stop,
+    watch: Watch = look_away,
 ) -> Result:
     """Reconstruct by maximum-likelihood expectation maximisation.
 
@@ -74,8 +75,9 @@ def mlem(
     iterations : int
     support : bool array, shape (nz, nx), optional
         Voxels that may be other than 0.
-    checkpoint : callable
-        Called before each iteration; may raise to stop.
+    watch : callable
+        Called before each iteration with its number and the volume in the operator's layout, and after the last; may
+        raise to stop.
     """
     n = projections.shape[1]
     measured, total = _counts(operator, projections)
@@ -88,10 +90,11 @@ def mlem(
     computed = operator.forward(volume)
     misfit = np.zeros(iterations + 1)
     for i in range(iterations):
-        checkpoint()
+        watch(i, volume)
         misfit[i] = kernels.ratio(measured.reshape(-1), computed.reshape(-1))
         operator.multiply(volume, computed, plane)
         operator.forward(volume, computed)
+    watch(iterations, volume)
     misfit[iterations] = kernels.difference(measured.reshape(-1), computed.reshape(-1))
     return Result(operator.unload(volume, n), misfit, _power(measured))
 
@@ -108,7 +111,7 @@ def sirt(
     iterations: int,
     support: NDArray[np.bool_] | None = None,
     non_negative: bool = True,
-    checkpoint: Callable[[], None] = never_stop,
+    watch: Watch = look_away,
 ) -> Result:
     """Reconstruct by the simultaneous iterative technique (Gregor & Benson, IEEE Trans. Med. Imaging 27, 918, 2008).
 
@@ -123,8 +126,9 @@ def sirt(
         Voxels that may be other than 0.
     non_negative : bool
         Whether negative voxels become 0 after each iteration.
-    checkpoint : callable
-        Called before each iteration; may raise to stop.
+    watch : callable
+        Called before each iteration with its number and the volume in the operator's layout, and after the last; may
+        raise to stop.
     """
     n = projections.shape[1]
     geometry = operator.geometry
@@ -136,11 +140,12 @@ def sirt(
     least = 0.0 if non_negative else -np.inf
     misfit = np.zeros(iterations + 1)
     for i in range(iterations):
-        checkpoint()
+        watch(i, volume)
         misfit[i] = kernels.difference(measured.reshape(-1), computed.reshape(-1))
         computed *= rays
         operator.add(volume, computed, plane, least)
         operator.forward(volume, computed)
+    watch(iterations, volume)
     misfit[iterations] = kernels.difference(measured.reshape(-1), computed.reshape(-1))
     return Result(operator.unload(volume, n), misfit, _power(measured))
 

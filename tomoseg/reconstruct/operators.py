@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tomoseg.reconstruct.geometry import ParallelGeometry
 
 Floats = NDArray[np.float32]
+POWER_STEPS = 12
 
 
 class Operator(ABC):
@@ -35,6 +36,7 @@ class Operator(ABC):
 
     def __init__(self, geometry: ParallelGeometry) -> None:
         self.geometry = geometry
+        self._subsets: dict[int, list[tuple[slice, Operator]]] = {}
 
     @abstractmethod
     def load(self, projections: Floats) -> Floats:
@@ -97,6 +99,38 @@ class Operator(ABC):
         ones = self.load(np.ones((self.geometry.n_tilt, 1, self.geometry.n_detector), np.float32))
         return np.ascontiguousarray(self.unload(self.backward(ones), 1)[:, 0])
 
+    @cached_property
+    def norm_squared(self) -> float:
+        """Largest eigenvalue of A'A, to some 1%, by the power method from a slice of ones."""
+        ones = np.ones((self.geometry.nz, 1, self.geometry.nx), np.float32)
+        volume, value = self.load_volume(ones / np.sqrt(ones.size)), 0.0
+        for _ in range(POWER_STEPS):
+            volume = self.backward(self.forward(volume))
+            value = float(np.linalg.norm(np.asarray(self.unload(volume, 1), np.float64)))
+            volume /= np.float32(max(value, 1e-30))
+        return value
+
+    def subsets(self, n: int) -> "list[tuple[slice, Operator]]":
+        """Return, for each of `n` interleaved subsets, which tilts it has and their operator; kept until `close`."""
+        n = min(n, self.geometry.n_tilt)
+        if n not in self._subsets:
+            taken = [slice(start, None, n) for start in spread_order(n)]
+            self._subsets[n] = [(tilts, type(self)(self.geometry.of(tilts))) for tilts in taken]
+        return self._subsets[n]
+
+    def planes(self, volume: Floats) -> Floats:
+        """Return the backend's volume as a view of shape (nz, nx, slices)."""
+        return np.moveaxis(volume, self.slice_axis, -1)
+
     def close(self) -> None:
         """Free what the backend holds outside Python. The operator is not used afterwards."""
-        return
+        for group in self._subsets.values():
+            for _, operator in group:
+                operator.close()
+        self._subsets.clear()
+
+
+def spread_order(n: int) -> list[int]:
+    """Return 0..n-1 in an order in which each is far from those just before it (van der Corput)."""
+    bits = max(1, (n - 1).bit_length())
+    return sorted(range(n), key=lambda i: int(f"{i:0{bits}b}"[::-1], 2))
