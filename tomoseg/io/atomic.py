@@ -48,8 +48,10 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 def remove_unfinished(path: Path) -> None:
     """Remove what killed processes left of `path`; only where no other process may be writing it."""
-    for part in path.parent.glob(f".{glob.escape(path.name)}.????????.part"):
-        part.unlink(missing_ok=True)
+    once = f".{glob.escape(path.name)}.????????.part"
+    for pattern in (once, f".{once}.????????.part"):  # a writer that is given a temporary path may use another itself
+        for part in path.parent.glob(pattern):
+            part.unlink(missing_ok=True)
 
 
 def _fsync(path: Path) -> None:

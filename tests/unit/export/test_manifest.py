@@ -112,12 +112,13 @@ import subprocess
 import sys
 from pathlib import Path
 from tomoseg.export.manifest import Manifest
-with Manifest(Path({str(tmp_path)!r})).writing("a.csv") as path:
-    path.write_text("half")
+from tomoseg.io.atomic import atomic_path
+with Manifest(Path({str(tmp_path)!r})).writing("a.csv") as path, atomic_path(path) as inner:
+    inner.write_text("half")
     os._exit(9)
 """
     subprocess.run([sys.executable, "-c", command], check=False)
-    assert [p.name.startswith(".a.csv.") for p in tmp_path.iterdir()] == [True]
+    assert len([p for p in tmp_path.iterdir() if p.name.endswith(".part")]) == 2
     manifest = Manifest(tmp_path)
     write(manifest, "a.csv")
     manifest.finish()
