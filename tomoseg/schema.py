@@ -118,11 +118,32 @@ RESIDUALS = Artifact(
     "",
     "relative residual ||p - A v|| / ||p|| over all slices before each iteration and after the last",
 )
+STOPPING = Artifact(
+    "stopping",
+    "/reconstruction/stopping",
+    ("tried",),
+    meaning="numbers of iterations and the relative residual of tilts that were left out",
+    optional=True,
+)
+SHELLS = Artifact(
+    "shells",
+    "/reconstruction/shells",
+    ("shell",),
+    meaning="Fourier shell correlation of reconstructions from even and odd tilts, by spatial frequency (cycles per px)",
+    optional=True,
+)
 RECONSTRUCTION_INFO = Artifact(
     "reconstruction_info",
     "/reconstruction",
     meaning="how the volume was made",
-    attrs={"method": "algorithm", "backend": "what computed it", "device": "cpu or cuda"},
+    attrs={
+        "method": "algorithm",
+        "backend": "what computed it",
+        "device": "cpu or cuda",
+        "iterations": "0 for fbp",
+        "resolution_px": "px; period at which the shell correlation falls below 1/7; NaN where nothing agrees",
+        "resolution_nm": "nm; NaN where the pixel size is unknown",
+    },
 )
 
 LABELS = Artifact(
@@ -183,6 +204,8 @@ ARTIFACTS: tuple[Artifact, ...] = (
     ALIGNED,
     VOLUME,
     RESIDUALS,
+    STOPPING,
+    SHELLS,
     RECONSTRUCTION_INFO,
     LABELS,
     CONFIDENCE,

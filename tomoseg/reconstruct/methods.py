@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.reconstruct import kernels
+from tomoseg.reconstruct import kernels, variation
 from tomoseg.reconstruct.filters import Filter, filtered
+from tomoseg.reconstruct.geometry import ParallelGeometry
 from tomoseg.reconstruct.operators import Floats, Operator
 
 SHORTEST_RAY = 1e-2  # px; a ray that only grazes a corner of the volume cannot be explained by it and is left out
@@ -80,13 +81,10 @@ def mlem(
         raise to stop.
     """
     n = projections.shape[1]
-    measured, total = _counts(operator, projections)
+    counts = np.maximum(projections, 0)
+    measured = operator.load(counts)
     plane = reciprocal(operator.column_sums, support)
-    flat = (plane > 0).astype(np.float32)
-    level = total / max(float((operator.column_sums * flat).sum(dtype=np.float64)), 1e-30)
-    volume = operator.load_volume(np.broadcast_to(flat[:, None, :], (len(flat), n, flat.shape[1])))
-    start = operator.unload(volume, n)
-    start *= level.astype(np.float32)[:, None]
+    volume = _constant(operator, counts, plane)
     computed = operator.forward(volume)
     misfit = np.zeros(iterations + 1)
     for i in range(iterations):
@@ -99,10 +97,132 @@ def mlem(
     return Result(operator.unload(volume, n), misfit, _power(measured))
 
 
-def _counts(operator: Operator, projections: Floats) -> tuple[Floats, NDArray[np.float64]]:
-    """Return the projections without negative values in the operator's layout, and the sum of each slice."""
+def _constant(operator: Operator, counts: Floats, plane: Floats) -> Floats:
+    """Return a volume, in the operator's layout, constant where `plane` > 0, whose slices have their counts' sum."""
+    n = counts.shape[1]
+    flat = (plane > 0).astype(np.float32)
+    seen = max(float((operator.column_sums * flat).sum(dtype=np.float64)), 1e-30)
+    volume = operator.load_volume(np.broadcast_to(flat[:, None, :], (len(flat), n, flat.shape[1])))
+    level = counts.sum(axis=(0, 2), dtype=np.float64) / seen
+    start = operator.unload(volume, n)
+    start *= level.astype(np.float32)[:, None]
+    return volume
+
+
+def osem(
+    operator: Operator,
+    projections: Floats,
+    iterations: int,
+    subsets: int = 6,
+    support: NDArray[np.bool_] | None = None,
+    watch: Watch = look_away,
+) -> Result:
+    """Reconstruct by ordered subsets (Hudson & Larkin, IEEE Trans. Med. Imaging 13, 601, 1994).
+
+    MLEM's step with every n-th tilt only, for one subset after the other: an iteration, which is a pass over all
+    subsets, does about as much as `subsets` of `mlem`'s. It does not converge to the likelihood's maximum, but circles
+    around it. All else is as in `mlem`.
+
+    Parameters
+    ----------
+    operator : Operator
+    projections : array, shape (n_tilt, n, n_detector)
+    iterations : int
+        Passes over all subsets.
+    subsets : int
+        At most the number of tilts.
+    support : bool array, shape (nz, nx), optional
+        Voxels that may be other than 0.
+    watch : callable
+        As in `mlem`.
+    """
+    n = projections.shape[1]
     counts = np.maximum(projections, 0)
-    return operator.load(counts), counts.sum(axis=(0, 2), dtype=np.float64)
+    measured = operator.load(counts)
+    allowed = operator.column_sums > 0 if support is None else (operator.column_sums > 0) & support
+    parts = [
+        (part, part.load(counts[tilts]), reciprocal(part.column_sums, allowed), allowed & (part.column_sums <= 0))
+        for tilts, part in operator.subsets(subsets)
+    ]
+    volume = _constant(operator, counts, allowed.astype(np.float32))
+    misfit = np.zeros(iterations + 1)
+    for i in range(iterations):
+        watch(i, volume)
+        misfit[i] = _misfit(operator, measured, volume)
+        for part, seen, plane, unseen in parts:
+            computed = part.forward(volume)
+            kernels.ratio(seen.reshape(-1), computed.reshape(-1))
+            kept = operator.planes(volume)[unseen]
+            part.multiply(volume, computed, plane)
+            operator.planes(volume)[unseen] = kept
+    watch(iterations, volume)
+    misfit[iterations] = _misfit(operator, measured, volume)
+    return Result(operator.unload(volume, n), misfit, _power(measured))
+
+
+def tv(
+    operator: Operator,
+    projections: Floats,
+    iterations: int,
+    weight: float,
+    support: NDArray[np.bool_] | None = None,
+    watch: Watch = look_away,
+) -> Result:
+    """Reconstruct by least squares with total variation, which fills the missing wedge with as few edges as possible.
+
+    Minimises ``|A v - p|^2 / 2 + weight * TV(v)`` over v >= 0 by FISTA (Beck & Teboulle, SIAM J. Imaging Sci. 2, 183,
+    2009). TV is the isotropic total variation of each slice, and its proximal map the dual projected gradient method of
+    Beck & Teboulle (IEEE Trans. Image Process. 18, 2419, 2009), continued from iteration to iteration.
+
+    Parameters
+    ----------
+    operator : Operator
+    projections : array, shape (n_tilt, n, n_detector)
+    iterations : int
+    weight : float
+        In units of the projections; `tv_scale` tells what is large.
+    support : bool array, shape (nz, nx), optional
+        Voxels that may be other than 0.
+    watch : callable
+        As in `mlem`.
+    """
+    n = projections.shape[1]
+    measured = operator.load(projections)
+    step = 1 / (1.02 * operator.norm_squared)  # the power method comes from below
+    allowed = np.ones((operator.geometry.nz, operator.geometry.nx), np.bool_) if support is None else support
+    plane = (allowed * step).astype(np.float32)
+    volume = operator.load_volume(np.zeros((operator.geometry.nz, n, operator.geometry.nx), np.float32))
+    before, ahead, computed = volume.copy(), volume.copy(), np.zeros_like(measured)
+    smoothed = variation.Proximal(operator.planes(volume).shape, weight * step)
+    momentum, misfit = 1.0, np.zeros(iterations + 1)
+    for i in range(iterations):
+        watch(i, volume)
+        operator.forward(ahead, computed)
+        misfit[i] = kernels.difference(measured.reshape(-1), computed.reshape(-1))
+        operator.add(ahead, computed, plane, -np.inf)
+        before, volume = volume, before
+        smoothed(operator.planes(ahead), operator.planes(volume))
+        following = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
+        np.subtract(volume, before, out=ahead)
+        ahead *= np.float32((momentum - 1) / following)
+        ahead += volume
+        momentum = following
+    watch(iterations, volume)
+    misfit[iterations] = _misfit(operator, measured, volume)
+    return Result(operator.unload(volume, n), misfit, _power(measured))
+
+
+def tv_scale(geometry: ParallelGeometry, projections: Floats) -> float:
+    """Return the weight of total variation, in units of the projections, that is called 1.
+
+    It is that at which the data's pull on an empty volume (A'p, of the order of n_tilt times a projection) is balanced
+    by one unit of slope; it scales with the data, so that a relative weight means the same for every series.
+    """
+    return geometry.n_tilt * float(np.sqrt(np.mean(np.square(projections, dtype=np.float64))))
+
+
+def _misfit(operator: Operator, measured: Floats, volume: Floats) -> float:
+    return float(kernels.difference(measured.reshape(-1), operator.forward(volume).reshape(-1)))
 
 
 def sirt(
