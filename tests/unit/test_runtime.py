@@ -217,3 +217,15 @@ def test_a_lock_of_another_host_is_taken_over_only_when_asked(project):
     assert "elsewhere" in tomoseg("reconstruct", project, code=4).stderr
     tomoseg("measure", project, "--break-lock")
     assert not lock.exists()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_or_after_the_work_ends_the_program_with_the_same_code(signum):
+    program = f"""
+import os
+from tomoseg.cli import main
+from tomoseg.cli.app import app
+app.command("signalled")(lambda: os.kill(os.getpid(), {int(signum)}))
+main(["signalled"])
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 130

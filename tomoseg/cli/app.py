@@ -1,5 +1,6 @@
 """The `tomoseg` program: its commands, and how errors become one paragraph and an exit code."""
 
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ import typer
 
 from tomoseg import __version__
 from tomoseg.cli import keeping, learning, looking, running
-from tomoseg.errors import InputError, TomosegError
+from tomoseg.errors import InputError, Interrupted, TomosegError
 
 app = typer.Typer(
     name="tomoseg",
@@ -51,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     # --debug is accepted anywhere on the line, since it is added after something went wrong.
     if "--debug" in arguments:
         arguments = ["--debug", *(a for a in arguments if a != "--debug")]
+    for number in (signal.SIGINT, signal.SIGTERM):  # before and after the work itself, which stops in order
+        signal.signal(number, lambda *_: sys.exit(Interrupted.exit_code))
     try:
         app(arguments)
     except TomosegError as error:
