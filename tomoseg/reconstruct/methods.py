@@ -193,7 +193,7 @@ def tv(
     plane = (allowed * step).astype(np.float32)
     volume = operator.load_volume(np.zeros((operator.geometry.nz, n, operator.geometry.nx), np.float32))
     before, ahead, computed = volume.copy(), volume.copy(), np.zeros_like(measured)
-    smoothed = variation.Proximal(operator.planes(volume).shape, weight * step)
+    smoothed = variation.Proximal(operator.planes(volume).shape, weight * step, allowed)
     momentum, misfit = 1.0, np.zeros(iterations + 1)
     for i in range(iterations):
         watch(i, volume)

@@ -46,9 +46,9 @@ class ShellCorrelation:
         NaN where even the coarsest details do not agree.
         """
         below = np.flatnonzero(self.correlation < THRESHOLD)
-        if not len(below):
+        if not len(below) and len(self.correlation):
             return 2.0
-        i = int(below[0])
+        i = int(below[0]) if len(below) else 0
         if i == 0:
             return float("nan")
         (f0, f1), (c0, c1) = self.frequency[i - 1 : i + 1], self.correlation[i - 1 : i + 1]
@@ -62,7 +62,7 @@ def halves(geometry: ParallelGeometry) -> tuple[NDArray[np.int64], NDArray[np.in
 
 
 def shell_correlation(a: Floats, b: Floats, geometry: ParallelGeometry, workers: int = 1) -> ShellCorrelation:
-    """Correlate two volumes (z, y, x) shell by shell, in the directions that the tilts saw."""
+    """Correlate two volumes (z, y, x), at least 4 px in z and x, shell by shell in the directions that the tilts saw."""
     window = [_taper(n) for n in a.shape]
     spectra = [_spectrum(volume, window, workers) for volume in (a, b)]
     shells = min(a.shape[0], a.shape[2]) // 2
@@ -78,11 +78,11 @@ def shell_correlation(a: Floats, b: Floats, geometry: ParallelGeometry, workers:
         first += np.bincount(shell.ravel(), _power(p).ravel(), shells + 1)
         second += np.bincount(shell.ravel(), _power(q).ravel(), shells + 1)
         count += np.bincount(shell.ravel(), minlength=shells + 1)
-    used = count[:shells] > 0
-    product = np.sqrt(first * second)[:shells]
-    correlation = np.where(product > 0, cross[:shells] / np.where(product > 0, product, 1), 0)
-    frequency = (np.arange(shells) + 0.5) / (2 * shells)
-    return ShellCorrelation(frequency[used], correlation[used], count[:shells][used])
+    used = slice(1, shells)  # the first shell holds the mean, which was taken away, the last one the corners
+    product = np.sqrt(first * second)[used]
+    correlation = np.where(product > 0, cross[used] / np.where(product > 0, product, 1), 0)
+    frequency = (np.arange(1, shells) + 0.5) / (2 * shells)
+    return ShellCorrelation(frequency, correlation, count[used])
 
 
 def _spectrum(volume: Floats, window: list[FloatArray], workers: int) -> NDArray[np.complex64]:

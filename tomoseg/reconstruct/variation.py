@@ -15,10 +15,14 @@ INNER = 8  # dual steps per proximal map; they go on where those of the iteratio
 
 
 class Proximal:
-    """The map of u to the v >= 0 that minimises ``|v - u|^2 / 2 + weight * TV(v)``, for slices of one `shape`."""
+    """The map of u to the v >= 0 that minimises ``|v - u|^2 / 2 + weight * TV(v)``, for slices of one `shape`.
 
-    def __init__(self, shape: tuple[int, ...], weight: float) -> None:
+    v is 0 where `allowed` (nz, nx) is false.
+    """
+
+    def __init__(self, shape: tuple[int, ...], weight: float, allowed: NDArray[np.bool_] | None = None) -> None:
         self._weight = np.float32(weight)
+        self._allowed = np.ones(shape[:2], np.bool_) if allowed is None else allowed
         self._down, self._right = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
 
     def __call__(self, point: Floats, out: Floats) -> None:
@@ -26,13 +30,15 @@ class Proximal:
         if self._weight > 0:
             length = np.float32(1 / (8 * self._weight))  # a slice's gradient has a squared norm of 8 at most
             for _ in range(INNER):
-                _primal(point, self._down, self._right, self._weight, out)
+                _primal(point, self._down, self._right, self._weight, self._allowed, out)
                 _ascend(out, self._down, self._right, length)
-        _primal(point, self._down, self._right, self._weight, out)
+        _primal(point, self._down, self._right, self._weight, self._allowed, out)
 
 
-def _primal_map(point: Floats, down: Floats, right: Floats, weight: float, out: Floats) -> None:
-    """Write max(0, u - weight * D'q) with q the dual field and D' the adjoint of the gradient."""
+def _primal_map(
+    point: Floats, down: Floats, right: Floats, weight: float, allowed: NDArray[np.bool_], out: Floats
+) -> None:
+    """Write max(0, u - weight * D'q), with q the dual field and D' the adjoint of the gradient, where allowed."""
     nz, nx, n = point.shape
     for z in range(nz):
         for x in range(nx):
@@ -42,7 +48,8 @@ def _primal_map(point: Floats, down: Floats, right: Floats, weight: float, out: 
                     pull += down[z - 1, x, s]
                 if x > 0:
                     pull += right[z, x - 1, s]
-                out[z, x, s] = max(np.float32(0), point[z, x, s] - weight * pull)
+                value = max(np.float32(0), point[z, x, s] - weight * pull)
+                out[z, x, s] = value if allowed[z, x] else np.float32(0)
 
 
 def _dual_step(volume: Floats, down: Floats, right: Floats, length: float) -> None:
