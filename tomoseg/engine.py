@@ -262,6 +262,9 @@ def run_stage(
                 f"{stage.name} ran out of memory; give it less at a time with --max-memory (now "
                 f"{runtime.max_memory / 2**30:.1f} GiB), or a smaller volume."
             ) from error
+        except BaseException:
+            runtime.progress.finish()  # now, and not when the task that was left is collected as garbage
+            raise
         record = replace(
             begun,
             wall_seconds=round(watch.seconds, 3),

@@ -1,5 +1,7 @@
 """Surfaces and points as VTK poly data (.vtp). VTK is imported when it is used."""
 
+import errno
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,10 +92,13 @@ def write_vtp(path: Path, polydata: Any, facts: Mapping[str, str | Sequence[str]
 
     Raises
     ------
+    OSError
+        The disk is full.
     StageFailed
-        VTK could not write it.
+        VTK could not write it for another reason.
     """
-    from vtkmodules.vtkCommonCore import vtkStringArray
+    from vtkmodules.vtkCommonCore import vtkObject, vtkStringArray
+    from vtkmodules.vtkCommonMisc import vtkErrorCode
     from vtkmodules.vtkIOXML import vtkXMLPolyDataWriter
 
     for key, text in (facts or {}).items():
@@ -107,8 +112,16 @@ def write_vtp(path: Path, polydata: Any, facts: Mapping[str, str | Sequence[str]
     writer.SetInputData(polydata)
     writer.SetHeaderTypeToUInt64()
     writer.EncodeAppendedDataOff()
-    if not writer.Write() or writer.GetErrorCode():
-        raise StageFailed(f"VTK could not write {path.name}; is there space on the disk?")
+    vtkObject.GlobalWarningDisplayOff()  # what it would print says less than its code
+    try:
+        done = writer.Write()
+    finally:
+        vtkObject.GlobalWarningDisplayOn()
+    code = writer.GetErrorCode()
+    if code in (vtkErrorCode.OutOfDiskSpaceError, errno.ENOSPC):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    if not done or code:
+        raise StageFailed(f"VTK could not write {path.name}: {vtkErrorCode.GetStringFromErrorCode(code)}.")
 
 
 def _smoothed(data: Any, iterations: int) -> Any:

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -128,4 +130,11 @@ def test_points_carry_their_columns(tmp_path, n):
 def test_folder_that_is_not_there(tmp_path, capfd):
     with pytest.raises(StageFailed, match=r"s\.vtp"):
         write_vtp(tmp_path / "nowhere" / "s.vtp", points_polydata(np.zeros((1, 3)), 1.0, {}))
-    capfd.readouterr()  # VTK says it on stderr too
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a Linux device that is always full")
+def test_a_full_disk_is_told_as_such(capfd):
+    with pytest.raises(OSError, match="No space left"):
+        write_vtp(Path("/dev/full"), points_polydata(np.zeros((1000, 3)), 1.0, {}))
+    assert capfd.readouterr().err == ""
