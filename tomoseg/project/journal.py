@@ -367,7 +367,7 @@ class JournaledFile(io.RawIOBase):
         ------
         OSError
             The disk failed, now or in a write before. The old state stands; only where the disk fails while a complete
-            journal is applied, the new state does, and the next opening completes it.
+            journal is applied, or later, the new state does, and the next opening completes it.
         """
         if self.is_view:
             raise RuntimeError(f"{self.path} is only looked at")
@@ -376,15 +376,22 @@ class JournaledFile(io.RawIOBase):
         disk.sync(self._fd)
         if self._unborn:
             disk.rename(unborn_path(self.path), self.path)
-            disk.sync_folder(self.path.parent)
             self._unborn = False
+            self._begin_anew()
+            disk.sync_folder(self.path.parent)
         elif self._overlay.pages or self._size != self._committed:
-            self._commit_journal()
+            self._apply(self._write_journal())
+        else:
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Take the file as it is for the committed state, whatever may still fail."""
         self._committed = self._size
         self._overlay = _Overlay()
         self.lend([])
 
-    def _commit_journal(self) -> None:
+    def _write_journal(self) -> Journal:
+        """Make the new state certain, beside the old one."""
         runs = list(self._overlay.runs(min(self._committed, self._size)))
         old = [os.pread(self._fd, len(new), start) for start, new in runs]
         journal = Journal(self._size, [start for start, _ in runs], old, [new for _, new in runs])
@@ -401,8 +408,14 @@ class JournaledFile(io.RawIOBase):
             self.error = error
             disk.remove(path)
             raise
+        return journal
+
+    def _apply(self, journal: Journal) -> None:
+        """Bring the new state into the file."""
+        path = journal_path(self.path)
         try:
             journal.apply(self._fd)
+            self._begin_anew()
             disk.remove(path)
             disk.sync_folder(path.parent)
         except OSError as error:
