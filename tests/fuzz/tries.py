@@ -1,5 +1,6 @@
 """One try: read a file as the user's command would, and judge what came of it."""
 
+import contextlib
 import gc
 import json
 import resource
@@ -93,11 +94,12 @@ def read_angle_file(path: Path) -> None:
 
 
 def read_slices(path: Path) -> None:
-    """Read a slice as image and as labels."""
+    """Read a slice as image and as labels, which few images are."""
     from tomoseg.io.slices import read_labels, read_slice
 
     read_slice(path)
-    read_labels(path, 3)
+    with contextlib.suppress(InputError):
+        read_labels(path, 3)
 
 
 def read_pipeline_file(path: Path) -> None:
