@@ -65,7 +65,7 @@ def _state(project: Project, stage: Stage, parameters: Parameters, earlier: dict
         return StageState(stage.name, "missing", ["not run yet"])
     reasons = _own_reasons(stage, parameters, record)
     for name, run_id in record.consumed.items():
-        current = earlier[name].record
+        current = earlier[name].record if name in earlier else None
         if current is None:
             reasons.append(f"{name} is missing")
         elif current.run_id != run_id:

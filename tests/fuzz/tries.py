@@ -4,6 +4,7 @@ import contextlib
 import gc
 import json
 import resource
+import shutil
 import sys
 import time
 import traceback
@@ -14,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.fuzz.mutate import mutated, mutated_archive
+from tests.fuzz.mutate import SHAPES_AND_VALUES, mutated, mutated_archive, mutated_project
 from tests.fuzz.samples import EMI, STACK, ser
-from tomoseg.errors import InputError
+from tomoseg.errors import InputError, TomosegError
 
 MEMORY_MB = 200  # more than this for a file of less than a megabyte is a bomb
 SECONDS = 15.0
@@ -121,11 +122,37 @@ def read_model(path: Path) -> None:
     keras.backend.clear_session()
 
 
+def read_project(path: Path) -> None:
+    """Open a project and tell what is in it, as `tomoseg status --verbose` does, and read all of its arrays."""
+    from tomoseg import config, engine
+    from tomoseg.cli import render
+    from tomoseg.project import Project
+
+    with Project.read(path) as opened:
+        states = engine.states(opened, config.resolve(opened.settings))
+        render.status_text(opened, states, verbose=True)
+        json.loads(render.status_json(opened, states))
+        opened.history()
+        for artifact in opened.artifacts().values():
+            dict(artifact.attrs)
+            if artifact.shape and 0 not in artifact.shape:
+                artifact[-1]
+
+
+def write_page(path: Path) -> None:
+    """Write the report of a project."""
+    from tomoseg.cli.looking import report
+
+    with contextlib.redirect_stdout(None):
+        report(path, path.with_suffix(".html"))
+
+
 READERS: dict[str, Callable[[Path], None]] = {
     **{"mrc": import_raw, "tiff": read_raw, "dm": import_raw, "ser": import_raw, "hdf5": read_raw, "emi": read_emi},
     **{"mdoc": read_mdoc_file, "angles": read_angle_file, "slices": read_slices, "pipeline": read_pipeline_file},
-    "keras": read_model,
+    **{"keras": read_model, "project": read_project, "report": write_page},
 }
+PROJECTS = {"project", "report"}
 TEXTS = {"mdoc", "angles", "pipeline", "emi"}
 
 
@@ -137,6 +164,8 @@ def damaged(kind: str, number: int, samples: list[Path]) -> tuple[str, bytes]:
     if kind == "keras" and rng.random() < 0.8:
         names = ("config.json", "config.json", "config.json", "tomoseg.json", "model.weights.h5", "model.weights.h5")
         return sample.name, mutated_archive(content, rng, donor, names)
+    if kind in PROJECTS and rng.random() < 0.7:
+        return sample.name, mutated_project(content, rng, *([SHAPES_AND_VALUES] if kind == "report" else []))
     return sample.name, mutated(content, rng, donor, text=kind in TEXTS)
 
 
@@ -159,7 +188,7 @@ def attempt(kind: str, number: int, name: str, path: Path) -> Outcome:
         warnings.filterwarnings("ignore", "__array__ implementation doesn't accept a copy", DeprecationWarning)
         try:
             READERS[kind](path)
-        except InputError as error:
+        except TomosegError as error:
             result, detail = "refused", str(error)
             problem = _one_paragraph(detail) or _memory_behind(error)
             if problem:
@@ -167,7 +196,8 @@ def attempt(kind: str, number: int, name: str, path: Path) -> Outcome:
         except Exception:
             result, detail = "exception", traceback.format_exc()
     seconds, peak = time.monotonic() - start, _peak_mb() - before
-    if _peak_apart_mb() > before_apart:
+    # A process begins with the memory of the one that starts it, which counts for its peak.
+    if _peak_apart_mb() > max(before_apart, before + peak):
         peak = max(peak, _peak_apart_mb() - READER_MB)
     if result in {"read", "refused"}:
         if peak > MEMORY_MB:
@@ -223,10 +253,17 @@ def _status_mb(key: str) -> float:
     return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith(key + ":"))
 
 
+def _first_sound(samples: list[Path], folder: Path) -> Path:
+    """Return a copy of the first sample: what is loaded and compiled for it belongs to no try."""
+    return Path(shutil.copy(samples[0], folder))
+
+
 def batch(kind: str, first: int, last: int, samples: list[Path], folder: Path) -> None:
     """Make tries first..last-1, one line of JSON before and one after each: what ends this process is then known."""
     if kind == "keras":
         from tomoseg.segment import model_file  # noqa: F401 - seconds, and memory, that belong to no try
+    if kind == "report":
+        write_page(_first_sound(samples, folder))
     in_use = _status_mb("VmSize") * 1e6
     limit = int(in_use + 6e9)  # far above what is allowed: protects the machine, not the verdict
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -87,6 +87,7 @@ def test_a_signal(folders, undisturbed, tmp_path):
     assert_same(output, undisturbed)
 
 
+@pytest.mark.slow
 def test_sigkill_again_and_again(folders, undisturbed, tmp_path):
     output = tmp_path / "net.keras"
     # That is within the next epoch, or while its weights are written. --resume is fine the first time, too.
