@@ -71,7 +71,7 @@ def _campaign(kind: str, count: int, seed: int, folder: Path) -> int:
     results: Counter[str] = Counter()
     failed: list[dict[str, Any]] = []
     peak, slowest, begin = 0.0, 0.0, time.monotonic()
-    for outcome in _outcomes(kind, seed * 1_000_000, count, samples):
+    for outcome in outcomes(kind, seed * 1_000_000, count, samples):
         results[outcome["result"]] += 1
         peak, slowest = max(peak, outcome["peak_mb"]), max(slowest, outcome["seconds"])
         if outcome["result"] not in {"read", "refused"}:
@@ -89,7 +89,7 @@ def _campaign(kind: str, count: int, seed: int, folder: Path) -> int:
     return len(failed)
 
 
-def _outcomes(kind: str, first: int, count: int, samples: Path) -> Iterator[dict[str, Any]]:
+def outcomes(kind: str, first: int, count: int, samples: Path) -> Iterator[dict[str, Any]]:
     """Yield the outcome of every try, in processes that are replaced when they die."""
     at, end = first, first + count
     while at < end:
@@ -136,6 +136,8 @@ def _one_batch(kind: str, first: int, last: int, samples: Path) -> Iterator[dict
         child.wait()
         for reader in readers:
             reader.join()
+        child.stdout.close()
+        child.stderr.close()
 
 
 def _dead(number: int, result: str, detail: str) -> dict[str, Any]:
