@@ -113,7 +113,7 @@ def _expanded_size(node: yaml.Node, inside: tuple[int, ...], known: dict[int, in
     if isinstance(node, yaml.ScalarNode):
         if "\0" in node.value:
             raise ValueError(f"there is a NUL character in line {node.start_mark.line + 1}")
-        return 1 + len(node.value)
+        return 1 + len(node.value.encode("utf-8"))  # which refuses lone surrogates
     if isinstance(node, yaml.MappingNode):
         _refuse_repeated_keys(node)
     parts = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,))]

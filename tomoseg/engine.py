@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -75,8 +76,15 @@ def _state(project: Project, stage: Stage, parameters: Parameters, earlier: dict
     if not reasons:
         for artifact in stage.writes:
             if artifact.is_group and project.has(artifact):
-                reasons += stage.lost(dict(project.artifact(artifact).attrs))
+                reasons += _lost(stage, project.artifact(artifact).attrs)
     return StageState(stage.name, "stale" if reasons else "fresh", reasons, record)
+
+
+def _lost(stage: Stage, attrs: Mapping[str, Any]) -> list[str]:
+    try:
+        return stage.lost(dict(attrs))
+    except (KeyError, TypeError, ValueError):  # something else wrote them
+        return ["what it says of its own result makes no sense"]
 
 
 def _own_reasons(stage: Stage, parameters: Parameters, record: Record) -> list[str]:

@@ -1,5 +1,6 @@
 """Damage to files, by chance but repeatable: the same seed gives the same file."""
 
+import contextlib
 import io
 import json
 import re
@@ -18,37 +19,10 @@ INTEGERS = (
 )
 FLOATS = (0.0, -0.0, 1.0, -1.0, 1e-300, 1e300, 1e38, -1e38, np.nan, np.inf, -np.inf)
 WORDS = (
-    *(
-        "",
-        "0",
-        "-1",
-        "1e999",
-        "nan",
-        "-inf",
-        "9" * 5000,
-        "1,5",
-        "0x10",
-        "1_000",
-        "²",
-        "٣",
-        "\0",
-        "\n",
-        "\t" * 50,
-        "=",
-        "]",
-    ),
-    *(
-        "[[[[[[[[",
-        "*a",
-        "&a",
-        "<<: *a",
-        "!!python/object/apply:os.system ['true']",
-        "!!timestamp 1",
-        "!!int x",
-        "~",
-        "null",
-    ),
-    *("<script>", "../../../etc/passwd", "A" * 10_000, " " * 3000, "{", "}", "'", '"', "#", ": ", "- ", "🦠", "\udcff"),
+    *("", "0", "-1", "1e999", "nan", "-inf", "9" * 5000, "1,5", "0x10", "1_000", "²", "٣", "\0", "\n", "\t" * 50),
+    *("=", "]", "[[[[[[[[", "*a", "&a", "<<: *a", "!!python/object/apply:os.system ['true']", "!!timestamp 1"),
+    *("!!int x", "~", "null", "<script>", "../../../etc/passwd", "A" * 10_000, " " * 3000, "{", "}", "'", '"', "#"),
+    *(": ", "- ", "🦠", "\udcff"),
 )
 
 
@@ -285,7 +259,8 @@ def _change_node(file: Any, name: str, rng: Rng, what: int) -> None:
         file[name] = file[other]
     if what not in {0, 2, 3, 4} and name in file:
         for key, value in attrs.items():
-            file[name].attrs[key] = value
+            with contextlib.suppress(UnicodeEncodeError):
+                file[name].attrs[key] = value
 
 
 def mutated_json(value: Any, rng: Rng) -> Any:
@@ -321,7 +296,8 @@ def _places(value: Any) -> Any:
 def _any_value(rng: Rng) -> Any:
     values: tuple[Any, ...] = (
         *(None, True, False, [], {}, [[]], "", "relu", "Lambda", "Conv2D", "os", "builtins", "keras.layers", -1, 0),
-        *(1.5, 1e308, 10**9, 2**31, 2**63, 10**30, "A" * 1000, "mixed_float16", "float64", [1, 10**6, 10**6, 1]),
+        *(1.5, 1e308, float("inf"), 10**9, 2**31, 2**63, 10**30, "A" * 1000, "\ud800", "mixed_float16", "float64"),
+        [1, 10**6, 10**6, 1],
         {"module": "os", "class_name": "system", "config": {"command": "true"}, "registered_name": None},
         {"class_name": "__lambda__", "config": {"value": ["4wA=", None, None]}},
     )

@@ -300,7 +300,7 @@ def _keras(folder: Path) -> None:
 def _project(folder: Path) -> None:
     """Run the whole pipeline on a little series."""
     simulate = ("simulate", "-o", "series.mrc", "--size", "32", "--particles", "3", "--step", "20")
-    run = ("run", "series.mrc", "-o", str(folder / "own.h5"), "--set", "reconstruct.iterations=2", "--until", "measure")
+    run = ("run", "series.mrc", "-o", str(folder / "own.h5"), "--set", "reconstruct.iterations=2", "--export-dir", "out")
     with tempfile.TemporaryDirectory() as elsewhere:
         for arguments in (simulate, run):
             command = [sys.executable, "-W", "ignore", "-m", "tomoseg", *arguments]

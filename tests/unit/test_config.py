@@ -102,6 +102,7 @@ def bomb(levels: int) -> str:
         ("reconstruct: {iterations: 3}\nreconstruct: {iterations: 4}", "'reconstruct' stands twice"),
         ("reconstruct:\n  iterations: 3\n  iterations: 4", "'iterations' stands twice, the second time in line 3"),
         ('segment: {model: "a\\0b.keras"}', "NUL character in line 1"),
+        ('segment: {model: "a\\ud800.keras"}', "not valid YAML"),
         ("reconstruct: {iterations: !!timestamp x}", "not valid YAML"),
         ("reconstruct: {iterations: !!int x}", "not valid YAML"),
         ("reconstruct: {iterations: " + "9" * 5000 + "}", "not valid YAML"),

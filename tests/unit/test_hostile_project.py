@@ -114,6 +114,7 @@ def version(value):
         record(wall_seconds="long"),
         record(started=None),
         record(more=1),
+        record(warnings=["\ud800"]),
         array_instead_of("/provenance"),
         array_instead_of("/provenance/history"),
         array_instead_of("/provenance/align"),

@@ -117,6 +117,7 @@ def read_json(attrs: Any, name: str, kind: type) -> Any:
     """
     try:
         content = json.loads(attrs[name])
+        json.dumps(content, ensure_ascii=False).encode()  # lone surrogates, which nothing can write, are refused here
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f"The attribute {name} in the project file cannot be read: {error}.") from error
     if not isinstance(content, kind):

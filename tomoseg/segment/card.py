@@ -65,6 +65,7 @@ class ModelCard:
     def from_json(cls, text: str) -> "ModelCard":
         """Read a card; raises ValueError, KeyError or TypeError where it is not one."""
         values = json.loads(text)
+        json.dumps(values, ensure_ascii=False).encode()  # lone surrogates, which nothing can write, are refused here
         if values.pop("format") != CARD_FORMAT:
             raise ValueError("the card was written by a newer tomoseg")
         scaling = values.pop("scaling")
