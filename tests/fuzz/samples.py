@@ -300,9 +300,9 @@ def _keras(folder: Path) -> None:
 def _project(folder: Path) -> None:
     """Run the whole pipeline on a little series."""
     simulate = ("simulate", "-o", "series.mrc", "--size", "32", "--particles", "3", "--step", "20")
-    run = ("run", "series.mrc", "-o", str(folder / "own.h5"), "--set", "reconstruct.iterations=2", "--export-dir", "out")
+    run = ("run", "series.mrc", "-o", str(folder / "own.h5"), "--set", "reconstruct.iterations=2")
     with tempfile.TemporaryDirectory() as elsewhere:
-        for arguments in (simulate, run):
+        for arguments in (simulate, (*run, "--export-dir", "out")):
             command = [sys.executable, "-W", "ignore", "-m", "tomoseg", *arguments]
             search = os.pathsep.join(map(str, (Path(__file__).parents[2], os.environ.get("PYTHONPATH", ""))))
             environment = {**os.environ, "PYTHONPATH": search}
