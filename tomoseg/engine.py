@@ -83,7 +83,7 @@ def _state(project: Project, stage: Stage, parameters: Parameters, earlier: dict
 def _lost(stage: Stage, attrs: Mapping[str, Any]) -> list[str]:
     try:
         return stage.lost(dict(attrs))
-    except (KeyError, TypeError, ValueError):  # something else wrote them
+    except (KeyError, TypeError, ValueError, OSError):  # something else wrote them
         return ["what it says of its own result makes no sense"]
 
 

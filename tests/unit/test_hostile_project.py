@@ -1,5 +1,6 @@
 """A project file from a stranger: links are not followed, and what makes no sense is one clear error."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ from tests.conftest import tomoseg
 from tomoseg import schema
 from tomoseg.errors import InputError
 from tomoseg.project import Project
+from tomoseg.project.journal import MAGIC, journal_path
 
 OPEN = """
 import sys
@@ -140,6 +142,34 @@ def test_a_result_of_an_unknown_stage_was_consumed(project):
     with h5py.File(project, "r+") as file:
         record(consumed={"magic": "123"})(file)
     assert "magic is missing" in tomoseg("status", project).stdout
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b"[" * 100_000,
+        b'{"size": 1, "runs": 5}',
+        b'{"size": 1, "runs": [[1, 2, 3]]}',
+        b'{"size": 1, "runs": [["a", "b"]]}',
+        b'{"size": -1, "runs": [[-5, -5]]}',
+        b'{"size": 1e400, "runs": [[0, 1e400]]}',
+        b'{"size": 1, "runs": [[1180591620717411303424, 1180591620717411303424]]}',
+        b'{"size": 1, "runs": [[4611686018427387904, 4]]}',
+    ],
+    ids=lambda head: str(head[:40]),
+)
+def test_a_journal_by_another_hand_changes_nothing(project, head):
+    """Its sum is right, as anybody can make it."""
+    before = project.read_bytes()
+    payload = head + b"\noldnew"
+    journal_path(project).write_bytes(MAGIC + hashlib.sha256(payload).digest() + payload)
+    for way in (Project.read, Project.write):
+        with way(project) as opened:
+            assert opened.record("import") is not None
+    assert project.read_bytes() == before
 
 
 def test_an_array_that_unpacks_to_more_than_its_bytes_can_hold(project):

@@ -382,3 +382,13 @@ def test_a_network_trained_elsewhere_loads_in_a_process_of_its_own(sound):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     n = unet(3, depth=2, base_filters=2).count_params()
     assert done.stdout.strip() == f"['vacuum', 'oxide', 'metal'] {n}", done.stderr
+
+
+def test_a_network_that_does_not_say_what_it_takes(tmp_path):
+    keras.Sequential([keras.Input((8, 8, 1)), layers.Softmax()]).save(tmp_path / "net.keras")
+
+    def change(config):
+        del config["build_config"], config["config"]["build_input_shape"], config["config"]["layers"][0]
+
+    with pytest.raises(InputError, match="cannot be loaded"):
+        load_model(with_description(tmp_path / "net.keras", tmp_path / "other.keras", change))
