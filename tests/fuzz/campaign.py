@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fuzz.samples import WRITERS, write_samples
-from tests.fuzz.tries import batch, damaged, one_try
+from tests.fuzz.tries import batch, damaged, one_try, warm_up
 
 KINDS = tuple(WRITERS)
 BATCH = 250
@@ -59,6 +59,7 @@ def _again(kind: str, number: int, folder: Path, save: Path | None) -> int:
     samples = write_samples(kind, folder / "samples")
     if save is not None:
         save.write_bytes(damaged(kind, number, samples)[1])
+    warm_up(kind, samples, folder)
     outcome = one_try(kind, number, samples, folder)
     print(outcome.sample, outcome.result, f"{outcome.peak_mb} MB, {outcome.seconds} s", outcome.detail, sep="\n")
     return 0 if outcome.result in {"read", "refused"} else 1
