@@ -33,10 +33,12 @@ def folders(tmp_path_factory, make_slices):
 
 @pytest.fixture(scope="module")
 def undisturbed(folders, tmp_path_factory):
-    """Return the network of a training that nothing disturbed, and its history."""
+    """Return the network of a training that nothing disturbed, its history, and how long it took in all, in s."""
     output = tmp_path_factory.mktemp("undisturbed") / "net.keras"
+    began = time.monotonic()
     tomoseg("train", *folders, "-o", output, *SHAPE)
-    return weights(output), history(output)
+    seconds = time.monotonic() - began
+    return weights(output), history(output), seconds
 
 
 def weights(model: Path) -> list[np.ndarray]:
@@ -100,12 +102,15 @@ def test_sigkill_again_and_again(folders, undisturbed, tmp_path):
 
 def test_a_time_budget(folders, undisturbed, tmp_path):
     output = tmp_path / "net.keras"
-    many = [*SHAPE, "--epochs", "10000"]
+    # Enough to start and for an epoch or more, also on a machine that is busier than it was; not for all of them.
+    budget = 5 + 2 * round(undisturbed[2])
     began = time.monotonic()
-    done = tomoseg("train", *folders, "-o", output, *many, "--stop-before", "20s", code=130)
-    assert time.monotonic() - began < 20
-    finished = len(history(output))
-    assert finished > EPOCHS  # TensorFlow takes some seconds to start, an epoch less than one
-    assert f"the time budget of 20s is used up: {finished} of 10000 epochs are done" in done.stderr
+    options = ("--epochs", "10000", "--stop-before", f"{budget}s")
+    done = tomoseg("train", *folders, "-o", output, *SHAPE, *options, code=130)
+    assert time.monotonic() - began < budget
+    finished = history(output)
+    assert f"the time budget of {budget}s is used up: {len(finished)} of 10000 epochs are done" in done.stderr
     assert "--resume" in done.stderr
-    assert history(output)[:EPOCHS] == undisturbed[1]
+    common = min(len(finished), EPOCHS)
+    assert finished[:common] == undisturbed[1][:common]
+    assert common >= 1
