@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -66,7 +67,7 @@ def _state(project: Project, stage: Stage, parameters: Parameters, earlier: dict
         return StageState(stage.name, "missing", ["not run yet"])
     reasons = _own_reasons(stage, parameters, record)
     for name, run_id in record.consumed.items():
-        current = earlier[name].record
+        current = earlier[name].record if name in earlier else None
         if current is None:
             reasons.append(f"{name} is missing")
         elif current.run_id != run_id:
@@ -76,8 +77,15 @@ def _state(project: Project, stage: Stage, parameters: Parameters, earlier: dict
     if not reasons:
         for artifact in stage.writes:
             if artifact.is_group and project.has(artifact):
-                reasons += stage.lost(dict(project.artifact(artifact).attrs))
+                reasons += _lost(stage, project.artifact(artifact).attrs)
     return StageState(stage.name, "stale" if reasons else "fresh", reasons, record)
+
+
+def _lost(stage: Stage, attrs: Mapping[str, Any]) -> list[str]:
+    try:
+        return stage.lost(dict(attrs))
+    except (KeyError, TypeError, ValueError, OSError):  # something else wrote them
+        return ["what it says of its own result makes no sense"]
 
 
 def _own_reasons(stage: Stage, parameters: Parameters, record: Record) -> list[str]:

@@ -20,7 +20,7 @@ from tomoseg.project.journal import JournaledFile, read_journal, recover, unborn
 from tomoseg.project.lock import writing
 from tomoseg.project.probe import survives
 from tomoseg.project.provenance import Record
-from tomoseg.project.soundness import read_everything_small, read_json, sound_node
+from tomoseg.project.soundness import check_ways, read_everything_small, read_json, read_settings, sound_node
 from tomoseg.project.transaction import Transaction
 from tomoseg.project.upgrade import upgrade
 from tomoseg.runtime import on_abrupt_exit
@@ -142,8 +142,7 @@ class Project:
         """The parameters wanted for each stage, as last asked for: {stage: {parameter: value}}."""
         if schema.SETTINGS not in self._file:
             return {}
-        content: dict[str, dict[str, Any]] = read_json(self._file[schema.SETTINGS].attrs, "parameters", dict)
-        return content
+        return read_settings(self._file[schema.SETTINGS].attrs)
 
     def _record(self, path: str) -> Record | None:
         if path not in self._file:
@@ -344,8 +343,11 @@ def _schema_version(path: Path, file: h5py.File) -> int:
     version = file.attrs.get(schema.SCHEMA_ATTR)
     if version is None:
         raise InputError(f"{path} is an HDF5 file but not a tomoseg project; import it: `tomoseg import {path} -o`.")
+    if not isinstance(version, int | np.integer) or version < 1:
+        raise InputError(f"{path} is damaged: its version is {str(version)[:40]!r}. Take the file from a backup.")
     if int(version) > schema.SCHEMA_VERSION:
         raise InputError(f"{path} was written by a newer tomoseg (schema {version}); update tomoseg to open it.")
+    check_ways(file)
     return int(version)
 
 

@@ -25,7 +25,7 @@ import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +74,17 @@ class Journal:
         if content[: len(MAGIC)] != MAGIC or hashlib.sha256(payload).digest() != content[len(MAGIC) :][:32]:
             return None
         line, _, data = payload.partition(b"\n")
-        head = json.loads(line)  # by our own hand, as the checksum says
-        bounds = list(pairwise(accumulate((length for _, length in head["runs"]), initial=0)))
+        try:  # the sum finds what a crash left, but anybody can add one up
+            head = json.loads(line)
+            size, runs = head["size"], [(start, length) for start, length in head["runs"]]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return None
+        if not all(isinstance(n, int) and 0 <= n <= FOREVER for n in (size, *chain.from_iterable(runs))):
+            return None
+        bounds = list(pairwise(accumulate((length for _, length in runs), initial=0)))
         half = len(data) // 2
         old, new = ([part[a:b] for a, b in bounds] for part in (data[:half], data[half:]))
-        return cls(head["size"], [start for start, _ in head["runs"]], old, new)
+        return cls(size, [start for start, _ in runs], old, new)
 
     def fits(self, fd: int) -> bool:
         """Tell whether every byte of the file where this journal writes is what it was before or what it is to be."""
