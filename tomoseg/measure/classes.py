@@ -6,22 +6,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
-from tomoseg.measure.surface import BINS, FloatArray, Slab, count_values, level_of, level_surface, smooth
-
-# Bytes per voxel of a slab while one class is meshed: labels u1, mask, two float32 fields, and the mesh of a
-# surface that runs through every third voxel.
-BYTES_PER_VOXEL = 60
+from tomoseg.measure.surface import BINS, Block, FloatArray, Slab, count_values, level_of, level_surface, smooth
 
 
 class ClassCounter:
-    """First pass over the slabs: voxels of each class, and the level at which its surface encloses as many."""
+    """First pass over slabs or blocks: voxels of each class, and the level at which its surface encloses as many."""
 
     def __init__(self, n_classes: int) -> None:
         self.voxels: NDArray[np.int64] = np.zeros(n_classes, np.int64)
         self._values: NDArray[np.int64] = np.zeros((n_classes, BINS), np.int64)
 
-    def add(self, labels: Array, slab: Slab) -> None:
-        """Count the planes `slab.own` of the labels (z, y, x) at `slab.read`; all are below the number of classes."""
+    def add(self, labels: Array, slab: Slab | Block) -> None:
+        """Count the voxels `slab.own` of the labels (z, y, x) at `slab.read`; all are below the number of classes."""
         own, n_classes = labels[slab.own], len(self.voxels)
         self.voxels += np.bincount(own.ravel(), minlength=n_classes)
         for k, here in enumerate(np.bincount(labels.ravel(), minlength=n_classes)):
@@ -36,7 +32,7 @@ class ClassCounter:
         return np.array([level_of(values, int(n)) for values, n in pairs])
 
 
-def class_area_px2(labels: Array, k: int, level: float, slab: Slab) -> float:
+def class_area_px2(labels: Array, k: int, level: float, slab: Slab | Block) -> float:
     """Return the area, px^2, of the surface of class `k` from this slab's first plane to the next one's.
 
     `labels` (z, y, x) are those at `slab.read`. There is no surface at the border of the volume.

@@ -12,6 +12,7 @@ A surface against the border of the volume is no surface: the mask goes on uncha
 outermost cells the half that lies inside the volume (the border is half a voxel beyond the last centres) is counted.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ BoolArray = NDArray[np.bool_]
 Float32Array = NDArray[np.float32]
 FloatArray = NDArray[np.float64]
 Sides = tuple[tuple[bool, bool], tuple[bool, bool], tuple[bool, bool]]
+Box = tuple[slice, slice, slice]
 
 # Smallest width at which the staircase of a digital plane of any orientation adds less than 2% to its area.
 SIGMA_PX = 1.4
@@ -198,4 +200,25 @@ def slab_of(z: slice, n: int, halo: int = RADIUS_PX) -> Slab:
     own = slice(z.start - read.start, z.stop - read.start)
     return Slab(
         read, own, slice(own.start, stop - read.start), ((z.start == 0, z.stop == n), (True, True), (True, True))
+    )
+
+
+@dataclass(frozen=True)
+class Block:
+    """A box of a volume to be meshed: a `Slab` along all three axes."""
+
+    read: Box
+    own: Box
+    meshed: Box
+    border: Sides
+
+
+def block_of(box: Box, shape: Sequence[int]) -> Block:
+    """Return the block of a box of a volume of `shape`, read with a halo around it for smoothing."""
+    z, y, x = (slab_of(s, n) for s, n in zip(box, shape, strict=True))
+    return Block(
+        (z.read, y.read, x.read),
+        (z.own, y.own, x.own),
+        (z.meshed, y.meshed, x.meshed),
+        (z.border[0], y.border[0], x.border[0]),
     )
