@@ -31,10 +31,9 @@ from tomoseg.measure.surface import (
 
 # While a surface is joined, smoothed and written. Measured: 130.
 BYTES_PER_TRIANGLE = 150
-# While it is thinned out, for the links and the error matrices of VTK's quadric decimation. Measured: 740.
-THINNING_BYTES_PER_TRIANGLE = 800
-# Larger surfaces are not thinned out, which takes memory, and 15 us per triangle removed; coarser cells take neither.
-MOST_THINNED = 100_000
+# Larger surfaces are not thinned out: VTK's quadric decimation takes 740 bytes per triangle and 15 us for each one that
+# it removes. With this number it fits in the least --max-memory.
+MOST_THINNED = 48_000
 # Nor is one of more than this times the target: it would lose its shape.
 THINNING = 2.5
 # While faces are counted in a slab: labels, where they differ, and the labels on both sides.
@@ -121,8 +120,7 @@ def coarsening(n_faces: int, target_triangles: int) -> int:
 
 def bytes_needed(n_faces: int, factor: int) -> int:
     """Return the memory that the surface of `n_faces` voxel faces takes at most, meshed from cells of `factor`^3."""
-    n = 2 * n_faces / factor**2
-    return int(max(n * BYTES_PER_TRIANGLE, min(n, MOST_THINNED) * THINNING_BYTES_PER_TRIANGLE))
+    return 2 * n_faces * BYTES_PER_TRIANGLE // factor**2
 
 
 class LevelFinder:

@@ -200,7 +200,7 @@ def test_little_memory_gives_the_same_files(inputs, tmp_path, monkeypatch):
 
 
 def test_surface_that_does_not_fit_is_refused(inputs, tmp_path):
-    little = Runtime(max_memory=400_000)
+    little = Runtime(max_memory=200_000)
     with pytest.raises(StageFailed, match=r"surface of .*--max-memory.*export\.target_triangles"):
         exported(inputs, tmp_path, runtime=little, formats=("vtp",))
     exported(inputs, tmp_path / "other", runtime=little, formats=("vti", "mrc", "csv"))
