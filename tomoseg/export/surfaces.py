@@ -18,13 +18,10 @@ from numpy.typing import NDArray
 from tomoseg.arrays import Array, ArraySource
 from tomoseg.measure.blocks import Strip, strips
 from tomoseg.measure.surface import (
-    BINS,
     Block,
     BoolArray,
     Float32Array,
     Mesh,
-    count_values,
-    level_of,
     level_surface,
     smooth,
 )
@@ -121,26 +118,6 @@ def coarsening(n_faces: int, target_triangles: int) -> int:
 def bytes_needed(n_faces: int, factor: int) -> int:
     """Return the memory that the surface of `n_faces` voxel faces takes at most, meshed from cells of `factor`^3."""
     return 2 * n_faces * BYTES_PER_TRIANGLE // factor**2
-
-
-class LevelFinder:
-    """The level at which the surface of a class encloses its volume; `add` every block, then `level`."""
-
-    def __init__(self) -> None:
-        self._values: NDArray[np.int64] = np.zeros(BINS, np.int64)
-        self._volume = 0.0
-
-    def add(self, fraction: Array, block: Block) -> None:
-        """Take in a block, given the fractions of the class at `block.read`."""
-        if not fraction.any():
-            self._values += count_values(np.zeros(1, np.float32)) * fraction[block.own].size
-            return
-        self._volume += float(np.ascontiguousarray(fraction[block.own]).sum(dtype=np.float64))
-        self._values += count_values(smooth(fraction)[block.own])
-
-    def level(self) -> float:
-        """Return the level."""
-        return level_of(self._values, round(self._volume))
 
 
 def block_surface(fraction: Array, level: float, block: Block) -> Patch | None:

@@ -25,8 +25,8 @@ def find_components(
 ) -> tuple[NDArray[np.void], int]:
     """Find the connected components of a volume given as consecutive slabs.
 
-    Each slab is labelled by cc3d; labels that touch across the cut between two slabs are joined at the end, as
-    components of the graph of touching labels.
+    Each slab is labelled by cc3d and joined to what goes on from the slab before, so that no more is held than the
+    components that go on and the large ones that have ended: a noisy volume has millions of specks.
 
     Parameters
     ----------
@@ -44,22 +44,28 @@ def find_components(
     n_small : int
         How many are smaller.
     """
-    rows, numbers = [np.zeros(0, COMPONENT)], [np.zeros(0, np.int64)]
-    links = _Links(connectivity)
-    first_z = n_small = 0
+    ended, n_small = [np.zeros(0, COMPONENT)], 0
+    going_on = np.zeros(0, COMPONENT)
+    last: Array | None = None  # the plane before: the numbers, from 1, of the components that go on
+    first_z = 0
     for labels, n in _labelled(slabs, connectivity):
-        found = _statistics(labels, n, first_z)
-        # Specks that end within the slab are not kept: a noisy volume has millions.
-        ends = (found["start"][:, 0] > first_z) & (found["stop"][:, 0] < first_z + len(labels))
-        kept = ~ends | (found["voxels"] >= min_voxels)
-        rows.append(found[kept])
-        numbers.append(links.n_labels + np.flatnonzero(kept))
-        n_small += n - int(np.count_nonzero(kept))
-        links.add(labels, n)
+        rows = np.concatenate([going_on, _statistics(labels, n, first_z)])
+        bottom, top = (np.where(p > 0, p.astype(np.int64) + len(going_on), 0) for p in (labels[0], labels[-1]))
+        pairs = np.zeros((0, 2), np.int64) if last is None else _touching(last, bottom, connectivity) - 1
+        group = _groups(len(rows), pairs)
+        rows = _joined(rows, group)
+        at_top = np.unique(group[np.unique(top[top > 0]) - 1])
+        done = np.delete(rows, at_top)
+        ended.append(done[done["voxels"] >= min_voxels])
+        n_small += len(done) - len(ended[-1])
+        going_on = rows[at_top]
+        number = np.zeros(len(rows) + 1, np.int64)
+        number[at_top] = np.arange(1, len(at_top) + 1)
+        last = number[np.append(group, len(rows))[top - 1]]  # 0 stays 0: the last of the group is nobody
         first_z += len(labels)
-    joined = _joined(np.concatenate(rows), links.groups(np.concatenate(numbers)))
-    large = joined["voxels"] >= min_voxels
-    return joined[large], n_small + int(np.count_nonzero(~large))
+    found = np.concatenate([*ended, going_on])
+    large = found[found["voxels"] >= min_voxels]
+    return large[np.lexsort(large["seed"].T[::-1])], n_small + len(found) - len(large)
 
 
 class Component:
@@ -88,9 +94,9 @@ class Component:
                 at_seed = links.n_labels + int(labels[z - first_z, y, x]) - 1
             links.add(labels, n)
             first_z += len(labels)
-        linked = np.union1d(links.linked(), [at_seed])
-        groups = links.groups(linked)
-        self._wanted = linked[groups == groups[np.searchsorted(linked, at_seed)]]
+        linked = np.union1d(links.pairs(), [at_seed])
+        group = _groups(len(linked), np.searchsorted(linked, links.pairs()))
+        self._wanted = linked[group == group[np.searchsorted(linked, at_seed)]]
 
     def __iter__(self) -> Iterator[BoolArray]:
         first = 0
@@ -159,20 +165,18 @@ class _Links:
         self._below = top
         self.n_labels += n
 
-    def linked(self) -> NDArray[np.int64]:
-        """Return the labels that touch another one, counted from 0."""
-        return np.unique(np.concatenate(self._pairs)) - 1
+    def pairs(self) -> NDArray[np.int64]:
+        """Return the pairs (m, 2) of labels that touch, counted from 0."""
+        return np.concatenate(self._pairs) - 1
 
-    def groups(self, numbers: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Return the number of the component that each of these rising labels is of; all linked ones are among them."""
-        from scipy.sparse import coo_array
-        from scipy.sparse.csgraph import connected_components
 
-        if len(numbers) == 0:
-            return np.zeros(0, np.int32)
-        a, b = np.searchsorted(numbers, (np.concatenate(self._pairs) - 1).T)
-        graph = coo_array((np.ones(len(a), bool), (a, b)), shape=(len(numbers), len(numbers)))
-        return np.asarray(connected_components(graph, directed=False)[1])
+def _groups(n: int, pairs: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Return which of the groups 0, 1, .. that `pairs` (m, 2) tie together each of 0 .. n - 1 is of."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
+    return np.asarray(connected_components(graph, directed=False)[1]) if n else np.zeros(0, np.int32)
 
 
 def _statistics(labels: Array, n: int, first_z: int) -> NDArray[np.void]:
@@ -224,4 +228,4 @@ def _joined(rows: NDArray[np.void], group: NDArray[np.int32]) -> NDArray[np.void
     np.maximum.at(joined["stop"], group, rows["stop"])
     last_to_first = np.lexsort(rows["seed"].T[::-1])[::-1]
     joined["seed"][group[last_to_first]] = rows["seed"][last_to_first]  # the first of each group stays
-    return joined[np.lexsort(joined["seed"].T[::-1])]
+    return joined

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from tomoseg.arrays import Array, ArraySource
 from tomoseg.measure.blocks import placed, strips
-from tomoseg.measure.classes import ClassCounter, class_area_px2
-from tomoseg.measure.surface import RADIUS_PX, BoolArray, Box, FloatArray, object_surface
+from tomoseg.measure.classes import area_px2
+from tomoseg.measure.surface import RADIUS_PX, BoolArray, Box, FloatArray, LevelFinder, object_surface
 
 Table = NDArray[np.void]
 
@@ -100,18 +100,19 @@ def _measured_at_once(mask: BoolArray, intensity: Array, box: Box, shape: Sequen
 def _measured_in_blocks(mask: ReadMask, volume: ArraySource, box: Box, strip_bytes: float) -> dict[str, float]:
     """Measure in blocks of the box: where it ends within the volume, the mask is empty and has no surface."""
     pieces = strips([s.stop - s.start for s in box], strip_bytes, itemsize=1 + volume.dtype.itemsize)
-    counter, total = ClassCounter(2), 0.0
+    finder, n_voxels, total = LevelFinder(), 0, 0.0
     for strip in pieces:
         read = placed(strip.read, box)
         masks, intensities = strip.parts(mask(read)), strip.parts(volume[read])
         for (block, inside), (_, intensity) in zip(masks, intensities, strict=True):
-            counter.add(inside.view(np.uint8), block)
+            finder.add(inside, block)
+            n_voxels += int(np.count_nonzero(inside[block.own]))
             total += float(intensity[block.own][inside[block.own]].sum(dtype=np.float64))
-    level, area = float(counter.levels()[1]), 0.0
+    level, area = finder.level(), 0.0
     for strip in pieces:
         for block, inside in strip.parts(mask(placed(strip.read, box))):
-            area += class_area_px2(inside, 1, level, block)
-    return {"surface_area_px2": area, "mean_intensity": total / int(counter.voxels[1])}
+            area += area_px2(inside, level, block)
+    return {"surface_area_px2": area, "mean_intensity": total / n_voxels}
 
 
 def particle_table(rows: Iterable[Mapping[str, Any]], voxel_size_nm: float) -> Table:

@@ -222,3 +222,28 @@ def block_of(box: Box, shape: Sequence[int]) -> Block:
         (z.meshed, y.meshed, x.meshed),
         (z.border[0], y.border[0], x.border[0]),
     )
+
+
+class LevelFinder:
+    """The level at which the surface of what passes by in slabs or blocks encloses its volume: `add` all, then `level`.
+
+    See `level_of`; memory is that of a histogram.
+    """
+
+    def __init__(self) -> None:
+        self._values: NDArray[np.int64] = np.zeros(BINS, np.int64)
+        self._volume = 0.0
+
+    def add(self, inside: Array, part: Slab | Block) -> None:
+        """Take in the voxels `part.own` of a mask, or of the fractions of voxels, (z, y, x) at `part.read`."""
+        own = inside[part.own]
+        if inside.min() == inside.max() and inside.flat[0] in (0, 1):  # far from any surface
+            self._values += count_values(own.flat[:1].astype(np.float32)) * own.size
+            self._volume += float(own.flat[0]) * own.size
+        else:
+            self._values += count_values(smooth(inside)[part.own])
+            self._volume += float(np.ascontiguousarray(own).sum(dtype=np.float64))
+
+    def level(self) -> float:
+        """Return the level."""
+        return level_of(self._values, round(self._volume))

@@ -322,9 +322,10 @@ def _write_surfaces(
 
 def _class_mesh(coarse: "CoarseLabels", k: int, what: str, runtime: Runtime) -> "Mesh":
     from tomoseg.export import surfaces
+    from tomoseg.measure.surface import LevelFinder
 
     pieces = coarse.strips(READING_SHARE * runtime.max_memory)
-    finder = surfaces.LevelFinder()
+    finder = LevelFinder()
     for strip in runtime.track(pieces, f"{what}: level"):
         for block, fraction in strip.parts(coarse.fraction(strip.read, k)):
             finder.add(fraction, block)

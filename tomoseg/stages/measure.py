@@ -136,7 +136,7 @@ def _measure_classes(labels: ArraySource, names: Sequence[str], voxel_size_nm: f
         for block, here in strip.parts(labels[strip.read]):
             runtime.check()
             for k, level in enumerate(levels):
-                area[k] += classes.class_area_px2(here, k, level, block)
+                area[k] += classes.area_px2(here == k, level, block)
     return classes.class_table(names, counter.voxels, area, voxel_size_nm)
 
 

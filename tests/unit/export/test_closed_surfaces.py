@@ -3,14 +3,13 @@ import pytest
 
 from tomoseg.export.surfaces import (
     CoarseLabels,
-    LevelFinder,
     block_surface,
     boundary_faces,
     coarsening,
     joined,
     on_cap,
 )
-from tomoseg.measure.surface import enclosed_px3
+from tomoseg.measure.surface import LevelFinder, enclosed_px3
 
 
 def ball(radius_px, centre, shape):
