@@ -26,7 +26,7 @@ from tomoseg.measure.surface import (
     smooth,
 )
 
-# While a surface is joined, smoothed and written. Measured: 130.
+# While a surface is joined, smoothed and written. Measured: 140.
 BYTES_PER_TRIANGLE = 150
 # Larger surfaces are not thinned out: VTK's quadric decimation takes 740 bytes per triangle and 15 us for each one that
 # it removes. With this number it fits in the least --max-memory.

@@ -110,7 +110,7 @@ class Project:
         return artifact.path in self._file
 
     def artifact(self, artifact: schema.Artifact, cache_bytes: int = CACHE_BYTES) -> Input:
-        """Return a handle on an artifact; its data are read as they are sliced, through a cache of that size at most."""
+        """Return a handle on an artifact; its data are read as they are sliced, through a cache no larger than that."""
         return _Stored(self, artifact, min(cache_bytes, CACHE_BYTES))
 
     def artifacts(self) -> dict[str, Input]:
