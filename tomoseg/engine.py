@@ -17,6 +17,7 @@ from tomoseg.stages import BY_NAME, STAGES
 from tomoseg.stages.base import Parameters, Stage
 
 State = Literal["fresh", "stale", "partial", "missing"]
+CACHE_SHARE = 16  # a stage reads each array through a cache of this part of the memory allowed at most
 
 
 @dataclass(frozen=True)
@@ -260,7 +261,8 @@ def run_stage(
     runtime.check()
     begun = _begin(project, stage, parameters, file_facts(parameters, project.record(stage.name)))
     with project.transaction(begun, restart=restart) as outputs:
-        inputs = {artifact.name: project.artifact(artifact) for artifact in stage.reads}
+        cache_bytes = runtime.max_memory // CACHE_SHARE
+        inputs = {artifact.name: project.artifact(artifact, cache_bytes) for artifact in stage.reads}
         if outputs.resumed is not None:
             runtime.progress.message(f"{stage.name}: continuing what was interrupted")
         try:

@@ -58,12 +58,13 @@ def surface_polydata(
     points = _numpy_of(data.GetPoints().GetData())
     faces = _numpy_of(data.GetPolys().GetConnectivityArray()).reshape(-1, 3)
     flat = on_cap(points[:, ::-1], faces, shape)
-    world = _triangles(to_world(points[:, ::-1], voxel_size), faces)
-    _add_array(world.GetCellData(), "on_border", flat.astype(np.uint8))
+    points[:] = to_world(points[:, ::-1], voxel_size)  # in place: a surface fills much of the memory allowed
+    data.GetPoints().Modified()
+    _add_array(data.GetCellData(), "on_border", flat.astype(np.uint8))
     normals = vtkPolyDataNormals()
     normals.SplittingOff()
     normals.ConsistencyOff()  # marching cubes has turned all triangles outwards
-    return _applied(normals, world)
+    return _applied(normals, data)
 
 
 def points_polydata(points_px: Array, voxel_size: float, columns: Mapping[str, Array]) -> Any:

@@ -5,15 +5,17 @@ import pytest
 
 from tomoseg.errors import StageFailed
 from tomoseg.export.polydata import points_polydata, surface_polydata, write_vtp
-from tomoseg.export.surfaces import CoarseLabels, LevelFinder, joined, slab_mesh
+from tomoseg.export.surfaces import CoarseLabels, block_surface, joined
+from tomoseg.measure.surface import LevelFinder
 
 
 def class_mesh(labels, k=1):
-    coarse = CoarseLabels(labels)
-    pieces, finder = coarse.slabs(8), LevelFinder(coarse, k)
-    for piece in pieces:
-        finder.add(piece)
-    return joined([slab_mesh(coarse, k, finder.level(), piece) for piece in pieces])
+    coarse, finder = CoarseLabels(labels), LevelFinder()
+    parts = [part for strip in coarse.strips(1e9) for part in strip.parts(coarse.fraction(strip.read, k))]
+    for block, fraction in parts:
+        finder.add(fraction, block)
+    patches = (block_surface(fraction, finder.level(), block) for block, fraction in parts)
+    return joined([patch for patch in patches if patch], coarse)
 
 
 def read_polydata(path):
