@@ -15,6 +15,11 @@ from tomoseg.stages.base import Parameters, Stage
 Settings = dict[str, Parameters]
 Raw = Mapping[str, Mapping[str, Any]]
 
+# The longest pipeline, with every parameter and its description, has some 10 kB.
+_LARGEST_PIPELINE = 256 * 1024  # bytes
+_LARGEST_CONTENT = 1_000_000  # characters once aliases are followed
+_MOST_PROBLEMS = 30  # in one message
+
 
 def resolve(*layers: Raw) -> Settings:
     """Merge layers of {stage: {parameter: value}}, later ones first in rank, and validate every stage.
@@ -23,7 +28,7 @@ def resolve(*layers: Raw) -> Settings:
     """
     settings: Settings = {}
     unknown = sorted({stage for layer in layers for stage in layer} - set(BY_NAME))
-    problems = [f"there is no stage '{name}'; the stages are {', '.join(BY_NAME)}" for name in unknown]
+    problems = [f"there is no stage '{_short(name)}'; the stages are {', '.join(BY_NAME)}" for name in unknown]
     for stage in STAGES:
         merged: dict[str, Any] = {}
         for layer in layers:
@@ -32,6 +37,8 @@ def resolve(*layers: Raw) -> Settings:
             settings[stage.name] = stage.parameters(**merged)
         except ValidationError as error:
             problems += [_explain(stage.name, stage.parameters, e) for e in error.errors()]
+    if len(problems) > _MOST_PROBLEMS:
+        problems[_MOST_PROBLEMS:] = [f"and {len(problems) - _MOST_PROBLEMS} problems more"]
     if problems:
         raise InputError.of(problems)
     return settings
@@ -44,13 +51,18 @@ def read_pipeline(name: str | Path) -> dict[str, dict[str, Any]]:
     """
     path = pipeline_path(name)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            text = file.read(_LARGEST_PIPELINE + 1)
+        if len(text) > _LARGEST_PIPELINE:
+            raise InputError(f"{path} is no pipeline file: it has more than {_LARGEST_PIPELINE} bytes.")
+        content = _load_yaml(text.decode("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"The pipeline file {path} cannot be read: {error}.") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"The pipeline file {path} is not valid YAML: {' '.join(str(error).split())}.") from error
+    except ValueError as error:
+        raise InputError(f"The pipeline file {path} is not valid YAML: {error}.") from error
     content = {} if content is None else content
-    if not isinstance(content, dict) or not all(isinstance(v, dict) or v is None for v in content.values()):
+    sections = [section or {} for section in content.values()] if isinstance(content, dict) else [None]
+    if not all(isinstance(section, dict) and all(isinstance(key, str) for key in section) for section in sections):
         raise InputError(
             f"The pipeline file {path} must hold one section of `parameter: value` lines for each stage "
             f"({', '.join(BY_NAME)}), such as `reconstruct:` followed by an indented `iterations: 30`."
@@ -60,8 +72,70 @@ def read_pipeline(name: str | Path) -> dict[str, dict[str, Any]]:
         if stage_name in BY_NAME:
             for key in BY_NAME[stage_name].parameters.input_file_fields():
                 if isinstance(section.get(key), str):
-                    section[key] = str(path.parent.absolute() / Path(section[key]).expanduser())
+                    section[key] = str(path.parent.absolute() / _expanded_home(section[key]))
     return pipeline
+
+
+def _expanded_home(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # ~nobody
+        raise InputError(f"There is no home folder for {_short(text)}.") from error
+
+
+def _load_yaml(text: str) -> Any:
+    """Return what YAML text holds: plain values, lists and mappings, never objects.
+
+    Raises
+    ------
+    ValueError
+        It is not valid, says a key twice, contains itself, or would have no end once its aliases are followed.
+    """
+    try:
+        node = yaml.compose(text, yaml.SafeLoader)
+        if node is None:
+            return None
+        if _expanded_size(node, (), {}) > _LARGEST_CONTENT:
+            raise ValueError(f"it has more than {_LARGEST_CONTENT} characters once its aliases are followed")
+        return yaml.constructor.SafeConstructor().construct_document(node)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    except Exception as error:  # a value that is not what its tag says makes PyYAML raise anything
+        raise ValueError(_short(" ".join(str(error).split()), 400)) from error
+
+
+def _expanded_size(node: yaml.Node, inside: tuple[int, ...], known: dict[int, int]) -> int:
+    """Return about how many characters a node has once its aliases are followed; they are not, to find out."""
+    if id(node) in known:
+        return known[id(node)]
+    if id(node) in inside:
+        raise ValueError(f"what begins in line {node.start_mark.line + 1} contains itself")
+    if isinstance(node, yaml.ScalarNode):
+        if "\0" in node.value:
+            raise ValueError(f"there is a NUL character in line {node.start_mark.line + 1}")
+        return 1 + len(node.value.encode("utf-8"))  # which refuses lone surrogates
+    if isinstance(node, yaml.MappingNode):
+        _refuse_repeated_keys(node)
+    parts = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,))]
+    known[id(node)] = 1 + sum(_expanded_size(part, (*inside, id(node)), known) for part in parts)
+    return known[id(node)]
+
+
+def _refuse_repeated_keys(node: yaml.MappingNode) -> None:
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode):
+            if key.value in seen:
+                raise ValueError(
+                    f"'{_short(key.value)}' stands twice, the second time in line {key.start_mark.line + 1}"
+                )
+            seen.add(key.value)
+
+
+def _short(text: object, most: int = 100) -> str:
+    """Return text from a file as a message can show it."""
+    line = "".join(c if c.isprintable() else "?" for c in str(text))
+    return line if len(line) <= most else f"{line[: most - 3]}..."
 
 
 def pipeline_path(name: str | Path) -> Path:
@@ -107,8 +181,8 @@ def parse_value(text: str) -> Any:
         return None
     if text.startswith("["):
         try:
-            return yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            return _load_yaml(text)
+        except ValueError as error:
             raise InputError(f"The list {text} is not written as in YAML, for example [vti, mrc].") from error
     return text
 
@@ -138,13 +212,13 @@ def check_stages(settings: Settings, stages: list[str] | None = None) -> None:
 
 
 def _explain(stage: str, model: type[Parameters], error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"] if not str(part).startswith(("function-", "constrained")))
+    key = ".".join(_short(part) for part in error["loc"] if not str(part).startswith(("function-", "constrained")))
     name = str(error["loc"][0]) if error["loc"] else ""
     if error["type"] == "extra_forbidden":
-        return f"{stage}.{name}: there is no such parameter; {stage} has {', '.join(model.model_fields)}"
+        return f"{stage}.{_short(name)}: there is no such parameter; {stage} has {', '.join(model.model_fields)}"
     described = model.model_fields[name].description if name in model.model_fields else ""
     got = error.get("input")
-    return f"{stage}.{key}: {error['msg'].lower()}, got {got!r}" + (f" ({described})" if described else "")
+    return f"{stage}.{key}: {error['msg'].lower()}, got {_short(repr(got))}" + (f" ({described})" if described else "")
 
 
 def default_pipeline_text() -> str:

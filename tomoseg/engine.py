@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from tomoseg.stages import BY_NAME, STAGES
 from tomoseg.stages.base import Parameters, Stage
 
 State = Literal["fresh", "stale", "partial", "missing"]
+CACHE_SHARE = 16  # a stage reads each array through a cache of this part of the memory allowed at most
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def _state(project: Project, stage: Stage, parameters: Parameters, earlier: dict
         return StageState(stage.name, "missing", ["not run yet"])
     reasons = _own_reasons(stage, parameters, record)
     for name, run_id in record.consumed.items():
-        current = earlier[name].record
+        current = earlier[name].record if name in earlier else None
         if current is None:
             reasons.append(f"{name} is missing")
         elif current.run_id != run_id:
@@ -76,8 +78,15 @@ def _state(project: Project, stage: Stage, parameters: Parameters, earlier: dict
     if not reasons:
         for artifact in stage.writes:
             if artifact.is_group and project.has(artifact):
-                reasons += stage.lost(dict(project.artifact(artifact).attrs))
+                reasons += _lost(stage, project.artifact(artifact).attrs)
     return StageState(stage.name, "stale" if reasons else "fresh", reasons, record)
+
+
+def _lost(stage: Stage, attrs: Mapping[str, Any]) -> list[str]:
+    try:
+        return stage.lost(dict(attrs))
+    except (KeyError, TypeError, ValueError, OSError):  # something else wrote them
+        return ["what it says of its own result makes no sense"]
 
 
 def _own_reasons(stage: Stage, parameters: Parameters, record: Record) -> list[str]:
@@ -252,7 +261,8 @@ def run_stage(
     runtime.check()
     begun = _begin(project, stage, parameters, file_facts(parameters, project.record(stage.name)))
     with project.transaction(begun, restart=restart) as outputs:
-        inputs = {artifact.name: project.artifact(artifact) for artifact in stage.reads}
+        cache_bytes = runtime.max_memory // CACHE_SHARE
+        inputs = {artifact.name: project.artifact(artifact, cache_bytes) for artifact in stage.reads}
         if outputs.resumed is not None:
             runtime.progress.message(f"{stage.name}: continuing what was interrupted")
         try:
@@ -262,6 +272,9 @@ def run_stage(
                 f"{stage.name} ran out of memory; give it less at a time with --max-memory (now "
                 f"{runtime.max_memory / 2**30:.1f} GiB), or a smaller volume."
             ) from error
+        except BaseException:
+            runtime.progress.finish()  # now, and not when the task that was left is collected as garbage
+            raise
         record = replace(
             begun,
             wall_seconds=round(watch.seconds, 3),

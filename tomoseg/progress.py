@@ -23,12 +23,12 @@ class Plain:
 
     def __init__(self, every_seconds: float = 15.0) -> None:
         self._every = every_seconds
-        self._what, self._total, self._done = "", 0, 0
+        self._what, self._total, self._done, self._running = "", 0, 0, False
         self._began = self._shown = 0.0
 
     def start(self, what: str, total: int) -> None:
         """Begin a task."""
-        self._what, self._total, self._done = what, total, 0
+        self._what, self._total, self._done, self._running = what, total, 0, True
         self._began = self._shown = time.monotonic()
 
     def advance(self, done: int) -> None:
@@ -42,7 +42,8 @@ class Plain:
     def finish(self) -> None:
         """Say how long the task took, if it is worth a line."""
         seconds = time.monotonic() - self._began
-        if seconds >= 1:
+        running, self._running = self._running, False
+        if running and seconds >= 1:
             self.message(f"{self._what}: {self._done}/{self._total} in {seconds:.1f} s")
 
     def message(self, text: str) -> None:
@@ -75,7 +76,8 @@ class Bar:
 
     def finish(self) -> None:
         """Take the bar away."""
-        self._bar.stop()
+        if self._bar is not None:
+            self._bar.stop()
 
     def message(self, text: str) -> None:
         """Write a line above the bar."""

@@ -27,7 +27,7 @@ class Progress(Protocol):
         """Say that `done` steps of the current task are finished."""
 
     def finish(self) -> None:
-        """End the current task."""
+        """End the current task, if there is one."""
 
     def message(self, text: str) -> None:
         """Show a line to the user."""

@@ -6,7 +6,7 @@ from scipy.integrate import dblquad
 from scipy.spatial.transform import Rotation
 
 from tomoseg.arrays import MemoryInput, MemoryOutputs
-from tomoseg.measure.classes import ClassCounter, class_area_px2
+from tomoseg.measure.classes import ClassCounter, area_px2
 from tomoseg.measure.separate import separate
 from tomoseg.measure.surface import enclosed_px3, object_surface, slab_of
 from tomoseg.runtime import Runtime, slabs
@@ -43,7 +43,7 @@ def class_areas(labels, n_classes, slab_size):
     for slab in pieces:
         counter.add(labels[slab.read], slab)
     levels = counter.levels()
-    return np.array([sum(class_area_px2(labels[s.read], k, levels[k], s) for s in pieces) for k in range(n_classes)])
+    return np.array([sum(area_px2(labels[s.read] == k, levels[k], s) for s in pieces) for k in range(n_classes)])
 
 
 # Semi-axes, px. The tolerance of 1% at a radius of 10 is the project's aim; at 3 px a digital sphere has 100 voxels and

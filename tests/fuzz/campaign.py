@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.fuzz.samples import WRITERS, write_samples
-from tests.fuzz.tries import batch, damaged, one_try
+from tests.fuzz.tries import batch, damaged, one_try, warm_up
 
 KINDS = tuple(WRITERS)
 BATCH = 250
 HANG_SECONDS = 30.0
 START_SECONDS = 120.0  # for the imports before the first try
-SHARES = {"keras": 0.3, "emi": 0.3, "pipeline": 0.6, "hdf5": 3.0, "tiff": 2.0, "dm": 1.5}
+SHARES = {"keras": 0.3, "emi": 0.3, "pipeline": 0.6, "hdf5": 3.0, "tiff": 2.0, "dm": 1.5, "project": 2.0, "report": 0.2}
 
 
 def main() -> int:
@@ -59,6 +59,7 @@ def _again(kind: str, number: int, folder: Path, save: Path | None) -> int:
     samples = write_samples(kind, folder / "samples")
     if save is not None:
         save.write_bytes(damaged(kind, number, samples)[1])
+    warm_up(kind, samples, folder)
     outcome = one_try(kind, number, samples, folder)
     print(outcome.sample, outcome.result, f"{outcome.peak_mb} MB, {outcome.seconds} s", outcome.detail, sep="\n")
     return 0 if outcome.result in {"read", "refused"} else 1
@@ -71,7 +72,7 @@ def _campaign(kind: str, count: int, seed: int, folder: Path) -> int:
     results: Counter[str] = Counter()
     failed: list[dict[str, Any]] = []
     peak, slowest, begin = 0.0, 0.0, time.monotonic()
-    for outcome in _outcomes(kind, seed * 1_000_000, count, samples):
+    for outcome in outcomes(kind, seed * 1_000_000, count, samples):
         results[outcome["result"]] += 1
         peak, slowest = max(peak, outcome["peak_mb"]), max(slowest, outcome["seconds"])
         if outcome["result"] not in {"read", "refused"}:
@@ -89,7 +90,7 @@ def _campaign(kind: str, count: int, seed: int, folder: Path) -> int:
     return len(failed)
 
 
-def _outcomes(kind: str, first: int, count: int, samples: Path) -> Iterator[dict[str, Any]]:
+def outcomes(kind: str, first: int, count: int, samples: Path) -> Iterator[dict[str, Any]]:
     """Yield the outcome of every try, in processes that are replaced when they die."""
     at, end = first, first + count
     while at < end:
@@ -136,6 +137,8 @@ def _one_batch(kind: str, first: int, last: int, samples: Path) -> Iterator[dict
         child.wait()
         for reader in readers:
             reader.join()
+        child.stdout.close()
+        child.stderr.close()
 
 
 def _dead(number: int, result: str, detail: str) -> dict[str, Any]:

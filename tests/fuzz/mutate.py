@@ -1,5 +1,6 @@
 """Damage to files, by chance but repeatable: the same seed gives the same file."""
 
+import contextlib
 import io
 import json
 import re
@@ -18,37 +19,10 @@ INTEGERS = (
 )
 FLOATS = (0.0, -0.0, 1.0, -1.0, 1e-300, 1e300, 1e38, -1e38, np.nan, np.inf, -np.inf)
 WORDS = (
-    *(
-        "",
-        "0",
-        "-1",
-        "1e999",
-        "nan",
-        "-inf",
-        "9" * 5000,
-        "1,5",
-        "0x10",
-        "1_000",
-        "²",
-        "٣",
-        "\0",
-        "\n",
-        "\t" * 50,
-        "=",
-        "]",
-    ),
-    *(
-        "[[[[[[[[",
-        "*a",
-        "&a",
-        "<<: *a",
-        "!!python/object/apply:os.system ['true']",
-        "!!timestamp 1",
-        "!!int x",
-        "~",
-        "null",
-    ),
-    *("<script>", "../../../etc/passwd", "A" * 10_000, " " * 3000, "{", "}", "'", '"', "#", ": ", "- ", "🦠", "\udcff"),
+    *("", "0", "-1", "1e999", "nan", "-inf", "9" * 5000, "1,5", "0x10", "1_000", "²", "٣", "\0", "\n", "\t" * 50),
+    *("=", "]", "[[[[[[[[", "*a", "&a", "<<: *a", "!!python/object/apply:os.system ['true']", "!!timestamp 1"),
+    *("!!int x", "~", "null", "<script>", "../../../etc/passwd", "A" * 10_000, " " * 3000, "{", "}", "'", '"', "#"),
+    *(": ", "- ", "🦠", "\udcff"),
 )
 
 
@@ -209,6 +183,86 @@ def mutated_archive(data: bytes, rng: Rng, donor: bytes, names: Sequence[str]) -
     return target.getvalue()
 
 
+SHAPES_AND_VALUES = (0, 7, 8, 9)  # what `_change_node` does to arrays that stay arrays
+
+
+def mutated_project(data: bytes, rng: Rng, changes: Sequence[int] = range(12)) -> bytes:
+    """Return an HDF5 file with one to three nodes or attributes replaced, so that its checksums stay right."""
+    import h5py
+
+    memory = io.BytesIO(data)
+    with h5py.File(memory, "r+", libver=("v110", "v110")) as file:
+        for _ in range(int(rng.integers(1, 4))):
+            names = [""]
+            file.visit(names.append)
+            name = names[int(rng.integers(len(names)))]
+            if name == "" or rng.random() < 0.5:
+                _change_attribute(file[f"/{name}"].attrs, rng)
+            else:
+                _change_node(file, name, rng, changes[int(rng.integers(len(changes)))])
+    return memory.getvalue()
+
+
+def _change_attribute(attrs: Any, rng: Rng) -> None:
+    keys = list(attrs)
+    key = keys[int(rng.integers(len(keys)))] if keys else "record"
+    value, what = attrs.get(key, "{}"), int(rng.integers(5))
+    if what == 0 and keys:
+        del attrs[key]
+    elif what < 4 and isinstance(value, str) and value[:2] in {'{"', '["', "[{"}:
+        attrs[key] = json.dumps(mutated_json(json.loads(value), rng))
+    else:
+        values: tuple[Any, ...] = (
+            *("", "x" * 5000, "{", "[" * 5000, "\x1b[31m<script>", b"\xff\xfe", "nan", "../../x", 0, -1, 2**63 - 1),
+            *(
+                np.nan,
+                np.inf,
+                -1e300,
+                True,
+                np.zeros(0),
+                np.zeros((3, 3)),
+                np.zeros(3, "S5"),
+                np.array(["a", "b"], object),
+            ),
+        )
+        attrs[key] = values[int(rng.integers(len(values)))]
+
+
+def _change_node(file: Any, name: str, rng: Rng, what: int) -> None:
+    import h5py
+
+    old = file[name]
+    shape, dtype = getattr(old, "shape", (3,)), getattr(old, "dtype", np.dtype("f4"))
+    attrs, other = dict(old.attrs), list(file)[int(rng.integers(len(file)))]
+    del old, file[name]
+    if what == 1:
+        file.create_group(name)
+    elif what == 2:
+        file[name] = h5py.SoftLink(f"/{other}")
+    elif what == 3:
+        file[name] = h5py.ExternalLink("other.h5", "/")
+    elif what == 4:
+        file[name] = h5py.SoftLink("/nowhere")
+    elif what == 5:
+        file[name] = "a text"
+    elif what == 6:
+        file.create_dataset(name, (10**5,) * max(1, len(shape)), dtype, chunks=True)
+    elif what == 7:
+        file.create_dataset(name, tuple(n + int(rng.integers(-1, 2)) for n in shape if n), dtype)
+    elif what == 8:
+        file[name] = np.full((0,) * max(1, len(shape)), 0, dtype if dtype.names is None else "f4")
+    elif what == 9:
+        file[name] = np.random.default_rng(1).normal(scale=1e30, size=shape).astype(dtype if not dtype.names else "f8")
+    elif what == 10:
+        file.create_dataset(name, shape, "f4", external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)])
+    elif what == 11 and other != name.split("/", maxsplit=1)[0]:
+        file[name] = file[other]
+    if what not in {0, 2, 3, 4} and name in file:
+        for key, value in attrs.items():
+            with contextlib.suppress(UnicodeEncodeError):
+                file[name].attrs[key] = value
+
+
 def mutated_json(value: Any, rng: Rng) -> Any:
     """Return a JSON value with one to three places replaced, removed, repeated or nested."""
     for _ in range(int(rng.integers(1, 4))):
@@ -242,7 +296,8 @@ def _places(value: Any) -> Any:
 def _any_value(rng: Rng) -> Any:
     values: tuple[Any, ...] = (
         *(None, True, False, [], {}, [[]], "", "relu", "Lambda", "Conv2D", "os", "builtins", "keras.layers", -1, 0),
-        *(1.5, 1e308, 10**9, 2**31, 2**63, 10**30, "A" * 1000, "mixed_float16", "float64", [1, 10**6, 10**6, 1]),
+        *(1.5, 1e308, float("inf"), 10**9, 2**31, 2**63, 10**30, "A" * 1000, "\ud800", "mixed_float16", "float64"),
+        [1, 10**6, 10**6, 1],
         {"module": "os", "class_name": "system", "config": {"command": "true"}, "registered_name": None},
         {"class_name": "__lambda__", "config": {"value": ["4wA=", None, None]}},
     )

@@ -1,11 +1,14 @@
 """Sound files of every kind, for the mutator to damage: small real ones, and some of our own making."""
 
+import gzip
 import io
 import json
+import os
 import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import numpy as np
 from tests.conftest import SHARED_DATA
 
 REAL = SHARED_DATA / "formats"
+DATA = Path(__file__).parents[1] / "data"
 STACK = np.random.default_rng(11).integers(0, 4000, (5, 16, 20)).astype(np.uint16)
 MODEL_CODE = """
 import sys, warnings
@@ -293,9 +297,23 @@ def _keras(folder: Path) -> None:
     subprocess.run([sys.executable, "-c", MODEL_CODE, str(folder)], check=True, capture_output=True)
 
 
+def _project(folder: Path) -> None:
+    """Run the whole pipeline on a little series."""
+    simulate = ("simulate", "-o", "series.mrc", "--size", "32", "--particles", "3", "--step", "20")
+    run = ("run", "series.mrc", "-o", str(folder / "own.h5"), "--set", "reconstruct.iterations=2")
+    with tempfile.TemporaryDirectory() as elsewhere:
+        for arguments in (simulate, (*run, "--export-dir", "out")):
+            command = [sys.executable, "-W", "ignore", "-m", "tomoseg", *arguments]
+            search = os.pathsep.join(map(str, (Path(__file__).parents[2], os.environ.get("PYTHONPATH", ""))))
+            environment = {**os.environ, "PYTHONPATH": search}
+            subprocess.run(command, check=True, capture_output=True, cwd=elsewhere, env=environment)
+    (folder / "old.h5").write_bytes(gzip.decompress((DATA / "project_schema_1.h5.gz").read_bytes()))
+
+
 WRITERS = {
     **{"mrc": _mrc, "tiff": _tiff, "dm": _dm, "ser": _ser, "emi": _emi, "hdf5": _hdf5, "mdoc": _mdoc},
     **{"angles": _angles, "slices": _slices, "pipeline": _pipeline, "keras": _keras},
+    **{"project": _project, "report": _project},
 }
 
 

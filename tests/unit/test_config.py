@@ -78,3 +78,70 @@ def test_every_shipped_pipeline_is_valid():
     assert {"default", "genc2022", "quick"} <= set(config.shipped_pipelines())
     for name in config.shipped_pipelines():
         assert set(config.resolve(config.read_pipeline(name))) == {s.name for s in STAGES}
+
+
+def bomb(levels: int) -> str:
+    """Return a mapping that has ten to the power of `levels` values once its aliases are followed."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, levels)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("export:\n  formats: !!python/object/apply:os.system ['touch RAN']", "could not determine a constructor"),
+        ("export: !!python/name:os.system", "could not determine a constructor"),
+        ("export: {formats: !!python/object/new:os.system ['touch RAN']}", "could not determine a constructor"),
+        (bomb(9), "once its aliases are followed"),
+        (bomb(9).replace("[", "{<<: [").replace("]", "]}"), "once its aliases are followed"),
+        ("a: &a [*a]", "contains itself"),
+        ("a: &a\n  b: *a", "contains itself"),
+        ("[" * 50_000, "nested too deep"),
+        ("a: {" * 20_000, "nested too deep"),
+        ("reconstruct: {iterations: 3}\nreconstruct: {iterations: 4}", "'reconstruct' stands twice"),
+        ("reconstruct:\n  iterations: 3\n  iterations: 4", "'iterations' stands twice, the second time in line 3"),
+        ('segment: {model: "a\\0b.keras"}', "NUL character in line 1"),
+        ('segment: {model: "a\\ud800.keras"}', "not valid YAML"),
+        ("reconstruct: {iterations: !!timestamp x}", "not valid YAML"),
+        ("reconstruct: {iterations: !!int x}", "not valid YAML"),
+        ("reconstruct: {iterations: " + "9" * 5000 + "}", "not valid YAML"),
+        ("reconstruct: {? [a] : 3}", "not valid YAML|must hold one section"),
+        ("reconstruct: {3: 3}", "must hold one section"),
+        ("# " + "x" * 300_000, "more than 262144 bytes"),
+        ("a: \x07", "not valid YAML"),
+        ("a: \ud800", "cannot be read"),
+    ],
+    ids=lambda value: value[:30] if len(value) < 200 else f"{value[:10]}...",
+)
+def test_a_hostile_pipeline_is_refused(tmp_path, monkeypatch, content, message):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "p.yaml"
+    path.write_text(content, encoding="utf-8", errors="surrogatepass")
+    with pytest.raises(InputError, match=message) as caught:
+        config.read_pipeline(path)
+    assert len(str(caught.value)) < 1000
+    assert [p.name for p in tmp_path.iterdir()] == ["p.yaml"]
+
+
+def test_aliases_within_reason_are_followed(tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text("import: &shared {pixel_size: 2.5}\nexport:\n  formats: &f [vti, mrc]\n")
+    assert config.read_pipeline(path) == {"import": {"pixel_size": 2.5}, "export": {"formats": ["vti", "mrc"]}}
+
+
+@pytest.mark.parametrize(
+    "text", ["export.formats=[!!python/object/apply:os.getcwd []]", "export.formats=" + "[" * 9000]
+)
+def test_a_hostile_value_is_refused(text):
+    with pytest.raises(InputError):
+        config.resolve(config.parse_sets([text]))
+
+
+def test_what_a_message_repeats_of_a_file_is_short_and_printable():
+    with pytest.raises(InputError) as caught:
+        config.resolve({"\x1b[31m" + "x" * 5000: {}, "align": {"\x1b]0;" + "y" * 5000: 1, "method": "\x1b" * 5000}})
+    assert len(str(caught.value)) < 2000
+    assert "\x1b" not in str(caught.value)
+    with pytest.raises(InputError, match="and 71 problems more"):
+        config.resolve({f"s{i}": {} for i in range(101)})

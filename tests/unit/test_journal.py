@@ -175,6 +175,31 @@ def test_a_disk_that_fails_before_the_journal_is_complete_leaves_the_old_state(p
     assert path.read_bytes() == before[:100] + b"again" + before[105:]
 
 
+@pytest.mark.parametrize("failing", ["remove", "sync_folder"])
+def test_a_disk_that_fails_after_the_journal_was_applied_leaves_the_new_state(path, monkeypatch, failing):
+    """The file has grown: cutting it back to its old length would lose what was committed."""
+    before, real = path.read_bytes(), getattr(disk, failing)
+    file = JournaledFile.open(path)
+    _put(file, 100, b"new")
+    _put(file, len(before), b"longer")
+    calls = []
+
+    def fail_at_the_end(*arguments):
+        calls.append(arguments)
+        if len(calls) == (2 if failing == "sync_folder" else 1):
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, failing, fail_at_the_end)
+        with pytest.raises(OSError, match="quota"):
+            file.commit()
+    file.roll_back()
+    file.close()
+    recover(path)
+    assert path.read_bytes() == before[:100] + b"new" + before[103:] + b"longer"
+
+
 def test_an_error_while_hdf5_writes_is_told_at_the_commit(path, monkeypatch):
     """HDF5 cannot undo what it is doing, so that it must not hear of it."""
     before = path.read_bytes()
@@ -187,6 +212,17 @@ def test_an_error_while_hdf5_writes_is_told_at_the_commit(path, monkeypatch):
         file.commit()
     file.roll_back()
     assert path.read_bytes() == before
+
+
+def test_a_new_file_whose_name_may_not_be_certain_is_not_emptied(tmp_path, monkeypatch):
+    file = JournaledFile.create(tmp_path / "p.h5")
+    _put(file, 0, b"x" * 10_000)
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "sync_folder", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "broken")))
+        with pytest.raises(OSError, match="broken"):
+            file.commit()
+    file.roll_back()
+    assert (tmp_path / "p.h5").read_bytes() == b"x" * 10_000
 
 
 def test_a_new_file_appears_whole_or_not_at_all(tmp_path):

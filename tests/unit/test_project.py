@@ -179,3 +179,22 @@ def test_a_project_opens_after_its_writer_was_killed(project_path):
     with Project.write(project_path, heard.append) as project:
         np.testing.assert_array_equal(project.artifact(schema.SHIFTS)[:], np.ones((3, 2)))
     assert "took over the lock" in heard[0]
+
+
+def test_arrays_are_read_through_a_cache_of_the_size_asked_for(project_path):
+    with _stage(project_path, "d" * 32) as outputs:
+        sink = outputs.create("aligned", (48, 512, 512))  # 48 MiB
+        sink[:] = np.arange(512, dtype=np.float32)
+    code = "import sys; from pathlib import Path; from tomoseg import schema; from tomoseg.project import Project\n"
+    code += "def held():\n    lines = Path('/proc/self/status').read_text().splitlines()\n"
+    code += "    return next(int(line.split()[1]) for line in lines if line.startswith('VmRSS'))\n"
+    code += "with Project.read(Path(sys.argv[1])) as p:\n    a = p.artifact(schema.ALIGNED, int(sys.argv[2])); a[0]\n"
+    code += "    before = held()\n    assert sum(float(a[i].mean()) for i in range(48)) == 48 * 255.5\n"
+    code += "    print(held() - before)"
+    grown = [
+        int(subprocess.run([sys.executable, "-c", code, project_path, str(n)], capture_output=True, check=True).stdout)
+        for n in (1 << 20, 64 << 20)
+    ]
+    # KiB. The large cache keeps what was read, the small one a chunk or two.
+    assert grown[0] < 8 << 10
+    assert grown[1] > 32 << 10

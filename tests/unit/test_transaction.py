@@ -207,7 +207,7 @@ def test_what_tomoseg_does_not_write_is_refused(path, tmp_path, how):
             file[where] = h5py.ExternalLink("other.h5", "/data")
         else:
             file[where] = np.zeros((2, 3, 4), "f8")
-    with Project.read(path) as project, pytest.raises(InputError, match="not what tomoseg writes"):
+    with pytest.raises(InputError, match="not what tomoseg writes"), Project.read(path) as project:
         project.artifact(schema.ALIGNED)
 
 

@@ -1,5 +1,7 @@
 """Surfaces and points as VTK poly data (.vtp). VTK is imported when it is used."""
 
+import errno
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,12 +58,13 @@ def surface_polydata(
     points = _numpy_of(data.GetPoints().GetData())
     faces = _numpy_of(data.GetPolys().GetConnectivityArray()).reshape(-1, 3)
     flat = on_cap(points[:, ::-1], faces, shape)
-    world = _triangles(to_world(points[:, ::-1], voxel_size), faces)
-    _add_array(world.GetCellData(), "on_border", flat.astype(np.uint8))
+    points[:] = to_world(points[:, ::-1], voxel_size)  # in place: a surface fills much of the memory allowed
+    data.GetPoints().Modified()
+    _add_array(data.GetCellData(), "on_border", flat.astype(np.uint8))
     normals = vtkPolyDataNormals()
     normals.SplittingOff()
     normals.ConsistencyOff()  # marching cubes has turned all triangles outwards
-    return _applied(normals, world)
+    return _applied(normals, data)
 
 
 def points_polydata(points_px: Array, voxel_size: float, columns: Mapping[str, Array]) -> Any:
@@ -90,10 +93,13 @@ def write_vtp(path: Path, polydata: Any, facts: Mapping[str, str | Sequence[str]
 
     Raises
     ------
+    OSError
+        The disk is full.
     StageFailed
-        VTK could not write it.
+        VTK could not write it for another reason.
     """
-    from vtkmodules.vtkCommonCore import vtkStringArray
+    from vtkmodules.vtkCommonCore import vtkObject, vtkStringArray
+    from vtkmodules.vtkCommonMisc import vtkErrorCode
     from vtkmodules.vtkIOXML import vtkXMLPolyDataWriter
 
     for key, text in (facts or {}).items():
@@ -107,8 +113,16 @@ def write_vtp(path: Path, polydata: Any, facts: Mapping[str, str | Sequence[str]
     writer.SetInputData(polydata)
     writer.SetHeaderTypeToUInt64()
     writer.EncodeAppendedDataOff()
-    if not writer.Write() or writer.GetErrorCode():
-        raise StageFailed(f"VTK could not write {path.name}; is there space on the disk?")
+    vtkObject.GlobalWarningDisplayOff()  # what it would print says less than its code
+    try:
+        done = writer.Write()
+    finally:
+        vtkObject.GlobalWarningDisplayOn()
+    code = writer.GetErrorCode()
+    if code in (vtkErrorCode.OutOfDiskSpaceError, errno.ENOSPC):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    if not done or code:
+        raise StageFailed(f"VTK could not write {path.name}: {vtkErrorCode.GetStringFromErrorCode(code)}.")
 
 
 def _smoothed(data: Any, iterations: int) -> Any:

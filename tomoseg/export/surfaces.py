@@ -1,47 +1,49 @@
-"""Closed surfaces of the classes, meshed slab by slab.
+"""Closed surfaces of the classes, meshed block by block.
 
 They are the surfaces that `measure` reports the area of (`tomoseg.measure.surface`: smoothed without shrinking, at the
 level that encloses the class's own volume), with one difference: where a class goes on beyond the border of the volume
 its surface is closed there by a flat cap, half a voxel outside the last centres. A closed surface has an inside, looks
 solid, and can be printed; the cap is marked, because it is where we stopped looking and no surface of the sample.
+
+Blocks have one size whatever the memory allowed, so that a surface is the same to the bit at any limit.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.arrays import Array, ArraySource
+from tomoseg.measure.blocks import Strip, strips
 from tomoseg.measure.surface import (
-    BINS,
+    Block,
+    BoolArray,
     Float32Array,
     Mesh,
-    Slab,
-    count_values,
-    level_of,
     level_surface,
-    slab_of,
     smooth,
 )
-from tomoseg.runtime import slabs
 
-# While a surface is smoothed, thinned out and written: points, triangles, links and error matrices. Measured.
-BYTES_PER_TRIANGLE = 800
-# While a slab is meshed: labels, fractions, two smoothed fields f4, and the mesh.
-BYTES_PER_VOXEL = 64
-# Thinning out costs 15 us per triangle removed: from more than this times the target, a coarser mesh is better.
+# While a surface is joined, smoothed and written. Measured: 140.
+BYTES_PER_TRIANGLE = 150
+# Larger surfaces are not thinned out: VTK's quadric decimation takes 740 bytes per triangle and 15 us for each one that
+# it removes. With this number it fits in the least --max-memory.
+MOST_THINNED = 48_000
+# Nor is one of more than this times the target: it would lose its shape.
 THINNING = 2.5
+# While faces are counted in a slab: labels, where they differ, and the labels on both sides.
+BYTES_PER_VOXEL = 12
 # How far from the border, px, a triangle of the cap may lie after the windowed-sinc filter.
 CAP_TOLERANCE_PX = 0.25
 
 
 @dataclass(frozen=True)
 class CoarseLabels:
-    """Labels (z, y, x) read in blocks of `factor`^3 voxels; blocks at the end that lack voxels are filled up.
+    """Labels (z, y, x) read in cells of `factor`^3 voxels; cells at the end that lack voxels are filled up.
 
-    `shape` is in blocks. The position of a block's centre, px, is block * factor + (factor - 1) / 2.
+    `shape` is in cells. The position of a cell's centre, px, is cell * factor + (factor - 1) / 2.
     """
 
     labels: ArraySource
@@ -49,28 +51,41 @@ class CoarseLabels:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Number of blocks along each axis."""
+        """Number of cells along each axis."""
         return tuple(-(-n // self.factor) for n in self.labels.shape)
 
-    def read(self, z: slice) -> Array:
-        """Return the labels of the blocks at `z`, at full resolution."""
-        f = self.factor
-        block = self.labels[z.start * f : min(z.stop * f, self.labels.shape[0])]
-        wanted = ((z.stop - z.start) * f, self.shape[1] * f, self.shape[2] * f)
-        missing = [(0, w - n) for w, n in zip(wanted, block.shape, strict=True)]
-        return np.pad(block, missing, mode="edge") if any(m for _, m in missing) else block
-
-    def fraction(self, block: Array, k: int) -> Array:
-        """Return what part of each block is of class `k`: bool at full resolution, else float32."""
+    def fraction(self, box: Sequence[slice], k: int) -> Array:
+        """Return what part of each cell in a box is of class `k`: bool at full resolution, else float32."""
         f = self.factor
         if f == 1:
-            return np.asarray(block == k)
-        nz, ny, nx = (n // f for n in block.shape)
-        return np.asarray((block == k).reshape(nz, f, ny, f, nx, f).mean(axis=(1, 3, 5), dtype=np.float32))
+            return np.asarray(self.labels[tuple(box)] == k)
+        return np.concatenate([self._layer(z, box[1], box[2], k) for z in range(box[0].start, box[0].stop)])
 
-    def slabs(self, size: int) -> list[Slab]:
-        """Return the slabs, in blocks, of at most `size` planes."""
-        return [slab_of(z, self.shape[0]) for z in slabs(self.shape[0], size)]
+    def strips(self, n_bytes: float) -> list[Strip]:
+        """Return the blocks, of cells; see `tomoseg.measure.blocks.strips`."""
+        return strips(self.shape, n_bytes, itemsize=2 if self.factor == 1 else 8)
+
+    def _layer(self, z: int, y: slice, x: slice, k: int) -> Float32Array:
+        f = self.factor
+        voxels = self.labels[tuple(slice(s.start * f, s.stop * f) for s in (slice(z, z + 1), y, x))]
+        wanted = (f, (y.stop - y.start) * f, (x.stop - x.start) * f)
+        missing = [(0, w - n) for w, n in zip(wanted, voxels.shape, strict=True)]
+        mask = np.pad(voxels, missing, mode="edge") == k
+        return np.asarray(
+            mask.reshape(1, f, wanted[1] // f, f, wanted[2] // f, f).mean(axis=(1, 3, 5), dtype=np.float32)
+        )
+
+
+@dataclass(frozen=True)
+class Patch:
+    """The part of a surface in one block: points (n, 3) in cells, triangles (m, 3) as in `Mesh`.
+
+    `seam` (n,) tells which of the points lie on the sides to other blocks.
+    """
+
+    points: Float32Array
+    faces: NDArray[np.int32]
+    seam: BoolArray
 
 
 def boundary_faces(slabs_of_labels: Iterable[Array], n_classes: int) -> NDArray[np.int64]:
@@ -89,74 +104,67 @@ def boundary_faces(slabs_of_labels: Iterable[Array], n_classes: int) -> NDArray[
     return faces
 
 
-def coarsening(n_faces: int, target_triangles: int, max_memory: int) -> int:
-    """Return the block size at which the surface of `n_faces` voxel faces fits the memory and the target.
+def coarsening(n_faces: int, target_triangles: int) -> int:
+    """Return the size of cells at which the surface of `n_faces` voxel faces is near the target; 0: no target.
 
-    A voxel face gives two triangles at most, and blocks of f^3 voxels f^2 times fewer. `target_triangles` 0: no target.
+    A voxel face gives two triangles at most, and cells of f^3 voxels f^2 times fewer.
     """
-    limit = max_memory / 2 / BYTES_PER_TRIANGLE
-    if target_triangles:
-        limit = min(limit, THINNING * target_triangles)
-    return max(1, math.ceil(math.sqrt(2 * n_faces / max(limit, 1))))
+    if not target_triangles:
+        return 1
+    limit = max(target_triangles, min(THINNING * target_triangles, MOST_THINNED))
+    return max(1, math.ceil(math.sqrt(2 * n_faces / limit)))
 
 
-class LevelFinder:
-    """The level at which the surface of a class encloses its volume; `add` every slab, then `level`."""
-
-    def __init__(self, coarse: CoarseLabels, k: int) -> None:
-        self._coarse, self._k = coarse, k
-        self._values: NDArray[np.int64] = np.zeros(BINS, np.int64)
-        self._volume = 0.0
-
-    def add(self, slab: Slab) -> None:
-        """Take in a slab."""
-        fraction = self._coarse.fraction(self._coarse.read(slab.read), self._k)
-        self._volume += float(fraction[slab.own].sum(dtype=np.float64))
-        self._values += count_values(smooth(fraction)[slab.own])
-
-    def level(self) -> float:
-        """Return the level."""
-        return level_of(self._values, round(self._volume))
+def bytes_needed(n_faces: int, factor: int) -> int:
+    """Return the memory that the surface of `n_faces` voxel faces takes at most, meshed from cells of `factor`^3."""
+    return 2 * n_faces * BYTES_PER_TRIANGLE // factor**2
 
 
-def slab_mesh(coarse: CoarseLabels, k: int, level: float, slab: Slab) -> Mesh:
-    """Return the part of a class's closed surface that lies in a slab, in px of the labels."""
-    fraction = coarse.fraction(coarse.read(slab.read), k)
+def block_surface(fraction: Array, level: float, block: Block) -> Patch | None:
+    """Return the part of a class's closed surface that lies in a block; None where there is none.
+
+    `fraction` are the fractions of the class at `block.read`.
+    """
     if not fraction.any():
-        return level_surface(np.zeros((2, 2, 2), np.float32), level)
-    field = smooth(fraction)[slab.meshed]
+        return None
+    field = smooth(fraction)[block.meshed]
     # Beyond the border the field is mirrored at the level: the surface crosses midway, half a voxel outside.
-    for axis, sides in enumerate(slab.border):
+    for axis, sides in enumerate(block.border):
         field = _capped(field, axis, sides, level)
     mesh = level_surface(field, level)
-    first = np.array([slab.read.start + slab.meshed.start, 0, 0]) - [int(low) for low, _ in slab.border]
-    blocks = mesh.vertices + first.astype(np.float32)
-    vertices = blocks * coarse.factor + np.float32((coarse.factor - 1) / 2)
-    # The last blocks may reach beyond the volume, where their voxels were made up.
-    return Mesh(np.minimum(vertices, np.array(coarse.labels.shape, np.float32) - 0.5), mesh.faces, mesh.weights)
+    if not len(mesh.faces):
+        return None
+    seam = np.zeros(len(mesh.vertices), bool)
+    for axis, (low, high) in enumerate(block.border):
+        seam |= (mesh.vertices[:, axis] == 0) & (not low)
+        seam |= (mesh.vertices[:, axis] == field.shape[axis] - 1) & (not high)
+    start = [r.start + m.start - low for r, m, (low, _) in zip(block.read, block.meshed, block.border, strict=True)]
+    return Patch(mesh.vertices + np.array(start, np.float32), mesh.faces, seam)
 
 
-def joined(meshes: Iterable[Mesh]) -> Mesh:
-    """Join the meshes of consecutive slabs into one: points at the same place become one point.
+def joined(patches: Sequence[Patch], coarse: CoarseLabels) -> Mesh:
+    """Join the patches of all blocks into one surface, in px of the labels.
 
-    Neighbouring slabs compute the points on the plane they share from the same numbers, so they agree exactly.
+    Points of their seams at the same place become one point: neighbouring blocks compute the points on the side they
+    share from the same numbers, so they agree exactly.
     """
-    parts = [m for m in meshes if len(m.faces)]
-    if not parts:
+    if not patches:
         return level_surface(np.zeros((2, 2, 2), np.float32), 0.5)
-    vertices, faces = parts[0].vertices, [parts[0].faces]
-    chunks, n_before = [vertices], 0
-    for above in parts[1:]:
-        below = chunks[-1]
-        number = _matched(below, above.vertices, n_before, n_before + len(below))
-        faces.append(number[above.faces].astype(np.int32))
-        kept = number >= n_before + len(below)
-        n_before += len(below)
-        chunks.append(above.vertices[kept])
-    triangles = np.concatenate(faces)
-    a, b, c = triangles.T
-    triangles = triangles[(a != b) & (b != c) & (c != a)]
-    return Mesh(np.concatenate(chunks), triangles, np.ones(len(triangles), np.float32))
+    points = np.concatenate([patch.points for patch in patches])
+    on_seam = np.flatnonzero(np.concatenate([patch.seam for patch in patches]))
+    _, first, place = np.unique(points[on_seam], axis=0, return_index=True, return_inverse=True)
+    same = np.arange(len(points), dtype=np.int32)
+    same[on_seam] = on_seam[first[place.ravel()]]
+    kept = same == np.arange(len(points))
+    number = (np.cumsum(kept, dtype=np.int32) - 1)[same]
+    starts = np.cumsum([0, *(len(patch.points) for patch in patches)])
+    faces = np.concatenate([number[patch.faces + start] for patch, start in zip(patches, starts, strict=False)])
+    a, b, c = faces.T
+    faces = faces[(a != b) & (b != c) & (c != a)]
+    vertices = points[kept] * coarse.factor + np.float32((coarse.factor - 1) / 2)
+    # The last cells may reach beyond the volume, where their voxels were made up.
+    np.minimum(vertices, np.array(coarse.labels.shape, np.float32) - np.float32(0.5), out=vertices)
+    return Mesh(vertices, faces, np.ones(len(faces), np.float32))
 
 
 def on_cap(vertices_px: Array, faces: Array, shape: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -174,20 +182,3 @@ def _capped(field: Float32Array, axis: int, sides: tuple[bool, bool], level: flo
     outside = [np.float32(level) - np.abs(end - np.float32(level)) for end in ends]
     low, high = sides
     return np.concatenate([*outside[:low], field, *outside[1 : 1 + high]], axis=axis)
-
-
-def _matched(below: Array, above: Array, n_before: int, n_next: int) -> NDArray[np.int64]:
-    """Return the number of each point of `above`: that of the equal point of `below`, or a new one from `n_next`."""
-    plane = below[:, 0].max() if len(below) else 0.0
-    number = np.full(len(above), -1, np.int64)
-    candidates = {p.tobytes(): n_before + i for i, p in zip(*_at(below, plane), strict=True)}
-    for i, p in zip(*_at(above, plane), strict=True):
-        number[i] = candidates.get(p.tobytes(), -1)
-    new = number < 0
-    number[new] = n_next + np.arange(np.count_nonzero(new))
-    return number
-
-
-def _at(points: Array, plane: float) -> tuple[Array, Array]:
-    where = np.flatnonzero(points[:, 0] == plane)
-    return where, points[where]

@@ -21,7 +21,6 @@ from tomoseg.runtime import slabs
 # Like `Runtime.track`: yields the slabs one after the other while somebody watches.
 Track = Callable[[Sequence[slice], str], Iterable[slice]]
 
-SLAB_BYTES = 64 << 20
 TYPES = {"u1": "UInt8", "i1": "Int8", "u2": "UInt16", "i2": "Int16", "i4": "Int32", "f4": "Float32", "f8": "Float64"}
 
 
@@ -33,6 +32,7 @@ def write_vti(
     *,
     facts: Mapping[str, str | Sequence[str]] | None = None,
     compress: bool = False,
+    slab_bytes: int = 64 << 20,
     track: Track | None = None,
 ) -> None:
     """Write a volume as VTK image data, upright in ParaView: see `tomoseg.export.frame`.
@@ -42,7 +42,7 @@ def write_vti(
     path
         File to write.
     data : array or handle, (z, y, x)
-        Read in slabs of some 64 MiB, from the last plane to the first. The values are at the centres of the voxels
+        Read in slabs, from the last plane to the first. The values are at the centres of the voxels
         (point data), so that ParaView can contour and render them.
     voxel_size
         Distance of neighbouring voxels, in the unit the file is meant in.
@@ -52,13 +52,15 @@ def write_vti(
         Texts to be stored as field data.
     compress
         Compress each plane by zlib: worth it for labels, not for noisy floats.
+    slab_bytes
+        How much is read at once.
     track
         Called with the slabs and a description and yields the slabs, to show progress: `runtime.track` fits.
     """
     dtype = np.dtype(data.dtype).newbyteorder("<")
     head = _head(tuple(data.shape), voxel_size, name, TYPES[f"{dtype.kind}{dtype.itemsize}"], facts or {}, compress)
     nz = data.shape[0]
-    pieces = slabs(nz, max(1, SLAB_BYTES // (int(np.prod(data.shape[1:])) * dtype.itemsize)))[::-1]
+    pieces = slabs(nz, max(1, slab_bytes // (int(np.prod(data.shape[1:])) * dtype.itemsize)))[::-1]
     with path.open("wb") as file:
         file.write(head.encode())
         planes = (

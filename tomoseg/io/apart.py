@@ -145,6 +145,23 @@ def open_apart(path: Path, module: str, libraries: tuple[str, ...]) -> RawSeries
     )
 
 
+def copy_numbers(source: Path, target: Path) -> int:
+    """Read all arrays of numbers in an HDF5 file in another process and write them to a new one; return how many.
+
+    Raises
+    ------
+    InputError
+        The file leads to others, promises more than is stored, or holds what is no number.
+    OSError
+        It is damaged.
+    """
+    reader = _Reader(source, "weights", ("h5py",))
+    try:
+        return int(reader.ask({"copy_to": str(target)}))
+    finally:
+        reader.close()
+
+
 def _described(series: RawSeries) -> dict[str, Any]:
     """Return what is known of a series as JSON can hold it, under the names of its attributes."""
     return {
@@ -168,7 +185,7 @@ def main() -> None:
     # What a library prints must not get into the answers.
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    read = importlib.import_module(f"tomoseg.io.readers.{module}").read
+    reader = importlib.import_module(f"tomoseg.io.readers.{module}")
     for library in libraries:  # before the limits, which are for the file
         importlib.import_module(library)
     threading.stack_size(1 << 20)  # of the threads that decode, which would take 8 MB of address space each
@@ -177,10 +194,14 @@ def main() -> None:
         request = json.loads(line)
         try:
             pixels = None
-            if series is None:
-                _limit(0, Path(path).stat().st_size)
-                series = read(Path(path))
-                answer: Any = _described(series)
+            size = Path(path).stat().st_size
+            if "copy_to" in request:
+                _limit(size, size)
+                answer: Any = reader.copy(Path(path), Path(request["copy_to"]))
+            elif series is None:
+                _limit(0, size)
+                series = reader.read(Path(path))
+                answer = _described(series)
             else:
                 part = slice(request["start"], request["stop"])
                 n_bytes = (part.stop - part.start) * series.shape[1] * series.shape[2] * series.dtype.itemsize

@@ -12,12 +12,12 @@ from tomoseg.runtime import on_abrupt_exit
 
 
 @contextmanager
-def atomic_path(path: Path | str) -> Iterator[Path]:
+def atomic_path(path: Path | str, suffix: str = ".part") -> Iterator[Path]:
     """Yield a temporary path beside `path` to write to; on leaving without an error it takes the name `path`.
 
-    The temporary file is in the same folder, because a rename is atomic only within one file system. The data are on
-    the disk (fsync) before the name is given. After an error, or an interruption, the temporary file is removed and
-    `path` is as it was before.
+    Its own name ends in `suffix`, for libraries that tell the format by it. The temporary file is in the same folder,
+    because a rename is atomic only within one file system. The data are on the disk (fsync) before the name is given.
+    After an error, or an interruption, the temporary file is removed and `path` is as it was before.
 
     Raises
     ------
@@ -26,7 +26,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=suffix, dir=path.parent)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}; name a folder that exists and is writable") from error
     os.close(handle)

@@ -243,7 +243,9 @@ def jsonable(value: Any, depth: int = 12) -> Any:  # noqa: PLR0911 - one return 
         return value.split(b"\0")[0].decode("utf-8", "replace").strip()
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
+    if value is None or isinstance(value, (int, float, bool)):
+        return value
+    return str(value).encode("utf-8", "replace").decode()  # lone surrogates, which nothing can write, become "?"
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Labelled slices in two folders: images, and labels of the same name."""
 
 import hashlib
+import math
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,11 +13,15 @@ from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
+from tomoseg.io.limits import reason_of, require_plausible, shown
+from tomoseg.io.series import heard
 from tomoseg.runtime import Runtime
 
 IGNORE = 255  # label of pixels that nobody annotated
 LOSSLESS = (".tif", ".tiff", ".png", ".bmp", ".npy")
 IMAGE_SUFFIXES = (*LOSSLESS, ".jpg", ".jpeg")
+_PILLOW_FORMATS = ("TIFF", "PNG", "BMP", "JPEG")
+_TIFF_COMPRESSIONS = {1, 5, 8, 32773, 32946, 34925, 50000}  # none, LZW, deflate, PackBits, LZMA, ZSTD
 
 
 @dataclass(frozen=True)
@@ -104,13 +109,31 @@ def read_labels(path: Path, n_classes: int | None = None) -> NDArray[np.uint8]:
 def _read(path: Path) -> Array:
     """Read any supported file."""
     try:
-        if path.suffix.lower() == ".npy":
-            return np.asarray(np.load(path, allow_pickle=False))
-        return _read_image(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd metadata; what matters raises
+            return _read_npy(path) if path.suffix.lower() == ".npy" else _read_image(path)
     except InputError:
         raise
     except Exception as error:  # image libraries raise nearly anything on a broken file
-        raise InputError(f"{path} cannot be read as an image: {error}") from error
+        raise InputError(f"{path} cannot be read as an image: {reason_of(error)}") from error
+
+
+def _read_npy(path: Path) -> Array:
+    """Read an array as NumPy saves it; one that holds Python objects is refused, as reading them runs code."""
+    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        if version not in headers:
+            raise InputError(f"{path} is an array of a kind that images are not (format {version})")
+        shape, by_columns, dtype = headers[version](file)
+        if dtype.hasobject or dtype.kind not in "uifb":
+            raise InputError(f"{path} holds values of type {shown(dtype)}, which are not numbers")
+        if not 2 <= len(shape) <= 3 or min(shape) < 1:
+            raise InputError(f"{path} is not a single grey image (shape {shown(shape)})")
+        n, stored = math.prod(shape), path.stat().st_size - file.tell()
+        if n * dtype.itemsize > stored:
+            raise InputError(f"{path} is truncated: its header promises {n * dtype.itemsize} bytes, it has {stored}")
+        return np.fromfile(file, dtype, n).reshape(shape, order="F" if by_columns else "C")
 
 
 def _read_image(path: Path) -> Array:
@@ -118,19 +141,38 @@ def _read_image(path: Path) -> Array:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with warnings.catch_warnings(), Image.open(path) as image:
-            warnings.simplefilter("ignore", UserWarning)  # odd metadata; what matters raises
-            pages = getattr(image, "n_frames", 1)
-            if pages > 1:
-                raise InputError(f"{path} holds {pages} pages: save each slice as a file of its own")
+        # The content decides, so the formats are named: Pillow would run Ghostscript on PostScript called .png.
+        with Image.open(path, formats=_PILLOW_FORMATS) as image:
+            bytes_per_px = {"1": 1, "L": 1, "P": 1, "I;16": 2}.get(image.mode, 4)
+            require_plausible(path, image.width * image.height * bytes_per_px, path.stat().st_size)
+            _refuse_pages(path, getattr(image, "n_frames", 1))
             return np.asarray(image)  # a palette image gives its indices, as label painters write them
     except UnidentifiedImageError:
         if path.suffix.lower() not in (".tif", ".tiff"):
             raise
-        import tifffile
+        return _read_other_tiff(path)
 
-        tiff: Any = tifffile
-        return np.asarray(tiff.imread(path))
+
+def _read_other_tiff(path: Path) -> Array:
+    """Read a TIFF that Pillow does not know: of 64-bit numbers, or compressed with ZSTD."""
+    import tifffile
+
+    from tomoseg.io.readers.tiff import ALONE
+
+    with heard("tifffile"), tifffile.TiffFile(path, **ALONE) as tiff:
+        _refuse_pages(path, len(tiff.pages))
+        page: Any = tiff.pages[0]
+        if page.compression not in _TIFF_COMPRESSIONS:
+            raise InputError(
+                f"{path} is compressed as {shown(page.compression)}: save it as LZW, deflate or plain TIFF"
+            )
+        require_plausible(path, page.size * (page.dtype.itemsize if page.dtype else 1), path.stat().st_size)
+        return np.asarray(page.asarray(maxworkers=1))
+
+
+def _refuse_pages(path: Path, n_pages: int) -> None:
+    if n_pages > 1:
+        raise InputError(f"{path} holds {n_pages} pages: save each slice as a file of its own")
 
 
 @dataclass(frozen=True)

@@ -6,45 +6,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
-from tomoseg.measure.surface import BINS, FloatArray, Slab, count_values, level_of, level_surface, smooth
-
-# Bytes per voxel of a slab while one class is meshed: labels u1, mask, two float32 fields, and the mesh of a
-# surface that runs through every third voxel.
-BYTES_PER_VOXEL = 60
+from tomoseg.measure.surface import Block, BoolArray, FloatArray, LevelFinder, Slab, level_surface, smooth
 
 
 class ClassCounter:
-    """First pass over the slabs: voxels of each class, and the level at which its surface encloses as many."""
+    """First pass over slabs or blocks: voxels of each class, and the level at which its surface encloses as many."""
 
     def __init__(self, n_classes: int) -> None:
         self.voxels: NDArray[np.int64] = np.zeros(n_classes, np.int64)
-        self._values: NDArray[np.int64] = np.zeros((n_classes, BINS), np.int64)
+        self._finders = [LevelFinder() for _ in range(n_classes)]
 
-    def add(self, labels: Array, slab: Slab) -> None:
-        """Count the planes `slab.own` of the labels (z, y, x) at `slab.read`; all are below the number of classes."""
-        own, n_classes = labels[slab.own], len(self.voxels)
-        self.voxels += np.bincount(own.ravel(), minlength=n_classes)
-        for k, here in enumerate(np.bincount(labels.ravel(), minlength=n_classes)):
-            if here in (0, labels.size):  # far from any surface of this class
-                self._values[k] += count_values(np.array([here > 0], np.float32)) * own.size
-            else:
-                self._values[k] += count_values(smooth(labels == k)[slab.own])
+    def add(self, labels: Array, part: Slab | Block) -> None:
+        """Count the voxels `part.own` of the labels (z, y, x) at `part.read`; all are below the number of classes."""
+        self.voxels += np.bincount(labels[part.own].ravel(), minlength=len(self.voxels))
+        for k, finder in enumerate(self._finders):
+            finder.add(labels == k, part)
 
     def levels(self) -> FloatArray:
-        """Return the level of each class, for `class_area_px2`."""
-        pairs = zip(self._values, self.voxels, strict=True)
-        return np.array([level_of(values, int(n)) for values, n in pairs])
+        """Return the level of each class, for `area_px2`."""
+        return np.array([finder.level() for finder in self._finders])
 
 
-def class_area_px2(labels: Array, k: int, level: float, slab: Slab) -> float:
-    """Return the area, px^2, of the surface of class `k` from this slab's first plane to the next one's.
+def area_px2(mask: BoolArray, level: float, part: Slab | Block) -> float:
+    """Return the area, px^2, of the surface of a mask (z, y, x) at `part.read`, from this part's beginning to the next.
 
-    `labels` (z, y, x) are those at `slab.read`. There is no surface at the border of the volume.
+    There is no surface at the border of the volume.
     """
-    mask = labels == k
     if not mask.any() or mask.all():
         return 0.0
-    return level_surface(smooth(mask)[slab.meshed], level, slab.border).area_px2()
+    return level_surface(smooth(mask)[part.meshed], level, part.border).area_px2()
 
 
 def class_table(

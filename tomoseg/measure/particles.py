@@ -1,17 +1,19 @@
 """What is measured of each particle, and the table of particles."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.arrays import Array
-from tomoseg.measure.surface import RADIUS_PX, BoolArray, FloatArray, Sides, object_surface
+from tomoseg.arrays import Array, ArraySource
+from tomoseg.measure.blocks import placed, strips
+from tomoseg.measure.classes import area_px2
+from tomoseg.measure.surface import RADIUS_PX, BoolArray, Box, FloatArray, LevelFinder, object_surface
 
 Table = NDArray[np.void]
-Box = tuple[slice, slice, slice]
 
 PARTICLE = np.dtype(
     [
@@ -35,28 +37,43 @@ PARTICLE = np.dtype(
     ]
 )
 
-# Bytes per voxel of the box around a particle: labels, mask, component labels u4, two smoothed fields f4, the mesh.
-BYTES_PER_VOXEL = 32
+# Particles whose boxes have more voxels are meshed in blocks, as classes are.
+LARGE_VOXELS = 96**3
+
+ReadMask = Callable[[Box], BoolArray]
 
 
 @dataclass(frozen=True)
-class Piece:
-    """One particle cut out of the volume.
+class Particle:
+    """One particle in the volume.
 
-    `mask` (z, y, x) lies at `box` of a volume of `shape`, with `RADIUS_PX` free voxels around the particle wherever
-    the volume has them; `intensity` is the volume in the same box, or None where it is not asked for.
+    Attributes
+    ----------
+    extent
+        What is known of it from counting, a row of `tomoseg.measure.components.EXTENT`.
+    mask
+        Returns the particle's voxels in a box of the volume. Boxes are asked for from the first to the last plane.
     """
 
-    mask: BoolArray
-    box: Box
-    shape: tuple[int, int, int]
-    intensity: Array | None = None
+    extent: Any
+    mask: ReadMask
 
-    @property
-    def border(self) -> Sides:
-        """Per axis, whether the box begins and whether it ends at the border of the volume."""
-        z, y, x = ((s.start == 0, s.stop == n) for s, n in zip(self.box, self.shape, strict=True))
-        return z, y, x
+    def measured(self, volume: ArraySource, strip_bytes: float) -> dict[str, Any]:
+        """Measure it, all lengths in px.
+
+        Voxels; the mean of their coordinates (z, y, x) from the centre of voxel (0, 0, 0) of the volume; whether one
+        lies at the border; the area of the smoothed surface inside the volume; the mean of `volume` over its voxels.
+        A large particle is looked at in blocks, some `strip_bytes` at a time.
+        """
+        shape = volume.shape
+        n, start, stop = int(self.extent["voxels"]), self.extent["start"], self.extent["stop"]
+        z, y, x = (float(s) / n for s in self.extent["sum"])
+        at_border = bool((start == 0).any() or (stop == np.array(shape)).any())
+        row = {"voxels": n, "z_px": z, "y_px": y, "x_px": x, "touches_border": at_border}
+        box = grown_box(start, stop, shape)
+        if box_voxels(box) <= LARGE_VOXELS:
+            return {**row, **_measured_at_once(self.mask(box), volume[box], box, shape)}
+        return {**row, **_measured_in_blocks(self.mask, volume, box, strip_bytes)}
 
 
 def grown_box(start: Iterable[int], stop: Iterable[int], shape: Iterable[int], margin: int = RADIUS_PX) -> Box:
@@ -67,36 +84,35 @@ def grown_box(start: Iterable[int], stop: Iterable[int], shape: Iterable[int], m
     return z, y, x
 
 
-def particle_row(piece: Piece) -> dict[str, Any]:
-    """Measure one particle, all lengths in px.
+def box_voxels(box: Box) -> int:
+    """Return the number of voxels in a box."""
+    return math.prod(s.stop - s.start for s in box)
 
-    Voxels; the mean of their coordinates (z, y, x) from the centre of voxel (0, 0, 0) of the volume; the area of the
-    smoothed surface inside the volume; whether a voxel lies at the border; the mean of the volume over its voxels.
-    """
-    where = np.nonzero(piece.mask)
-    corner = [s.start for s in piece.box]
-    z, y, x = (float(w.mean()) + c for w, c in zip(where, corner, strict=True))
-    at_border = any(
-        (low and w.min() == 0) or (high and w.max() == n - 1)
-        for w, n, (low, high) in zip(where, piece.mask.shape, piece.border, strict=True)
-    )
+
+def _measured_at_once(mask: BoolArray, intensity: Array, box: Box, shape: Sequence[int]) -> dict[str, float]:
+    z, y, x = ((s.start == 0, s.stop == n) for s, n in zip(box, shape, strict=True))
     return {
-        "voxels": len(where[0]),
-        "z_px": z,
-        "y_px": y,
-        "x_px": x,
-        "surface_area_px2": object_surface(piece.mask, piece.border).area_px2(),
-        "touches_border": at_border,
-        "mean_intensity": np.nan if piece.intensity is None else float(piece.intensity[where].mean(dtype=np.float64)),
+        "surface_area_px2": object_surface(mask, (z, y, x)).area_px2(),
+        "mean_intensity": float(intensity[mask].mean(dtype=np.float64)),
     }
 
 
-def unresolved_row(component: Any, shape: tuple[int, int, int]) -> dict[str, Any]:
-    """Return what is known of a component (a row of `COMPONENT`) without looking at its voxels."""
-    z, y, x = component["sum"] / component["voxels"]
-    at_border = bool((component["start"] == 0).any() or (component["stop"] == np.array(shape)).any())
-    row = {"voxels": int(component["voxels"]), "z_px": float(z), "y_px": float(y), "x_px": float(x)}
-    return {**row, "surface_area_px2": np.nan, "touches_border": at_border, "mean_intensity": np.nan}
+def _measured_in_blocks(mask: ReadMask, volume: ArraySource, box: Box, strip_bytes: float) -> dict[str, float]:
+    """Measure in blocks of the box: where it ends within the volume, the mask is empty and has no surface."""
+    pieces = strips([s.stop - s.start for s in box], strip_bytes, itemsize=1 + volume.dtype.itemsize)
+    finder, n_voxels, total = LevelFinder(), 0, 0.0
+    for strip in pieces:
+        read = placed(strip.read, box)
+        masks, intensities = strip.parts(mask(read)), strip.parts(volume[read])
+        for (block, inside), (_, intensity) in zip(masks, intensities, strict=True):
+            finder.add(inside, block)
+            n_voxels += int(np.count_nonzero(inside[block.own]))
+            total += float(intensity[block.own][inside[block.own]].sum(dtype=np.float64))
+    level, area = finder.level(), 0.0
+    for strip in pieces:
+        for block, inside in strip.parts(mask(placed(strip.read, box))):
+            area += area_px2(inside, level, block)
+    return {"surface_area_px2": area, "mean_intensity": total / n_voxels}
 
 
 def particle_table(rows: Iterable[Mapping[str, Any]], voxel_size_nm: float) -> Table:

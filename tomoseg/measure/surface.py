@@ -12,6 +12,7 @@ A surface against the border of the volume is no surface: the mask goes on uncha
 outermost cells the half that lies inside the volume (the border is half a voxel beyond the last centres) is counted.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ BoolArray = NDArray[np.bool_]
 Float32Array = NDArray[np.float32]
 FloatArray = NDArray[np.float64]
 Sides = tuple[tuple[bool, bool], tuple[bool, bool], tuple[bool, bool]]
+Box = tuple[slice, slice, slice]
 
 # Smallest width at which the staircase of a digital plane of any orientation adds less than 2% to its area.
 SIGMA_PX = 1.4
@@ -199,3 +201,49 @@ def slab_of(z: slice, n: int, halo: int = RADIUS_PX) -> Slab:
     return Slab(
         read, own, slice(own.start, stop - read.start), ((z.start == 0, z.stop == n), (True, True), (True, True))
     )
+
+
+@dataclass(frozen=True)
+class Block:
+    """A box of a volume to be meshed: a `Slab` along all three axes."""
+
+    read: Box
+    own: Box
+    meshed: Box
+    border: Sides
+
+
+def block_of(box: Box, shape: Sequence[int]) -> Block:
+    """Return the block of a box of a volume of `shape`, read with a halo around it for smoothing."""
+    z, y, x = (slab_of(s, n) for s, n in zip(box, shape, strict=True))
+    return Block(
+        (z.read, y.read, x.read),
+        (z.own, y.own, x.own),
+        (z.meshed, y.meshed, x.meshed),
+        (z.border[0], y.border[0], x.border[0]),
+    )
+
+
+class LevelFinder:
+    """The level at which the surface of what passes by in slabs or blocks encloses its volume: `add` all, then `level`.
+
+    See `level_of`; memory is that of a histogram.
+    """
+
+    def __init__(self) -> None:
+        self._values: NDArray[np.int64] = np.zeros(BINS, np.int64)
+        self._volume = 0.0
+
+    def add(self, inside: Array, part: Slab | Block) -> None:
+        """Take in the voxels `part.own` of a mask, or of the fractions of voxels, (z, y, x) at `part.read`."""
+        own = inside[part.own]
+        if inside.min() == inside.max() and inside.flat[0] in (0, 1):  # far from any surface
+            self._values += count_values(own.flat[:1].astype(np.float32)) * own.size
+            self._volume += float(own.flat[0]) * own.size
+        else:
+            self._values += count_values(smooth(inside)[part.own])
+            self._volume += float(np.ascontiguousarray(own).sum(dtype=np.float64))
+
+    def level(self) -> float:
+        """Return the level."""
+        return level_of(self._values, round(self._volume))

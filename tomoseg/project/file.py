@@ -20,12 +20,13 @@ from tomoseg.project.journal import JournaledFile, read_journal, recover, unborn
 from tomoseg.project.lock import writing
 from tomoseg.project.probe import survives
 from tomoseg.project.provenance import Record
-from tomoseg.project.soundness import read_everything_small, read_json, sound_node
+from tomoseg.project.soundness import check_ways, read_everything_small, read_json, read_settings, sound_node
 from tomoseg.project.transaction import Transaction
 from tomoseg.project.upgrade import upgrade
 from tomoseg.runtime import on_abrupt_exit
 
-CACHE_BYTES = 64 << 20  # of chunks, per dataset
+CACHE_BYTES = 64 << 20  # of chunks, per dataset, at most
+CACHE_SLOTS = 8191  # many more than chunks fit, and a prime: chunks that fall into one slot drive each other out
 LOOK_AGAIN = 3  # times, where a commit took place while the file was being opened
 
 
@@ -108,9 +109,9 @@ class Project:
         """Tell whether the artifact is there."""
         return artifact.path in self._file
 
-    def artifact(self, artifact: schema.Artifact) -> Input:
-        """Return a handle on an artifact; its data are read as they are sliced."""
-        return _Stored(self, artifact)
+    def artifact(self, artifact: schema.Artifact, cache_bytes: int = CACHE_BYTES) -> Input:
+        """Return a handle on an artifact; its data are read as they are sliced, through a cache no larger than that."""
+        return _Stored(self, artifact, min(cache_bytes, CACHE_BYTES))
 
     def artifacts(self) -> dict[str, Input]:
         """Return handles on everything the project holds, by artifact name."""
@@ -142,8 +143,7 @@ class Project:
         """The parameters wanted for each stage, as last asked for: {stage: {parameter: value}}."""
         if schema.SETTINGS not in self._file:
             return {}
-        content: dict[str, dict[str, Any]] = read_json(self._file[schema.SETTINGS].attrs, "parameters", dict)
-        return content
+        return read_settings(self._file[schema.SETTINGS].attrs)
 
     def _record(self, path: str) -> Record | None:
         if path not in self._file:
@@ -247,12 +247,12 @@ class Project:
 class _Stored:
     """An artifact in the file, as `tomoseg.arrays.Input`. It outlives commits, after which the file is another."""
 
-    def __init__(self, project: Project, artifact: schema.Artifact) -> None:
-        self._project, self._path = project, artifact.path
+    def __init__(self, project: Project, artifact: schema.Artifact, cache_bytes: int) -> None:
+        self._project, self._path, self._cache_bytes = project, artifact.path, cache_bytes
         node = sound_node(project.file, artifact)
         self.shape: tuple[int, ...] = getattr(node, "shape", (0,))
         self.dtype: np.dtype[Any] = getattr(node, "dtype", np.dtype(float))
-        self._opened: tuple[h5py.File, Any] = (project.file, node)
+        self._opened: tuple[h5py.File | None, Any] = (None, None)
 
     @property
     def attrs(self) -> Mapping[str, Any]:
@@ -271,8 +271,17 @@ class _Stored:
 
     def _node(self) -> Any:
         if self._opened[0] is not self._project.file:
-            self._opened = (self._project.file, self._project.file[self._path])
+            self._opened = (self._project.file, _opened(self._project.file, self._path, self._cache_bytes))
         return self._opened[1]
+
+
+def _opened(file: h5py.File, path: str, cache_bytes: int) -> Any:
+    """Open a group, or an array with a cache of its own."""
+    if file.get(path, getclass=True) is not h5py.Dataset:
+        return file[path]
+    access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
+    access.set_chunk_cache(CACHE_SLOTS, cache_bytes, 0.75)  # 0.75: HDF5's default order of leaving the cache
+    return h5py.Dataset(h5py.h5d.open(file.id, path.encode(), access))
 
 
 def is_project(path: Path) -> bool:
@@ -344,8 +353,11 @@ def _schema_version(path: Path, file: h5py.File) -> int:
     version = file.attrs.get(schema.SCHEMA_ATTR)
     if version is None:
         raise InputError(f"{path} is an HDF5 file but not a tomoseg project; import it: `tomoseg import {path} -o`.")
+    if not isinstance(version, int | np.integer) or version < 1:
+        raise InputError(f"{path} is damaged: its version is {str(version)[:40]!r}. Take the file from a backup.")
     if int(version) > schema.SCHEMA_VERSION:
         raise InputError(f"{path} was written by a newer tomoseg (schema {version}); update tomoseg to open it.")
+    check_ways(file)
     return int(version)
 
 

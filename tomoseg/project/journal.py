@@ -25,7 +25,7 @@ import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +74,17 @@ class Journal:
         if content[: len(MAGIC)] != MAGIC or hashlib.sha256(payload).digest() != content[len(MAGIC) :][:32]:
             return None
         line, _, data = payload.partition(b"\n")
-        head = json.loads(line)  # by our own hand, as the checksum says
-        bounds = list(pairwise(accumulate((length for _, length in head["runs"]), initial=0)))
+        try:  # the sum finds what a crash left, but anybody can add one up
+            head = json.loads(line)
+            size, runs = head["size"], [(start, length) for start, length in head["runs"]]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return None
+        if not all(isinstance(n, int) and 0 <= n <= FOREVER for n in (size, *chain.from_iterable(runs))):
+            return None
+        bounds = list(pairwise(accumulate((length for _, length in runs), initial=0)))
         half = len(data) // 2
         old, new = ([part[a:b] for a, b in bounds] for part in (data[:half], data[half:]))
-        return cls(head["size"], [start for start, _ in head["runs"]], old, new)
+        return cls(size, [start for start, _ in runs], old, new)
 
     def fits(self, fd: int) -> bool:
         """Tell whether every byte of the file where this journal writes is what it was before or what it is to be."""
@@ -367,7 +373,7 @@ class JournaledFile(io.RawIOBase):
         ------
         OSError
             The disk failed, now or in a write before. The old state stands; only where the disk fails while a complete
-            journal is applied, the new state does, and the next opening completes it.
+            journal is applied, or later, the new state does, and the next opening completes it.
         """
         if self.is_view:
             raise RuntimeError(f"{self.path} is only looked at")
@@ -376,15 +382,22 @@ class JournaledFile(io.RawIOBase):
         disk.sync(self._fd)
         if self._unborn:
             disk.rename(unborn_path(self.path), self.path)
-            disk.sync_folder(self.path.parent)
             self._unborn = False
+            self._begin_anew()
+            disk.sync_folder(self.path.parent)
         elif self._overlay.pages or self._size != self._committed:
-            self._commit_journal()
+            self._apply(self._write_journal())
+        else:
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Take the file as it is for the committed state, whatever may still fail."""
         self._committed = self._size
         self._overlay = _Overlay()
         self.lend([])
 
-    def _commit_journal(self) -> None:
+    def _write_journal(self) -> Journal:
+        """Make the new state certain, beside the old one."""
         runs = list(self._overlay.runs(min(self._committed, self._size)))
         old = [os.pread(self._fd, len(new), start) for start, new in runs]
         journal = Journal(self._size, [start for start, _ in runs], old, [new for _, new in runs])
@@ -401,8 +414,14 @@ class JournaledFile(io.RawIOBase):
             self.error = error
             disk.remove(path)
             raise
+        return journal
+
+    def _apply(self, journal: Journal) -> None:
+        """Bring the new state into the file."""
+        path = journal_path(self.path)
         try:
             journal.apply(self._fd)
+            self._begin_anew()
             disk.remove(path)
             disk.sync_folder(path.parent)
         except OSError as error:

@@ -87,6 +87,8 @@ def storable(value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def plain(value: Any) -> Any:
     """Return an attribute's value as a plain Python value or NumPy array."""
+    if isinstance(value, str):  # as h5py reads what is not UTF-8: with lone surrogates, which nothing can write
+        value = value.encode("utf-8", "surrogateescape")
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     if isinstance(value, np.generic):

@@ -127,7 +127,9 @@ class Transaction:
             self._save(outcome="interrupted")
             return
         self._project.roll_back()
-        if isinstance(error, Exception) and not self._project.is_new and self._project.store.error is None:
+        is_usable = not self._project.is_new and self._project.store.error is None
+        # Nothing is left to forget where the disk failed just after the result had taken the place of the old one.
+        if isinstance(error, Exception) and is_usable and self._path in self._project.file:
             # A disk that is full refuses this too; then the next run tidies up.
             with suppress(StageFailed):
                 self._forget(f"failed: {error}")

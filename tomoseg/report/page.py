@@ -41,7 +41,7 @@ def write_report(path: Path | str, artifacts: Mapping[str, Input], stages: Seque
     """
     with atomic_path(path) as temporary:
         page = _page(Contents(artifacts, tuple(stages), title))
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="replace")
 
 
 def _page(contents: Contents) -> str:

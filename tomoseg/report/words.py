@@ -41,6 +41,8 @@ def length(nm: float) -> str:
 
 def duration(seconds: float) -> str:
     """Return a time in the unit that suits it."""
+    if not math.isfinite(seconds):
+        return NOTHING
     if seconds < 100:
         return f"{number(seconds, 2)}{NBSP}s"
     minutes, rest = divmod(round(seconds), 60)

@@ -4,19 +4,28 @@ A `.keras` file is a zip archive; the card is one more entry in it, `tomoseg.jso
 """
 
 import json
+import math
 import zipfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 import numpy as np
 
 from tomoseg.errors import InputError
+from tomoseg.io.limits import reason_of
+from tomoseg.segment.archive import CARD_ENTRY, opened_archive
 from tomoseg.segment.classes import default_colors, default_names, problems_with_colors, problems_with_names
-from tomoseg.segment.scaling import Scale, Scaling
+from tomoseg.segment.scaling import Kind, Scale, Scaling
 
-CARD_ENTRY = "tomoseg.json"
 CARD_FORMAT = 1
+LARGEST_PATCH = 8192  # px
+_KINDS: dict[str, Any] = {
+    **{"class_names": list, "class_colors": list, "patch": int, "multiple": int, "made_by": str, "data_digest": str},
+    **{"pixel_size_nm": int | float | NoneType, "training": dict, "scores": dict, "trained_here": bool},
+}
 
 
 @dataclass(frozen=True)
@@ -56,18 +65,44 @@ class ModelCard:
     def from_json(cls, text: str) -> "ModelCard":
         """Read a card; raises ValueError, KeyError or TypeError where it is not one."""
         values = json.loads(text)
+        json.dumps(values, ensure_ascii=False).encode()  # lone surrogates, which nothing can write, are refused here
         if values.pop("format") != CARD_FORMAT:
             raise ValueError("the card was written by a newer tomoseg")
         scaling = values.pop("scaling")
         trained = Scale(**scaling.pop("trained"))
         card = cls(scaling=Scaling(trained=trained, **scaling), **values)
-        problems = problems_with_names(card.class_names) + problems_with_colors(
-            card.class_colors, len(card.class_names)
-        )
+        problems = list(_problems(card))
         if problems:
             raise ValueError("; ".join(problems))
-        np.dtype(card.scaling.dtype)
         return card
+
+
+def _problems(card: ModelCard) -> Iterator[str]:
+    """Say what in a card is not what it should be."""
+    for key, kind in _KINDS.items():
+        if not isinstance(getattr(card, key), kind):
+            yield f"{key} is of the wrong kind"
+            return
+    if not all(isinstance(text, str) for text in (*card.class_names, *card.class_colors)):
+        yield "names and colours of classes must be texts"
+        return
+    yield from problems_with_names(card.class_names)
+    yield from problems_with_colors(card.class_colors, len(card.class_names))
+    if not 1 <= card.patch <= LARGEST_PATCH or not 1 <= card.multiple <= LARGEST_PATCH:
+        yield f"patch and multiple must be 1 to {LARGEST_PATCH}"
+    if card.pixel_size_nm is not None and not 0 < card.pixel_size_nm < math.inf:
+        yield "pixel_size_nm must be above 0"
+    yield from _problems_with_scaling(card.scaling)
+
+
+def _problems_with_scaling(scaling: Scaling) -> Iterator[str]:
+    numbers = vars(scaling.trained).values()
+    if scaling.kind not in get_args(Kind):
+        yield "the scaling is of an unknown kind"
+    if not (isinstance(scaling.dtype, str) and np.dtype(scaling.dtype).kind in "iufb"):
+        yield "the scaling is for a type that is no number"
+    if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+        yield "the scaling holds what is no number"
 
 
 def foreign_card(n_classes: int, patch: int, multiple: int) -> ModelCard:
@@ -85,25 +120,19 @@ def read_card(path: Path) -> ModelCard | None:
     InputError
         Where the file is missing, is no `.keras` file, or its card is damaged.
     """
-    if not path.is_file():
-        raise InputError(f"the model {path} does not exist: give the .keras file that `tomoseg train` wrote")
+    with opened_archive(path) as archive:
+        return card_in(path, archive)
+
+
+def card_in(path: Path, archive: zipfile.ZipFile) -> ModelCard | None:
+    """Return the card of an open `.keras` file; see `read_card`."""
+    if CARD_ENTRY not in archive.namelist():
+        return None
+    text = archive.read(CARD_ENTRY)
     try:
-        with zipfile.ZipFile(path) as archive:
-            entries = set(archive.namelist())
-            if not {"config.json", "model.weights.h5"} <= entries:
-                raise InputError(
-                    f"{path} is a zip archive but no Keras model: give the .keras file of a trained network"
-                )
-            if CARD_ENTRY not in entries:
-                return None
-            return ModelCard.from_json(archive.read(CARD_ENTRY).decode())
-    except (zipfile.BadZipFile, OSError) as error:
-        raise InputError(
-            f"{path} is not a .keras file ({error}): give the file that `tomoseg train` wrote. If it is that file, it "
-            "is damaged; copy it again."
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"the description inside the model {path} cannot be read: {error}") from error
+        return ModelCard.from_json(text.decode())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"the description inside the model {path} cannot be read: {reason_of(error)}") from error
 
 
 def add_card(path: Path, card: ModelCard) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tomoseg.errors import InputError
+from tomoseg.io.atomic import atomic_path
 from tomoseg.segment.train_data import TrainData
 from tomoseg.segment.train_settings import TrainSettings
 
@@ -75,18 +76,16 @@ class TrainFiles:
 
     def keep(self, state: dict[str, Any]) -> None:
         """Write the state in one step, then remove weights that it no longer names."""
-        part = self._state_file.with_suffix(".part")
-        part.write_text(json.dumps(state, indent=1), encoding="utf-8")
-        part.replace(self._state_file)
+        with atomic_path(self._state_file) as part:
+            part.write_text(json.dumps(state, indent=1), encoding="utf-8")
         for file in self.checkpoint.glob("*.keras"):
             if file.name not in (state["latest"], state["best"]):
                 file.unlink()
 
     def publish(self, best: str) -> None:
         """Copy the best weights to where the model was asked for."""
-        part = self.output.with_name(f".{self.output.stem}.part.keras")
-        shutil.copyfile(self.checkpoint / best, part)
-        part.replace(self.output)
+        with atomic_path(self.output) as part:
+            shutil.copyfile(self.checkpoint / best, part)
 
     def write_history(
         self, rows: Sequence[Mapping[str, Any]], class_names: Sequence[str], colors: Sequence[str]

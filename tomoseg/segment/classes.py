@@ -2,6 +2,7 @@
 
 import colorsys
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 # Okabe & Ito's palette, told apart with every common kind of colour blindness; the background is black.
@@ -31,7 +32,7 @@ def problems_with_names(names: Sequence[str]) -> list[str]:
         problems.append(f"class_names has {len(names)} names: there must be 2 to {MAX_CLASSES} classes")
     if any(not name.strip() for name in names):
         problems.append("class_names holds an empty name: give every class one")
-    twice = sorted({name for name in names if list(names).count(name) > 1})
+    twice = sorted(name for name, n in Counter(names).items() if n > 1)
     if twice:
         problems.append(f"class_names holds {', '.join(twice)} twice: names must differ")
     return problems

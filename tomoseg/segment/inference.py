@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
-from tomoseg.segment.blending import PredictBatch, never_stop, predict_stack
+from tomoseg.segment.blending import PredictBatch, Tiling, never_stop, predict_stack
 from tomoseg.segment.card import ModelCard
 from tomoseg.segment.scaling import Scale
 
@@ -68,14 +68,16 @@ class SlicePredictor:
         needed = -(-max(shape) // self.multiple) * self.multiple
         return min(self.patch, needed)
 
-    def batch_for(self, patch: int) -> int:
-        """Return how many patches are predicted at a time at most."""
-        return max(1, min(int(BATCH_BYTES / (self.bytes_per_pixel * patch**2)), MOST_PATCHES))
+    def batch_for(self, shape: tuple[int, ...]) -> int:
+        """Return how many patches of a slice of `shape` are predicted at a time at most."""
+        patch = self.patch_for(shape)
+        fits = int(BATCH_BYTES / (self.bytes_per_pixel * patch**2))
+        return max(1, min(fits, MOST_PATCHES, len(Tiling.of((shape[0], shape[1]), patch, self.overlap).starts)))
 
     def probabilities(self, slices: Array, check: Callable[[], object] = never_stop) -> NDArray[np.float32]:
         """Return (n, classes, h, w) probabilities of raw slices (n, h, w); `check` may raise to stop."""
-        patch = self.patch_for(slices.shape[1:])
-        batch = self.batch_for(patch)
+        shape = slices.shape[1:]
+        patch, batch = self.patch_for(shape), self.batch_for(shape)
         return predict_stack(self.predict_batch, self.scale(slices), patch, self.overlap, batch=batch, check=check)
 
     def classify(
@@ -96,7 +98,7 @@ class SlicePredictor:
         """Return about how many bytes it takes to classify slices of `shape`: in any case, and for each slice more."""
         patch = self.patch_for(shape)
         padded = max(shape[0], patch) * max(shape[1], patch)
-        network = self.bytes_per_pixel * patch**2 * self.batch_for(patch)
+        network = self.bytes_per_pixel * patch**2 * self.batch_for(shape)
         # Of one slice: scaled, padded, sums over patches, normalised, the largest and where it is (8 bytes).
         return network + 4 * padded * (2 * self.n_classes + 6), 8.0 * shape[0] * shape[1]
 

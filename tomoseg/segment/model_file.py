@@ -1,60 +1,136 @@
 """Save and load networks with their card."""
 
-import json
-import zipfile
+import math
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tomoseg.errors import InputError
+from tomoseg.io.apart import copy_numbers
+from tomoseg.io.atomic import atomic_path
+from tomoseg.io.limits import reason_of
 from tomoseg.segment import losses  # noqa: F401  registers the loss, so that checkpoints load
-from tomoseg.segment.card import ModelCard, add_card, foreign_card, read_card
+from tomoseg.segment.architecture import checked_architecture
+from tomoseg.segment.archive import CONFIG_ENTRY, WEIGHTS_ENTRY, extract, opened_archive
+from tomoseg.segment.card import ModelCard, add_card, card_in, foreign_card
+from tomoseg.segment.classes import MAX_CLASSES
 from tomoseg.segment.keras_setup import keras
 
 # A U-Net from elsewhere with free input size: six levels at most is what the field uses.
 FOREIGN_PATCH, FOREIGN_MULTIPLE = 512, 32
-
-# Layers that run code or other programs' models, which Keras' safe mode does not refuse in all versions.
-CODE = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "__lambda__"}
-MODULES = ("keras", "builtins", "tomoseg.segment.losses")
-MOST_TIMES = 100  # a network's weights hardly compress; more than this is a trap for the memory
-SMALL_BYTES = 1 << 20  # of an entry that may compress as well as it likes
+SPARE_NUMBERS = 1_000_000  # of weights that a network may have besides those in its file: state of random numbers
+MOST_NUMBERS_PER_MAP = 1 << 30  # 4 GB; the largest map of the paper's network has 16 million for a patch of 512 px
 
 
 def save_model(model: Any, path: Path, card: ModelCard) -> None:
     """Write weights, architecture and card to `path` in one step; optimiser state is left out."""
     bare = keras.models.clone_model(model)
     bare.set_weights(model.get_weights())
-    part = path.with_name(f".{path.stem}.part.keras")
-    try:
+    with atomic_path(path, suffix=".keras") as part:  # Keras wants its suffix
         bare.save(part)
         add_card(part, card)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
-def load_model(path: Path) -> tuple[Any, ModelCard]:
-    """Load a network and its card, without running code that the file may hold (Keras' safe mode).
-
-    A Keras model without a card is taken as it is: see `foreign_card`.
+def load_checkpoint(path: Path) -> Any:
+    """Load a network with its optimiser and loss, as training left it.
 
     Raises
     ------
     InputError
-        Where the file is missing, damaged, needs code of its own, or is no segmentation network for grey images.
+        It is missing or damaged, or not made of what `tomoseg train` uses.
     """
-    card = read_card(path)
-    _refuse_traps(path)
+    with opened_archive(path) as archive:
+        checked_architecture(path, archive.read(CONFIG_ENTRY), for_training=True)
     try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras raises nearly anything here, h5py and zipfile errors included
+        return keras.saving.load_model(path, safe_mode=True)
+    except Exception as error:  # Keras raises nearly anything here
         raise InputError(
-            f"the network in {path} cannot be loaded: {_first_line(error)}. It is damaged, was saved by a newer Keras "
-            f"than {keras.__version__}, or holds Python code of its own, which is not run for safety."
+            f"the checkpoint {path} cannot be loaded: {type(error).__name__}: {reason_of(error)}. Train anew with "
+            "--force."
         ) from error
-    shape_in, shape_out = tuple(model.input_shape), tuple(model.output_shape)
-    if len(shape_in) != 4 or shape_in[-1] != 1 or len(shape_out) != 4 or (shape_out[-1] or 0) < 2:
+
+
+def load_model(path: Path) -> tuple[Any, ModelCard]:
+    """Load a network and its card, without running code that the file may hold.
+
+    Only layers that networks for images are made of are let through, and Keras' safe mode is on besides. A Keras model
+    without a card is taken as it is: see `foreign_card`.
+
+    Raises
+    ------
+    InputError
+        Where the file is missing, damaged, needs code of its own, promises more than it holds, or is no segmentation
+        network for grey images.
+    """
+    with opened_archive(path) as archive, tempfile.TemporaryDirectory(prefix="tomoseg-") as folder:
+        card = card_in(path, archive)
+        config = checked_architecture(path, archive.read(CONFIG_ENTRY))
+        given, weights = Path(folder, "given.h5"), Path(folder, "model.weights.h5")
+        extract(archive, WEIGHTS_ENTRY, given)
+        # Keras gets a file that another process has read and written anew: a damaged one may crash its reader.
+        try:
+            n_numbers = copy_numbers(given, weights)
+        except (InputError, OSError) as error:
+            raise InputError(f"the weights in {path} are damaged: {reason_of(error)}") from error
+        model = _built(path, config, weights, n_numbers)
+    return model, _checked_use(path, model, card)
+
+
+def _built(path: Path, config: dict[str, Any], weights: Path, n_numbers: int) -> Any:
+    """Return the network of a description with its weights."""
+    try:
+        with _held_to(path, 2 * n_numbers + SPARE_NUMBERS):
+            model = keras.saving.deserialize_keras_object(config, safe_mode=True)
+        model.load_weights(weights)
+    except InputError:
+        raise
+    except Exception as error:  # Keras raises nearly anything here
+        raise InputError(
+            f"the network in {path} cannot be loaded: {type(error).__name__}: {reason_of(error)}. It is damaged, or "
+            f"was saved by a newer Keras than {keras.__version__}."
+        ) from error
+    return model
+
+
+@contextmanager
+def _held_to(path: Path, most_numbers: int) -> Iterator[None]:
+    """Refuse, while a network is built or tried, weights beyond those in the file and feature maps beyond all use.
+
+    Keras has no hook for either; its methods are replaced for that time.
+    """
+    add_weight, call = keras.Layer.add_weight, keras.Layer.__call__
+    left = most_numbers
+
+    def counted_weight(layer: Any, shape: Any = None, *args: Any, **kwargs: Any) -> Any:
+        nonlocal left
+        left -= math.prod(shape or ())
+        if left < 0:
+            raise InputError(
+                f"the network in {path} cannot be right: its layers have more weights than are stored in the file"
+            )
+        return add_weight(layer, shape, *args, **kwargs)
+
+    def measured_call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        output = call(layer, *args, **kwargs)
+        numbers = math.prod(n or 1 for n in getattr(output, "shape", ()))
+        if numbers > MOST_NUMBERS_PER_MAP:
+            raise InputError(f"the network in {path} cannot be right: a feature map has {numbers} numbers")
+        return output
+
+    keras.Layer.add_weight, keras.Layer.__call__ = counted_weight, measured_call
+    try:
+        yield
+    finally:
+        keras.Layer.add_weight, keras.Layer.__call__ = add_weight, call
+
+
+def _checked_use(path: Path, model: Any, card: ModelCard | None) -> ModelCard:
+    """Return the card, or a foreign one, once it is known that the network can segment grey images."""
+    shape_in, shape_out = _one_shape(model.input_shape), _one_shape(model.output_shape)
+    n_classes = shape_out[-1] if len(shape_out) == 4 and shape_out[-1] else 0
+    if len(shape_in) != 4 or shape_in[-1] != 1 or not 2 <= n_classes <= MAX_CLASSES:
         raise InputError(
             f"the network in {path} maps {shape_in} to {shape_out}; needed is one that maps grey images (batch, "
             "height, width, 1) to class probabilities (batch, height, width, classes)"
@@ -66,47 +142,40 @@ def load_model(path: Path) -> tuple[Any, ModelCard]:
                 f"the network in {path} wants images of {shape_in[1:3]} px; only square ones are supported"
             )
         fixed = sides.pop() if sides else None
-        return model, foreign_card(shape_out[-1], fixed or FOREIGN_PATCH, fixed or FOREIGN_MULTIPLE)
-    if shape_out[-1] != len(card.class_names):
+        card = foreign_card(n_classes, fixed or FOREIGN_PATCH, fixed or FOREIGN_MULTIPLE)
+    if n_classes != len(card.class_names):
         raise InputError(
-            f"the network in {path} has {shape_out[-1]} classes, but its card names {len(card.class_names)}: the file "
+            f"the network in {path} has {n_classes} classes, but its card names {len(card.class_names)}: the file "
             "was changed after training"
         )
-    return model, card
+    _try_out(path, model, card.patch)
+    return card
 
 
-def _refuse_traps(path: Path) -> None:
-    """Raise `InputError` for an archive that unpacks to far more than it is, or names code; all else Keras tells."""
+def _one_shape(shape: Any) -> tuple[int | None, ...]:
+    """Return the shape of the only input or output; an empty one where there are several."""
+    shape = tuple(shape) if isinstance(shape, list | tuple) else ()
+    return shape if all(n is None or isinstance(n, int) for n in shape) else ()
+
+
+class _Trial(keras.Layer):  # type: ignore[misc]
+    """Calls a network layer by layer, where Keras would only ask it for the shape of its output."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def call(self, x: Any) -> Any:
+        return self.model.call(x)
+
+
+def _try_out(path: Path, model: Any, patch: int) -> None:
+    """Follow the shapes of one patch through the network, without computing anything."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            for entry in archive.infolist():
-                if entry.file_size > SMALL_BYTES + MOST_TIMES * entry.compress_size:
-                    raise InputError(
-                        f"the network in {path} is refused: {entry.filename} unpacks to far more than it is"
-                    )
-            config = json.loads(archive.read("config.json"))
-            named = list(_classes(config))
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError, RecursionError, NotImplementedError) as error:
-        raise InputError(f"the network in {path} cannot be loaded: {_first_line(error)}. It is damaged.") from error
-    for module, name in named:
-        if name in CODE or not any(module == known or module.startswith(f"{known}.") for known in MODULES):
-            raise InputError(
-                f"the network in {path} names {module}.{name}, which is Python code of its own or of another program; "
-                "it is not run for safety. Save it again with Keras' own layers only."
-            )
-
-
-def _classes(config: Any) -> Iterator[tuple[str, str]]:
-    """Yield (module, class) of everything that a configuration makes."""
-    if isinstance(config, dict):
-        if "class_name" in config:
-            yield str(config.get("module") or "keras"), str(config["class_name"])
-        for value in config.values():
-            yield from _classes(value)
-    elif isinstance(config, list):
-        for value in config:
-            yield from _classes(value)
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+        with _held_to(path, 0):
+            shape = tuple(_Trial(model)(keras.KerasTensor((1, patch, patch, 1), "float32")).shape)
+    except Exception as error:  # shapes that do not fit each other; Keras wraps what is raised inside
+        reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {reason_of(error)}"
+        raise InputError(f"the network in {path} does not take patches of {patch} px: {reason}") from error
+    if shape[:3] != (1, patch, patch):
+        raise InputError(f"the network in {path} makes {shape[1:3]} px out of patches of {patch} px")

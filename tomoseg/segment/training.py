@@ -1,6 +1,5 @@
 """Training of a segmentation network on labelled slices."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from tomoseg import __version__
 from tomoseg.arrays import Array
 from tomoseg.errors import Interrupted, StageFailed
 from tomoseg.io.slices import IGNORE
-from tomoseg.runtime import Runtime
+from tomoseg.runtime import Runtime, Stopwatch
 from tomoseg.segment.card import ModelCard
 from tomoseg.segment.checkpoints import TrainFiles
 from tomoseg.segment.evaluation import confusion_matrix, scores
@@ -80,7 +79,7 @@ def train(
     StageFailed
         Where the loss becomes NaN.
     Interrupted
-        After a signal; all finished epochs are kept.
+        After a signal, or where the time budget is used up; all finished epochs are kept.
     """
     settings, runtime = settings or TrainSettings(), runtime or Runtime()
     data = TrainData.checked(images, labels, names, class_names, class_colors, settings, group_of)
@@ -145,11 +144,12 @@ class _Trainer:
         """Build the network, or load it with its optimiser from the checkpoint."""
         from tomoseg.segment.keras_setup import keras
         from tomoseg.segment.losses import WeightedFocalLoss
+        from tomoseg.segment.model_file import load_checkpoint
         from tomoseg.segment.network import unet
 
         s = self.settings
         if self.state["latest"]:
-            return keras.saving.load_model(self.files.checkpoint / self.state["latest"], safe_mode=True)
+            return load_checkpoint(self.files.checkpoint / self.state["latest"])
         model = unet(len(self.data.class_names), 1, s.depth, s.base_filters, seed=s.seed)
         # Compiling the graph with XLA was measured to be slower on CPU, and it never gains on the first epochs.
         model.compile(
@@ -160,13 +160,16 @@ class _Trainer:
         return model
 
     def run(self, on_epoch: Callable[[Mapping[str, Any]], None] | None) -> None:
-        """Train the epochs that are still to do."""
+        """Train the epochs that are still to do; none is begun that would not end within the time budget."""
+        longest = 0.0
         for epoch in range(len(self.state["history"]), self.settings.epochs):
-            started = time.monotonic()
+            self.runtime.check(longest)
+            watch = Stopwatch()
             loss = self._train_epoch(epoch)
             row = {"epoch": epoch + 1, "loss": loss, **self._validate()}
-            row["seconds"] = round(time.monotonic() - started, 2)
+            row["seconds"] = round(watch.seconds, 2)
             self._checkpoint(row)
+            longest = max(longest, watch.seconds)
             if on_epoch is not None:
                 on_epoch(row)
 

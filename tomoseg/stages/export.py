@@ -21,9 +21,12 @@ from tomoseg.stages.measure import class_names
 
 if TYPE_CHECKING:
     from tomoseg.export.manifest import Manifest
+    from tomoseg.export.surfaces import CoarseLabels
     from tomoseg.measure.surface import Mesh
 
 Format = Literal["vti", "vtp", "mrc", "csv"]
+# Of the memory allowed: what a surface may take, and what is read of a volume at once.
+SURFACE_SHARE, READING_SHARE = 0.6, 0.125
 ALL_FORMATS: tuple[Format, ...] = ("vti", "vtp", "mrc", "csv")
 
 
@@ -47,9 +50,10 @@ class ExportParameters(Parameters):
         description="Iterations of the windowed-sinc filter on the surfaces, which does not shrink them; 0: none.",
     )
     target_triangles: int = Field(
-        500_000,
+        1_000_000,
         ge=0,
-        description="Triangles of a class's surface above which it is thinned out; 0: only as the memory allows.",
+        description="Triangles of a class's surface above which it is meshed from cells of several voxels or thinned "
+        "out; 0: never.",
     )
     overwrite: bool = Field(
         False, description="Also replace files in the folder that were not written by an earlier export."
@@ -101,6 +105,7 @@ def run(
     folder = Path(params.export_dir).absolute()
     manifest = _prepared(folder, _file_names(params.formats, names), params.overwrite)
     _check_space(folder, volume, labels, params.formats)
+    cells = _cell_sizes(labels, names, params, runtime) if "vtp" in params.formats else {}
     try:
         if "vti" in params.formats:
             _write_images(manifest, volume, labels, world, runtime)
@@ -111,7 +116,7 @@ def run(
             _write_tables(manifest, tables, runtime)
         if "vtp" in params.formats:
             _write_points(manifest, particle_table[:], world, runtime)
-            _write_surfaces(manifest, labels, names, world, params, runtime)
+            _write_surfaces(manifest, labels, names, cells, world, params, runtime)
     except OSError as error:
         raise StageFailed(
             f"writing to {folder} failed: {error.strerror or error}. What was complete is kept; make space, or name "
@@ -211,7 +216,16 @@ def _write_images(manifest: "Manifest", volume: Input, labels: Input, world: _Wo
 
     for name, data, compress in (("volume", volume, False), ("labels", labels, True)):
         with manifest.writing(f"{name}.vti") as path:
-            write_vti(path, data, world.voxel_size, name, facts=world.facts, compress=compress, track=runtime.track)
+            write_vti(
+                path,
+                data,
+                world.voxel_size,
+                name,
+                facts=world.facts,
+                compress=compress,
+                slab_bytes=int(READING_SHARE * runtime.max_memory),
+                track=runtime.track,
+            )
         _say(manifest, runtime)
 
 
@@ -244,10 +258,34 @@ def _write_points(manifest: "Manifest", table: Array, world: _World, runtime: Ru
     _say(manifest, runtime, f", {len(table)} points")
 
 
+def _cell_sizes(labels: Input, names: Sequence[str], params: ExportParameters, runtime: Runtime) -> dict[int, int]:
+    """Return for each class that has a surface the size of the cells that it is meshed from.
+
+    Refuses, before anything is written, where a surface does not fit in the memory allowed.
+    """
+    from tomoseg.export import surfaces
+
+    plane = int(np.prod(labels.shape[1:]))
+    pieces = slabs(labels.shape[0], runtime.slab_size(surfaces.BYTES_PER_VOXEL * plane, labels.shape[0]))
+    faces = surfaces.boundary_faces((labels[z] for z in runtime.track(pieces, "counting voxel faces")), len(names))
+    cells = {k: surfaces.coarsening(int(n), params.target_triangles) for k, n in enumerate(faces) if k and n}
+    for k, factor in cells.items():
+        needed = surfaces.bytes_needed(int(faces[k]), factor) / SURFACE_SHARE
+        if needed > runtime.max_memory:
+            fits = int(SURFACE_SHARE * runtime.max_memory / surfaces.BYTES_PER_TRIANGLE)
+            raise StageFailed(
+                f"the surface of {names[k]}, of up to {2 * faces[k] // factor**2} triangles, does not fit in the "
+                f"memory that --max-memory allows ({runtime.max_memory / 2**20:.0f} MiB): give "
+                f"{needed / 2**20:.0f} MiB, or set export.target_triangles to {fits} or fewer."
+            )
+    return cells
+
+
 def _write_surfaces(
     manifest: "Manifest",
     labels: Input,
     names: Sequence[str],
+    cells: dict[int, int],
     world: _World,
     params: ExportParameters,
     runtime: Runtime,
@@ -257,44 +295,47 @@ def _write_surfaces(
 
     shape = tuple(labels.shape)
     n_bytes = int(np.prod(shape)) * labels.dtype.itemsize
-    source: ArraySource = labels[:] if n_bytes <= runtime.max_memory // 4 else labels
-    pieces = slabs(shape[0], runtime.slab_size(surfaces.BYTES_PER_VOXEL * int(np.prod(shape[1:])), shape[0]))
-    faces = surfaces.boundary_faces((source[z] for z in runtime.track(pieces, "counting voxel faces")), len(names))
-    for k, name in enumerate(names):
-        if k == 0 or not faces[k]:
-            continue
-        factor = surfaces.coarsening(int(faces[k]), params.target_triangles, runtime.max_memory)
+    source: ArraySource = labels[:] if n_bytes <= READING_SHARE * runtime.max_memory else labels
+    for k, factor in cells.items():
         if factor > 1:
             runtime.say(
-                f"the surface of {name} is meshed from blocks of {factor}^3 voxels to stay near "
-                "export.target_triangles and --max-memory"
+                f"the surface of {names[k]} is meshed from cells of {factor}^3 voxels to stay near "
+                "export.target_triangles"
             )
-        mesh = _class_mesh(surfaces.CoarseLabels(source, factor), k, f"surface of {name}", runtime)
+        mesh = _class_mesh(surfaces.CoarseLabels(source, factor), k, f"surface of {names[k]}", runtime)
         if not len(mesh.faces):
-            runtime.say(f"{name} is no more than scattered voxels, which have no surface: no file is written for it")
+            runtime.say(
+                f"{names[k]} is no more than scattered voxels, which have no surface: no file is written for it"
+            )
             continue
         data = surface_polydata(
             mesh,
             shape,
             world.voxel_size,
             smoothing_iterations=params.smoothing_iterations,
-            target_triangles=params.target_triangles,
+            target_triangles=params.target_triangles if len(mesh.faces) <= surfaces.MOST_THINNED else 0,
         )
-        with manifest.writing(surface_name(k, name)) as path:
-            write_vtp(path, data, {**world.facts, "class_name": name})
+        with manifest.writing(surface_name(k, names[k])) as path:
+            write_vtp(path, data, {**world.facts, "class_name": names[k]})
         _say(manifest, runtime, f", {data.GetNumberOfPolys()} triangles")
 
 
-def _class_mesh(coarse: Any, k: int, what: str, runtime: Runtime) -> "Mesh":
+def _class_mesh(coarse: "CoarseLabels", k: int, what: str, runtime: Runtime) -> "Mesh":
     from tomoseg.export import surfaces
+    from tomoseg.measure.surface import LevelFinder
 
-    fine_plane = int(np.prod(coarse.shape[1:])) * coarse.factor**3  # voxels in a plane of blocks
-    pieces = coarse.slabs(runtime.slab_size(surfaces.BYTES_PER_VOXEL * fine_plane, coarse.shape[0]))
-    finder = surfaces.LevelFinder(coarse, k)
-    for slab in runtime.track(pieces, f"{what}: level"):
-        finder.add(slab)
+    pieces = coarse.strips(READING_SHARE * runtime.max_memory)
+    finder = LevelFinder()
+    for strip in runtime.track(pieces, f"{what}: level"):
+        for block, fraction in strip.parts(coarse.fraction(strip.read, k)):
+            finder.add(fraction, block)
     level = finder.level()
-    return surfaces.joined([surfaces.slab_mesh(coarse, k, level, s) for s in runtime.track(pieces, what)])
+    patches: list[surfaces.Patch] = []
+    for strip in runtime.track(pieces, what):
+        for block, fraction in strip.parts(coarse.fraction(strip.read, k)):
+            patch = surfaces.block_surface(fraction, level, block)
+            patches += [patch] if patch else []
+    return surfaces.joined(patches, coarse)
 
 
 def _finish(manifest: "Manifest", runtime: Runtime) -> None:
@@ -305,7 +346,7 @@ def _finish(manifest: "Manifest", runtime: Runtime) -> None:
 
 STAGE = Stage(
     name="export",
-    version=1,
+    version=2,
     summary="files for ParaView, IMOD, Fiji and spreadsheets",
     parameters=ExportParameters,
     reads=(

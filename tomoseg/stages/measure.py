@@ -1,20 +1,29 @@
 """Stage `measure`: numbers from labels. Volume and surface of each class, each particle, the size distribution."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tomoseg import schema
 from tomoseg.arrays import Array, ArraySource, Input, Outputs
-from tomoseg.errors import InputError
+from tomoseg.errors import InputError, StageFailed
 from tomoseg.runtime import Runtime, slabs
 from tomoseg.stages.base import Field, Parameters, Stage
 
+if TYPE_CHECKING:
+    from tomoseg.measure.components import Component, Connectivity
+    from tomoseg.measure.particles import Particle, ReadMask
+    from tomoseg.measure.surface import Box
+
 # The part of the volume above which one particle makes one doubt that it is one.
 HUGE_FRACTION = 0.05
+# Larger objects, of more than both, are not cut: they are bodies rather than clusters of particles. What has to be held
+# of one while it is cut, 24 bytes per voxel, thus fits in the memory allowed for any volume of up to 6 times as much.
+MOST_CUT_VOXELS, MOST_CUT_FRACTION = 1 << 22, 0.015
+CUTTING_SHARE = 0.6  # of the memory allowed
 
 
 class MeasureParameters(Parameters):
@@ -56,8 +65,7 @@ class _Counted:
     rows: list[dict[str, Any]] = field(default_factory=list)
     n_small: int = 0
     n_cut: int = 0
-    n_uncut: int = 0  # too large to be cut in the memory allowed
-    n_unresolved: int = 0  # too large even to be meshed in it
+    n_uncut: int = 0  # too large to be a cluster of particles
     largest_fraction: float = 0.0  # of the volume, before cutting
 
 
@@ -103,98 +111,134 @@ def _class_to_count(names: Sequence[str], wanted: str) -> int | None:
 
 
 def _in_memory(source: ArraySource, runtime: Runtime) -> ArraySource:
-    """Return the whole array where it takes a quarter of the memory allowed at most, else the handle."""
+    """Return the whole array where it takes an eighth of the memory allowed at most, else the handle."""
     n_bytes = int(np.prod(source.shape)) * source.dtype.itemsize
-    return source[:] if n_bytes <= runtime.max_memory // 4 else source
+    return source[:] if n_bytes <= runtime.max_memory // 8 else source
 
 
 def _measure_classes(labels: ArraySource, names: Sequence[str], voxel_size_nm: float, runtime: Runtime) -> Array:
     from tomoseg.measure import classes
-    from tomoseg.measure.surface import slab_of
+    from tomoseg.measure.blocks import strips
 
-    n = labels.shape[0]
-    plane = int(np.prod(labels.shape[1:]))
-    pieces = [slab_of(z, n) for z in slabs(n, runtime.slab_size(classes.BYTES_PER_VOXEL * plane, n))]
+    pieces = strips(labels.shape, runtime.max_memory / 8, labels.dtype.itemsize)
     counter = classes.ClassCounter(len(names))
-    for slab in runtime.track(pieces, "counting voxels"):
-        block = labels[slab.read]
-        if block.max() >= len(names):
+    for strip in runtime.track(pieces, "counting voxels"):
+        values = labels[strip.read]
+        if values.max() >= len(names):
             raise InputError(
-                f"the labels hold class {block.max()}, but only {len(names)} classes have names; segment again."
+                f"the labels hold class {values.max()}, but only {len(names)} classes have names; segment again."
             )
-        counter.add(block, slab)
+        for block, here in strip.parts(values):
+            counter.add(here, block)
     levels = counter.levels()
     area = np.zeros(len(names))
-    for slab in runtime.track(pieces, "meshing surfaces"):
-        block = labels[slab.read]
-        for k, level in enumerate(levels):
+    for strip in runtime.track(pieces, "meshing surfaces"):
+        for block, here in strip.parts(labels[strip.read]):
             runtime.check()
-            area[k] += classes.class_area_px2(block, k, level, slab)
+            for k, level in enumerate(levels):
+                area[k] += classes.area_px2(here == k, level, block)
     return classes.class_table(names, counter.voxels, area, voxel_size_nm)
 
 
 def _measure_particles(
     labels: ArraySource, volume: ArraySource, k: int, params: MeasureParameters, runtime: Runtime
 ) -> _Counted:
-    from tomoseg.measure.components import BYTES_PER_VOXEL, find_components
+    from tomoseg.measure.components import find_components
+    from tomoseg.measure.particles import grown_box
 
-    n, plane = labels.shape[0], int(np.prod(labels.shape[1:]))
-    pieces = slabs(n, runtime.slab_size(BYTES_PER_VOXEL * plane, n))
+    shape = labels.shape[0], labels.shape[1], labels.shape[2]
+    pieces = _slabs_to_label(shape, runtime)
     masks = (labels[z] == k for z in runtime.track(pieces, "finding particles"))
-    components = find_components(masks, params.connectivity)
-    large = components[components["voxels"] >= params.min_voxels]
+    components, n_small = find_components(masks, params.connectivity, params.min_voxels)
     largest = int(components["voxels"].max(initial=0))
-    counted = _Counted(n_small=len(components) - len(large), largest_fraction=largest / (n * plane))
+    counted = _Counted(n_small=n_small, largest_fraction=largest / math.prod(shape))
+    to_cut = components["voxels"] <= max(MOST_CUT_VOXELS, MOST_CUT_FRACTION * math.prod(shape))
+    if params.separate_touching:
+        counted.n_uncut = int(np.count_nonzero(~to_cut))
+        _check_memory(int(components["voxels"][to_cut].max(initial=0)), runtime)
     intensity = _in_memory(volume, runtime)
-    for component in runtime.track(list(large), "measuring particles"):
-        _measure_component(component, labels, intensity, k, params, runtime, counted)
+    for i in runtime.track(range(len(components)), "measuring particles"):
+        row = components[i]
+        box = grown_box(row["start"], row["stop"], shape)
+        component = _component(labels, k, row, box, params.connectivity, runtime)
+        cut = params.separate_touching and to_cut[i]
+        found = _parts(component, box, params.neck_ratio, runtime) if cut else [_whole(row, component, box)]
+        counted.n_cut += len(found) > 1
+        for particle in found:
+            if particle.extent["voxels"] < params.min_voxels:
+                counted.n_small += 1
+            else:
+                counted.rows.append(particle.measured(intensity, runtime.max_memory / 8))
     return counted
 
 
-def _measure_component(
-    component: Any,
-    labels: ArraySource,
-    volume: ArraySource,
-    k: int,
-    params: MeasureParameters,
-    runtime: Runtime,
-    counted: _Counted,
-) -> None:
-    from tomoseg.measure import particles, separate
-    from tomoseg.measure.components import component_at
+def _slabs_to_label(shape: Sequence[int], runtime: Runtime) -> list[slice]:
+    from tomoseg.measure.components import BYTES_PER_VOXEL
 
-    shape = labels.shape[0], labels.shape[1], labels.shape[2]
-    box = particles.grown_box(component["start"], component["stop"], shape)
-    fits = runtime.max_memory // 2 // int(np.prod([s.stop - s.start for s in box]))  # bytes per voxel
-    if fits < particles.BYTES_PER_VOXEL:
-        counted.rows.append(particles.unresolved_row(component, shape))
-        counted.n_unresolved += 1
-        return
-    mask = component_at(labels[box] == k, component["seed"] - [s.start for s in box], params.connectivity)
-    cut = params.separate_touching and fits >= separate.BYTES_PER_VOXEL
-    counted.n_uncut += params.separate_touching and not cut
-    parts = separate.separate(mask, params.neck_ratio) if cut else mask.astype(np.int32)
-    boxes = _part_boxes(parts)
-    counted.n_cut += len(boxes) > 1
-    for part, inner in enumerate(boxes, start=1):
-        tight = particles.grown_box([s.start for s in inner], [s.stop for s in inner], parts.shape)
-        outer = _shifted(tight, box)
-        piece = particles.Piece(parts[tight] == part, outer, shape, volume[outer])
-        if np.count_nonzero(piece.mask) < params.min_voxels:
-            counted.n_small += 1
-        else:
-            counted.rows.append(particles.particle_row(piece))
+    return slabs(shape[0], runtime.slab_size(BYTES_PER_VOXEL * math.prod(shape[1:]), shape[0]))
 
 
-def _part_boxes(parts: NDArray[np.int32]) -> list[tuple[slice, slice, slice]]:
-    from scipy.ndimage import find_objects
+def _check_memory(n_voxels: int, runtime: Runtime) -> None:
+    """Refuse to cut an object of `n_voxels` where that does not fit in the memory allowed."""
+    from tomoseg.measure.separate import BYTES_PER_VOXEL
 
-    return list(find_objects(parts))
+    needed = BYTES_PER_VOXEL * n_voxels / CUTTING_SHARE
+    if needed > runtime.max_memory:
+        raise StageFailed(
+            f"an object of {n_voxels} voxels cannot be cut into touching particles in the memory that --max-memory "
+            f"allows ({runtime.max_memory / 2**20:.0f} MiB): give {needed / 2**20:.0f} MiB, or count objects as they "
+            "are (measure.separate_touching=false)."
+        )
 
 
-def _shifted(inner: tuple[slice, slice, slice], outer: tuple[slice, slice, slice]) -> tuple[slice, slice, slice]:
-    z, y, x = (slice(o.start + i.start, o.start + i.stop) for i, o in zip(inner, outer, strict=True))
-    return z, y, x
+def _component(
+    labels: ArraySource, k: int, row: Any, box: "Box", connectivity: "Connectivity", runtime: Runtime
+) -> "Component":
+    """Return one component of a class, to be looked at in a box around it."""
+    from tomoseg.measure.components import Component
+    from tomoseg.measure.particles import LARGE_VOXELS, box_voxels
+
+    lengths = [s.stop - s.start for s in box]
+    held = labels[box] if box_voxels(box) <= LARGE_VOXELS else None
+    pieces = [slice(0, lengths[0])] if held is not None else _slabs_to_label(lengths, runtime)
+
+    def masks() -> Iterator[Array]:
+        for z in pieces:
+            runtime.check()
+            yield (labels[_planes(box, z)] if held is None else held) == k
+
+    return Component(masks, row["seed"] - [s.start for s in box], connectivity)
+
+
+def _planes(box: "Box", z: slice) -> "Box":
+    """Return these planes of a box."""
+    return slice(box[0].start + z.start, box[0].start + z.stop), box[1], box[2]
+
+
+def _whole(row: Any, component: "Component", box: "Box") -> "Particle":
+    """Return a component as one particle."""
+    from tomoseg.measure.blocks import inside
+    from tomoseg.measure.components import BoxReader
+    from tomoseg.measure.particles import Particle
+
+    reader = BoxReader(component)
+    return Particle(row, lambda wanted: reader.read(inside(wanted, box)))
+
+
+def _parts(component: "Component", box: "Box", neck_ratio: float, runtime: Runtime) -> list["Particle"]:
+    """Return the particles into which a component is cut."""
+    from tomoseg.measure.blocks import inside
+    from tomoseg.measure.body import Body
+    from tomoseg.measure.particles import Particle
+    from tomoseg.measure.separate import separate_body
+
+    body = Body.of(component, box)
+    parts = separate_body(body, neck_ratio, runtime.check)
+
+    def mask_of(part: int) -> "ReadMask":
+        return lambda wanted: body.mask(inside(wanted, box), parts, part)
+
+    return [Particle(extent, mask_of(part)) for part, extent in enumerate(body.extents(parts), start=1)]
 
 
 def _store(
@@ -254,11 +298,9 @@ def _doubts(info: dict[str, Any], counted: _Counted, params: MeasureParameters) 
     if info["n_particles"] and not info["n_in_size_statistics"]:
         yield "every particle touches the border of the volume: there are no size statistics"
     if counted.n_uncut:
-        yield f"{counted.n_uncut} objects are too large for --max-memory to be cut into touching particles"
-    if counted.n_unresolved:
         yield (
-            f"{counted.n_unresolved} objects are too large for --max-memory to be meshed: they are counted with their "
-            "volume, but not cut, and without surface and intensity"
+            f"{counted.n_uncut} objects of more than {MOST_CUT_FRACTION:.1%} of the volume were not cut: they are "
+            "bodies rather than clusters of touching particles (separate_touching)"
         )
     if counted.largest_fraction > HUGE_FRACTION:
         yield (
@@ -270,7 +312,7 @@ def _doubts(info: dict[str, Any], counted: _Counted, params: MeasureParameters) 
 
 STAGE = Stage(
     name="measure",
-    version=1,
+    version=2,
     summary="volume and surface of each class, particles and their sizes",
     parameters=MeasureParameters,
     reads=(schema.LABELS, schema.VOLUME),

@@ -3,14 +3,13 @@ import pytest
 
 from tomoseg.export.surfaces import (
     CoarseLabels,
-    LevelFinder,
+    block_surface,
     boundary_faces,
     coarsening,
     joined,
     on_cap,
-    slab_mesh,
 )
-from tomoseg.measure.surface import enclosed_px3
+from tomoseg.measure.surface import LevelFinder, enclosed_px3
 
 
 def ball(radius_px, centre, shape):
@@ -18,13 +17,13 @@ def ball(radius_px, centre, shape):
     return (sum((p - c) ** 2 for p, c in zip(points, centre, strict=True)) <= radius_px**2).astype(np.uint8)
 
 
-def class_mesh(labels, k=1, slab=1000, factor=1):
-    coarse = CoarseLabels(labels, factor)
-    pieces, finder = coarse.slabs(slab), LevelFinder(coarse, k)
-    for piece in pieces:
-        finder.add(piece)
-    level = finder.level()
-    return joined(slab_mesh(coarse, k, level, piece) for piece in pieces)
+def class_mesh(labels, k=1, factor=1, n_bytes=1e9):
+    coarse, finder = CoarseLabels(labels, factor), LevelFinder()
+    parts = [part for strip in coarse.strips(n_bytes) for part in strip.parts(coarse.fraction(strip.read, k))]
+    for block, fraction in parts:
+        finder.add(fraction, block)
+    patches = (block_surface(fraction, finder.level(), block) for block, fraction in parts)
+    return joined([patch for patch in patches if patch], coarse)
 
 
 def open_edges(faces):
@@ -41,22 +40,27 @@ def noise(shape, seed=0):
     return (gaussian_filter(np.random.default_rng(seed).standard_normal(shape), 2) > 0).astype(np.uint8)
 
 
-@pytest.mark.parametrize("slab", [1, 4, 9, 30])
-@pytest.mark.parametrize("factor", [1, 2])
-def test_slabs_join_without_a_seam(slab, factor):
+@pytest.mark.parametrize("side", [3, 8, 30])
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_blocks_join_without_a_seam(side, factor, monkeypatch):
     labels = noise((30, 26, 22))
-    mesh = class_mesh(labels, slab=slab, factor=factor)
-    assert open_edges(mesh.faces) == 0
     whole = class_mesh(labels, factor=factor)
+    monkeypatch.setattr("tomoseg.measure.blocks.SIDE_PX", side)
+    mesh = class_mesh(labels, factor=factor)
+    assert open_edges(mesh.faces) == 0
     assert len(mesh.faces) == len(whole.faces)
     assert len(mesh.vertices) == len(whole.vertices)
     assert mesh.area_px2() == pytest.approx(whole.area_px2(), rel=1e-5)
+    little = class_mesh(labels, factor=factor, n_bytes=0)
+    np.testing.assert_array_equal(little.vertices, mesh.vertices)  # to the bit
+    np.testing.assert_array_equal(little.faces, mesh.faces)
 
 
 @pytest.mark.parametrize(("factor", "tolerance"), [(1, 0.01), (2, 0.02)])
-def test_sphere(factor, tolerance):
+def test_sphere(factor, tolerance, monkeypatch):
+    monkeypatch.setattr("tomoseg.measure.blocks.SIDE_PX", 7)
     labels = ball(12, (20.3, 19.8, 20.1), (41, 40, 43))
-    mesh = class_mesh(labels, slab=7, factor=factor)
+    mesh = class_mesh(labels, factor=factor)
     # Within 1% at full resolution, as measured areas are; of blocks of 2 it is a sphere of radius 6, which scatters.
     assert mesh.area_px2() == pytest.approx(4 * np.pi * 144, rel=tolerance)
     assert enclosed_px3(mesh, labels.shape) == pytest.approx(labels.sum(), rel=tolerance)
@@ -65,10 +69,11 @@ def test_sphere(factor, tolerance):
     assert extent == pytest.approx([24, 24, 24], abs=1)
 
 
-def test_caps_half_a_voxel_outside_and_marked():
+def test_caps_half_a_voxel_outside_and_marked(monkeypatch):
+    monkeypatch.setattr("tomoseg.measure.blocks.SIDE_PX", 5)
     labels = np.zeros((12, 20, 20), np.uint8)
     labels[:, 6:14, 6:14] = 1  # a bar from border to border
-    mesh = class_mesh(labels, slab=5)
+    mesh = class_mesh(labels)
     assert open_edges(mesh.faces) == 0
     assert mesh.vertices[:, 0].min() == pytest.approx(-0.5, abs=1e-5)
     assert mesh.vertices[:, 0].max() == pytest.approx(11.5, abs=1e-5)
@@ -82,7 +87,7 @@ def test_caps_half_a_voxel_outside_and_marked():
 
 
 def test_all_of_a_volume_is_a_box():
-    mesh = class_mesh(np.ones((8, 9, 10), np.uint8), slab=3)
+    mesh = class_mesh(np.ones((8, 9, 10), np.uint8))
     np.testing.assert_allclose(mesh.vertices.min(axis=0), [-0.5] * 3, atol=1e-5)
     np.testing.assert_allclose(mesh.vertices.max(axis=0), [7.5, 8.5, 9.5], atol=1e-5)
     assert on_cap(mesh.vertices, mesh.faces, (8, 9, 10)).mean() > 0.7  # the rest are bevelled edges
@@ -93,14 +98,14 @@ def test_absent_class_has_no_surface():
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3])
-def test_blocks_hold_the_part_of_the_class(factor):
+def test_cells_hold_the_part_of_the_class(factor):
     labels = noise((10, 11, 12))
     coarse = CoarseLabels(labels, factor)
     assert coarse.shape == tuple(int(np.ceil(n / factor)) for n in labels.shape)
-    fraction = coarse.fraction(coarse.read(slice(1, 3)), 1)
+    fraction = coarse.fraction((slice(1, 3), slice(1, 3), slice(0, coarse.shape[2])), 1)
     for z in (0, 1):
         part = labels[(1 + z) * factor : (2 + z) * factor, factor : 2 * factor, :factor]
-        assert fraction[z, 1, 0] == pytest.approx(part.mean(), abs=1e-6)
+        assert fraction[z, 0, 0] == pytest.approx(part.mean(), abs=1e-6)
 
 
 @pytest.mark.parametrize("slab", [1, 3, 10])
@@ -112,10 +117,8 @@ def test_boundary_faces_against_counting_by_axis(slab):
         assert found[k] == sum(np.abs(np.diff(mask, axis=axis)).sum() for axis in range(3))
 
 
-def test_coarsening_follows_target_and_memory():
-    much = 1 << 40
-    assert coarsening(1000, 0, much) == 1
-    assert coarsening(10_000_000, 0, much) == 1
-    assert coarsening(10_000_000, 500_000, much) == 4  # 20 million triangles, / 16 = 1.25 million = 2.5 x the target
-    assert coarsening(10_000_000, 0, 1 << 30) > 1
-    assert coarsening(0, 500_000, much) == 1
+def test_coarsening_follows_the_target_only():
+    assert coarsening(1000, 0) == coarsening(1_000_000_000, 0) == coarsening(0, 500_000) == 1
+    assert coarsening(10_000_000, 500_000) == 7  # 20 million triangles, / 49 = 408 000
+    assert coarsening(80_000, 30_000) == 2  # 160 000, / 4 = 40 000, which can be thinned out
+    assert coarsening(100_000, 200_000) == 1

@@ -1,17 +1,21 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from tomoseg.errors import StageFailed
 from tomoseg.export.polydata import points_polydata, surface_polydata, write_vtp
-from tomoseg.export.surfaces import CoarseLabels, LevelFinder, joined, slab_mesh
+from tomoseg.export.surfaces import CoarseLabels, block_surface, joined
+from tomoseg.measure.surface import LevelFinder
 
 
 def class_mesh(labels, k=1):
-    coarse = CoarseLabels(labels)
-    pieces, finder = coarse.slabs(8), LevelFinder(coarse, k)
-    for piece in pieces:
-        finder.add(piece)
-    return joined([slab_mesh(coarse, k, finder.level(), piece) for piece in pieces])
+    coarse, finder = CoarseLabels(labels), LevelFinder()
+    parts = [part for strip in coarse.strips(1e9) for part in strip.parts(coarse.fraction(strip.read, k))]
+    for block, fraction in parts:
+        finder.add(fraction, block)
+    patches = (block_surface(fraction, finder.level(), block) for block, fraction in parts)
+    return joined([patch for patch in patches if patch], coarse)
 
 
 def read_polydata(path):
@@ -128,4 +132,11 @@ def test_points_carry_their_columns(tmp_path, n):
 def test_folder_that_is_not_there(tmp_path, capfd):
     with pytest.raises(StageFailed, match=r"s\.vtp"):
         write_vtp(tmp_path / "nowhere" / "s.vtp", points_polydata(np.zeros((1, 3)), 1.0, {}))
-    capfd.readouterr()  # VTK says it on stderr too
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a Linux device that is always full")
+def test_a_full_disk_is_told_as_such(capfd):
+    with pytest.raises(OSError, match="No space left"):
+        write_vtp(Path("/dev/full"), points_polydata(np.zeros((1000, 3)), 1.0, {}))
+    assert capfd.readouterr().err == ""

@@ -55,17 +55,16 @@ def test_top_left_front_stays_there(tmp_path):
     assert front - where[2] < where[2] - back
 
 
-def test_slabs_of_one_plane_give_the_same_file(tmp_path, monkeypatch):
+def test_slabs_of_one_plane_give_the_same_file(tmp_path):
     data = np.random.default_rng(0).random((7, 5, 6)).astype(np.float32)
     write_vti(tmp_path / "one.vti", data, 1.0, "volume")
-    monkeypatch.setattr("tomoseg.export.vti.SLAB_BYTES", 1)
     shown = []
 
     def track(pieces, what):
         shown.append((len(pieces), what))
         return pieces
 
-    write_vti(tmp_path / "many.vti", data, 1.0, "volume", track=track)
+    write_vti(tmp_path / "many.vti", data, 1.0, "volume", slab_bytes=1, track=track)
     assert shown == [(7, "writing volume")]
     assert (tmp_path / "one.vti").read_bytes() == (tmp_path / "many.vti").read_bytes()
 

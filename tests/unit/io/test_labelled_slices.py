@@ -1,5 +1,10 @@
 """Slices and labels in folders."""
 
+import io
+import struct
+import tracemalloc
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -142,3 +147,90 @@ def test_real_slices_and_labels_are_read(shared_data):
     data = load_pairs(pairs[:3], 3)
     assert {image.shape for image in data.images} == {(512, 512)}
     assert data.images[0].dtype == np.uint8
+
+
+# What strangers may put into the folders ------------------------------------------------------------------------------
+
+
+def png(width, height, rows=b""):
+    """Return a PNG that claims a size and holds some rows."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
+
+
+def npy(shape, dtype="<f4", data=b"", version=(1, 0)):
+    """Return a NumPy file whose header says so."""
+    header = str({"descr": dtype, "fortran_order": False, "shape": shape}).encode() + b"\n"
+    length = struct.pack("<H" if version == (1, 0) else "<I", len(header))
+    return b"\x93NUMPY" + bytes(version) + length + header + data
+
+
+def pickled():
+    file = io.BytesIO()
+    np.save(file, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    return file.getvalue()
+
+
+def tiff(**keywords):
+    tifffile = pytest.importorskip("tifffile")
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.zeros((4, 5)), **keywords)  # float64, which Pillow leaves to tifffile
+    return file.getvalue()
+
+
+def with_tag(content, code, value):
+    """Return a little-endian TIFF with the value of one tag replaced."""
+    out = bytearray(content)
+    at = struct.unpack("<I", out[4:8])[0]
+    for i in range(struct.unpack("<H", out[at : at + 2])[0]):
+        entry = at + 2 + 12 * i
+        if struct.unpack("<H", out[entry : entry + 2])[0] == code:
+            out[entry + 2 : entry + 12] = struct.pack("<HII", 4, 1, value)
+    return bytes(out)
+
+
+HOSTILE = {
+    "png that claims 10 gigapixels": ("a.png", png(100_000, 100_000)),
+    "png that claims 400 megapixels": ("a.png", png(20_000, 20_000, bytes(1000))),
+    "png of no size": ("a.png", png(0, 5)),
+    "png cut": ("a.png", png(50, 50, bytes(51 * 50))[:60]),
+    "postscript": ("a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(RAN) (w) file\n"),
+    "gif": ("a.png", b"GIF89a\x05\x00\x05\x00\x00\x00\x00,\x00\x00\x00\x00\x05\x00\x05\x00\x00\x02\x00\x00;"),
+    "pickle": ("a.npy", pickled()),
+    "bare pickle": ("a.npy", b"cos\nsystem\n(S'touch RAN'\ntR."),
+    "npy that claims 4 TB": ("a.npy", npy((10**6, 10**6))),
+    "npy of negative size": ("a.npy", npy((-5, -5), data=bytes(100))),
+    "npy of many dimensions": ("a.npy", npy((1,) * 40, data=bytes(4))),
+    "npy of texts": ("a.npy", npy((2, 2), "<U10", bytes(160))),
+    "npy of code": ("a.npy", npy("__import__('os').system('touch RAN')")),
+    "npy that is cut": ("a.npy", npy((5, 5), data=bytes(99))),
+    "npy of another version": ("a.npy", npy((2, 2), data=bytes(16), version=(9, 0))),
+    "npz": ("a.npy", b"PK\x03\x04" + bytes(40)),
+    "tiff that claims 16 exapixels": ("a.tif", with_tag(with_tag(tiff(), 256, 2**32 - 1), 257, 2**32 - 1)),
+    "tiff of a huge row": ("a.tif", with_tag(tiff(), 256, 2**31 - 1)),
+    "tiff with its pixels outside": ("a.tif", with_tag(tiff(), 273, 2**31)),
+    "tiff whose directories go in circles": ("a.tif", tiff()[:4] + struct.pack("<I", 8) + struct.pack("<HI", 0, 8) * 3),
+    "empty": ("a.tif", b""),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_hostile_slices_are_refused(tmp_path, monkeypatch, what):
+    name, content = HOSTILE[what]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    tracemalloc.start()
+    try:
+        for read in (read_slice, read_labels):
+            with pytest.raises(InputError, match=name) as caught:
+                read(tmp_path / name)
+            assert len(str(caught.value)) < 1000
+        # NumPy's arrays are counted, too.
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
+    assert [p.name for p in tmp_path.iterdir()] == [name]

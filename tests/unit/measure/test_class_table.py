@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tomoseg.measure.classes import ClassCounter, class_area_px2, class_table
+from tomoseg.measure.classes import ClassCounter, area_px2, class_table
 from tomoseg.measure.surface import slab_of
 from tomoseg.runtime import slabs
 
@@ -17,7 +17,7 @@ def test_layers(size):
         counter.add(labels[slab.read], slab)
     assert counter.voxels.tolist() == [6 * 90, 7 * 90, 5 * 90, 0]
     levels = counter.levels()
-    areas = [sum(class_area_px2(labels[s.read], k, levels[k], s) for s in pieces) for k in range(4)]
+    areas = [sum(area_px2(labels[s.read] == k, levels[k], s) for s in pieces) for k in range(4)]
     # Flat layers: exact; the layer in the middle has two sides; an absent class has none.
     assert areas == pytest.approx([90, 180, 90, 0], rel=1e-5)
 

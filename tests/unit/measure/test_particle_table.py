@@ -2,22 +2,14 @@ import numpy as np
 import pytest
 
 from tomoseg.measure.components import find_components
-from tomoseg.measure.particles import (
-    PARTICLE,
-    Piece,
-    grown_box,
-    neighbour_distances,
-    particle_row,
-    particle_table,
-    unresolved_row,
-)
+from tomoseg.measure.particles import PARTICLE, Particle, neighbour_distances, particle_table
 
 SHAPE = (20, 24, 28)
 
 
-def cut_out(mask, start, stop, intensity=None):
-    box = grown_box(start, stop, mask.shape)
-    return Piece(mask[box], box, mask.shape, None if intensity is None else intensity[box])
+def measured(mask, intensity, strip_bytes=1 << 20):
+    found, _ = find_components([mask])
+    return Particle(found[0], lambda box: mask[box]).measured(intensity, strip_bytes)
 
 
 def test_a_block_is_measured_where_it_is():
@@ -25,7 +17,7 @@ def test_a_block_is_measured_where_it_is():
     mask[4:8, 10:15, 20:26] = True
     intensity = np.where(mask, 3.0, 100.0).astype(np.float32)
     intensity[4] += 1  # one of its four planes
-    row = particle_row(cut_out(mask, (4, 10, 20), (8, 15, 26), intensity))
+    row = measured(mask, intensity)
     assert row["voxels"] == 4 * 5 * 6
     assert (row["z_px"], row["y_px"], row["x_px"]) == (5.5, 12.0, 22.5)
     assert row["mean_intensity"] == pytest.approx(3.25)
@@ -46,13 +38,23 @@ def test_a_block_is_measured_where_it_is():
 def test_border(box, touches):
     mask = np.zeros(SHAPE, bool)
     mask[box] = True
-    row = particle_row(cut_out(mask, [s.start for s in box], [s.stop for s in box]))
-    assert row["touches_border"] == touches
-    assert np.isnan(row["mean_intensity"])
-    component = find_components([mask])[0]
-    rough = unresolved_row(component, SHAPE)
-    for name in ("voxels", "z_px", "y_px", "x_px", "touches_border"):
-        assert rough[name] == pytest.approx(row[name])
+    assert measured(mask, np.ones(SHAPE, np.float32))["touches_border"] == touches
+
+
+def test_large_particle_is_measured_in_blocks():
+    # Half a ball at the border, a plate's end far from it: larger than what is meshed at once, and over several blocks.
+    z, y, x = np.indices((70, 130, 140), np.float32)
+    mask = (z - 0.2) ** 2 + (y - 63.3) ** 2 + (x - 69.8) ** 2 <= 55**2
+    intensity = np.random.default_rng(0).random(mask.shape, np.float32)
+    rows = [measured(mask, intensity, n_bytes) for n_bytes in (0, 3 << 20, 1 << 30)]
+    assert rows[0] == rows[1] == rows[2]  # to the bit
+    assert rows[0]["voxels"] == np.count_nonzero(mask)
+    assert rows[0]["mean_intensity"] == pytest.approx(intensity[mask].mean(dtype=np.float64), rel=1e-12)
+    # Archimedes: 2 pi R times the height inside, half a voxel beyond the first centres. As for all surfaces, 1%.
+    assert rows[0]["surface_area_px2"] == pytest.approx(2 * np.pi * 55 * 55.7, rel=0.01)
+    np.testing.assert_allclose(
+        [rows[0]["z_px"], rows[0]["y_px"], rows[0]["x_px"]], np.argwhere(mask).mean(axis=0), rtol=1e-12
+    )
 
 
 def test_table_is_largest_first_and_in_nm():

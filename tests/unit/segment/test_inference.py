@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from tomoseg.errors import InputError
+from tomoseg.segment import inference
 from tomoseg.segment.card import foreign_card
-from tomoseg.segment.inference import SlicePredictor
+from tomoseg.segment.inference import SlicePredictor, bytes_per_pixel
 from tomoseg.segment.scaling import Scale
 
 
@@ -48,3 +49,37 @@ def test_a_patch_that_does_not_fit_the_network_is_refused():
     fixed = SimpleNamespace(input_shape=(None, 64, 64, 1))
     with pytest.raises(InputError, match="exactly 64"):
         SlicePredictor.of(fixed, foreign_card(2, 64, 64), Scale(0, 1, 0, 1), patch=128)
+
+
+def test_batches_are_of_one_slice_and_checked_between():
+    calls, checked = [], []
+
+    def predict(patches):
+        calls.append(patches.shape)
+        return softened(patches)
+
+    # 100 x 70 px with patches of 32 px every 16: six by four places, five patches at a time by their memory.
+    bytes_per_pixel = inference.BATCH_BYTES / (5 * 32**2)
+    predictor = SlicePredictor(predict, Scale(100, 200, 0, 1), 2, 32, 8, bytes_per_pixel=bytes_per_pixel)
+    slices = 100 + 100 * np.random.default_rng(0).random((3, 100, 70))
+    together = predictor.classify(slices, lambda: checked.append(len(calls)))
+    assert calls == 15 * [(5, 32, 32)]
+    assert checked == list(range(15))
+    alone = [predictor.classify(one[None]) for one in slices]
+    for i in range(2):
+        np.testing.assert_array_equal(together[i], np.concatenate([a[i] for a in alone]))
+
+
+def test_the_memory_of_a_network_is_told_from_its_layers():
+    from tomoseg.segment.network import unet
+
+    # The widest array of the paper's network joins two of 32 channels at full size; 4 bytes each, four such at a time.
+    assert bytes_per_pixel(unet(3, depth=6), 64) == 4 * 4 * 64
+    predictor = SlicePredictor(softened, Scale(0, 1, 0, 1), 3, 512, 32, bytes_per_pixel=1024)
+    assert predictor.batch_for((1000, 1000)) == 1
+    assert predictor.batch_for((128, 128)) == 1  # a patch of its size, and one place only
+    small = SlicePredictor(softened, Scale(0, 1, 0, 1), 3, 128, 32, bytes_per_pixel=1024)
+    assert small.batch_for((1000, 1000)) == 4  # 16 MiB each
+    always, per_slice = small.memory((1000, 1000))
+    assert 64 << 20 < always < 2 * (64 << 20)
+    assert per_slice == 8e6  # read as f4, labels and confidence, and these once more when they are written

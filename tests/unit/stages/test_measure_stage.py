@@ -3,7 +3,7 @@ import pytest
 from pydantic import ValidationError
 
 from tomoseg.arrays import MemoryInput, MemoryOutputs
-from tomoseg.errors import InputError
+from tomoseg.errors import InputError, StageFailed
 from tomoseg.runtime import Runtime
 from tomoseg.stages.measure import STAGE, MeasureParameters
 
@@ -62,26 +62,56 @@ def test_everything_is_measured():
     assert not runtime.warnings
 
 
-def test_memory_allowed_does_not_change_the_numbers():
-    labels = labelled()
-    much, _ = measured(labels)
-    # Little enough for slabs of a few planes, enough to cut the particles.
-    little, runtime = measured(labels, runtime=Runtime(max_memory=4_500_000))
-    for name, table in much.arrays.items():
-        for column in table.dtype.names:
-            if table.dtype[column].kind == "f":
-                np.testing.assert_allclose(little.arrays[name][column], table[column], rtol=1e-6)
-            else:
-                np.testing.assert_array_equal(little.arrays[name][column], table[column])
-    assert not runtime.warnings
+def crowded():
+    """Return labels of more than a block along each axis: balls, many of which touch, plates and specks."""
+    rng = np.random.default_rng(6)
+    z, y, x = np.indices((80, 130, 140), np.float32)
+    labels = np.zeros(z.shape, np.uint8)
+    labels[:, :, 60:75] = 1
+    for cz, cy, cx, r in zip(*(rng.uniform(0, n, 60) for n in z.shape), rng.uniform(3, 9, 60), strict=True):
+        box = tuple(slice(max(0, int(c - r)), int(c + r) + 2) for c in (cz, cy, cx))
+        labels[box][(z[box] - cz) ** 2 + (y[box] - cy) ** 2 + (x[box] - cx) ** 2 <= r * r] = 2
+    labels[20:40, 5:125, 5:135] = 2
+    labels[rng.random(z.shape) < 1e-3] = 2
+    return labels
 
 
-def test_particle_too_large_for_the_memory_is_counted_and_said():
-    outputs, runtime = measured(labelled(), runtime=Runtime(max_memory=100_000))
-    table = outputs.arrays["particle_table"]
-    assert len(table) == 4
-    assert np.isnan(table["surface_area_nm2"]).any()
-    assert any("--max-memory" in text for text in runtime.warnings)
+@pytest.mark.parametrize("separate_touching", [True, False])
+def test_memory_allowed_does_not_change_a_bit(separate_touching, monkeypatch):
+    monkeypatch.setattr("tomoseg.measure.particles.LARGE_VOXELS", 30**3)  # larger ones, also cut out, go by blocks
+    labels = crowded()
+    volume = np.random.default_rng(0).random(labels.shape, np.float32)
+    results = [
+        measured(labels, volume=volume, runtime=Runtime(max_memory=n), separate_touching=separate_touching)[0]
+        # All at once, and slabs and strips as thin as they get: 20 MB is what the cluster of balls needs to be cut.
+        for n in (1 << 34, 100 << 20, 20 << 20)
+    ]
+    assert results[0].attrs["measurement_info"]["n_objects_cut"] > 0 or not separate_touching
+    for other in results[1:]:
+        assert other.attrs == results[0].attrs
+        for name, table in results[0].arrays.items():
+            assert other.arrays[name].tobytes() == table.tobytes()
+
+
+def test_object_that_cannot_be_cut_in_the_memory_is_refused():
+    little = Runtime(
+        max_memory=80_000
+    )  # 24 bytes for each of the 2000 voxels of the largest are 50 kB, and as much again
+    with pytest.raises(StageFailed, match=r"--max-memory.*separate_touching=false"):
+        measured(labelled(), runtime=little)
+    whole, _ = measured(labelled(), runtime=little, separate_touching=False)
+    assert len(whole.arrays["particle_table"]) == 4
+
+
+def test_body_that_is_no_cluster_is_not_cut_and_it_is_said(monkeypatch):
+    monkeypatch.setattr("tomoseg.stages.measure.MOST_CUT_VOXELS", 1000)
+    z, y, x = np.indices((30, 30, 50))
+    labels = np.zeros((30, 30, 50), np.uint8)
+    for cx in (15, 31):  # would be cut, see below
+        labels[(z - 15) ** 2 + (y - 15) ** 2 + (x - cx) ** 2 <= 100] = 1
+    outputs, runtime = measured(labels, ["background", "Pt"])
+    assert outputs.arrays["particle_table"]["voxels"].tolist() == [np.count_nonzero(labels)]
+    assert any("1 objects of more than 1.5% of the volume were not cut" in text for text in runtime.warnings)
 
 
 def test_touching_particles():

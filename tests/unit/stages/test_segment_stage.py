@@ -292,8 +292,8 @@ def test_a_network_in_slabs_gives_the_same(phantom, model_path):
 @pytest.mark.parametrize(("every", "order"), [(1, (1,)), (2, (1, 2)), (3, (2, 1, 0))])
 @pytest.mark.parametrize("plane", ["xz", "xy", "yz"])
 def test_killed_runs_of_a_network_continue_to_the_very_same_labels(phantom, model_path, plane, every, order):
-    # Slabs of 1, 5 and 16 slices: the network takes 3 KiB per patch of 16 px, and each slice 8 bytes per pixel.
-    memory = [1, 600_000, 1 << 30]
+    # Slabs of 1, a few and 16 slices: a slice takes nine patches of 12 KiB, 75 KiB to work with it, and 12 KiB to keep.
+    memory = [1, 350_000, 1 << 30]
     assert_continues_to_the_same_result(
         phantom[0], every, [memory[i] for i in order], model=model_path, plane=plane, overlap=1
     )

@@ -1,0 +1,47 @@
+"""The weights of a network, as Keras keeps them in HDF5: groups of arrays of numbers."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from tomoseg.errors import InputError
+from tomoseg.io.limits import shown
+from tomoseg.io.readers.hdf5 import require_self_contained
+
+KINDS = "biufV"  # V: bfloat16, which HDF5 has no name for
+_BFLOAT16 = "bfloat16"
+
+
+def copy(source: Path, target: Path) -> int:
+    """Write what is in `source` to the new file `target`; return how many numbers there are.
+
+    Raises
+    ------
+    InputError
+        The file leads to others, promises more than is stored, or holds what is no number.
+    """
+    left = source.stat().st_size
+    n_numbers = 0
+    with h5py.File(source, "r") as old, h5py.File(target, "w") as new:
+        require_self_contained(Path("the file of weights"), old)
+
+        def copy_one(name: str, item: Any) -> None:
+            nonlocal left, n_numbers
+            if isinstance(item, h5py.Dataset):
+                left -= math.prod(item.shape) * item.dtype.itemsize
+                # Keras does not compress: all arrays together are no larger than the file.
+                if item.dtype.kind not in KINDS or item.dtype.names or item.chunks or left < 0:
+                    raise InputError(
+                        f"'{shown(name)}' among the weights is no plain array of numbers, or larger than the file"
+                    )
+                copied = new.create_dataset(name, data=item[()])
+                if item.attrs.get("dtype") == _BFLOAT16:
+                    copied.attrs["dtype"] = _BFLOAT16  # how Keras knows it
+                n_numbers += item.size
+            else:
+                new.require_group(name)
+
+        old.visititems(copy_one)
+    return n_numbers
