@@ -129,7 +129,7 @@ SHELLS = Artifact(
     "shells",
     "/reconstruction/shells",
     ("shell",),
-    meaning="Fourier shell correlation of reconstructions from even and odd tilts, by spatial frequency (cycles per px)",
+    meaning="Fourier shell correlation of reconstructions from even and odd tilts, by frequency (cycles per px)",
     optional=True,
 )
 RECONSTRUCTION_INFO = Artifact(

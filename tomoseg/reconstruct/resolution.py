@@ -18,7 +18,6 @@ from tomoseg.reconstruct.operators import Floats
 
 THRESHOLD = 1 / 7
 TAPER = 0.1  # of each side of the volume, to each end: what is cut off by the border is no detail
-BYTES_PER_VOXEL = 40  # both volumes tapered, their spectra (complex64), frequency and number of the shell
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def halves(geometry: ParallelGeometry) -> tuple[NDArray[np.int64], NDArray[np.in
 
 
 def shell_correlation(a: Floats, b: Floats, geometry: ParallelGeometry, workers: int = 1) -> ShellCorrelation:
-    """Correlate two volumes (z, y, x), at least 4 px in z and x, shell by shell in the directions that the tilts saw."""
+    """Correlate two volumes (z, y, x) shell by shell, in the directions that the tilts saw."""
     window = [_taper(n) for n in a.shape]
     spectra = [_spectrum(volume, window, workers) for volume in (a, b)]
     shells = min(a.shape[0], a.shape[2]) // 2

@@ -120,6 +120,6 @@ def cross_validate(
 
 
 def tried(most: int) -> NDArray[np.int64]:
-    """Return the numbers of iterations at which held-out projections are looked at: small ones all, later ever fewer."""
+    """Return the numbers of iterations at which held-out projections are looked at: all small ones, then ever fewer."""
     numbers = np.unique(np.round(GROWTH ** np.arange(np.log(most) / np.log(GROWTH) + 1)).astype(np.int64))
     return np.append(numbers[numbers < most], most)

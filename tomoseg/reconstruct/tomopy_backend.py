@@ -15,7 +15,7 @@ What has to be said to TomoPy (1.10 to 1.15), and where it stands in its sources
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from tomoseg.reconstruct.cpu_backend import CpuOperator
 from tomoseg.reconstruct.filters import Filter, filtered
 from tomoseg.reconstruct.geometry import ParallelGeometry
 from tomoseg.reconstruct.methods import Result
-from tomoseg.reconstruct.operators import Floats
+from tomoseg.reconstruct.operators import Floats, spread_order
 
 BLOCK = CpuOperator.block  # slices whose residuals are computed together
 FAINTEST = 1e-6  # of a slice's brightest projection: what stands for "nothing measured", since 0 would make NaN
@@ -48,9 +48,10 @@ def rotation_centre(geometry: ParallelGeometry) -> float:
 def reconstruct(
     projections: Floats,
     geometry: ParallelGeometry,
-    method: Literal["mlem", "sirt", "fbp"],
+    method: Literal["mlem", "osem", "sirt", "tv", "fbp"],
     *,
     iterations: int = 1,
+    subsets: int = 1,
     filter_name: Filter = "ramp",
     non_negative: bool = True,
     support: NDArray[np.bool_] | None = None,
@@ -68,8 +69,8 @@ def reconstruct(
     projections : array, shape (n_tilt, n, n_detector)
     geometry : ParallelGeometry
     method : str
-        ``mlem``, ``sirt`` or ``fbp``.
-    iterations, filter_name, non_negative, support
+        ``mlem``, ``osem``, ``sirt`` or ``fbp``.
+    iterations, subsets, filter_name, non_negative, support
         As in `methods`.
     workers : int
         Cores for TomoPy.
@@ -78,12 +79,13 @@ def reconstruct(
     """
     import tomopy
 
-    measured = np.maximum(projections, 0) if method == "mlem" else projections
+    is_likelihood = method in ("mlem", "osem")
+    measured = np.maximum(projections, 0) if is_likelihood else projections
     judge = CpuOperator(geometry)
     seen = judge.column_sums > 0 if support is None else support & (judge.column_sums > 0)
     sinograms = to_sinograms(filtered(projections, geometry.angles_deg, filter_name) if method == "fbp" else measured)
     slices = np.zeros((len(sinograms), geometry.nz, geometry.nx), np.float32)
-    if method == "mlem":
+    if is_likelihood:
         np.maximum(sinograms, FAINTEST * sinograms.max(axis=(1, 2), keepdims=True), out=sinograms)
         slices += (sinograms.mean(axis=(1, 2)) / geometry.nz)[:, None, None]
     misfit = [_misfit(judge, slices, measured)]
@@ -99,7 +101,7 @@ def reconstruct(
             ncore=workers,
             num_gridx=geometry.nz,
             num_gridy=geometry.nx,
-            **({} if method == "fbp" else {"num_iter": 1}),
+            **_options(method, geometry, subsets),
         )
         slices = cleaned(slices, seen, non_negative and method == "sirt")
         misfit.append(_misfit(judge, slices, measured))
@@ -108,6 +110,17 @@ def reconstruct(
         Result(volume[:, block], residuals[:, i], float(np.square(measured[:, block], dtype=np.float64).sum()))
         for i, block in enumerate(_blocks(len(slices)))
     ]
+
+
+def _options(method: str, geometry: ParallelGeometry, subsets: int) -> dict[str, Any]:
+    """Return what only some algorithms take. OSEM's blocks are `num_block` runs of the tilts listed in `ind_block`."""
+    if method == "fbp":
+        return {}
+    if method != "osem":
+        return {"num_iter": 1}
+    n = min(subsets, geometry.n_tilt)
+    interleaved = np.concatenate([np.arange(start, geometry.n_tilt, n) for start in spread_order(n)])
+    return {"num_iter": 1, "num_block": n, "ind_block": interleaved.astype(np.float32)}
 
 
 def cleaned(slices: Floats, seen: NDArray[np.bool_], non_negative: bool) -> Floats:

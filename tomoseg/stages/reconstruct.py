@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BeforeValidator
 
 from tomoseg import schema
 from tomoseg.arrays import ArraySource, Input, Outputs
@@ -22,11 +23,22 @@ if TYPE_CHECKING:
     from tomoseg.reconstruct.methods import Method, Result
     from tomoseg.reconstruct.stopping import Iterative
 
+MANY = 10_000  # iterations
 MOST = {"mlem": 120, "osem": 20, "sirt": 240, "tv": 120}  # iterations that 'auto' tries
 USUAL = {"mlem": 30, "osem": 5, "sirt": 100, "tv": 60}  # where there are too few tilts to leave some out
 READ_AHEAD = 64  # slices read together, as the aligned series is chunked; fewer where memory is short
 STOPPING_DTYPE = np.dtype([("iterations", "i8"), ("held_out", "f8")])
+SHELL_DTYPE = np.dtype([("frequency_per_px", "f8"), ("correlation", "f8"), ("coefficients", "i8")])
 WRITTEN = 16  # slices written together, as the volume is chunked
+
+
+def _count_or_auto(value: Any) -> Any:
+    """Refuse anything but 'auto' and a sensible number of iterations."""
+    if isinstance(value, str) and value.isdecimal():  # from the command line
+        value = int(value)
+    if value != "auto" and not (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MANY):
+        raise ValueError(f"must be auto, or a whole number from 1 to {MANY}")
+    return value
 
 
 class ReconstructParameters(Parameters):
@@ -34,12 +46,12 @@ class ReconstructParameters(Parameters):
 
     method: Literal["mlem", "osem", "sirt", "tv", "fbp"] = Field(
         "mlem",
-        description="mlem: maximum-likelihood expectation maximisation, the paper's method; osem: the same with ordered "
-        "subsets of the tilts, in fewer iterations; sirt: simultaneous iterative reconstruction; tv: least squares "
-        "with total variation, which suppresses noise and the missing wedge of objects with sharp surfaces; fbp: "
-        "filtered back projection",
+        description="mlem: maximum-likelihood expectation maximisation, the paper's method; osem: the same with "
+        "ordered subsets of the tilts, in fewer iterations; sirt: simultaneous iterative reconstruction; tv: least "
+        "squares with total variation, which suppresses noise and the missing wedge of objects with sharp surfaces; "
+        "fbp: filtered back projection",
     )
-    iterations: Literal["auto"] | Annotated[int, Field(ge=1, le=10_000)] = Field(
+    iterations: Annotated[int | Literal["auto"], BeforeValidator(_count_or_auto)] = Field(
         "auto",
         description="iterations of mlem, osem, sirt and tv. auto: as many as predict best the tilts that are left out "
         "of a reconstruction of some slices",
@@ -87,7 +99,10 @@ def check(params: ReconstructParameters) -> list[str]:
     from tomoseg.reconstruct.backends import missing
 
     problem = missing(params.backend)
-    return [f"reconstruct.backend: {problem}"] if problem else []
+    problems = [f"reconstruct.backend: {problem}"] if problem else []
+    if params.backend == "tomopy" and params.method == "tv":
+        problems.append("reconstruct.method: tv is not made with TomoPy here; use backend cpu or astra, or mlem")
+    return problems
 
 
 def run(
@@ -111,7 +126,7 @@ def run(
     runtime.device_used = choice.device
     runtime.say(f"reconstructing with backend {choice.backend} on {choice.device}: {choice.reason}")
     n_y = aligned.shape[1]
-    sample = Sample.taken(images, geometry, runtime.max_memory)
+    sample = Sample.taken(images, geometry)
     _refuse_nan(sample.projections, geometry)
     done = _Done.of(outputs.resumed, choice)
     if done.slices:
@@ -133,7 +148,8 @@ def run(
                 outputs.checkpoint(asdict(done))
     residuals = np.sqrt(np.array(done.misfit) / done.power) if done.power > 0 else np.zeros(len(done.misfit))
     outputs.put("residuals", residuals)
-    info = {"method": params.method, "backend": choice.backend, "device": choice.device, "iterations": done.iterations}
+    info: dict[str, str | float] = {"method": params.method, "backend": choice.backend, "device": choice.device}
+    info["iterations"] = done.iterations
     if done.tried:
         outputs.put("stopping", np.array(list(zip(done.tried, done.held_out, strict=True)), STOPPING_DTYPE))
     if params.resolution:
@@ -207,7 +223,7 @@ def _decide_iterations(
     curve = cross_validate(
         lambda some: operator(choice, some),
         geometry,
-        sample.projections[:, ::2],
+        sample.projections,
         _iterative(params, geometry, sample),
         MOST[params.method],
         runtime.workers,
@@ -215,7 +231,7 @@ def _decide_iterations(
     )
     done.iterations, done.tried, done.held_out = curve.best, curve.iterations.tolist(), curve.held_out.tolist()
     runtime.say(
-        f"{curve.best} iterations: tilts left out of {sample.projections[:, ::2].shape[1]} slices are predicted with a "
+        f"{curve.best} iterations: tilts left out of {sample.projections.shape[1]} slices are predicted with a "
         f"residual of {curve.held_out.min():.3f} at best" + ("" if curve.is_bounded else "; more may be better still")
     )
 
@@ -241,15 +257,8 @@ def _assess_resolution(
         _method(params, geometry, sample, iterations, runtime),
         runtime.workers,
     )
-    columns = {
-        "frequency_per_px": found.frequency,
-        "correlation": found.correlation,
-        "coefficients": found.n_coefficients,
-    }
-    table = np.zeros(len(found.frequency), [(name, column.dtype) for name, column in columns.items()])
-    for name, column in columns.items():
-        table[name] = column
-    outputs.put("shells", table)
+    rows = zip(found.frequency, found.correlation, found.n_coefficients, strict=True)
+    outputs.put("shells", np.array(list(rows), SHELL_DTYPE))
     px = found.resolution_px
     unit = f"{px * voxel_size_nm:.2f} nm ({px:.2f} px)" if np.isfinite(voxel_size_nm) else f"{px:.2f} px"
     limit = ", the finest that the pixels can show" if px == 2 else ""
@@ -264,13 +273,14 @@ class _Chosen:
     """Some of the images of the aligned series."""
 
     def __init__(self, aligned: ArraySource, kept: NDArray[np.bool_]) -> None:
-        self._aligned, self._kept = aligned, kept
+        self._aligned, self._tilts = aligned, np.flatnonzero(kept)
         self.shape = (int(kept.sum()), *aligned.shape[1:])
         self.dtype = aligned.dtype
 
     def __getitem__(self, key: tuple[slice, slice]) -> NDArray[np.float32]:
-        """Return (n_kept, n_y, n_x) for a key that takes all tilts."""
-        return np.asarray(self._aligned[key])[self._kept]
+        """Return (n_tilt, n_y, n_x) of consecutive ones among the images chosen."""
+        tilts = self._tilts[key[0]]
+        return np.asarray(self._aligned[tilts[0] : tilts[-1] + 1, key[1]])[tilts - tilts[0]]
 
 
 def _chosen(
@@ -404,6 +414,7 @@ def _with_tomopy(
             geometry,
             params.method,
             iterations=iterations,
+            subsets=params.subsets,
             filter_name=params.filter,
             non_negative=params.non_negative,
             support=_support(params, geometry),

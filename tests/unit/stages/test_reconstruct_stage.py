@@ -10,6 +10,7 @@ from tests.unit.stages.interruptions import Fatal, Killed, killed_again_and_agai
 from tomoseg.arrays import MemoryInput, MemoryOutputs
 from tomoseg.errors import InputError, Interrupted, StageFailed
 from tomoseg.reconstruct import backends
+from tomoseg.reconstruct.assessment import SLICES
 from tomoseg.reconstruct.cpu_backend import CpuOperator
 from tomoseg.reconstruct.geometry import ParallelGeometry
 from tomoseg.reconstruct.methods import mlem
@@ -45,7 +46,8 @@ class Watched:
 
     def __getitem__(self, key):
         part = self.array[key]
-        self.most = max(self.most, part.shape[1])
+        if len(part) > 1:  # one image is always read whole
+            self.most = max(self.most, part.shape[1])
         return part
 
 
@@ -72,13 +74,15 @@ def reconstruct(aligned, *, angles=ANGLES, info=None, runtime=None, outliers=(),
 
 def test_declared_outputs_are_written(aligned):
     outputs, runtime = reconstruct(aligned)
-    assert {a.name for a in STAGE.writes} == set(outputs.arrays) | {"reconstruction_info"}
+    assert {a.name for a in STAGE.writes} == set(outputs.arrays) | {"reconstruction_info", "stopping"}
     volume = outputs.arrays["volume"]
     assert volume.shape == (N_X, N_Y, N_X)
     assert volume.dtype == np.float32
     assert np.isfinite(volume).all()  # MemoryOutputs fills with NaN what is never written
     assert outputs.attrs["volume"]["voxel_size_nm"] == 0.5
-    assert outputs.attrs["reconstruction_info"] == {"method": "mlem", "backend": "cpu", "device": "cpu"}
+    info = outputs.attrs["reconstruction_info"]
+    assert (info["method"], info["backend"], info["device"], info["iterations"]) == ("mlem", "cpu", "cpu", 4)
+    assert info["resolution_nm"] == 0.5 * info["resolution_px"]
     residuals = outputs.arrays["residuals"]
     assert residuals.shape == (5,)
     assert np.all(np.diff(residuals) < 0)
@@ -95,7 +99,7 @@ def test_volume_and_residuals_are_those_of_the_method(aligned):
     np.testing.assert_allclose(outputs.arrays["residuals"], np.sqrt(misfit / power), rtol=1e-6)
 
 
-@pytest.mark.parametrize("method", ["mlem", "sirt", "fbp"])
+@pytest.mark.parametrize("method", ["mlem", "osem", "sirt", "tv", "fbp"])
 def test_workers_and_memory_do_not_change_the_result(aligned, method):
     one, _ = reconstruct(aligned, method=method, runtime=Runtime(device="cpu", workers=1))
     many, _ = reconstruct(aligned, method=method, runtime=Runtime(device="cpu", workers=4))
@@ -108,10 +112,10 @@ def test_workers_and_memory_do_not_change_the_result(aligned, method):
 def test_no_more_than_fits_is_read_at_once(aligned):
     source = Watched(aligned)
     reconstruct(source, runtime=Runtime(device="cpu", workers=4, max_memory=1))
-    assert source.most == CpuOperator.block
+    assert source.most == SLICES  # the sample that the resolution is measured on, whatever the memory
     source = Watched(aligned)
     reconstruct(source, runtime=Runtime(device="cpu", workers=1, max_memory=1 << 30))
-    assert source.most > CpuOperator.block
+    assert source.most > SLICES
 
 
 def test_an_unknown_pixel_size_stays_unknown(aligned):
@@ -143,7 +147,7 @@ def test_fbp_stores_one_residual_and_sirt_may_go_negative(aligned):
     assert outputs.arrays["volume"].min() == 0
 
 
-@pytest.mark.parametrize("method", ["mlem", "sirt"])
+@pytest.mark.parametrize("method", ["mlem", "osem", "sirt", "tv"])
 def test_backends_give_the_same_volume(aligned, method):
     ours, _ = reconstruct(aligned[:, :20], method=method, iterations=10)
     theirs, _ = reconstruct(aligned[:, :20], method=method, iterations=10, backend="astra")
@@ -233,7 +237,8 @@ def test_tomopy_is_called_through_its_adapter(aligned, monkeypatch):
     monkeypatch.setattr(backends, "find_spec", lambda name: True)
     monkeypatch.setitem(sys.modules, "tomopy", Module)
     outputs, runtime = reconstruct(aligned, backend="tomopy", runtime=Runtime(device="cuda", workers=2))
-    assert outputs.attrs["reconstruction_info"] == {"method": "mlem", "backend": "tomopy", "device": "cpu"}
+    info = outputs.attrs["reconstruction_info"]
+    assert (info["method"], info["backend"], info["device"]) == ("mlem", "tomopy", "cpu")
     filled = aligned.any(axis=(0, 2))
     assert np.all(outputs.arrays["volume"][:, filled] == 2)
     assert outputs.arrays["residuals"].shape == (5,)
@@ -260,7 +265,8 @@ CHOICES = ((1, 1), (3, 1 << 30), (2, 1 << 30))
 
 @pytest.mark.parametrize(("every", "order"), [(1, (0,)), (1, (1, 0, 2)), (2, (0, 1)), (3, (1, 2)), (5, (2, 1, 0))])
 @pytest.mark.parametrize(
-    ("method", "backend"), [("mlem", "cpu"), ("sirt", "cpu"), ("fbp", "cpu"), ("mlem", "astra"), ("fbp", "astra")]
+    ("method", "backend"),
+    [("mlem", "cpu"), ("osem", "cpu"), ("sirt", "cpu"), ("tv", "cpu"), ("fbp", "cpu"), ("mlem", "astra")],
 )
 def test_a_killed_run_continues_to_the_very_same_result(aligned, method, backend, every, order):
     data = np.tile(aligned, (1, 3, 1))[:, :101] * np.linspace(1, 3, 101, dtype=np.float32)[:, None]
@@ -358,3 +364,60 @@ def test_outliers_are_left_out(aligned):
     # MLEM averages over the tilts: one empty image of 17 takes about a 17th of the density.
     ratio = dimmed.arrays["volume"].sum() / expected.arrays["volume"].sum()
     assert ratio == pytest.approx(16 / 17, abs=0.02)
+
+
+@pytest.fixture(scope="module")
+def noisy(aligned):
+    """Return the series with the noise of some hundred counts, in many slices."""
+    scale = aligned.max() / 200
+    return (np.random.default_rng(0).poisson(aligned / scale) * scale).astype(np.float32)
+
+
+@pytest.mark.parametrize("method", ["mlem", "osem", "sirt", "tv"])
+def test_iterations_are_chosen_from_the_data(noisy, method):
+    outputs, runtime = reconstruct(noisy, method=method, iterations="auto")
+    curve, n = outputs.arrays["stopping"], outputs.attrs["reconstruction_info"]["iterations"]
+    assert n in curve["iterations"]
+    assert curve["held_out"][curve["iterations"] == n] <= 1.02 * curve["held_out"].min()
+    assert len(outputs.arrays["residuals"]) == n + 1
+    assert any(note.startswith(f"{n} iterations: ") for note in runtime.notes)
+    given, _ = reconstruct(noisy, method=method, iterations=int(n))
+    np.testing.assert_array_equal(given.arrays["volume"], outputs.arrays["volume"])
+    assert "stopping" not in given.arrays
+
+
+def test_with_few_tilts_the_usual_number_is_taken(aligned):
+    outputs, runtime = reconstruct(aligned[::2], angles=ANGLES[::2], iterations="auto")
+    assert outputs.attrs["reconstruction_info"]["iterations"] == 30
+    assert any("too few tilts" in note for note in runtime.notes)
+
+
+def test_an_empty_series_has_neither_choice_nor_resolution(aligned):
+    outputs, runtime = reconstruct(np.zeros_like(aligned), iterations="auto")
+    assert np.isnan(outputs.attrs["reconstruction_info"]["resolution_px"])
+    assert not outputs.arrays["volume"].any()
+    assert any("empty" in warning for warning in runtime.warnings)
+
+
+def test_the_resolution_is_stored_and_told(noisy):
+    outputs, runtime = reconstruct(noisy)
+    shells = outputs.arrays["shells"]
+    assert np.all(np.diff(shells["frequency_per_px"]) > 0)
+    assert shells["correlation"][0] > 0.9
+    px = outputs.attrs["reconstruction_info"]["resolution_px"]
+    assert any(f"resolution {0.5 * px:.2f} nm" in note for note in runtime.notes)
+    worse, _ = reconstruct(noisy + np.random.default_rng(1).normal(0, 6, noisy.shape).astype(np.float32))
+    assert worse.attrs["reconstruction_info"]["resolution_px"] > 1.3 * px
+    without, _ = reconstruct(noisy, resolution=False)
+    assert "shells" not in without.arrays
+
+
+def test_tv_is_not_asked_of_tomopy():
+    problems = check(ReconstructParameters(method="tv", backend="tomopy"))
+    assert any("tv" in problem for problem in problems)
+
+
+@pytest.mark.parametrize("value", ["many", 0, 20_000, 2.5, True, None])
+def test_numbers_of_iterations_that_are_none(value):
+    with pytest.raises(ValidationError, match="auto, or a whole number"):
+        ReconstructParameters(iterations=value)
