@@ -182,3 +182,12 @@ def test_an_array_that_unpacks_to_more_than_its_bytes_can_hold(project):
     assert project.stat().st_size < size
     with Project.read(project) as opened, pytest.raises(InputError, match="it claims"):
         opened.artifact(schema.ALIGNED)
+
+
+def test_what_a_terminal_would_obey_is_not_printed(project):
+    with h5py.File(project, "r+") as file:
+        record(host="lab\x1b[2J\x07", notes=["one\ntwo\x9b31m"])(file)
+    said = tomoseg("status", project, "--verbose").stdout
+    assert "lab?[2J?" in said
+    assert "one?two?31m" in said
+    assert said.replace("\n", "").isprintable()

@@ -10,6 +10,11 @@ from tomoseg.project import Project, Record
 from tomoseg.stages import BY_NAME
 
 
+def _lines(lines: list[str]) -> str:
+    """Join lines; what a terminal would obey rather than show, such as a project file may hold, becomes '?'."""
+    return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)
+
+
 def run_summary(project: Project, done: list[StageState]) -> str:
     """Return the result of a run: one line per stage, the project file, and the exported files."""
     lines = [f"project  {project.path}"]
@@ -21,7 +26,7 @@ def run_summary(project: Project, done: list[StageState]) -> str:
     if any(state.name == "export" for state in done) and project.has(schema.EXPORT_INFO):
         info = project.artifact(schema.EXPORT_INFO).attrs
         lines += [f"file     {info['directory']}/{file['name']}" for file in json.loads(info["files"])]
-    return "\n".join(lines)
+    return _lines(lines)
 
 
 def status_text(project: Project, states: list[StageState], verbose: bool) -> str:
@@ -32,7 +37,7 @@ def status_text(project: Project, states: list[StageState], verbose: bool) -> st
         lines.append(f"  {state.name:<12} {state.state:<8}{why}")
         if verbose and state.record is not None:
             lines += _details(state)
-    return "\n".join(lines)
+    return _lines(lines)
 
 
 def _details(state: StageState) -> list[str]:
@@ -83,7 +88,7 @@ def history_text(runs: list[Record]) -> str:
             f"{run.started[:19]}  {run.run_id[:8]}  {run.stage:<12} {run.wall_seconds:8.1f} s  {run.host}{job}  "
             f"{run.outcome}{continued}{'  ' if changes else ''}{', '.join(changes)}"
         )
-    return "\n".join(lines)
+    return _lines(lines)
 
 
 def history_json(runs: list[Record]) -> str:

@@ -221,7 +221,7 @@ def _planes_at_once(volume: Input, runtime: Runtime, sigma_px: float) -> int:
     """Return how many planes (along z) make a slab that, with its margins for smoothing, fits in the memory allowed."""
     nz, ny, nx = volume.shape
     margins = 2 * int(4 * sigma_px + 0.5) * SMOOTHING_BYTES * ny * nx
-    fits = (runtime.max_memory / 2 - margins) / (LABELLING_BYTES * ny * nx)
+    fits = (0.4 * runtime.max_memory - margins) / (LABELLING_BYTES * ny * nx)
     return max(1, min(nz, int(fits), MOST_VOXELS // (ny * nx)))
 
 
