@@ -65,6 +65,31 @@ def residual_plot(residuals: Array) -> Html:
     return _plot(draw, "relative residual against iteration")
 
 
+def stopping_plot(iterations: Array, held_out: Array, chosen: int) -> Html:
+    """Plot how well the tilts left out are predicted (n,) against the number of iterations (n,), and the choice."""
+
+    def draw(axes: Any, theme: Theme) -> None:
+        axes.semilogx(iterations, held_out, "o-", ms=2.5, lw=1, color=theme.first, label="tilts left out")
+        axes.axvline(chosen, color=theme.second, lw=1.5, ls="--", label=f"{chosen} iterations")
+        axes.xaxis.set_major_formatter("{x:g}")
+        _label(axes, "iterations", "relative residual")
+
+    return _plot(draw, "residual of the tilts left out against iterations", legend=True)
+
+
+def shell_plot(frequency: Array, correlation: Array, voxel_size_nm: float) -> Html:
+    """Plot the Fourier shell correlation (n,) against frequency (n,) in cycles per px, labelled in nm where known."""
+
+    def draw(axes: Any, theme: Theme) -> None:
+        scale = voxel_size_nm if np.isfinite(voxel_size_nm) else 1.0
+        axes.plot(frequency / scale, correlation, lw=1.2, color=theme.first, label="even against odd tilts")
+        axes.axhline(1 / 7, color=theme.second, lw=1, ls="--", label="1/7")
+        axes.set_ylim(min(0, float(np.min(correlation))), 1.02)
+        _label(axes, "spatial frequency (1/nm)" if scale == voxel_size_nm else "frequency (1/px)", "correlation")
+
+    return _plot(draw, "Fourier shell correlation against spatial frequency", legend=True)
+
+
 def size_plot(edges: Array, counts: Array, mean: float, unit: str) -> Html:
     """Plot the size distribution: `edges` (n + 1,) in `unit`, `counts` (n,)."""
 

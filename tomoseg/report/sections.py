@@ -19,7 +19,7 @@ from tomoseg.report.images import (
     grey_picture,
     label_picture,
 )
-from tomoseg.report.plots import correlation_plot, residual_plot, shifts_plot, size_plot
+from tomoseg.report.plots import correlation_plot, residual_plot, shell_plot, shifts_plot, size_plot, stopping_plot
 from tomoseg.report.words import NBSP, NOTHING, column, count, length, memory, number, with_spread
 
 MONTAGE_TILTS = 5
@@ -27,6 +27,8 @@ TABLE_ROWS = 25
 METADATA_LETTERS = 20_000
 SINOGRAM_BYTES = 2 << 30  # of raw images read for a sinogram; of a larger series every second, third, ... tilt
 SINOGRAM_HEIGHT = 0.6  # of its width, about
+
+NYQUIST_PX = 2.0  # the shortest period that pixels can show
 
 
 def sections(contents: Contents) -> Iterator[tuple[str, str, Html | None]]:
@@ -220,6 +222,8 @@ def reconstruct_section(contents: Contents) -> Html:
         ("computed by", " on ".join(t for t in (contents.text(info, "backend"), contents.text(info, "device")) if t)),
         ("volume", f"{nz} × {ny} × {nx} voxels (z × y × x)"),
         ("voxel size", length(voxel) if np.isfinite(voxel) else "unknown"),
+        ("iterations", contents.text(info, "iterations")),
+        ("resolution", _resolution(contents)),
         ("relative residual", None if residuals is None else f"{number(residuals[0])} → {number(residuals[-1])}"),
     ]
     slices = orthoslices(volume)
@@ -229,10 +233,34 @@ def reconstruct_section(contents: Contents) -> Html:
         for image, words, axes, _ in slices
     ]
     parts = [facts(rows), el("div", *panels, class_="triple"), _grey_note(limits, "counts per px")]
+    parts.append(el("div", *_reconstruction_curves(contents, residuals), class_="pair"))
+    return join(parts)
+
+
+def _resolution(contents: Contents) -> str | None:
+    """Say what the shell correlation told, if it was computed."""
+    px, nm = (contents.number("reconstruction_info", f"resolution_{unit}") for unit in ("px", "nm"))
+    if not np.isfinite(px):
+        return None
+    words = f"{number(px)} px" if not np.isfinite(nm) else f"{length(nm)} ({number(px)} px)"
+    return f"{words}, as fine as the pixels" if px <= NYQUIST_PX else words
+
+
+def _reconstruction_curves(contents: Contents, residuals: Array | None) -> list[Html]:
+    """Return residual, stopping and resolution curves, as far as there are any."""
+    stopping, shells, curves = contents.rows("stopping"), contents.rows("shells"), []
     if residuals is not None and len(residuals) > 1:
         words = "Relative residual ‖p − A v‖ / ‖p‖: how much of the images the volume does not explain."
-        parts.append(el("div", figure(residual_plot(residuals), words), class_="pair"))
-    return join(parts)
+        curves.append(figure(residual_plot(residuals), words))
+    if stopping is not None and len(stopping):
+        words = "Residual of tilts left out: it falls while the object is found and rises with the noise."
+        chosen = int(contents.number("reconstruction_info", "iterations"))
+        curves.append(figure(stopping_plot(stopping["iterations"], stopping["held_out"], chosen), words))
+    if shells is not None and len(shells):
+        words = "Fourier shell correlation of reconstructions from even and from odd tilts, within the measured wedge."
+        plot = shell_plot(shells["frequency_per_px"], shells["correlation"], contents.voxel_size_nm)
+        curves.append(figure(plot, words))
+    return curves
 
 
 def segment_section(contents: Contents) -> Html:

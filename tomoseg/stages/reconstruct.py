@@ -280,7 +280,8 @@ class _Chosen:
     def __getitem__(self, key: tuple[slice, slice]) -> NDArray[np.float32]:
         """Return (n_tilt, n_y, n_x) of consecutive ones among the images chosen."""
         tilts = self._tilts[key[0]]
-        return np.asarray(self._aligned[tilts[0] : tilts[-1] + 1, key[1]])[tilts - tilts[0]]
+        images = np.asarray(self._aligned[tilts[0] : tilts[-1] + 1, key[1]], np.float32)
+        return np.asarray(images[tilts - tilts[0]])
 
 
 def _chosen(
