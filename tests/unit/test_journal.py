@@ -175,6 +175,33 @@ def test_a_disk_that_fails_before_the_journal_is_complete_leaves_the_old_state(p
     assert path.read_bytes() == before[:100] + b"again" + before[105:]
 
 
+@pytest.mark.parametrize("operation", ["sync", "sync_folder"])
+def test_the_journal_of_a_commit_that_failed_may_come_back(path, monkeypatch, operation):
+    """It was removed, but its removal may not survive a power loss; the space it refers to was given up."""
+    before, kept = path.read_bytes(), []
+    file = JournaledFile.open(path)
+    _put(file, 100, b"new")
+    _put(file, len(before), b"longer")
+    calls = []
+
+    def fail_second(*_):
+        calls.append(1)
+        if len(calls) == (2 if operation == "sync" else 1):  # of the journal, or of its name
+            kept.append(journal_path(path).read_bytes())
+            raise OSError(errno.EIO, "broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, operation, fail_second)
+        with pytest.raises(OSError, match="broken"):
+            file.commit()
+    file.roll_back()
+    file.close()
+    journal_path(path).write_bytes(kept[0])
+    assert read_journal(path) is None
+    recover(path)
+    assert path.read_bytes() == before
+
+
 @pytest.mark.parametrize("failing", ["remove", "sync_folder"])
 def test_a_disk_that_fails_after_the_journal_was_applied_leaves_the_new_state(path, monkeypatch, failing):
     """The file has grown: cutting it back to its old length would lose what was committed."""

@@ -87,7 +87,13 @@ class Journal:
         return cls(size, [start for start, _ in runs], old, new)
 
     def fits(self, fd: int) -> bool:
-        """Tell whether every byte of the file where this journal writes is what it was before or what it is to be."""
+        """Tell whether this journal belongs to the state of a file.
+
+        Every byte where it writes is what it was before or what it is to be, and the space that it refers to is there:
+        a commit that failed is taken back, and its removed journal may come back after a power loss.
+        """
+        if os.fstat(fd).st_size < self.size:
+            return False
         for start, old, new in zip(self.starts, self.old, self.new, strict=True):
             now = os.pread(fd, len(new), start)
             if now not in (old, new):
@@ -251,6 +257,7 @@ class JournaledFile(io.RawIOBase):
     @classmethod
     def open(cls, path: Path) -> "JournaledFile":
         """Open a recovered project file for writing."""
+        disk.sync_folder(path.parent)  # a removed journal must not come back once space is used anew
         fd = os.open(path, os.O_RDWR)
         return cls(path, fd, _end_of_file(fd))
 
@@ -435,6 +442,7 @@ class JournaledFile(io.RawIOBase):
         self.lend([])
         if not journal_path(self.path).exists():
             self.error = None
+            self._attempt(disk.sync_folder, self.path.parent)  # as when opening
             self._attempt(disk.truncate, self._fd, self._committed)
 
 
