@@ -14,11 +14,18 @@ from functools import partial
 from importlib.util import find_spec
 
 import numpy as np
+from limits import cache, multiply_adds_per_second, registers
 
 from tomoseg.reconstruct.cpu_backend import CpuOperator
 from tomoseg.reconstruct.geometry import ParallelGeometry
-from tomoseg.reconstruct.methods import in_blocks, mlem
+from tomoseg.reconstruct.methods import in_blocks, mlem, sirt
 from tomoseg.runtime import available_cpus
+
+PEERS = {
+    "astra": "pip install astra-toolbox",
+    "tomopy": "conda install -c conda-forge tomopy",
+    "etspy": "pip install etspy",
+}
 
 
 def projections(geometry: ParallelGeometry, n_slices: int) -> np.ndarray:
@@ -76,13 +83,28 @@ def time_tomopy(geometry: ParallelGeometry, data: np.ndarray, iterations: int, w
     return median_ms(compute, data.shape[1] * iterations, repeats)
 
 
-def row(width: int, options: argparse.Namespace) -> None:
-    """Measure one width and print its line of the table."""
+def time_etspy(geometry: ParallelGeometry, data: np.ndarray, iterations: int, repeats: int) -> float:
+    """Return ms per slice and iteration of ETSpy's SIRT, which is ASTRA's: the whole call, on all cores."""
+    import etspy
+    from etspy.base import TomoTilts
+
+    stack = etspy.TomoStack(np.ascontiguousarray(data), tilts=TomoTilts(geometry.angles_deg[:, None]))
+
+    def compute() -> None:
+        stack.reconstruct(method="SIRT", iterations=iterations, constrain=True, cuda=False)
+
+    return median_ms(compute, data.shape[1] * iterations, repeats)
+
+
+def row(width: int, limit: float, options: argparse.Namespace) -> None:
+    """Measure one width and print its line of the table; `limit` is in multiply-adds per second."""
     geometry = ParallelGeometry(np.linspace(-68, 68, options.tilts), width, width, width)
     blocks = options.workers * CpuOperator.block
     data = projections(geometry, blocks)
     ours = time_operator(CpuOperator(geometry), data, options.iterations, options.workers, options.repeats)
-    line = f"{options.tilts:4d} x {width:4d}   tomoseg {ours:8.3f}"
+    # A multiply-add for each of two taps: along each ray in every row, and in every voxel from every tilt.
+    rate = 4 * options.tilts * width**2 / (ours / 1e3)
+    line = f"{options.tilts:4d} x {width:4d}   tomoseg {ours:8.3f}, {rate / 1e9:5.1f} G/s = {rate / limit:4.0%}"
     few = data[:, : options.workers]  # a slice per worker: the peers take their time
     if find_spec("astra") is not None:
         from tomoseg.reconstruct.astra_backend import AstraCpuOperator
@@ -94,7 +116,17 @@ def row(width: int, options: argparse.Namespace) -> None:
     if find_spec("tomopy") is not None:
         tomopy = time_tomopy(geometry, few, options.iterations, options.workers, options.repeats)
         line += f"   TomoPy {tomopy:9.2f} = {tomopy / ours:5.1f} x"
+    if find_spec("etspy") is not None:
+        sirt = time_sirt(geometry, data, options)
+        theirs = time_etspy(geometry, few, options.iterations, options.repeats)
+        line += f"   SIRT {sirt:8.3f}, ETSpy {theirs:9.2f} = {theirs / sirt:5.1f} x"
     print(line, flush=True)
+
+
+def time_sirt(geometry: ParallelGeometry, data: np.ndarray, options: argparse.Namespace) -> float:
+    """Return ms per slice and iteration of tomoseg's SIRT."""
+    operator, method = CpuOperator(geometry), partial(sirt, iterations=options.iterations)
+    return median_ms(lambda: in_blocks(operator, method, data, options.workers), data.shape[1] * options.iterations, 3)
 
 
 def main() -> None:
@@ -107,11 +139,17 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=available_cpus())
     options = parser.parse_args()
     print(f"MLEM, ms per slice and iteration, {options.workers} workers (tilts x width)")
-    for name, how in (("astra", "pip install astra-toolbox"), ("tomopy", "conda install -c conda-forge tomopy")):
+    for name, how in (
+        ("astra", "pip install astra-toolbox"),
+        ("tomopy", "conda install -c conda-forge tomopy"),
+        ("etspy", "pip install etspy"),
+    ):
         if find_spec(name) is None:
             print(f"{name} is not installed and left out ({how})")
+    fastest, bound = (multiply_adds_per_second(kernel, options.workers) for kernel in (registers, cache))
+    print(f"this machine: {fastest / 1e9:.1f} G multiply-adds/s in registers, {bound / 1e9:.1f} with a load for each")
     for width in options.width:
-        row(width, options)
+        row(width, bound, options)
 
 
 if __name__ == "__main__":
