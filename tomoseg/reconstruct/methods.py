@@ -58,16 +58,19 @@ def mlem(
     projections: Floats,
     iterations: int,
     support: NDArray[np.bool_] | None = None,
+    weights: Floats | None = None,
+    start: Floats | None = None,
     watch: Watch = look_away,
 ) -> Result:
     """Reconstruct by maximum-likelihood expectation maximisation.
 
     (Shepp & Vardi, IEEE Trans. Med. Imaging 1, 113, 1982.)
 
-    ``v <- v * A'(p / A v) / A'1`` for counts p of Poisson statistics. The start is a constant with the projections'
-    total. The volume is never negative. Negative projections count as 0, and 0 is a measurement: it empties the voxels
-    on its ray. Rays beyond the detector are not measured: A'1 holds only those that are, so that a voxel which leaves
-    the field of view at high tilt is set by the tilts that see it. A voxel that no ray meets is 0.
+    ``v <- v * A'(w p / A v) / A'w`` for counts p of Poisson statistics and weights w (1 unless given). The start is a
+    constant with the projections' total. The volume is never negative. Negative projections count as 0, and 0 is a
+    measurement: it empties the voxels on its ray. Rays beyond the detector are not measured: A'w holds only those that
+    are, so that a voxel which leaves the field of view at high tilt is set by the tilts that see it. A voxel that no
+    ray meets is 0.
 
     Parameters
     ----------
@@ -76,6 +79,10 @@ def mlem(
     iterations : int
     support : bool array, shape (nz, nx), optional
         Voxels that may be other than 0.
+    weights : array, shape (n_tilt, n_detector), optional
+        How much each ray counts, at least 0; a ray of 0 is as if it were not measured. The misfit counts all alike.
+    start : array, shape (nz, n, nx), optional
+        Volume to begin with. A voxel that is 0 stays 0.
     watch : callable
         Called before each iteration with its number and the volume in the operator's layout, and after the last; may
         raise to stop.
@@ -83,18 +90,29 @@ def mlem(
     n = projections.shape[1]
     counts = np.maximum(projections, 0)
     measured = operator.load(counts)
-    plane = reciprocal(operator.column_sums, support)
-    volume = _constant(operator, counts, plane)
+    plane = reciprocal(_column_sums(operator, weights), support)
+    rays = None if weights is None else operator.rays(weights)
+    volume = _constant(operator, counts, plane) if start is None else operator.load_volume(np.maximum(start, 0))
     computed = operator.forward(volume)
     misfit = np.zeros(iterations + 1)
     for i in range(iterations):
         watch(i, volume)
         misfit[i] = kernels.ratio(measured.reshape(-1), computed.reshape(-1))
+        if rays is not None:
+            computed *= rays
         operator.multiply(volume, computed, plane)
         operator.forward(volume, computed)
     watch(iterations, volume)
     misfit[iterations] = kernels.difference(measured.reshape(-1), computed.reshape(-1))
     return Result(operator.unload(volume, n), misfit, _power(measured))
+
+
+def _column_sums(operator: Operator, weights: Floats | None) -> Floats:
+    """Return A'w, shape (nz, nx)."""
+    if weights is None:
+        return operator.column_sums
+    back = operator.backward(operator.load(np.ascontiguousarray(weights[:, None], np.float32)))
+    return np.ascontiguousarray(operator.unload(back, 1)[:, 0])
 
 
 def _constant(operator: Operator, counts: Floats, plane: Floats) -> Floats:
@@ -185,6 +203,8 @@ def tv(
         Voxels that may be other than 0.
     watch : callable
         As in `mlem`.
+
+    The misfit of the result is that of the volume, those before it are of the points that FISTA looks from.
     """
     n = projections.shape[1]
     measured = operator.load(projections)
@@ -231,11 +251,14 @@ def sirt(
     iterations: int,
     support: NDArray[np.bool_] | None = None,
     non_negative: bool = True,
+    weights: Floats | None = None,
+    start: Floats | None = None,
     watch: Watch = look_away,
 ) -> Result:
     """Reconstruct by the simultaneous iterative technique (Gregor & Benson, IEEE Trans. Med. Imaging 27, 918, 2008).
 
-    ``v <- v + C A' R (p - A v)`` from zeros, with R and C the inverse row and column sums of A.
+    ``v <- v + C A' W R (p - A v)`` from zeros, with R the inverse row sums of A, W the weights (1 unless given), and C
+    the inverse of A'w.
 
     Parameters
     ----------
@@ -246,17 +269,22 @@ def sirt(
         Voxels that may be other than 0.
     non_negative : bool
         Whether negative voxels become 0 after each iteration.
+    weights : array, shape (n_tilt, n_detector), optional
+        How much each ray counts, at least 0. The misfit counts all alike.
+    start : array, shape (nz, n, nx), optional
+        Volume to begin with.
     watch : callable
-        Called before each iteration with its number and the volume in the operator's layout, and after the last; may
-        raise to stop.
+        As in `mlem`.
     """
     n = projections.shape[1]
     geometry = operator.geometry
     measured = operator.load(projections)
-    plane = reciprocal(operator.column_sums, support)
-    rays = operator.rays(reciprocal(operator.row_sums, None, SHORTEST_RAY))
-    volume = operator.load_volume(np.broadcast_to(np.float32(0), (geometry.nz, n, geometry.nx)))
-    computed = np.zeros_like(measured)
+    plane = reciprocal(_column_sums(operator, weights), support)
+    inverse = reciprocal(operator.row_sums, None, SHORTEST_RAY)
+    rays = operator.rays(inverse if weights is None else inverse * np.asarray(weights, np.float32))
+    empty = np.broadcast_to(np.float32(0), (geometry.nz, n, geometry.nx))
+    volume = operator.load_volume(empty if start is None else start)
+    computed = np.zeros_like(measured) if start is None else operator.forward(volume)
     least = 0.0 if non_negative else -np.inf
     misfit = np.zeros(iterations + 1)
     for i in range(iterations):
