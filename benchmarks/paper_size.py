@@ -2,8 +2,8 @@
 
     python benchmarks/paper_size.py --iterations 30
 
-Writes a raw series of ellipsoids with spheres on them, imports it as an aligned one, and times `tomoseg reconstruct` as a
-process of its own: start of the program, reading and writing included.
+Writes a raw series of ellipsoids with spheres on them, imports it as an aligned one, and times `tomoseg reconstruct` as
+a process of its own: start of the program, reading and writing included.
 """
 
 import argparse
