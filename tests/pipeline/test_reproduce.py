@@ -26,4 +26,4 @@ def test_history_tells_what_changed(project):
     lines = tomoseg("history", project).stdout.splitlines()
     assert len(lines) == 7
     assert "reconstruct" in lines[-1]
-    assert lines[-1].endswith("done  iterations 30 -> 4")
+    assert lines[-1].endswith("done  iterations auto -> 4")
