@@ -1,12 +1,13 @@
 # make demo    sets up, then simulates a catalyst and takes it from the raw series to a report
 # make test    sets up, then checks style and types and runs the tests
+# make campaign  sets up, then tries to lose data in every way; about an hour
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: setup demo test test-slow clean
+.PHONY: setup demo test test-slow campaign clean
 
 setup: $(VENV)/installed
 
@@ -35,6 +36,9 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+campaign: setup
+	$(BIN)/python -W ignore -m tests.crash.campaign --points all --kills 100
 
 clean:
 	rm -rf $(VENV) $(DEMO) build *.egg-info
