@@ -10,12 +10,14 @@ What has to be said to TomoPy (1.10 to 1.15), and where it stands in its sources
 - Rows are `num_gridx` and columns `num_gridy`.
 - `mlem` divides by the computed projection without a test (`mlem.c`): 0/0 makes NaN as soon as all voxels on a ray are
   0, so no projection may be exactly 0. `accelerated=True` ignores `center` and is not used.
+- Its `osem` takes the order of the tilts as floats or integers, depending on the version (`osem.c`): here it is `mlem`
+  on one subset after the other, which leaves alone what a subset does not see (`mlem.c`).
 - `fbp` only back projects, it does not filter (`fbp.c`), and adds to what it is given.
 - A volume is initialised to 1e-6 unless `init_recon` is given.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +81,7 @@ def reconstruct(
     """
     import tomopy
 
+    subsets = min(subsets, geometry.n_tilt)
     is_likelihood = method in ("mlem", "osem")
     measured = np.maximum(projections, 0) if is_likelihood else projections
     judge = CpuOperator(geometry)
@@ -89,20 +92,22 @@ def reconstruct(
         np.maximum(sinograms, FAINTEST * sinograms.max(axis=(1, 2), keepdims=True), out=sinograms)
         slices += (sinograms.mean(axis=(1, 2)) / geometry.nz)[:, None, None]
     misfit = [_misfit(judge, slices, measured)]
+    parts = [slice(start, None, subsets) for start in spread_order(subsets)] if method == "osem" else [slice(None)]
     for _ in range(1 if method == "fbp" else iterations):
         checkpoint()
-        slices = tomopy.recon(
-            sinograms,
-            np.deg2rad(geometry.angles_deg),
-            center=rotation_centre(geometry),
-            sinogram_order=True,
-            algorithm=method,
-            init_recon=slices,
-            ncore=workers,
-            num_gridx=geometry.nz,
-            num_gridy=geometry.nx,
-            **_options(method, geometry, subsets),
-        )
+        for part in parts:
+            slices = tomopy.recon(
+                sinograms[:, part],
+                np.deg2rad(geometry.angles_deg[part]),
+                center=rotation_centre(geometry),
+                sinogram_order=True,
+                algorithm="mlem" if method == "osem" else method,
+                init_recon=slices,
+                ncore=workers,
+                num_gridx=geometry.nz,
+                num_gridy=geometry.nx,
+                **({} if method == "fbp" else {"num_iter": 1}),
+            )
         slices = cleaned(slices, seen, non_negative and method == "sirt")
         misfit.append(_misfit(judge, slices, measured))
     volume, residuals = from_tomopy(slices), np.array(misfit[-1:] if method == "fbp" else misfit)
@@ -110,17 +115,6 @@ def reconstruct(
         Result(volume[:, block], residuals[:, i], float(np.square(measured[:, block], dtype=np.float64).sum()))
         for i, block in enumerate(_blocks(len(slices)))
     ]
-
-
-def _options(method: str, geometry: ParallelGeometry, subsets: int) -> dict[str, Any]:
-    """Return what only some algorithms take. OSEM's blocks are `num_block` runs of the tilts listed in `ind_block`."""
-    if method == "fbp":
-        return {}
-    if method != "osem":
-        return {"num_iter": 1}
-    n = min(subsets, geometry.n_tilt)
-    interleaved = np.concatenate([np.arange(start, geometry.n_tilt, n) for start in spread_order(n)])
-    return {"num_iter": 1, "num_block": n, "ind_block": interleaved.astype(np.float32)}
 
 
 def cleaned(slices: Floats, seen: NDArray[np.bool_], non_negative: bool) -> Floats:

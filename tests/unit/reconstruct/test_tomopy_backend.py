@@ -94,8 +94,18 @@ def test_cleaning_mirrors_the_mask():
     np.testing.assert_array_equal(cleaned(slices, seen, True), [[[1, 0], [0, 2], [0, 0]]])
 
 
+def test_osem_is_mlem_on_one_subset_after_the_other(tomopy, geometry):
+    data = np.random.default_rng(0).random((4, 3, 10), dtype=np.float32) + 1
+    (result,) = reconstruct(data, geometry, "osem", iterations=2, subsets=2)
+    assert [call["algorithm"] for call in tomopy.calls] == ["mlem"] * 4
+    for call, first in zip(tomopy.calls, (0, 1, 0, 1), strict=True):
+        np.testing.assert_allclose(call["theta"], np.deg2rad(geometry.angles_deg[first::2]))
+        np.testing.assert_array_equal(call["tomo"], data[first::2].transpose(1, 0, 2))
+    assert result.misfit.shape == (3,)
+
+
 @pytest.mark.parametrize(("n", "nz"), [(64, 48), (65, 47)])
-@pytest.mark.parametrize("method", ["mlem", "sirt", "fbp"])
+@pytest.mark.parametrize("method", ["mlem", "osem", "sirt", "fbp"])
 def test_real_tomopy_gives_our_volume(method, n, nz):
     pytest.importorskip("tomopy", reason="TomoPy is not installed (conda only)")
     geometry = ParallelGeometry(np.linspace(-70, 70, 71), n, n, nz)
@@ -106,10 +116,11 @@ def test_real_tomopy_gives_our_volume(method, n, nz):
     data = np.array(operator.unload_projections(operator.forward(operator.load_volume(volume)), 3))
     ours = {
         "mlem": lambda: methods.mlem(operator, data, iterations=15),
+        "osem": lambda: methods.osem(operator, data, iterations=3, subsets=5),
         "sirt": lambda: methods.sirt(operator, data, iterations=15),
         "fbp": lambda: methods.fbp(operator, data, "hann"),
     }[method]()
-    (theirs,) = reconstruct(data, geometry, method, iterations=15, filter_name="hann")
+    (theirs,) = reconstruct(data, geometry, method, iterations=len(ours.misfit) - 1, subsets=5, filter_name="hann")
     assert np.isfinite(theirs.volume).all()
     assert np.all(theirs.volume[:, 1] == 0)
     # TomoPy weights by the length within a pixel instead of linear interpolation; that alone gives 0.9996 (mlem, sirt)
