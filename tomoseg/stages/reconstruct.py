@@ -29,6 +29,7 @@ USUAL = {"mlem": 30, "osem": 5, "sirt": 100, "tv": 60}  # where there are too fe
 READ_AHEAD = 64  # slices read together, as the aligned series is chunked; fewer where memory is short
 STOPPING_DTYPE = np.dtype([("iterations", "i8"), ("held_out", "f8")])
 SHELL_DTYPE = np.dtype([("frequency_per_px", "f8"), ("correlation", "f8"), ("coefficients", "i8")])
+SAMPLE_BLOCK = 16  # slices that are computed at the same time by a thread
 WRITTEN = 16  # slices written together, as the volume is chunked
 
 
@@ -226,7 +227,7 @@ def _decide_iterations(
         sample.projections,
         _iterative(params, geometry, sample),
         MOST[params.method],
-        runtime.workers,
+        _workers(choice, geometry, params, runtime),
         runtime.check,
     )
     done.iterations, done.tried, done.held_out = curve.best, curve.iterations.tolist(), curve.held_out.tolist()
@@ -255,7 +256,7 @@ def _assess_resolution(
         geometry,
         sample,
         _method(params, geometry, sample, iterations, runtime),
-        runtime.workers,
+        _workers(choice, geometry, params, runtime),
     )
     rows = zip(found.frequency, found.correlation, found.n_coefficients, strict=True)
     outputs.put("shells", np.array(list(rows), SHELL_DTYPE))
@@ -362,9 +363,21 @@ def _solver(
     method = _method(params, geometry, sample, iterations, runtime)
     with closing(operator(choice, geometry)) as one:
         at_once = runtime.workers if one.threads else 1
-        volumes = 1 if choice.backend == "cpu" else 2  # tomoseg's own projector updates a volume in place
-        volumes += {"tv": 4, "osem": 1}.get(params.method, 0)  # the one before, the point ahead, the dual field
+        volumes = _volumes(choice, params)
         yield _Solver(lambda data: by_block(one, method, data, at_once), one.block, at_once, volumes, sinograms)
+
+
+def _volumes(choice: "Choice", params: ReconstructParameters) -> int:
+    """Return how many copies of a block of slices a method holds."""
+    in_place = 1 if choice.backend == "cpu" else 2  # tomoseg's own projector updates a volume in place
+    return in_place + {"tv": 4, "osem": 1}.get(params.method, 0)  # the one before, the point ahead, the dual field
+
+
+def _workers(choice: "Choice", geometry: "ParallelGeometry", params: ReconstructParameters, runtime: Runtime) -> int:
+    """Return how many blocks of the sample may be computed at the same time."""
+    # The result, or its middle, is there besides.
+    block = 4 * (_volumes(choice, params) + 1) * SAMPLE_BLOCK * geometry.nz * geometry.nx
+    return max(1, min(runtime.workers, int(runtime.max_memory / 2 / block)))
 
 
 def _method(
