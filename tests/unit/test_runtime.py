@@ -229,3 +229,18 @@ app.command("signalled")(lambda: os.kill(os.getpid(), {int(signum)}))
 main(["signalled"])
 """
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 130
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_python_ends_changes_nothing(signum):
+    program = f"""
+import os
+from tomoseg.cli import main
+class Late:
+    def __del__(self, kill=os.kill, pid=os.getpid()):
+        kill(pid, {int(signum)})
+late = Late()  # deleted when the module is, after all exit handlers
+main(["--version"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -41,6 +41,7 @@ def _global(
     _debug = debug
 
 
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 _debug = False
 for _part in (running, looking, keeping, learning):
     _part.add_commands(app)
@@ -52,8 +53,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     # --debug is accepted anywhere on the line, since it is added after something went wrong.
     if "--debug" in arguments:
         arguments = ["--debug", *(a for a in arguments if a != "--debug")]
-    for number in (signal.SIGINT, signal.SIGTERM):  # before and after the work itself, which stops in order
+    for number in STOPPING:  # before and after the work itself, which stops in order
         signal.signal(number, lambda *_: sys.exit(Interrupted.exit_code))
+    try:
+        _run(arguments)
+    finally:
+        # What is left is Python's own end, which would put the default back, and with it another exit code.
+        for number in STOPPING:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _run(arguments: Sequence[str]) -> NoReturn:
     try:
         app(arguments)
     except TomosegError as error:
