@@ -21,9 +21,10 @@ from typing import Any
 from tests.crash.scenario import exported, results
 from tomoseg.project import Project
 
+# One thread computes 16 slices at a time: there are four slabs, long enough to be hit.
 PHASES: tuple[tuple[str, ...], ...] = (
-    ("--set", "reconstruct.iterations=20"),
-    ("--set", "reconstruct.iterations=10", "--set", "segment.smooth=0.4"),
+    ("--workers", "1", "--set", "reconstruct.iterations=600"),
+    ("--workers", "1", "--set", "reconstruct.iterations=500", "--set", "segment.smooth=0.4"),
 )
 # The real program, but for checkpoints after every slab rather than every few seconds.
 EAGER = """
