@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from tomoseg.errors import InputError
+from tomoseg.errors import InputError, shown
 from tomoseg.stages import BY_NAME, STAGES
 from tomoseg.stages.base import Parameters, Stage
 
@@ -28,7 +28,7 @@ def resolve(*layers: Raw) -> Settings:
     """
     settings: Settings = {}
     unknown = sorted({stage for layer in layers for stage in layer} - set(BY_NAME))
-    problems = [f"there is no stage '{_short(name)}'; the stages are {', '.join(BY_NAME)}" for name in unknown]
+    problems = [f"there is no stage '{shown(name, 100)}'; the stages are {', '.join(BY_NAME)}" for name in unknown]
     for stage in STAGES:
         merged: dict[str, Any] = {}
         for layer in layers:
@@ -80,7 +80,7 @@ def _expanded_home(text: str) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError as error:  # ~nobody
-        raise InputError(f"There is no home folder for {_short(text)}.") from error
+        raise InputError(f"There is no home folder for {shown(text, 100)}.") from error
 
 
 def _load_yaml(text: str) -> Any:
@@ -101,7 +101,7 @@ def _load_yaml(text: str) -> Any:
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
     except Exception as error:  # a value that is not what its tag says makes PyYAML raise anything
-        raise ValueError(_short(" ".join(str(error).split()), 400)) from error
+        raise ValueError(shown(" ".join(str(error).split()), 400)) from error
 
 
 def _expanded_size(node: yaml.Node, inside: tuple[int, ...], known: dict[int, int]) -> int:
@@ -127,15 +127,9 @@ def _refuse_repeated_keys(node: yaml.MappingNode) -> None:
         if isinstance(key, yaml.ScalarNode):
             if key.value in seen:
                 raise ValueError(
-                    f"'{_short(key.value)}' stands twice, the second time in line {key.start_mark.line + 1}"
+                    f"'{shown(key.value, 100)}' stands twice, the second time in line {key.start_mark.line + 1}"
                 )
             seen.add(key.value)
-
-
-def _short(text: object, most: int = 100) -> str:
-    """Return text from a file as a message can show it."""
-    line = "".join(c if c.isprintable() else "?" for c in str(text))
-    return line if len(line) <= most else f"{line[: most - 3]}..."
 
 
 def pipeline_path(name: str | Path) -> Path:
@@ -212,13 +206,14 @@ def check_stages(settings: Settings, stages: list[str] | None = None) -> None:
 
 
 def _explain(stage: str, model: type[Parameters], error: Any) -> str:
-    key = ".".join(_short(part) for part in error["loc"] if not str(part).startswith(("function-", "constrained")))
+    key = ".".join(shown(part, 100) for part in error["loc"] if not str(part).startswith(("function-", "constrained")))
     name = str(error["loc"][0]) if error["loc"] else ""
     if error["type"] == "extra_forbidden":
-        return f"{stage}.{_short(name)}: there is no such parameter; {stage} has {', '.join(model.model_fields)}"
+        return f"{stage}.{shown(name, 100)}: there is no such parameter; {stage} has {', '.join(model.model_fields)}"
     described = model.model_fields[name].description if name in model.model_fields else ""
     got = error.get("input")
-    return f"{stage}.{key}: {error['msg'].lower()}, got {_short(repr(got))}" + (f" ({described})" if described else "")
+    told = f" ({described})" if described else ""
+    return f"{stage}.{key}: {error['msg'].lower()}, got {shown(repr(got), 100)}{told}"
 
 
 def default_pipeline_text() -> str:

@@ -1,6 +1,7 @@
 """Exceptions that carry the exit code the command ends with.
 
-The message of each is one clear paragraph for the user: what is wrong, in which file or key, what to do.
+The message of each is one clear paragraph for the user: what is wrong, in which file or key, what to do. `shown` and
+`printable` make text from a file fit for it.
 """
 
 
@@ -45,3 +46,14 @@ class Interrupted(TomosegError):
     """SIGINT or SIGTERM arrived; the state was kept (exit 130)."""
 
     exit_code = 130
+
+
+def printable(text: object) -> str:
+    """Return text from a file without what a terminal would obey rather than show, which becomes '?'."""
+    return "".join(c if c.isprintable() else "?" for c in str(text))
+
+
+def shown(text: object, most: int = 60) -> str:
+    """Return text from a file as a message can show it: one line, printable, not endless."""
+    line = printable(text)
+    return line if len(line) <= most else f"{line[: most - 3]}..."

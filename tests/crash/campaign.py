@@ -22,7 +22,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from tests.crash import full_disk, kills
 from tests.crash.check import Checker, History, Lost, after, record
 from tests.crash.faults import Raising, disk_fault, stage_fault
 from tests.crash.recorder import Faults, interposed, without_waiting
-from tests.crash.replay import Disk, crashes
+from tests.crash.replay import crashes
 from tests.crash.scenario import COMMANDS, small_steps, write_series
 
 ERRORS = (errno.ENOSPC, errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS)
@@ -98,7 +97,7 @@ def second(site: Site, report: Report, number: int) -> None:
     """Kill at one operation; crash again while a second process recovers and continues."""
     history = site.history
     command, possible = history.command(number), history.commits.possible(number)
-    dead = _disk_at(history, number)
+    dead = history.log.disk(number)
     site.checker.lay(dead.killed())
     with interposed(without_waiting):
         log, commits = after(dead, site.checker, command, possible)
@@ -161,13 +160,6 @@ def _told(report: Report, tally: kills.Tally, what: str, task: str) -> None:
     report.counts[f"{what}: stages continued from a checkpoint"] += tally.resumed
     report.longest_stop = max(report.longest_stop, tally.longest_stop)
     report.losses += [f'--again "{task}"  {problem}' for problem in tally.problems]
-
-
-def _disk_at(history: History, number: int) -> Disk:
-    disk = deepcopy(history.log.start)
-    for op in history.ops[:number]:
-        disk.apply(op)
-    return disk
 
 
 # --- which tasks

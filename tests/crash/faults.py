@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.crash.check import Checker, Commits, Lost, after
 from tests.crash.recorder import Faults, Log, Recorder, interposed, without_waiting
-from tests.crash.replay import Disk, crashes
+from tests.crash.replay import crashes
 from tests.crash.scenario import COMMANDS, issue
 from tomoseg.errors import StageFailed
 from tomoseg.runtime import Silent
@@ -90,7 +90,7 @@ def _without_power(checker: Checker, command: int, log: Log, possible: list[Any]
 
     What the failed sync dropped is still seen by that process, and nothing but writing it anew brings it to the disk.
     """
-    dead = _end(log)
+    dead = log.disk()
     with interposed(without_waiting):
         checker.recovered(possible)
     checker.lay(dead.killed())
@@ -102,10 +102,3 @@ def _without_power(checker: Checker, command: int, log: Log, possible: list[Any]
             checker.check(found, commits.possible(point), command)
         except Lost as lost:
             raise Lost(f"{kind} at operation {point} of a second process: {lost}") from lost
-
-
-def _end(log: Log) -> Disk:
-    disk = log.start
-    for op in log.ops:
-        disk.apply(op)
-    return disk

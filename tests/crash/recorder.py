@@ -55,6 +55,13 @@ class Log:
     ops: list[Op] = field(default_factory=list)
     marks: list[tuple[int, Any]] = field(default_factory=list)
 
+    def disk(self, n: int | None = None) -> Disk:
+        """Return the state of the disk after the first `n` operations, or all."""
+        disk = deepcopy(self.start)
+        for op in self.ops[:n]:
+            disk.apply(op)
+        return disk
+
 
 class Recorder:
     """Performs every operation on the files of a folder, and keeps a log of it.

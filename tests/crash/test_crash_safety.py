@@ -17,7 +17,7 @@ from tests.crash.faults import Raising, disk_fault, stage_fault
 from tests.crash.kills import finished, strike
 from tests.crash.operations import Create, Remove, Rename, Sync, SyncFolder, Write
 from tests.crash.recorder import Faults, interposed, without_waiting
-from tests.crash.replay import Disk, crashes
+from tests.crash.replay import crashes
 from tests.crash.scenario import COMMANDS, small_steps, write_series
 from tomoseg.project import file
 from tomoseg.project.probe import survives
@@ -81,10 +81,7 @@ def test_the_scenario_walks_through_every_way_of_writing(checker):
 
 
 def test_the_log_accounts_for_every_byte_of_the_project(checker):
-    disk = Disk({})
-    for op in checker.history.ops:
-        disk.apply(op)
-    assert disk.killed() == checker.history.ends[-1].folder
+    assert checker.history.log.disk().killed() == checker.history.ends[-1].folder
 
 
 # --- crashes
@@ -126,9 +123,7 @@ def test_a_second_crash_while_the_first_is_recovered_from(checker):
     for created in journals(history)[5:7]:
         for number in (created + 2, created + 5):  # the journal is written, not synced; it is being applied
             command, possible = history.command(number), history.commits.possible(number)
-            dead = Disk({})
-            for op in history.ops[:number]:
-                dead.apply(op)
+            dead = history.log.disk(number)
             checker.lay(dead.killed())
             with interposed(without_waiting):
                 log, commits = after(dead, checker, command, possible)

@@ -67,10 +67,7 @@ def test_a_log_tells_every_operation_and_replays_to_the_real_folder(tmp_path):
         Write(0, 1, b"XY"),
         Resize(3, 0),
     ]
-    model = recorder.log.start
-    for op in recorder.log.ops:
-        model.apply(op)
-    assert model.killed() == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert recorder.log.disk().killed() == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
 
 def test_marks_stand_between_operations(tmp_path):
@@ -219,9 +216,7 @@ def test_a_second_process_inherits_what_the_first_had_not_synced(tmp_path):
         fd = disk.create(tmp_path / "a")
         disk.write(fd, b"1", 0)
         os.close(fd)
-    dead = recorder.log.start
-    for op in recorder.log.ops:
-        dead.apply(op)
+    dead = recorder.log.disk()
     second = Recorder(tmp_path, dead)
     with interposed(second):
         fd = os.open(tmp_path / "a", os.O_RDWR)

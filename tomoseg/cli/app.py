@@ -11,6 +11,7 @@ import typer
 from tomoseg import __version__
 from tomoseg.cli import keeping, learning, looking, running
 from tomoseg.errors import InputError, Interrupted, TomosegError
+from tomoseg.runtime import STOPPING
 
 app = typer.Typer(
     name="tomoseg",
@@ -41,7 +42,6 @@ def _global(
     _debug = debug
 
 
-STOPPING = (signal.SIGINT, signal.SIGTERM)
 _debug = False
 for _part in (running, looking, keeping, learning):
     _part.add_commands(app)

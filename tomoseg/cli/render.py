@@ -6,13 +6,14 @@ from typing import Any
 
 from tomoseg import config, schema
 from tomoseg.engine import StageState
+from tomoseg.errors import printable
 from tomoseg.project import Project, Record
 from tomoseg.stages import BY_NAME
 
 
 def _lines(lines: list[str]) -> str:
-    """Join lines; what a terminal would obey rather than show, such as a project file may hold, becomes '?'."""
-    return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)
+    """Join lines, without what a project file may hold that a terminal would obey."""
+    return "\n".join(map(printable, lines))
 
 
 def run_summary(project: Project, done: list[StageState]) -> str:

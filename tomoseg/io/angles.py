@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tomoseg.errors import InputError
-from tomoseg.io.limits import read_text, shown
+from tomoseg.errors import InputError, shown
+from tomoseg.io.limits import read_text
 from tomoseg.io.mdoc import read_mdoc
 from tomoseg.io.series import Angles
 

@@ -6,7 +6,7 @@ that are really there.
 
 from pathlib import Path
 
-from tomoseg.errors import InputError
+from tomoseg.errors import InputError, shown
 
 FREE_BYTES = 64 << 20  # so much is never refused: a large slice of one value may compress to next to nothing
 # Decoded bytes per stored byte. Images with noise stay below 5, and so do noise-free simulated projections.
@@ -40,12 +40,6 @@ def size_words(n_bytes: int) -> str:
 def reason_of(error: BaseException) -> str:
     """Return the first line of what a library said, short and without control characters."""
     return shown(str(error).strip().split("\n", 1)[0], 200) or type(error).__name__
-
-
-def shown(text: object, most: int = 60) -> str:
-    """Return text from a file as a message can show it: one line, printable, not endless."""
-    line = "".join(c if c.isprintable() else "?" for c in str(text))
-    return line if len(line) <= most else f"{line[: most - 3]}..."
 
 
 def read_text(path: Path, most: int, what: str) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.errors import InputError
-from tomoseg.io.limits import read_text, shown
+from tomoseg.errors import InputError, shown
+from tomoseg.io.limits import read_text
 from tomoseg.io.series import Axis, nominal_axis
 from tomoseg.io.units import PixelSize, judged_pixel_size
 

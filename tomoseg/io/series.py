@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
-from tomoseg.errors import InputError
-from tomoseg.io.limits import reason_of, shown, size_words
+from tomoseg.errors import InputError, shown
+from tomoseg.io.limits import reason_of, size_words
 from tomoseg.io.units import PixelSize
 
 Axis = Literal["x", "y"]

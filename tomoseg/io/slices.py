@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
-from tomoseg.errors import InputError
-from tomoseg.io.limits import reason_of, require_plausible, shown
+from tomoseg.errors import InputError, shown
+from tomoseg.io.limits import reason_of, require_plausible
 from tomoseg.io.series import heard
 from tomoseg.runtime import Runtime
 

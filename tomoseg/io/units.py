@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from tomoseg.io.limits import shown
+from tomoseg.errors import shown
 
 UNKNOWN = "unknown"
 

@@ -166,13 +166,17 @@ def _make_certain(journal: Path) -> None:
     The process that wrote it may have been killed before its sync, or in spite of a failed one, after which only bytes
     that are written anew are written at all.
     """
-    fd = os.open(journal, os.O_RDWR)
+    _write_synced(os.open(journal, os.O_RDWR), journal, journal.read_bytes())
+
+
+def _write_synced(fd: int, path: Path, content: bytes) -> None:
+    """Write an opened file and close it; return when content and name are on the disk."""
     try:
-        disk.write(fd, journal.read_bytes(), 0)
+        disk.write(fd, content, 0)
         disk.sync(fd)
     finally:
         os.close(fd)
-    disk.sync_folder(journal.parent)
+    disk.sync_folder(path.parent)
 
 
 class _Overlay:
@@ -410,13 +414,7 @@ class JournaledFile(io.RawIOBase):
         journal = Journal(self._size, [start for start, _ in runs], old, [new for _, new in runs])
         path = journal_path(self.path)
         try:
-            fd = disk.create(path)
-            try:
-                disk.write(fd, journal.encoded(), 0)
-                disk.sync(fd)
-            finally:
-                os.close(fd)
-            disk.sync_folder(path.parent)
+            _write_synced(disk.create(path), path, journal.encoded())
         except OSError as error:
             self.error = error
             disk.remove(path)

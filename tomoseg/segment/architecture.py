@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tomoseg.errors import InputError
-from tomoseg.io.limits import reason_of, shown
+from tomoseg.errors import InputError, shown
+from tomoseg.io.limits import reason_of
 
 MOST_LAYERS = 1000  # the deepest backbones in use have some 700
 LARGEST_NUMBER = 10**7  # of anything in the description: channels, pixels, padding

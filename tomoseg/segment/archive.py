@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tomoseg.errors import InputError
-from tomoseg.io.limits import reason_of, require_plausible, shown
+from tomoseg.errors import InputError, shown
+from tomoseg.io.limits import reason_of, require_plausible
 
 CARD_ENTRY, CONFIG_ENTRY, WEIGHTS_ENTRY = "tomoseg.json", "config.json", "model.weights.h5"
 # What may be in the archive, and how large: a hundred layers take some 60 kB. Keras also knows assets, which it

@@ -12,8 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from tomoseg.errors import InputError
-from tomoseg.io.limits import shown
+from tomoseg.errors import InputError, shown
 
 Tags = dict[str, Any]
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from tomoseg.arrays import Array
-from tomoseg.errors import InputError
-from tomoseg.io.limits import require_plausible, shown
+from tomoseg.errors import InputError, shown
+from tomoseg.io.limits import require_plausible
 from tomoseg.io.series import Angles, RawSeries, chosen_stack, jsonable, native, stack_shape
 from tomoseg.io.units import PixelSize, degrees_per, judged_pixel_size
 

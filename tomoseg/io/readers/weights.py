@@ -6,8 +6,7 @@ from typing import Any
 
 import h5py
 
-from tomoseg.errors import InputError
-from tomoseg.io.limits import shown
+from tomoseg.errors import InputError, shown
 from tomoseg.io.readers.hdf5 import require_self_contained
 
 KINDS = "biufV"  # V: bfloat16, which HDF5 has no name for
