@@ -145,3 +145,11 @@ def test_what_a_message_repeats_of_a_file_is_short_and_printable():
     assert "\x1b" not in str(caught.value)
     with pytest.raises(InputError, match="and 71 problems more"):
         config.resolve({f"s{i}": {} for i in range(101)})
+
+
+def test_lists_may_be_written_with_commas():
+    made = config.resolve(config.parse_sets(["export.formats=vti, mrc", "reconstruct.y_range=3,9"]))
+    assert made["export"].formats == ("vti", "mrc")
+    assert made["reconstruct"].y_range == (3, 9)
+    with pytest.raises(InputError, match="nonsense"):
+        config.resolve(config.parse_sets(["export.formats=vti,nonsense"]))

@@ -167,7 +167,9 @@ def _metavar(annotation: Any) -> str:
     if annotation in names:
         return names[annotation]
     if get_origin(annotation) in (list, tuple):
-        return "A,B,..."
+        return "A,B" if len(get_args(annotation)) == 2 and ... not in get_args(annotation) else "A,B,..."
+    if get_origin(annotation) is Annotated:
+        return _metavar(get_args(annotation)[0])
     parts = [_metavar(a) for a in get_args(annotation) if a is not type(None)]
     return "|".join(dict.fromkeys(parts)) or "VALUE"
 

@@ -133,6 +133,8 @@ def osem(
     iterations: int,
     subsets: int = 6,
     support: NDArray[np.bool_] | None = None,
+    weights: Floats | None = None,
+    start: Floats | None = None,
     watch: Watch = look_away,
 ) -> Result:
     """Reconstruct by ordered subsets (Hudson & Larkin, IEEE Trans. Med. Imaging 13, 601, 1994).
@@ -151,25 +153,34 @@ def osem(
         At most the number of tilts.
     support : bool array, shape (nz, nx), optional
         Voxels that may be other than 0.
-    watch : callable
+    weights, start, watch
         As in `mlem`.
     """
     n = projections.shape[1]
     counts = np.maximum(projections, 0)
     measured = operator.load(counts)
-    allowed = operator.column_sums > 0 if support is None else (operator.column_sums > 0) & support
-    parts = [
-        (part, part.load(counts[tilts]), reciprocal(part.column_sums, allowed), allowed & (part.column_sums <= 0))
-        for tilts, part in operator.subsets(subsets)
-    ]
-    volume = _constant(operator, counts, allowed.astype(np.float32))
+    allowed = _column_sums(operator, weights) > 0
+    if support is not None:
+        allowed &= support
+    parts = []
+    for tilts, part in operator.subsets(subsets):
+        own = None if weights is None else weights[tilts]
+        sums = _column_sums(part, own)
+        rays = None if own is None else part.rays(own)
+        parts.append((part, part.load(counts[tilts]), rays, reciprocal(sums, allowed), allowed & (sums <= 0)))
+    if start is None:
+        volume = _constant(operator, counts, allowed.astype(np.float32))
+    else:
+        volume = operator.load_volume(np.where(allowed[:, None], np.maximum(start, 0), np.float32(0)))
     misfit = np.zeros(iterations + 1)
     for i in range(iterations):
         watch(i, volume)
         misfit[i] = _misfit(operator, measured, volume)
-        for part, seen, plane, unseen in parts:
+        for part, seen, rays, plane, unseen in parts:
             computed = part.forward(volume)
             kernels.ratio(seen.reshape(-1), computed.reshape(-1))
+            if rays is not None:
+                computed *= rays
             kept = operator.planes(volume)[unseen]
             part.multiply(volume, computed, plane)
             operator.planes(volume)[unseen] = kept
@@ -184,13 +195,16 @@ def tv(
     iterations: int,
     weight: float,
     support: NDArray[np.bool_] | None = None,
+    weights: Floats | None = None,
+    start: Floats | None = None,
     watch: Watch = look_away,
 ) -> Result:
     """Reconstruct by least squares with total variation, which fills the missing wedge with as few edges as possible.
 
-    Minimises ``|A v - p|^2 / 2 + weight * TV(v)`` over v >= 0 by FISTA (Beck & Teboulle, SIAM J. Imaging Sci. 2, 183,
-    2009). TV is the isotropic total variation of each slice, and its proximal map the dual projected gradient method of
-    Beck & Teboulle (IEEE Trans. Image Process. 18, 2419, 2009), continued from iteration to iteration.
+    Minimises ``(A v - p)' W (A v - p) / 2 + weight * TV(v)`` over v >= 0, W being 1 unless weights are given, by FISTA
+    (Beck & Teboulle, SIAM J. Imaging Sci. 2, 183, 2009). TV is the isotropic total variation of each slice, and its
+    proximal map the dual projected gradient method of Beck & Teboulle (IEEE Trans. Image Process. 18, 2419, 2009),
+    continued from iteration to iteration.
 
     Parameters
     ----------
@@ -201,6 +215,10 @@ def tv(
         In units of the projections; `tv_scale` tells what is large.
     support : bool array, shape (nz, nx), optional
         Voxels that may be other than 0.
+    weights : array, shape (n_tilt, n_detector), optional
+        How much each ray counts, at least 0. The misfit counts all alike.
+    start : array, shape (nz, n, nx), optional
+        Volume to begin with; by default it is empty.
     watch : callable
         As in `mlem`.
 
@@ -208,10 +226,15 @@ def tv(
     """
     n = projections.shape[1]
     measured = operator.load(projections)
-    step = 1 / (1.02 * operator.norm_squared)  # the power method comes from below
+    heaviest = 1.0 if weights is None else max(float(weights.max()), 1e-30)
+    step = 1 / (1.02 * operator.norm_squared * heaviest)  # the power method comes from below
+    rays = None if weights is None else operator.rays(np.asarray(weights, np.float32))
     allowed = np.ones((operator.geometry.nz, operator.geometry.nx), np.bool_) if support is None else support
     plane = (allowed * step).astype(np.float32)
-    volume = operator.load_volume(np.zeros((operator.geometry.nz, n, operator.geometry.nx), np.float32))
+    empty = np.broadcast_to(np.float32(0), (operator.geometry.nz, n, operator.geometry.nx))
+    volume = operator.load_volume(
+        empty if start is None else np.where(allowed[:, None], np.maximum(start, 0), np.float32(0))
+    )
     before, ahead, computed = volume.copy(), volume.copy(), np.zeros_like(measured)
     smoothed = variation.Proximal(operator.planes(volume).shape, weight * step, allowed)
     momentum, misfit = 1.0, np.zeros(iterations + 1)
@@ -219,6 +242,8 @@ def tv(
         watch(i, volume)
         operator.forward(ahead, computed)
         misfit[i] = kernels.difference(measured.reshape(-1), computed.reshape(-1))
+        if rays is not None:
+            computed *= rays
         operator.add(ahead, computed, plane, -np.inf)
         before, volume = volume, before
         smoothed(operator.planes(ahead), operator.planes(volume))

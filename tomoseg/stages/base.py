@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tomoseg.schema import Artifact
 
@@ -22,6 +22,19 @@ class Parameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _split_lists(cls, values: Any) -> Any:
+        """Take 'vti,mrc' for the list [vti, mrc], as it is written on a command line."""
+        if not isinstance(values, dict):
+            return values
+        return {
+            name: [word.strip() for word in value.split(",")]
+            if isinstance(value, str) and name in cls.model_fields and _is_list(cls.model_fields[name].annotation)
+            else value
+            for name, value in values.items()
+        }
+
     @classmethod
     def input_file_fields(cls) -> list[str]:
         """Return the names of the parameters that name an input file."""
@@ -35,6 +48,11 @@ class Parameters(BaseModel):
     def companions(self) -> dict[str, Path]:
         """Return files that were found beside those and decide the result too, by what they are."""
         return {}
+
+
+def _is_list(annotation: Any) -> bool:
+    """Return whether a field holds a list or a tuple, perhaps an optional one."""
+    return get_origin(annotation) in (list, tuple) or any(_is_list(part) for part in get_args(annotation))
 
 
 def no_problems(_params: Any) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator
 
 from tomoseg import schema
 from tomoseg.arrays import ArraySource, Input, Outputs
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tomoseg.reconstruct.backends import Choice
     from tomoseg.reconstruct.geometry import ParallelGeometry
     from tomoseg.reconstruct.methods import Method, Result
+    from tomoseg.reconstruct.selection import Selection
     from tomoseg.reconstruct.stopping import Iterative
 
 MANY = 10_000  # iterations
@@ -40,6 +41,16 @@ def _count_or_auto(value: Any) -> Any:
     if value != "auto" and not (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MANY):
         raise ValueError(f"must be auto, or a whole number from 1 to {MANY}")
     return value
+
+
+def _rising(limits: tuple[int, int]) -> tuple[int, int]:
+    """Refuse a range without a voxel."""
+    if not 0 <= limits[0] < limits[1]:
+        raise ValueError("must be two whole numbers from 0 on, the second larger than the first")
+    return limits
+
+
+Range = Annotated[tuple[int, int], AfterValidator(_rising)]
 
 
 class ReconstructParameters(Parameters):
@@ -75,9 +86,25 @@ class ReconstructParameters(Parameters):
         description="what computes: cpu (tomoseg's own projector), astra (on a GPU, or its CPU projector), tomopy; "
         "auto is astra where there is a GPU that may be used, else cpu",
     )
-    z_size: int | None = Field(
-        None, ge=1, le=100_000, description="thickness of the volume along the beam, px; null: as wide as the images"
+    binning: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="average so many aligned pixels in each direction; all sizes and ranges are then in the larger "
+        "voxels",
     )
+    z_size: int | None = Field(
+        None,
+        ge=1,
+        le=100_000,
+        description="thickness along the beam in which density is looked for, voxels; null: as wide as the images. It "
+        "must hold all that is seen",
+    )
+    x_range: Range | None = Field(
+        None, description="part of the volume that is kept across the tilt axis: first voxel, and one past the last"
+    )
+    y_range: Range | None = Field(None, description="part along the tilt axis: only these slices are computed")
+    z_range: Range | None = Field(None, description="part that is kept along the beam, out of z_size")
     filter: Literal["ramp", "shepp-logan", "cosine", "hamming", "hann"] = Field(
         "hann", description="window on the ramp filter of fbp; hann is the smoothest, ramp the sharpest and noisiest"
     )
@@ -121,12 +148,13 @@ def run(
     from tomoseg.reconstruct.backends import choose
     from tomoseg.reconstruct.methods import joined
 
-    images, angles = _chosen(aligned, np.asarray(angles_deg[:], np.float64), tilt_quality, params, runtime)
+    images, angles = _select(aligned, np.asarray(angles_deg[:], np.float64), tilt_quality, params, runtime)
     geometry = _geometry(images, angles, params, runtime)
+    kept_z, kept_x = _within("z_range", params.z_range, geometry.nz), _within("x_range", params.x_range, geometry.nx)
     choice = choose(params.backend, runtime.device)
     runtime.device_used = choice.device
     runtime.say(f"reconstructing with backend {choice.backend} on {choice.device}: {choice.reason}")
-    n_y = aligned.shape[1]
+    n_y = images.shape[1]
     sample = Sample.taken(images, geometry)
     _refuse_nan(sample.projections, geometry)
     done = _Done.of(outputs.resumed, choice)
@@ -134,10 +162,11 @@ def run(
         runtime.say(f"continuing after {done.slices} of {n_y} slices")
     elif params.method != "fbp":
         _decide_iterations(done, choice, geometry, sample, params, runtime)
-    voxel_size_nm = float(tilt_series_info.attrs.get("pixel_size_nm", np.nan))
-    volume = outputs.create("volume", (geometry.nz, n_y, geometry.nx), attrs={"voxel_size_nm": voxel_size_nm})
+    voxel_size_nm = float(tilt_series_info.attrs.get("pixel_size_nm", np.nan)) * params.binning
+    shape = (kept_z.stop - kept_z.start, n_y, kept_x.stop - kept_x.start)
+    volume = outputs.create("volume", shape, attrs={"voxel_size_nm": voxel_size_nm})
     with _solver(choice, geometry, params, sample, done.iterations, runtime) as solver:
-        groups, ahead = _plan(runtime, geometry, done.slices, n_y, solver)
+        groups, ahead = _plan(runtime, geometry, done.slices, images, solver)
         progress = runtime.track(groups, f"{params.method} reconstruction")
         for group, data in zip(progress, _read(images, groups, ahead), strict=True):
             _refuse_nan(data, geometry)
@@ -145,7 +174,7 @@ def run(
                 start = done.slices
                 for result in results:
                     done.add(result, data[:, done.slices - group.start :])
-                volume[:, start : done.slices] = joined(results).volume
+                volume[:, start : done.slices] = joined(results).volume[kept_z, :, kept_x]
                 outputs.checkpoint(asdict(done))
     residuals = np.sqrt(np.array(done.misfit) / done.power) if done.power > 0 else np.zeros(len(done.misfit))
     outputs.put("residuals", residuals)
@@ -270,35 +299,47 @@ def _assess_resolution(
     return {"resolution_px": px, "resolution_nm": px * voxel_size_nm}
 
 
-class _Chosen:
-    """Some of the images of the aligned series."""
-
-    def __init__(self, aligned: ArraySource, kept: NDArray[np.bool_]) -> None:
-        self._aligned, self._tilts = aligned, np.flatnonzero(kept)
-        self.shape = (int(kept.sum()), *aligned.shape[1:])
-        self.dtype = aligned.dtype
-
-    def __getitem__(self, key: tuple[slice, slice]) -> NDArray[np.float32]:
-        """Return (n_tilt, n_y, n_x) of consecutive ones among the images chosen."""
-        tilts = self._tilts[key[0]]
-        images = np.asarray(self._aligned[tilts[0] : tilts[-1] + 1, key[1]], np.float32)
-        return np.asarray(images[tilts - tilts[0]])
-
-
-def _chosen(
+def _select(
     aligned: Input,
     angles_deg: NDArray[np.float64],
     tilt_quality: Input,
     params: ReconstructParameters,
     runtime: Runtime,
-) -> tuple[ArraySource, NDArray[np.float64]]:
-    """Return images and angles without the outliers."""
+) -> "tuple[Selection, NDArray[np.float64]]":
+    """Return what is reconstructed of the aligned series, and its angles."""
+    from tomoseg.reconstruct.selection import Selection
+
+    n_tilt, n_y, n_x = aligned.shape
+    if len(angles_deg) != n_tilt:
+        raise InputError(
+            f"The aligned series has {n_tilt} images but there are {len(angles_deg)} tilt angles; align it again."
+        )
+    if min(n_y, n_x) < params.binning:
+        raise InputError(
+            f"Images of {n_y} x {n_x} px cannot be binned by {params.binning}; choose a smaller reconstruct.binning."
+        )
+    kept = np.arange(n_tilt)
     outlier = np.asarray(tilt_quality[:]["is_outlier"], bool)
-    if not params.exclude_outliers or not outlier.any() or len(outlier) != len(angles_deg):
-        return aligned, angles_deg
-    listed = ", ".join(f"{a:g}" for a in angles_deg[outlier][:10]) + (" ..." if outlier.sum() > 10 else "")
-    runtime.say(f"{outlier.sum()} images that the alignment marked as outliers are left out (tilt {listed} degrees)")
-    return _Chosen(aligned, ~outlier), angles_deg[~outlier]
+    if params.exclude_outliers and outlier.any() and len(outlier) == n_tilt:
+        listed = ", ".join(f"{a:g}" for a in angles_deg[outlier][:10]) + (" ..." if outlier.sum() > 10 else "")
+        runtime.say(
+            f"{outlier.sum()} images that the alignment marked as outliers are left out (tilt {listed} degrees)"
+        )
+        kept = np.flatnonzero(~outlier)
+    rows = _within("y_range", params.y_range, n_y // params.binning)
+    selected = Selection(aligned, kept, params.binning, rows.start, rows.stop - rows.start)
+    return selected, angles_deg[kept]
+
+
+def _within(name: str, limits: tuple[int, int] | None, n: int) -> slice:
+    """Return the part of `n` voxels that a range asks for."""
+    if limits is None:
+        return slice(0, n)
+    if limits[1] > n:
+        raise InputError(
+            f"reconstruct.{name} is {limits[0]},{limits[1]}, but in that direction the volume has {n} voxels."
+        )
+    return slice(*limits)
 
 
 def _geometry(
@@ -308,10 +349,6 @@ def _geometry(
     from tomoseg.reconstruct.geometry import ParallelGeometry
 
     n_tilt, _, n_x = aligned.shape
-    if len(angles_deg) != n_tilt:
-        raise InputError(
-            f"The aligned series has {n_tilt} images but there are {len(angles_deg)} tilt angles; align it again."
-        )
     if n_tilt < 2:
         raise InputError(
             f"The tilt series has {'one image only' if n_tilt else 'no image'} that can be used. A volume needs images "
@@ -440,7 +477,7 @@ def _with_tomopy(
 
 
 def _plan(
-    runtime: Runtime, geometry: "ParallelGeometry", first: int, n_y: int, solver: _Solver
+    runtime: Runtime, geometry: "ParallelGeometry", first: int, images: "Selection", solver: _Solver
 ) -> tuple[list[slice], int]:
     """Return the groups of slices to compute from `first` on, and how many slices to read ahead.
 
@@ -451,7 +488,7 @@ def _plan(
     # Every block has its own weights of the voxels, made with two more copies of them.
     per_slice = solver.volumes * plane + solver.sinograms * sinogram + 3 * plane / solver.block
     # Tables of the projector for rays and voxels; weights; the slices on their way to the disk; two groups of data.
-    fixed = 4 * sinogram + 3 * plane + unit * plane + 2 * unit * sinogram
+    fixed = 4 * sinogram + 3 * plane + unit * plane + 2 * unit * sinogram + images.buffer_bytes
     fits = int((runtime.max_memory / 2 - fixed) / per_slice) // unit * unit
     if fits < unit and unit * per_slice + fixed > runtime.max_memory:
         runtime.progress.message(
@@ -462,7 +499,7 @@ def _plan(
     # While data are read there are those before them too, and a copy where images are left out.
     spare = int((runtime.max_memory / 2 - fixed - size * per_slice) / (3 * sinogram))
     ahead = max(1, min(READ_AHEAD, spare) // size) * size
-    return slabs(n_y, size, first), ahead
+    return slabs(images.shape[1], size, first), ahead
 
 
 def _read(aligned: ArraySource, groups: Sequence[slice], ahead: int) -> Iterator[NDArray[np.float32]]:

@@ -251,10 +251,11 @@ def test_mlem_survives_numbers_too_small_to_divide(projections):
     assert volume.max() > 0
 
 
-WEIGHTED = [(mlem, {}), (sirt, {"non_negative": True})]
+WEIGHTED = [(mlem, {}), (sirt, {"non_negative": True}), (osem, {"subsets": 6}), (tv, {"weight": 2.0})]
+NAMES = ["mlem", "sirt", "osem", "tv"]
 
 
-@pytest.mark.parametrize(("method", "options"), WEIGHTED, ids=["mlem", "sirt"])
+@pytest.mark.parametrize(("method", "options"), WEIGHTED[:2], ids=NAMES[:2])
 @pytest.mark.parametrize("operator", [CpuOperator, AstraCpuOperator])
 def test_rays_without_weight_are_as_if_not_measured(method, options, operator, projections):
     spoilt, weights = projections.copy(), np.ones((36, 40), np.float32)
@@ -269,7 +270,7 @@ def test_rays_without_weight_are_as_if_not_measured(method, options, operator, p
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * expected.max())
 
 
-@pytest.mark.parametrize(("method", "options"), WEIGHTED, ids=["mlem", "sirt"])
+@pytest.mark.parametrize(("method", "options"), WEIGHTED[:3], ids=NAMES[:3])
 def test_equal_weights_change_nothing(method, options, projections):
     plain = method(CpuOperator(GEOMETRY), projections, 5, **options).volume
     # SIRT's step shrinks by no weight: C makes up for it.
@@ -277,7 +278,7 @@ def test_equal_weights_change_nothing(method, options, projections):
     np.testing.assert_allclose(equal, plain, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("method", "options"), WEIGHTED, ids=["mlem", "sirt"])
+@pytest.mark.parametrize(("method", "options"), WEIGHTED[:3], ids=NAMES[:3])
 def test_a_warm_start_goes_on_where_another_run_ended(method, options, projections):
     operator = CpuOperator(GEOMETRY)
     whole = method(operator, projections, 10, **options)
@@ -285,3 +286,27 @@ def test_a_warm_start_goes_on_where_another_run_ended(method, options, projectio
     rest = method(operator, projections, 6, start=half.volume, **options)
     np.testing.assert_allclose(rest.volume, whole.volume, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(rest.misfit, whole.misfit[4:], rtol=1e-4)
+
+
+@pytest.mark.parametrize(("method", "options"), WEIGHTED, ids=NAMES)
+def test_a_ray_without_weight_leaves_no_trace(method, options, projections):
+    weights = np.ones((36, 40), np.float32)
+    weights[7], weights[20, 13:19] = 0, 0
+    start = np.ones((GEOMETRY.nz, projections.shape[1], GEOMETRY.nx), np.float32)
+    found = []
+    for value in (0, 100):
+        spoilt = np.where(weights[:, None] > 0, projections, np.float32(value))
+        found.append(method(CpuOperator(GEOMETRY), spoilt, 4, weights=weights, start=start, **options).volume)
+    np.testing.assert_array_equal(*found)
+    plain = method(CpuOperator(GEOMETRY), spoilt, 4, start=start, **options).volume
+    assert np.abs(plain - found[0]).max() > 0.1 * found[0].max()
+
+
+def test_tv_reaches_the_same_minimum_from_anywhere(projections):
+    """The functional is convex: the start decides only how soon the minimum is reached."""
+    cold = tv(CpuOperator(GEOMETRY), projections, 400, weight=2.0).volume
+    for start in (np.full_like(cold, 3), cold[::-1]):
+        warm = tv(CpuOperator(GEOMETRY), projections, 400, weight=2.0, start=start).volume
+        assert np.abs(warm - cold).max() < 0.02 * cold.max()
+    near = tv(CpuOperator(GEOMETRY), projections, 3, weight=2.0, start=cold).volume
+    assert np.abs(near - cold).max() < 0.02 * cold.max()

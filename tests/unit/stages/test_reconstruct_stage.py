@@ -131,6 +131,50 @@ def test_z_size_is_the_thickness(aligned):
     assert np.corrcoef(thick.arrays["volume"][4:28].ravel(), full.arrays["volume"].ravel())[0, 1] > 0.98
 
 
+def test_ranges_are_parts_of_the_whole_volume(aligned):
+    whole, _ = reconstruct(aligned, z_size=20)
+    part, _ = reconstruct(aligned, z_size=20, z_range=(3, 15), y_range=(5, 30), x_range=(10, 24))
+    np.testing.assert_array_equal(part.arrays["volume"], whole.arrays["volume"][3:15, 5:30, 10:24])
+
+
+def test_binned_volume_is_that_of_the_binned_object(aligned):
+    outputs, _ = reconstruct(aligned, binning=2, iterations=40)
+    fine = reconstruct(aligned, iterations=40)[0].arrays["volume"]
+    coarse = outputs.arrays["volume"]
+    assert coarse.shape == (12, 18, 12)
+    assert outputs.attrs["volume"]["voxel_size_nm"] == 1.0
+    # Density per voxel length: twice as much in voxels twice as long.
+    expected = 2 * fine[:, :36].reshape(12, 2, 18, 2, 12, 2).mean(axis=(1, 3, 5))
+
+    def agreement(other: np.ndarray) -> float:
+        return float(np.corrcoef(coarse.ravel(), other.ravel())[0, 1])
+
+    assert agreement(expected) > 0.96
+    assert max(agreement(np.roll(expected, by, axis)) for by in (-1, 1) for axis in range(3)) < 0.9
+    assert coarse.sum() == pytest.approx(expected.sum(), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"y_range": (0, 38)}, "y_range is 0,38"),
+        ({"x_range": (20, 25)}, "x_range is 20,25"),
+        ({"z_size": 8, "z_range": (0, 9)}, "z_range is 0,9"),
+        ({"binning": 40}, "cannot be binned by 40"),
+    ],
+)
+def test_ranges_that_leave_the_volume_are_refused(aligned, params, said):
+    with pytest.raises(InputError, match=said):
+        reconstruct(aligned, **params)
+
+
+def test_ranges_may_be_written_as_text():
+    assert ReconstructParameters(y_range="3, 9").y_range == (3, 9)
+    for bad in ("9,3", "3", "3,9,12", "a,b", (-1, 4), (4, 4)):
+        with pytest.raises(ValidationError):
+            ReconstructParameters(y_range=bad)
+
+
 def test_the_support_parameter(aligned):
     outputs, _ = reconstruct(aligned[:, 10:12], support="cylinder")
     assert outputs.arrays["volume"][0, :, 0].max() == 0
