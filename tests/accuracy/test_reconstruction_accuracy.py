@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from tomoseg import simulate
+from tomoseg.reconstruct.assessment import SLICES
 from tomoseg.reconstruct.astra_backend import AstraCpuOperator
 from tomoseg.reconstruct.cpu_backend import CpuOperator
 from tomoseg.reconstruct.geometry import ParallelGeometry
-from tomoseg.reconstruct.methods import fbp, in_blocks, mlem, sirt
+from tomoseg.reconstruct.methods import fbp, in_blocks, mlem, osem, sirt
+from tomoseg.reconstruct.stopping import cross_validate, tried
 
 
 @dataclass(frozen=True)
@@ -131,14 +133,39 @@ def test_astra_on_the_cpu_gives_the_same_volume(name):
     assert np.abs(ours.volume - theirs.volume).max() < 1e-3 * ours.volume.max()
 
 
-def test_simulated_catalyst_is_recovered():
-    """A series like the demo's, perfectly aligned, with Poisson noise, in the default number of iterations."""
-    phantom = simulate.catalyst(128, n_particles=30)
+@pytest.fixture(scope="module")
+def catalyst() -> tuple[ParallelGeometry, np.ndarray, np.ndarray]:
+    """Return a series like the demo's, perfectly aligned, with Poisson noise: geometry, projections, true density."""
+    phantom = simulate.catalyst(192)
     angles = simulate.tilt_angles(68.0, 2.0)
     series = simulate.acquire(simulate.project(phantom.density, angles), dtype=np.float32, black_level=0)
-    series -= np.median(series[:, :4])
-    geometry = ParallelGeometry(angles, 128, 128, 128)
+    return ParallelGeometry(angles, 192, 192, 192), series - np.median(series[:, :4]), phantom.density
+
+
+def test_simulated_catalyst_is_recovered(catalyst):
+    geometry, series, density = catalyst
     result = in_blocks(CpuOperator(geometry), partial(mlem, iterations=30), series, workers=2)
     assert np.isfinite(result.volume).all()
-    # Measured 0.96 to 0.97 on such series; TomoPy's MLEM 0.961, or 0.939 with its centre half a pixel off.
-    assert correlation(result.volume, phantom.density) > 0.955
+    # Measured 0.967 to 0.971 for three seeds; 0.939 with an axis that is half a pixel off.
+    assert correlation(result.volume, density) >= 0.96
+
+
+@pytest.mark.parametrize(
+    ("method", "most"),
+    [(mlem, 120), (partial(osem, subsets=6), 20), (sirt, 240)],
+    ids=["mlem", "osem", "sirt"],
+)
+def test_the_number_of_iterations_chosen_is_nearly_the_best(catalyst, method, most):
+    geometry, series, density = catalyst
+    front = int(np.argmin(np.abs(geometry.angles_deg)))
+    start = int(np.argmax(np.convolve(series[front].sum(axis=1), np.ones(SLICES), mode="valid")))
+    sample = np.ascontiguousarray(series[:, start : start + SLICES])
+    chosen = cross_validate(CpuOperator, geometry, sample, method, most, workers=2).best
+
+    def agreement(iterations: int) -> float:
+        found = in_blocks(CpuOperator(geometry), partial(method, iterations=iterations), sample, workers=2)
+        return correlation(found.volume, density[:, start : start + SLICES])
+
+    best = max(agreement(int(number)) for number in tried(most)[::3])
+    assert agreement(chosen) > 0.99 * best
+    assert agreement(1) < 0.97 * best
