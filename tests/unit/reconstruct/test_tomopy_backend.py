@@ -186,7 +186,19 @@ def test_gridrec_gives_our_volume_under_the_convention_of_its_sources(monkeypatc
     # Shifted by parts of a pixel before interpolation, which smooths less then: what differs is at high frequencies.
     assert np.corrcoef(a, b)[0, 1] > 0.99
     assert np.polyfit(a, b, 1)[0] == pytest.approx(1, abs=0.04)
-    assert abs((b - a).mean()) < 0.1 * a.std()
+    # Without the constant that gridrec takes away this is 0.005 to 0.022.
+    assert abs((b - a).mean()) < 0.002 * a.std()
+
+
+def test_the_brightness_of_gridrec_is_taken_out_in_its_orientation(monkeypatch):
+    ones = SimpleNamespace(
+        recon=lambda tomo, theta, **how: np.ones((1, how["num_gridx"], how["num_gridy"]), np.float32)
+    )
+    monkeypatch.setitem(sys.modules, "tomopy", ones)
+    geometry = ParallelGeometry(np.linspace(-80, 80, 41), 64, 64, 60)
+    (result,) = reconstruct(np.zeros((41, 1, 64), np.float32), geometry, "gridrec")
+    # At the rims a mirrored axis is 4 % off: the brightness is not quite symmetric.
+    np.testing.assert_allclose(result.volume[:, 0] * np.outer(gridded(60, 128), gridded(64, 128)), 1, rtol=4e-3)
 
 
 def test_what_gridrec_is_given(tomopy, geometry):
