@@ -140,7 +140,7 @@ RECONSTRUCTION_INFO = Artifact(
         "method": "algorithm",
         "backend": "what computed it",
         "device": "cpu or cuda",
-        "iterations": "0 for fbp",
+        "iterations": "0 for fbp and gridrec",
         "resolution_px": "px; period at which the shell correlation falls below 1/7; NaN where nothing agrees",
         "resolution_nm": "nm; NaN where the pixel size is unknown",
     },

@@ -8,7 +8,7 @@ from tomoseg.errors import InputError
 from tomoseg.reconstruct.geometry import ParallelGeometry
 from tomoseg.reconstruct.operators import Operator
 
-Backend = Literal["auto", "cpu", "astra", "tomopy"]
+Backend = Literal["auto", "cpu", "astra", "tomopy", "tomopy-astra"]
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -16,22 +16,22 @@ Device = Literal["auto", "cpu", "cuda"]
 class Choice:
     """A backend, the device it computes on, and why, in words for the user."""
 
-    backend: Literal["cpu", "astra", "tomopy"]
+    backend: Literal["cpu", "astra", "tomopy", "tomopy-astra"]
     device: Literal["cpu", "cuda"]
     reason: str
 
 
 def missing(backend: Backend) -> str:
     """Return what is wrong with asking for `backend` here, or an empty string; imports nothing heavy."""
-    if backend == "tomopy" and find_spec("tomopy") is None:
+    if backend in ("tomopy", "tomopy-astra") and find_spec("tomopy") is None:
         return (
-            "The TomoPy backend was asked for, but TomoPy is not installed. Install it with `conda install -c "
+            f"The {backend} backend was asked for, but TomoPy is not installed. Install it with `conda install -c "
             "conda-forge tomopy` (it is not on PyPI), or leave the backend at 'auto'."
         )
-    if backend == "astra" and find_spec("astra") is None:
+    if backend in ("astra", "tomopy-astra") and find_spec("astra") is None:
         return (
-            "The ASTRA backend was asked for, but the ASTRA toolbox is not installed. Install it with `pip install "
-            "astra-toolbox` or `conda install -c conda-forge astra-toolbox`, or leave the backend at 'auto'."
+            f"The {backend} backend was asked for, but the ASTRA toolbox is not installed. Install it with `pip "
+            "install astra-toolbox` or `conda install -c conda-forge astra-toolbox`, or leave the backend at 'auto'."
         )
     return ""
 
@@ -62,15 +62,16 @@ def choose(backend: Backend, device: Device) -> Choice:
             "and that ASTRA was built for CUDA (`python -c 'import astra; astra.test_CUDA()'`), or use --device auto "
             "or cpu."
         )
+    through: Literal["astra", "tomopy-astra"] = "tomopy-astra" if backend == "tomopy-astra" else "astra"
     if gpu:
-        return Choice("astra", "cuda", "a CUDA GPU was found" if device == "auto" else "as asked for")
-    if backend == "astra":
-        return Choice("astra", "cpu", "as asked for" if device == "cpu" else "ASTRA finds no CUDA GPU")
+        return Choice(through, "cuda", "a CUDA GPU was found" if device == "auto" else "as asked for")
+    if backend == through:
+        return Choice(through, "cpu", "as asked for" if device == "cpu" else "ASTRA finds no CUDA GPU")
     return Choice("cpu", "cpu", "as asked for" if device == "cpu" else "ASTRA finds no CUDA GPU")
 
 
 def operator(choice: Choice, geometry: ParallelGeometry) -> Operator:
-    """Return the operator of a backend that has one; TomoPy has not, see `tomopy_backend.reconstruct`."""
+    """Return the operator of a backend that has one, else tomoseg's own: for TomoPy see `tomopy_backend`."""
     if choice.backend == "astra":
         from tomoseg.reconstruct.astra_backend import AstraCpuOperator, AstraCudaOperator
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MANY = 10_000  # iterations
 MOST = {"mlem": 120, "osem": 20, "sirt": 240, "tv": 120}  # iterations that 'auto' tries
 USUAL = {"mlem": 30, "osem": 5, "sirt": 100, "tv": 60}  # where there are too few tilts to leave some out
+DIRECT = ("fbp", "gridrec")  # methods without iterations
 READ_AHEAD = 64  # slices read together, as the aligned series is chunked; fewer where memory is short
 STOPPING_DTYPE = np.dtype([("iterations", "i8"), ("held_out", "f8")])
 SHELL_DTYPE = np.dtype([("frequency_per_px", "f8"), ("correlation", "f8"), ("coefficients", "i8")])
@@ -56,12 +57,12 @@ Range = Annotated[tuple[int, int], AfterValidator(_rising)]
 class ReconstructParameters(Parameters):
     """How the volume is reconstructed."""
 
-    method: Literal["mlem", "osem", "sirt", "tv", "fbp"] = Field(
+    method: Literal["mlem", "osem", "sirt", "tv", "fbp", "gridrec"] = Field(
         "mlem",
         description="mlem: maximum-likelihood expectation maximisation, the paper's method; osem: the same with "
         "ordered subsets of the tilts, in fewer iterations; sirt: simultaneous iterative reconstruction; tv: least "
         "squares with total variation, which suppresses noise and the missing wedge of objects with sharp surfaces; "
-        "fbp: filtered back projection",
+        "fbp: filtered back projection; gridrec: fbp by TomoPy's Fourier gridding, with backend tomopy",
     )
     iterations: Annotated[int | Literal["auto"], BeforeValidator(_count_or_auto)] = Field(
         "auto",
@@ -81,10 +82,11 @@ class ReconstructParameters(Parameters):
         description="estimate the resolution by Fourier shell correlation of some slices, reconstructed from the even "
         "and from the odd tilts",
     )
-    backend: Literal["auto", "cpu", "astra", "tomopy"] = Field(
+    backend: Literal["auto", "cpu", "astra", "tomopy", "tomopy-astra"] = Field(
         "auto",
-        description="what computes: cpu (tomoseg's own projector), astra (on a GPU, or its CPU projector), tomopy; "
-        "auto is astra where there is a GPU that may be used, else cpu",
+        description="what computes: cpu (tomoseg's own projector), astra (on a GPU, or its CPU projector), tomopy, "
+        "tomopy-astra (ASTRA's own mlem, on a GPU, sirt and fbp, through TomoPy); auto is astra where there is a GPU "
+        "that may be used, else cpu",
     )
     binning: int = Field(
         1,
@@ -106,7 +108,9 @@ class ReconstructParameters(Parameters):
     y_range: Range | None = Field(None, description="part along the tilt axis: only these slices are computed")
     z_range: Range | None = Field(None, description="part that is kept along the beam, out of z_size")
     filter: Literal["ramp", "shepp-logan", "cosine", "hamming", "hann"] = Field(
-        "hann", description="window on the ramp filter of fbp; hann is the smoothest, ramp the sharpest and noisiest"
+        "hann",
+        description="window on the ramp filter of fbp and gridrec; hann is the smoothest, ramp the sharpest and "
+        "noisiest",
     )
     non_negative: bool = Field(True, description="sirt: set negative voxels to 0 after each iteration")
     support: Literal["all", "cylinder"] = Field(
@@ -128,8 +132,18 @@ def check(params: ReconstructParameters) -> list[str]:
 
     problem = missing(params.backend)
     problems = [f"reconstruct.backend: {problem}"] if problem else []
-    if params.backend == "tomopy" and params.method == "tv":
+    if params.method == "gridrec" and params.backend != "tomopy":
+        problems.append(
+            "reconstruct.method: gridrec is TomoPy's own and is made with backend tomopy only; use that backend, or "
+            "fbp, which every backend has"
+        )
+    elif params.backend == "tomopy" and params.method == "tv":
         problems.append("reconstruct.method: tv is not made with TomoPy here; use backend cpu or astra, or mlem")
+    elif params.backend == "tomopy-astra" and params.method not in ("mlem", "sirt", "fbp"):
+        problems.append(
+            f"reconstruct.method: {params.method} is not made with backend tomopy-astra; use mlem (on a GPU), sirt or "
+            f"fbp, or backend astra, which has {params.method}"
+        )
     return problems
 
 
@@ -152,6 +166,11 @@ def run(
     geometry = _geometry(images, angles, params, runtime)
     kept_z, kept_x = _within("z_range", params.z_range, geometry.nz), _within("x_range", params.x_range, geometry.nx)
     choice = choose(params.backend, runtime.device)
+    if choice.backend == "tomopy-astra" and choice.device == "cpu" and params.method == "mlem":
+        raise InputError(
+            "ASTRA has mlem of its own on a GPU only, so that backend tomopy-astra cannot make it here "
+            f"({choice.reason}). Use backend astra, cpu or tomopy, or sirt."
+        )
     runtime.device_used = choice.device
     runtime.say(f"reconstructing with backend {choice.backend} on {choice.device}: {choice.reason}")
     n_y = images.shape[1]
@@ -160,7 +179,7 @@ def run(
     done = _Done.of(outputs.resumed, choice)
     if done.slices:
         runtime.say(f"continuing after {done.slices} of {n_y} slices")
-    elif params.method != "fbp":
+    elif params.method not in DIRECT:
         _decide_iterations(done, choice, geometry, sample, params, runtime)
     voxel_size_nm = float(tilt_series_info.attrs.get("pixel_size_nm", np.nan)) * params.binning
     shape = (kept_z.stop - kept_z.start, n_y, kept_x.stop - kept_x.start)
@@ -392,10 +411,13 @@ def _solver(
     from tomoseg.reconstruct.methods import by_block
 
     # As read, without negatives or filtered (with its spectrum), measured, computed.
-    sinograms = {"fbp": 10, "osem": 6}.get(params.method, 4)
-    if choice.backend == "tomopy":
-        solve, block = _with_tomopy(geometry, params, iterations, runtime)
-        yield _Solver(solve, block, runtime.workers, 5, sinograms + 2)
+    # gridrec doubles the width, up to the next power of two.
+    sinograms = {"fbp": 10, "osem": 6, "gridrec": 18}.get(params.method, 4)
+    if choice.backend in ("tomopy", "tomopy-astra"):
+        solve, block = _with_tomopy(choice, geometry, params, iterations, runtime)
+        # A core has a complex grid of gridrec_width squared, at most 32 slices' worth, for each block of 16.
+        volumes = 7 if params.method == "gridrec" else 5
+        yield _Solver(solve, block, runtime.workers, volumes, sinograms + 2)
         return
     method = _method(params, geometry, sample, iterations, runtime)
     with closing(operator(choice, geometry)) as one:
@@ -425,7 +447,7 @@ def _method(
 
     from tomoseg.reconstruct import methods
 
-    if params.method == "fbp":
+    if params.method in DIRECT:
         return partial(methods.fbp, filter_name=params.filter, support=_support(params, geometry))
     return partial(
         _iterative(params, geometry, sample), iterations=iterations, watch=lambda _number, _volume: runtime.check()
@@ -454,7 +476,7 @@ def _support(params: ReconstructParameters, geometry: "ParallelGeometry") -> NDA
 
 
 def _with_tomopy(
-    geometry: "ParallelGeometry", params: ReconstructParameters, iterations: int, runtime: Runtime
+    choice: "Choice", geometry: "ParallelGeometry", params: ReconstructParameters, iterations: int, runtime: Runtime
 ) -> "tuple[Callable[[NDArray[np.float32]], list[Result]], int]":
     """Return TomoPy's reconstruction of a group of slices, which it shares out itself, and its blocks."""
     from tomoseg.reconstruct.tomopy_backend import BLOCK, reconstruct
@@ -464,6 +486,7 @@ def _with_tomopy(
             data,
             geometry,
             params.method,
+            astra=choice.device if choice.backend == "tomopy-astra" else None,
             iterations=iterations,
             subsets=params.subsets,
             filter_name=params.filter,
@@ -556,7 +579,7 @@ def _report(params: ReconstructParameters, residuals: NDArray[np.float64], done:
 STAGE: Stage = Stage(
     name="reconstruct",
     version=2,
-    summary="volume from the aligned series (MLEM, OSEM, SIRT, TV or FBP; CPU or GPU)",
+    summary="volume from the aligned series (MLEM, OSEM, SIRT, TV, FBP or TomoPy's gridrec; CPU or GPU)",
     parameters=ReconstructParameters,
     reads=(schema.ALIGNED, schema.ANGLES, schema.TILT_QUALITY, schema.TILT_SERIES_INFO),
     writes=(schema.VOLUME, schema.RESIDUALS, schema.STOPPING, schema.SHELLS, schema.RECONSTRUCTION_INFO),

@@ -19,11 +19,15 @@ def gpu(request, monkeypatch):
         ("auto", "cpu", ("cpu", "cpu")),
         ("astra", "auto", ("astra", "cuda")),
         ("astra", "cpu", ("astra", "cpu")),
+        ("tomopy-astra", "auto", ("tomopy-astra", "cuda")),
+        ("tomopy-astra", "cpu", ("tomopy-astra", "cpu")),
+        ("tomopy", "cuda", ("tomopy", "cpu")),
         ("cpu", "auto", ("cpu", "cpu")),
         ("cpu", "cuda", ("cpu", "cpu")),
     ],
 )
-def test_choice_with_a_gpu(gpu, backend, device, expected):
+def test_choice_with_a_gpu(gpu, monkeypatch, backend, device, expected):
+    monkeypatch.setattr(backends, "find_spec", lambda name: True)
     choice = choose(backend, device)
     assert (choice.backend, choice.device) == expected
 
@@ -31,9 +35,15 @@ def test_choice_with_a_gpu(gpu, backend, device, expected):
 @pytest.mark.parametrize("gpu", [False], indirect=True)
 @pytest.mark.parametrize(
     ("backend", "device", "expected"),
-    [("auto", "auto", ("cpu", "cpu")), ("astra", "auto", ("astra", "cpu")), ("auto", "cpu", ("cpu", "cpu"))],
+    [
+        ("auto", "auto", ("cpu", "cpu")),
+        ("astra", "auto", ("astra", "cpu")),
+        ("tomopy-astra", "auto", ("tomopy-astra", "cpu")),
+        ("auto", "cpu", ("cpu", "cpu")),
+    ],
 )
-def test_choice_without_a_gpu(gpu, backend, device, expected):
+def test_choice_without_a_gpu(gpu, monkeypatch, backend, device, expected):
+    monkeypatch.setattr(backends, "find_spec", lambda name: True)
     choice = choose(backend, device)
     assert (choice.backend, choice.device) == expected
     assert choice.reason
@@ -53,6 +63,12 @@ def test_a_backend_that_is_not_installed_says_how_to_install_it(monkeypatch, bac
     assert missing("auto") == missing("cpu") == ""
     with pytest.raises(InputError, match=how):
         choose(backend, "auto")
+
+
+@pytest.mark.parametrize(("absent", "how"), [("tomopy", "conda install"), ("astra", "pip install")])
+def test_astra_through_tomopy_needs_both(monkeypatch, absent, how):
+    monkeypatch.setattr(backends, "find_spec", lambda name: None if name == absent else True)
+    assert how in missing("tomopy-astra")
 
 
 def test_operators_are_those_of_the_choice():

@@ -461,6 +461,47 @@ def test_tv_is_not_asked_of_tomopy():
     assert any("tv" in problem for problem in problems)
 
 
+@pytest.mark.parametrize("backend", ["auto", "cpu", "astra", "tomopy-astra"])
+def test_gridrec_is_of_tomopy_only(monkeypatch, backend):
+    monkeypatch.setattr(backends, "find_spec", lambda name: True)
+    (problem,) = check(ReconstructParameters(method="gridrec", backend=backend))
+    assert problem.startswith("reconstruct.method: gridrec is TomoPy's own")
+    assert check(ReconstructParameters(method="gridrec", backend="tomopy")) == []
+
+
+@pytest.mark.parametrize("method", ["osem", "tv"])
+def test_what_astra_does_not_do_through_tomopy(monkeypatch, method):
+    monkeypatch.setattr(backends, "find_spec", lambda name: True)
+    (problem,) = check(ReconstructParameters(method=method, backend="tomopy-astra"))
+    assert problem.startswith(f"reconstruct.method: {method}")
+    assert check(ReconstructParameters(method="sirt", backend="tomopy-astra")) == []
+
+
+def test_mlem_of_astra_through_tomopy_needs_a_gpu(aligned, monkeypatch):
+    monkeypatch.setattr(backends, "find_spec", lambda name: True)
+    with pytest.raises(InputError, match="on a GPU only"):
+        reconstruct(aligned, backend="tomopy-astra", method="mlem")
+
+
+@pytest.mark.parametrize(("method", "backend"), [("gridrec", "tomopy"), ("fbp", "tomopy-astra")])
+def test_tomopys_direct_methods_are_stored_with_the_resolution(aligned, monkeypatch, method, backend):
+    class Module:
+        astra = "the function tomopy.astra"
+
+        @staticmethod
+        def recon(tomo, theta, **options):
+            return np.full((len(tomo), options["num_gridx"], options["num_gridy"]), 2, np.float32)
+
+    monkeypatch.setattr(backends, "find_spec", lambda name: True)
+    monkeypatch.setitem(sys.modules, "tomopy", Module)
+    outputs, _ = reconstruct(aligned, backend=backend, method=method)
+    info = outputs.attrs["reconstruction_info"]
+    assert (info["method"], info["backend"], info["iterations"]) == (method, backend, 0)
+    assert np.isfinite(info["resolution_px"])
+    assert outputs.arrays["residuals"].shape == (1,)
+    assert "stopping" not in outputs.arrays
+
+
 @pytest.mark.parametrize("value", ["many", 0, 20_000, 2.5, True, None])
 def test_numbers_of_iterations_that_are_none(value):
     with pytest.raises(ValidationError, match="auto, or a whole number"):
