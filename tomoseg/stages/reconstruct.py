@@ -117,26 +117,66 @@ def run(
     outputs: Outputs,
 ) -> None:
     """Reconstruct `aligned`, whose tilt axis lies along y through the middle of x."""
-    from tomoseg.reconstruct.assessment import Sample
     from tomoseg.reconstruct.backends import choose
-    from tomoseg.reconstruct.methods import joined
+    from tomoseg.reconstruct.gpu import GpuFailed
 
     images, angles = _chosen(aligned, np.asarray(angles_deg[:], np.float64), tilt_quality, params, runtime)
     geometry = _geometry(images, angles, params, runtime)
-    choice = choose(params.backend, runtime.device)
+    choice, begun = choose(params.backend, runtime.device), outputs.resumed
+    if choice.warning:
+        runtime.warn(choice.warning)
+    if choice.device == "cuda" and runtime.device == "auto" and begun is not None and begun.get("gpu_failed"):
+        choice = _instead_of_gpu(choice, begun["gpu_failed"], params, runtime)
+    voxel_size_nm = float(tilt_series_info.attrs.get("pixel_size_nm", np.nan))
+    done = _Done.of(begun, choice)
+    try:
+        _reconstruct(choice, geometry, images, voxel_size_nm, done, params, runtime, outputs)
+    except GpuFailed as error:
+        choice = _instead_of_gpu(choice, str(error), params, runtime)
+        done = _Done(choice.backend, choice.device, gpu_failed=str(error))
+        outputs.checkpoint(asdict(done))  # before slices from the GPU are written over
+        _reconstruct(choice, geometry, images, voxel_size_nm, done, params, runtime, outputs)
+
+
+def _instead_of_gpu(choice: "Choice", failure: str, params: ReconstructParameters, runtime: Runtime) -> "Choice":
+    """Return what computes all of the volume where the GPU failed, now or before an interruption; raise if none may."""
+    from tomoseg.reconstruct.backends import without_gpu
+
+    if runtime.device == "cuda":
+        raise StageFailed(
+            f"The reconstruction failed on the GPU: {failure}. See with `nvidia-smi` whether another process takes its "
+            "memory, or use --device auto or cpu."
+        )
+    runtime.warn(f"the reconstruction failed on the GPU ({failure}): all of it is computed on the CPU instead")
+    return without_gpu(choice, params.backend)
+
+
+def _reconstruct(
+    choice: "Choice",
+    geometry: "ParallelGeometry",
+    images: ArraySource,
+    voxel_size_nm: float,
+    done: "_Done",
+    params: ReconstructParameters,
+    runtime: Runtime,
+    outputs: Outputs,
+) -> None:
+    """Reconstruct with one backend, going on from what is done."""
+    from tomoseg.reconstruct.assessment import Sample
+    from tomoseg.reconstruct.methods import joined
+
     runtime.device_used = choice.device
     runtime.say(f"reconstructing with backend {choice.backend} on {choice.device}: {choice.reason}")
-    n_y = aligned.shape[1]
+    n_y = images.shape[1]
     sample = Sample.taken(images, geometry)
     _refuse_nan(sample.projections, geometry)
-    done = _Done.of(outputs.resumed, choice)
     if done.slices:
         runtime.say(f"continuing after {done.slices} of {n_y} slices")
     elif params.method != "fbp":
         _decide_iterations(done, choice, geometry, sample, params, runtime)
-    voxel_size_nm = float(tilt_series_info.attrs.get("pixel_size_nm", np.nan))
     volume = outputs.create("volume", (geometry.nz, n_y, geometry.nx), attrs={"voxel_size_nm": voxel_size_nm})
-    with _solver(choice, geometry, params, sample, done.iterations, runtime) as solver:
+    with _solver(choice, geometry, params, sample, done, runtime) as solver:
+        done.block = solver.block
         groups, ahead = _plan(runtime, geometry, done.slices, n_y, solver)
         progress = runtime.track(groups, f"{params.method} reconstruction")
         for group, data in zip(progress, _read(images, groups, ahead), strict=True):
@@ -164,11 +204,14 @@ class _Done:
     """What is known of the slices finished so far.
 
     Sums are added block by block in order, and blocks are the same however many are computed at once or after an
-    interruption: so the sums are the same to the last bit.
+    interruption: so the sums are the same to the last bit. On a GPU, blocks depend on how much of its memory is free: a
+    run that is continued goes on with those it began with.
     """
 
     backend: str
     device: str
+    block: int = 0  # slices; 0 where nothing is decided yet
+    gpu_failed: str = ""  # why it is not computed on the GPU that is there
     iterations: int = 0
     tried: list[int] = field(default_factory=list)  # numbers of iterations by which they were chosen
     held_out: list[float] = field(default_factory=list)  # and the residual of the tilts left out
@@ -347,24 +390,41 @@ def _solver(
     geometry: "ParallelGeometry",
     params: ReconstructParameters,
     sample: "Sample",
-    iterations: int,
+    done: _Done,
     runtime: Runtime,
 ) -> "Iterator[_Solver]":
     """Yield what reconstructs slices."""
+    from tomoseg.reconstruct import fallback
     from tomoseg.reconstruct.backends import operator
     from tomoseg.reconstruct.methods import by_block
 
     # As read, without negatives or filtered (with its spectrum), measured, computed.
     sinograms = {"fbp": 10, "osem": 6}.get(params.method, 4)
     if choice.backend == "tomopy":
-        solve, block = _with_tomopy(geometry, params, iterations, runtime)
+        solve, block = _with_tomopy(geometry, params, done.iterations, runtime)
         yield _Solver(solve, block, runtime.workers, 5, sinograms + 2)
         return
-    method = _method(params, geometry, sample, iterations, runtime)
+    method = _method(params, geometry, sample, done.iterations, runtime)
+    volumes = _volumes(choice, params)
     with closing(operator(choice, geometry)) as one:
+        if choice.device == "cuda":
+            one.block = done.block or _slab(one.block, geometry, volumes, sinograms, runtime)
+            runtime.say(f"{one.block} slices at a time on the GPU")
+            yield _Solver(
+                lambda data: fallback.by_block(one, method, data, runtime.warn), one.block, 1, volumes, sinograms
+            )
+            return
         at_once = runtime.workers if one.threads else 1
-        volumes = _volumes(choice, params)
         yield _Solver(lambda data: by_block(one, method, data, at_once), one.block, at_once, volumes, sinograms)
+
+
+def _slab(most: int, geometry: "ParallelGeometry", volumes: int, sinograms: int, runtime: Runtime) -> int:
+    """Return `most` slices, halved until they fit in the memory allowed here, as `_plan` counts it."""
+    plane, sinogram = 4 * geometry.nz * geometry.nx, 4 * geometry.n_tilt * geometry.n_detector  # bytes
+    per_slice, fixed = (volumes + 1) * plane + (sinograms + 2) * sinogram, 6 * plane + 4 * sinogram
+    while most > WRITTEN and most * per_slice + fixed > runtime.max_memory / 2:
+        most //= 2
+    return most
 
 
 def _volumes(choice: "Choice", params: ReconstructParameters) -> int:
