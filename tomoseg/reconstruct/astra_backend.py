@@ -162,7 +162,7 @@ class AstraCudaOperator(_AstraOperator):
         slice does not come out as with the 3D kernels. Each slice is a 2D problem of its own; data and volumes of all
         slices stay on the GPUs, and the volume is copied back after each iteration.
         """
-        if not self._em_is_sure:
+        if not self.keeps_mlem:
             return None
         kept = self._not_to_vanish(measured, volume)
         numbers = self._gpus.numbers or (CHOSEN,)
@@ -203,8 +203,8 @@ class AstraCudaOperator(_AstraOperator):
         return [i for i in begun if (measured[i] > 0)[met].any()]
 
     @cached_property
-    def _em_is_sure(self) -> bool:
-        """Whether EM_CUDA can be relied on: an iteration of it does to a slice without symmetry what MLEM does."""
+    def keeps_mlem(self) -> bool:
+        """Whether `mlem` stays on the GPU: EM_CUDA does to a slice without symmetry what the 3D kernels do."""
         if not _has_safe_em():
             return False
         z, x = np.meshgrid(self.geometry.z, self.geometry.x, indexing="ij")
