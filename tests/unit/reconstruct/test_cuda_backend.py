@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tomoseg.reconstruct import gpu
-from tomoseg.reconstruct.astra_backend import AstraCudaOperator, cuda_available
+from tomoseg.reconstruct.astra_backend import AstraCudaOperator, _has_safe_em, cuda_available
 from tomoseg.reconstruct.cpu_backend import CpuOperator
 from tomoseg.reconstruct.geometry import ParallelGeometry
 from tomoseg.reconstruct.gpu import GpuFailed, Usable, usable
