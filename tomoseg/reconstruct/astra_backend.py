@@ -159,8 +159,10 @@ class AstraCudaOperator(_AstraOperator):
         """Iterate MLEM with ASTRA's EM_CUDA, which does all of an iteration on the GPU; None where that is not sure.
 
         It is not with an ASTRA before 2.5 (whose EM_CUDA ends the whole process when memory is short), and where a test
-        slice does not come out as with the 3D kernels. Each slice is a 2D problem of its own; data and volumes of all
-        slices stay on the GPUs, and the volume is copied back after each iteration.
+        slice does not come out as with the 3D kernels. Each slice is a 2D problem of its own. ASTRA
+        copies its data and volume there and the volume back for every call, and a call is one iteration, since the
+        misfit and the volume are wanted after each: what is saved are the copies between the two projections, and all
+        arithmetic here.
         """
         if not self.keeps_mlem:
             return None
