@@ -1,4 +1,4 @@
-"""Speed of MLEM on the CPU: tomoseg's projector against the same MLEM through ASTRA's, and against TomoPy's.
+"""Speed of MLEM: tomoseg's projector against the same MLEM through ASTRA's on the CPU, TomoPy's, and a GPU.
 
     python benchmarks/reconstruction.py --width 192 512 --tilts 69
 
@@ -122,6 +122,47 @@ def row(width: int, limit: float, options: argparse.Namespace) -> None:
         theirs = time_etspy(geometry, some, options.iterations, options.workers, options.repeats)
         line += f"   SIRT {sirt:8.3f}, ETSpy {theirs:9.2f} = {theirs / sirt:5.1f} x"
     print(line, flush=True)
+    if options.gpu:
+        print(gpu_line(geometry, data, ours, options), flush=True)
+
+
+def gpu_line(geometry: ParallelGeometry, data: np.ndarray, ours: float, options: argparse.Namespace) -> str:
+    """Return the line of a GPU: MLEM as the stage does it, and through the 3D kernels (which SIRT, OSEM and TV use)."""
+    from tomoseg.reconstruct.astra_backend import AstraCudaOperator
+
+    operator = AstraCudaOperator(geometry)
+    slab = np.ascontiguousarray(np.tile(data, (1, -(-operator.block // data.shape[1]), 1))[:, : operator.block])
+    n, weights = slab.shape[1] * options.iterations, np.ones((geometry.n_tilt, geometry.n_detector), np.float32)
+    way = "EM_CUDA" if operator.keeps_mlem else "3D kernels"
+    mlem_ms = median_ms(lambda: mlem(operator, slab, options.iterations), n, options.repeats)
+    kernels_ms = median_ms(lambda: mlem(operator, slab, options.iterations, weights=weights), n, options.repeats)
+    sirt_ms = median_ms(lambda: sirt(operator, slab, options.iterations), n, options.repeats)
+    operator.close()
+    return (
+        f"              GPU, {slab.shape[1]} slices at a time: MLEM ({way}) {mlem_ms:8.3f}, the CPU takes "
+        f"{ours / mlem_ms:5.1f} x; MLEM (3D kernels) {kernels_ms:8.3f}; SIRT {sirt_ms:8.3f}"
+    )
+
+
+def gpu_found() -> bool:
+    """Say which GPU is measured, or why none is."""
+    if find_spec("astra") is None:
+        print("no GPU is measured: that needs the ASTRA toolbox")
+        return False
+    from tomoseg.reconstruct.astra_backend import cuda_available
+    from tomoseg.reconstruct.gpu import usable, why_unused
+
+    if not cuda_available():
+        print(f"no GPU is measured: {why_unused() or 'there is none'}")
+        return False
+    import astra
+
+    found = usable()
+    print(
+        f"{max(1, len(found.numbers))} x {str(astra.get_gpu_info()).strip()}; {found.free / 2**30:.1f} GiB free, "
+        f"according to {found.source}"
+    )
+    return True
 
 
 def time_sirt(geometry: ParallelGeometry, data: np.ndarray, options: argparse.Namespace) -> float:
@@ -149,6 +190,7 @@ def main() -> None:
             print(f"{name} is not installed and left out ({how})")
     fastest, bound = (multiply_adds_per_second(kernel, options.workers) for kernel in (registers, cache))
     print(f"this machine: {fastest / 1e9:.1f} G multiply-adds/s in registers, {bound / 1e9:.1f} with a load for each")
+    options.gpu = gpu_found()
     for width in options.width:
         row(width, bound, options)
 

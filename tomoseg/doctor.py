@@ -67,6 +67,12 @@ def _gpu_for_reconstruction() -> Finding:
 
         if astra.use_cuda():
             return Finding("cuda (astra)", "ok", str(astra.get_gpu_info()).strip())
+        if not astra.has_feature("cuda"):
+            return Finding(
+                "cuda (astra)", "absent", "astra-toolbox was built without CUDA; reconstruction runs on the CPU"
+            )
     except (ImportError, OSError):
         return Finding("cuda (astra)", "absent", "astra-toolbox is not there")
-    return Finding("cuda (astra)", "absent", "no CUDA device; reconstruction runs on the CPU")
+    return Finding(
+        "cuda (astra)", "absent", "ASTRA finds no CUDA device, or its driver is too old; reconstruction runs on the CPU"
+    )

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from typing import Literal
 
 from tomoseg.errors import InputError
+from tomoseg.reconstruct import gpu
 from tomoseg.reconstruct.geometry import ParallelGeometry
 from tomoseg.reconstruct.operators import Operator
 
@@ -14,11 +15,12 @@ Device = Literal["auto", "cpu", "cuda"]
 
 @dataclass(frozen=True)
 class Choice:
-    """A backend, the device it computes on, and why, in words for the user."""
+    """A backend, the device it computes on, and why, in words for the user; `warning` where that needs care."""
 
     backend: Literal["cpu", "astra", "tomopy", "tomopy-astra"]
     device: Literal["cpu", "cuda"]
     reason: str
+    warning: str = ""
 
 
 def missing(backend: Backend) -> str:
@@ -55,19 +57,25 @@ def choose(backend: Backend, device: Device) -> Choice:
         return Choice(
             name, "cpu", f"the {name} backend computes on the CPU only" if device == "cuda" else "as asked for"
         )
-    gpu = device != "cpu" and _gpu()
-    if device == "cuda" and not gpu:
+    found = device != "cpu" and _gpu()
+    if device == "cuda" and not found:
         raise InputError(
             "--device cuda was asked for, but the ASTRA toolbox finds no CUDA GPU. Check the driver with `nvidia-smi` "
             "and that ASTRA was built for CUDA (`python -c 'import astra; astra.test_CUDA()'`), or use --device auto "
             "or cpu."
         )
     through: Literal["astra", "tomopy-astra"] = "tomopy-astra" if backend == "tomopy-astra" else "astra"
-    if gpu:
+    if found:
         return Choice(through, "cuda", "a CUDA GPU was found" if device == "auto" else "as asked for")
-    if backend == through:
-        return Choice(through, "cpu", "as asked for" if device == "cpu" else "ASTRA finds no CUDA GPU")
-    return Choice("cpu", "cpu", "as asked for" if device == "cpu" else "ASTRA finds no CUDA GPU")
+    own: Literal["cpu", "astra", "tomopy-astra"] = "cpu" if backend == "auto" else through
+    if device == "cpu":
+        return Choice(own, "cpu", "as asked for")
+    return Choice(own, "cpu", "ASTRA finds no CUDA GPU", gpu.why_unused())
+
+
+def without_gpu(choice: Choice, backend: Backend) -> Choice:
+    """Return what computes instead of `choice`, whose GPU failed."""
+    return Choice("astra" if backend == "astra" else "cpu", "cpu", f"{choice.backend} failed on the GPU")
 
 
 def operator(choice: Choice, geometry: ParallelGeometry) -> Operator:

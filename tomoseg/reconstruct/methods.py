@@ -93,6 +93,10 @@ def mlem(
     plane = reciprocal(_column_sums(operator, weights), support)
     rays = None if weights is None else operator.rays(weights)
     volume = _constant(operator, counts, plane) if start is None else operator.load_volume(np.maximum(start, 0))
+    if weights is None and start is None:
+        found = operator.mlem(measured, volume, iterations, watch)
+        if found is not None:
+            return Result(operator.unload(volume, n), found, _power(measured))
     computed = operator.forward(volume)
     misfit = np.zeros(iterations + 1)
     for i in range(iterations):

@@ -5,6 +5,7 @@ and through arithmetic that is the same for every element.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -82,6 +83,16 @@ class Operator(ABC):
         back *= np.expand_dims(plane, self.slice_axis)
         volume += back
         np.maximum(volume, np.float32(least), out=volume)
+
+    def mlem(
+        self, measured: Floats, volume: Floats, iterations: int, watch: Callable[[int, Floats], None]
+    ) -> NDArray[np.float64] | None:
+        """Iterate `methods.mlem` from `volume` in place where the backend has a faster way to; None where it has not.
+
+        `measured` and `volume` are in the backend's layout, `volume` is more than 0 where it is not to stay 0. Returned
+        is the misfit before each iteration and after the last; `watch` is called as `methods.mlem` says.
+        """
+        return None
 
     def rays(self, plane: Floats) -> Floats:
         """Return one value per ray, shape (n_tilt, n_detector), to be multiplied with the backend's projections."""

@@ -158,33 +158,83 @@ def run(
     outputs: Outputs,
 ) -> None:
     """Reconstruct `aligned`, whose tilt axis lies along y through the middle of x."""
-    from tomoseg.reconstruct.assessment import Sample
     from tomoseg.reconstruct.backends import choose
-    from tomoseg.reconstruct.methods import joined
+    from tomoseg.reconstruct.gpu import GpuFailed
 
     images, angles = _select(aligned, np.asarray(angles_deg[:], np.float64), tilt_quality, params, runtime)
     geometry = _geometry(images, angles, params, runtime)
     kept_z, kept_x = _within("z_range", params.z_range, geometry.nz), _within("x_range", params.x_range, geometry.nx)
-    choice = choose(params.backend, runtime.device)
+    voxel_size_nm = float(tilt_series_info.attrs.get("pixel_size_nm", np.nan)) * params.binning
+    job = _Job(images, geometry, kept_z, kept_x, voxel_size_nm)
+    choice, begun = choose(params.backend, runtime.device), outputs.resumed
     if choice.backend == "tomopy-astra" and choice.device == "cpu" and params.method == "mlem":
         raise InputError(
             "ASTRA has mlem of its own on a GPU only, so that backend tomopy-astra cannot make it here "
             f"({choice.reason}). Use backend astra, cpu or tomopy, or sirt."
         )
+    if choice.warning:
+        runtime.warn(choice.warning)
+    if choice.device == "cuda" and runtime.device == "auto" and begun is not None and begun.get("gpu_failed"):
+        choice = _instead_of_gpu(choice, begun["gpu_failed"], params, runtime)
+    done = _Done.of(begun, choice)
+    try:
+        _reconstruct(choice, job, done, params, runtime, outputs)
+    except GpuFailed as error:
+        choice = _instead_of_gpu(choice, str(error), params, runtime)
+        done = _Done(choice.backend, choice.device, gpu_failed=str(error))
+        outputs.checkpoint(asdict(done))  # before slices from the GPU are written over
+        _reconstruct(choice, job, done, params, runtime, outputs)
+
+
+def _instead_of_gpu(choice: "Choice", failure: str, params: ReconstructParameters, runtime: Runtime) -> "Choice":
+    """Return what computes all of the volume where the GPU failed, now or before an interruption; raise if none may."""
+    from tomoseg.reconstruct.backends import without_gpu
+
+    if runtime.device == "cuda":
+        raise StageFailed(
+            f"The reconstruction failed on the GPU: {failure}. See with `nvidia-smi` whether another process takes its "
+            "memory, or use --device auto or cpu."
+        )
+    runtime.warn(f"the reconstruction failed on the GPU ({failure}): all of it is computed on the CPU instead")
+    return without_gpu(choice, params.backend)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is reconstructed, how it was seen, and the part of each slice that is kept."""
+
+    images: "Selection"
+    geometry: "ParallelGeometry"
+    kept_z: slice
+    kept_x: slice
+    voxel_size_nm: float
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of the volume that is stored."""
+        return self.kept_z.stop - self.kept_z.start, self.images.shape[1], self.kept_x.stop - self.kept_x.start
+
+
+def _reconstruct(
+    choice: "Choice", job: _Job, done: "_Done", params: ReconstructParameters, runtime: Runtime, outputs: Outputs
+) -> None:
+    """Reconstruct with one backend, going on from what is done."""
+    from tomoseg.reconstruct.assessment import Sample
+    from tomoseg.reconstruct.methods import joined
+
+    images, geometry = job.images, job.geometry
     runtime.device_used = choice.device
     runtime.say(f"reconstructing with backend {choice.backend} on {choice.device}: {choice.reason}")
     n_y = images.shape[1]
     sample = Sample.taken(images, geometry)
     _refuse_nan(sample.projections, geometry)
-    done = _Done.of(outputs.resumed, choice)
     if done.slices:
         runtime.say(f"continuing after {done.slices} of {n_y} slices")
     elif params.method not in DIRECT:
         _decide_iterations(done, choice, geometry, sample, params, runtime)
-    voxel_size_nm = float(tilt_series_info.attrs.get("pixel_size_nm", np.nan)) * params.binning
-    shape = (kept_z.stop - kept_z.start, n_y, kept_x.stop - kept_x.start)
-    volume = outputs.create("volume", shape, attrs={"voxel_size_nm": voxel_size_nm})
-    with _solver(choice, geometry, params, sample, done.iterations, runtime) as solver:
+    volume = outputs.create("volume", job.shape, attrs={"voxel_size_nm": job.voxel_size_nm})
+    with _solver(choice, geometry, params, sample, done, runtime) as solver:
+        done.block = solver.block
         groups, ahead = _plan(runtime, geometry, done.slices, images, solver)
         progress = runtime.track(groups, f"{params.method} reconstruction")
         for group, data in zip(progress, _read(images, groups, ahead), strict=True):
@@ -193,7 +243,7 @@ def run(
                 start = done.slices
                 for result in results:
                     done.add(result, data[:, done.slices - group.start :])
-                volume[:, start : done.slices] = joined(results).volume[kept_z, :, kept_x]
+                volume[:, start : done.slices] = joined(results).volume[job.kept_z, :, job.kept_x]
                 outputs.checkpoint(asdict(done))
     residuals = np.sqrt(np.array(done.misfit) / done.power) if done.power > 0 else np.zeros(len(done.misfit))
     outputs.put("residuals", residuals)
@@ -202,7 +252,9 @@ def run(
     if done.tried:
         outputs.put("stopping", np.array(list(zip(done.tried, done.held_out, strict=True)), STOPPING_DTYPE))
     if params.resolution:
-        info |= _assess_resolution(choice, geometry, sample, params, done.iterations, runtime, outputs, voxel_size_nm)
+        info |= _assess_resolution(
+            choice, geometry, sample, params, done.iterations, runtime, outputs, job.voxel_size_nm
+        )
     outputs.set_attrs("reconstruction_info", info)
     _report(params, residuals, done, runtime)
 
@@ -212,11 +264,14 @@ class _Done:
     """What is known of the slices finished so far.
 
     Sums are added block by block in order, and blocks are the same however many are computed at once or after an
-    interruption: so the sums are the same to the last bit.
+    interruption: so the sums are the same to the last bit. On a GPU, blocks depend on how much of its memory is free: a
+    run that is continued goes on with those it began with.
     """
 
     backend: str
     device: str
+    block: int = 0  # slices; 0 where nothing is decided yet
+    gpu_failed: str = ""  # why it is not computed on the GPU that is there
     iterations: int = 0
     tried: list[int] = field(default_factory=list)  # numbers of iterations by which they were chosen
     held_out: list[float] = field(default_factory=list)  # and the residual of the tilts left out
@@ -403,10 +458,11 @@ def _solver(
     geometry: "ParallelGeometry",
     params: ReconstructParameters,
     sample: "Sample",
-    iterations: int,
+    done: _Done,
     runtime: Runtime,
 ) -> "Iterator[_Solver]":
     """Yield what reconstructs slices."""
+    from tomoseg.reconstruct import fallback
     from tomoseg.reconstruct.backends import operator
     from tomoseg.reconstruct.methods import by_block
 
@@ -414,16 +470,32 @@ def _solver(
     # gridrec doubles the width, up to the next power of two.
     sinograms = {"fbp": 10, "osem": 6, "gridrec": 18}.get(params.method, 4)
     if choice.backend in ("tomopy", "tomopy-astra"):
-        solve, block = _with_tomopy(choice, geometry, params, iterations, runtime)
+        solve, block = _with_tomopy(choice, geometry, params, done.iterations, runtime)
         # A core has a complex grid of gridrec_width squared, at most 32 slices' worth, for each block of 16.
         volumes = 7 if params.method == "gridrec" else 5
         yield _Solver(solve, block, runtime.workers, volumes, sinograms + 2)
         return
-    method = _method(params, geometry, sample, iterations, runtime)
+    method = _method(params, geometry, sample, done.iterations, runtime)
+    volumes = _volumes(choice, params)
     with closing(operator(choice, geometry)) as one:
+        if choice.device == "cuda":
+            one.block = done.block or _slab(one.block, geometry, volumes, sinograms, runtime)
+            runtime.say(f"{one.block} slices at a time on the GPU")
+            yield _Solver(
+                lambda data: fallback.by_block(one, method, data, runtime.warn), one.block, 1, volumes, sinograms
+            )
+            return
         at_once = runtime.workers if one.threads else 1
-        volumes = _volumes(choice, params)
         yield _Solver(lambda data: by_block(one, method, data, at_once), one.block, at_once, volumes, sinograms)
+
+
+def _slab(most: int, geometry: "ParallelGeometry", volumes: int, sinograms: int, runtime: Runtime) -> int:
+    """Return `most` slices, halved until they fit in the memory allowed here, as `_plan` counts it."""
+    plane, sinogram = 4 * geometry.nz * geometry.nx, 4 * geometry.n_tilt * geometry.n_detector  # bytes
+    per_slice, fixed = (volumes + 1) * plane + (sinograms + 2) * sinogram, 6 * plane + 4 * sinogram
+    while most > WRITTEN and most * per_slice + fixed > runtime.max_memory / 2:
+        most //= 2
+    return most
 
 
 def _volumes(choice: "Choice", params: ReconstructParameters) -> int:
