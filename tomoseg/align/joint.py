@@ -1,0 +1,309 @@
+"""Alignment and reconstruction together: images are moved to where a volume made of the others expects them.
+
+The volume is improved by expectation maximisation, a few tilts at a time (ordered subsets), and just before tilts are
+used they are compared with their projections of the volume as it stands, made of all the others: a Gauss-Newton step
+moves each (joint iterative reconstruction and alignment; Gursoy et al., Sci. Rep. 7, 11818, 2017). The volume goes on
+from pass to pass, and images are always resampled from the originals by the moves accumulated so far. Pixels that a raw
+frame does not show count as the volume predicts them, so that they say nothing.
+
+A move by a translation of the sample, and the slow part of others, costs the volume little to follow: it takes many
+passes to be undone, which the steps do not show. The direction of the axis is such a part.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from tomoseg.align.copies import Copies
+from tomoseg.align.correlate import taper
+from tomoseg.align.warp import aligned_shape, sampling, unrotate_vectors
+from tomoseg.arrays import FloatArray
+from tomoseg.reconstruct.cpu_backend import CpuOperator
+from tomoseg.reconstruct.geometry import ParallelGeometry
+from tomoseg.reconstruct.operators import Floats
+
+WIDER = 1.6  # of the frame: how much of a sample that goes on outside it is reconstructed
+SUBSET = 3  # tilts that are used together
+EDGE = 0.2  # part of the frame over which the weight of pixels falls off at its sides
+MARGIN_PX = 2.0  # pixels so near the border of a raw frame are not compared: splines swing there
+ALONG_PASSES = 2  # passes in which images move along the axis only: a volume still blurred misleads across it
+LARGEST_PX = 1.0  # of a step
+ROTATION_GAIN = 2.0  # a turn of all images is mostly followed by the volume: its step is taken this much further
+COMMON, GAIN = 0.0, 1.0
+STRAY = 3.0  # times the median residual: a tilt that takes no part in the volume
+FAINTEST = 1e-4  # of the brightest: what a projection is at least, as a divisor
+
+
+@dataclass(frozen=True)
+class Joint:
+    """The outcome of joint alignment.
+
+    Attributes
+    ----------
+    axis_angle_deg : float
+    moves_px : (n_tilt, 2) (dy', dx') in pixels of the copies; unusable tilts as they were
+    residual : float
+        Root mean square of measured minus predicted images, as part of that of the measured ones; predicted before an
+        image was used in the pass.
+    residuals : (n_tilt,) the same for each tilt; NaN for unusable ones
+    """
+
+    axis_angle_deg: float
+    moves_px: NDArray[np.float64]
+    residual: float
+    residuals: NDArray[np.float64]
+
+
+def align_jointly(
+    copies: Copies,
+    moves_px: FloatArray,
+    axis_angle_deg: float,
+    *,
+    whole: bool,
+    passes: int = 12,
+    find_angle: bool = True,
+    moving: bool = True,
+    tolerance_px: float = 0.002,
+) -> Joint:
+    """Improve moves, and the direction of the axis if asked.
+
+    Parameters
+    ----------
+    copies : images with background 0, at least 5 usable
+    moves_px : (n_tilt, 2) array
+        (dy', dx') after rotation, in pixels of the copies, right to a few pixels.
+    axis_angle_deg : float
+    whole : bool
+        Whether the sample ends inside the frame across the axis.
+    passes : int
+        Most passes over all tilts.
+    find_angle : bool
+        Whether the direction of the axis is improved too.
+    moving : bool
+        False: the images stay; only the residual is wanted.
+    tolerance_px : float
+        Steps (rms over the tilts, either direction) at which to stop, in pixels of the copies.
+    """
+    chosen = np.flatnonzero(copies.usable)
+    run = _Run(copies, chosen, np.array(moves_px, np.float64), axis_angle_deg, whole)
+    with ThreadPoolExecutor(max(1, copies.workers)) as pool:
+        run.start(pool)
+        for number in range(passes):
+            steps = run.once(pool, moving=moving, along_only=number < ALONG_PASSES, turning=find_angle)
+            if number > ALONG_PASSES and float(np.sqrt(np.square(steps).mean(axis=0)).max()) < tolerance_px:
+                break
+    residuals = np.full(copies.n_tilt, np.nan)
+    residuals[chosen] = np.sqrt(run.misfit / np.maximum(run.power, 1e-30))
+    total = float(np.sqrt(run.misfit.sum() / max(float(run.power.sum()), 1e-30)))
+    return Joint(run.angle_deg, run.moves, total, residuals)
+
+
+class _Run:
+    """The volume, the moves and the direction of the axis as they stand."""
+
+    def __init__(
+        self, copies: Copies, chosen: NDArray[np.int_], moves: NDArray[np.float64], angle_deg: float, whole: bool
+    ) -> None:
+        self.copies, self.chosen, self.moves, self.angle_deg = copies, chosen, moves, angle_deg
+        self.shape = aligned_shape(copies.images.shape, angle_deg)
+        height, width = self.shape
+        side = width if whole else round(width * WIDER)
+        geometry = ParallelGeometry(copies.angles_deg[chosen], width, side, side)
+        self.operator = CpuOperator(geometry)
+        self.subsets = [
+            (np.arange(len(chosen))[tilts], part) for tilts, part in self.operator.subsets(-(-len(chosen) // SUBSET))
+        ]
+        self.planes = [_reciprocal(part.column_sums) for _, part in self.subsets]
+        size = self.operator.block
+        self.blocks = [slice(start, min(start + size, height)) for start in range(0, height, size)]
+        self.volumes: list[Floats] = []
+        self.splines = np.empty_like(copies.images)
+        self.window = taper(self.shape, EDGE).astype(np.float32)
+        self.misfit, self.power = np.zeros(len(chosen)), np.zeros(len(chosen))
+
+    def start(self, pool: ThreadPoolExecutor) -> None:
+        """Compute the splines, and a volume that is constant in each slice with about the brightness of all images."""
+
+        def spline(i: int) -> None:
+            self.splines[i] = ndimage.spline_filter(self.copies.images[i], 3, np.float32, mode="mirror")
+
+        list(pool.map(spline, self.chosen))
+        images, _ = self._warped(pool, np.arange(len(self.chosen)))
+        lengths = np.maximum(self.operator.row_sums.mean(), 1e-6)
+        level = np.maximum(np.maximum(images, 0).mean(axis=(0, 2)) / lengths, 1e-12)
+        geometry = self.operator.geometry
+        for block in self.blocks:
+            rows = level[block].astype(np.float32)
+            self.volumes.append(
+                self.operator.load_volume(
+                    np.broadcast_to(rows[None, :, None], (geometry.nz, len(rows), geometry.nx)).copy()
+                )
+            )
+
+    def once(
+        self, pool: ThreadPoolExecutor, *, moving: bool, along_only: bool, turning: bool
+    ) -> NDArray[np.float64]:
+        """Go through all subsets; return the step of each chosen tilt (along, across) in px."""
+        steps, turn = np.zeros((len(self.chosen), 2)), np.zeros(2)
+        misfit, power = np.zeros(len(self.chosen)), np.zeros(len(self.chosen))
+        typical = np.median(self.misfit / np.maximum(self.power, 1e-30)) if self.power.any() else np.inf
+        for (tilts, part), plane in zip(self.subsets, self.planes, strict=True):
+            self.copies.checkpoint()
+            computed = list(pool.map(part.forward, self.volumes))
+            predicted = np.empty((len(tilts), *self.shape), np.float32)
+            for block, projections in zip(self.blocks, computed, strict=True):
+                predicted[:, block] = part.unload_projections(projections, block.stop - block.start)
+            images, seen = self._warped(pool, tilts)
+            sums = np.array(list(pool.map(normal_equations, images, predicted, seen, [self.window] * len(tilts))))
+            misfit[tilts], power[tilts] = sums[:, 20], sums[:, 21]
+            if moving:
+                for k, i in enumerate(tilts):
+                    steps[i], share = _step(sums[k])
+                    turn += share
+                steps[tilts] -= COMMON * steps[tilts].mean(axis=0)
+                steps[tilts] *= GAIN
+                if along_only:
+                    steps[tilts, 1] = 0
+                self.moves[self.chosen[tilts]] += steps[tilts]
+                images, seen = self._warped(pool, tilts)
+            trusted = misfit[tilts] <= STRAY**2 * typical * power[tilts]
+            counts = np.where((seen > 0) & trusted[:, None, None], np.maximum(images, 0), predicted)
+
+            def improve(
+                block: slice,
+                projections: Floats,
+                volume: Floats,
+                part: CpuOperator = part,  # type: ignore[assignment]
+                counts: Floats = counts,
+                plane: Floats = plane,
+            ) -> None:
+                measured = part.load(counts[:, block])
+                np.maximum(projections, FAINTEST, out=projections)
+                np.divide(measured, projections, out=projections)
+                part.multiply(volume, projections, plane)
+
+            list(pool.map(improve, self.blocks, computed, self.volumes))
+        self.misfit, self.power = misfit, power
+        if moving and turning and not along_only and turn[1] > 0:
+            self.angle_deg += float(np.clip(np.rad2deg(ROTATION_GAIN * turn[0] / turn[1]), -0.5, 0.5))
+        return steps
+
+    def _warped(self, pool: ThreadPoolExecutor, tilts: NDArray[np.int_]) -> tuple[Floats, Floats]:
+        """Return images (n, y, x) in the aligned frame, and 1 where the raw frame shows them, else 0."""
+        shifts = unrotate_vectors(self.moves, self.angle_deg)
+        images, seen = np.empty((2, len(tilts), *self.shape), np.float32)
+
+        def one(k: int) -> None:
+            i = self.chosen[tilts[k]]
+            matrix, start = sampling(self.copies.images.shape, self.shape, shifts[i], self.angle_deg, 0.0)
+            _resample(self.splines[i], matrix, start, images[k], seen[k])
+
+        list(pool.map(one, range(len(tilts))))
+        return images, seen
+
+
+def _reciprocal(sums: Floats) -> Floats:
+    """Return 1/sums, 0 where a subset does not see a voxel at all."""
+    return np.where(sums > 1e-3 * sums.max(), 1 / np.maximum(sums, 1e-30), 0).astype(np.float32)
+
+
+def _step(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return a tilt's step (along, across), and numerator and denominator of its share in a turn of all tilts.
+
+    The unknowns of the least squares are (dy, dx, turn, brightness); brightness is free for each tilt.
+    """
+    matrix, right = sums[:16].reshape(4, 4), sums[16:20]
+    own = [0, 1, 3]
+    normal = matrix[np.ix_(own, own)]
+    normal = normal + 1e-9 * max(float(np.trace(normal)), 1e-30) * np.eye(3)
+    solved = np.linalg.solve(normal, np.stack([right[own], matrix[own, 2]], axis=1))
+    share = np.array([right[2] - matrix[own, 2] @ solved[:, 0], matrix[2, 2] - matrix[own, 2] @ solved[:, 1]])
+    return np.clip(solved[:2, 0], -LARGEST_PX, LARGEST_PX), share
+
+
+def _normal_equations(measured, predicted, seen, window):  # type: ignore[no-untyped-def]
+    """Sums over one image for the least squares: 16 of the matrix, 4 of the right side, misfit, power."""
+    height, width = measured.shape
+    sums = np.zeros(22)
+    row = np.zeros(22)
+    for y in range(1, height - 1):
+        row[:] = 0
+        cy = y - (height - 1) / 2
+        for x in range(1, width - 1):
+            w = window[y, x] * seen[y, x]
+            if w <= 0:
+                continue
+            gy = (predicted[y + 1, x] - predicted[y - 1, x]) * np.float32(0.5)
+            gx = (predicted[y, x + 1] - predicted[y, x - 1]) * np.float32(0.5)
+            turn = gy * (x - (width - 1) / 2) - gx * cy
+            bright = predicted[y, x]
+            rest = measured[y, x] - bright
+            row[0] += w * gy * gy
+            row[1] += w * gy * gx
+            row[2] += w * gy * turn
+            row[3] += w * gy * bright
+            row[5] += w * gx * gx
+            row[6] += w * gx * turn
+            row[7] += w * gx * bright
+            row[10] += w * turn * turn
+            row[11] += w * turn * bright
+            row[15] += w * bright * bright
+            row[16] += w * gy * rest
+            row[17] += w * gx * rest
+            row[18] += w * turn * rest
+            row[19] += w * bright * rest
+            row[20] += w * rest * rest
+            row[21] += w * measured[y, x] * measured[y, x]
+        sums += row
+    for i in range(4):
+        for j in range(i):
+            sums[4 * i + j] = sums[4 * j + i]
+    return sums
+
+
+def _resample_cubic(spline, matrix, start, image, seen):  # type: ignore[no-untyped-def]
+    """Evaluate a cubic B-spline at matrix @ (row, column) + start; 0 and not seen outside the raw frame."""
+    height, width = spline.shape
+    for row in range(image.shape[0]):
+        for column in range(image.shape[1]):
+            y = matrix[0, 0] * row + matrix[0, 1] * column + start[0]
+            x = matrix[1, 0] * row + matrix[1, 1] * column + start[1]
+            inside = y >= MARGIN_PX and x >= MARGIN_PX and y <= height - 1 - MARGIN_PX and x <= width - 1 - MARGIN_PX
+            seen[row, column] = 1 if inside else 0
+            if not inside:
+                image[row, column] = 0
+                continue
+            k, m = int(y), int(x)
+            f, g = np.float32(y - k), np.float32(x - m)
+            v0, v1, v2, v3 = _weights(f)
+            h0, h1, h2, h3 = _weights(g)
+            total = np.float32(0)
+            for i, v in ((k - 1, v0), (k, v1), (k + 1, v2), (k + 2, v3)):
+                total += v * (
+                    h0 * spline[i, m - 1] + h1 * spline[i, m] + h2 * spline[i, m + 1] + h3 * spline[i, m + 2]
+                )
+            image[row, column] = total
+
+
+def _cubic_weights(t):  # type: ignore[no-untyped-def]
+    """Weights of the cubic B-spline for the four coefficients around a point a fraction `t` past the second."""
+    one, six = np.float32(1), np.float32(1 / 6)
+    s = one - t
+    return (
+        s * s * s * six,
+        np.float32(2 / 3) - t * t * (one - t * np.float32(0.5)),
+        np.float32(2 / 3) - s * s * (one - s * np.float32(0.5)),
+        t * t * t * six,
+    )
+
+
+_weights = numba.njit(nogil=True, cache=True, inline="always")(_cubic_weights)
+_resample = numba.njit(nogil=True, cache=True, fastmath=True)(_resample_cubic)
+normal_equations: Callable[..., NDArray[np.float64]] = numba.njit(nogil=True, cache=True, fastmath=True)(
+    _normal_equations
+)
