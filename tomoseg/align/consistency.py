@@ -169,11 +169,3 @@ def least_motion(
     if furthest > room_px:
         translation *= max(room_px, 0) / furthest
     return np.asarray(moves + fit[0] - translation), float(fit[0])
-
-
-def constant_term(moves: FloatArray, angles_deg: FloatArray, usable: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the part of `moves` across the axis that is a constant plus x0 cos(t) + z0 sin(t)."""
-    t = np.deg2rad(np.asarray(angles_deg, float))
-    terms = np.stack([np.ones(len(t)), np.cos(t), np.sin(t)], axis=1)
-    fit = np.linalg.lstsq(terms[usable], np.asarray(moves)[usable], rcond=None)[0]
-    return np.asarray(terms @ fit)

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeVar
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -102,9 +104,6 @@ class Copies:
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Bring all images into the aligned frame.
 
-        Spline coefficients are computed anew each time, a fifth of the work: kept, they would be one more array of
-        the size of the copies.
-
         Parameters
         ----------
         moves_px : (n_tilt, 2) array
@@ -123,17 +122,82 @@ class Copies:
         shifts = unrotate_vectors(moves_px, axis_angle_deg)
         aligned = np.zeros((self.n_tilt, *shape), np.float32)
         seen = np.zeros(aligned.shape, bool)
-        rows, columns = np.arange(shape[0])[:, None], np.arange(shape[1])
-        height, width = self.images.shape[1:]
 
         def one(i: int) -> None:
-            matrix, start = sampling(self.images.shape, shape, shifts[i], axis_angle_deg, 0.0)
-            mode = "nearest" if extend else "constant"
-            spline = ndimage.spline_filter(self.images[i], 3, np.float32, mode="nearest")
-            ndimage.affine_transform(spline, matrix, start, output=aligned[i], mode=mode, prefilter=False)
-            y = matrix[0, 0] * rows + matrix[0, 1] * columns + start[0]
-            x = matrix[1, 0] * rows + matrix[1, 1] * columns + start[1]
-            seen[i] = (np.abs(y - (height - 1) / 2) <= height / 2) & (np.abs(x - (width - 1) / 2) <= width / 2)
+            self.resample(i, shifts[i], axis_angle_deg, aligned[i], seen[i], extend=extend)
 
         self.each(one)
         return aligned, seen
+
+    def resample(
+        self,
+        i: int,
+        shift_px: FloatArray,
+        axis_angle_deg: float,
+        image: NDArray[np.float32],
+        seen: NDArray[np.bool_],
+        *,
+        margin_px: float = 0.0,
+        extend: bool = False,
+    ) -> None:
+        """Fill `image` and `seen`, (y', x'), with image `i` in the aligned frame; see `warped`.
+
+        `shift_px` is (dy, dx) in the raw frame. What lies within `margin_px` of the frame's border is not seen.
+        """
+        matrix, start = sampling(self.images.shape, image.shape, shift_px, axis_angle_deg, 0.0)
+        _resample(self.splines[i], matrix, start, image, seen, margin_px, extend)
+
+    @cached_property
+    def splines(self) -> NDArray[np.float32]:
+        """Coefficients of the cubic splines through the images, (n_tilt, y, x)."""
+        splines = np.empty_like(self.images)
+
+        def one(i: int) -> None:
+            splines[i] = ndimage.spline_filter(self.images[i], 3, np.float32, mode="nearest")
+
+        self.each(one)
+        return splines
+
+
+def _resample_cubic(spline, matrix, start, image, seen, margin, extend):  # type: ignore[no-untyped-def]
+    """Evaluate a cubic spline at matrix @ (row, column) + start; 0 outside the frame unless it is to extend."""
+    height, width = spline.shape
+    for row in range(image.shape[0]):
+        for column in range(image.shape[1]):
+            y = matrix[0, 0] * row + matrix[0, 1] * column + start[0]
+            x = matrix[1, 0] * row + matrix[1, 1] * column + start[1]
+            inside = abs(y - (height - 1) / 2) <= height / 2 - margin and abs(x - (width - 1) / 2) <= width / 2 - margin
+            seen[row, column] = inside
+            if not (inside or extend):
+                image[row, column] = 0
+                continue
+            y, x = min(max(y, 0.0), height - 1.0), min(max(x, 0.0), width - 1.0)
+            k, m = int(y), int(x)
+            v, h = _weights(np.float32(y - k)), _weights(np.float32(x - m))
+            total = np.float32(0)
+            if 1 <= k < height - 2 and 1 <= m < width - 2:
+                for i in range(4):
+                    line = spline[k - 1 + i]
+                    total += v[i] * (h[0] * line[m - 1] + h[1] * line[m] + h[2] * line[m + 1] + h[3] * line[m + 2])
+            else:
+                for i in range(4):
+                    line = spline[min(max(k - 1 + i, 0), height - 1)]
+                    for j in range(4):
+                        total += v[i] * h[j] * line[min(max(m - 1 + j, 0), width - 1)]
+            image[row, column] = total
+
+
+def _cubic_weights(t):  # type: ignore[no-untyped-def]
+    """Return weights of the cubic B-spline for the four coefficients around a point `t` past the second."""
+    one, sixth = np.float32(1), np.float32(1 / 6)
+    s = one - t
+    return (
+        s * s * s * sixth,
+        np.float32(2 / 3) - t * t * (one - t * np.float32(0.5)),
+        np.float32(2 / 3) - s * s * (one - s * np.float32(0.5)),
+        t * t * t * sixth,
+    )
+
+
+_weights = numba.njit(nogil=True, cache=True, inline="always")(_cubic_weights)
+_resample = numba.njit(nogil=True, cache=True, fastmath=True)(_resample_cubic)

@@ -9,7 +9,7 @@ from tomoseg.align.axis import search_axis
 from tomoseg.align.consistency import least_motion
 from tomoseg.align.copies import Copies
 from tomoseg.align.quality import Quality, measure_quality
-from tomoseg.align.solve import Solution, follow_angle, refine_angle, sample_reach, solve
+from tomoseg.align.solve import Solution, refine, sample_reach, solve
 from tomoseg.align.track import Band, track_neighbours
 from tomoseg.align.warp import aligned_shape, rotate_vectors, unrotate_vectors
 from tomoseg.arrays import FloatArray
@@ -89,8 +89,7 @@ def estimate_alignment(
         if angle is None:
             angle = _searched(copies, tracked, band, axis_near_deg, warnings)
         solution = _solved(copies, tracked, angle, band, max_shift)
-        if axis_angle_deg is None:
-            solution = follow_angle(copies, solution, refine_angle(copies, solution, band), band)
+        solution = refine(copies, solution, band, find_angle=axis_angle_deg is None)
         if not solution.whole:
             notes.append(
                 "the sample goes on outside the frame across the tilt axis: shifts and offset come from comparing "

@@ -10,31 +10,30 @@ A move by a translation of the sample, and the slow part of others, costs the vo
 passes to be undone, which the steps do not show. The direction of the axis is such a part.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from tomoseg.align.copies import Copies
 from tomoseg.align.correlate import taper
-from tomoseg.align.warp import aligned_shape, sampling, unrotate_vectors
+from tomoseg.align.warp import aligned_shape, unrotate_vectors
 from tomoseg.arrays import FloatArray
 from tomoseg.reconstruct.cpu_backend import CpuOperator
 from tomoseg.reconstruct.geometry import ParallelGeometry
 from tomoseg.reconstruct.operators import Floats
 
 WIDER = 1.6  # of the frame: how much of a sample that goes on outside it is reconstructed
-SUBSET = 3  # tilts that are used together
+SUBSETS = 24  # at most: the volume is improved by so many parts of the tilts, one after the other
 EDGE = 0.2  # part of the frame over which the weight of pixels falls off at its sides
 MARGIN_PX = 2.0  # pixels so near the border of a raw frame are not compared: splines swing there
 ALONG_PASSES = 2  # passes in which images move along the axis only: a volume still blurred misleads across it
 LARGEST_PX = 1.0  # of a step
+GAIN = 0.7  # of steps: volume and images follow each other, and would swing
 ROTATION_GAIN = 2.0  # a turn of all images is mostly followed by the volume: its step is taken this much further
-COMMON, GAIN = 0.0, 1.0
 STRAY = 3.0  # times the median residual: a tilt that takes no part in the volume
 FAINTEST = 1e-4  # of the brightest: what a projection is at least, as a divisor
 
@@ -68,7 +67,7 @@ def align_jointly(
     passes: int = 12,
     find_angle: bool = True,
     moving: bool = True,
-    tolerance_px: float = 0.002,
+    tolerance_px: float = 0.0004,
 ) -> Joint:
     """Improve moves, and the direction of the axis if asked.
 
@@ -115,24 +114,16 @@ class _Run:
         side = width if whole else round(width * WIDER)
         geometry = ParallelGeometry(copies.angles_deg[chosen], width, side, side)
         self.operator = CpuOperator(geometry)
-        self.subsets = [
-            (np.arange(len(chosen))[tilts], part) for tilts, part in self.operator.subsets(-(-len(chosen) // SUBSET))
-        ]
+        self.subsets = [(np.arange(len(chosen))[tilts], part) for tilts, part in self.operator.subsets(SUBSETS)]
         self.planes = [_reciprocal(part.column_sums) for _, part in self.subsets]
         size = self.operator.block
         self.blocks = [slice(start, min(start + size, height)) for start in range(0, height, size)]
         self.volumes: list[Floats] = []
-        self.splines = np.empty_like(copies.images)
         self.window = taper(self.shape, EDGE).astype(np.float32)
         self.misfit, self.power = np.zeros(len(chosen)), np.zeros(len(chosen))
 
     def start(self, pool: ThreadPoolExecutor) -> None:
-        """Compute the splines, and a volume that is constant in each slice with about the brightness of all images."""
-
-        def spline(i: int) -> None:
-            self.splines[i] = ndimage.spline_filter(self.copies.images[i], 3, np.float32, mode="mirror")
-
-        list(pool.map(spline, self.chosen))
+        """Make a volume that is constant in each slice, with about the brightness of all images."""
         images, _ = self._warped(pool, np.arange(len(self.chosen)))
         lengths = np.maximum(self.operator.row_sums.mean(), 1e-6)
         level = np.maximum(np.maximum(images, 0).mean(axis=(0, 2)) / lengths, 1e-12)
@@ -145,9 +136,7 @@ class _Run:
                 )
             )
 
-    def once(
-        self, pool: ThreadPoolExecutor, *, moving: bool, along_only: bool, turning: bool
-    ) -> NDArray[np.float64]:
+    def once(self, pool: ThreadPoolExecutor, *, moving: bool, along_only: bool, turning: bool) -> NDArray[np.float64]:
         """Go through all subsets; return the step of each chosen tilt (along, across) in px."""
         steps, turn = np.zeros((len(self.chosen), 2)), np.zeros(2)
         misfit, power = np.zeros(len(self.chosen)), np.zeros(len(self.chosen))
@@ -165,14 +154,13 @@ class _Run:
                 for k, i in enumerate(tilts):
                     steps[i], share = _step(sums[k])
                     turn += share
-                steps[tilts] -= COMMON * steps[tilts].mean(axis=0)
                 steps[tilts] *= GAIN
                 if along_only:
                     steps[tilts, 1] = 0
                 self.moves[self.chosen[tilts]] += steps[tilts]
                 images, seen = self._warped(pool, tilts)
             trusted = misfit[tilts] <= STRAY**2 * typical * power[tilts]
-            counts = np.where((seen > 0) & trusted[:, None, None], np.maximum(images, 0), predicted)
+            counts = np.where(seen & trusted[:, None, None], np.maximum(images, 0), predicted)
 
             def improve(
                 block: slice,
@@ -193,17 +181,16 @@ class _Run:
             self.angle_deg += float(np.clip(np.rad2deg(ROTATION_GAIN * turn[0] / turn[1]), -0.5, 0.5))
         return steps
 
-    def _warped(self, pool: ThreadPoolExecutor, tilts: NDArray[np.int_]) -> tuple[Floats, Floats]:
-        """Return images (n, y, x) in the aligned frame, and 1 where the raw frame shows them, else 0."""
-        shifts = unrotate_vectors(self.moves, self.angle_deg)
-        images, seen = np.empty((2, len(tilts), *self.shape), np.float32)
+    def _warped(self, pool: ThreadPoolExecutor, tilts: NDArray[np.int_]) -> tuple[Floats, NDArray[np.bool_]]:
+        """Return images (n, y, x) in the aligned frame, and whether the raw frame shows them well inside it."""
+        which = self.chosen[tilts]
+        shifts = unrotate_vectors(self.moves[which], self.angle_deg)
+        images, seen = np.empty((len(which), *self.shape), np.float32), np.empty((len(which), *self.shape), bool)
 
         def one(k: int) -> None:
-            i = self.chosen[tilts[k]]
-            matrix, start = sampling(self.copies.images.shape, self.shape, shifts[i], self.angle_deg, 0.0)
-            _resample(self.splines[i], matrix, start, images[k], seen[k])
+            self.copies.resample(which[k], shifts[k], self.angle_deg, images[k], seen[k], margin_px=MARGIN_PX)
 
-        list(pool.map(one, range(len(tilts))))
+        list(pool.map(one, range(len(which))))
         return images, seen
 
 
@@ -227,19 +214,20 @@ def _step(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.fl
 
 
 def _normal_equations(measured, predicted, seen, window):  # type: ignore[no-untyped-def]
-    """Sums over one image for the least squares: 16 of the matrix, 4 of the right side, misfit, power."""
+    """Return sums over an image for the least squares: 16 of the matrix, 4 of the right side, misfit, power."""
     height, width = measured.shape
     sums = np.zeros(22)
     row = np.zeros(22)
-    for y in range(1, height - 1):
+    near, far = np.float32(2 / 3), np.float32(1 / 12)  # slope of the quartic through five points
+    for y in range(2, height - 2):
         row[:] = 0
         cy = y - (height - 1) / 2
-        for x in range(1, width - 1):
-            w = window[y, x] * seen[y, x]
-            if w <= 0:
+        for x in range(2, width - 2):
+            if not seen[y, x]:
                 continue
-            gy = (predicted[y + 1, x] - predicted[y - 1, x]) * np.float32(0.5)
-            gx = (predicted[y, x + 1] - predicted[y, x - 1]) * np.float32(0.5)
+            w = window[y, x]
+            gy = near * (predicted[y + 1, x] - predicted[y - 1, x]) - far * (predicted[y + 2, x] - predicted[y - 2, x])
+            gx = near * (predicted[y, x + 1] - predicted[y, x - 1]) - far * (predicted[y, x + 2] - predicted[y, x - 2])
             turn = gy * (x - (width - 1) / 2) - gx * cy
             bright = predicted[y, x]
             rest = measured[y, x] - bright
@@ -266,44 +254,6 @@ def _normal_equations(measured, predicted, seen, window):  # type: ignore[no-unt
     return sums
 
 
-def _resample_cubic(spline, matrix, start, image, seen):  # type: ignore[no-untyped-def]
-    """Evaluate a cubic B-spline at matrix @ (row, column) + start; 0 and not seen outside the raw frame."""
-    height, width = spline.shape
-    for row in range(image.shape[0]):
-        for column in range(image.shape[1]):
-            y = matrix[0, 0] * row + matrix[0, 1] * column + start[0]
-            x = matrix[1, 0] * row + matrix[1, 1] * column + start[1]
-            inside = y >= MARGIN_PX and x >= MARGIN_PX and y <= height - 1 - MARGIN_PX and x <= width - 1 - MARGIN_PX
-            seen[row, column] = 1 if inside else 0
-            if not inside:
-                image[row, column] = 0
-                continue
-            k, m = int(y), int(x)
-            f, g = np.float32(y - k), np.float32(x - m)
-            v0, v1, v2, v3 = _weights(f)
-            h0, h1, h2, h3 = _weights(g)
-            total = np.float32(0)
-            for i, v in ((k - 1, v0), (k, v1), (k + 1, v2), (k + 2, v3)):
-                total += v * (
-                    h0 * spline[i, m - 1] + h1 * spline[i, m] + h2 * spline[i, m + 1] + h3 * spline[i, m + 2]
-                )
-            image[row, column] = total
-
-
-def _cubic_weights(t):  # type: ignore[no-untyped-def]
-    """Weights of the cubic B-spline for the four coefficients around a point a fraction `t` past the second."""
-    one, six = np.float32(1), np.float32(1 / 6)
-    s = one - t
-    return (
-        s * s * s * six,
-        np.float32(2 / 3) - t * t * (one - t * np.float32(0.5)),
-        np.float32(2 / 3) - s * s * (one - s * np.float32(0.5)),
-        t * t * t * six,
-    )
-
-
-_weights = numba.njit(nogil=True, cache=True, inline="always")(_cubic_weights)
-_resample = numba.njit(nogil=True, cache=True, fastmath=True)(_resample_cubic)
 normal_equations: Callable[..., NDArray[np.float64]] = numba.njit(nogil=True, cache=True, fastmath=True)(
     _normal_equations
 )

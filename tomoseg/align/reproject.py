@@ -1,23 +1,23 @@
 """Alignment against what the other tilts predict: a quick reconstruction, projected back to each tilt."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.align.copies import Copies
 from tomoseg.align.correlate import padded_shape, register, taper
-from tomoseg.align.projector import back_project, project, ramp_filter
 from tomoseg.align.track import Band
 from tomoseg.arrays import FloatArray
+from tomoseg.reconstruct.cpu_backend import CpuOperator
+from tomoseg.reconstruct.filters import filtered
+from tomoseg.reconstruct.geometry import ParallelGeometry
 from tomoseg.runtime import slabs
 
 # Reconstructing further out than the frame catches part of what a sample larger than the frame holds there.
 WIDER = 1.5
-# Rows along the axis are independent of each other: as many are reconstructed at once as take this much, whatever the
-# memory allowed, so that the result does not depend on it.
-BLOCK_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -67,48 +67,37 @@ def predict(
     n = width + 2 * margin
     keep = slice(margin, n - margin)
     chosen = np.flatnonzero(usable)
-    angles = np.asarray(angles_deg, float)[usable]
     factors = np.ones(len(chosen)) if scales is None else np.asarray(scales)[usable]
-    x = np.arange(n) - (n - 1) / 2
-    disc = (x[:, None] ** 2 + x**2 <= (n / 2) ** 2).astype(np.float32)[:, :, None]
-    ray_lengths = project(disc, angles, workers)
+    geometry = ParallelGeometry(np.asarray(angles_deg, float)[usable], n, n, n)
+    operator = CpuOperator(geometry)
+    disc = geometry.cylinder().astype(np.float32)
+    ray_lengths = operator.unload_projections(operator.forward(operator.load_volume(disc[:, None])), 1)
     window = taper((height, width), 0.3)
-    images, residual = np.zeros_like(aligned), _Residual()
-    row_bytes = 4 * n * (n + 6 * len(chosen))  # the volume, and six arrays of projections
-    for rows in slabs(height, max(1, BLOCK_BYTES // row_bytes)):
+    images = np.zeros_like(aligned)
+
+    def one(rows: slice) -> NDArray[np.float64]:
         checkpoint()
-        # (tilt, s, y) for the projector; border columns repeated outwards where the sample goes on.
-        measured = np.ascontiguousarray(aligned[chosen, rows].transpose(0, 2, 1))
-        measured *= factors[:, None, None].astype(np.float32)
-        filtered = ramp_filter(np.pad(measured, ((0, 0), (margin, margin), (0, 0)), "edge"), angles)
-        volume = back_project(filtered, angles, n, workers)
-        volume *= disc
+        measured = aligned[chosen, rows] * factors[:, None, None].astype(np.float32)
+        # Border columns are repeated outwards where the sample goes on.
+        extended = np.pad(measured, ((0, 0), (0, 0), (margin, margin)), "edge")
+        smooth = filtered(extended, geometry.angles_deg, "shepp-logan")
+        volume = operator.interpolate(operator.load(smooth), disc)
         # A tilt's own share in its prediction is its filtered image times the ray's length, which is taken out:
         # otherwise each image is compared with itself and stays where it is.
-        filtered *= ray_lengths
-        images[chosen, rows] = (project(volume, angles, workers) - filtered)[:, keep].transpose(0, 2, 1)
-        fitted = project(np.maximum(volume, 0, out=volume), angles, workers)[:, keep]
-        residual.add(fitted, measured, seen[chosen, rows].transpose(0, 2, 1) * window[rows].T)
-    return Prediction(images, residual.value)
+        smooth *= ray_lengths
+        expected = operator.unload_projections(operator.forward(volume), measured.shape[1])
+        images[chosen, rows] = (expected - smooth)[:, :, keep]
+        computed = operator.forward(np.maximum(volume, 0, out=volume))
+        fitted = operator.unload_projections(computed, measured.shape[1])[:, :, keep]
+        weight = seen[chosen, rows] * window[rows]
+        pairs = ((fitted, fitted), (fitted, measured), (measured, measured))
+        return np.array([float((weight * a * b).sum(dtype=float)) for a, b in pairs])
 
-
-@dataclass
-class _Residual:
-    """Relative root mean square difference of fitted and measured, best common scale, from parts of both."""
-
-    sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
-
-    def add(self, fitted: FloatArray, measured: FloatArray, weight: FloatArray) -> None:
-        """Take in a part; the arrays have one shape."""
-        for i, (a, b) in enumerate(((fitted, fitted), (fitted, measured), (measured, measured))):
-            self.sums[i] += (weight * a * b).sum(dtype=float)
-
-    @property
-    def value(self) -> float:
-        """The difference as a part of the measured; 1 where nothing was measured."""
-        ff, fm, mm = self.sums
-        # min over s of sum w (s f - m)^2 = mm - fm^2 / ff
-        return float(np.sqrt(max(mm - fm**2 / max(ff, 1e-30), 0) / mm)) if mm > 0 else 1.0
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        ff, fm, mm = np.sum(list(pool.map(one, slabs(height, operator.block))), axis=0)
+    # min over s of sum w (s f - m)^2 = mm - fm^2 / ff
+    residual = float(np.sqrt(max(mm - fm**2 / max(ff, 1e-30), 0) / mm)) if mm > 0 else 1.0
+    return Prediction(images, residual)
 
 
 def register_with(

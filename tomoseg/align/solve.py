@@ -5,37 +5,40 @@ axis comes to the middle of the frame.
 
 A sample that is whole across the axis is placed absolutely: along the axis by the common line, across it by the centre
 of mass, which follows a sinusoid about the axis; nothing can add up. A sample that goes on outside the frame has no
-centre of mass: its shifts come from the chain of neighbours, then from comparing each image with what the others
-predict, and the axis offset is the one for which a quick reconstruction explains the images best.
+centre of mass: its shifts come from the chain of neighbours, and the axis offset is the one for which a quick
+reconstruction explains the images best.
+
+Both are then improved together with a reconstruction (`tomoseg.align.joint`), from coarse to fine copies.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, optimize
+from scipy import optimize
 
 from tomoseg.align.consistency import (
     brightness_at_sides,
     centre_of_mass,
-    constant_term,
     is_whole,
     profiles,
     register_profiles,
     row_window,
 )
 from tomoseg.align.copies import Copies
+from tomoseg.align.joint import align_jointly
 from tomoseg.align.reproject import Prediction, predict, register_with
 from tomoseg.align.track import Band
 from tomoseg.align.warp import rotate_vectors, unrotate_vectors, wrap_axis_angle
 from tomoseg.arrays import FloatArray
 
-# Errors that vary slowly along the series are shared by neighbouring tilts, so a prediction from neighbours sees only
-# part of them: their correction is taken this many times further.
-SLOW_GAIN, SLOW_TILTS = 4.0, 4.0
 OFFSET_REACH = 0.12  # part of the width within which the offset is sought
-CUT_PX = 128  # longest side of the copies on which a cut sample is refined first
+OFFSET_PX = 128  # longest side of the copies on which it is sought
+# Longest sides of the copies on which a sample is refined together with its volume, and most passes. A sample that is
+# placed absolutely needs the finest copies only.
+LEVELS = ((64, 30), (128, 16), (10_000, 12))
 TOUCHING = 0.03  # brightness at a side of the frame, as a part of the sample's, that a cut sample has at least
+CHECK_PX, CHECK_PASSES = 128, 4  # copies and passes by which what was found is compared with what it was found from
 STRAY_PX = 0.75  # least disagreement of an image with its prediction that makes it a stray, in px of the copy
 
 
@@ -188,14 +191,15 @@ def _solve_cut(
         trials = [_shifted(moves, o) for o in _offsets(copies, axis_angle_deg)]
         found = [Solution(axis_angle_deg, t, False, _residual(copies, t, axis_angle_deg, whole=False)) for t in trials]
         return min(found, key=lambda s: s.residual)
-    # Slow errors need many passes and no fine pixels.
-    small = copies.reduced(CUT_PX)
+    small = copies.reduced(OFFSET_PX)
     scale = copies.factor / small.factor
-    moves, _ = _cut_passes(small, moves * scale, axis_angle_deg, band, 8 * passes, SLOW_GAIN)
-    moves = _shifted(moves, _best_offset(small, moves, axis_angle_deg))
-    moves, _ = _cut_passes(small, moves, axis_angle_deg, band, 4 * passes, SLOW_GAIN)
-    _, best = _cut_passes(copies, moves / scale, axis_angle_deg, band, 2, 0.0)
-    return Solution(axis_angle_deg, _between(best.moves_px, copies.usable), False, best.residual)
+    moves = _shifted(moves, _best_offset(small, moves * scale, axis_angle_deg) / scale)
+    return Solution(
+        axis_angle_deg,
+        _between(moves, copies.usable),
+        False,
+        _residual(small, moves * scale, axis_angle_deg, whole=False),
+    )
 
 
 def _shifted(moves: NDArray[np.float64], across_px: float) -> NDArray[np.float64]:
@@ -224,43 +228,6 @@ def _best_offset(copies: Copies, moves: NDArray[np.float64], axis_angle_deg: flo
     return float(found.x)
 
 
-def _cut_passes(
-    copies: Copies,
-    moves: NDArray[np.float64],
-    axis_angle_deg: float,
-    band: Band,
-    n: int,
-    gain: float,
-) -> tuple[NDArray[np.float64], Solution]:
-    """Refine `n` times; the gain for slow errors is dropped as soon as it makes the tilts agree less."""
-    next_moves, best = _cut_step(copies, moves, axis_angle_deg, band, gain)
-    for _ in range(n):
-        trial_moves, trial = _cut_step(copies, next_moves, axis_angle_deg, band, gain)
-        if trial.residual <= best.residual:
-            next_moves, best = trial_moves, trial
-            continue
-        if gain == 0:
-            break
-        gain = 0.0
-        next_moves, _ = _cut_step(copies, best.moves_px, axis_angle_deg, band, gain)
-    return best.moves_px, best
-
-
-def _cut_step(
-    copies: Copies, moves: NDArray[np.float64], axis_angle_deg: float, band: Band, gain: float
-) -> tuple[NDArray[np.float64], Solution]:
-    """Return improved moves, and the moves given as a solution with its residual."""
-    aligned, seen = copies.warped(moves, axis_angle_deg, extend=True)
-    prediction = _predicted(copies, aligned, seen, whole=False)
-    here = Solution(axis_angle_deg, moves, False, prediction.residual)
-    steps, _ = register_with(copies, prediction, aligned, seen, band, 4.0)
-    slow = ndimage.gaussian_filter1d(steps, SLOW_TILTS, axis=0, mode="nearest")
-    # A translation of the sample, or of the axis, is not an error that predictions can tell.
-    slow[:, 0] -= slow[copies.usable, 0].mean()
-    slow[:, 1] -= constant_term(slow[:, 1], copies.angles_deg, copies.usable)
-    return moves + steps + gain * slow, here
-
-
 def _between(moves: NDArray[np.float64], usable: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Give unusable tilts the moves that lie between their neighbours'."""
     out, index = moves.copy(), np.arange(len(moves))
@@ -269,41 +236,63 @@ def _between(moves: NDArray[np.float64], usable: NDArray[np.bool_]) -> NDArray[n
     return out
 
 
-def refine_angle(copies: Copies, solution: Solution, band: Band, reach_deg: float = 1.5) -> float:
-    """Return the direction of the axis near that of `solution` for which its shifts agree best.
+def refine(copies: Copies, solution: Solution, band: Band, *, find_angle: bool) -> Solution:
+    """Improve moves, and the direction of the axis if asked, together with a reconstruction.
 
-    For a whole sample that is where the common lines are most alike, which is ten times more precise than the
-    residual of a reconstruction; otherwise it is the smallest residual.
+    The direction for a whole sample is that in which the common lines are most alike, which is ten times more precise.
+    What the reconstruction adds is taken only if the images then agree better with what the others predict.
     """
+    if find_angle and solution.whole:
+        angle = _aligned_lines(copies, solution, band)
+        shifts = unrotate_vectors(solution.moves_px, solution.axis_angle_deg)
+        solution = solve(copies, shifts, angle, band, passes=2)
+    found = solution
+    for longest, passes in LEVELS[2 if solution.whole else 0 :]:
+        found = _refined(copies.reduced(longest), copies.factor, found, passes, find_angle and not solution.whole)
+    small = copies.reduced(CHECK_PX)
+    before, after = (_held_out(small, copies.factor, s) for s in (solution, found))
+    return replace(found, residual=after) if after <= before else replace(solution, residual=before)
+
+
+def _aligned_lines(copies: Copies, solution: Solution, band: Band, reach_deg: float = 1.5) -> float:
+    """Return the direction of the axis near that of `solution` for which the common lines are most alike."""
     start = solution.axis_angle_deg
-    small = copies if solution.whole else copies.reduced(CUT_PX)
-    shifts = unrotate_vectors(solution.moves_px * copies.factor / small.factor, start)
+    shifts = unrotate_vectors(solution.moves_px, start)
 
     def cost(angle_deg: float) -> float:
-        moves = rotate_vectors(shifts, angle_deg)
-        if not solution.whole:
-            return _residual(small, moves, angle_deg, whole=False)
-        aligned, seen = small.warped(moves, angle_deg)
-        lines = profiles(aligned, seen, small.angles_deg, whole=True)
-        window = row_window(seen, small.usable)
-        _, scores = register_profiles(lines, window, small.usable, band, small.factor, 5.0)
+        aligned, seen = copies.warped(rotate_vectors(shifts, angle_deg), angle_deg)
+        lines = profiles(aligned, seen, copies.angles_deg, whole=True)
+        window = row_window(seen, copies.usable)
+        _, scores = register_profiles(lines, window, copies.usable, band, copies.factor, 5.0)
         return 1 - float(np.nanmean(scores))
 
     bounds = (start - reach_deg, start + reach_deg)
     # A change by this much moves the ends of the frame by a tenth of a pixel of the copy.
-    tolerance = float(np.clip(np.rad2deg(0.2 / max(small.images.shape[1:])), 0.01, 0.2))
+    tolerance = float(np.clip(np.rad2deg(0.2 / max(copies.images.shape[1:])), 0.01, 0.2))
     found = optimize.minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": tolerance})
     return wrap_axis_angle(float(found.x))
 
 
-def follow_angle(copies: Copies, solution: Solution, axis_angle_deg: float, band: Band) -> Solution:
-    """Return `solution` for a slightly different direction of the axis: same shifts, refined once more."""
-    shifts = unrotate_vectors(solution.moves_px, solution.axis_angle_deg)
-    if solution.whole:
-        return solve(copies, shifts, axis_angle_deg, band, passes=2)
-    moves = rotate_vectors(shifts, axis_angle_deg)
-    _, best = _cut_passes(copies, moves, axis_angle_deg, band, 2, 0.0)
-    return Solution(axis_angle_deg, _between(best.moves_px, copies.usable), False, best.residual)
+def _refined(small: Copies, factor: int, solution: Solution, passes: int, find_angle: bool) -> Solution:
+    scale = factor / small.factor
+    joint = align_jointly(
+        small,
+        solution.moves_px * scale,
+        solution.axis_angle_deg,
+        whole=solution.whole,
+        passes=passes,
+        find_angle=find_angle,
+    )
+    moves = _between(joint.moves_px / scale, small.usable)
+    return replace(solution, axis_angle_deg=wrap_axis_angle(joint.axis_angle_deg), moves_px=moves)
+
+
+def _held_out(small: Copies, factor: int, solution: Solution) -> float:
+    """Return how badly images are predicted by the others as they stand."""
+    moves = solution.moves_px * factor / small.factor
+    return align_jointly(
+        small, moves, solution.axis_angle_deg, whole=solution.whole, passes=CHECK_PASSES, moving=False
+    ).residual
 
 
 def sample_reach(copies: Copies, solution: Solution) -> float:

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 NOMINAL_DEG = {"y": 0.0, "x": 90.0}
 # Shifts and axis are estimated on copies of at most this side and, for very many tilts, this many pixels in all: the
-# same whatever the memory allowed, so that the result is. Alive at once are the copies, the copies in the aligned frame
-# with a mask, what they are predicted to be, and blocks of fixed size: 0.2 GB at most.
+# same whatever the memory allowed, so that the result is. Alive at once are the copies and their splines, and either
+# the copies in the aligned frame, a mask and what they are predicted to be, or a volume: 0.4 GB at most.
 COPY_PX, COPY_PIXELS = 256, 180 * 256**2
-COPY_ARRAYS = 3.25
+COPY_ARRAYS = 4.25
 QUALITY_DTYPE = np.dtype(
     [
         ("angle_deg", "f8"),
@@ -147,11 +147,12 @@ def _survey(
     from tomoseg.align.background import fit_vacuum
     from tomoseg.align.copies import Copies, reduce, reduction_factor
     from tomoseg.align.intensity import usable_tilts
-    from tomoseg.align.reproject import BLOCK_BYTES
+    from tomoseg.align.joint import WIDER
 
     n, *shape = tilt_series.shape
     factor = reduction_factor(tuple(shape), _longest_copy(n))
-    needed = BLOCK_BYTES + 4 * COPY_ARRAYS * n * (shape[0] // factor) * (shape[1] // factor)
+    height, width = (side // factor for side in shape)
+    needed = 4 * (COPY_ARRAYS * n * height * width + max(height, width) * (WIDER * max(height, width)) ** 2)
     if needed > runtime.max_memory:
         runtime.warn(f"alignment needs about {needed / 2**20:.0f} MB of memory, more than the limit given")
     fits: list[VacuumFit] = []
