@@ -9,6 +9,10 @@ along^2) / 2), the same for all. tomoseg is told nothing but the angles. ETSpy's
 axis to lie along the rows: they are given images less the true background, turned by 90 degrees where that brings the
 axis nearer to the rows, and judged with the true axis angle and the offset that suits them best. Their times are for
 the shifts alone, ours for axis and resampling too.
+
+`offset` is the error of the axis offset, in px: the constant in the error across the axis beside x0 cos(t) + z0 sin(t).
+Shifts and offset are not known apart, only their sum is (a constant may be moved from one to the other), and nothing
+but their sum enters the aligned series.
 """
 
 import argparse
@@ -239,11 +243,12 @@ def damage(raw: np.ndarray, case: Case) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Errors:
-    """Errors of the shifts in px: rms across and along the axis, and the worst tilt in any direction."""
+    """Errors in px: shifts, rms across and along the axis; the worst tilt in any direction; the axis offset."""
 
     across: float
     along: float
     worst: float
+    offset: float
 
     @property
     def rms(self) -> float:
@@ -258,13 +263,13 @@ def errors(
     error = rotate_vectors(shifts_px, angle_deg) - [0.0, offset_px]
     error -= rotate_vectors(series.shifts_px, series.axis_angle_deg) - [0.0, series.axis_offset_px]
     error, tilts = error[series.usable], np.deg2rad(series.angles_deg[series.usable])
-    terms = [np.cos(tilts), np.sin(tilts)] + [np.ones(len(tilts))] * free_offset
-    unknowable = np.stack(terms, axis=1)
     along = error[:, 0] - error[:, 0].mean()
+    terms = np.stack([np.cos(tilts), np.sin(tilts), np.ones(len(tilts))], axis=1)
+    constant = np.linalg.lstsq(terms, error[:, 1], rcond=None)[0][2]
+    unknowable = terms if free_offset else terms[:, :2]
     across = error[:, 1] - unknowable @ np.linalg.lstsq(unknowable, error[:, 1], rcond=None)[0]
-    return Errors(
-        float(np.sqrt(np.mean(across**2))), float(np.sqrt(np.mean(along**2))), float(np.hypot(across, along).max())
-    )
+    rms = [float(np.sqrt(np.mean(np.square(part)))) for part in (across, along)]
+    return Errors(*rms, float(np.hypot(across, along).max()), float(constant))
 
 
 # ------------------------------------------------------------------------------------------------------------- methods
@@ -293,7 +298,7 @@ def run_ours(series: Series) -> dict[str, float | str]:
     found = errors(series, outputs.arrays["shifts_px"], angle, offset)
     return {
         "rms_px": found.rms, "across_px": found.across, "along_px": found.along, "worst_px": found.worst,
-        "axis_error_deg": angle - series.axis_angle_deg, "offset_error_px": offset - series.axis_offset_px,
+        "axis_error_deg": angle - series.axis_angle_deg, "offset_error_px": found.offset,
         "seconds": seconds, "warnings": len(runtime.warnings),
     }  # fmt: skip
 

@@ -6,8 +6,8 @@ moves each (joint iterative reconstruction and alignment; Gursoy et al., Sci. Re
 from pass to pass, and images are always resampled from the originals by the moves accumulated so far. Pixels that a raw
 frame does not show count as the volume predicts them, so that they say nothing.
 
-A move by a translation of the sample, and the slow part of others, costs the volume little to follow: it takes many
-passes to be undone, which the steps do not show. The direction of the axis is such a part.
+The slow part of the moves costs the volume little to follow: it takes many passes to be undone, which the steps do not
+show. The direction of the axis is sought apart, by how well images are predicted (`direction`).
 """
 
 from collections.abc import Callable
@@ -33,7 +33,6 @@ MARGIN_PX = 2.0  # pixels so near the border of a raw frame are not compared: sp
 ALONG_PASSES = 2  # passes in which images move along the axis only: a volume still blurred misleads across it
 LARGEST_PX = 1.0  # of a step
 GAIN = 0.7  # of steps: volume and images follow each other, and would swing
-ROTATION_GAIN = 2.0  # a turn of all images is mostly followed by the volume: its step is taken this much further
 STRAY = 3.0  # times the median residual: a tilt that takes no part in the volume
 FAINTEST = 1e-4  # of the brightest: what a projection is at least, as a divisor
 
@@ -44,7 +43,6 @@ class Joint:
 
     Attributes
     ----------
-    axis_angle_deg : float
     moves_px : (n_tilt, 2) (dy', dx') in pixels of the copies; unusable tilts as they were
     residual : float
         Root mean square of measured minus predicted images, as part of that of the measured ones; predicted before an
@@ -52,7 +50,6 @@ class Joint:
     residuals : (n_tilt,) the same for each tilt; NaN for unusable ones
     """
 
-    axis_angle_deg: float
     moves_px: NDArray[np.float64]
     residual: float
     residuals: NDArray[np.float64]
@@ -65,11 +62,10 @@ def align_jointly(
     *,
     whole: bool,
     passes: int = 12,
-    find_angle: bool = True,
     moving: bool = True,
     tolerance_px: float = 0.0004,
 ) -> Joint:
-    """Improve moves, and the direction of the axis if asked.
+    """Improve moves for a given direction of the axis.
 
     Parameters
     ----------
@@ -81,8 +77,6 @@ def align_jointly(
         Whether the sample ends inside the frame across the axis.
     passes : int
         Most passes over all tilts.
-    find_angle : bool
-        Whether the direction of the axis is improved too.
     moving : bool
         False: the images stay; only the residual is wanted.
     tolerance_px : float
@@ -93,17 +87,17 @@ def align_jointly(
     with ThreadPoolExecutor(max(1, copies.workers)) as pool:
         run.start(pool)
         for number in range(passes):
-            steps = run.once(pool, moving=moving, along_only=number < ALONG_PASSES, turning=find_angle)
+            steps = run.once(pool, moving=moving, along_only=number < ALONG_PASSES)
             if number > ALONG_PASSES and float(np.sqrt(np.square(steps).mean(axis=0)).max()) < tolerance_px:
                 break
     residuals = np.full(copies.n_tilt, np.nan)
     residuals[chosen] = np.sqrt(run.misfit / np.maximum(run.power, 1e-30))
     total = float(np.sqrt(run.misfit.sum() / max(float(run.power.sum()), 1e-30)))
-    return Joint(run.angle_deg, run.moves, total, residuals)
+    return Joint(run.moves, total, residuals)
 
 
 class _Run:
-    """The volume, the moves and the direction of the axis as they stand."""
+    """The volume and the moves as they stand."""
 
     def __init__(
         self, copies: Copies, chosen: NDArray[np.int_], moves: NDArray[np.float64], angle_deg: float, whole: bool
@@ -136,9 +130,9 @@ class _Run:
                 )
             )
 
-    def once(self, pool: ThreadPoolExecutor, *, moving: bool, along_only: bool, turning: bool) -> NDArray[np.float64]:
+    def once(self, pool: ThreadPoolExecutor, *, moving: bool, along_only: bool) -> NDArray[np.float64]:
         """Go through all subsets; return the step of each chosen tilt (along, across) in px."""
-        steps, turn = np.zeros((len(self.chosen), 2)), np.zeros(2)
+        steps = np.zeros((len(self.chosen), 2))
         misfit, power = np.zeros(len(self.chosen)), np.zeros(len(self.chosen))
         typical = np.median(self.misfit / np.maximum(self.power, 1e-30)) if self.power.any() else np.inf
         for (tilts, part), plane in zip(self.subsets, self.planes, strict=True):
@@ -149,12 +143,9 @@ class _Run:
                 predicted[:, block] = part.unload_projections(projections, block.stop - block.start)
             images, seen = self._warped(pool, tilts)
             sums = np.array(list(pool.map(normal_equations, images, predicted, seen, [self.window] * len(tilts))))
-            misfit[tilts], power[tilts] = sums[:, 20], sums[:, 21]
+            misfit[tilts], power[tilts] = sums[:, 12], sums[:, 13]
             if moving:
-                for k, i in enumerate(tilts):
-                    steps[i], share = _step(sums[k])
-                    turn += share
-                steps[tilts] *= GAIN
+                steps[tilts] = GAIN * np.array([_step(one) for one in sums])
                 if along_only:
                     steps[tilts, 1] = 0
                 self.moves[self.chosen[tilts]] += steps[tilts]
@@ -177,8 +168,6 @@ class _Run:
 
             list(pool.map(improve, self.blocks, computed, self.volumes))
         self.misfit, self.power = misfit, power
-        if moving and turning and not along_only and turn[1] > 0:
-            self.angle_deg += float(np.clip(np.rad2deg(ROTATION_GAIN * turn[0] / turn[1]), -0.5, 0.5))
         return steps
 
     def _warped(self, pool: ThreadPoolExecutor, tilts: NDArray[np.int_]) -> tuple[Floats, NDArray[np.bool_]]:
@@ -199,58 +188,42 @@ def _reciprocal(sums: Floats) -> Floats:
     return np.where(sums > 1e-3 * sums.max(), 1 / np.maximum(sums, 1e-30), 0).astype(np.float32)
 
 
-def _step(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return a tilt's step (along, across), and numerator and denominator of its share in a turn of all tilts.
-
-    The unknowns of the least squares are (dy, dx, turn, brightness); brightness is free for each tilt.
-    """
-    matrix, right = sums[:16].reshape(4, 4), sums[16:20]
-    own = [0, 1, 3]
-    normal = matrix[np.ix_(own, own)]
-    normal = normal + 1e-9 * max(float(np.trace(normal)), 1e-30) * np.eye(3)
-    solved = np.linalg.solve(normal, np.stack([right[own], matrix[own, 2]], axis=1))
-    share = np.array([right[2] - matrix[own, 2] @ solved[:, 0], matrix[2, 2] - matrix[own, 2] @ solved[:, 1]])
-    return np.clip(solved[:2, 0], -LARGEST_PX, LARGEST_PX), share
+def _step(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a tilt's step (along, across) by least squares, in which its brightness is free."""
+    matrix, right = sums[:9].reshape(3, 3), sums[9:12]
+    normal = matrix + 1e-9 * max(float(np.trace(matrix)), 1e-30) * np.eye(3)
+    return np.clip(np.linalg.solve(normal, right)[:2], -LARGEST_PX, LARGEST_PX)
 
 
 def _normal_equations(measured, predicted, seen, window):  # type: ignore[no-untyped-def]
-    """Return sums over an image for the least squares: 16 of the matrix, 4 of the right side, misfit, power."""
+    """Return sums over an image: 9 of the matrix for (dy, dx, brightness), 3 of the right side, misfit, power."""
     height, width = measured.shape
-    sums = np.zeros(22)
-    row = np.zeros(22)
+    sums = np.zeros(14)
+    row = np.zeros(14)
     near, far = np.float32(2 / 3), np.float32(1 / 12)  # slope of the quartic through five points
     for y in range(2, height - 2):
         row[:] = 0
-        cy = y - (height - 1) / 2
         for x in range(2, width - 2):
             if not seen[y, x]:
                 continue
             w = window[y, x]
             gy = near * (predicted[y + 1, x] - predicted[y - 1, x]) - far * (predicted[y + 2, x] - predicted[y - 2, x])
             gx = near * (predicted[y, x + 1] - predicted[y, x - 1]) - far * (predicted[y, x + 2] - predicted[y, x - 2])
-            turn = gy * (x - (width - 1) / 2) - gx * cy
             bright = predicted[y, x]
             rest = measured[y, x] - bright
             row[0] += w * gy * gy
             row[1] += w * gy * gx
-            row[2] += w * gy * turn
-            row[3] += w * gy * bright
-            row[5] += w * gx * gx
-            row[6] += w * gx * turn
-            row[7] += w * gx * bright
-            row[10] += w * turn * turn
-            row[11] += w * turn * bright
-            row[15] += w * bright * bright
-            row[16] += w * gy * rest
-            row[17] += w * gx * rest
-            row[18] += w * turn * rest
-            row[19] += w * bright * rest
-            row[20] += w * rest * rest
-            row[21] += w * measured[y, x] * measured[y, x]
+            row[2] += w * gy * bright
+            row[4] += w * gx * gx
+            row[5] += w * gx * bright
+            row[8] += w * bright * bright
+            row[9] += w * gy * rest
+            row[10] += w * gx * rest
+            row[11] += w * bright * rest
+            row[12] += w * rest * rest
+            row[13] += w * measured[y, x] * measured[y, x]
         sums += row
-    for i in range(4):
-        for j in range(i):
-            sums[4 * i + j] = sums[4 * j + i]
+    sums[3], sums[6], sums[7] = sums[1], sums[2], sums[5]
     return sums
 
 

@@ -12,6 +12,7 @@ Both are then improved together with a reconstruction (`tomoseg.align.joint`), f
 """
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,9 @@ OFFSET_PX = 128  # longest side of the copies on which it is sought
 # placed absolutely needs the finest copies only.
 LEVELS = ((64, 30), (128, 16), (10_000, 12))
 TOUCHING = 0.03  # brightness at a side of the frame, as a part of the sample's, that a cut sample has at least
+# Copies and passes by which directions of the axis are compared, the steps in degrees, and how many of a kind at most.
+DIRECTION_PX, DIRECTION_PASSES, DIRECTION_STEPS, MOST_STEPS = 64, 10, (2.0, 0.4), 5
+LINES_DEG = 0.1  # how far from there the common lines are believed
 CHECK_PX, CHECK_PASSES = 128, 4  # copies and passes by which what was found is compared with what it was found from
 STRAY_PX = 0.75  # least disagreement of an image with its prediction that makes it a stray, in px of the copy
 
@@ -239,25 +243,53 @@ def _between(moves: NDArray[np.float64], usable: NDArray[np.bool_]) -> NDArray[n
 def refine(copies: Copies, solution: Solution, band: Band, *, find_angle: bool) -> Solution:
     """Improve moves, and the direction of the axis if asked, together with a reconstruction.
 
-    The direction for a whole sample is that in which the common lines are most alike, which is ten times more precise.
-    What the reconstruction adds is taken only if the images then agree better with what the others predict.
+    The direction is the one for which images agree best with what the others predict. Near it, common lines of a whole
+    sample tell it still more precisely, if they tell it at all: those of a needle along the axis do not. Then the moves
+    are improved on finer and finer copies. They are taken only if the images agree better for them.
     """
-    if find_angle and solution.whole:
-        angle = _aligned_lines(copies, solution, band)
+    for step in DIRECTION_STEPS if find_angle else ():
+        angle = _direction(copies, solution, step)
+        if solution.whole and step == DIRECTION_STEPS[-1]:
+            angle = _aligned_lines(copies, solution, angle, band)
         shifts = unrotate_vectors(solution.moves_px, solution.axis_angle_deg)
-        solution = solve(copies, shifts, angle, band, passes=2)
+        if solution.whole:
+            solution = solve(copies, shifts, angle, band, passes=2)
+        else:
+            solution = replace(solution, axis_angle_deg=angle, moves_px=rotate_vectors(shifts, angle))
     found = solution
     for longest, passes in LEVELS[2 if solution.whole else 0 :]:
-        found = _refined(copies.reduced(longest), copies.factor, found, passes, find_angle and not solution.whole)
+        found = _refined(copies.reduced(longest), copies.factor, found, passes)
     small = copies.reduced(CHECK_PX)
     before, after = (_held_out(small, copies.factor, s) for s in (solution, found))
     return replace(found, residual=after) if after <= before else replace(solution, residual=before)
 
 
-def _aligned_lines(copies: Copies, solution: Solution, band: Band, reach_deg: float = 1.5) -> float:
-    """Return the direction of the axis near that of `solution` for which the common lines are most alike."""
-    start = solution.axis_angle_deg
-    shifts = unrotate_vectors(solution.moves_px, start)
+def _direction(copies: Copies, solution: Solution, step: float) -> float:
+    """Return the direction of the axis near that of `solution` for which images are best predicted by the others.
+
+    About the minimum the residual is a parabola in the angle: its vertex through three points is the direction.
+    """
+    small = copies.reduced(DIRECTION_PX)
+    shifts = unrotate_vectors(solution.moves_px, solution.axis_angle_deg) * copies.factor / small.factor
+
+    @cache
+    def residual(angle: float) -> float:
+        moves = rotate_vectors(shifts, angle)
+        return align_jointly(small, moves, angle, whole=solution.whole, passes=DIRECTION_PASSES).residual
+
+    angle = solution.axis_angle_deg
+    for _ in range(MOST_STEPS):
+        low, middle, high = (residual(angle + k * step) for k in (-1, 0, 1))
+        if middle <= min(low, high):
+            curvature = low - 2 * middle + high
+            return wrap_axis_angle(angle + (step * 0.5 * (low - high) / curvature if curvature > 0 else 0.0))
+        angle += step if high < low else -step
+    return wrap_axis_angle(angle)
+
+
+def _aligned_lines(copies: Copies, solution: Solution, near_deg: float, band: Band) -> float:
+    """Return the direction of the axis for which common lines are most alike; `near_deg` if that is not near it."""
+    shifts = unrotate_vectors(solution.moves_px, solution.axis_angle_deg)
 
     def cost(angle_deg: float) -> float:
         aligned, seen = copies.warped(rotate_vectors(shifts, angle_deg), angle_deg)
@@ -266,14 +298,14 @@ def _aligned_lines(copies: Copies, solution: Solution, band: Band, reach_deg: fl
         _, scores = register_profiles(lines, window, copies.usable, band, copies.factor, 5.0)
         return 1 - float(np.nanmean(scores))
 
-    bounds = (start - reach_deg, start + reach_deg)
+    bounds = (near_deg - LINES_DEG, near_deg + LINES_DEG)
     # A change by this much moves the ends of the frame by a tenth of a pixel of the copy.
-    tolerance = float(np.clip(np.rad2deg(0.2 / max(copies.images.shape[1:])), 0.01, 0.2))
-    found = optimize.minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": tolerance})
-    return wrap_axis_angle(float(found.x))
+    tolerance = float(np.clip(np.rad2deg(0.2 / max(copies.images.shape[1:])), 0.005, LINES_DEG / 8))
+    found = float(optimize.minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": tolerance}).x)
+    return wrap_axis_angle(found) if abs(found - near_deg) < 0.9 * LINES_DEG else near_deg
 
 
-def _refined(small: Copies, factor: int, solution: Solution, passes: int, find_angle: bool) -> Solution:
+def _refined(small: Copies, factor: int, solution: Solution, passes: int) -> Solution:
     scale = factor / small.factor
     joint = align_jointly(
         small,
@@ -281,10 +313,8 @@ def _refined(small: Copies, factor: int, solution: Solution, passes: int, find_a
         solution.axis_angle_deg,
         whole=solution.whole,
         passes=passes,
-        find_angle=find_angle,
     )
-    moves = _between(joint.moves_px / scale, small.usable)
-    return replace(solution, axis_angle_deg=wrap_axis_angle(joint.axis_angle_deg), moves_px=moves)
+    return replace(solution, moves_px=_between(joint.moves_px / scale, small.usable))
 
 
 def _held_out(small: Copies, factor: int, solution: Solution) -> float:
