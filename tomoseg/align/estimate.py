@@ -9,7 +9,8 @@ from tomoseg.align.axis import search_axis
 from tomoseg.align.consistency import least_motion
 from tomoseg.align.copies import Copies
 from tomoseg.align.quality import Quality, measure_quality
-from tomoseg.align.solve import Solution, follow_angle, refine_angle, sample_reach, solve
+from tomoseg.align.solve import Solution, sample_reach
+from tomoseg.align.strategies import ABSOLUTE, Method, place, refine
 from tomoseg.align.track import Band, track_neighbours
 from tomoseg.align.warp import aligned_shape, rotate_vectors, unrotate_vectors
 from tomoseg.arrays import FloatArray
@@ -18,6 +19,12 @@ TRACK_PX = 128
 MIN_TILTS = 5  # fewer do not tell a direction of the axis
 MIN_RANGE_DEG = 20.0
 SAFE_RANGE_DEG = 80.0
+WORDS = {
+    "xcorr": "xcorr",
+    "com": "xcorr, centre of mass",
+    "common-line": "xcorr, centre of mass and common line",
+    "reprojection": "xcorr, reprojection",
+}
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,7 @@ class Alignment:
         Whether the sample is whole in the frame across the axis.
     residual : float
         Relative difference of the images from what a quick reconstruction explains; NaN where none was made.
+    how : in words, what the shifts come from
     notes, warnings : sentences for the user
     """
 
@@ -43,6 +51,7 @@ class Alignment:
     after: Quality
     whole: bool
     residual: float
+    how: str = "none"
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -60,6 +69,7 @@ def estimate_alignment(
     axis_offset_px: float | None = None,
     band: Band | None = None,
     max_shift: float = 1 / 3,
+    method: Method = "auto",
 ) -> Alignment:
     """Align a tilt series.
 
@@ -75,6 +85,8 @@ def estimate_alignment(
     band : limits of the band-pass
     max_shift : float
         Largest step between neighbouring tilts, as a part of the longer side of the images.
+    method : str
+        What follows the tracking of neighbours, see `place`.
     """
     band = band or Band()
     notes: list[str] = []
@@ -83,20 +95,32 @@ def estimate_alignment(
     angles = copies.angles_deg[copies.usable]
     if len(angles) < MIN_TILTS or np.ptp(angles) < MIN_RANGE_DEG:
         solution = _without_axis(copies, tracked, axis_angle_deg, axis_near_deg, warnings)
-        axis_offset_px = axis_offset_px or 0.0
-    else:
-        angle = axis_angle_deg
-        if angle is None:
-            angle = _searched(copies, tracked, band, axis_near_deg, warnings)
-        solution = _solved(copies, tracked, angle, band, max_shift)
-        if axis_angle_deg is None:
-            solution = follow_angle(copies, solution, refine_angle(copies, solution, band), band)
-        if not solution.whole:
-            notes.append(
-                "the sample goes on outside the frame across the tilt axis: shifts and offset come from comparing "
-                "images with reprojections, which is less certain than a centre of mass"
-            )
-    return _finish(copies, solution, axis_offset_px, notes, warnings)
+        return _finish(copies, solution, axis_offset_px, WORDS["xcorr"], notes, warnings, split=False)
+    angle = axis_angle_deg
+    if angle is None:
+        angle = _searched(copies, tracked, band, axis_near_deg, warnings)
+    solution = _solved(copies, tracked, angle, band, max_shift, method)
+    if axis_angle_deg is None:
+        solution = refine(method, copies, solution, band)
+    _tell_if_cut(solution, method, notes, warnings)
+    found = ("common-line" if solution.whole else "reprojection") if method == "auto" else method
+    return _finish(copies, solution, axis_offset_px, WORDS[found], notes, warnings)
+
+
+def _tell_if_cut(solution: Solution, method: Method, notes: list[str], warnings: list[str]) -> None:
+    """Say what it means that the sample goes on outside the frame, where it does."""
+    if solution.whole:
+        return
+    if method in ABSOLUTE:
+        warnings.append(
+            "the sample goes on outside the frame across the tilt axis, where its centre of mass cannot be known: "
+            f"method {method} is not to be trusted; use auto or reprojection"
+        )
+    elif method == "auto":
+        notes.append(
+            "the sample goes on outside the frame across the tilt axis: shifts and offset come from comparing "
+            "images with reprojections, which is less certain than a centre of mass"
+        )
 
 
 def _track(copies: Copies, axis_angle_deg: float | None, band: Band, max_shift: float) -> NDArray[np.float64]:
@@ -149,26 +173,37 @@ def _searched(
     return search.angle_deg
 
 
-def _solved(copies: Copies, tracked: FloatArray, angle: float, band: Band, max_shift: float) -> Solution:
+def _solved(
+    copies: Copies, tracked: FloatArray, angle: float, band: Band, max_shift: float, method: Method
+) -> Solution:
     """Solve at `angle` from the tracked shifts, and from stretched ones where those may be better."""
-    solution = solve(copies, tracked, angle, band)
-    if solution.whole:
+    solution = place(method, copies, tracked, angle, band)
+    if solution.whole or method in ABSOLUTE:
         return solution
     # Cut by the frame: the sample may well be a film, whose neighbours agree once stretched across the axis.
     stretched = _track(copies, angle, band, max_shift)
     if np.array_equal(stretched, tracked):
         return solution
-    return min(solution, solve(copies, stretched, angle, band), key=lambda s: s.residual)
+    if method == "xcorr":
+        return place(method, copies, stretched, angle, band)
+    return min(solution, place(method, copies, stretched, angle, band), key=lambda s: s.residual)
 
 
 def _finish(
-    copies: Copies, solution: Solution, given_offset_px: float | None, notes: list[str], warnings: list[str]
+    copies: Copies,
+    solution: Solution,
+    given_offset_px: float | None,
+    how: str,
+    notes: list[str],
+    warnings: list[str],
+    *,
+    split: bool = True,
 ) -> Alignment:
     """Split moves into shifts and offset, in raw pixels, and measure the quality before and after."""
     angle, factor = solution.axis_angle_deg, copies.factor
     along = solution.moves_px[:, 0] - solution.moves_px[copies.usable, 0].mean()
     across, offset_px = solution.moves_px[:, 1], given_offset_px or 0.0
-    if np.isfinite(solution.residual):
+    if split:
         width = aligned_shape(copies.images.shape, angle)[1]
         room = (width / 2 - sample_reach(copies, solution)) if solution.whole else np.inf
         across, offset = least_motion(across, copies.angles_deg, copies.usable, width, max(room, 0.0))
@@ -181,4 +216,4 @@ def _finish(
     moves = rotate_vectors(shifts, angle) / factor - np.array([0.0, offset_px / factor])
     before = measure_quality(copies, np.zeros_like(moves), angle)
     after = measure_quality(copies, moves, angle)
-    return Alignment(shifts, angle, offset_px, before, after, solution.whole, solution.residual, notes, warnings)
+    return Alignment(shifts, angle, offset_px, before, after, solution.whole, solution.residual, how, notes, warnings)

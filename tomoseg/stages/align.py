@@ -40,11 +40,14 @@ QUALITY_DTYPE = np.dtype(
 class AlignParameters(Parameters):
     """How the tilt series is brought into register."""
 
-    method: Literal["auto", "xcorr", "none"] = Field(
+    method: Literal["auto", "xcorr", "com", "common-line", "reprojection", "none"] = Field(
         "auto",
-        description="auto, xcorr: cross-correlation of neighbouring tilts, then common line and centre of mass where "
-        "the sample is whole in the frame, or comparison with reprojections where it is not; none: the series is "
-        "aligned already, shifts are zero and the axis is as given",
+        description="what follows the cross-correlation of neighbouring tilts. auto: common-line where the sample is "
+        "whole in the frame across the axis, reprojection where it is not; xcorr: nothing, rough; com: the centre of "
+        "mass is brought onto the axis and, along it, to one height, for a sample that is whole in all directions; "
+        "common-line: centre of mass across the axis, and along it the images' projections onto the axis are brought "
+        "together; reprojection: comparison with reprojections of a quick reconstruction; none: the series is aligned "
+        "already, shifts are zero and the axis is as given",
     )
     tilt_axis_angle: float | None = Field(
         None,
@@ -113,7 +116,7 @@ def run(
     outliers = _outliers(survey, alignment)
     outputs.put("shifts_px", alignment.shifts_px)
     outputs.put("tilt_quality", _quality_table(angles, survey, alignment, scales, outliers))
-    outputs.set_attrs("alignment_info", _info(alignment, params))
+    outputs.set_attrs("alignment_info", _info(alignment))
     _report(angles, survey, alignment, outliers, params, runtime)
 
 
@@ -242,6 +245,8 @@ def _as_given(copies: "Copies", nominal: float | None, params: AlignParameters, 
 
 def _estimated(copies: "Copies", nominal: float | None, params: AlignParameters, runtime: Runtime) -> "Alignment":
     """Find shifts and axis from the images."""
+    assert params.method != "none"
+    method = params.method
     from tomoseg.align.estimate import estimate_alignment
     from tomoseg.align.track import Band
 
@@ -253,6 +258,7 @@ def _estimated(copies: "Copies", nominal: float | None, params: AlignParameters,
             axis_offset_px=params.tilt_axis_offset,
             band=Band(params.low_frequency, params.high_frequency),
             max_shift=params.max_shift,
+            method=method,
         )
     return found
 
@@ -330,15 +336,12 @@ def _quality_table(
     return table
 
 
-def _info(alignment: "Alignment", params: AlignParameters) -> dict[str, str | float]:
+def _info(alignment: "Alignment") -> dict[str, str | float]:
     """Return the attributes stored with the alignment."""
-    found = "xcorr, centre of mass and common line" if alignment.whole else "xcorr, reprojection"
-    if not np.isfinite(alignment.residual):
-        found = "xcorr"
     return {
         "tilt_axis_angle_deg": alignment.axis_angle_deg,
         "tilt_axis_offset_px": alignment.axis_offset_px,
-        "method": "none" if params.method == "none" else found,
+        "method": alignment.how,
         "correlation_before": alignment.before.median,
         "correlation_after": alignment.after.median,
         "common_line_before": alignment.before.common_line,
@@ -395,7 +398,7 @@ def _warn_of_poor_agreement(alignment: "Alignment", params: AlignParameters, run
 
 STAGE = Stage(
     name="align",
-    version=1,
+    version=2,
     summary="Bring the tilt series into register: background, shifts, tilt axis.",
     parameters=AlignParameters,
     reads=(schema.TILT_SERIES, schema.ANGLES, schema.TILT_SERIES_INFO),
