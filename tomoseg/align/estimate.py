@@ -92,19 +92,24 @@ def estimate_alignment(
     notes: list[str] = []
     warnings: list[str] = []
     tracked = _track(copies, None, band, max_shift)
-    angles = copies.angles_deg[copies.usable]
-    if len(angles) < MIN_TILTS or np.ptp(angles) < MIN_RANGE_DEG:
+    if not can_show_axis(copies):
         solution = _without_axis(copies, tracked, axis_angle_deg, axis_near_deg, warnings)
         return _finish(copies, solution, axis_offset_px, WORDS["xcorr"], notes, warnings, split=False)
     angle = axis_angle_deg
     if angle is None:
-        angle = _searched(copies, tracked, band, axis_near_deg, warnings)
+        angle = find_direction(copies, tracked, band, axis_near_deg, warnings)
     solution = _solved(copies, tracked, angle, band, max_shift, method)
     if axis_angle_deg is None:
         solution = refine(method, copies, solution, band)
     _tell_if_cut(solution, method, notes, warnings)
     found = ("common-line" if solution.whole else "reprojection") if method == "auto" else method
     return _finish(copies, solution, axis_offset_px, WORDS[found], notes, warnings)
+
+
+def can_show_axis(copies: Copies) -> bool:
+    """Say whether there are enough tilts over enough of a range to find the tilt axis."""
+    angles = copies.angles_deg[copies.usable]
+    return len(angles) >= MIN_TILTS and bool(np.ptp(angles) >= MIN_RANGE_DEG)
 
 
 def _tell_if_cut(solution: Solution, method: Method, notes: list[str], warnings: list[str]) -> None:
@@ -150,7 +155,7 @@ def _without_axis(
     return Solution(angle, moves - moves[copies.usable].mean(axis=0), False, float("nan"))
 
 
-def _searched(
+def find_direction(
     copies: Copies,
     tracked: FloatArray,
     band: Band,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 from tomoseg import schema
 from tomoseg.arrays import Array, Input, Outputs
 from tomoseg.errors import InputError, StageFailed
+from tomoseg.io.shifts import GivenAlignment, fitted, imod_turns, read_shifts, tilts_beside
 from tomoseg.runtime import Runtime, slabs
-from tomoseg.stages.base import Field, Parameters, Stage
+from tomoseg.stages.base import Field, InputFile, OtherProject, Parameters, Stage
 
 if TYPE_CHECKING:
     from tomoseg.align.background import Backgrounds, VacuumFit
@@ -83,14 +85,45 @@ class AlignParameters(Parameters):
     max_shift: float = Field(
         1 / 3, gt=0, le=0.5, description="largest step between neighbouring tilts, as a part of the longer image side"
     )
+    shifts_file: InputFile | None = Field(
+        None,
+        description="file of shifts that are applied as they are, instead of finding them: an IMOD .xf (with a .tlt "
+        "or .rawtlt beside it where its lines are not by ascending angle), or a table with columns dy and dx in raw "
+        "px, to add to a raw image's coordinates, and perhaps the tilt angle. Direction and offset of the axis: as "
+        "given, else from an .xf that turns, else found for these shifts",
+    )
+    from_project: OtherProject | None = Field(
+        None,
+        json_schema_extra={"flags": ["--from"]},
+        description="another project (.h5) whose shifts and tilt axis are applied as they are, for another channel "
+        "(an EDX map, a second detector) recorded at the same tilts and over the same area, perhaps binned "
+        "differently. Of that file only the alignment counts: this result goes stale when the other series is aligned "
+        "anew, and not when later stages run there",
+    )
+
+    def companions(self) -> dict[str, Path]:
+        """Return the angles beside an .xf, which tell the order of its lines."""
+        beside = None if self.shifts_file is None else tilts_beside(self.shifts_file.expanduser())
+        return {} if beside is None else {"tilt angles of the shifts": beside}
 
 
 def check(params: AlignParameters) -> list[str]:
-    """Say which parameters contradict each other."""
+    """Say which parameters contradict each other, and what is wrong with the file of shifts."""
+    problems = []
     low, high = params.low_frequency, params.high_frequency
     if low is not None and high is not None and low >= high:
-        return [f"align.low_frequency {low:g} must be below align.high_frequency {high:g} cycles per pixel"]
-    return []
+        problems.append(f"align.low_frequency {low:g} must be below align.high_frequency {high:g} cycles per pixel")
+    sources = {"shifts_file": params.shifts_file, "from_project": params.from_project}
+    named = [f"align.{name}" for name, value in sources.items() if value is not None]
+    named += ["align.method none"] if named and params.method == "none" else []
+    if len(named) > 1:
+        problems.append(f"{' and '.join(named)} contradict each other: each says what the shifts are; keep one")
+    if params.shifts_file is not None:
+        try:
+            read_shifts(params.shifts_file.expanduser())
+        except InputError as error:
+            problems.append(f"align.shifts_file: {error}")
+    return problems
 
 
 def run(
@@ -101,13 +134,17 @@ def run(
     params: AlignParameters,
     runtime: Runtime,
     outputs: Outputs,
+    from_project: GivenAlignment | None = None,
 ) -> None:
     """Align `tilt_series`; see `tomoseg.align.warp` for what the numbers mean."""
     angles = _angles(tilt_series, angles_deg)
+    given = _given(tilt_series, angles, tilt_series_info, params, from_project)
     survey, copies = _survey(tilt_series, angles, params, runtime)
     nominal = NOMINAL_DEG.get(str(tilt_series_info.attrs.get("tilt_axis", "unknown")))
-    if params.method == "none":
-        alignment = _as_given(copies, nominal, params, runtime)
+    if given is not None:
+        alignment = _applied(copies, given, nominal, params, runtime)
+    elif params.method == "none":
+        alignment = _aligned_already(copies, nominal, params, runtime)
     else:
         alignment = _estimated(copies, nominal, params, runtime)
     scales = _scales(copies, alignment, params)
@@ -117,7 +154,7 @@ def run(
     outputs.put("shifts_px", alignment.shifts_px)
     outputs.put("tilt_quality", _quality_table(angles, survey, alignment, scales, outliers))
     outputs.set_attrs("alignment_info", _info(alignment))
-    _report(angles, survey, alignment, outliers, params, runtime)
+    _report(angles, survey, alignment, outliers, params, given, runtime)
 
 
 @dataclass(frozen=True)
@@ -141,6 +178,24 @@ def _angles(tilt_series: Input, angles_deg: Input) -> NDArray[np.float64]:
     if min(tilt_series.shape[1:]) < 8:
         raise InputError(f"images of {tilt_series.shape[2]} x {tilt_series.shape[1]} pixels are too small to align")
     return angles
+
+
+def _given(
+    tilt_series: Input,
+    angles: NDArray[np.float64],
+    tilt_series_info: Input,
+    params: AlignParameters,
+    elsewhere: GivenAlignment | None,
+) -> GivenAlignment | None:
+    """Return the alignment given by a file or another project, in pixels of this series; None where there is none."""
+    attrs = tilt_series_info.attrs
+    if params.shifts_file is not None:
+        found = read_shifts(params.shifts_file.expanduser(), rows_up=imod_turns(str(attrs.get("source", ""))))
+    elif elsewhere is not None:
+        found = elsewhere
+    else:
+        return None
+    return fitted(found, angles, tuple(tilt_series.shape[1:]), float(attrs.get("pixel_size_nm", np.nan)))
 
 
 def _survey(
@@ -220,7 +275,7 @@ def _levels(
     return Backgrounds(np.interp(np.arange(len(fits)), known, found.levels), found.how, found.trusted)
 
 
-def _as_given(copies: "Copies", nominal: float | None, params: AlignParameters, runtime: Runtime) -> "Alignment":
+def _aligned_already(copies: "Copies", nominal: float | None, params: AlignParameters, runtime: Runtime) -> "Alignment":
     """Return the alignment of a series that is aligned already."""
     from tomoseg.align.consistency import is_whole, row_window
     from tomoseg.align.estimate import Alignment
@@ -241,6 +296,30 @@ def _as_given(copies: "Copies", nominal: float | None, params: AlignParameters, 
     aligned, seen = copies.warped(moves, angle)
     whole = is_whole(aligned, seen, row_window(seen, copies.usable), copies.usable)
     return Alignment(np.zeros((copies.n_tilt, 2)), angle, offset, before, after, whole, float("nan"))
+
+
+def _applied(
+    copies: "Copies", given: GivenAlignment, nominal: float | None, params: AlignParameters, runtime: Runtime
+) -> "Alignment":
+    """Apply shifts from elsewhere; what is given by itself takes precedence, and what nobody gave is found."""
+    from tomoseg.align.given import apply_given
+    from tomoseg.align.track import Band
+
+    for note in given.notes:
+        runtime.warn(note)
+    angle, offset = params.tilt_axis_angle, params.tilt_axis_offset
+    for _ in runtime.track([0], "applying the shifts given"):
+        found = apply_given(
+            copies,
+            given.shifts_px,
+            f"as in {Path(given.source).name}",
+            axis_angle_deg=given.axis_angle_deg if angle is None else angle,
+            axis_near_deg=nominal,
+            axis_offset_px=given.axis_offset_px if offset is None else offset,
+            band=Band(params.low_frequency, params.high_frequency),
+        )
+    runtime.say(f"shifts as in {given.source}")
+    return found
 
 
 def _estimated(copies: "Copies", nominal: float | None, params: AlignParameters, runtime: Runtime) -> "Alignment":
@@ -355,11 +434,13 @@ def _report(
     alignment: "Alignment",
     outliers: NDArray[np.bool_],
     params: AlignParameters,
+    given: GivenAlignment | None,
     runtime: Runtime,
 ) -> None:
     """Tell what was found, and whether it should be trusted."""
     (runtime.say if survey.trusted else runtime.warn)(f"background: {survey.how}")
-    source = "given" if params.tilt_axis_angle is not None else "as imported" if params.method == "none" else "found"
+    is_given = params.tilt_axis_angle is not None or (given is not None and given.axis_angle_deg is not None)
+    source = "given" if is_given else "as imported" if params.method == "none" else "found"
     before, after = alignment.before, alignment.after
     runtime.say(
         f"tilt axis {alignment.axis_angle_deg:.2f} degrees from the vertical ({source}), "
@@ -378,12 +459,21 @@ def _report(
             "degrees): look at them, and leave them out of the series if they are bad. Empty images are 0 in the "
             "aligned series and their shifts lie between those of their neighbours."
         )
-    _warn_of_poor_agreement(alignment, params, runtime)
+    _warn_of_poor_agreement(alignment, params, runtime, shifts_given=given is not None)
 
 
-def _warn_of_poor_agreement(alignment: "Alignment", params: AlignParameters, runtime: Runtime) -> None:
+def _warn_of_poor_agreement(
+    alignment: "Alignment", params: AlignParameters, runtime: Runtime, *, shifts_given: bool
+) -> None:
     """Warn where the figures say that the alignment did not work."""
     before, after = alignment.before.median, alignment.after.median
+    if shifts_given:  # channels too noisy to align by themselves are what shifts from elsewhere are for
+        if np.isfinite(after) and after < before - 0.02:
+            runtime.warn(
+                f"neighbouring tilts agree less with the shifts given ({after:.3f}) than without ({before:.3f}): are "
+                "they those of this series, in its order, in px, and with the signs that are meant?"
+            )
+        return
     if params.method != "none" and np.isfinite(after) and after < before - 0.02:
         runtime.warn(
             f"neighbouring tilts agree less after alignment ({after:.3f}) than before ({before:.3f}): do not trust it. "
