@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from tomoseg.align.axis import search_axis
 from tomoseg.align.consistency import least_motion
 from tomoseg.align.copies import Copies
+from tomoseg.align.patch import Patch, View, look_at, whole_frame
 from tomoseg.align.quality import Quality, measure_quality
 from tomoseg.align.solve import Solution, sample_reach
 from tomoseg.align.strategies import ABSOLUTE, Method, place, refine
@@ -70,6 +71,7 @@ def estimate_alignment(
     band: Band | None = None,
     max_shift: float = 1 / 3,
     method: Method = "auto",
+    patch: Patch | None = None,
 ) -> Alignment:
     """Align a tilt series.
 
@@ -87,23 +89,27 @@ def estimate_alignment(
         Largest step between neighbouring tilts, as a part of the longer side of the images.
     method : str
         What follows the tracking of neighbours, see `place`.
+    patch : Patch, optional
+        The part of the frame that shifts and axis are found from; all of it by default.
     """
     band = band or Band()
     notes: list[str] = []
     warnings: list[str] = []
-    tracked = _track(copies, None, band, max_shift)
-    if not can_show_axis(copies):
-        solution = _without_axis(copies, tracked, axis_angle_deg, axis_near_deg, warnings)
-        return _finish(copies, solution, axis_offset_px, WORDS["xcorr"], notes, warnings, split=False)
+    view = whole_frame(copies) if patch is None else look_at(copies, patch, band, max_shift)
+    near = view.copies
+    tracked = _track(near, None, band, max_shift)
+    if not can_show_axis(near):
+        solution = _without_axis(near, tracked, axis_angle_deg, axis_near_deg, warnings)
+        return _finish(copies, view, solution, axis_offset_px, WORDS["xcorr"], notes, warnings, split=False)
     angle = axis_angle_deg
     if angle is None:
-        angle = find_direction(copies, tracked, band, axis_near_deg, warnings)
-    solution = _solved(copies, tracked, angle, band, max_shift, method)
+        angle = find_direction(near, tracked, band, axis_near_deg, warnings)
+    solution = _solved(near, tracked, angle, band, max_shift, method)
     if axis_angle_deg is None:
-        solution = refine(method, copies, solution, band)
-    _tell_if_cut(solution, method, notes, warnings)
+        solution = refine(method, near, solution, band)
+    _tell_if_cut(solution, method, "frame" if patch is None else "patch", notes, warnings)
     found = ("common-line" if solution.whole else "reprojection") if method == "auto" else method
-    return _finish(copies, solution, axis_offset_px, WORDS[found], notes, warnings)
+    return _finish(copies, view, solution, axis_offset_px, WORDS[found], notes, warnings)
 
 
 def can_show_axis(copies: Copies) -> bool:
@@ -112,18 +118,18 @@ def can_show_axis(copies: Copies) -> bool:
     return len(angles) >= MIN_TILTS and bool(np.ptp(angles) >= MIN_RANGE_DEG)
 
 
-def _tell_if_cut(solution: Solution, method: Method, notes: list[str], warnings: list[str]) -> None:
-    """Say what it means that the sample goes on outside the frame, where it does."""
+def _tell_if_cut(solution: Solution, method: Method, where: str, notes: list[str], warnings: list[str]) -> None:
+    """Say what it means that the sample goes on outside the frame or the patch, where it does."""
     if solution.whole:
         return
     if method in ABSOLUTE:
         warnings.append(
-            "the sample goes on outside the frame across the tilt axis, where its centre of mass cannot be known: "
+            f"the sample goes on outside the {where} across the tilt axis, where its centre of mass cannot be known: "
             f"method {method} is not to be trusted; use auto or reprojection"
         )
     elif method == "auto":
         notes.append(
-            "the sample goes on outside the frame across the tilt axis: shifts and offset come from comparing "
+            f"the sample goes on outside the {where} across the tilt axis: shifts and offset come from comparing "
             "images with reprojections, which is less certain than a centre of mass"
         )
 
@@ -196,6 +202,7 @@ def _solved(
 
 def _finish(
     copies: Copies,
+    view: View,
     solution: Solution,
     given_offset_px: float | None,
     how: str,
@@ -205,6 +212,7 @@ def _finish(
     split: bool = True,
 ) -> Alignment:
     """Split moves into shifts and offset, in raw pixels, and measure the quality before and after."""
+    solution = view.back(solution)
     angle, factor = solution.axis_angle_deg, copies.factor
     along = solution.moves_px[:, 0] - solution.moves_px[copies.usable, 0].mean()
     across, offset_px = solution.moves_px[:, 1], given_offset_px or 0.0
@@ -219,6 +227,6 @@ def _finish(
         offset_px = given_offset_px
     shifts = unrotate_vectors(np.stack([along, across], axis=1), angle) * factor
     moves = rotate_vectors(shifts, angle) / factor - np.array([0.0, offset_px / factor])
-    before = measure_quality(copies, np.zeros_like(moves), angle)
-    after = measure_quality(copies, moves, angle)
+    before = measure_quality(view.copies, view.moves(np.zeros_like(moves), angle), angle)
+    after = measure_quality(view.copies, view.moves(moves, angle), angle)
     return Alignment(shifts, angle, offset_px, before, after, solution.whole, solution.residual, how, notes, warnings)

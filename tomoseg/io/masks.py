@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.arrays import Array
+from tomoseg.arrays import Array, Input
 from tomoseg.errors import InputError
 from tomoseg.io.raw import FORMATS, open_raw
 from tomoseg.io.readers.mrc import read_single
@@ -68,6 +68,20 @@ def _tiff_stack(path: Path) -> RawSeries | None:
         return open_raw(path)
     except InputError:
         return None
+
+
+class MaskedSeries:
+    """A tilt series (`tomoseg.arrays.Input`) that is NaN where its mask is 0."""
+
+    def __init__(self, series: Input, mask: Mask) -> None:
+        self._series, self.mask = series, mask
+        self.shape, self.attrs = series.shape, series.attrs
+        self.dtype = np.dtype(np.float32 if series.dtype.itemsize <= 2 else np.float64)
+
+    def __getitem__(self, part: slice) -> Array:
+        images = np.asarray(self._series[part], self.dtype)
+        images[~np.broadcast_to(self.mask.used(part), images.shape)] = np.nan
+        return images
 
 
 def require_fit(mask: Mask, series_shape: tuple[int, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -15,11 +16,13 @@ from tomoseg.errors import InputError, StageFailed
 from tomoseg.io.shifts import GivenAlignment, fitted, imod_turns, read_shifts, tilts_beside
 from tomoseg.runtime import Runtime, slabs
 from tomoseg.stages.base import Field, InputFile, OtherProject, Parameters, Stage
+from tomoseg.stages.reconstruct import Range
 
 if TYPE_CHECKING:
     from tomoseg.align.background import Backgrounds, VacuumFit
     from tomoseg.align.copies import Copies
     from tomoseg.align.estimate import Alignment
+    from tomoseg.align.patch import Patch
 
 NOMINAL_DEG = {"y": 0.0, "x": 90.0}
 # Shifts and axis are estimated on copies of at most this side and, for very many tilts, this many pixels in all: the
@@ -85,6 +88,18 @@ class AlignParameters(Parameters):
     max_shift: float = Field(
         1 / 3, gt=0, le=0.5, description="largest step between neighbouring tilts, as a part of the longer image side"
     )
+    x_range: Range | None = Field(
+        None,
+        description="columns of the image at the lowest tilt, in raw px: first, and one past the last. Shifts and axis "
+        "are found from what lies between, with a soft edge, followed through the tilts; null: all",
+    )
+    y_range: Range | None = Field(None, description="rows, likewise")
+    mask: InputFile | None = Field(
+        None,
+        description="grey image (TIFF, MRC, NPY, PNG) of the size of the raw images, or a stack with one for each tilt "
+        "by ascending angle: pixels of 0 (a probe, dirt, a scale bar burnt in) are not looked at, and are background "
+        "in the aligned series",
+    )
     shifts_file: InputFile | None = Field(
         None,
         description="file of shifts that are applied as they are, instead of finding them: an IMOD .xf (with a .tlt "
@@ -108,7 +123,7 @@ class AlignParameters(Parameters):
 
 
 def check(params: AlignParameters) -> list[str]:
-    """Say which parameters contradict each other, and what is wrong with the file of shifts."""
+    """Say which parameters contradict each other, and what is wrong with the files they name."""
     problems = []
     low, high = params.low_frequency, params.high_frequency
     if low is not None and high is not None and low >= high:
@@ -123,6 +138,14 @@ def check(params: AlignParameters) -> list[str]:
             read_shifts(params.shifts_file.expanduser())
         except InputError as error:
             problems.append(f"align.shifts_file: {error}")
+    if params.mask is not None:
+        from tomoseg.io.masks import open_mask
+
+        try:
+            with open_mask(params.mask.expanduser()):
+                pass
+        except InputError as error:
+            problems.append(f"align.mask: {error}")
     return problems
 
 
@@ -139,6 +162,19 @@ def run(
     """Align `tilt_series`; see `tomoseg.align.warp` for what the numbers mean."""
     angles = _angles(tilt_series, angles_deg)
     given = _given(tilt_series, angles, tilt_series_info, params, from_project)
+    with _masked(tilt_series, params) as series:
+        _align(series, angles, tilt_series_info, given, params, runtime, outputs)
+
+
+def _align(
+    tilt_series: Input,
+    angles: NDArray[np.float64],
+    tilt_series_info: Input,
+    given: GivenAlignment | None,
+    params: AlignParameters,
+    runtime: Runtime,
+    outputs: Outputs,
+) -> None:
     survey, copies = _survey(tilt_series, angles, params, runtime)
     nominal = NOMINAL_DEG.get(str(tilt_series_info.attrs.get("tilt_axis", "unknown")))
     if given is not None:
@@ -146,7 +182,7 @@ def run(
     elif params.method == "none":
         alignment = _aligned_already(copies, nominal, params, runtime)
     else:
-        alignment = _estimated(copies, nominal, params, runtime)
+        alignment = _estimated(copies, nominal, params, _patch(tilt_series.shape, params), runtime)
     scales = _scales(copies, alignment, params)
     del copies  # the memory is wanted for the images at full size
     _write_aligned(tilt_series, survey, alignment, scales, runtime, outputs)
@@ -155,6 +191,39 @@ def run(
     outputs.put("tilt_quality", _quality_table(angles, survey, alignment, scales, outliers))
     outputs.set_attrs("alignment_info", _info(alignment))
     _report(angles, survey, alignment, outliers, params, given, runtime)
+
+
+@contextmanager
+def _masked(tilt_series: Input, params: AlignParameters) -> Iterator[Input]:
+    """Yield the series, NaN where the mask is 0."""
+    if params.mask is None:
+        yield tilt_series
+        return
+    from tomoseg.io.masks import MaskedSeries, open_mask, require_fit
+
+    with open_mask(params.mask.expanduser()) as mask:
+        require_fit(mask, tuple(tilt_series.shape))
+        yield MaskedSeries(tilt_series, mask)
+
+
+def _used_part(tilt_series: Input, i: int) -> float:
+    """Return the part of an image that its mask leaves, of 1."""
+    mask = getattr(tilt_series, "mask", None)
+    return 1.0 if mask is None else float(mask.used(slice(i, i + 1)).mean())
+
+
+def _patch(shape: tuple[int, ...], params: AlignParameters) -> "Patch | None":
+    """Return the part of the frame to look at; None for all of it."""
+    from tomoseg.align.patch import Patch
+
+    if params.x_range is None and params.y_range is None:
+        return None
+    height, width = shape[1:]
+    rows, columns = params.y_range or (0, height), params.x_range or (0, width)
+    for name, limits, n in (("y_range", rows, height), ("x_range", columns, width)):
+        if limits[1] > n:
+            raise InputError(f"align.{name} is {limits[0]},{limits[1]}, but the images are {width} x {height} px.")
+    return Patch(rows, columns, (height, width))
 
 
 @dataclass(frozen=True)
@@ -204,6 +273,7 @@ def _survey(
     """Read every image once: its background, and a reduced copy."""
     from tomoseg.align.background import fit_vacuum
     from tomoseg.align.copies import Copies, reduce, reduction_factor
+    from tomoseg.align.gaps import reduce_with_gaps
     from tomoseg.align.intensity import usable_tilts
     from tomoseg.align.reproject import BLOCK_BYTES
 
@@ -217,9 +287,12 @@ def _survey(
     images = np.empty((0, 0, 0), np.float32)
     for i, image in _images(tilt_series, runtime, "reading the tilt series"):
         known = np.isfinite(image)
-        finite[i] = known.mean() > 0.99
-        fits.append(fit_vacuum(np.where(known, image, image[known].min() if known.any() else 0)))
-        small = reduce(_filled(image, fits[i].level), factor)
+        used = _used_part(tilt_series, i)
+        finite[i] = known.mean() > max(0.99 * used, 0.05)
+        # Where much may be masked, its filling must not pass for vacuum.
+        filling = np.min if used == 1 else np.median
+        fits.append(fit_vacuum(np.where(known, image, filling(image[known]) if known.any() else 0)))
+        small = reduce(_filled(image, fits[i].level), factor) if used == 1 else reduce_with_gaps(image, factor)
         if i == 0:
             images = np.empty((n, *small.shape), np.float32)
         images[i] = small
@@ -322,7 +395,9 @@ def _applied(
     return found
 
 
-def _estimated(copies: "Copies", nominal: float | None, params: AlignParameters, runtime: Runtime) -> "Alignment":
+def _estimated(
+    copies: "Copies", nominal: float | None, params: AlignParameters, patch: "Patch | None", runtime: Runtime
+) -> "Alignment":
     """Find shifts and axis from the images."""
     assert params.method != "none"
     method = params.method
@@ -338,6 +413,7 @@ def _estimated(copies: "Copies", nominal: float | None, params: AlignParameters,
             band=Band(params.low_frequency, params.high_frequency),
             max_shift=params.max_shift,
             method=method,
+            patch=patch,
         )
     return found
 
