@@ -133,7 +133,7 @@ def test_a_broken_other_project_does_not_hide_the_state_of_this_one(project, edx
 
 def test_no_other_project_and_the_project_itself(edx, tmp_path):
     failed = tomoseg("align", edx, "--from", tmp_path / "none.h5", code=2)
-    assert "There is no project" in failed.stderr
+    assert "align.from_project: there is no project" in " ".join(failed.stderr.split())
     failed = tomoseg("align", edx, "--from", edx, code=2)
     assert "is this project itself" in failed.stderr
 
@@ -141,3 +141,16 @@ def test_no_other_project_and_the_project_itself(edx, tmp_path):
 def test_zero_is_a_value_on_the_command_line(project):
     tomoseg("align", project, "--tilt-axis-angle", "0", "--tilt-axis-offset", "0")
     np.testing.assert_array_equal(alignment(project)[1], [0, 0])
+
+
+def test_what_was_exported_for_imod_makes_the_same_aligned_series(project, small_run, tmp_path):
+    tomoseg("export", project, "--formats", "alignment", "--export-dir", tmp_path / "out")
+    tomoseg("import", small_run.raw, "-o", tmp_path / "again.h5")
+    tomoseg("align", tmp_path / "again.h5", "--shifts-file", tmp_path / "out" / "alignment.xf")
+    with h5py.File(project, "r") as before, h5py.File(tmp_path / "again.h5", "r") as after:
+        expected, found = (file[schema.ALIGNED.path][()] for file in (before, after))
+    # Shifts of 1e-6 px, angle of 1e-10: rounding of f4 in counts of up to 1e4, but where a border pixel drops out.
+    apart = np.abs(found - expected) > 1e-4 * expected.max()
+    assert apart.mean() < 1e-3
+    tomoseg("align", tmp_path / "again.h5", "--shifts-file", "null", "--from", project)
+    assert alignment(tmp_path / "again.h5")[0].tobytes() == alignment(project)[0].tobytes()

@@ -138,6 +138,8 @@ def check(params: AlignParameters) -> list[str]:
             read_shifts(params.shifts_file.expanduser())
         except InputError as error:
             problems.append(f"align.shifts_file: {error}")
+    if params.from_project is not None and not params.from_project.expanduser().is_file():
+        problems.append(f"align.from_project: there is no project {params.from_project}")
     if params.mask is not None:
         from tomoseg.io.masks import open_mask
 
