@@ -281,7 +281,8 @@ def _survey(
 
     n, *shape = tilt_series.shape
     factor = reduction_factor(tuple(shape), _longest_copy(n))
-    needed = BLOCK_BYTES + 4 * COPY_ARRAYS * n * (shape[0] // factor) * (shape[1] // factor)
+    arrays = COPY_ARRAYS + (params.x_range is not None or params.y_range is not None)  # the patch, at most as large
+    needed = BLOCK_BYTES + 4 * arrays * n * (shape[0] // factor) * (shape[1] // factor)
     if needed > runtime.max_memory:
         runtime.warn(f"alignment needs about {needed / 2**20:.0f} MB of memory, more than the limit given")
     fits: list[VacuumFit] = []
