@@ -11,7 +11,9 @@ from tomoseg import config
 from tomoseg.config import Settings
 from tomoseg.errors import InputError, NotReady, StageFailed
 from tomoseg.io.digest import sha256
+from tomoseg.io.shifts import GivenAlignment
 from tomoseg.project import PeakMemory, Project, Record, job_id, new_run_id, now, versions
+from tomoseg.project.elsewhere import alignment_digest, read_alignment
 from tomoseg.runtime import Runtime, Stopwatch
 from tomoseg.stages import BY_NAME, STAGES
 from tomoseg.stages.base import Parameters, Stage
@@ -136,6 +138,7 @@ def file_facts(parameters: Parameters, record: Record | None = None) -> dict[str
     A file that is no longer at the path it was read from keeps its recorded facts: the project holds what was in it.
     """
     facts = {}
+    other_projects = parameters.other_project_fields()
     for name, given in {**parameters.input_files(), **parameters.companions()}.items():
         path = given.expanduser().absolute()
         known = record.files.get(name, {}) if record else {}
@@ -145,7 +148,8 @@ def file_facts(parameters: Parameters, record: Record | None = None) -> dict[str
             continue
         stat = path.stat()
         unchanged = (known.get("size"), known.get("mtime_ns")) == (stat.st_size, stat.st_mtime_ns)
-        digest = known["sha256"] if unchanged and same_path else sha256(path)
+        digest_of = alignment_digest if name in other_projects else sha256
+        digest = known["sha256"] if unchanged and same_path else digest_of(path)
         facts[name] = {"path": str(path), "sha256": digest, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     return facts
 
@@ -187,6 +191,8 @@ def run(
     if pending:
         pending = chosen[chosen.index(pending[0]) :]
     config.check_stages(settings, pending)
+    for name in pending:
+        _alignments_elsewhere(project, settings[name])
     project.store_settings(config.as_raw(settings))
     done = []
     for name in chosen:
@@ -208,6 +214,7 @@ def run_one(
         if current[needed].record is None or not allow_stale:
             _refuse_unless_fresh(project, current[needed])
     config.check_stages(settings, [name])
+    _alignments_elsewhere(project, settings[name])
     project.store_settings(config.as_raw(settings))
     record = run_stage(project, BY_NAME[name], settings, runtime)
     return StageState(name, "fresh", [], record)
@@ -256,6 +263,7 @@ def run_stage(
     What an interrupted run of the same stage, parameters and inputs left is continued, unless `restart`.
     """
     parameters = settings[stage.name]
+    elsewhere = _alignments_elsewhere(project, parameters)
     watch, memory = Stopwatch(), PeakMemory()
     runtime.begin(f"{stage.name}: {'; '.join(why)}" if why else stage.name)
     runtime.check()
@@ -266,7 +274,8 @@ def run_stage(
         if outputs.resumed is not None:
             runtime.progress.message(f"{stage.name}: continuing what was interrupted")
         try:
-            stage.run(**inputs, params=_with_defaults(project, stage, parameters), runtime=runtime, outputs=outputs)
+            filled = _with_defaults(project, stage, parameters)
+            stage.run(**inputs, **elsewhere, params=filled, runtime=runtime, outputs=outputs)
         except MemoryError as error:
             raise StageFailed(
                 f"{stage.name} ran out of memory; give it less at a time with --max-memory (now "
@@ -308,6 +317,18 @@ def _begin(project: Project, stage: Stage, parameters: Parameters, facts: dict[s
         job_id=job_id(),
         versions=versions(),
     )
+
+
+def _alignments_elsewhere(project: Project, parameters: Parameters) -> dict[str, GivenAlignment | None]:
+    """Return the alignments of the other projects that parameters name, by parameter."""
+    named = parameters.input_files()
+    found: dict[str, GivenAlignment | None] = {}
+    for name in parameters.other_project_fields():
+        path = named[name].expanduser() if name in named else None
+        if path is not None and path.exists() and project.path.exists() and path.samefile(project.path):
+            raise InputError(f"{name}: {path} is this project itself; name another one.")
+        found[name] = read_alignment(path) if path is not None else None
+    return found
 
 
 def _with_defaults(project: Project, stage: Stage, parameters: Parameters) -> Parameters:

@@ -111,7 +111,9 @@ def test_stage_run_takes_what_it_declares():
 
     for stage in STAGES:
         keywords = set(inspect.signature(stage.run).parameters)
-        assert keywords == {a.name for a in stage.reads} | {"params", "runtime", "outputs"}, stage.name
+        assert keywords == {a.name for a in stage.reads} | {"params", "runtime", "outputs"} | set(
+            stage.parameters.other_project_fields()
+        ), stage.name
 
 
 def test_every_parameter_is_described():

@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 from tomoseg.align.axis import search_axis
 from tomoseg.align.consistency import least_motion
 from tomoseg.align.copies import Copies
+from tomoseg.align.patch import Patch, View, look_at, whole_frame
 from tomoseg.align.quality import Quality, measure_quality
-from tomoseg.align.solve import Solution, refine, sample_reach, solve
+from tomoseg.align.solve import Solution, sample_reach
+from tomoseg.align.strategies import ABSOLUTE, Method, place, refine
 from tomoseg.align.track import Band, track_neighbours
 from tomoseg.align.warp import aligned_shape, rotate_vectors, unrotate_vectors
 from tomoseg.arrays import FloatArray
@@ -18,6 +20,13 @@ TRACK_PX = 128
 MIN_TILTS = 5  # fewer do not tell a direction of the axis
 MIN_RANGE_DEG = 20.0
 SAFE_RANGE_DEG = 80.0
+WORDS = {
+    "xcorr": "xcorr",
+    "com": "xcorr, centre of mass",
+    "common-line": "xcorr, centre of mass and common line",
+    "reprojection": "xcorr, reprojection",
+    "all": "xcorr, centre of mass and common line, reprojection",
+}
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,7 @@ class Alignment:
         Whether the sample is whole in the frame across the axis.
     residual : float
         Relative difference of the images from what a quick reconstruction explains; NaN where none was made.
+    how : in words, what the shifts come from
     notes, warnings : sentences for the user
     """
 
@@ -43,6 +53,7 @@ class Alignment:
     after: Quality
     whole: bool
     residual: float
+    how: str = "none"
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -60,6 +71,8 @@ def estimate_alignment(
     axis_offset_px: float | None = None,
     band: Band | None = None,
     max_shift: float = 1 / 3,
+    method: Method = "auto",
+    patch: Patch | None = None,
 ) -> Alignment:
     """Align a tilt series.
 
@@ -75,27 +88,50 @@ def estimate_alignment(
     band : limits of the band-pass
     max_shift : float
         Largest step between neighbouring tilts, as a part of the longer side of the images.
+    method : str
+        What follows the tracking of neighbours, see `place`.
+    patch : Patch, optional
+        The part of the frame that shifts and axis are found from; all of it by default.
     """
     band = band or Band()
     notes: list[str] = []
     warnings: list[str] = []
-    tracked = _track(copies, None, band, max_shift)
+    view = whole_frame(copies) if patch is None else look_at(copies, patch, band, max_shift)
+    near = view.copies
+    tracked = _track(near, None, band, max_shift)
+    if not can_show_axis(near):
+        solution = _without_axis(near, tracked, axis_angle_deg, axis_near_deg, warnings)
+        return _finish(copies, view, solution, axis_offset_px, WORDS["xcorr"], notes, warnings, split=False)
+    angle = axis_angle_deg
+    if angle is None:
+        angle = find_direction(near, tracked, band, axis_near_deg, warnings)
+    solution = _solved(near, tracked, angle, band, max_shift, method)
+    solution = refine(method, near, solution, band, find_angle=axis_angle_deg is None)
+    _tell_if_cut(solution, method, "frame" if patch is None else "patch", notes, warnings)
+    found = ("all" if solution.whole else "reprojection") if method == "auto" else method
+    return _finish(copies, view, solution, axis_offset_px, WORDS[found], notes, warnings)
+
+
+def can_show_axis(copies: Copies) -> bool:
+    """Say whether there are enough tilts over enough of a range to find the tilt axis."""
     angles = copies.angles_deg[copies.usable]
-    if len(angles) < MIN_TILTS or np.ptp(angles) < MIN_RANGE_DEG:
-        solution = _without_axis(copies, tracked, axis_angle_deg, axis_near_deg, warnings)
-        axis_offset_px = axis_offset_px or 0.0
-    else:
-        angle = axis_angle_deg
-        if angle is None:
-            angle = _searched(copies, tracked, band, axis_near_deg, warnings)
-        solution = _solved(copies, tracked, angle, band, max_shift)
-        solution = refine(copies, solution, band, find_angle=axis_angle_deg is None)
-        if not solution.whole:
-            notes.append(
-                "the sample goes on outside the frame across the tilt axis: shifts and offset come from comparing "
-                "images with reprojections, which is less certain than a centre of mass"
-            )
-    return _finish(copies, solution, axis_offset_px, notes, warnings)
+    return len(angles) >= MIN_TILTS and bool(np.ptp(angles) >= MIN_RANGE_DEG)
+
+
+def _tell_if_cut(solution: Solution, method: Method, where: str, notes: list[str], warnings: list[str]) -> None:
+    """Say what it means that the sample goes on outside the frame or the patch, where it does."""
+    if solution.whole:
+        return
+    if method in ABSOLUTE:
+        warnings.append(
+            f"the sample goes on outside the {where} across the tilt axis, where its centre of mass cannot be known: "
+            f"method {method} is not to be trusted; use auto or reprojection"
+        )
+    elif method == "auto":
+        notes.append(
+            f"the sample goes on outside the {where} across the tilt axis: shifts and offset come from comparing "
+            "images with reprojections, which is less certain than a centre of mass"
+        )
 
 
 def _track(copies: Copies, axis_angle_deg: float | None, band: Band, max_shift: float) -> NDArray[np.float64]:
@@ -125,7 +161,7 @@ def _without_axis(
     return Solution(angle, moves - moves[copies.usable].mean(axis=0), False, float("nan"))
 
 
-def _searched(
+def find_direction(
     copies: Copies,
     tracked: FloatArray,
     band: Band,
@@ -148,26 +184,39 @@ def _searched(
     return search.angle_deg
 
 
-def _solved(copies: Copies, tracked: FloatArray, angle: float, band: Band, max_shift: float) -> Solution:
+def _solved(
+    copies: Copies, tracked: FloatArray, angle: float, band: Band, max_shift: float, method: Method
+) -> Solution:
     """Solve at `angle` from the tracked shifts, and from stretched ones where those may be better."""
-    solution = solve(copies, tracked, angle, band)
-    if solution.whole:
+    solution = place(method, copies, tracked, angle, band)
+    if solution.whole or method in ABSOLUTE:
         return solution
     # Cut by the frame: the sample may well be a film, whose neighbours agree once stretched across the axis.
     stretched = _track(copies, angle, band, max_shift)
     if np.array_equal(stretched, tracked):
         return solution
-    return min(solution, solve(copies, stretched, angle, band), key=lambda s: s.residual)
+    if method == "xcorr":
+        return place(method, copies, stretched, angle, band)
+    return min(solution, place(method, copies, stretched, angle, band), key=lambda s: s.residual)
 
 
 def _finish(
-    copies: Copies, solution: Solution, given_offset_px: float | None, notes: list[str], warnings: list[str]
+    copies: Copies,
+    view: View,
+    solution: Solution,
+    given_offset_px: float | None,
+    how: str,
+    notes: list[str],
+    warnings: list[str],
+    *,
+    split: bool = True,
 ) -> Alignment:
     """Split moves into shifts and offset, in raw pixels, and measure the quality before and after."""
+    solution = view.back(solution)
     angle, factor = solution.axis_angle_deg, copies.factor
     along = solution.moves_px[:, 0] - solution.moves_px[copies.usable, 0].mean()
     across, offset_px = solution.moves_px[:, 1], given_offset_px or 0.0
-    if np.isfinite(solution.residual):
+    if split:
         width = aligned_shape(copies.images.shape, angle)[1]
         room = (width / 2 - sample_reach(copies, solution)) if solution.whole else np.inf
         across, offset = least_motion(across, copies.angles_deg, copies.usable, width, max(room, 0.0))
@@ -178,6 +227,6 @@ def _finish(
         offset_px = given_offset_px
     shifts = unrotate_vectors(np.stack([along, across], axis=1), angle) * factor
     moves = rotate_vectors(shifts, angle) / factor - np.array([0.0, offset_px / factor])
-    before = measure_quality(copies, np.zeros_like(moves), angle)
-    after = measure_quality(copies, moves, angle)
-    return Alignment(shifts, angle, offset_px, before, after, solution.whole, solution.residual, notes, warnings)
+    before = measure_quality(view.copies, view.moves(np.zeros_like(moves), angle), angle)
+    after = measure_quality(view.copies, view.moves(moves, angle), angle)
+    return Alignment(shifts, angle, offset_px, before, after, solution.whole, solution.residual, how, notes, warnings)

@@ -8,11 +8,10 @@ of mass, which follows a sinusoid about the axis; nothing can add up. A sample t
 centre of mass: its shifts come from the chain of neighbours, and the axis offset is the one for which a quick
 reconstruction explains the images best.
 
-Both are then improved together with a reconstruction (`tomoseg.align.joint`), from coarse to fine copies.
+Both are then improved together with a reconstruction (`tomoseg.align.refine`).
 """
 
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,22 +26,14 @@ from tomoseg.align.consistency import (
     row_window,
 )
 from tomoseg.align.copies import Copies
-from tomoseg.align.joint import align_jointly
 from tomoseg.align.reproject import Prediction, predict, register_with
 from tomoseg.align.track import Band
-from tomoseg.align.warp import rotate_vectors, unrotate_vectors, wrap_axis_angle
+from tomoseg.align.warp import rotate_vectors
 from tomoseg.arrays import FloatArray
 
 OFFSET_REACH = 0.12  # part of the width within which the offset is sought
 OFFSET_PX = 128  # longest side of the copies on which it is sought
-# Longest sides of the copies on which a sample is refined together with its volume, and most passes. A sample that is
-# placed absolutely needs the finest copies only.
-LEVELS = ((64, 30), (128, 16), (10_000, 12))
 TOUCHING = 0.03  # brightness at a side of the frame, as a part of the sample's, that a cut sample has at least
-# Copies and passes by which directions of the axis are compared, the steps in degrees, and how many of a kind at most.
-DIRECTION_PX, DIRECTION_PASSES, DIRECTION_STEPS, MOST_STEPS = 64, 10, (2.0, 0.4), 5
-LINES_DEG = 0.1  # how far from there the common lines are believed
-CHECK_PX, CHECK_PASSES = 128, 4  # copies and passes by which what was found is compared with what it was found from
 STRAY_PX = 0.75  # least disagreement of an image with its prediction that makes it a stray, in px of the copy
 
 
@@ -91,7 +82,7 @@ def solve(
         solution = _solve_whole(copies, moves, axis_angle_deg, band, passes)
         if solution is not None:
             return solution
-    return _solve_cut(copies, moves, axis_angle_deg, band, passes)
+    return solve_cut(copies, moves, axis_angle_deg, band, passes)
 
 
 def _looks_whole(copies: Copies, moves: NDArray[np.float64], axis_angle_deg: float) -> bool:
@@ -114,7 +105,7 @@ def _solve_whole(
         reach = 5.0
     if passes == 1:
         residual = _residual(copies, moves, axis_angle_deg, whole=True)
-        return Solution(axis_angle_deg, _between(moves, copies.usable), True, residual)
+        return Solution(axis_angle_deg, fill_between(moves, copies.usable), True, residual)
     for _ in range(passes):
         residual, steps, at_sides = _compared(copies, moves, axis_angle_deg, band, reach)
         stray = _strays(steps, copies.usable)
@@ -126,7 +117,7 @@ def _solve_whole(
         if not stray.any():
             break
         moves[stray] += steps[stray]
-    return Solution(axis_angle_deg, _between(moves, copies.usable), True, residual)
+    return Solution(axis_angle_deg, fill_between(moves, copies.usable), True, residual)
 
 
 def _absolute_step(
@@ -182,7 +173,7 @@ def _predicted(copies: Copies, aligned: NDArray[np.float32], seen: NDArray[np.bo
     )
 
 
-def _solve_cut(
+def solve_cut(
     copies: Copies,
     moves: NDArray[np.float64],
     axis_angle_deg: float,
@@ -197,10 +188,10 @@ def _solve_cut(
         return min(found, key=lambda s: s.residual)
     small = copies.reduced(OFFSET_PX)
     scale = copies.factor / small.factor
-    moves = _shifted(moves, _best_offset(small, moves * scale, axis_angle_deg) / scale)
+    moves = _shifted(moves, best_offset(small, moves * scale, axis_angle_deg) / scale)
     return Solution(
         axis_angle_deg,
-        _between(moves, copies.usable),
+        fill_between(moves, copies.usable),
         False,
         _residual(small, moves * scale, axis_angle_deg, whole=False),
     )
@@ -217,7 +208,7 @@ def _offsets(copies: Copies, axis_angle_deg: float) -> NDArray[np.float64]:
     return np.asarray(np.linspace(-1, 1, 5) * OFFSET_REACH * width)
 
 
-def _best_offset(copies: Copies, moves: NDArray[np.float64], axis_angle_deg: float) -> float:
+def best_offset(copies: Copies, moves: NDArray[np.float64], axis_angle_deg: float) -> float:
     """Return the constant move across the axis for which a quick reconstruction explains the images best."""
 
     def residual(offset: float) -> float:
@@ -232,97 +223,12 @@ def _best_offset(copies: Copies, moves: NDArray[np.float64], axis_angle_deg: flo
     return float(found.x)
 
 
-def _between(moves: NDArray[np.float64], usable: NDArray[np.bool_]) -> NDArray[np.float64]:
+def fill_between(moves: NDArray[np.float64], usable: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Give unusable tilts the moves that lie between their neighbours'."""
     out, index = moves.copy(), np.arange(len(moves))
     for axis in (0, 1):
         out[~usable, axis] = np.interp(index[~usable], index[usable], moves[usable, axis])
     return out
-
-
-def refine(copies: Copies, solution: Solution, band: Band, *, find_angle: bool) -> Solution:
-    """Improve moves, and the direction of the axis if asked, together with a reconstruction.
-
-    The direction is the one for which images agree best with what the others predict. Near it, common lines of a whole
-    sample tell it still more precisely, if they tell it at all: those of a needle along the axis do not. Then the moves
-    are improved on finer and finer copies. They are taken only if the images agree better for them.
-    """
-    for step in DIRECTION_STEPS if find_angle else ():
-        angle = _direction(copies, solution, step)
-        if solution.whole and step == DIRECTION_STEPS[-1]:
-            angle = _aligned_lines(copies, solution, angle, band)
-        shifts = unrotate_vectors(solution.moves_px, solution.axis_angle_deg)
-        if solution.whole:
-            solution = solve(copies, shifts, angle, band, passes=2)
-        else:
-            solution = replace(solution, axis_angle_deg=angle, moves_px=rotate_vectors(shifts, angle))
-    found = solution
-    for longest, passes in LEVELS[2 if solution.whole else 0 :]:
-        found = _refined(copies.reduced(longest), copies.factor, found, passes)
-    small = copies.reduced(CHECK_PX)
-    before, after = (_held_out(small, copies.factor, s) for s in (solution, found))
-    return replace(found, residual=after) if after <= before else replace(solution, residual=before)
-
-
-def _direction(copies: Copies, solution: Solution, step: float) -> float:
-    """Return the direction of the axis near that of `solution` for which images are best predicted by the others.
-
-    About the minimum the residual is a parabola in the angle: its vertex through three points is the direction.
-    """
-    small = copies.reduced(DIRECTION_PX)
-    shifts = unrotate_vectors(solution.moves_px, solution.axis_angle_deg) * copies.factor / small.factor
-
-    @cache
-    def residual(angle: float) -> float:
-        moves = rotate_vectors(shifts, angle)
-        return align_jointly(small, moves, angle, whole=solution.whole, passes=DIRECTION_PASSES).residual
-
-    angle = solution.axis_angle_deg
-    for _ in range(MOST_STEPS):
-        low, middle, high = (residual(angle + k * step) for k in (-1, 0, 1))
-        if middle <= min(low, high):
-            curvature = low - 2 * middle + high
-            return wrap_axis_angle(angle + (step * 0.5 * (low - high) / curvature if curvature > 0 else 0.0))
-        angle += step if high < low else -step
-    return wrap_axis_angle(angle)
-
-
-def _aligned_lines(copies: Copies, solution: Solution, near_deg: float, band: Band) -> float:
-    """Return the direction of the axis for which common lines are most alike; `near_deg` if that is not near it."""
-    shifts = unrotate_vectors(solution.moves_px, solution.axis_angle_deg)
-
-    def cost(angle_deg: float) -> float:
-        aligned, seen = copies.warped(rotate_vectors(shifts, angle_deg), angle_deg)
-        lines = profiles(aligned, seen, copies.angles_deg, whole=True)
-        window = row_window(seen, copies.usable)
-        _, scores = register_profiles(lines, window, copies.usable, band, copies.factor, 5.0)
-        return 1 - float(np.nanmean(scores))
-
-    bounds = (near_deg - LINES_DEG, near_deg + LINES_DEG)
-    # A change by this much moves the ends of the frame by a tenth of a pixel of the copy.
-    tolerance = float(np.clip(np.rad2deg(0.2 / max(copies.images.shape[1:])), 0.005, LINES_DEG / 8))
-    found = float(optimize.minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": tolerance}).x)
-    return wrap_axis_angle(found) if abs(found - near_deg) < 0.9 * LINES_DEG else near_deg
-
-
-def _refined(small: Copies, factor: int, solution: Solution, passes: int) -> Solution:
-    scale = factor / small.factor
-    joint = align_jointly(
-        small,
-        solution.moves_px * scale,
-        solution.axis_angle_deg,
-        whole=solution.whole,
-        passes=passes,
-    )
-    return replace(solution, moves_px=_between(joint.moves_px / scale, small.usable))
-
-
-def _held_out(small: Copies, factor: int, solution: Solution) -> float:
-    """Return how badly images are predicted by the others as they stand."""
-    moves = solution.moves_px * factor / small.factor
-    return align_jointly(
-        small, moves, solution.axis_angle_deg, whole=solution.whole, passes=CHECK_PASSES, moving=False
-    ).residual
 
 
 def sample_reach(copies: Copies, solution: Solution) -> float:

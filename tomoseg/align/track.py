@@ -47,7 +47,11 @@ def stretch(from_deg: float, to_deg: float) -> float:
 
 
 def track_neighbours(
-    copies: Copies, axis_angle_deg: float | None, band: Band, max_shift_px: float
+    copies: Copies,
+    axis_angle_deg: float | None,
+    band: Band,
+    max_shift_px: float,
+    patch: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Register each image with its neighbours nearer to the lowest tilt.
 
@@ -59,6 +63,8 @@ def track_neighbours(
     band : limits of the band-pass
     max_shift_px : float
         Largest step between neighbours, in pixels of the copies.
+    patch : two (y, x) arrays, optional
+        Weights of the frame of the lowest tilt: what is followed, and where it is looked for at first. Default: all.
 
     Returns
     -------
@@ -81,7 +87,9 @@ def track_neighbours(
             copies.checkpoint()
             i, known = int(chain[k]), chain[max(0, k - MEMORY) : k]
             reference, weight = _reference(copies, known, i, shifts, axis_angle_deg, border)
-            shifts[i], scores[i] = _join(copies, i, reference, weight, shifts[known[-1]], border, band, max_shift_px)
+            shifts[i], scores[i] = _join(
+                copies, i, reference, weight, shifts[known[-1]], border, band, max_shift_px, patch
+            )
     index = np.arange(n)
     for axis in (0, 1):
         shifts[:, axis] = np.interp(index, usable, shifts[usable, axis])
@@ -129,6 +137,7 @@ def _join(
     border: NDArray[np.float32],
     band: Band,
     max_shift_px: float,
+    patch: tuple[NDArray[np.float32], NDArray[np.float32]] | None,
 ) -> tuple[NDArray[np.float64], float]:
     """Return shift and score of image `i`: a full search first, then twice again through one and the same window.
 
@@ -140,6 +149,8 @@ def _join(
     padded = padded_shape(shape, 2.0)
     response = band.response(padded, frame, copies.factor)
     here, w = moved(image, border, expected, 1.0, 0.0)
+    if patch is not None:
+        weight, w = weight * patch[0], w * patch[1]
     step, score = register(_windowed(reference, weight), _windowed(here, w), response, max_shift_px)
     shift = expected + step
     padded = padded_shape(shape, 1.0)

@@ -149,11 +149,15 @@ def _inner(name: str) -> str:
 def _option(stage: Stage, name: str) -> Any:
     field = stage.parameters.model_fields[name]
     flag = "--" + name.replace("_", "-")
+    extra = field.json_schema_extra
+    more = [str(other) for other in extra.get("flags") or ()] if isinstance(extra, dict) else []  # type: ignore[union-attr]
     default = "" if field.default is None else f" [default: {_written(field.default)}]"
     text = f"{field.description or ''}{default}"
     if field.annotation is bool:
         return Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", help=text, show_default=False)]
-    return Annotated[str | None, typer.Option(flag, help=text, metavar=_metavar(field.annotation), show_default=False)]
+    return Annotated[
+        str | None, typer.Option(*more, flag, help=text, metavar=_metavar(field.annotation), show_default=False)
+    ]
 
 
 def _written(default: Any) -> str:

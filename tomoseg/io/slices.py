@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,20 +120,36 @@ def _read(path: Path) -> Array:
 
 def _read_npy(path: Path) -> Array:
     """Read an array as NumPy saves it; one that holds Python objects is refused, as reading them runs code."""
-    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     with path.open("rb") as file:
-        version = np.lib.format.read_magic(file)
-        if version not in headers:
-            raise InputError(f"{path} is an array of a kind that images are not (format {version})")
-        shape, by_columns, dtype = headers[version](file)
-        if dtype.hasobject or dtype.kind not in "uifb":
-            raise InputError(f"{path} holds values of type {shown(dtype)}, which are not numbers")
-        if not 2 <= len(shape) <= 3 or min(shape) < 1:
-            raise InputError(f"{path} is not a single grey image (shape {shown(shape)})")
-        n, stored = math.prod(shape), path.stat().st_size - file.tell()
-        if n * dtype.itemsize > stored:
-            raise InputError(f"{path} is truncated: its header promises {n * dtype.itemsize} bytes, it has {stored}")
-        return np.fromfile(file, dtype, n).reshape(shape, order="F" if by_columns else "C")
+        shape, by_columns, dtype = npy_header(path, file)
+        return np.fromfile(file, dtype, math.prod(shape)).reshape(shape, order="F" if by_columns else "C")
+
+
+def npy_header(path: Path, file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read the header of an array of one or several grey images: its shape, whether it is by columns, its type.
+
+    The file is left where the pixels begin, all of which are there.
+
+    Raises
+    ------
+    InputError
+        It holds something else, or less than it promises.
+    ValueError
+        It is no such file.
+    """
+    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(file)
+    if version not in headers:
+        raise InputError(f"{path} is an array of a kind that images are not (format {version})")
+    shape, by_columns, dtype = headers[version](file)
+    if dtype.hasobject or dtype.kind not in "uifb":
+        raise InputError(f"{path} holds values of type {shown(dtype)}, which are not numbers")
+    if not 2 <= len(shape) <= 3 or min(shape) < 1:
+        raise InputError(f"{path} is not a single grey image (shape {shown(shape)})")
+    n, stored = math.prod(shape), path.stat().st_size - file.tell()
+    if n * dtype.itemsize > stored:
+        raise InputError(f"{path} is truncated: its header promises {n * dtype.itemsize} bytes, it has {stored}")
+    return shape, by_columns, dtype
 
 
 def _read_image(path: Path) -> Array:

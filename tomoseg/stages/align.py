@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -11,13 +13,16 @@ from numpy.typing import NDArray
 from tomoseg import schema
 from tomoseg.arrays import Array, Input, Outputs
 from tomoseg.errors import InputError, StageFailed
+from tomoseg.io.shifts import GivenAlignment, fitted, imod_turns, read_shifts, tilts_beside
 from tomoseg.runtime import Runtime, slabs
-from tomoseg.stages.base import Field, Parameters, Stage
+from tomoseg.stages.base import Field, InputFile, OtherProject, Parameters, Stage
+from tomoseg.stages.reconstruct import Range
 
 if TYPE_CHECKING:
     from tomoseg.align.background import Backgrounds, VacuumFit
     from tomoseg.align.copies import Copies
     from tomoseg.align.estimate import Alignment
+    from tomoseg.align.patch import Patch
 
 NOMINAL_DEG = {"y": 0.0, "x": 90.0}
 # Shifts and axis are estimated on copies of at most this side and, for very many tilts, this many pixels in all: the
@@ -40,11 +45,14 @@ QUALITY_DTYPE = np.dtype(
 class AlignParameters(Parameters):
     """How the tilt series is brought into register."""
 
-    method: Literal["auto", "xcorr", "none"] = Field(
+    method: Literal["auto", "xcorr", "com", "common-line", "reprojection", "none"] = Field(
         "auto",
-        description="auto, xcorr: cross-correlation of neighbouring tilts, then common line and centre of mass where "
-        "the sample is whole in the frame, or comparison with reprojections where it is not; none: the series is "
-        "aligned already, shifts are zero and the axis is as given",
+        description="what follows the cross-correlation of neighbouring tilts. auto: common-line where the sample is "
+        "whole in the frame across the axis, reprojection where it is not; xcorr: nothing, rough; com: the centre of "
+        "mass is brought onto the axis and, along it, to one height, for a sample that is whole in all directions; "
+        "common-line: centre of mass across the axis, and along it the images' projections onto the axis are brought "
+        "together; reprojection: comparison with reprojections of a quick reconstruction; none: the series is aligned "
+        "already, shifts are zero and the axis is as given",
     )
     tilt_axis_angle: float | None = Field(
         None,
@@ -80,14 +88,67 @@ class AlignParameters(Parameters):
     max_shift: float = Field(
         1 / 3, gt=0, le=0.5, description="largest step between neighbouring tilts, as a part of the longer image side"
     )
+    x_range: Range | None = Field(
+        None,
+        description="columns of the image at the lowest tilt, in raw px: first, and one past the last. Shifts and axis "
+        "are found from what lies between, with a soft edge, followed through the tilts; null: all",
+    )
+    y_range: Range | None = Field(None, description="rows, likewise")
+    mask: InputFile | None = Field(
+        None,
+        description="grey image (TIFF, MRC, NPY, PNG) of the size of the raw images, or a stack with one for each tilt "
+        "by ascending angle: pixels of 0 (a probe, dirt, a scale bar burnt in) are not looked at, and are background "
+        "in the aligned series",
+    )
+    shifts_file: InputFile | None = Field(
+        None,
+        description="file of shifts that are applied as they are, instead of finding them: an IMOD .xf (with a .tlt "
+        "or .rawtlt beside it where its lines are not by ascending angle), or a table with columns dy and dx in raw "
+        "px, to add to a raw image's coordinates, and perhaps the tilt angle. Direction and offset of the axis: as "
+        "given, else from an .xf that turns, else found for these shifts",
+    )
+    from_project: OtherProject | None = Field(
+        None,
+        json_schema_extra={"flags": ["--from"]},
+        description="another project (.h5) whose shifts and tilt axis are applied as they are, for another channel "
+        "(an EDX map, a second detector) recorded at the same tilts and over the same area, perhaps binned "
+        "differently. Of that file only the alignment counts: this result goes stale when the other series is aligned "
+        "anew, and not when later stages run there",
+    )
+
+    def companions(self) -> dict[str, Path]:
+        """Return the angles beside an .xf, which tell the order of its lines."""
+        beside = None if self.shifts_file is None else tilts_beside(self.shifts_file.expanduser())
+        return {} if beside is None else {"tilt angles of the shifts": beside}
 
 
 def check(params: AlignParameters) -> list[str]:
-    """Say which parameters contradict each other."""
+    """Say which parameters contradict each other, and what is wrong with the files they name."""
+    problems = []
     low, high = params.low_frequency, params.high_frequency
     if low is not None and high is not None and low >= high:
-        return [f"align.low_frequency {low:g} must be below align.high_frequency {high:g} cycles per pixel"]
-    return []
+        problems.append(f"align.low_frequency {low:g} must be below align.high_frequency {high:g} cycles per pixel")
+    sources = {"shifts_file": params.shifts_file, "from_project": params.from_project}
+    named = [f"align.{name}" for name, value in sources.items() if value is not None]
+    named += ["align.method none"] if named and params.method == "none" else []
+    if len(named) > 1:
+        problems.append(f"{' and '.join(named)} contradict each other: each says what the shifts are; keep one")
+    if params.shifts_file is not None:
+        try:
+            read_shifts(params.shifts_file.expanduser())
+        except InputError as error:
+            problems.append(f"align.shifts_file: {error}")
+    if params.from_project is not None and not params.from_project.expanduser().is_file():
+        problems.append(f"align.from_project: there is no project {params.from_project}")
+    if params.mask is not None:
+        from tomoseg.io.masks import open_mask
+
+        try:
+            with open_mask(params.mask.expanduser()):
+                pass
+        except InputError as error:
+            problems.append(f"align.mask: {error}")
+    return problems
 
 
 def run(
@@ -98,23 +159,73 @@ def run(
     params: AlignParameters,
     runtime: Runtime,
     outputs: Outputs,
+    from_project: GivenAlignment | None = None,
 ) -> None:
     """Align `tilt_series`; see `tomoseg.align.warp` for what the numbers mean."""
     angles = _angles(tilt_series, angles_deg)
+    given = _given(tilt_series, angles, tilt_series_info, params, from_project)
+    with _masked(tilt_series, params) as series:
+        _align(series, angles, tilt_series_info, given, params, runtime, outputs)
+
+
+def _align(
+    tilt_series: Input,
+    angles: NDArray[np.float64],
+    tilt_series_info: Input,
+    given: GivenAlignment | None,
+    params: AlignParameters,
+    runtime: Runtime,
+    outputs: Outputs,
+) -> None:
     survey, copies = _survey(tilt_series, angles, params, runtime)
     nominal = NOMINAL_DEG.get(str(tilt_series_info.attrs.get("tilt_axis", "unknown")))
-    if params.method == "none":
-        alignment = _as_given(copies, nominal, params, runtime)
+    if given is not None:
+        alignment = _applied(copies, given, nominal, params, runtime)
+    elif params.method == "none":
+        alignment = _aligned_already(copies, nominal, params, runtime)
     else:
-        alignment = _estimated(copies, nominal, params, runtime)
+        alignment = _estimated(copies, nominal, params, _patch(tilt_series.shape, params), runtime)
     scales = _scales(copies, alignment, params)
     del copies  # the memory is wanted for the images at full size
     _write_aligned(tilt_series, survey, alignment, scales, runtime, outputs)
     outliers = _outliers(survey, alignment)
     outputs.put("shifts_px", alignment.shifts_px)
     outputs.put("tilt_quality", _quality_table(angles, survey, alignment, scales, outliers))
-    outputs.set_attrs("alignment_info", _info(alignment, params))
-    _report(angles, survey, alignment, outliers, params, runtime)
+    outputs.set_attrs("alignment_info", _info(alignment))
+    _report(angles, survey, alignment, outliers, params, given, runtime)
+
+
+@contextmanager
+def _masked(tilt_series: Input, params: AlignParameters) -> Iterator[Input]:
+    """Yield the series, NaN where the mask is 0."""
+    if params.mask is None:
+        yield tilt_series
+        return
+    from tomoseg.io.masks import MaskedSeries, open_mask, require_fit
+
+    with open_mask(params.mask.expanduser()) as mask:
+        require_fit(mask, tuple(tilt_series.shape))
+        yield MaskedSeries(tilt_series, mask)
+
+
+def _used_part(tilt_series: Input, i: int) -> float:
+    """Return the part of an image that its mask leaves, of 1."""
+    mask = getattr(tilt_series, "mask", None)
+    return 1.0 if mask is None else float(mask.used(slice(i, i + 1)).mean())
+
+
+def _patch(shape: tuple[int, ...], params: AlignParameters) -> "Patch | None":
+    """Return the part of the frame to look at; None for all of it."""
+    from tomoseg.align.patch import Patch
+
+    if params.x_range is None and params.y_range is None:
+        return None
+    height, width = shape[1:]
+    rows, columns = params.y_range or (0, height), params.x_range or (0, width)
+    for name, limits, n in (("y_range", rows, height), ("x_range", columns, width)):
+        if limits[1] > n:
+            raise InputError(f"align.{name} is {limits[0]},{limits[1]}, but the images are {width} x {height} px.")
+    return Patch(rows, columns, (height, width))
 
 
 @dataclass(frozen=True)
@@ -140,19 +251,39 @@ def _angles(tilt_series: Input, angles_deg: Input) -> NDArray[np.float64]:
     return angles
 
 
+def _given(
+    tilt_series: Input,
+    angles: NDArray[np.float64],
+    tilt_series_info: Input,
+    params: AlignParameters,
+    elsewhere: GivenAlignment | None,
+) -> GivenAlignment | None:
+    """Return the alignment given by a file or another project, in pixels of this series; None where there is none."""
+    attrs = tilt_series_info.attrs
+    if params.shifts_file is not None:
+        found = read_shifts(params.shifts_file.expanduser(), rows_up=imod_turns(str(attrs.get("source", ""))))
+    elif elsewhere is not None:
+        found = elsewhere
+    else:
+        return None
+    return fitted(found, angles, tuple(tilt_series.shape[1:]), float(attrs.get("pixel_size_nm", np.nan)))
+
+
 def _survey(
     tilt_series: Input, angles: NDArray[np.float64], params: AlignParameters, runtime: Runtime
 ) -> "tuple[_Survey, Copies]":
     """Read every image once: its background, and a reduced copy."""
     from tomoseg.align.background import fit_vacuum
     from tomoseg.align.copies import Copies, reduce, reduction_factor
+    from tomoseg.align.gaps import reduce_with_gaps
     from tomoseg.align.intensity import usable_tilts
     from tomoseg.align.joint import WIDER
 
     n, *shape = tilt_series.shape
     factor = reduction_factor(tuple(shape), _longest_copy(n))
     height, width = (side // factor for side in shape)
-    needed = 4 * (COPY_ARRAYS * n * height * width + max(height, width) * (WIDER * max(height, width)) ** 2)
+    arrays = COPY_ARRAYS + (params.x_range is not None or params.y_range is not None)  # the patch, at most as large
+    needed = 4 * (arrays * n * height * width + max(height, width) * (WIDER * max(height, width)) ** 2)
     if needed > runtime.max_memory:
         runtime.warn(f"alignment needs about {needed / 2**20:.0f} MB of memory, more than the limit given")
     fits: list[VacuumFit] = []
@@ -160,9 +291,12 @@ def _survey(
     images = np.empty((0, 0, 0), np.float32)
     for i, image in _images(tilt_series, runtime, "reading the tilt series"):
         known = np.isfinite(image)
-        finite[i] = known.mean() > 0.99
-        fits.append(fit_vacuum(np.where(known, image, image[known].min() if known.any() else 0)))
-        small = reduce(_filled(image, fits[i].level), factor)
+        used = _used_part(tilt_series, i)
+        finite[i] = known.mean() > max(0.99 * used, 0.05)
+        # Where much may be masked, its filling must not pass for vacuum.
+        filling = np.min if used == 1 else np.median
+        fits.append(fit_vacuum(np.where(known, image, filling(image[known]) if known.any() else 0)))
+        small = reduce(_filled(image, fits[i].level), factor) if used == 1 else reduce_with_gaps(image, factor)
         if i == 0:
             images = np.empty((n, *small.shape), np.float32)
         images[i] = small
@@ -218,7 +352,7 @@ def _levels(
     return Backgrounds(np.interp(np.arange(len(fits)), known, found.levels), found.how, found.trusted)
 
 
-def _as_given(copies: "Copies", nominal: float | None, params: AlignParameters, runtime: Runtime) -> "Alignment":
+def _aligned_already(copies: "Copies", nominal: float | None, params: AlignParameters, runtime: Runtime) -> "Alignment":
     """Return the alignment of a series that is aligned already."""
     from tomoseg.align.consistency import is_whole, row_window
     from tomoseg.align.estimate import Alignment
@@ -241,8 +375,36 @@ def _as_given(copies: "Copies", nominal: float | None, params: AlignParameters, 
     return Alignment(np.zeros((copies.n_tilt, 2)), angle, offset, before, after, whole, float("nan"))
 
 
-def _estimated(copies: "Copies", nominal: float | None, params: AlignParameters, runtime: Runtime) -> "Alignment":
+def _applied(
+    copies: "Copies", given: GivenAlignment, nominal: float | None, params: AlignParameters, runtime: Runtime
+) -> "Alignment":
+    """Apply shifts from elsewhere; what is given by itself takes precedence, and what nobody gave is found."""
+    from tomoseg.align.given import apply_given
+    from tomoseg.align.track import Band
+
+    for note in given.notes:
+        runtime.warn(note)
+    angle, offset = params.tilt_axis_angle, params.tilt_axis_offset
+    for _ in runtime.track([0], "applying the shifts given"):
+        found = apply_given(
+            copies,
+            given.shifts_px,
+            f"as in {Path(given.source).name}",
+            axis_angle_deg=given.axis_angle_deg if angle is None else angle,
+            axis_near_deg=nominal,
+            axis_offset_px=given.axis_offset_px if offset is None else offset,
+            band=Band(params.low_frequency, params.high_frequency),
+        )
+    runtime.say(f"shifts as in {given.source}")
+    return found
+
+
+def _estimated(
+    copies: "Copies", nominal: float | None, params: AlignParameters, patch: "Patch | None", runtime: Runtime
+) -> "Alignment":
     """Find shifts and axis from the images."""
+    assert params.method != "none"
+    method = params.method
     from tomoseg.align.estimate import estimate_alignment
     from tomoseg.align.track import Band
 
@@ -254,6 +416,8 @@ def _estimated(copies: "Copies", nominal: float | None, params: AlignParameters,
             axis_offset_px=params.tilt_axis_offset,
             band=Band(params.low_frequency, params.high_frequency),
             max_shift=params.max_shift,
+            method=method,
+            patch=patch,
         )
     return found
 
@@ -331,15 +495,12 @@ def _quality_table(
     return table
 
 
-def _info(alignment: "Alignment", params: AlignParameters) -> dict[str, str | float]:
+def _info(alignment: "Alignment") -> dict[str, str | float]:
     """Return the attributes stored with the alignment."""
-    found = "xcorr, centre of mass and common line" if alignment.whole else "xcorr, reprojection"
-    if not np.isfinite(alignment.residual):
-        found = "xcorr"
     return {
         "tilt_axis_angle_deg": alignment.axis_angle_deg,
         "tilt_axis_offset_px": alignment.axis_offset_px,
-        "method": "none" if params.method == "none" else found,
+        "method": alignment.how,
         "correlation_before": alignment.before.median,
         "correlation_after": alignment.after.median,
         "common_line_before": alignment.before.common_line,
@@ -353,11 +514,13 @@ def _report(
     alignment: "Alignment",
     outliers: NDArray[np.bool_],
     params: AlignParameters,
+    given: GivenAlignment | None,
     runtime: Runtime,
 ) -> None:
     """Tell what was found, and whether it should be trusted."""
     (runtime.say if survey.trusted else runtime.warn)(f"background: {survey.how}")
-    source = "given" if params.tilt_axis_angle is not None else "as imported" if params.method == "none" else "found"
+    is_given = params.tilt_axis_angle is not None or (given is not None and given.axis_angle_deg is not None)
+    source = "given" if is_given else "as imported" if params.method == "none" else "found"
     before, after = alignment.before, alignment.after
     runtime.say(
         f"tilt axis {alignment.axis_angle_deg:.2f} degrees from the vertical ({source}), "
@@ -376,12 +539,21 @@ def _report(
             "degrees): look at them, and leave them out of the series if they are bad. Empty images are 0 in the "
             "aligned series and their shifts lie between those of their neighbours."
         )
-    _warn_of_poor_agreement(alignment, params, runtime)
+    _warn_of_poor_agreement(alignment, params, runtime, shifts_given=given is not None)
 
 
-def _warn_of_poor_agreement(alignment: "Alignment", params: AlignParameters, runtime: Runtime) -> None:
+def _warn_of_poor_agreement(
+    alignment: "Alignment", params: AlignParameters, runtime: Runtime, *, shifts_given: bool
+) -> None:
     """Warn where the figures say that the alignment did not work."""
     before, after = alignment.before.median, alignment.after.median
+    if shifts_given:  # channels too noisy to align by themselves are what shifts from elsewhere are for
+        if np.isfinite(after) and after < before - 0.02:
+            runtime.warn(
+                f"neighbouring tilts agree less with the shifts given ({after:.3f}) than without ({before:.3f}): are "
+                "they those of this series, in its order, in px, and with the signs that are meant?"
+            )
+        return
     if params.method != "none" and np.isfinite(after) and after < before - 0.02:
         runtime.warn(
             f"neighbouring tilts agree less after alignment ({after:.3f}) than before ({before:.3f}): do not trust it. "
@@ -396,7 +568,7 @@ def _warn_of_poor_agreement(alignment: "Alignment", params: AlignParameters, run
 
 STAGE = Stage(
     name="align",
-    version=1,
+    version=2,
     summary="Bring the tilt series into register: background, shifts, tilt axis.",
     parameters=AlignParameters,
     reads=(schema.TILT_SERIES, schema.ANGLES, schema.TILT_SERIES_INFO),

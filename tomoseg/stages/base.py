@@ -14,7 +14,15 @@ class InputFileMarker:
     """Marks a parameter that names a file the result depends on: its digest, not its path, enters the fingerprint."""
 
 
+class AlignmentInputFileMarker(InputFileMarker):
+    """Marks an input file that is another project: of it only the alignment counts, and its digest is that of it.
+
+    The stage's `run` is given the alignment (`tomoseg.io.shifts.GivenAlignment`, or None) under the parameter's name.
+    """
+
+
 InputFile = Annotated[Path, InputFileMarker()]
+OtherProject = Annotated[Path, AlignmentInputFileMarker()]
 
 
 class Parameters(BaseModel):
@@ -39,6 +47,11 @@ class Parameters(BaseModel):
     def input_file_fields(cls) -> list[str]:
         """Return the names of the parameters that name an input file."""
         return [n for n, f in cls.model_fields.items() if "InputFileMarker" in repr(f.annotation) + repr(f.metadata)]
+
+    @classmethod
+    def other_project_fields(cls) -> list[str]:
+        """Return the names of those among them that name another project."""
+        return [n for n, f in cls.model_fields.items() if "AlignmentInput" in repr(f.annotation) + repr(f.metadata)]
 
     def input_files(self) -> dict[str, Path]:
         """Return the input files that are set, by parameter name."""
@@ -82,4 +95,4 @@ class Stage:
     lost: Callable[[dict[str, Any]], list[str]] = no_problems
 
 
-__all__ = ["Field", "InputFile", "Parameters", "Stage"]
+__all__ = ["Field", "InputFile", "OtherProject", "Parameters", "Stage"]

@@ -15,6 +15,7 @@ import numpy as np
 from tomoseg import schema
 from tomoseg.arrays import Array, ArraySource, Input, Outputs
 from tomoseg.errors import InputError, StageFailed
+from tomoseg.io.shifts import imod_turns
 from tomoseg.runtime import Runtime, slabs
 from tomoseg.stages.base import Field, Parameters, Stage
 from tomoseg.stages.measure import class_names
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
     from tomoseg.export.surfaces import CoarseLabels
     from tomoseg.measure.surface import Mesh
 
-Format = Literal["vti", "vtp", "mrc", "csv"]
+Format = Literal["vti", "vtp", "mrc", "csv", "alignment"]
 # Of the memory allowed: what a surface may take, and what is read of a volume at once.
 SURFACE_SHARE, READING_SHARE = 0.6, 0.125
-ALL_FORMATS: tuple[Format, ...] = ("vti", "vtp", "mrc", "csv")
+ALL_FORMATS: tuple[Format, ...] = ("vti", "vtp", "mrc", "csv", "alignment")
 
 
 class ExportParameters(Parameters):
@@ -41,7 +42,8 @@ class ExportParameters(Parameters):
         ALL_FORMATS,
         min_length=1,
         description="What to write. vti: volume and labels for ParaView; vtp: a surface per class and the particles as "
-        "points, for ParaView; mrc: labels; csv: the tables.",
+        "points, for ParaView; mrc: labels; csv: the tables; alignment: shifts.csv, and alignment.xf with "
+        "alignment.tlt for IMOD, each with a line per tilt by ascending angle.",
     )
     smoothing_iterations: int = Field(
         20,
@@ -91,6 +93,11 @@ def run(
     particle_table: Input,
     size_table: Input,
     tilt_series_info: Input,
+    angles_deg: Input,
+    shifts_px: Input,
+    alignment_info: Input,
+    tilt_quality: Input,
+    aligned: Input,
     params: ExportParameters,
     runtime: Runtime,
     outputs: Outputs,
@@ -114,6 +121,10 @@ def run(
         if "csv" in params.formats:
             tables = {"classes.csv": class_table, "particles.csv": particle_table, "size_distribution.csv": size_table}
             _write_tables(manifest, tables, runtime)
+        if "alignment" in params.formats:
+            table = _shift_table(angles_deg, shifts_px, tilt_quality)
+            rows_up = imod_turns(str(tilt_series_info.attrs.get("source", "")))
+            _write_alignment(manifest, table, alignment_info, aligned.shape, runtime, rows_up=rows_up)
         if "vtp" in params.formats:
             _write_points(manifest, particle_table[:], world, runtime)
             _write_surfaces(manifest, labels, names, cells, world, params, runtime)
@@ -165,6 +176,7 @@ def _file_names(formats: Iterable[Format], names: Sequence[str]) -> list[str]:
         "vtp": ["particles.vtp", *surfaces],
         "mrc": ["labels.mrc"],
         "csv": ["classes.csv", "particles.csv", "size_distribution.csv"],
+        "alignment": ["shifts.csv", "alignment.xf", "alignment.tlt"],
     }
     return [name for f in formats for name in of[f]]
 
@@ -246,6 +258,41 @@ def _write_tables(manifest: "Manifest", tables: dict[str, Input], runtime: Runti
         with manifest.writing(name) as path:
             write_csv(path, table[:])
         _say(manifest, runtime)
+
+
+def _shift_table(angles_deg: Input, shifts_px: Input, tilt_quality: Input) -> Array:
+    """Return the alignment with a row per tilt."""
+    shifts = shifts_px[:]
+    table = np.zeros(len(shifts), [("angle_deg", "f8"), ("dy_px", "f8"), ("dx_px", "f8"), ("outlier", "?")])
+    table["angle_deg"], table["dy_px"], table["dx_px"] = angles_deg[:], shifts[:, 0], shifts[:, 1]
+    table["outlier"] = tilt_quality[:]["is_outlier"]
+    return table
+
+
+def _write_alignment(
+    manifest: "Manifest",
+    table: Array,
+    alignment_info: Input,
+    aligned_shape: tuple[int, ...],
+    runtime: Runtime,
+    *,
+    rows_up: bool,
+) -> None:
+    from tomoseg.export.tables import write_csv
+    from tomoseg.io.mrc import write_angles
+    from tomoseg.io.shifts import transforms, write_transforms
+
+    with manifest.writing("shifts.csv") as path:
+        write_csv(path, table)
+    _say(manifest, runtime)
+    axis = (float(alignment_info.attrs[f"tilt_axis_{name}"]) for name in ("angle_deg", "offset_px"))
+    shifts = np.stack([table["dy_px"], table["dx_px"]], axis=1)
+    with manifest.writing("alignment.xf") as path:
+        write_transforms(path, transforms(shifts, *axis, rows_up=rows_up))
+    _say(manifest, runtime, f", for newstack -xform alignment.xf -size {aligned_shape[2]},{aligned_shape[1]}")
+    with manifest.writing("alignment.tlt") as path:
+        write_angles(path, table["angle_deg"])
+    _say(manifest, runtime)
 
 
 def _write_points(manifest: "Manifest", table: Array, world: _World, runtime: Runtime) -> None:
@@ -356,6 +403,11 @@ STAGE = Stage(
         schema.PARTICLE_TABLE,
         schema.SIZE_TABLE,
         schema.TILT_SERIES_INFO,
+        schema.ANGLES,
+        schema.SHIFTS,
+        schema.ALIGNMENT_INFO,
+        schema.TILT_QUALITY,
+        schema.ALIGNED,
     ),
     writes=(schema.EXPORT_INFO,),
     run=run,

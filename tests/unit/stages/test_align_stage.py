@@ -183,6 +183,32 @@ def test_wrong_parameters_are_refused():
     assert not align.check(align.AlignParameters())
 
 
+def test_parts_of_the_frame_that_cannot_be_are_refused(series, tmp_path):
+    with pytest.raises(InputError, match=r"align\.x_range is 0,65, but the images are 64 x 64 px"):
+        run(series.raw, series.angles_deg, x_range=(0, 65))
+    with pytest.raises(InputError, match="at least 16 px are needed in each direction"):
+        run(series.raw, series.angles_deg, y_range=(10, 25))
+    with pytest.raises(ValidationError):
+        align.AlignParameters(x_range=(5, 5))
+    np.save(tmp_path / "mask.npy", np.ones((64, 63)))
+    with pytest.raises(InputError, match="holds one image of 63 x 64 px: it must be one image of 64 x 64 px"):
+        run(series.raw, series.angles_deg, mask=tmp_path / "mask.npy")
+    (tmp_path / "mask.tif").write_text("no image")
+    assert "align.mask" in align.check(align.AlignParameters(mask=tmp_path / "mask.tif"))[0]
+
+
+def test_a_tilt_that_is_masked_all_over_is_left_out(series, tmp_path):
+    mask = np.ones(series.raw.shape, np.uint8)
+    mask[7] = 0
+    mask[9, :, :40] = 0  # more than half: still seen
+    np.save(tmp_path / "mask.npy", mask)
+    outputs, _ = run(series.raw, series.angles_deg, tilt_axis_angle=4, mask=tmp_path / "mask.npy")
+    assert outputs.arrays["tilt_quality"]["is_outlier"][7]
+    assert (outputs.arrays["aligned"][7] == 0).all()
+    assert outputs.arrays["aligned"][9].any()
+    assert np.isfinite(outputs.arrays["aligned"]).all()
+
+
 def test_importing_the_stage_is_light():
     import subprocess
     import sys

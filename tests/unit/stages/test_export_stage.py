@@ -5,6 +5,7 @@ import mrcfile
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from scipy import ndimage
 
 from tomoseg.arrays import MemoryInput, MemoryOutputs
 from tomoseg.errors import InputError, StageFailed
@@ -20,6 +21,9 @@ FILES = {
     "classes.csv",
     "particles.csv",
     "size_distribution.csv",
+    "shifts.csv",
+    "alignment.xf",
+    "alignment.tlt",
     "particles.vtp",
     "surface_1_Al_O.vtp",
     "surface_2_Pt.vtp",
@@ -37,6 +41,28 @@ def labelled():
     return labels
 
 
+RAW = np.random.default_rng(5).normal(100, 30, (4, 24, 40)).astype(np.float32)
+
+
+def alignment(raw=RAW, angle=84.0, offset=1.75):
+    """Return an alignment as the stage leaves it: given shifts, a steep and off-centre axis."""
+    from tomoseg.align.warp import aligned_shape, warp_image
+
+    shifts = np.array([[1.5, -2.25], [0.0, 0.5], [-3.25, 4.0], [2.0, 1.0]])
+    aligned = np.stack([warp_image(image, s, angle, offset) for image, s in zip(raw, shifts, strict=True)])
+    assert aligned.shape[1:] == aligned_shape(raw.shape, angle)
+    quality = np.zeros(4, [("angle_deg", "f8"), ("is_outlier", "u1")])
+    quality["is_outlier"][2] = 1
+    axis = {"tilt_axis_angle_deg": angle, "tilt_axis_offset_px": offset}
+    return {
+        "angles_deg": MemoryInput(np.array([-30.0, -0.1, 29.95, 60.0])),
+        "shifts_px": MemoryInput(shifts),
+        "alignment_info": MemoryInput(None, axis),
+        "tilt_quality": MemoryInput(quality),
+        "aligned": MemoryInput(aligned),
+    }
+
+
 @pytest.fixture(scope="module")
 def inputs():
     labels = MemoryInput(labelled(), {"class_names": NAMES, "voxel_size_nm": 0.5})
@@ -51,7 +77,7 @@ def inputs():
     )
     tables = {name: outputs.as_input(name) for name in ("class_table", "particle_table", "size_table")}
     info = MemoryInput(None, {"pixel_size_source": "told by --pixel-size", "source": "raw.mrc"})
-    return {"volume": volume, "labels": labels, "tilt_series_info": info, **tables}
+    return {"volume": volume, "labels": labels, "tilt_series_info": info, **tables, **alignment()}
 
 
 def exported(inputs, folder, runtime=None, **parameters):
@@ -70,7 +96,8 @@ def export(inputs, tmp_path_factory):
 
 def test_reads_what_it_is_given():
     assert {a.name for a in STAGE.reads} == {
-        "volume", "labels", "class_table", "particle_table", "size_table", "tilt_series_info"
+        "volume", "labels", "class_table", "particle_table", "size_table", "tilt_series_info",
+        "angles_deg", "shifts_px", "alignment_info", "tilt_quality", "aligned",
     }  # fmt: skip
 
 
@@ -149,6 +176,57 @@ def test_mrc_and_csv(export, inputs):
     assert [float(r["volume_nm3"]) for r in rows] == inputs["particle_table"][:]["volume_nm3"].tolist()
     with (folder / "classes.csv").open(encoding="utf-8") as file:
         assert [r["name"] for r in csv.DictReader(file)] == NAMES
+
+
+def transformed(image, line, out_shape):
+    """Apply a line of an .xf as IMOD's manual pages define it, on rows counted upwards as they lie in the file.
+
+    X' = A11 (X - Xci) + A12 (Y - Yci) + DX + Xco and so on; coordinates run from 0 at the left edge of the first pixel
+    to the number of pixels at the right edge of the last one, so that pixel i has its centre at i + 0.5.
+    """
+    a11, a12, a21, a22, dx, dy = line
+    inverse = np.linalg.inv([[a11, a12], [a21, a22]])
+    rows, columns = np.indices(out_shape)
+    x = columns + 0.5 - out_shape[1] / 2 - dx
+    y = rows + 0.5 - out_shape[0] / 2 - dy
+    xi = inverse[0, 0] * x + inverse[0, 1] * y + image.shape[1] / 2 - 0.5
+    yi = inverse[1, 0] * x + inverse[1, 1] * y + image.shape[0] / 2 - 0.5
+    return ndimage.map_coordinates(image, [yi, xi], order=3, mode="constant")
+
+
+@pytest.mark.parametrize("source", ["raw.mrc", "raw.tif"])
+@pytest.mark.parametrize(("angle", "offset"), [(84.0, 1.75), (-12.5, -3.5), (90.0, 0.0), (0.0, 2.25)])
+def test_imod_makes_our_aligned_frame_of_the_xf(inputs, tmp_path, source, angle, offset):
+    given = alignment(angle=angle, offset=offset)
+    info = MemoryInput(None, {"pixel_size_source": "told", "source": source})
+    exported({**inputs, **given, "tilt_series_info": info}, tmp_path, formats=("alignment",))
+    lines = np.loadtxt(tmp_path / "alignment.xf")
+    # IMOD turns a TIFF upside down as it reads it, and what it shows is then upside down to us.
+    turn = slice(None, None, -1 if source == "raw.tif" else 1)
+    for raw, line, expected in zip(RAW, lines, given["aligned"].array, strict=True):
+        found = transformed(raw[turn], line, expected.shape)[turn]
+        inside = (found != 0) & (expected != 0)
+        assert inside.mean() > 0.5
+        np.testing.assert_allclose(found[inside], expected[inside], atol=1e-2)  # f4 of counts of 100
+
+
+def test_the_alignment_goes_out_and_comes_back(inputs, tmp_path):
+    from tomoseg.align.warp import warp_image
+    from tomoseg.io.shifts import fitted, read_shifts
+
+    _, runtime = exported(inputs, tmp_path, formats=("alignment",))
+    assert any("newstack -xform alignment.xf -size 24,40" in note for note in runtime.notes)
+    with (tmp_path / "shifts.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["outlier"] for row in rows] == ["false", "false", "true", "false"]
+    angles = inputs["angles_deg"].array
+    np.testing.assert_array_equal(np.loadtxt(tmp_path / "alignment.tlt"), angles)
+    table = fitted(read_shifts(tmp_path / "shifts.csv"), angles, RAW.shape[1:], 1.0)
+    np.testing.assert_array_equal(table.shifts_px, inputs["shifts_px"].array)
+    xf = fitted(read_shifts(tmp_path / "alignment.xf"), angles, RAW.shape[1:], 1.0)
+    for raw, shift, expected in zip(RAW, xf.shifts_px, inputs["aligned"].array, strict=True):
+        again = warp_image(raw, shift, xf.axis_angle_deg, xf.axis_offset_px)
+        np.testing.assert_allclose(again, expected, atol=1e-2)
 
 
 def test_again_replaces_its_own_files_and_nothing_else(inputs, tmp_path):

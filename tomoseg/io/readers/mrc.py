@@ -76,6 +76,24 @@ def read(path: Path) -> RawSeries:
     return series
 
 
+def read_single(path: Path) -> Array | None:
+    """Return the image (y, x) of a file that holds one only; None where it holds several.
+
+    Raises
+    ------
+    InputError
+        No MRC header, truncated, or a mode that a grey image cannot have.
+    """
+    header, order = _header(path)
+    if header["nz"] != 1:
+        return None
+    dtype, _ = _dtype(path, header, order)
+    _, *shape = stack_shape(path, (2, header["ny"], header["nx"]), dtype)
+    offset = HEADER_BYTES + int(header["nsymbt"])
+    image: Array = contiguous(path, offset, (1, shape[0], shape[1]), dtype)(slice(0, 1))[0]
+    return image
+
+
 def _header(path: Path) -> tuple[Any, str]:
     """Return the header, and the byte order in which it makes sense."""
     from mrcfile.dtypes import HEADER_DTYPE

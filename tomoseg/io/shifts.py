@@ -1,0 +1,304 @@
+"""Alignments from elsewhere and to elsewhere: IMOD's .xf, tables of shifts, and the fit to a series.
+
+A line of an .xf file is A11 A12 A21 A22 DX DY, which moves (X, Y) of the raw image to
+
+    X' = A11 (X - Xci) + A12 (Y - Yci) + DX + Xco
+    Y' = A21 (X - Xci) + A22 (Y - Yci) + DY + Yco
+
+with (Xci, Yci) and (Xco, Yco) the centres of the image before and after (manual page of IMOD's xf2rotmagstr); they lie
+between pixels where their number is even, as here. Y counts the rows as they lie in an MRC file, the first one shown at
+the bottom, and tomoseg keeps the rows in that order, so no sign changes. TIFF files, whose first row is the top one,
+are turned upside down when IMOD reads them: then Y runs against the rows (`rows_up`).
+
+With a shift (dy, dx), the axis' angle phi and its offset o as `tomoseg.align.warp` defines them, A is the rotation
+((cos, -sin), (sin, cos)) of (x, y) and (DX, DY) = A (dx, dy) - (o, 0). The axis is vertical in the middle of the frame
+afterwards.
+"""
+
+import csv
+import math
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.arrays import FloatArray
+from tomoseg.errors import InputError, shown
+from tomoseg.io.angles import read_angles
+from tomoseg.io.companions import angles_beside
+from tomoseg.io.limits import read_text
+
+_MAX_BYTES = 4_000_000  # more than ten thousand tilts of six numbers
+ANGLE_TOLERANCE_DEG = 0.05
+# IMOD's tiltalign corrects the angles beside an .xf; what is left after a common offset is another series.
+CORRECTED_DEG = 2.0
+# Magnification and turn of single images, which tomoseg's alignment has not: so much is left out, and said.
+MOST_STRETCH, MOST_TURN_DEG = 0.02, 1.0
+SAME_PIXEL = 0.01  # relative difference of pixel sizes below which they are one
+
+
+@dataclass(frozen=True)
+class GivenAlignment:
+    """An alignment that was not found from the images.
+
+    Attributes
+    ----------
+    source : what it comes from, for messages
+    shifts_px : (n, 2) f8, (dy, dx) to add to a raw image's coordinates
+    angles_deg : (n,) f8 of these shifts, ascending, or None where they have the order of the series
+    corrected : whether those angles may have been corrected by the other program
+    axis_angle_deg, axis_offset_px : float, or None where not known
+    image_shape : (height, width) of the images that the shifts are for, or None: those of the series
+    pixel_size_nm : NaN where unknown
+    notes : what the user should be told
+    """
+
+    source: str
+    shifts_px: NDArray[np.float64]
+    angles_deg: NDArray[np.float64] | None = None
+    corrected: bool = False
+    axis_angle_deg: float | None = None
+    axis_offset_px: float | None = None
+    image_shape: tuple[int, int] | None = None
+    pixel_size_nm: float = math.nan
+    notes: list[str] = field(default_factory=list)
+
+
+# --- files of shifts ---
+
+
+def tilts_beside(path: Path) -> Path | None:
+    """Return the .tlt or .rawtlt beside an .xf, which tells the order of its lines."""
+    return angles_beside(path) if _is_xf(path) else None
+
+
+def read_shifts(path: Path | str, *, rows_up: bool = False) -> GivenAlignment:
+    """Read shifts from an IMOD .xf or a table.
+
+    A table has columns separated by commas, semicolons, tabs or blanks: with a header that names one like dy, one like
+    dx and perhaps one like angle or tilt, or without one two columns, dy and dx. Lines that start with # are skipped.
+
+    Parameters
+    ----------
+    path : file of either kind; an .xf is told by its name
+    rows_up : whether the raw file is one that IMOD turns upside down, see above
+
+    Raises
+    ------
+    InputError
+        The file is missing, or a line is not what it should be; the message names it.
+    """
+    path = Path(path)
+    lines = [(i, line.strip()) for i, line in enumerate(read_text(path, _MAX_BYTES, "file of shifts").splitlines(), 1)]
+    lines = [(i, line) for i, line in lines if line and not line.startswith("#")]
+    if not lines:
+        raise InputError(f"{path} is empty: it should hold one line for each tilt")
+    return _read_xf(path, lines, rows_up=rows_up) if _is_xf(path) else _read_table(path, lines)
+
+
+def _is_xf(path: Path) -> bool:
+    return path.suffix.lower() in {".xf", ".prexf", ".prexg", ".tltxf", ".xg"}
+
+
+def _read_xf(path: Path, lines: list[tuple[int, str]], *, rows_up: bool) -> GivenAlignment:
+    rows = [_numbers(path, i, line.split(), 6) for i, line in lines]
+    if rows_up:
+        rows = [[a, -b, -c, d, x, -y] for a, b, c, d, x, y in rows]
+    table = np.array(rows)
+    matrices, moves = table[:, :4].reshape(-1, 2, 2), table[:, 4:]
+    stretch = np.sqrt(np.abs(np.linalg.det(matrices)))
+    turns = np.rad2deg(np.arctan2(matrices[:, 1, 0] - matrices[:, 0, 1], matrices[:, 0, 0] + matrices[:, 1, 1]))
+    turn = math.degrees(math.atan2(np.sin(np.deg2rad(turns)).mean(), np.cos(np.deg2rad(turns)).mean()))
+    apart = np.abs((turns - turn + 180) % 360 - 180).max()
+    if np.linalg.det(matrices).min() <= 0 or np.abs(stretch - 1).max() > MOST_STRETCH or apart > MOST_TURN_DEG:
+        raise InputError(
+            f"{path} does more than shift and turn: magnifications from {stretch.min():.3f} to {stretch.max():.3f}, "
+            f"images turned up to {apart:.2f} degrees against each other. tomoseg applies shifts and one direction of "
+            f"the tilt axis; up to {MOST_STRETCH:.0%} and {MOST_TURN_DEG:g} degree can be left out"
+        )
+    found = GivenAlignment(str(path), _shifts_of(matrices, moves))
+    if np.abs(stretch - 1).max() > 1e-4 or apart > 0.01:
+        found.notes.append(
+            f"{path.name} also magnifies by up to {np.abs(stretch - 1).max():.2%} and turns single images by up to "
+            f"{apart:.2f} degrees, which is left out"
+        )
+    if np.abs(matrices - np.eye(2)).max() > 1e-6:  # else it only shifts, and says nothing of the axis
+        angle = 90 - (90 - turn) % 180
+        # The axis is along Y either way up; half a turn of the frame is the same alignment.
+        found = replace(found, axis_angle_deg=angle, axis_offset_px=0.0)
+    return _ordered_by_companion(path, found)
+
+
+def _shifts_of(matrices: NDArray[np.float64], moves: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (dy, dx) with A (dx, dy) = (DX, DY)."""
+    return np.ascontiguousarray(np.linalg.solve(matrices, moves[:, :, None])[:, ::-1, 0])
+
+
+def _ordered_by_companion(path: Path, found: GivenAlignment) -> GivenAlignment:
+    beside = tilts_beside(path)
+    if beside is None:
+        return found
+    angles = read_angles(beside)
+    _require_as_many(f"{beside} has {len(angles)} angles", len(angles), path.name, len(found.shifts_px))
+    return replace(_sorted(found, angles), corrected=True)
+
+
+def _read_table(path: Path, lines: list[tuple[int, str]]) -> GivenAlignment:
+    delimiter = next((sign for sign in ";\t," if sign in lines[0][1]), "")
+    try:
+        rows = [(i, next(csv.reader([line], delimiter=delimiter)) if delimiter else line.split()) for i, line in lines]
+    except csv.Error as error:  # a field beyond all measure
+        raise InputError(f"{path} cannot be read as a table: {error}") from error
+    first = [cell.strip().lower() for cell in rows[0][1]]
+    if _is_number(first[0]):
+        pairs = np.array([_numbers(path, i, row, 2, "dy and dx in px") for i, row in rows])
+        return GivenAlignment(str(path), pairs)
+    columns = [_column(path, first, name) for name in (r"dy|y.?shift|shift.?y", r"dx|x.?shift|shift.?x")]
+    angle = next((k for k, name in enumerate(first) if re.search(r"angle|tilt|theta", name)), None)
+    wanted = columns if angle is None else [*columns, angle]
+    if len(rows) < 2:
+        raise InputError(f"{path} holds a header line and no shifts")
+    values = np.array([_numbers(path, i, _picked(path, i, row, wanted), len(wanted)) for i, row in rows[1:]])
+    found = GivenAlignment(str(path), values[:, :2])
+    return found if angle is None else _sorted(found, values[:, 2])
+
+
+def _column(path: Path, header: list[str], pattern: str) -> int:
+    found = [k for k, name in enumerate(header) if re.match(rf"({pattern})(?![a-z])", name)]
+    if len(found) != 1:
+        raise InputError(
+            f"{path}: it is not clear which columns hold the shifts (the columns are {shown(', '.join(header), 200)}); "
+            "name them dy_px and dx_px, and one with the tilt angles angle_deg"
+        )
+    return found[0]
+
+
+def _picked(path: Path, line: int, row: list[str], columns: list[int]) -> list[str]:
+    if len(row) <= max(columns):
+        raise InputError(f"{path}, line {line}: there are {len(row)} columns, {max(columns) + 1} are needed")
+    return [row[k] for k in columns]
+
+
+def _numbers(path: Path, line: int, cells: list[str], n: int, what: str = "numbers") -> list[float]:
+    try:
+        values = [float(cell) for cell in cells if "_" not in cell]
+    except ValueError:
+        values = []
+    if len(cells) != n or len(values) != n or not all(map(math.isfinite, values)):
+        raise InputError(f"{path}, line {line}: '{shown(' '.join(cells), 80)}' should be {n} {what}")
+    return values
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _sorted(found: GivenAlignment, angles_deg: NDArray[np.float64]) -> GivenAlignment:
+    """Bring shifts into the order in which an import brings the images."""
+    order = np.argsort(angles_deg, kind="stable")
+    return replace(found, shifts_px=found.shifts_px[order], angles_deg=angles_deg[order])
+
+
+# --- the fit to a series ---
+
+
+def fitted(
+    given: GivenAlignment, angles_deg: FloatArray, image_shape: tuple[int, ...], pixel_size_nm: float
+) -> GivenAlignment:
+    """Return an alignment in pixels of the series it is to be used for.
+
+    Parameters
+    ----------
+    given : the alignment
+    angles_deg : (n_tilt,) of the series, ascending
+    image_shape : (height, width) of its images
+    pixel_size_nm : NaN where unknown
+
+    Raises
+    ------
+    InputError
+        The alignment is of another number of tilts, of other angles, or of another field of view.
+    """
+    _require_as_many(f"{given.source} aligns {len(given.shifts_px)} tilts", len(given.shifts_px), "", len(angles_deg))
+    if given.angles_deg is not None:
+        apart = given.angles_deg - np.asarray(angles_deg, float)
+        if given.corrected:
+            apart = apart - np.median(apart)
+        worst = int(np.abs(apart).argmax())
+        limit = CORRECTED_DEG if given.corrected else ANGLE_TOLERANCE_DEG
+        if abs(apart[worst]) > limit:
+            raise InputError(
+                f"{given.source} is the alignment of other tilts: its image at {given.angles_deg[worst]:g} degrees "
+                f"would be used for the one at {angles_deg[worst]:g} degrees, and at most {limit:g} degrees may lie "
+                "between. Give the alignment of a series taken at the same angles."
+            )
+    if given.image_shape is None:
+        return given
+    scale = _scale(given, (int(image_shape[0]), int(image_shape[1])), pixel_size_nm)
+    offset = None if given.axis_offset_px is None else given.axis_offset_px * scale
+    return replace(given, shifts_px=given.shifts_px * scale, axis_offset_px=offset)
+
+
+def _require_as_many(what: str, n: int, name: str, expected: int) -> None:
+    if n != expected:
+        raise InputError(
+            f"{what}, {name or 'the series'} has {expected}: give one for each image, and the same images to both."
+        )
+
+
+def _scale(given: GivenAlignment, shape: tuple[int, int], pixel_size_nm: float) -> float:
+    """Return how many pixels of the series one pixel of the alignment is wide.
+
+    Images that were binned lose the rows and columns that fill no pixel, so sizes tell the factor to a pixel only: a
+    whole number that fits is taken, else the ratio of the pixel sizes where they are known.
+    """
+    assert given.image_shape is not None
+    by_sides = [mine / other for mine, other in zip(shape, given.image_shape, strict=True)]
+    leeway = 1 / min(*shape, *given.image_shape)
+    by_pixel = given.pixel_size_nm / pixel_size_nm  # NaN where one is unknown
+    whole = [float(round(by_sides[1])), 1 / max(round(1 / by_sides[1]), 1)]
+    fitting = [t for t in (*whole, by_pixel, by_sides[1]) if max(abs(t / r - 1) for r in by_sides) <= 1.01 * leeway]
+    if not fitting or abs(by_pixel / fitting[0] - 1) > max(SAME_PIXEL, 2 * leeway):
+        raise InputError(
+            f"{given.source} is the alignment of another field of view: "
+            f"{_size_words(given.image_shape, given.pixel_size_nm)}, and here {_size_words(shape, pixel_size_nm)}. "
+            "Both must show the same area, binned differently at most; where a pixel size is wrong, import that series "
+            "again with the right one (--pixel-size NM)."
+        )
+    return fitting[0]
+
+
+def _size_words(shape: tuple[int, int], pixel_size_nm: float) -> str:
+    size = "" if math.isnan(pixel_size_nm) else f" of {pixel_size_nm:.4g} nm"
+    return f"images of {shape[1]} x {shape[0]} px{size}"
+
+
+# --- for IMOD ---
+
+
+def transforms(
+    shifts_px: FloatArray, axis_angle_deg: float, axis_offset_px: float, *, rows_up: bool = False
+) -> NDArray[np.float64]:
+    """Return (n, 6) lines A11 A12 A21 A22 DX DY that bring raw images into the aligned frame, see the module's text."""
+    phi = math.radians(axis_angle_deg)
+    matrix = np.array([[math.cos(phi), -math.sin(phi)], [math.sin(phi), math.cos(phi)]])
+    moves = np.asarray(shifts_px, float)[:, ::-1] @ matrix.T - np.array([axis_offset_px, 0.0])
+    table = np.concatenate([np.broadcast_to(matrix.ravel(), (len(moves), 4)), moves], axis=1)
+    return np.asarray(table * np.array([1, -1, -1, 1, 1, -1]) if rows_up else table)
+
+
+def write_transforms(path: Path, table: FloatArray) -> None:
+    """Write (n, 6) lines of an .xf."""
+    lines = ("".join([*(f"{v:15.10f}" for v in row[:4]), *(f"{v:14.6f}" for v in row[4:])]) for row in table)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
+
+
+def imod_turns(source: str) -> bool:
+    """Tell whether IMOD turns a raw file upside down as it reads it."""
+    return Path(source).suffix.lower() in {".tif", ".tiff"}
