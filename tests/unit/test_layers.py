@@ -23,7 +23,7 @@ ALLOWED = {
     "stages": SCIENCE,
     "project": {"io", "simulate"},
     "io": set(),
-    "align": set(),
+    "align": {"reconstruct"},
     "reconstruct": set(),
     "segment": {"io"},
     "measure": set(),

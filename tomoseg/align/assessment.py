@@ -1,138 +1,322 @@
 """How good an alignment is, judged by what the tilts say of each other.
 
 Some rows across the tilt axis are reconstructed without every eighth tilt, and those are predicted from the volume; so
-for each of the eight groups, until every tilt has been predicted by others. What a tilt shows and the others do not
-foresee is its residual: noise, errors of the model (too few tilts, a sample that goes on outside) and misalignment.
-Misalignment alone looks like the slope of the image, which is how it is told apart.
+for each of the eight groups, until every tilt has been predicted by others. What a tilt shows and the others did not
+foresee is noise, shortcomings of the reconstruction (few tilts, a sample that goes on outside the frame), or
+misalignment. Misalignment alone has the shape of the image's slope, by which it is told apart and measured.
+
+What no comparison of the tilts can see is not in these figures: a translation of the sample, and errors which all tilts
+near each other share as if the sample itself were so.
 """
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import fft, ndimage
 
 from tomoseg.align.copies import Copies
 from tomoseg.arrays import FloatArray
+from tomoseg.reconstruct.cpu_backend import CpuOperator
+from tomoseg.reconstruct.geometry import ParallelGeometry
+from tomoseg.reconstruct.methods import osem
+from tomoseg.reconstruct.operators import Floats
 
-LONGEST_PX = 128
-ROWS = 32  # neighbouring ones: two blocks of the projector
+LONGEST_PX = 128  # side of the copies that are compared
+ROWS = 32  # neighbouring ones, where the sample is: two blocks of the projector
 FOLDS = 8
-ITERATIONS = 20
+MIN_TILTS = 12  # with fewer, gaps between tilts would be judged, not their alignment
+# As much as 80 iterations of MLEM: with 20 the volume is still blurred, and what it lacks would be called error.
+EFFORT, MOST_SUBSETS, TILTS_PER_SUBSET = 80, 10, 3
 # A sample that goes on outside the frame needs room there, or it is pressed into the frame (as in `reproject`).
 WIDER = 1.5
-MIN_TILTS = 5  # below, leaving some out leaves too few to predict from
 LEAST_SEEN = 0.1  # of a tilt's pixels in the rows; with fewer nothing is said of it
+PREVIEW_EFFORT = 20  # in iterations of MLEM; smoother, to be looked at
+PREVIEW_ROWS = 3
 
 
 @dataclass(frozen=True)
 class Assessment:
+    """How well each tilt agrees with what the others predict, in raw pixels.
+
+    Attributes
+    ----------
+    residual : (n_tilt,) f8
+        ||measured - predicted|| / ||measured|| over the pixels that the raw frame shows.
+    step_px : (n_tilt, 2) f8
+        Move (dy', dx') after rotation that would bring each image nearest to its prediction, to ADD to coordinates:
+        measured, to first order. Beyond a pixel or two of the copies compared it is only a sign that it is large.
+    deviation_px : (n_tilt, 2) f8
+        Standard error of `step_px`, from the residual that is left after the step.
+
+    All are NaN for tilts of which nothing can be said.
+    """
+
     residual: NDArray[np.float64]
     step_px: NDArray[np.float64]
     deviation_px: NDArray[np.float64]
 
+    @classmethod
+    def unknown(cls, n_tilt: int) -> "Assessment":
+        """Return one that says nothing."""
+        return cls(np.full(n_tilt, np.nan), np.full((n_tilt, 2), np.nan), np.full((n_tilt, 2), np.nan))
+
     @property
-    def error_px(self):
-        return np.sqrt((self.step_px**2 + self.deviation_px**2).mean(axis=1))
+    def uncertainty_px(self) -> NDArray[np.float64]:
+        """Standard error of each tilt's position, rms of both directions: smaller errors cannot be seen."""
+        return np.asarray(np.sqrt(np.square(self.deviation_px).mean(axis=1)))
+
+    @property
+    def error_px(self) -> NDArray[np.float64]:
+        """Estimated error of each tilt's position, rms of both directions: the step, or the least that can be seen."""
+        return np.asarray(np.maximum(np.sqrt(np.square(self.step_px).mean(axis=1)), self.uncertainty_px))
+
+    def summary(self, trusted: NDArray[np.bool_]) -> "Summary":
+        """Return figures for the series, from the tilts that are `trusted`."""
+        known = trusted & np.isfinite(self.residual)
+        if not known.any():
+            return Summary(float("nan"), float("nan"), float("nan"))
+        step, deviation = (float(np.sqrt(np.square(v[known]).mean())) for v in (self.step_px, self.deviation_px))
+        return Summary(float(np.median(self.residual[known])), max(step, deviation), deviation)
 
 
-def assess(copies, moves_px, axis_angle_deg, *, whole, rows=None, mode="gg", iterations=ITERATIONS, folds=FOLDS):
+@dataclass(frozen=True)
+class Summary:
+    """Figures for a whole series.
+
+    Attributes
+    ----------
+    residual : median over the tilts
+    error_px : estimated error of the tilts' positions, rms over tilts and both directions; never below `uncertainty_px`
+    uncertainty_px : error that cannot be told from none, rms over tilts and both directions
+    """
+
+    residual: float
+    error_px: float
+    uncertainty_px: float
+
+    @property
+    def error_is_seen(self) -> bool:
+        """Whether the error is above what can be told from none: half as much again, for the chance in both."""
+        return self.error_px > 1.5 * self.uncertainty_px
+
+
+def assess(
+    copies: Copies,
+    moves_px: FloatArray,
+    axis_angle_deg: float,
+    *,
+    whole: bool,
+    trusted: NDArray[np.bool_],
+    rows: slice,
+    scales: FloatArray | None = None,
+) -> Assessment:
+    """Predict each tilt from others, and compare.
+
+    Parameters
+    ----------
+    copies : images with background 0
+    moves_px : (n_tilt, 2) array
+        (dy', dx') after rotation in pixels of the copies; 0 for the raw series.
+    axis_angle_deg : float
+    whole : bool
+        Whether the sample ends inside the frame across the axis.
+    trusted : (n_tilt,) bool
+        Tilts to predict from. All usable ones are predicted.
+    rows : slice
+        Rows to compare, from `brightest_rows`.
+    scales : (n_tilt,) array, optional
+        Factors for the brightness of the images.
+    """
+    found = Assessment.unknown(copies.n_tilt)
+    if (trusted & copies.usable).sum() < MIN_TILTS:
+        return found
     small = copies.reduced(LONGEST_PX)
-    moves = np.asarray(moves_px) * copies.factor / small.factor
+    moves = np.asarray(moves_px, float) * copies.factor / small.factor
     aligned, seen = small.warped(moves, axis_angle_deg, extend=not whole)
-    if rows is None:
-        rows = brightest_rows(aligned, seen, small.usable)
     measured, seen = aligned[:, rows], seen[:, rows]
-    predicted = _predicted(small, measured, seen, whole, iterations, folds)
-    n = small.n_tilt
-    residual, steps, deviation = np.full(n, np.nan), np.full((n, 2), np.nan), np.full((n, 2), np.nan)
-    for i in np.flatnonzero(small.usable):
-        s = seen[i]
-        if s.mean() < LEAST_SEEN:
+    if scales is not None:
+        measured = measured * np.asarray(scales, np.float32)[:, None, None]
+    predicted = _predicted(small, measured, seen, whole, trusted)
+    for i in np.flatnonzero(copies.usable):
+        power = float(np.square(measured[i][seen[i]], dtype=float).sum())
+        if seen[i].mean() < LEAST_SEEN or power <= 0:
             continue
-        d = measured[i] - predicted[i]
-        residual[i] = np.linalg.norm(d[s]) / max(np.linalg.norm(measured[i][s]), 1e-30)
-        steps[i], deviation[i] = _step(measured[i], predicted[i], s, mode)
-    return Assessment(residual, steps * small.factor, deviation * small.factor)
+        step, deviation = register_to_first_order(predicted[i], measured[i], seen[i])
+        if np.isfinite(step).all():
+            missed = float(np.square(measured[i] - predicted[i], dtype=float)[seen[i]].sum())
+            found.residual[i] = np.sqrt(missed / power)
+            found.step_px[i], found.deviation_px[i] = step * small.factor, deviation * small.factor
+    return found
 
 
-def brightest_rows(aligned, seen, usable):
-    shown = seen.any(axis=2)[usable].mean(axis=0) >= 0.9
-    n = min(ROWS, aligned.shape[1])
+def brightest_rows(copies: Copies, moves_px: FloatArray, axis_angle_deg: float) -> slice:
+    """Return the rows to compare of copies `LONGEST_PX` long: neighbouring ones, the brightest that most tilts show."""
+    small = copies.reduced(LONGEST_PX)
+    moves = np.asarray(moves_px, float) * copies.factor / small.factor
+    return _brightest(*small.warped(moves, axis_angle_deg), small.usable, ROWS)
+
+
+def _brightest(aligned: NDArray[np.float32], seen: NDArray[np.bool_], usable: NDArray[np.bool_], n_rows: int) -> slice:
+    n = min(n_rows, aligned.shape[1])
+    shown = seen[usable].any(axis=2).mean(axis=0) >= 0.9
     signal = np.maximum(aligned[usable], 0).sum(axis=(0, 2), dtype=float)
-    total = np.convolve(np.where(shown, signal, 0), np.ones(n), "valid")
-    start = int(np.argmax(total))
+    start = int(np.argmax(np.convolve(np.where(shown, signal, 0), np.ones(n), mode="valid")))
     return slice(start, start + n)
 
 
-def _predicted(small, measured, seen, whole, iterations, folds):
-    from functools import partial
-    from tomoseg.reconstruct.cpu_backend import CpuOperator
-    from tomoseg.reconstruct.geometry import ParallelGeometry
-    from tomoseg.reconstruct.methods import mlem, in_blocks
+def _predicted(
+    small: Copies,
+    measured: NDArray[np.float32],
+    seen: NDArray[np.bool_],
+    whole: bool,
+    trusted: NDArray[np.bool_],
+) -> NDArray[np.float32]:
+    """Return (n_tilt, rows, x) predictions of the usable tilts from the trusted ones among the others."""
+    rays = _rays(seen)
+    usable = np.flatnonzero(small.usable)
+    predicted = np.zeros_like(measured)
+    geometry = _geometry(small.angles_deg, measured.shape[2], whole)
 
-    width = measured.shape[2]
-    nx = width if whole else round(WIDER * width)
-    geometry = ParallelGeometry(small.angles_deg, width, nx, width)
-    rays = (seen.mean(axis=1) > 0.5).astype(np.float32)
-    used = np.flatnonzero(small.usable)
-    out = np.zeros_like(measured)
-    k = min(folds, len(used))
-
-    def fold(j):
-        small.checkpoint()
-        test = used[j::k]
-        train = np.setdiff1d(used, test)
-        op, look = CpuOperator(geometry.of(train)), CpuOperator(geometry.of(test))
-        method = partial(mlem, iterations=iterations, weights=rays[train])
-        for start in range(0, measured.shape[1], op.block):
-            part = slice(start, start + op.block)
-            vol = method(op, np.ascontiguousarray(measured[train, part])).volume
-            out[test, part] = look.unload_projections(look.forward(look.load_volume(vol)), vol.shape[1])
+    def fold(first: int) -> None:
+        left_out = usable[first::FOLDS]
+        others = np.setdiff1d(np.flatnonzero(small.usable & trusted), left_out)
+        with (
+            closing(CpuOperator(geometry.of(others))) as training,
+            closing(CpuOperator(geometry.of(left_out))) as test,
+        ):
+            for start in range(0, measured.shape[1], training.block):
+                part = slice(start, start + training.block)
+                volume = _reconstructed(training, measured[others, part], rays[others], EFFORT, small)
+                images = test.forward(test.load_volume(volume))
+                predicted[left_out, part] = test.unload_projections(images, volume.shape[1])
 
     with ThreadPoolExecutor(small.workers) as pool:
-        list(pool.map(fold, range(k)))
-    return out
+        list(pool.map(fold, range(min(FOLDS, len(usable)))))
+    return predicted
 
 
-def _step(m, p, s, mode):
-    inner = s.copy()
-    from scipy import ndimage
-    inner = ndimage.binary_erosion(s, border_value=1)
-    gp = np.stack([*np.gradient(p), p]) * inner
-    gm = np.stack([*np.gradient(m), m]) * inner
-    d = (m - p) * inner
-    if mode == "gg":
-        left = gp
-    elif mode == "gm":
-        left = gm
-    elif mode == "sym":
-        left = (gp + gm) / 2
-    a = gp.reshape(3, -1)
-    b = (gm if mode == "iv" else left).reshape(3, -1)
-    if mode == "iv":  # normal matrix from both images: the prediction is blurred, the measured image noisy
-        matrix = a @ b.T
-        matrix = (matrix + matrix.T) / 2
-    else:
-        a = b
-        matrix = b @ b.T
-    rhs = a @ d.ravel()
-    try:
-        inv = np.linalg.inv(matrix)
-    except np.linalg.LinAlgError:
+def _rays(seen: NDArray[np.bool_]) -> Floats:
+    """Return which rays (n_tilt, x) were measured, in most rows."""
+    return np.asarray(seen.mean(axis=1) > 0.5, np.float32)
+
+
+def _geometry(angles_deg: FloatArray, width: int, whole: bool) -> ParallelGeometry:
+    return ParallelGeometry(angles_deg, width, width if whole else round(WIDER * width), width)
+
+
+def _reconstructed(operator: CpuOperator, projections: Floats, rays: Floats, effort: int, copies: Copies) -> Floats:
+    """Return (z, n, x) slices after about as many iterations of MLEM as `effort` says."""
+    subsets = int(np.clip(len(projections) // TILTS_PER_SUBSET, 1, MOST_SUBSETS))
+
+    def watch(_iteration: int, _volume: Floats) -> None:
+        copies.checkpoint()
+
+    images = np.ascontiguousarray(projections, np.float32)
+    return osem(operator, images, max(1, round(effort / subsets)), subsets, weights=rays, watch=watch).volume
+
+
+def register_to_first_order(
+    predicted: FloatArray, measured: FloatArray, seen: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Find the small move that brings an image into register with its prediction, and how certain it is.
+
+    Gauss-Newton: with g the slopes of the prediction p and p itself (brightness may differ), the difference d = m - p
+    is explained best by the coefficients c = (g'g)^-1 g'd, and the image lies -c from where it should be. Neighbouring
+    pixels of the rest r = d - g c are not independent; with C their covariance, that of c is
+    (g'g)^-1 g'C g (g'g)^-1. C depends on the distance of two pixels only and is taken from r itself, so that g'C g is
+    the product of both power spectra, summed.
+
+    Parameters
+    ----------
+    predicted, measured : (y, x) arrays
+    seen : (y, x) bool, pixels to compare
+
+    Returns
+    -------
+    step : (2,) px (dy, dx) to ADD to coordinates of `measured`; NaN where the prediction has no slope
+    deviation : (2,) px, its standard error
+    """
+    inside = ndimage.binary_erosion(seen, border_value=1)  # slopes beside what was not seen are not known
+    slopes = np.stack([*np.gradient(np.asarray(predicted, float)), np.asarray(predicted, float)]) * inside
+    flat = slopes.reshape(3, -1)
+    normal = flat @ flat.T
+    if not np.linalg.cond(normal / max(float(np.trace(normal)), 1e-300)) < 1e10:
         return np.full(2, np.nan), np.full(2, np.nan)
-    x = inv @ rhs
-    # image m(x) = p(x - e): the move to ADD to coordinates to bring it into register is -e; d = -e g
-    basis = (gm if mode == "iv" else (gp if mode == "gg" else left))
-    r = (d - np.tensordot(x, basis, 1)) * inner
-    # variance of a'r for a residual with its own spectrum
-    from scipy import fft
-    pad = [2 * n for n in r.shape]
-    R = np.abs(fft.rfft2(r, pad)) ** 2
-    G = fft.rfft2(a.reshape(3, *r.shape), pad)
-    w = np.full(R.shape, 2.0); w[:, 0] = 1; w[:, -1] = 1
-    cov = np.einsum("ayx,byx,yx->ab", G, G.conj(), R * w).real / np.prod(pad) / inner.sum()
-    c = inv @ cov @ inv.T
-    return x[:2], np.sqrt(np.maximum(np.diag(c)[:2], 0))
+    inverse = np.linalg.inv(normal)
+    difference = (np.asarray(measured, float) - predicted) * inside
+    found = inverse @ (flat @ difference.ravel())
+    covariance = inverse @ _covariance(slopes, difference - np.tensordot(found, slopes, 1), inside) @ inverse
+    # An image that is moved by s differs by -s times the slope from the prediction, and -s is what undoes it.
+    return found[:2], np.sqrt(np.maximum(np.diag(covariance)[:2], 0))
+
+
+def _covariance(slopes: FloatArray, rest: FloatArray, inside: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the (3, 3) covariance of the sums `slopes` times noise like `rest`, both (..., y, x) and 0 outside."""
+    padded = tuple(2 * n for n in rest.shape)
+    power = np.abs(fft.rfft2(rest, padded)) ** 2
+    power[:, 1:-1] *= 2  # frequencies of which rfft2 keeps one of two
+    spectra = fft.rfft2(slopes, padded)
+    summed = np.einsum("ayx,byx,yx->ab", spectra, spectra.conj(), power).real
+    return np.asarray(summed / np.prod(padded) / max(int(inside.sum()), 1))
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A slice (z, x) f4 across the tilt axis before and after alignment.
+
+    Attributes
+    ----------
+    slices : (2, z, x) f4
+    factor : raw pixels per pixel
+    row : row of the aligned images, at full size, through which the slices lie
+    """
+
+    slices: NDArray[np.float32]
+    factor: int
+    row: int
+
+
+def preview(
+    copies: Copies,
+    moves_px: FloatArray,
+    axis_angle_deg: float,
+    *,
+    whole: bool,
+    trusted: NDArray[np.bool_],
+    full_height: int,
+) -> Preview:
+    """Reconstruct the brightest slice from the raw and from the aligned copies, quickly.
+
+    Parameters
+    ----------
+    copies, moves_px, axis_angle_deg, whole, trusted : as for `assess`
+    full_height : int
+        Rows of an aligned image at full size.
+    """
+    aligned, seen = copies.warped(np.asarray(moves_px, float), axis_angle_deg, extend=not whole)
+    rows = _brightest(aligned, seen, copies.usable, PREVIEW_ROWS)
+    after = _slice(copies, aligned[:, rows], seen[:, rows], whole, trusted)
+    if np.any(moves_px):
+        aligned, seen = copies.warped(np.zeros_like(moves_px), axis_angle_deg, extend=not whole)
+        before = _slice(copies, aligned[:, rows], seen[:, rows], whole, trusted)
+    else:
+        before = after
+    from_middle = (rows.start + rows.stop - 1) / 2 - (aligned.shape[1] - 1) / 2
+    row = round((full_height - 1) / 2 + from_middle * copies.factor)
+    return Preview(np.stack([before, after]), copies.factor, int(np.clip(row, 0, full_height - 1)))
+
+
+def _slice(
+    copies: Copies, lines: NDArray[np.float32], seen: NDArray[np.bool_], whole: bool, trusted: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Return the mean slice (z, x), as wide as the images, of a few rows (n_tilt, rows, x)."""
+    used = np.flatnonzero(copies.usable & trusted)
+    geometry = _geometry(copies.angles_deg[used], lines.shape[2], whole)
+    with closing(CpuOperator(geometry)) as operator:
+        mean = lines[used].mean(axis=1, keepdims=True)
+        volume = _reconstructed(operator, mean, _rays(seen[used]), PREVIEW_EFFORT, copies)
+        margin = (geometry.nx - lines.shape[2]) // 2
+        return np.array(volume[:, 0, margin : margin + lines.shape[2]], np.float32)
