@@ -44,6 +44,11 @@ class Judgement:
     preview: Preview | None
 
     @property
+    def as_given(self) -> bool:
+        """Whether nothing was moved."""
+        return self.before is self.after
+
+    @property
     def enough(self) -> bool:
         """Whether there are tilts enough to judge."""
         return int((~self.outliers).sum()) >= MIN_TILTS
@@ -88,13 +93,17 @@ class Judgement:
         aligned = self.after.summary(~self.outliers)
         if not (aligned.error_px > LARGE_PX and aligned.error_is_seen):
             return ""
+        advice = "check the direction of the tilt axis and the angles, and leave out bad images"
+        if self.as_given:
+            advice = "if the series is not aligned yet, use method auto"
         return (
             f"the aligned images lie about {aligned.error_px:.1f} px from where the other tilts put them: details of "
-            "that size are lost in the reconstruction. Check the direction of the tilt axis and the angles, and leave "
-            "out bad images."
+            f"that size are lost in the reconstruction; {advice}"
         )
 
     def _gain(self) -> str:
+        if self.as_given:
+            return ""
         raw, aligned = (a.summary(~self.outliers) for a in (self.before, self.after))
         worse = aligned.residual > (1 + CLEAR_GAIN) * raw.residual
         needed = raw.error_px > LARGE_PX and raw.error_is_seen
