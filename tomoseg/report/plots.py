@@ -75,7 +75,7 @@ def error_plot(angles_deg: Array, error_px: Array, uncertainty_px: Array | None,
         if uncertainty_px is not None:
             axes.plot(angles_deg, uncertainty_px, "--", lw=1, color=theme.second, label="least that can be seen")
         _mark(axes, theme, angles_deg, error_px, outliers)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.35 * float(np.nanmax(error_px)) or 1.0)  # room for the legend
         _label(axes, "tilt (degrees)", "error of position (px)")
 
     return _plot(draw, "estimated error of each tilt's position", legend=True)
