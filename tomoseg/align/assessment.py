@@ -33,6 +33,7 @@ EFFORT, MOST_SUBSETS, TILTS_PER_SUBSET = 80, 10, 3
 # A sample that goes on outside the frame needs room there, or it is pressed into the frame (as in `reproject`).
 WIDER = 1.5
 LEAST_SEEN = 0.1  # of a tilt's pixels in the rows; with fewer nothing is said of it
+LEAST_BRIGHTNESS = 0.1  # of an image beside its prediction; below, it shows something else
 PREVIEW_EFFORT = 20  # in iterations of MLEM; smoother, to be looked at
 PREVIEW_ROWS = 3
 
@@ -51,7 +52,7 @@ class Assessment:
     deviation_px : (n_tilt, 2) f8
         Standard error of `step_px`, from the residual that is left after the step.
 
-    All are NaN for tilts of which nothing can be said.
+    NaN where nothing can be said.
     """
 
     residual: NDArray[np.float64]
@@ -76,9 +77,10 @@ class Assessment:
     def summary(self, trusted: NDArray[np.bool_]) -> "Summary":
         """Return figures for the series, from the tilts that are `trusted`."""
         known = trusted & np.isfinite(self.residual)
-        if not known.any():
-            return Summary(float("nan"), float("nan"), float("nan"))
-        step, deviation = (float(np.sqrt(np.square(v[known]).mean())) for v in (self.step_px, self.deviation_px))
+        placed = known & np.isfinite(self.error_px)
+        if not placed.any():
+            return Summary(float(np.median(self.residual[known])) if known.any() else np.nan, np.nan, np.nan)
+        step, deviation = (float(np.sqrt(np.square(v[placed]).mean())) for v in (self.step_px, self.deviation_px))
         return Summary(float(np.median(self.residual[known])), max(step, deviation), deviation)
 
 
@@ -145,10 +147,9 @@ def assess(
         if seen[i].mean() < LEAST_SEEN or power <= 0:
             continue
         step, deviation = register_to_first_order(predicted[i], measured[i], seen[i])
-        if np.isfinite(step).all():
-            missed = float(np.square(measured[i] - predicted[i], dtype=float)[seen[i]].sum())
-            found.residual[i] = np.sqrt(missed / power)
-            found.step_px[i], found.deviation_px[i] = step * small.factor, deviation * small.factor
+        missed = float(np.square(measured[i] - predicted[i], dtype=float)[seen[i]].sum())
+        found.residual[i] = np.sqrt(missed / power)
+        found.step_px[i], found.deviation_px[i] = step * small.factor, deviation * small.factor
     return found
 
 
@@ -224,8 +225,8 @@ def register_to_first_order(
     """Find the small move that brings an image into register with its prediction, and how certain it is.
 
     Gauss-Newton: with g the slopes of the prediction p and p itself (brightness may differ), the difference d = m - p
-    is explained best by the coefficients c = (g'g)^-1 g'd, and the image lies -c from where it should be. Neighbouring
-    pixels of the rest r = d - g c are not independent; with C their covariance, that of c is
+    is explained best by the coefficients c = (g'g)^-1 g'd. An image b times as bright, moved by s, has c = (-b s, b - 1).
+    Neighbouring pixels of the rest r = d - g c are not independent; with C their covariance, that of c is
     (g'g)^-1 g'C g (g'g)^-1. C depends on the distance of two pixels only and is taken from r itself, so that g'C g is
     the product of both power spectra, summed.
 
@@ -236,7 +237,8 @@ def register_to_first_order(
 
     Returns
     -------
-    step : (2,) px (dy, dx) to ADD to coordinates of `measured`; NaN where the prediction has no slope
+    step : (2,) px (dy, dx) to ADD to coordinates of `measured`, -s; NaN where the prediction has no slope, or the image
+        nothing of it
     deviation : (2,) px, its standard error
     """
     inside = ndimage.binary_erosion(seen, border_value=1)  # slopes beside what was not seen are not known
@@ -249,8 +251,10 @@ def register_to_first_order(
     difference = (np.asarray(measured, float) - predicted) * inside
     found = inverse @ (flat @ difference.ravel())
     covariance = inverse @ _covariance(slopes, difference - np.tensordot(found, slopes, 1), inside) @ inverse
-    # An image that is moved by s differs by -s times the slope from the prediction, and -s is what undoes it.
-    return found[:2], np.sqrt(np.maximum(np.diag(covariance)[:2], 0))
+    brightness = 1 + found[2]
+    if brightness < LEAST_BRIGHTNESS:
+        return np.full(2, np.nan), np.full(2, np.nan)
+    return found[:2] / brightness, np.sqrt(np.maximum(np.diag(covariance)[:2], 0)) / brightness
 
 
 def _covariance(slopes: FloatArray, rest: FloatArray, inside: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -17,6 +17,8 @@ LARGE_PX = 0.5
 # The residual of an aligned series is that of noise and of few tilts, and cannot fall. Where positions in the raw
 # series were off by more than LARGE_PX, bringing them right takes away more than this part of it.
 CLEAR_GAIN = 0.05
+# Where this is what the others do not foresee, it is half of an image's power.
+FORESEEN = 0.5**0.5
 # One bad image in ten is bad luck; more are a bad series, or an alignment that failed.
 MANY_OUTLIERS, FEWEST_OUTLIERS = 0.1, 3
 # A single tilt stands out where it lies this many times further from its place than its own uncertainty and than the
@@ -86,8 +88,17 @@ class Judgement:
                 f"{(~self.outliers).sum()} tilts are too few to judge how good the alignment is ({MIN_TILTS} are "
                 "needed): look at the aligned images before relying on it"
             ]
-        found = (self._error(), self._gain(), self._many(), self._single())
+        found = (self._unforeseen(), self._error(), self._gain(), self._many(), self._single())
         return [words for words in found if words]
+
+    def _unforeseen(self) -> str:
+        residual = self.after.summary(~self.outliers).residual
+        if not residual > FORESEEN:
+            return ""
+        return (
+            f"the tilts foresee less than half of what the others show (residual {residual:.2f}): the images are too "
+            "noisy, too few, or not aligned"
+        )
 
     def _error(self) -> str:
         aligned = self.after.summary(~self.outliers)
@@ -124,7 +135,7 @@ class Judgement:
         )
 
     def _single(self) -> str:
-        known = ~self.outliers & np.isfinite(self.after.residual)
+        known = ~self.outliers & np.isfinite(self.after.error_px)
         if not known.any():
             return ""
         error = np.where(known, self.after.error_px, 0)
