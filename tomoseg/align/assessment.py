@@ -225,10 +225,10 @@ def register_to_first_order(
     """Find the small move that brings an image into register with its prediction, and how certain it is.
 
     Gauss-Newton: with g the slopes of the prediction p and p itself (brightness may differ), the difference d = m - p
-    is explained best by the coefficients c = (g'g)^-1 g'd. An image b times as bright, moved by s, has c = (-b s, b - 1).
-    Neighbouring pixels of the rest r = d - g c are not independent; with C their covariance, that of c is
-    (g'g)^-1 g'C g (g'g)^-1. C depends on the distance of two pixels only and is taken from r itself, so that g'C g is
-    the product of both power spectra, summed.
+    is explained best by the coefficients c = (g'g)^-1 g'd. An image b times as bright and moved by s has
+    c = (-b s, b - 1). Neighbouring pixels of the rest r = d - g c are not independent; with C their covariance, that
+    of c is (g'g)^-1 g'C g (g'g)^-1. C depends on the distance of two pixels only and is taken from r itself, so that
+    g'C g is the product of both power spectra, summed.
 
     Parameters
     ----------

@@ -176,14 +176,12 @@ def _preview(contents: Contents) -> Iterator[Html]:
     factor = factor if np.isfinite(factor) and factor > 0 else 1.0
     limits = grey_limits([slices[1]])
     same = np.array_equal(slices[0], slices[1])
-    named = [(slices[1], "as given")] if same else [(slices[0], "raw"), (slices[1], "aligned")]
+    named = [(slices[1], "images as given")] if same else [(slices[0], "raw images"), (slices[1], "aligned images")]
     pictures = []
     for image, name in named:
         panel = Panel(image, ("z", "x"), factor * size, pixel_px=factor)
-        words = f"slice across the tilt axis, reconstructed from the {name} images"
-        pictures.append(
-            figure(grey_picture(panel, limits, words), f"From the {name} images." if not same else _sentence(words))
-        )
+        words = f"slice across the tilt axis, reconstructed from the {name}"
+        pictures.append(figure(grey_picture(panel, limits, words), f"From the {name}."))
     yield el("div", *pictures, class_="pair")
     row = contents.number("alignment_preview", "row")
     where = f"Slice across the tilt axis at y = {number(row)}" if np.isfinite(row) else "Slice across the tilt axis"
