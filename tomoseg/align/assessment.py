@@ -5,8 +5,9 @@ for each of the eight groups, until every tilt has been predicted by others. Wha
 foresee is noise, shortcomings of the reconstruction (few tilts, a sample that goes on outside the frame), or
 misalignment. Misalignment alone has the shape of the image's slope, by which it is told apart and measured.
 
-What no comparison of the tilts can see is not in these figures: a translation of the sample, and errors which all tilts
-near each other share as if the sample itself were so.
+What no comparison of the tilts can see is not in these figures: a translation of the sample. Hardly seen is what tilts
+near each other share, as they are what a tilt is predicted from: errors that change slowly with the angle, above all
+where the sample goes on outside the frame and can be anything there, and a wrong direction of the axis.
 """
 
 from concurrent.futures import ThreadPoolExecutor

@@ -36,6 +36,8 @@ class Judgement:
     angles_deg : (n_tilt,)
     outliers : (n_tilt,) bool
         Tilts that took no part in predicting others, empty ones among them.
+    whole : bool
+        Whether the sample ends inside the frame across the axis.
     preview : Preview, or None for too few tilts
     """
 
@@ -43,6 +45,7 @@ class Judgement:
     after: Assessment
     angles_deg: NDArray[np.float64]
     outliers: NDArray[np.bool_]
+    whole: bool
     preview: Preview | None
 
     @property
@@ -76,9 +79,10 @@ class Judgement:
         if not np.isfinite(aligned.residual):
             return ""
         about = "about" if aligned.error_is_seen else "at most about"
+        slowly = "" if self.whole else "; errors that change slowly from tilt to tilt cannot be seen in such a sample"
         return (
             f"tilts predicted by the others: residual {raw.residual:.3f} -> {aligned.residual:.3f}; images lie {about} "
-            f"{aligned.error_px:.2g} px from where the others put them"
+            f"{aligned.error_px:.2g} px from where the others put them{slowly}"
         )
 
     def doubts(self) -> list[str]:
@@ -179,4 +183,4 @@ def judge(
     if trusted.sum() >= MIN_TILTS:
         height = aligned_shape(raw_shape, angle)[0]
         shown = preview(copies, moves, angle, whole=whole, trusted=trusted, full_height=height)
-    return Judgement(before, after, copies.angles_deg, outliers, shown)
+    return Judgement(before, after, copies.angles_deg, outliers, whole, shown)

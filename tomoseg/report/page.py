@@ -93,7 +93,7 @@ def summary(contents: Contents) -> str:
         method = contents.text("alignment_info", "method")
         sentences.append("It was taken as aligned." if method == "none" else f"The tilts were aligned{gain}.")
         if np.isfinite(error):
-            sentences.append(f"Their positions are estimated to be right to {number(error, 2)} px.")
+            sentences.append(f"Each lies about {number(error, 2)} px from where the others put it.")
     if volume is not None:
         method = contents.text("reconstruction_info", "method").upper()
         shape = " × ".join(str(n) for n in volume.shape)

@@ -162,7 +162,7 @@ def _prediction_plots(angles: Array, quality: Array) -> Iterator[Html]:
     if error is not None and np.isfinite(error).any():
         words = (
             "Estimated error of each aligned image's position, in pixels of the raw image per direction: how far it "
-            "lies from where the other tilts put it."
+            "lies from where the other tilts put it. Errors that change slowly from tilt to tilt are hardly in it."
         )
         yield figure(error_plot(angles, error, least, marked), words)
 

@@ -20,7 +20,7 @@ RAW, GOOD = assessment(0.4, 6.0, 1.0), assessment(0.03)
 def doubts(before=RAW, after=GOOD, outliers=()):
     bad = np.zeros(N, bool)
     bad[list(outliers)] = True
-    return Judgement(before, after, ANGLES, bad, None).doubts()
+    return Judgement(before, after, ANGLES, bad, True, None).doubts()
 
 
 def test_a_good_alignment_is_not_doubted():
@@ -88,7 +88,7 @@ def test_the_figures_are_those_of_the_tilts_that_are_trusted():
     after = assessment(0.03, 0.1, 0.02)
     after.residual[:10], after.step_px[:10] = 0.9, 5.0
     outliers = np.arange(N) < 10
-    judgement = Judgement(RAW, after, ANGLES, outliers, None)
+    judgement = Judgement(RAW, after, ANGLES, outliers, True, None)
     attrs = judgement.attrs()
     assert attrs["residual_before"] == pytest.approx(0.4)
     assert attrs["residual_after"] == pytest.approx(0.03)
@@ -103,9 +103,14 @@ def test_the_figures_are_those_of_the_tilts_that_are_trusted():
     assert table["residual_after"][[0, 20]].tolist() == pytest.approx([0.9, 0.03])
 
 
+def test_a_cut_sample_hides_slow_errors():
+    notes = [Judgement(RAW, GOOD, ANGLES, np.zeros(N, bool), whole, None).note() for whole in (True, False)]
+    assert ["slowly" in note for note in notes] == [False, True]
+
+
 def test_nothing_known_is_nothing_said():
     nothing = Assessment.unknown(N)
-    judgement = Judgement(nothing, nothing, ANGLES, np.zeros(N, bool), None)
+    judgement = Judgement(nothing, nothing, ANGLES, np.zeros(N, bool), True, None)
     assert judgement.note() == ""
     assert judgement.doubts() == []
     assert all(np.isnan(value) for value in judgement.attrs().values())

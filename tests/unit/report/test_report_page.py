@@ -186,7 +186,7 @@ def test_the_quality_of_the_alignment_is_shown(artifacts, tmp_path):
         "0.4 raw, 0.05 aligned (median)",
         "0.07 px (0.035 nm) in each direction (rms); below 0.03 px it cannot be seen",
         "2.5 px (1.25 nm) from the image centre, to the right",
-        "estimated to be right to 0.07 px",
+        "Each lies about 0.07 px from where the others put it.",
         "Relative residual ‖measured − predicted‖ / ‖measured‖ of each tilt",
         "Estimated error of each aligned image's position",
         "Slice across the tilt axis at y = 20",
@@ -204,7 +204,7 @@ def test_an_alignment_without_an_assessment_is_shown_as_far_as_it_goes(artifacts
     page = write(tmp_path, artifacts)
     assert "Correlation of each tilt with its neighbour" in page.words
     assert "Sinogram of the central aligned row" in page.words
-    for words in ("residual against the other tilts", "estimated error", "Slice across", "estimated to be right"):
+    for words in ("residual against the other tilts", "estimated error", "Slice across", "where the others put it"):
         assert words not in page.words
 
 
@@ -212,7 +212,7 @@ def test_an_assessment_that_says_nothing_is_left_out(artifacts, tmp_path):
     n = len(artifacts["angles_deg"].array)
     silent = with_assessment(artifacts, n_outliers=n)
     del silent["alignment_preview"]
-    unknown = {key: np.nan for key in ("residual_before", "residual_after", "estimated_error_px")}
+    unknown = dict.fromkeys(("residual_before", "residual_after", "estimated_error_px"), np.nan)
     silent["alignment_info"] = MemoryInput(attrs=dict(artifacts["alignment_info"].attrs) | unknown)
     page = write(tmp_path, silent)
     assert "Estimated error" not in page.words
