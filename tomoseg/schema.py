@@ -86,8 +86,8 @@ ALIGNMENT_INFO = Artifact(
         "others by a quick reconstruction of its brightest rows, raw; NaN for fewer than 12 tilts, as all that follows",
         "residual_after": "the same, aligned",
         "estimated_error_px": "px of the raw images per direction, rms over the tilts: from where the others put them "
-        "to where they are; never below error_uncertainty_px. Not in it is what no comparison shows: translations of the "
-        "sample and, where the sample goes on outside the frame, errors that change slowly from tilt to tilt",
+        "to where they are; never below error_uncertainty_px. Not in it is what no comparison shows: translations of "
+        "the sample and, where the sample goes on outside the frame, errors that change slowly from tilt to tilt",
         "error_uncertainty_px": "px per direction, rms: an error of this size cannot be told from none",
     },
 )

@@ -5,7 +5,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.align.assessment import MIN_TILTS, Assessment, Preview, assess, brightest_rows, preview
+from tomoseg.align.assessment import (
+    MIN_RANGE_DEG,
+    MIN_TILTS,
+    Assessment,
+    Preview,
+    assess,
+    brightest_rows,
+    enough,
+    preview,
+)
 from tomoseg.align.copies import Copies
 from tomoseg.align.estimate import Alignment
 from tomoseg.align.warp import aligned_shape
@@ -55,8 +64,8 @@ class Judgement:
 
     @property
     def enough(self) -> bool:
-        """Whether there are tilts enough to judge."""
-        return int((~self.outliers).sum()) >= MIN_TILTS
+        """Whether there are tilts enough, and far enough apart, to judge."""
+        return enough(self.angles_deg, ~self.outliers)
 
     def fill(self, table: Array) -> None:
         """Fill the columns of a table with a row per tilt; NaN where nothing can be said."""
@@ -89,8 +98,9 @@ class Judgement:
         """Return a sentence for each reason not to rely on the alignment."""
         if not self.enough:
             return [
-                f"{(~self.outliers).sum()} tilts are too few to judge how good the alignment is ({MIN_TILTS} are "
-                "needed): look at the aligned images before relying on it"
+                f"{(~self.outliers).sum()} tilts are too few to judge how good the alignment is, or their range is too "
+                f"narrow ({MIN_TILTS} over {MIN_RANGE_DEG:g} degrees are needed): look at the aligned images before "
+                "relying on it"
             ]
         found = (self._unforeseen(), self._error(), self._gain(), self._many(), self._single())
         return [words for words in found if words]
@@ -180,7 +190,7 @@ def judge(
     if moves.any() or np.any(scales != 1):
         before = assess(copies, np.zeros_like(moves), angle, whole=whole, trusted=trusted, rows=rows)
     shown = None
-    if trusted.sum() >= MIN_TILTS:
+    if enough(copies.angles_deg, trusted):
         height = aligned_shape(raw_shape, angle)[0]
         shown = preview(copies, moves, angle, whole=whole, trusted=trusted, full_height=height)
     return Judgement(before, after, copies.angles_deg, outliers, whole, shown)

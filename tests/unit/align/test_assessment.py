@@ -205,6 +205,8 @@ def test_of_few_tilts_nothing_is_said(perfect):
     copies, moves = series(perfect)
     few = np.arange(len(ANGLES)) < 11
     assert np.isnan(judged(copies, moves, trusted=few).error_px).all()
+    narrow = replace(copies, angles_deg=ANGLES / 10)  # 13.6 degrees in all
+    assert np.isnan(judged(narrow, moves).error_px).all()
     assert np.isnan(Assessment.unknown(4).summary(np.ones(4, bool)).residual)
 
 
@@ -215,6 +217,26 @@ def test_brightness_is_evened_out_before_comparing(perfect):
     even, flickering = judged(dimmed, moves, scales=1 / flicker), judged(dimmed, moves)
     assert np.median(even.residual) < 0.5 * np.median(flickering.residual)
     assert error_of(flickering).error_px < 0.3  # brightness is not taken for motion
+
+
+def test_rows_that_some_tilts_do_not_show_are_left_alone(perfect):
+    """The bottom is brightest, and out of the frame in a few tilts: what is missing there is not an error."""
+    rod = perfect * np.linspace(0.5, 3, SIZE, dtype=np.float32)[:, None]
+    rod[:, 60:] = rod[:, 59:60]  # goes on to the border, as a needle does
+    copies, moves = series(rod, dose=None, jitter_px=0.5)
+    moved = np.zeros_like(moves)
+    moved[[5, 30], 0] = 30.0
+    images = np.stack(
+        [ndimage.shift(i, -m, order=1, mode="constant") for i, m in zip(copies.images, moved, strict=True)]
+    )
+    cut, moves = replace(copies, images=images.astype(np.float32)), moves + moved
+    # The rotation by 3 degrees turns a move along the axis by 30 * sin(3 deg) = 1.6 px aside.
+    moves = moves + np.stack([np.zeros(len(moves)), -np.sin(np.deg2rad(AXIS_DEG)) * moved[:, 0]], axis=1)
+    rows = brightest_rows(cut, moves, AXIS_DEG)
+    assert rows.stop <= SIZE
+    shown = cut.warped(moves, AXIS_DEG)[1].any(axis=2).all(axis=0)
+    assert shown[rows].all()
+    assert error_of(judged(cut, moves)).error_px < 0.1
 
 
 def test_threads_do_not_change_the_result(perfect):

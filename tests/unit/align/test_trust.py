@@ -82,6 +82,8 @@ def test_single_images_out_of_place_are_named():
 def test_too_few_tilts_are_said_to_be_too_few():
     (words,) = doubts(outliers=range(29))
     assert "11 tilts are too few" in words
+    narrow = Judgement(RAW, GOOD, ANGLES / 10, np.zeros(N, bool), True, None)
+    assert "narrow" in narrow.doubts()[0]
 
 
 def test_the_figures_are_those_of_the_tilts_that_are_trusted():
