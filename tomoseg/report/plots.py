@@ -61,7 +61,8 @@ def prediction_plot(angles_deg: Array, before: Array, after: Array, outliers: Ar
         axes.plot(angles_deg, before, "o-", ms=2.5, lw=1, color=theme.second, label="raw")
         axes.plot(angles_deg, after, "o-", ms=2.5, lw=1, color=theme.first, label="aligned")
         _mark(axes, theme, angles_deg, after, outliers)
-        axes.set_ylim(bottom=0)
+        # 1 is as bad as foreseeing nothing: a single image far above must not press the others flat.
+        axes.set_ylim(0, min(1.2, 1.1 * float(np.nanmax([before, after]))) or 1.0)
         _label(axes, "tilt (degrees)", "relative residual")
 
     return _plot(draw, "residual of each tilt against its prediction by others, raw and aligned", legend=True)
