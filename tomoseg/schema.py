@@ -82,6 +82,13 @@ ALIGNMENT_INFO = Artifact(
         "correlation_after": "the same, aligned",
         "common_line_before": "median correlation of the images' projections onto the axis with their mean, raw",
         "common_line_after": "the same, aligned",
+        "residual_before": "median over the tilts of ||measured - predicted|| / ||measured||, each tilt predicted from "
+        "others by a quick reconstruction of its brightest rows, raw; NaN for fewer than 12 tilts, as all that follows",
+        "residual_after": "the same, aligned",
+        "estimated_error_px": "px of the raw images per direction, rms over the tilts: from where the others put them "
+        "to where they are; never below error_uncertainty_px. Not in it is what no comparison shows: translations of "
+        "the sample and, where the sample goes on outside the frame, errors that change slowly from tilt to tilt",
+        "error_uncertainty_px": "px per direction, rms: an error of this size cannot be told from none",
     },
 )
 TILT_QUALITY = Artifact(
@@ -90,7 +97,10 @@ TILT_QUALITY = Artifact(
     ("tilt",),
     "",
     "",
-    "per tilt: background, scale, correlation with neighbours before and after, and whether it is an outlier",
+    "per tilt: background, scale, correlation with neighbours before and after, whether it is an outlier; residual "
+    "||measured - predicted|| / ||measured|| against the prediction by others, before and after; error_px: estimated "
+    "error of its position, px of the raw image per direction, and the least that can be seen (error_uncertainty_px); "
+    "NaN where nothing can be said",
 )
 ALIGNED = Artifact(
     "aligned",
@@ -99,6 +109,20 @@ ALIGNED = Artifact(
     "f4",
     "counts above background",
     "tilt axis vertical (along y) through x = (nx - 1)/2; each raw image resampled exactly once",
+)
+
+ALIGNMENT_PREVIEW = Artifact(
+    "alignment_preview",
+    "/alignment/preview",
+    ("before_after", "z", "x"),
+    "f4",
+    "relative",
+    "quick reconstruction of one slice across the tilt axis, from the raw and from the aligned images, reduced",
+    optional=True,
+    attrs={
+        "voxel_size_px": "px of the raw images per voxel",
+        "row": "row of the aligned images through which the slice lies",
+    },
 )
 
 VOLUME = Artifact(
@@ -202,6 +226,7 @@ ARTIFACTS: tuple[Artifact, ...] = (
     ALIGNMENT_INFO,
     TILT_QUALITY,
     ALIGNED,
+    ALIGNMENT_PREVIEW,
     VOLUME,
     RESIDUALS,
     STOPPING,

@@ -54,12 +54,16 @@ def to_grey(image: Array, limits: Limits) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture to be: its data (y, x), the names of its axes (down, right), its pixel size, NaN where unknown."""
+    """One picture to be: its data (y, x), the names of its axes (down, right), its pixel size, NaN where unknown.
+
+    `pixel_px` is how many raw pixels one of a reduced image is, for a scale bar without a size in nm.
+    """
 
     image: Array
     axes: tuple[str, str] | None = None
     pixel_nm: float = float("nan")
     scale_bar: bool = True
+    pixel_px: float = 1.0
 
 
 def grey_picture(panel: Panel, limits: Limits, alt: str, side: int = LARGE) -> Html:
@@ -136,7 +140,9 @@ def _finished(picture: Image.Image, panel: Panel, side: int, alt: str) -> Html:
     """Draw axes and scale bar, and return the picture as an element."""
     font_px = round(FONT_PX * max(picture.size) / side)
     if panel.scale_bar:
-        _draw_scale_bar(picture, picture.width / panel.image.shape[1], panel.pixel_nm, font_px)
+        # Picture pixels per image pixel, or per raw pixel where lengths are in those.
+        zoom = picture.width / panel.image.shape[1] / (1.0 if np.isfinite(panel.pixel_nm) else panel.pixel_px)
+        _draw_scale_bar(picture, zoom, panel.pixel_nm, font_px)
     if panel.axes:
         down, right = panel.axes
         _draw_text(picture, (10, 6), f"{right} →\n{down} ↓", font_px)

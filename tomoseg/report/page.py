@@ -88,9 +88,12 @@ def summary(contents: Contents) -> str:
         )
     if contents.get("aligned") is not None:
         before, after = (contents.number("alignment_info", f"correlation_{when}") for when in ("before", "after"))
+        error = contents.number("alignment_info", "estimated_error_px")
         gain = f" (correlation of neighbouring tilts {number(before)} → {number(after)})" if np.isfinite(after) else ""
         method = contents.text("alignment_info", "method")
         sentences.append("It was taken as aligned." if method == "none" else f"The tilts were aligned{gain}.")
+        if np.isfinite(error):
+            sentences.append(f"Each lies about {number(error, 2)} px from where the others put it.")
     if volume is not None:
         method = contents.text("reconstruction_info", "method").upper()
         shape = " × ".join(str(n) for n in volume.shape)

@@ -54,6 +54,41 @@ def correlation_plot(angles_deg: Array, before: Array, after: Array) -> Html:
     return _plot(draw, "correlation of neighbouring tilts before and after alignment", legend=True)
 
 
+def prediction_plot(angles_deg: Array, before: Array, after: Array, outliers: Array) -> Html:
+    """Plot how much of each tilt the others do not predict (n_tilt,), raw and aligned; outliers (n_tilt,) bool."""
+
+    def draw(axes: Any, theme: Theme) -> None:
+        axes.plot(angles_deg, before, "o-", ms=2.5, lw=1, color=theme.second, label="raw")
+        axes.plot(angles_deg, after, "o-", ms=2.5, lw=1, color=theme.first, label="aligned")
+        _mark(axes, theme, angles_deg, after, outliers)
+        # 1 is as bad as foreseeing nothing: a single image far above must not press the others flat.
+        axes.set_ylim(0, min(1.2, 1.1 * float(np.nanmax([before, after]))) or 1.0)
+        _label(axes, "tilt (degrees)", "relative residual")
+
+    return _plot(draw, "residual of each tilt against its prediction by others, raw and aligned", legend=True)
+
+
+def error_plot(angles_deg: Array, error_px: Array, uncertainty_px: Array | None, outliers: Array) -> Html:
+    """Plot the estimated error of each tilt's position (n_tilt,), and the least that can be seen, where known."""
+
+    def draw(axes: Any, theme: Theme) -> None:
+        axes.plot(angles_deg, error_px, "o-", ms=2.5, lw=1, color=theme.first, label="estimated error")
+        if uncertainty_px is not None:
+            axes.plot(angles_deg, uncertainty_px, "--", lw=1, color=theme.second, label="least that can be seen")
+        _mark(axes, theme, angles_deg, error_px, outliers)
+        axes.set_ylim(0, 1.35 * float(np.nanmax(error_px)) or 1.0)  # room for the legend
+        _label(axes, "tilt (degrees)", "error of position (px)")
+
+    return _plot(draw, "estimated error of each tilt's position", legend=True)
+
+
+def _mark(axes: Any, theme: Theme, angles_deg: Array, values: Array, outliers: Array) -> None:
+    """Mark outliers: on their values, or on the angle where they have none."""
+    if outliers.any():
+        heights = np.where(np.isfinite(values), values, 0.0)[outliers]
+        axes.plot(angles_deg[outliers], heights, "x", ms=7, mew=1.8, color=theme.third, label="outlier", clip_on=False)
+
+
 def residual_plot(residuals: Array) -> Html:
     """Plot the residual (n_iterations + 1,) before each iteration and after the last."""
 

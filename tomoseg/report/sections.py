@@ -19,7 +19,16 @@ from tomoseg.report.images import (
     grey_picture,
     label_picture,
 )
-from tomoseg.report.plots import correlation_plot, residual_plot, shell_plot, shifts_plot, size_plot, stopping_plot
+from tomoseg.report.plots import (
+    correlation_plot,
+    error_plot,
+    prediction_plot,
+    residual_plot,
+    shell_plot,
+    shifts_plot,
+    size_plot,
+    stopping_plot,
+)
 from tomoseg.report.words import NBSP, NOTHING, column, count, length, memory, number, with_spread
 
 MONTAGE_TILTS = 5
@@ -78,40 +87,110 @@ def import_section(contents: Contents) -> Html:
 def align_section(contents: Contents) -> Html:
     """Show shifts, quality and the aligned series."""
     aligned, info = contents.artifacts["aligned"], "alignment_info"
-    before, after = (contents.number(info, f"correlation_{when}") for when in ("before", "after"))
     rows = [
         ("method", contents.text(info, "method")),
         ("tilt axis", f"{number(contents.number(info, 'tilt_axis_angle_deg'))}° from the vertical, counter-clockwise"),
-        ("axis offset", f"{number(contents.number(info, 'tilt_axis_offset_px'))} px from the image centre"),
-        (
-            "correlation of neighbours",
-            f"{number(before)} raw, {number(after)} aligned (median)" if np.isfinite(after) else None,
-        ),
+        ("axis offset", _offset(contents)),
+        ("correlation of neighbours", _raw_and_aligned(contents, "correlation")),
+        ("residual against the other tilts", _raw_and_aligned(contents, "residual")),
+        ("estimated error of positions", _position_error(contents)),
     ]
-    plots = el("div", *_alignment_plots(contents), class_="pair")
     return join(
         [
             facts(rows),
-            plots,
+            el("div", *_alignment_plots(contents), class_="pair"),
+            *_preview(contents),
             el("div", *_sinograms(contents), class_="pair"),
             _montage(contents, aligned, contents.pixel_size_nm, "aligned, the tilt axis dashed", aligned_picture),
         ]
     )
 
 
+def _offset(contents: Contents) -> str:
+    """Say where the tilt axis lies in the aligned images."""
+    offset, size = contents.number("alignment_info", "tilt_axis_offset_px"), contents.pixel_size_nm
+    side = "" if not np.isfinite(offset) or offset == 0 else ", to the right" if offset > 0 else ", to the left"
+    real = f" ({length(abs(offset) * size)})" if np.isfinite(offset * size) else ""
+    return f"{number(abs(offset))} px{real} from the image centre{side}"
+
+
+def _raw_and_aligned(contents: Contents, figure_name: str) -> str | None:
+    """Say what a figure was before and after alignment, if it is known."""
+    before, after = (contents.number("alignment_info", f"{figure_name}_{when}") for when in ("before", "after"))
+    return f"{number(before)} raw, {number(after)} aligned (median)" if np.isfinite(after) else None
+
+
+def _position_error(contents: Contents) -> str | None:
+    """Say how far the images are from where they should be, if it is known."""
+    error, least = (contents.number("alignment_info", f"{key}_px") for key in ("estimated_error", "error_uncertainty"))
+    if not np.isfinite(error):
+        return None
+    real = f" ({length(error * contents.pixel_size_nm)})" if np.isfinite(contents.pixel_size_nm) else ""
+    unseen = f"; below {number(least, 2)} px it cannot be seen" if np.isfinite(least) else ""
+    return f"{number(error, 2)} px{real} in each direction (rms){unseen}"
+
+
 def _alignment_plots(contents: Contents) -> Iterator[Html]:
-    """Yield the plots of shifts and of correlation, where the numbers are there."""
+    """Yield the plots of shifts, correlation, residual and error, where the numbers are there."""
     angles, shifts, quality = contents.angles_deg, contents.rows("shifts_px"), contents.rows("tilt_quality")
     if angles is None:
         return
     if shifts is not None and shifts.shape == (len(angles), 2) and shifts.any():
         words = "Shifts added to each raw image's coordinates to bring it into register."
         yield figure(shifts_plot(angles, shifts), words)
-    if quality is not None and len(quality) == len(angles):
-        before, after = (_column(quality, "correlation", when) for when in ("before", "after"))
-        if before is not None and after is not None:
-            words = "Correlation of each tilt with its neighbour: the higher and smoother, the better."
-            yield figure(correlation_plot(angles, before, after), words)
+    if quality is None or len(quality) != len(angles):
+        return
+    before, after = (_column(quality, "correlation", when) for when in ("before", "after"))
+    if before is not None and after is not None:
+        words = "Correlation of each tilt with its neighbour: the higher and smoother, the better."
+        yield figure(correlation_plot(angles, before, after), words)
+    yield from _prediction_plots(angles, quality)
+
+
+def _prediction_plots(angles: Array, quality: Array) -> Iterator[Html]:
+    """Yield what comes of predicting each tilt from the others; older projects know nothing of it."""
+    before, after = (_column(quality, "residual", when) for when in ("before", "after"))
+    outliers = _column(quality, "is_outlier")
+    marked = np.zeros(len(angles), bool) if outliers is None else outliers > 0
+    if before is not None and after is not None and np.isfinite(after).any():
+        words = (
+            "Relative residual ‖measured − predicted‖ / ‖measured‖ of each tilt, predicted from others by a quick "
+            "reconstruction: what is left after alignment is noise and too few tilts."
+        )
+        yield figure(prediction_plot(angles, before, after, marked), words)
+    error, least = _column(quality, "error_px"), _column(quality, "error_uncertainty_px")
+    if error is not None and np.isfinite(error).any():
+        words = (
+            "Estimated error of each aligned image's position, in pixels of the raw image per direction: how far it "
+            "lies from where the other tilts put it. Errors that change slowly from tilt to tilt are hardly in it."
+        )
+        yield figure(error_plot(angles, error, least, marked), words)
+
+
+def _preview(contents: Contents) -> Iterator[Html]:
+    """Yield the slice across the axis from the raw and from the aligned images, if it was stored."""
+    slices = contents.rows("alignment_preview")
+    if slices is None or slices.ndim != 3 or len(slices) != 2:
+        return
+    factor, size = contents.number("alignment_preview", "voxel_size_px"), contents.pixel_size_nm
+    factor = factor if np.isfinite(factor) and factor > 0 else 1.0
+    limits = grey_limits([slices[1]])
+    same = np.array_equal(slices[0], slices[1])
+    named = [(slices[1], "images as given")] if same else [(slices[0], "raw images"), (slices[1], "aligned images")]
+    pictures = []
+    for image, name in named:
+        panel = Panel(image, ("z", "x"), factor * size, pixel_px=factor)
+        words = f"slice across the tilt axis, reconstructed from the {name}"
+        pictures.append(figure(grey_picture(panel, limits, words), f"From the {name}."))
+    yield el("div", *pictures, class_="pair")
+    row = contents.number("alignment_preview", "row")
+    where = f"Slice across the tilt axis at y = {number(row)}" if np.isfinite(row) else "Slice across the tilt axis"
+    yield el(
+        "p",
+        f"{where}, the brightest, quickly reconstructed from reduced images. Points become arcs and edges double where "
+        f"images are out of register. Grey levels: {limits.words()}.",
+        class_="note",
+    )
 
 
 def _column(rows: Array, *parts: str) -> Array | None:
@@ -121,17 +200,22 @@ def _column(rows: Array, *parts: str) -> Array | None:
 
 
 def _sinograms(contents: Contents) -> Iterator[Html]:
-    """Yield the sinogram of a line through the middle across the tilt axis, raw and aligned."""
+    """Yield the sinogram of a line across the tilt axis, the brightest where it is known, raw and aligned."""
     raw, aligned = contents.get("tilt_series"), contents.artifacts["aligned"]
     angle = contents.number("alignment_info", "tilt_axis_angle_deg")
+    row, height = contents.number("alignment_preview", "row"), aligned.shape[1]
+    known = bool(0 <= row < height)
+    y, place = (int(row), "brightest") if known else (height // 2, "central")
     if raw is not None and np.isfinite(angle):
         # The raw line is the row or the column that is nearer to being across the axis.
         step = _tilt_step(raw)
         across_rows = abs(angle) > 45
-        line = raw[::step, :, raw.shape[2] // 2] if across_rows else raw[::step, raw.shape[1] // 2, :]
-        yield _sinogram(contents, np.asarray(line), f"raw {'column' if across_rows else 'row'}")
+        lines = raw.shape[2 if across_rows else 1]
+        at = min(height - 1 - y if angle < -45 else y, lines - 1)
+        line = raw[::step, :, at] if across_rows else raw[::step, at, :]
+        yield _sinogram(contents, np.asarray(line), f"{place} raw {'column' if across_rows else 'row'}")
     step = _tilt_step(aligned)
-    yield _sinogram(contents, np.asarray(aligned[::step, aligned.shape[1] // 2, :]), "aligned row")
+    yield _sinogram(contents, np.asarray(aligned[::step, y, :]), f"{place} aligned row")
 
 
 def _tilt_step(series: Input) -> int:
@@ -154,7 +238,7 @@ def _sinogram(contents: Contents, lines: Array, what: str) -> Html:
     hint = (
         "smooth curves mean that the tilts fit together" if "aligned" in what else "jagged curves are drift and jitter"
     )
-    return figure(picture, f"Sinogram of the central {what}{ends}; {hint}. {limits.words()}")
+    return figure(picture, f"Sinogram of the {what}{ends}; {hint}. {limits.words()}")
 
 
 def _montage(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tomoseg.align.copies import Copies
     from tomoseg.align.estimate import Alignment
     from tomoseg.align.patch import Patch
+    from tomoseg.align.trust import Judgement
 
 NOMINAL_DEG = {"y": 0.0, "x": 90.0}
 # Shifts and axis are estimated on copies of at most this side and, for very many tilts, this many pixels in all: the
@@ -38,6 +39,10 @@ QUALITY_DTYPE = np.dtype(
         ("correlation_before", "f8"),
         ("correlation_after", "f8"),
         ("is_outlier", "u1"),
+        ("residual_before", "f8"),
+        ("residual_after", "f8"),
+        ("error_px", "f8"),
+        ("error_uncertainty_px", "f8"),
     ]
 )
 
@@ -177,6 +182,8 @@ def _align(
     runtime: Runtime,
     outputs: Outputs,
 ) -> None:
+    from tomoseg.align.trust import judge
+
     survey, copies = _survey(tilt_series, angles, params, runtime)
     nominal = NOMINAL_DEG.get(str(tilt_series_info.attrs.get("tilt_axis", "unknown")))
     if given is not None:
@@ -186,13 +193,20 @@ def _align(
     else:
         alignment = _estimated(copies, nominal, params, _patch(tilt_series.shape, params), runtime)
     scales = _scales(copies, alignment, params)
+    outliers = _outliers(survey, alignment)
+    for _ in runtime.track([0], "judging the alignment"):
+        judgement = judge(copies, alignment, scales, outliers, tilt_series.shape[1:])
     del copies  # the memory is wanted for the images at full size
     _write_aligned(tilt_series, survey, alignment, scales, runtime, outputs)
-    outliers = _outliers(survey, alignment)
     outputs.put("shifts_px", alignment.shifts_px)
-    outputs.put("tilt_quality", _quality_table(angles, survey, alignment, scales, outliers))
-    outputs.set_attrs("alignment_info", _info(alignment))
+    table = _quality_table(angles, survey, alignment, scales, outliers)
+    judgement.fill(table)
+    outputs.put("tilt_quality", table)
+    outputs.set_attrs("alignment_info", _info(alignment) | judgement.attrs())
+    if (shown := judgement.preview) is not None:
+        outputs.put("alignment_preview", shown.slices, {"voxel_size_px": float(shown.factor), "row": shown.row})
     _report(angles, survey, alignment, outliers, params, given, runtime)
+    _report_judgement(judgement, params, runtime)
 
 
 @contextmanager
@@ -566,13 +580,23 @@ def _warn_of_poor_agreement(
         )
 
 
+def _report_judgement(judgement: "Judgement", params: AlignParameters, runtime: Runtime) -> None:
+    """Tell how well the tilts predict each other, and where that casts doubt on the alignment."""
+    if note := judgement.note():
+        runtime.say(note)
+    # Of few tilts: nothing was asked for with method none, and fewer than five have had their warning.
+    if judgement.enough or (params.method != "none" and np.sum(~judgement.outliers) >= 5):
+        for words in judgement.doubts():
+            runtime.warn(words)
+
+
 STAGE = Stage(
     name="align",
     version=2,
     summary="Bring the tilt series into register: background, shifts, tilt axis.",
     parameters=AlignParameters,
     reads=(schema.TILT_SERIES, schema.ANGLES, schema.TILT_SERIES_INFO),
-    writes=(schema.SHIFTS, schema.ALIGNMENT_INFO, schema.TILT_QUALITY, schema.ALIGNED),
+    writes=(schema.SHIFTS, schema.ALIGNMENT_INFO, schema.TILT_QUALITY, schema.ALIGNED, schema.ALIGNMENT_PREVIEW),
     run=run,
     check=check,
 )

@@ -117,6 +117,26 @@ def everything(size_nm=0.5, n_particles=5, name="particles", text="a note"):
     }
 
 
+def with_assessment(artifacts, n_outliers=1, slices=None):
+    """Return the artifacts as the align stage leaves them when there are tilts enough to judge it."""
+    n = len(artifacts["angles_deg"].array)
+    names = ("correlation_before", "correlation_after", "residual_before", "residual_after", "error_px")
+    columns = [(name, "f8") for name in (*names, "error_uncertainty_px")]
+    quality = np.zeros(n, [*columns, ("is_outlier", "u1")])
+    quality["residual_before"], quality["residual_after"] = 0.4, 0.05
+    quality["error_px"], quality["error_uncertainty_px"] = 0.07, 0.03
+    quality["is_outlier"][:n_outliers] = 1
+    quality["residual_after"][:n_outliers] = quality["error_px"][:n_outliers] = np.nan
+    if slices is None:
+        slices = np.random.default_rng(0).random((2, 24, 24)).astype(np.float32)
+    figures = {"residual_before": 0.4, "residual_after": 0.05, "estimated_error_px": 0.07, "error_uncertainty_px": 0.03}
+    return artifacts | {
+        "tilt_quality": MemoryInput(quality),
+        "alignment_info": MemoryInput(attrs=dict(artifacts["alignment_info"].attrs) | figures),
+        "alignment_preview": MemoryInput(slices, {"voxel_size_px": 2.0, "row": 20}),
+    }
+
+
 def records(state="fresh", text="a note"):
     ran = {"host": text, "device": "cpu", "wall_seconds": 125.0, "peak_memory_bytes": 2_000_000_000, "started": "today"}
     values = {"parameters": {"key": text}, "versions": {"tomoseg": "1.2.3"}, "notes": [text], "warnings": [text]}
@@ -158,6 +178,59 @@ def test_whole_page_tells_what_was_found(artifacts, tmp_path):
         assert words in page.words
     # 3D, 2 montages of 5, 2 sinograms, 2 x 3 slices, 4 plots light and dark
     assert sum(1 for _ in page.images()) == 1 + 10 + 2 + 6 + 8
+
+
+def test_the_quality_of_the_alignment_is_shown(artifacts, tmp_path):
+    page = write(tmp_path, with_assessment(artifacts), records())
+    for words in (
+        "0.4 raw, 0.05 aligned (median)",
+        "0.07 px (0.035 nm) in each direction (rms); below 0.03 px it cannot be seen",
+        "2.5 px (1.25 nm) from the image centre, to the right",
+        "Each lies about 0.07 px from where the others put it.",
+        "Relative residual ‖measured − predicted‖ / ‖measured‖ of each tilt",
+        "Estimated error of each aligned image's position",
+        "Slice across the tilt axis at y = 20",
+        "From the raw images.",
+        "From the aligned images.",
+        "Sinogram of the brightest raw row",
+        "Sinogram of the brightest aligned row",
+    ):
+        assert words in page.words
+    # Beside what any page has (see above): two plots, light and dark, and two slices.
+    assert sum(1 for _ in page.images()) == 1 + 10 + 2 + 6 + 8 + 4 + 2
+
+
+def test_an_alignment_without_an_assessment_is_shown_as_far_as_it_goes(artifacts, tmp_path):
+    page = write(tmp_path, artifacts)
+    assert "Correlation of each tilt with its neighbour" in page.words
+    assert "Sinogram of the central aligned row" in page.words
+    for words in ("residual against the other tilts", "estimated error", "Slice across", "where the others put it"):
+        assert words not in page.words
+
+
+def test_an_assessment_that_says_nothing_is_left_out(artifacts, tmp_path):
+    n = len(artifacts["angles_deg"].array)
+    silent = with_assessment(artifacts, n_outliers=n)
+    del silent["alignment_preview"]
+    unknown = dict.fromkeys(("residual_before", "residual_after", "estimated_error_px"), np.nan)
+    silent["alignment_info"] = MemoryInput(attrs=dict(artifacts["alignment_info"].attrs) | unknown)
+    page = write(tmp_path, silent)
+    assert "Estimated error" not in page.words
+    assert "estimated error" not in page.words
+    assert "Relative residual ‖measured" not in page.words
+
+
+def test_a_series_taken_as_given_has_one_slice(artifacts, tmp_path):
+    slices = np.repeat(np.random.default_rng(0).random((1, 24, 24)), 2, axis=0).astype(np.float32)
+    page = write(tmp_path, with_assessment(artifacts, slices=slices))
+    assert "From the images as given." in page.words
+    assert "From the raw images." not in page.words
+
+
+@pytest.mark.parametrize("attrs", [{}, {"voxel_size_px": "wide", "row": "top"}, {"voxel_size_px": -1.0, "row": 1e9}])
+def test_a_slice_with_odd_attributes_is_shown(attrs, artifacts, tmp_path):
+    odd = with_assessment(artifacts) | {"alignment_preview": MemoryInput(np.ones((2, 8, 8), np.float32), attrs)}
+    assert "Sinogram of the central aligned row" in write(tmp_path, odd).words
 
 
 def test_every_picture_decodes_and_shows_something(artifacts, tmp_path):

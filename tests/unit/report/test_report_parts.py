@@ -98,6 +98,13 @@ def test_scale_bar_is_as_long_as_it_says(pixel_nm, bar_px):
     assert (picture[-20] == 255).all(axis=-1).sum() == pytest.approx(bar_px * zoom, abs=1)
 
 
+def test_the_scale_bar_of_a_reduced_image_is_in_raw_pixels():
+    # 240 px of two raw pixels each: a quarter of 480 raw pixels is 120, which holds a bar of 100 = 50 px.
+    panel = images.Panel(np.zeros((240, 240)), None, float("nan"), pixel_px=2.0)
+    picture = decoded(images.grey_picture(panel, images.Limits(0, 1, (0, 100)), ""))
+    assert (picture[-20] == 255).all(axis=-1).sum() == pytest.approx(50 * picture.shape[1] / 240, abs=1)
+
+
 def test_pictures_are_upright_and_small_ones_keep_their_pixels():
     image = np.zeros((30, 60))
     image[:10, 50:] = 1  # upper right
