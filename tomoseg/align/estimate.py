@@ -1,6 +1,6 @@
 """From background-subtracted images to shifts, tilt axis and figures of quality."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from tomoseg.align.consistency import least_motion
 from tomoseg.align.copies import Copies
 from tomoseg.align.patch import Patch, View, look_at, whole_frame
 from tomoseg.align.quality import Quality, measure_quality
+from tomoseg.align.refine import stray_tilts
 from tomoseg.align.solve import Solution, sample_reach
 from tomoseg.align.strategies import ABSOLUTE, Method, place, refine
 from tomoseg.align.track import Band, track_neighbours
@@ -44,6 +45,8 @@ class Alignment:
         Relative difference of the images from what a quick reconstruction explains; NaN where none was made.
     how : in words, what the shifts come from
     notes, warnings : sentences for the user
+    stray : (n_tilt,) bool, or None
+        Tilts that the others do not predict and that had no part in finding shifts and axis; None: not asked.
     """
 
     shifts_px: NDArray[np.float64]
@@ -56,6 +59,7 @@ class Alignment:
     how: str = "none"
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    stray: NDArray[np.bool_] | None = None
 
     @property
     def moves_px(self) -> NDArray[np.float64]:
@@ -107,9 +111,15 @@ def estimate_alignment(
         angle = find_direction(near, tracked, band, axis_near_deg, warnings)
     solution = _solved(near, tracked, angle, band, max_shift, method)
     solution = refine(method, near, solution, band, find_angle=axis_angle_deg is None)
+    stray = stray_tilts(solution)
+    if stray.any():  # once more, without them
+        view = replace(view, copies=replace(near, usable=near.usable & ~stray))
+        tracked = _track(view.copies, None, band, max_shift)
+        solution = _solved(view.copies, tracked, solution.axis_angle_deg, band, max_shift, method)
+        solution = refine(method, view.copies, solution, band, find_angle=axis_angle_deg is None)
     _tell_if_cut(solution, method, "frame" if patch is None else "patch", notes, warnings)
     found = ("all" if solution.whole else "reprojection") if method == "auto" else method
-    return _finish(copies, view, solution, axis_offset_px, WORDS[found], notes, warnings)
+    return replace(_finish(copies, view, solution, axis_offset_px, WORDS[found], notes, warnings), stray=stray)
 
 
 def can_show_axis(copies: Copies) -> bool:
@@ -214,12 +224,12 @@ def _finish(
     """Split moves into shifts and offset, in raw pixels, and measure the quality before and after."""
     solution = view.back(solution)
     angle, factor = solution.axis_angle_deg, copies.factor
-    along = solution.moves_px[:, 0] - solution.moves_px[copies.usable, 0].mean()
+    along = solution.moves_px[:, 0] - solution.moves_px[view.copies.usable, 0].mean()
     across, offset_px = solution.moves_px[:, 1], given_offset_px or 0.0
     if split:
         width = aligned_shape(copies.images.shape, angle)[1]
         room = (width / 2 - sample_reach(copies, solution)) if solution.whole else np.inf
-        across, offset = least_motion(across, copies.angles_deg, copies.usable, width, max(room, 0.0))
+        across, offset = least_motion(across, copies.angles_deg, view.copies.usable, width, max(room, 0.0))
         offset_px = offset * factor
     if given_offset_px is not None:
         if abs(given_offset_px - offset_px) > 2:

@@ -4,11 +4,12 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import optimize
 
 from tomoseg.align.consistency import profiles, register_profiles, row_window
 from tomoseg.align.copies import Copies
-from tomoseg.align.joint import align_jointly
+from tomoseg.align.joint import STRAY, align_jointly
 from tomoseg.align.solve import Solution, fill_between, solve
 from tomoseg.align.track import Band
 from tomoseg.align.warp import rotate_vectors, unrotate_vectors, wrap_axis_angle
@@ -54,6 +55,14 @@ def refine_moves(copies: Copies, solution: Solution) -> Solution:
     small = copies.reduced(CHECK_PX)
     before, after = (_held_out(small, copies.factor, s) for s in (solution, found))
     return replace(found, residual=after) if after <= before else replace(solution, residual=before)
+
+
+def stray_tilts(solution: Solution) -> NDArray[np.bool_]:
+    """Say which tilts the others do not predict, (n_tilt,): images of something else, spoilt, or at a wrong angle."""
+    found = np.nan_to_num(np.array([]) if solution.residuals is None else solution.residuals)
+    if not found.any():
+        return np.zeros(len(solution.moves_px), bool)
+    return np.asarray(found > STRAY * np.median(found[found > 0]))
 
 
 def _direction(copies: Copies, solution: Solution, start_deg: float, step: float) -> float:
@@ -103,7 +112,8 @@ def _refined(small: Copies, factor: int, solution: Solution, passes: int) -> Sol
         whole=solution.whole,
         passes=passes,
     )
-    return replace(solution, moves_px=fill_between(joint.moves_px / scale, small.usable))
+    moves = fill_between(joint.moves_px / scale, small.usable)
+    return replace(solution, moves_px=moves, residuals=joint.residuals)
 
 
 def _held_out(small: Copies, factor: int, solution: Solution) -> float:

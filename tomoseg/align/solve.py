@@ -49,12 +49,15 @@ class Solution:
         Whether the sample is whole across the axis, and so the centre of mass was used.
     residual : float
         See `Prediction`: the smaller, the better the tilts agree.
+    residuals : (n_tilt,) f8, or None
+        The same for each tilt, where it was refined together with a reconstruction; NaN for unusable tilts.
     """
 
     axis_angle_deg: float
     moves_px: NDArray[np.float64]
     whole: bool
     residual: float
+    residuals: NDArray[np.float64] | None = None
 
 
 def solve(

@@ -206,7 +206,9 @@ def _align(
     if (shown := judgement.preview) is not None:
         outputs.put("alignment_preview", shown.slices, {"voxel_size_px": float(shown.factor), "row": shown.row})
     _report(angles, survey, alignment, outliers, params, given, runtime)
-    _report_judgement(judgement, params, runtime)
+    # The figures are of the whole frame, which is not what a patch was chosen for.
+    if params.x_range is None and params.y_range is None:
+        _report_judgement(judgement, params, runtime)
 
 
 @contextmanager
@@ -482,9 +484,9 @@ def _write_aligned(
 
 
 def _outliers(survey: _Survey, alignment: "Alignment") -> NDArray[np.bool_]:
-    """Say which tilts are empty, or agree with their neighbours far less than the others do."""
+    """Say which tilts are empty, not predicted by the others, or agree with their neighbours far less than those do."""
     after = alignment.after.neighbours
-    odd = ~survey.usable
+    odd = ~survey.usable if alignment.stray is None else ~survey.usable | alignment.stray
     known = np.isfinite(after)
     if known.sum() >= 5:
         usual = np.median(after[known])
