@@ -1,5 +1,7 @@
 """Alignment of simulated catalysts with known truth, and of real series."""
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
@@ -43,32 +45,38 @@ def _rms_error(outputs, truth, angles):
     return np.sqrt((d**2).mean(axis=0))
 
 
-# Allowed errors are about three times what is measured, which follows the counting noise of the centre of mass.
+# Allowed errors are about twice what is measured for a few seeds (`benchmarks/alignment.py` has the large ones).
 CASES = [
-    pytest.param({"size": 96, "tilt_step_deg": 4, "jitter_px": 3, "drift_px": 10}, 0.06, 0.1, id="small"),
+    pytest.param({"size": 96, "tilt_step_deg": 4, "jitter_px": 3, "drift_px": 10}, 0.02, 0.05, id="small"),
     pytest.param(
         {"size": 96, "tilt_step_deg": 4, "jitter_px": 3, "drift_px": 10, "tilt_axis_angle_deg": 85, "dose": 40},
-        0.15,
-        0.2,
+        0.06,
+        0.06,
         id="small, axis near x, low dose",
     ),
-    pytest.param({"jitter_px": 5, "drift_px": 20}, 0.05, 0.05, id="nominal", marks=pytest.mark.slow),
-    pytest.param({"jitter_px": 5, "drift_px": 20, "dose": 40}, 0.15, 0.1, id="dose 40", marks=pytest.mark.slow),
+    pytest.param(
+        {"size": 96, "max_tilt_deg": 50, "tilt_step_deg": 5, "jitter_px": 7.5, "drift_px": 10},
+        0.035,
+        0.05,
+        id="small, few tilts, large jitter",
+    ),
+    pytest.param({"jitter_px": 5, "drift_px": 20}, 0.02, 0.02, id="nominal", marks=pytest.mark.slow),
+    pytest.param({"jitter_px": 5, "drift_px": 20, "dose": 40}, 0.045, 0.02, id="dose 40", marks=pytest.mark.slow),
     pytest.param(
         {"jitter_px": 5, "drift_px": 20, "tilt_axis_angle_deg": 5, "tilt_axis_offset_px": 9.6},
-        0.05,
-        0.05,
+        0.02,
+        0.02,
         id="5 degrees, offset 5 %",
         marks=pytest.mark.slow,
     ),
     pytest.param(
         {"jitter_px": 5, "drift_px": 20, "tilt_axis_angle_deg": 85, "tilt_axis_offset_px": -9.6},
-        0.05,
-        0.05,
+        0.02,
+        0.02,
         id="85 degrees, offset -5 %",
         marks=pytest.mark.slow,
     ),
-    pytest.param({"jitter_px": 5, "tilt_axis_angle_deg": -40}, 0.05, 0.05, id="-40 degrees", marks=pytest.mark.slow),
+    pytest.param({"jitter_px": 5, "tilt_axis_angle_deg": -40}, 0.02, 0.02, id="-40 degrees", marks=pytest.mark.slow),
 ]
 
 
@@ -85,16 +93,34 @@ def test_shifts_and_axis_of_a_simulated_catalyst(conditions, allowed_px, allowed
     assert 0.7 < estimated / np.sqrt((errors**2).mean()) < 3
 
 
-@pytest.mark.slow
-def test_a_catalyst_cut_on_all_sides_by_the_frame():
-    series = simulate_series(192, jitter_px=5, drift_px=20, tilt_axis_angle_deg=5, seed=0)
-    outputs, runtime = _align(series.raw[:, 48:-48, 48:-48], series.angles_deg)
-    assert abs(outputs.attrs["alignment_info"]["tilt_axis_angle_deg"] - 5) < 0.6
-    assert _rms_error(outputs, series.truth, series.angles_deg).max() < 0.6
+# 48 px of a frame do not tell the direction of the axis any better; across it the volume outside is a guess.
+@pytest.mark.parametrize(
+    ("size", "n_particles", "step", "allowed_px", "allowed_deg"),
+    [(128, 40, 3, 0.25, 1.0), pytest.param(192, 60, 2, 0.12, 0.3, marks=pytest.mark.slow)],
+)
+def test_a_catalyst_cut_on_all_sides_by_the_frame(size, n_particles, step, allowed_px, allowed_deg):
+    series = simulate_series(
+        size, n_particles, tilt_step_deg=step, jitter_px=size / 40, drift_px=size / 10, tilt_axis_angle_deg=5, seed=0
+    )
+    inside = slice(size // 4, -(size // 4))
+    outputs, runtime = _align(series.raw[:, inside, inside], series.angles_deg)
+    assert abs(outputs.attrs["alignment_info"]["tilt_axis_angle_deg"] - 5) < allowed_deg
+    assert _rms_error(outputs, series.truth, series.angles_deg).max() < allowed_px
     assert any("outside the frame" in note for note in runtime.notes)
-    # Errors that change slowly with tilt are most of it and cannot be seen; the rest is 0.05 px.
-    assert 0.03 < outputs.attrs["alignment_info"]["estimated_error_px"] < 0.25
-    assert any("slowly" in note for note in runtime.notes)
+
+
+def test_spoilt_images_are_found_and_drag_no_other():
+    series = simulate_series(96, 20, tilt_step_deg=4, jitter_px=3, drift_px=10, seed=11)
+    raw, spoilt = series.raw.copy(), [7, 22]
+    raw[7] = np.random.default_rng(0).poisson(2000, raw[7].shape)
+    raw[22] = np.roll(raw[17], (32, 32), axis=(0, 1))
+    outputs, runtime = _align(raw, series.angles_deg)
+    outlier = outputs.arrays["tilt_quality"]["is_outlier"].astype(bool)
+    assert np.flatnonzero(outlier).tolist() == spoilt
+    good = replace(series.truth, shifts_px=series.truth.shifts_px[~outlier])
+    outputs.arrays["shifts_px"] = outputs.arrays["shifts_px"][~outlier]
+    assert _rms_error(outputs, good, series.angles_deg[~outlier]).max() < 0.025
+    assert any("outlier" in text or "agree" in text for text in runtime.warnings + runtime.notes)
 
 
 def test_the_offset_is_found_where_the_stage_is_steady():
