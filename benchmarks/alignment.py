@@ -399,6 +399,7 @@ def plot(rows: list[dict[str, object]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
+    rows = [row for row in rows if not str(row["name"]).startswith("check")]
     figure, axes = plt.subplots(figsize=(7, 0.28 * len(rows) + 1), layout="constrained")
     for key, label, marker in (("rms_px", "tomoseg", "o"), ("etspy_best_rms_px", "best of ETSpy's four", "x")):
         known = [(float(str(row[key])), i) for i, row in enumerate(rows) if row[key] != ""]
