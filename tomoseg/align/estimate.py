@@ -1,10 +1,12 @@
 """From background-subtracted images to shifts, tilt axis and figures of quality."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tomoseg.align.adjust import Adjustment, adjust
 from tomoseg.align.axis import search_axis
 from tomoseg.align.consistency import least_motion
 from tomoseg.align.copies import Copies
@@ -13,7 +15,7 @@ from tomoseg.align.quality import Quality, measure_quality
 from tomoseg.align.solve import Solution, sample_reach
 from tomoseg.align.strategies import ABSOLUTE, Method, place, refine
 from tomoseg.align.track import Band, track_neighbours
-from tomoseg.align.warp import aligned_shape, rotate_vectors, unrotate_vectors
+from tomoseg.align.warp import Adjustments, aligned_shape, rotate_vectors, unrotate_vectors
 from tomoseg.arrays import FloatArray
 
 TRACK_PX = 128
@@ -44,6 +46,8 @@ class Alignment:
         Relative difference of the images from what a quick reconstruction explains; NaN where none was made.
     how : in words, what the shifts come from
     notes, warnings : sentences for the user
+    adjustments : Adjustments
+        What single images need besides; None where it was not sought, or nothing was gained by it.
     """
 
     shifts_px: NDArray[np.float64]
@@ -56,6 +60,7 @@ class Alignment:
     how: str = "none"
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    adjustments: Adjustments | None = None
 
     @property
     def moves_px(self) -> NDArray[np.float64]:
@@ -73,6 +78,7 @@ def estimate_alignment(
     max_shift: float = 1 / 3,
     method: Method = "auto",
     patch: Patch | None = None,
+    adjusting: Sequence[Adjustment] = (),
 ) -> Alignment:
     """Align a tilt series.
 
@@ -92,6 +98,8 @@ def estimate_alignment(
         What follows the tracking of neighbours, see `place`.
     patch : Patch, optional
         The part of the frame that shifts and axis are found from; all of it by default.
+    adjusting : sequence of str
+        What is found for single images besides shifts, see `adjust`.
     """
     band = band or Band()
     notes: list[str] = []
@@ -101,6 +109,8 @@ def estimate_alignment(
     tracked = _track(near, None, band, max_shift)
     if not can_show_axis(near):
         solution = _without_axis(near, tracked, axis_angle_deg, axis_near_deg, warnings)
+        if adjusting:
+            warnings.append(f"too few tilts to find what single images need besides shifts: {', '.join(adjusting)}")
         return _finish(copies, view, solution, axis_offset_px, WORDS["xcorr"], notes, warnings, split=False)
     angle = axis_angle_deg
     if angle is None:
@@ -109,7 +119,12 @@ def estimate_alignment(
     solution = refine(method, near, solution, band, find_angle=axis_angle_deg is None)
     _tell_if_cut(solution, method, "frame" if patch is None else "patch", notes, warnings)
     found = ("all" if solution.whole else "reprojection") if method == "auto" else method
-    return _finish(copies, view, solution, axis_offset_px, WORDS[found], notes, warnings)
+    solution, adjustments = adjust(near, solution, adjusting)
+    if adjusting and adjustments is None:
+        notes.append(
+            f"single images: {', '.join(adjusting)} as found hardly make the tilts agree better and are left out"
+        )
+    return _finish(copies, view, solution, axis_offset_px, WORDS[found], notes, warnings, adjustments)
 
 
 def can_show_axis(copies: Copies) -> bool:
@@ -208,17 +223,18 @@ def _finish(
     how: str,
     notes: list[str],
     warnings: list[str],
+    adjustments: Adjustments | None = None,
     *,
     split: bool = True,
 ) -> Alignment:
     """Split moves into shifts and offset, in raw pixels, and measure the quality before and after."""
-    solution = view.back(solution)
+    solution = view.back(solution, adjustments)
     angle, factor = solution.axis_angle_deg, copies.factor
     along = solution.moves_px[:, 0] - solution.moves_px[copies.usable, 0].mean()
     across, offset_px = solution.moves_px[:, 1], given_offset_px or 0.0
     if split:
         width = aligned_shape(copies.images.shape, angle)[1]
-        room = (width / 2 - sample_reach(copies, solution)) if solution.whole else np.inf
+        room = (width / 2 - sample_reach(copies.adjusted(adjustments), solution)) if solution.whole else np.inf
         across, offset = least_motion(across, copies.angles_deg, copies.usable, width, max(room, 0.0))
         offset_px = offset * factor
     if given_offset_px is not None:
@@ -228,5 +244,7 @@ def _finish(
     shifts = unrotate_vectors(np.stack([along, across], axis=1), angle) * factor
     moves = rotate_vectors(shifts, angle) / factor - np.array([0.0, offset_px / factor])
     before = measure_quality(view.copies, view.moves(np.zeros_like(moves), angle), angle)
-    after = measure_quality(view.copies, view.moves(moves, angle), angle)
-    return Alignment(shifts, angle, offset_px, before, after, solution.whole, solution.residual, how, notes, warnings)
+    adjusted = view.copies.adjusted(adjustments)
+    after = measure_quality(adjusted, view.moves(moves, angle, adjustments), angle)
+    whole, residual = solution.whole, solution.residual
+    return Alignment(shifts, angle, offset_px, before, after, whole, residual, how, notes, warnings, adjustments)
