@@ -270,7 +270,8 @@ def run_stage(
     begun = _begin(project, stage, parameters, file_facts(parameters, project.record(stage.name)))
     with project.transaction(begun, restart=restart) as outputs:
         cache_bytes = runtime.max_memory // CACHE_SHARE
-        inputs = {artifact.name: project.artifact(artifact, cache_bytes) for artifact in stage.reads}
+        there = (artifact for artifact in stage.reads if not artifact.optional or project.has(artifact))
+        inputs = {artifact.name: project.artifact(artifact, cache_bytes) for artifact in there}
         if outputs.resumed is not None:
             runtime.progress.message(f"{stage.name}: continuing what was interrupted")
         try:

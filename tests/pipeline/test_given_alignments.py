@@ -53,6 +53,27 @@ def test_another_channel_takes_the_alignment_over(project, edx):
     np.testing.assert_allclose(taken_axis, axis / [1, 2])
 
 
+def test_what_single_images_need_besides_is_taken_over(project, edx):
+    with h5py.File(project, "r+") as file:
+        table = file[schema.TILT_QUALITY.path][()]
+        table["rotation_deg"][:2] = 0.5, -0.5
+        table["magnification"][2:4] = 1.01, 0.99
+        table["tilt_error_deg"][4:6] = 0.25, -0.25
+        file[schema.TILT_QUALITY.path][...] = table
+    said = tomoseg("align", edx, "--from", project).stderr
+    assert "single images: turned by 0.15 degrees rms (at most 0.50)" in " ".join(said.split())
+    with h5py.File(edx, "r") as file:
+        for name in ("rotation_deg", "magnification", "tilt_error_deg"):
+            np.testing.assert_array_equal(file[schema.TILT_QUALITY.path][name], table[name])
+        refined, recorded = (file[a.path][()] for a in (schema.REFINED_ANGLES, schema.ANGLES))
+        np.testing.assert_allclose(refined - recorded, table["tilt_error_deg"], atol=1e-12)
+    assert state(edx)["state"] == "fresh"
+    tomoseg("align", edx, "--from-project", "null", "--method", "none")
+    with h5py.File(edx, "r") as file:  # nothing is left of what is no longer asked for
+        assert schema.REFINED_ANGLES.path not in file
+        assert not file[schema.TILT_QUALITY.path]["tilt_error_deg"].any()
+
+
 def test_only_the_alignment_of_the_other_project_counts(project, edx):
     tomoseg("align", edx, "--from-project", project)
     assert state(edx)["state"] == "fresh"
@@ -100,6 +121,12 @@ def another_size(project, file):
     file[schema.SHIFTS.path] = np.zeros((4, 2))
 
 
+def vanishing(project, file):
+    table = file[schema.TILT_QUALITY.path][()]
+    table["magnification"][3] = 0
+    file[schema.TILT_QUALITY.path][...] = table
+
+
 def no_project(project, file):
     del file.attrs[schema.SCHEMA_ATTR]
 
@@ -112,6 +139,7 @@ def no_project(project, file):
         (no_numbers, "not what tomoseg writes"),
         (linked, "it is a link"),
         (another_size, "not what tomoseg writes"),
+        (vanishing, "not what tomoseg writes"),
         (no_project, "not a tomoseg project"),
     ],
 )

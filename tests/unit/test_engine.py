@@ -101,6 +101,31 @@ def test_a_run_computes_everything_in_order(made):
     assert [s.state for s in _states(made).values()] == ["fresh"] * 3
 
 
+def test_an_optional_input_is_there_only_where_it_was_made(made, monkeypatch):
+    def scale(*, angles_deg, params, runtime, outputs):
+        outputs.put("shifts_px", np.zeros((3, 2)))
+        if params.factor > 2:
+            outputs.put("refined_angles_deg", params.factor * angles_deg[:])
+
+    def total(*, shifts_px, params, runtime, outputs, refined_angles_deg=None):
+        outputs.put("residuals", np.array([-1.0 if refined_angles_deg is None else refined_angles_deg[:].sum()]))
+
+    writes, reads = (schema.SHIFTS, schema.REFINED_ANGLES), (schema.SHIFTS, schema.REFINED_ANGLES)
+    stages = (
+        engine.STAGES[0],
+        Stage("scale", 2, "", ScaleParameters, (schema.ANGLES,), writes, scale),
+        Stage("sum", 2, "", SumParameters, reads, (schema.RESIDUALS,), total),
+    )
+    for module in (engine, config):
+        monkeypatch.setattr(module, "STAGES", stages)
+        monkeypatch.setattr(module, "BY_NAME", {s.name: s for s in stages})
+    found = []
+    for factor in (2, 3, 2):
+        _run(made, {"scale": {"factor": factor}})
+        found.append(_sum_of(made))
+    assert found == [-1, 3 * (1 + 2 + 3), -1]
+
+
 def test_a_second_run_does_nothing(made):
     before = _run_ids(made)
     _run(made)

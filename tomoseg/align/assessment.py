@@ -302,6 +302,7 @@ def preview(
     whole: bool,
     trusted: NDArray[np.bool_],
     full_height: int,
+    adjusted: Copies | None = None,
 ) -> Preview:
     """Reconstruct the brightest slice from the raw and from the aligned copies, quickly.
 
@@ -310,11 +311,14 @@ def preview(
     copies, moves_px, axis_angle_deg, whole, trusted : as for `assess`
     full_height : int
         Rows of an aligned image at full size.
+    adjusted : Copies, optional
+        With what single images need besides moves, where they need it.
     """
-    aligned, seen = copies.warped(np.asarray(moves_px, float), axis_angle_deg, extend=True)
+    adjusted = copies if adjusted is None else adjusted
+    aligned, seen = adjusted.warped(np.asarray(moves_px, float), axis_angle_deg, extend=True)
     rows = _brightest(aligned, seen, copies.usable, PREVIEW_ROWS)
-    after = _slice(copies, aligned[:, rows], seen[:, rows], whole, trusted)
-    if np.any(moves_px):
+    after = _slice(adjusted, aligned[:, rows], seen[:, rows], whole, trusted)
+    if np.any(moves_px) or adjusted is not copies:
         aligned, seen = copies.warped(np.zeros_like(moves_px), axis_angle_deg, extend=True)
         before = _slice(copies, aligned[:, rows], seen[:, rows], whole, trusted)
     else:

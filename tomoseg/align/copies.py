@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tomoseg.align.warp import aligned_shape, sampling, unrotate_vectors
+from tomoseg.align.warp import Adjustments, aligned_shape, sampling, unrotate_vectors
 from tomoseg.arrays import Array, FloatArray
 
 T = TypeVar("T")
@@ -60,6 +60,7 @@ class Copies:
     factor : raw pixels per pixel
     workers : threads
     checkpoint : called by all threads that work on the copies, at least every few seconds; may raise to stop
+    own : (n_tilt, 2, 2) f8 rotation and magnification of each image, of `Adjustments.matrices`; None: none
     """
 
     images: NDArray[np.float32]
@@ -68,6 +69,15 @@ class Copies:
     factor: int
     workers: int = 1
     checkpoint: Callable[[], None] = lambda: None
+    own: NDArray[np.float64] | None = None
+
+    def adjusted(self, adjustments: Adjustments | None) -> "Copies":
+        """Return copies that come turned and magnified into the aligned frame, with the true tilts."""
+        if adjustments is None:
+            return self
+        adjusted = replace(self, angles_deg=self.angles_deg + adjustments.tilt_error_deg, own=adjustments.matrices)
+        adjusted.__dict__["splines"] = self.splines
+        return adjusted
 
     def reduced(self, longest_px: int) -> "Copies":
         """Return copies no longer than `longest_px` on a side."""
@@ -144,7 +154,8 @@ class Copies:
 
         `shift_px` is (dy, dx) in the raw frame. What lies within `margin_px` of the frame's border is not seen.
         """
-        matrix, start = sampling(self.images.shape, image.shape, shift_px, axis_angle_deg, 0.0)
+        own = None if self.own is None else self.own[i]
+        matrix, start = sampling(self.images.shape, image.shape, shift_px, axis_angle_deg, 0.0, own)
         _resample(self.splines[i], matrix, start, image, seen, margin_px, extend)
 
     @cached_property

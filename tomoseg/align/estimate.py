@@ -1,10 +1,12 @@
 """From background-subtracted images to shifts, tilt axis and figures of quality."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tomoseg.align.adjust import Adjustment, adjust
 from tomoseg.align.axis import search_axis
 from tomoseg.align.consistency import least_motion
 from tomoseg.align.copies import Copies
@@ -14,7 +16,7 @@ from tomoseg.align.refine import stray_tilts
 from tomoseg.align.solve import Solution, sample_reach
 from tomoseg.align.strategies import ABSOLUTE, Method, place, refine
 from tomoseg.align.track import Band, track_neighbours
-from tomoseg.align.warp import aligned_shape, rotate_vectors, unrotate_vectors
+from tomoseg.align.warp import Adjustments, aligned_shape, rotate_vectors, unrotate_vectors
 from tomoseg.arrays import FloatArray
 
 TRACK_PX = 128
@@ -47,6 +49,8 @@ class Alignment:
     notes, warnings : sentences for the user
     stray : (n_tilt,) bool, or None
         Tilts that the others do not predict and that had no part in finding shifts and axis; None: not asked.
+    adjustments : Adjustments
+        What single images need besides; None where it was not sought, or nothing was gained by it.
     """
 
     shifts_px: NDArray[np.float64]
@@ -60,6 +64,7 @@ class Alignment:
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     stray: NDArray[np.bool_] | None = None
+    adjustments: Adjustments | None = None
 
     @property
     def moves_px(self) -> NDArray[np.float64]:
@@ -77,6 +82,7 @@ def estimate_alignment(
     max_shift: float = 1 / 3,
     method: Method = "auto",
     patch: Patch | None = None,
+    adjusting: Sequence[Adjustment] = (),
 ) -> Alignment:
     """Align a tilt series.
 
@@ -96,6 +102,8 @@ def estimate_alignment(
         What follows the tracking of neighbours, see `place`.
     patch : Patch, optional
         The part of the frame that shifts and axis are found from; all of it by default.
+    adjusting : sequence of str
+        What is found for single images besides shifts, see `adjust`.
     """
     band = band or Band()
     notes: list[str] = []
@@ -105,6 +113,8 @@ def estimate_alignment(
     tracked = _track(near, None, band, max_shift)
     if not can_show_axis(near):
         solution = _without_axis(near, tracked, axis_angle_deg, axis_near_deg, warnings)
+        if adjusting:
+            warnings.append(f"too few tilts to find what single images need besides shifts: {', '.join(adjusting)}")
         return _finish(copies, view, solution, axis_offset_px, WORDS["xcorr"], notes, warnings, split=False)
     angle = axis_angle_deg
     if angle is None:
@@ -119,7 +129,13 @@ def estimate_alignment(
         solution = refine(method, view.copies, solution, band, find_angle=axis_angle_deg is None)
     _tell_if_cut(solution, method, "frame" if patch is None else "patch", notes, warnings)
     found = ("all" if solution.whole else "reprojection") if method == "auto" else method
-    return replace(_finish(copies, view, solution, axis_offset_px, WORDS[found], notes, warnings), stray=stray)
+    solution, adjustments = adjust(view.copies, solution, adjusting)
+    if adjusting and adjustments is None:
+        notes.append(
+            f"single images: {', '.join(adjusting)} as found hardly make the tilts agree better and are left out"
+        )
+    done = _finish(copies, view, solution, axis_offset_px, WORDS[found], notes, warnings, adjustments)
+    return replace(done, stray=stray)
 
 
 def can_show_axis(copies: Copies) -> bool:
@@ -218,17 +234,18 @@ def _finish(
     how: str,
     notes: list[str],
     warnings: list[str],
+    adjustments: Adjustments | None = None,
     *,
     split: bool = True,
 ) -> Alignment:
     """Split moves into shifts and offset, in raw pixels, and measure the quality before and after."""
-    solution = view.back(solution)
+    solution = view.back(solution, adjustments)
     angle, factor = solution.axis_angle_deg, copies.factor
     along = solution.moves_px[:, 0] - solution.moves_px[view.copies.usable, 0].mean()
     across, offset_px = solution.moves_px[:, 1], given_offset_px or 0.0
     if split:
         width = aligned_shape(copies.images.shape, angle)[1]
-        room = (width / 2 - sample_reach(copies, solution)) if solution.whole else np.inf
+        room = (width / 2 - sample_reach(copies.adjusted(adjustments), solution)) if solution.whole else np.inf
         across, offset = least_motion(across, copies.angles_deg, view.copies.usable, width, max(room, 0.0))
         offset_px = offset * factor
     if given_offset_px is not None:
@@ -238,5 +255,7 @@ def _finish(
     shifts = unrotate_vectors(np.stack([along, across], axis=1), angle) * factor
     moves = rotate_vectors(shifts, angle) / factor - np.array([0.0, offset_px / factor])
     before = measure_quality(view.copies, view.moves(np.zeros_like(moves), angle), angle)
-    after = measure_quality(view.copies, view.moves(moves, angle), angle)
-    return Alignment(shifts, angle, offset_px, before, after, solution.whole, solution.residual, how, notes, warnings)
+    adjusted = view.copies.adjusted(adjustments)
+    after = measure_quality(adjusted, view.moves(moves, angle, adjustments), angle)
+    whole, residual = solution.whole, solution.residual
+    return Alignment(shifts, angle, offset_px, before, after, whole, residual, how, notes, warnings, adjustments)

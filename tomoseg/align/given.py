@@ -11,7 +11,7 @@ from tomoseg.align.quality import measure_quality
 from tomoseg.align.refine import refine_angle
 from tomoseg.align.solve import Solution
 from tomoseg.align.track import Band
-from tomoseg.align.warp import rotate_vectors
+from tomoseg.align.warp import Adjustments, rotate_vectors
 from tomoseg.arrays import FloatArray
 
 
@@ -24,6 +24,7 @@ def apply_given(
     axis_near_deg: float | None = None,
     axis_offset_px: float | None = None,
     band: Band | None = None,
+    adjustments: Adjustments | None = None,
 ) -> Alignment:
     """Align a tilt series by given shifts.
 
@@ -35,7 +36,10 @@ def apply_given(
     how : in words, what the shifts come from
     axis_angle_deg, axis_near_deg, axis_offset_px, band
         As for `estimate_alignment`: direction and offset of the axis are found for these shifts where not given.
+    adjustments : Adjustments, optional
+        What single images need besides; kept as it is.
     """
+    raw, copies = copies, copies.adjusted(adjustments)
     band, warnings = band or Band(), list[str]()
     shifts = np.array(shifts_px, float)
     here = shifts / copies.factor
@@ -53,9 +57,9 @@ def apply_given(
     offset = axis_offset_px
     if offset is None:
         offset = _offset(copies, moves, angle, whole=whole) * copies.factor if can_show_axis(copies) else 0.0
-    before = measure_quality(copies, np.zeros_like(moves), angle)
+    before = measure_quality(raw, np.zeros_like(moves), angle)
     after = measure_quality(copies, moves - np.array([0.0, offset / copies.factor]), angle)
-    return Alignment(shifts, angle, offset, before, after, whole, float("nan"), how, [], warnings)
+    return Alignment(shifts, angle, offset, before, after, whole, float("nan"), how, [], warnings, adjustments)
 
 
 def _is_whole(copies: Copies, moves: NDArray[np.float64], axis_angle_deg: float) -> bool:

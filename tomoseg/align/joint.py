@@ -24,7 +24,7 @@ from tomoseg.align.warp import aligned_shape, unrotate_vectors
 from tomoseg.arrays import FloatArray
 from tomoseg.reconstruct.cpu_backend import CpuOperator
 from tomoseg.reconstruct.geometry import ParallelGeometry
-from tomoseg.reconstruct.operators import Floats
+from tomoseg.reconstruct.operators import Floats, Operator
 
 WIDER = 1.6  # of the frame: how much of a sample that goes on outside it is reconstructed
 SUBSETS = 24  # at most: the volume is improved by so many parts of the tilts, one after the other
@@ -83,7 +83,7 @@ def align_jointly(
         Steps (rms over the tilts, either direction) at which to stop, in pixels of the copies.
     """
     chosen = np.flatnonzero(copies.usable)
-    run = _Run(copies, chosen, np.array(moves_px, np.float64), axis_angle_deg, whole)
+    run = Run(copies, chosen, np.array(moves_px, np.float64), axis_angle_deg, whole)
     with ThreadPoolExecutor(max(1, copies.workers)) as pool:
         run.start(pool)
         for number in range(passes):
@@ -96,7 +96,7 @@ def align_jointly(
     return Joint(run.moves, total, residuals)
 
 
-class _Run:
+class Run:
     """The volume and the moves as they stand."""
 
     def __init__(
@@ -105,20 +105,25 @@ class _Run:
         self.copies, self.chosen, self.moves, self.angle_deg = copies, chosen, moves, angle_deg
         self.shape = aligned_shape(copies.images.shape, angle_deg)
         height, width = self.shape
-        side = width if whole else round(width * WIDER)
-        geometry = ParallelGeometry(copies.angles_deg[chosen], width, side, side)
-        self.operator = CpuOperator(geometry)
-        self.subsets = [(np.arange(len(chosen))[tilts], part) for tilts, part in self.operator.subsets(SUBSETS)]
-        self.planes = [_reciprocal(part.column_sums) for _, part in self.subsets]
+        self.side = width if whole else round(width * WIDER)
+        self.aim()
         size = self.operator.block
         self.blocks = [slice(start, min(start + size, height)) for start in range(0, height, size)]
         self.volumes: list[Floats] = []
         self.window = taper(self.shape, EDGE).astype(np.float32)
         self.misfit, self.power = np.zeros(len(chosen)), np.zeros(len(chosen))
 
+    def aim(self) -> None:
+        """Take the tilts of the copies for those at which the volume is seen."""
+        geometry = ParallelGeometry(self.copies.angles_deg[self.chosen], self.shape[1], self.side, self.side)
+        self.operator = CpuOperator(geometry)
+        indices = np.arange(len(self.chosen))
+        self.subsets = [(indices[tilts], part) for tilts, part in self.operator.subsets(SUBSETS)]
+        self.planes = [_reciprocal(part.column_sums) for _, part in self.subsets]
+
     def start(self, pool: ThreadPoolExecutor) -> None:
         """Make a volume that is constant in each slice, with about the brightness of all images."""
-        images, _ = self._warped(pool, np.arange(len(self.chosen)))
+        images, _ = self.warped(pool, np.arange(len(self.chosen)))
         lengths = np.maximum(self.operator.row_sums.mean(), 1e-6)
         level = np.maximum(np.maximum(images, 0).mean(axis=(0, 2)) / lengths, 1e-12)
         geometry = self.operator.geometry
@@ -134,14 +139,12 @@ class _Run:
         """Go through all subsets; return the step of each chosen tilt (along, across) in px."""
         steps = np.zeros((len(self.chosen), 2))
         misfit, power = np.zeros(len(self.chosen)), np.zeros(len(self.chosen))
-        typical = np.median(self.misfit / np.maximum(self.power, 1e-30)) if self.power.any() else np.inf
+        typical = self.typical
         for (tilts, part), plane in zip(self.subsets, self.planes, strict=True):
             self.copies.checkpoint()
             computed = list(pool.map(part.forward, self.volumes))
-            predicted = np.empty((len(tilts), *self.shape), np.float32)
-            for block, projections in zip(self.blocks, computed, strict=True):
-                predicted[:, block] = part.unload_projections(projections, block.stop - block.start)
-            images, seen = self._warped(pool, tilts)
+            predicted = self.joined(part, computed)
+            images, seen = self.warped(pool, tilts)
             sums = np.array(list(pool.map(normal_equations, images, predicted, seen, [self.window] * len(tilts))))
             misfit[tilts], power[tilts] = sums[:, 12], sums[:, 13]
             if moving:
@@ -149,28 +152,39 @@ class _Run:
                 if along_only:
                     steps[tilts, 1] = 0
                 self.moves[self.chosen[tilts]] += steps[tilts]
-                images, seen = self._warped(pool, tilts)
+                images, seen = self.warped(pool, tilts)
             trusted = misfit[tilts] <= STRAY**2 * typical * power[tilts]
             counts = np.where(seen & trusted[:, None, None], np.maximum(images, 0), predicted)
-
-            def improve(
-                block: slice,
-                projections: Floats,
-                volume: Floats,
-                part: CpuOperator = part,  # type: ignore[assignment]
-                counts: Floats = counts,
-                plane: Floats = plane,
-            ) -> None:
-                measured = part.load(counts[:, block])
-                np.maximum(projections, FAINTEST, out=projections)
-                np.divide(measured, projections, out=projections)
-                part.multiply(volume, projections, plane)
-
-            list(pool.map(improve, self.blocks, computed, self.volumes))
+            self.improve(pool, part, plane, counts, computed)
         self.misfit, self.power = misfit, power
         return steps
 
-    def _warped(self, pool: ThreadPoolExecutor, tilts: NDArray[np.int_]) -> tuple[Floats, NDArray[np.bool_]]:
+    @property
+    def typical(self) -> float:
+        """Median squared residual of the tilts in the last pass; infinite before the first."""
+        return float(np.median(self.misfit / np.maximum(self.power, 1e-30))) if self.power.any() else np.inf
+
+    def joined(self, part: Operator, computed: list[Floats]) -> Floats:
+        """Return images (n, y, x) from the projections of the blocks."""
+        images = np.empty((part.geometry.n_tilt, *self.shape), np.float32)
+        for block, projections in zip(self.blocks, computed, strict=True):
+            images[:, block] = part.unload_projections(projections, block.stop - block.start)
+        return images
+
+    def improve(
+        self, pool: ThreadPoolExecutor, part: Operator, plane: Floats, counts: Floats, computed: list[Floats]
+    ) -> None:
+        """Improve the volume by images (n, y, x), given the projections of its blocks, which are used up."""
+
+        def one(block: slice, projections: Floats, volume: Floats) -> None:
+            measured = part.load(counts[:, block])
+            np.maximum(projections, FAINTEST, out=projections)
+            np.divide(measured, projections, out=projections)
+            part.multiply(volume, projections, plane)
+
+        list(pool.map(one, self.blocks, computed, self.volumes))
+
+    def warped(self, pool: ThreadPoolExecutor, tilts: NDArray[np.int_]) -> tuple[Floats, NDArray[np.bool_]]:
         """Return images (n, y, x) in the aligned frame, and whether the raw frame shows them well inside it."""
         which = self.chosen[tilts]
         shifts = unrotate_vectors(self.moves[which], self.angle_deg)

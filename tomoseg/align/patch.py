@@ -9,7 +9,7 @@ from tomoseg.align.copies import Copies
 from tomoseg.align.correlate import taper
 from tomoseg.align.solve import Solution
 from tomoseg.align.track import Band, track_neighbours
-from tomoseg.align.warp import rotate_vectors
+from tomoseg.align.warp import Adjustments, rotate_vectors
 from tomoseg.errors import InputError
 
 SMALLEST_PX = 16  # of a side, in px of the copies: less shows nothing to register
@@ -47,20 +47,32 @@ class View:
         """Whether the patch is all of every image."""
         return not self.centres_px.any()
 
-    def back(self, solution: Solution) -> Solution:
-        """Return moves of the whole images, given those of the patch: R (c + q) + m = R q + m_patch."""
+    def back(self, solution: Solution, adjustments: Adjustments | None = None) -> Solution:
+        """Return moves of the whole images, given those of the patch: R M (c + q) + m = R M q + m_patch.
+
+        M is the rotation and magnification of single images.
+        """
         if self.is_whole_frame:
             return solution
-        moves = solution.moves_px - rotate_vectors(self.centres_px, solution.axis_angle_deg)
+        moves = solution.moves_px - self._centres(solution.axis_angle_deg, adjustments)
         # Whatever it holds, the patch is not all of the sample that the frame shows.
         return replace(solution, moves_px=moves, whole=False)
 
-    def moves(self, moves_px: NDArray[np.float64], axis_angle_deg: float) -> NDArray[np.float64]:
+    def moves(
+        self, moves_px: NDArray[np.float64], axis_angle_deg: float, adjustments: Adjustments | None = None
+    ) -> NDArray[np.float64]:
         """Return moves of the patch, given those of the whole images, that keep it in the middle of its frame."""
         if self.is_whole_frame:
             return moves_px
-        own = moves_px + rotate_vectors(self.centres_px, axis_angle_deg)
+        own = moves_px + self._centres(axis_angle_deg, adjustments)
         return np.asarray(own - own[self.copies.usable].mean(axis=0))
+
+    def _centres(self, axis_angle_deg: float, adjustments: Adjustments | None) -> NDArray[np.float64]:
+        """Return where the centres of the patch lie after rotation, from the centres of the images."""
+        centres = self.centres_px
+        if adjustments is not None:
+            centres = np.einsum("tij,tj->ti", adjustments.matrices, centres)
+        return rotate_vectors(centres, axis_angle_deg)
 
 
 def whole_frame(copies: Copies) -> View:

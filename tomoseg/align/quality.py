@@ -57,14 +57,15 @@ def measure_quality(copies: Copies, moves_px: FloatArray, axis_angle_deg: float)
     first = int(np.argmin(np.abs(copies.angles_deg[usable])))
     pairs = {int(usable[k]): int(usable[k - 1 if k > first else k + 1]) for k in range(len(usable)) if k != first}
     border = taper(copies.images.shape[1:], BORDER)
+    own = [None] * copies.n_tilt if copies.own is None else copies.own
 
     def one(i: int) -> float:
         j = pairs.get(i)
         if j is None:
             return np.nan
         ratio = stretch(copies.angles_deg[j], copies.angles_deg[i])
-        other, w_other = moved(copies.images[j], border, shifts[j], ratio, axis_angle_deg)
-        image, w = moved(copies.images[i], border, shifts[i], 1.0, axis_angle_deg)
+        other, w_other = moved(copies.images[j], border, shifts[j], ratio, axis_angle_deg, own[j])
+        image, w = moved(copies.images[i], border, shifts[i], 1.0, axis_angle_deg, own[i])
         return pearson(image, other, w * w_other)
 
     neighbours[:] = copies.each(one)

@@ -116,14 +116,26 @@ def _reference(
 
 
 def moved(
-    image: NDArray[np.float32], border: NDArray[np.float32], shift: FloatArray, ratio: float, axis_angle_deg: float
+    image: NDArray[np.float32],
+    border: NDArray[np.float32],
+    shift: FloatArray,
+    ratio: float,
+    axis_angle_deg: float,
+    own: FloatArray | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return an image and its border weight in register, stretched by `ratio` across the axis about the centre."""
+    """Return an image and its border weight in register, stretched by `ratio` across the axis about the centre.
+
+    `own` is the rotation and magnification of this image, of `Adjustments.matrices`.
+    """
     phi = np.deg2rad(axis_angle_deg)
     across = np.array([-np.sin(phi), np.cos(phi)])  # (y, x) of the rotated x'
     inverse = np.eye(2) + (1 / ratio - 1) * np.outer(across, across)
     centre = (np.array(image.shape) - 1) / 2
-    start = centre - inverse @ centre - np.asarray(shift)
+    shift = np.asarray(shift)
+    if own is not None:
+        back = np.linalg.inv(own)
+        inverse, shift = back @ inverse, back @ shift
+    start = centre - inverse @ centre - shift
     there = ndimage.affine_transform(image, inverse, start, order=1, mode="nearest")
     return np.asarray(there), np.asarray(ndimage.affine_transform(border, inverse, start, order=1))
 

@@ -184,13 +184,14 @@ def judge(
     """
     angle, moves = alignment.axis_angle_deg, alignment.moves_px / copies.factor
     trusted, whole = ~outliers, alignment.whole
-    rows = brightest_rows(copies, moves, angle)
-    after = assess(copies, moves, angle, whole=whole, trusted=trusted, rows=rows, scales=scales)
+    adjusted = copies.adjusted(alignment.adjustments)
+    rows = brightest_rows(adjusted, moves, angle)
+    after = assess(adjusted, moves, angle, whole=whole, trusted=trusted, rows=rows, scales=scales)
     before = after
-    if moves.any() or np.any(scales != 1):
+    if moves.any() or np.any(scales != 1) or alignment.adjustments is not None:
         before = assess(copies, np.zeros_like(moves), angle, whole=whole, trusted=trusted, rows=rows)
     shown = None
     if enough(copies.angles_deg, trusted):
         height = aligned_shape(raw_shape, angle)[0]
-        shown = preview(copies, moves, angle, whole=whole, trusted=trusted, full_height=height)
+        shown = preview(copies, moves, angle, whole=whole, trusted=trusted, full_height=height, adjusted=adjusted)
     return Judgement(before, after, copies.angles_deg, outliers, whole, shown)

@@ -34,7 +34,7 @@ _MAX_BYTES = 4_000_000  # more than ten thousand tilts of six numbers
 ANGLE_TOLERANCE_DEG = 0.05
 # IMOD's tiltalign corrects the angles beside an .xf; what is left after a common offset is another series.
 CORRECTED_DEG = 2.0
-# Magnification and turn of single images, which tomoseg's alignment has not: so much is left out, and said.
+# Magnification and turn of single images, which are not taken from elsewhere: so much is left out, and said.
 MOST_STRETCH, MOST_TURN_DEG = 0.02, 1.0
 SAME_PIXEL = 0.01  # relative difference of pixel sizes below which they are one
 
@@ -52,6 +52,8 @@ class GivenAlignment:
     axis_angle_deg, axis_offset_px : float, or None where not known
     image_shape : (height, width) of the images that the shifts are for, or None: those of the series
     pixel_size_nm : NaN where unknown
+    besides : (n, 3) f8 rotation (degrees), magnification and change of the tilt angle (degrees) of single images;
+        None where there is nothing
     notes : what the user should be told
     """
 
@@ -63,6 +65,7 @@ class GivenAlignment:
     axis_offset_px: float | None = None
     image_shape: tuple[int, int] | None = None
     pixel_size_nm: float = math.nan
+    besides: NDArray[np.float64] | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -283,13 +286,24 @@ def _size_words(shape: tuple[int, int], pixel_size_nm: float) -> str:
 
 
 def transforms(
-    shifts_px: FloatArray, axis_angle_deg: float, axis_offset_px: float, *, rows_up: bool = False
+    shifts_px: FloatArray,
+    axis_angle_deg: float,
+    axis_offset_px: float,
+    rotation_deg: FloatArray | float = 0.0,
+    magnification: FloatArray | float = 1.0,
+    *,
+    rows_up: bool = False,
 ) -> NDArray[np.float64]:
-    """Return (n, 6) lines A11 A12 A21 A22 DX DY that bring raw images into the aligned frame, see the module's text."""
+    """Return (n, 6) lines A11 A12 A21 A22 DX DY that bring raw images into the aligned frame, see the module's text.
+
+    `rotation_deg` and `magnification` are of single images, (n,), about their centre and before the shift.
+    """
     phi = math.radians(axis_angle_deg)
     matrix = np.array([[math.cos(phi), -math.sin(phi)], [math.sin(phi), math.cos(phi)]])
     moves = np.asarray(shifts_px, float)[:, ::-1] @ matrix.T - np.array([axis_offset_px, 0.0])
-    table = np.concatenate([np.broadcast_to(matrix.ravel(), (len(moves), 4)), moves], axis=1)
+    turns = phi + np.deg2rad(np.broadcast_to(rotation_deg, len(moves)))
+    cos, sin = magnification * np.cos(turns), magnification * np.sin(turns)
+    table = np.column_stack([cos, -sin, sin, cos, moves])
     return np.asarray(table * np.array([1, -1, -1, 1, 1, -1]) if rows_up else table)
 
 

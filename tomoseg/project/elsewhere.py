@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tomoseg import schema
 from tomoseg.errors import InputError
@@ -14,6 +15,8 @@ from tomoseg.io.shifts import GivenAlignment
 from tomoseg.project.file import Project
 
 LARGEST = 1_000_000  # tilts, or px: more is nothing that was measured
+BESIDES = {"rotation_deg": 0.0, "magnification": 1.0, "tilt_error_deg": 0.0}  # columns, and what changes nothing
+MOST_BESIDES = (45.0, 0.5, 45.0)  # from there
 
 
 def read_alignment(path: Path) -> GivenAlignment:
@@ -41,11 +44,28 @@ def read_alignment(path: Path) -> GivenAlignment:
             axis_offset_px=_number(info.attrs.get("tilt_axis_offset_px")),
             image_shape=(int(series.shape[1]), int(series.shape[2])),
             pixel_size_nm=_number(series_info.attrs.get("pixel_size_nm")),
+            besides=_besides(project, path, n),
         )
     numbers = np.array([*given.shifts_px.ravel(), *angles_deg, given.axis_angle_deg, given.axis_offset_px])
     if not np.isfinite(numbers).all() or np.abs(numbers).max() > LARGEST or not -90 < numbers[-2] <= 90:
         raise _senseless(path)
     return given
+
+
+def _besides(project: Project, path: Path, n: int) -> NDArray[np.float64] | None:
+    """Return what single images need besides shifts, (n, 3); None where that is nothing, or not known."""
+    if not project.has(schema.TILT_QUALITY):
+        return None
+    table = project.artifact(schema.TILT_QUALITY)
+    if not BESIDES.keys() <= set(table.dtype.names or ()):  # older projects have no such columns
+        return None
+    rows = table[:] if table.shape == (n,) else None
+    if rows is None or any(rows.dtype[name] != np.float64 for name in BESIDES):
+        raise _senseless(path)
+    apart = np.column_stack([rows[name] - usual for name, usual in BESIDES.items()])
+    if not (np.abs(apart) <= MOST_BESIDES).all():
+        raise _senseless(path)
+    return np.column_stack([rows[name] for name in BESIDES]) if apart.any() else None
 
 
 def _number(value: Any) -> float:
@@ -69,7 +89,8 @@ def alignment_digest(path: Path) -> str:
     except InputError:
         return ""
     digest = hashlib.sha256()
-    for array in (given.shifts_px, given.angles_deg):
+    arrays = [given.shifts_px, given.angles_deg] + ([] if given.besides is None else [given.besides])
+    for array in arrays:
         digest.update(np.ascontiguousarray(array, "<f8").data)
     facts = [given.axis_angle_deg, given.axis_offset_px, given.image_shape, given.pixel_size_nm]
     digest.update(json.dumps(facts).encode())

@@ -94,6 +94,7 @@ def align_section(contents: Contents) -> Html:
         ("correlation of neighbours", _raw_and_aligned(contents, "correlation")),
         ("residual against the other tilts", _raw_and_aligned(contents, "residual")),
         ("estimated error of positions", _position_error(contents)),
+        *_single_images(contents),
     ]
     return join(
         [
@@ -128,6 +129,22 @@ def _position_error(contents: Contents) -> str | None:
     real = f" ({length(error * contents.pixel_size_nm)})" if np.isfinite(contents.pixel_size_nm) else ""
     unseen = f"; below {number(least, 2)} px it cannot be seen" if np.isfinite(least) else ""
     return f"{number(error, 2)} px{real} in each direction (rms){unseen}"
+
+
+def _single_images(contents: Contents) -> Iterator[tuple[str, str]]:
+    """Yield what single images were turned and magnified by, and what their tilts were found to be, if they were."""
+    quality = contents.rows("tilt_quality")
+    columns = {
+        "rotation": ("rotation_deg", 0.0, 1, "°"),
+        "magnification": ("magnification", 1.0, 100, " %"),
+        "change of the tilt angle": ("tilt_error_deg", 0.0, 1, "°"),
+    }
+    for what, (name, usual, times, unit) in columns.items():
+        found = None if quality is None else _column(quality, name)
+        if found is not None and np.any(found != usual):
+            apart = times * np.abs(found - usual)
+            rms = float(np.sqrt(np.square(apart).mean()))
+            yield f"{what} of single images", f"{number(rms, 2)}{unit} rms, {number(apart.max(), 2)}{unit} at most"
 
 
 def _alignment_plots(contents: Contents) -> Iterator[Html]:

@@ -43,6 +43,9 @@ QUALITY_DTYPE = np.dtype(
         ("residual_after", "f8"),
         ("error_px", "f8"),
         ("error_uncertainty_px", "f8"),
+        ("rotation_deg", "f8"),
+        ("magnification", "f8"),
+        ("tilt_error_deg", "f8"),
     ]
 )
 
@@ -105,6 +108,12 @@ class AlignParameters(Parameters):
         "by ascending angle: pixels of 0 (a probe, dirt, a scale bar burnt in) are not looked at, and are background "
         "in the aligned series",
     )
+    refine: tuple[Literal["rotation", "magnification", "tilt-angle"], ...] = Field(
+        (),
+        description="what is found for each image besides its shift, after all else, and kept if the tilts then "
+        "predict each other better: rotation (on top of the direction of the tilt axis), magnification, tilt-angle. "
+        "For stages that are not steady, and lenses that are refocused between images",
+    )
     shifts_file: InputFile | None = Field(
         None,
         description="file of shifts that are applied as they are, instead of finding them: an IMOD .xf (with a .tlt "
@@ -138,6 +147,8 @@ def check(params: AlignParameters) -> list[str]:
     named += ["align.method none"] if named and params.method == "none" else []
     if len(named) > 1:
         problems.append(f"{' and '.join(named)} contradict each other: each says what the shifts are; keep one")
+    if params.refine and (taken := named or (["align.method none"] if params.method == "none" else [])):
+        problems.append(f"align.refine and {taken[0]} contradict each other: one finds what the other says is known")
     if params.shifts_file is not None:
         try:
             read_shifts(params.shifts_file.expanduser())
@@ -199,6 +210,8 @@ def _align(
     del copies  # the memory is wanted for the images at full size
     _write_aligned(tilt_series, survey, alignment, scales, runtime, outputs)
     outputs.put("shifts_px", alignment.shifts_px)
+    if alignment.adjustments is not None and alignment.adjustments.tilt_error_deg.any():
+        outputs.put("refined_angles_deg", angles + alignment.adjustments.tilt_error_deg)
     table = _quality_table(angles, survey, alignment, scales, outliers)
     judgement.fill(table)
     outputs.put("tilt_quality", table)
@@ -397,6 +410,7 @@ def _applied(
     """Apply shifts from elsewhere; what is given by itself takes precedence, and what nobody gave is found."""
     from tomoseg.align.given import apply_given
     from tomoseg.align.track import Band
+    from tomoseg.align.warp import Adjustments
 
     for note in given.notes:
         runtime.warn(note)
@@ -410,6 +424,7 @@ def _applied(
             axis_near_deg=nominal,
             axis_offset_px=given.axis_offset_px if offset is None else offset,
             band=Band(params.low_frequency, params.high_frequency),
+            adjustments=None if given.besides is None else Adjustments(*given.besides.T.copy()),
         )
     runtime.say(f"shifts as in {given.source}")
     return found
@@ -434,6 +449,7 @@ def _estimated(
             max_shift=params.max_shift,
             method=method,
             patch=patch,
+            adjusting=params.refine,
         )
     return found
 
@@ -445,7 +461,9 @@ def _scales(copies: "Copies", alignment: "Alignment", params: AlignParameters) -
     if not params.normalise:
         return np.ones(copies.n_tilt)
     moves = alignment.moves_px / copies.factor
-    return intensity_scales(copies, moves, alignment.axis_angle_deg, whole=alignment.whole)
+    return intensity_scales(
+        copies.adjusted(alignment.adjustments), moves, alignment.axis_angle_deg, whole=alignment.whole
+    )
 
 
 def _write_aligned(
@@ -462,6 +480,7 @@ def _write_aligned(
     n, *raw_shape = tilt_series.shape
     shape = aligned_shape(tuple(raw_shape), alignment.axis_angle_deg)
     aligned = outputs.create("aligned", (n, *shape))
+    own = [None] * n if alignment.adjustments is None else alignment.adjustments.matrices
 
     def one(i: int, image: Array) -> NDArray[np.float32]:
         runtime.check()
@@ -470,7 +489,8 @@ def _write_aligned(
         level = survey.levels[i]
         # In f8: counts near -32000 in f4 would lose a part of a faint signal's last digits.
         data = (_filled(image, level).astype(np.float64) - level) * scales[i]
-        return warp_image(data, alignment.shifts_px[i], alignment.axis_angle_deg, alignment.axis_offset_px)
+        axis = (alignment.axis_angle_deg, alignment.axis_offset_px)
+        return warp_image(data, alignment.shifts_px[i], *axis, own=own[i])
 
     workers = max(1, runtime.workers)
     size = runtime.slab_size(raw_shape[0] * raw_shape[1] * 48, n)
@@ -508,6 +528,10 @@ def _quality_table(
     table["correlation_before"] = np.nan_to_num(alignment.before.neighbours)
     table["correlation_after"] = np.nan_to_num(alignment.after.neighbours)
     table["is_outlier"] = outliers
+    table["magnification"] = 1
+    if (found := alignment.adjustments) is not None:
+        table["rotation_deg"], table["magnification"] = found.rotation_deg, found.magnification
+        table["tilt_error_deg"] = found.tilt_error_deg
     return table
 
 
@@ -544,6 +568,8 @@ def _report(
         f"correlation of neighbouring tilts {before.median:.3f} -> {after.median:.3f}, "
         f"common line {before.common_line:.3f} -> {after.common_line:.3f}"
     )
+    if alignment.adjustments is not None:
+        runtime.say(alignment.adjustments.words)
     for note in alignment.notes:
         runtime.say(note)
     for warning in alignment.warnings:
@@ -598,7 +624,14 @@ STAGE = Stage(
     summary="Bring the tilt series into register: background, shifts, tilt axis.",
     parameters=AlignParameters,
     reads=(schema.TILT_SERIES, schema.ANGLES, schema.TILT_SERIES_INFO),
-    writes=(schema.SHIFTS, schema.ALIGNMENT_INFO, schema.TILT_QUALITY, schema.ALIGNED, schema.ALIGNMENT_PREVIEW),
+    writes=(
+        schema.SHIFTS,
+        schema.ALIGNMENT_INFO,
+        schema.TILT_QUALITY,
+        schema.REFINED_ANGLES,
+        schema.ALIGNED,
+        schema.ALIGNMENT_PREVIEW,
+    ),
     run=run,
     check=check,
 )

@@ -101,6 +101,7 @@ def run(
     params: ExportParameters,
     runtime: Runtime,
     outputs: Outputs,
+    refined_angles_deg: Input | None = None,
 ) -> None:
     """Write the files asked for; each appears under its name only when it is complete."""
     if params.export_dir is None:
@@ -124,7 +125,8 @@ def run(
         if "alignment" in params.formats:
             table = _shift_table(angles_deg, shifts_px, tilt_quality)
             rows_up = imod_turns(str(tilt_series_info.attrs.get("source", "")))
-            _write_alignment(manifest, table, alignment_info, aligned.shape, runtime, rows_up=rows_up)
+            angles = (angles_deg if refined_angles_deg is None else refined_angles_deg)[:]
+            _write_alignment(manifest, table, angles, alignment_info, aligned.shape, runtime, rows_up=rows_up)
         if "vtp" in params.formats:
             _write_points(manifest, particle_table[:], world, runtime)
             _write_surfaces(manifest, labels, names, cells, world, params, runtime)
@@ -261,17 +263,24 @@ def _write_tables(manifest: "Manifest", tables: dict[str, Input], runtime: Runti
 
 
 def _shift_table(angles_deg: Input, shifts_px: Input, tilt_quality: Input) -> Array:
-    """Return the alignment with a row per tilt."""
-    shifts = shifts_px[:]
-    table = np.zeros(len(shifts), [("angle_deg", "f8"), ("dy_px", "f8"), ("dx_px", "f8"), ("outlier", "?")])
+    """Return the alignment with a row per tilt; what single images need besides only where they need something."""
+    shifts, quality = shifts_px[:], tilt_quality[:]
+    columns = [("angle_deg", "f8"), ("dy_px", "f8"), ("dx_px", "f8"), ("outlier", "?")]
+    usual = {"rotation_deg": 0.0, "magnification": 1.0, "tilt_error_deg": 0.0}
+    known = usual.keys() <= set(quality.dtype.names or ())  # older projects know nothing of it
+    besides = known and any(np.any(quality[name] != value) for name, value in usual.items())
+    table = np.zeros(len(shifts), columns + [(name, "f8") for name in usual if besides])
     table["angle_deg"], table["dy_px"], table["dx_px"] = angles_deg[:], shifts[:, 0], shifts[:, 1]
-    table["outlier"] = tilt_quality[:]["is_outlier"]
+    table["outlier"] = quality["is_outlier"]
+    for name in usual if besides else ():
+        table[name] = quality[name]
     return table
 
 
 def _write_alignment(
     manifest: "Manifest",
     table: Array,
+    angles_deg: Array,
     alignment_info: Input,
     aligned_shape: tuple[int, ...],
     runtime: Runtime,
@@ -287,11 +296,12 @@ def _write_alignment(
     _say(manifest, runtime)
     axis = (float(alignment_info.attrs[f"tilt_axis_{name}"]) for name in ("angle_deg", "offset_px"))
     shifts = np.stack([table["dy_px"], table["dx_px"]], axis=1)
+    besides = [table[name] for name in ("rotation_deg", "magnification") if name in (table.dtype.names or ())]
     with manifest.writing("alignment.xf") as path:
-        write_transforms(path, transforms(shifts, *axis, rows_up=rows_up))
+        write_transforms(path, transforms(shifts, *axis, *besides, rows_up=rows_up))
     _say(manifest, runtime, f", for newstack -xform alignment.xf -size {aligned_shape[2]},{aligned_shape[1]}")
     with manifest.writing("alignment.tlt") as path:
-        write_angles(path, table["angle_deg"])
+        write_angles(path, angles_deg)
     _say(manifest, runtime)
 
 
@@ -404,6 +414,7 @@ STAGE = Stage(
         schema.SIZE_TABLE,
         schema.TILT_SERIES_INFO,
         schema.ANGLES,
+        schema.REFINED_ANGLES,
         schema.SHIFTS,
         schema.ALIGNMENT_INFO,
         schema.TILT_QUALITY,

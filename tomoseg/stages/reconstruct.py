@@ -156,12 +156,14 @@ def run(
     params: ReconstructParameters,
     runtime: Runtime,
     outputs: Outputs,
+    refined_angles_deg: Input | None = None,
 ) -> None:
     """Reconstruct `aligned`, whose tilt axis lies along y through the middle of x."""
     from tomoseg.reconstruct.backends import choose
     from tomoseg.reconstruct.gpu import GpuFailed
 
-    images, angles = _select(aligned, np.asarray(angles_deg[:], np.float64), tilt_quality, params, runtime)
+    tilts = np.asarray((angles_deg if refined_angles_deg is None else refined_angles_deg)[:], np.float64)
+    images, angles = _select(aligned, tilts, tilt_quality, params, runtime)
     geometry = _geometry(images, angles, params, runtime)
     kept_z, kept_x = _within("z_range", params.z_range, geometry.nz), _within("x_range", params.x_range, geometry.nx)
     voxel_size_nm = float(tilt_series_info.attrs.get("pixel_size_nm", np.nan)) * params.binning
@@ -653,7 +655,7 @@ STAGE: Stage = Stage(
     version=2,
     summary="volume from the aligned series (MLEM, OSEM, SIRT, TV, FBP or TomoPy's gridrec; CPU or GPU)",
     parameters=ReconstructParameters,
-    reads=(schema.ALIGNED, schema.ANGLES, schema.TILT_QUALITY, schema.TILT_SERIES_INFO),
+    reads=(schema.ALIGNED, schema.ANGLES, schema.REFINED_ANGLES, schema.TILT_QUALITY, schema.TILT_SERIES_INFO),
     writes=(schema.VOLUME, schema.RESIDUALS, schema.STOPPING, schema.SHELLS, schema.RECONSTRUCTION_INFO),
     run=run,
     check=check,

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from tomoseg.align import warp
 
@@ -34,6 +35,30 @@ def test_shift_comes_before_rotation_and_offset_after_it():
     aligned = warp.warp_image(_dot((11, 15), 3, 8), (1, 3), 90.0, 2.0)
     assert aligned.shape == (15, 11)
     assert _where(aligned) == (7 + 4, 5 - 1)
+
+
+def test_single_images_are_turned_and_magnified_about_their_centre_before_all_else():
+    # Raw centre (20, 24), a spot at p = (x, y) = (8, -5); turned by 3 - 1.5 degrees in all, 1.04 times as large.
+    y, x = np.mgrid[:41, :49] - np.array([20.0, 24.0])[:, None, None]
+    spot = np.exp(-((x - 8) ** 2 + (y + 5) ** 2) / 8)
+    own = warp.Adjustments(np.array([-1.5]), np.array([1.04]), np.zeros(1)).matrices[0]
+    aligned = warp.warp_image(spot, (1.25, -2.5), 3.0, 0.75, own=own).astype(float)
+    phi, both = np.deg2rad(3.0), np.deg2rad(1.5)
+    across = 1.04 * (8 * np.cos(both) + 5 * np.sin(both)) - 2.5 * np.cos(phi) - 1.25 * np.sin(phi) - 0.75
+    along = 1.04 * (8 * np.sin(both) - 5 * np.cos(both)) - 2.5 * np.sin(phi) + 1.25 * np.cos(phi)
+    found = ndimage.center_of_mass(aligned)
+    np.testing.assert_allclose(found, (20 + along, 24 + across), atol=0.01)
+    assert aligned.sum() == pytest.approx(1.04**2 * spot.sum(), rel=0.01)
+
+
+def test_images_that_need_nothing_are_copied_bit_for_bit():
+    image = np.random.default_rng(0).normal(-3e4, 1e4, (12, 17)).astype(np.float32)
+    nothing = warp.Adjustments.none(3).matrices
+    for own in (None, nothing[1]):
+        np.testing.assert_array_equal(warp.warp_image(image, (2, -3), 0.0, 0.0, own=own)[2:, :-3], image[:-2, 3:])
+    # A larger entry of 1 alone is no whole move.
+    turned = warp.Adjustments(np.array([10.0]), 1 / np.cos(np.deg2rad([10.0])), np.zeros(1)).matrices[0]
+    assert np.unique(warp.warp_image(image, (0, 0), 0.0, 0.0, own=turned)).size > 100
 
 
 def test_a_positive_angle_is_counter_clockwise_as_displayed():

@@ -180,6 +180,20 @@ def test_whole_page_tells_what_was_found(artifacts, tmp_path):
     assert sum(1 for _ in page.images()) == 1 + 10 + 2 + 6 + 8
 
 
+def test_what_single_images_needed_is_shown_where_they_needed_something(artifacts, tmp_path):
+    n = len(artifacts["angles_deg"].array)
+    quality = np.zeros(n, [(name, "f8") for name in ("rotation_deg", "magnification", "tilt_error_deg")])
+    quality["magnification"] = 1
+    assert "of single images" not in write(tmp_path, artifacts | {"tilt_quality": MemoryInput(quality)}).text
+    quality["rotation_deg"] = np.where(np.arange(n) % 2, 0.5, -0.5)
+    quality["magnification"][0] = 0.98
+    text = write(tmp_path, artifacts | {"tilt_quality": MemoryInput(quality)}).text
+    assert "rotation of single images" in text
+    assert "0.5° rms, 0.5° at most" in text
+    assert any(words.endswith(" % rms, 2 % at most") for words in text)
+    assert "change of the tilt angle" not in text
+
+
 def test_the_quality_of_the_alignment_is_shown(artifacts, tmp_path):
     page = write(tmp_path, with_assessment(artifacts), records())
     for words in (

@@ -105,3 +105,5 @@ def test_contradictions_and_bad_files_are_told_before_anything_runs(tmp_path):
     assert "align.shifts_file and align.from_project and align.method none contradict each other" in problems[0]
     assert "not clear which columns" in problems[1]
     assert "there is no project" in problems[2]
+    (problem,) = align.check(align.AlignParameters(method="none", refine=("rotation",)))
+    assert "align.refine and align.method none contradict each other" in problem

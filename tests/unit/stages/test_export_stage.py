@@ -97,7 +97,7 @@ def export(inputs, tmp_path_factory):
 def test_reads_what_it_is_given():
     assert {a.name for a in STAGE.reads} == {
         "volume", "labels", "class_table", "particle_table", "size_table", "tilt_series_info",
-        "angles_deg", "shifts_px", "alignment_info", "tilt_quality", "aligned",
+        "angles_deg", "refined_angles_deg", "shifts_px", "alignment_info", "tilt_quality", "aligned",
     }  # fmt: skip
 
 
@@ -227,6 +227,32 @@ def test_the_alignment_goes_out_and_comes_back(inputs, tmp_path):
     for raw, shift, expected in zip(RAW, xf.shifts_px, inputs["aligned"].array, strict=True):
         again = warp_image(raw, shift, xf.axis_angle_deg, xf.axis_offset_px)
         np.testing.assert_allclose(again, expected, atol=1e-2)
+
+
+def test_rotation_and_magnification_of_single_images_go_out(inputs, tmp_path):
+    from tomoseg.align.warp import Adjustments, warp_image
+
+    found = Adjustments(np.array([0.4, -0.6, 0.2, 0.0]), np.array([1.01, 1.0, 0.985, 1.005]), np.zeros(4))
+    quality = np.zeros(4, [(name, "f8") for name in ("rotation_deg", "magnification", "tilt_error_deg", "is_outlier")])
+    quality["rotation_deg"], quality["magnification"] = found.rotation_deg, found.magnification
+    quality["tilt_error_deg"] = [0.1, 0, 0, -0.1]
+    shifts, info = inputs["shifts_px"].array, inputs["alignment_info"].attrs
+    axis = (info["tilt_axis_angle_deg"], info["tilt_axis_offset_px"])
+    refined = np.array([-29.9, -0.1, 29.95, 59.9])
+    given = {"tilt_quality": MemoryInput(quality), "refined_angles_deg": MemoryInput(refined)}
+    exported({**inputs, **given}, tmp_path, formats=("alignment",))
+    np.testing.assert_array_equal(np.loadtxt(tmp_path / "alignment.tlt"), refined)
+    lines = np.loadtxt(tmp_path / "alignment.xf")
+    for raw, shift, own, line in zip(RAW, shifts, found.matrices, lines, strict=True):
+        expected = warp_image(raw, shift, *axis, own=own)
+        imod = transformed(raw, line, expected.shape)
+        inside = (imod != 0) & (expected != 0)
+        assert inside.mean() > 0.5
+        np.testing.assert_allclose(imod[inside], expected[inside], atol=1e-2)  # f4 of counts of 100
+    with (tmp_path / "shifts.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["magnification"]) for row in rows] == found.magnification.tolist()
+    assert [float(row["angle_deg"]) for row in rows] == inputs["angles_deg"].array.tolist()
 
 
 def test_again_replaces_its_own_files_and_nothing_else(inputs, tmp_path):
