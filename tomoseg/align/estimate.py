@@ -258,4 +258,6 @@ def _finish(
     adjusted = view.copies.adjusted(adjustments)
     after = measure_quality(adjusted, view.moves(moves, angle, adjustments), angle)
     whole, residual = solution.whole, solution.residual
-    return Alignment(shifts, angle, offset_px, before, after, whole, residual, how, notes, warnings, adjustments)
+    return Alignment(
+        shifts, angle, offset_px, before, after, whole, residual, how, notes, warnings, adjustments=adjustments
+    )

@@ -59,7 +59,9 @@ def apply_given(
         offset = _offset(copies, moves, angle, whole=whole) * copies.factor if can_show_axis(copies) else 0.0
     before = measure_quality(raw, np.zeros_like(moves), angle)
     after = measure_quality(copies, moves - np.array([0.0, offset / copies.factor]), angle)
-    return Alignment(shifts, angle, offset, before, after, whole, float("nan"), how, [], warnings, adjustments)
+    return Alignment(
+        shifts, angle, offset, before, after, whole, float("nan"), how, [], warnings, adjustments=adjustments
+    )
 
 
 def _is_whole(copies: Copies, moves: NDArray[np.float64], axis_angle_deg: float) -> bool:
