@@ -11,6 +11,15 @@ from tomoseg.runtime import stopping_on_signals
 
 ImagesDir = Annotated[Path, typer.Argument(metavar="IMAGES_DIR", help="Folder of slices (PNG, TIFF).")]
 LabelsDir = Annotated[Path, typer.Argument(metavar="LABELS_DIR", help="Folder of label images of the same names.")]
+LabelMapText = Annotated[
+    str,
+    typer.Option(
+        "--label-map",
+        metavar="VALUE=CLASS,...",
+        help="What the values of label images mean, where they are not class numbers: 0=0,128=1,255=2, or "
+        "#000000=0,#ff0000=1; 'ignore' for pixels nobody annotated.",
+    ),
+]
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -40,6 +49,7 @@ def train(
     folds: Annotated[int, typer.Option(help="Parts the slice groups are split into; 1 = no validation.", min=1)] = 4,
     fold: Annotated[int, typer.Option(help="The part to validate on.", min=0)] = 0,
     guard: Annotated[int, typer.Option(help="Neighbouring slices left out between the parts.", min=0)] = 1,
+    label_map: LabelMapText = "",
     seed: Annotated[int, typer.Option(help="Of first weights and random views.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue after the last finished epoch.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a network that is there already.")] = False,
@@ -77,7 +87,7 @@ def train(
         runtime.progress.message(f"epoch {row['epoch']}/{epochs}: {', '.join(facts)}")
 
     with stopping_on_signals(lambda: "The same command with --resume continues after the last finished epoch."):
-        slices = load_pairs(find_pairs(images_dir, labels_dir, runtime))
+        slices = load_pairs(find_pairs(images_dir, labels_dir, runtime, label_map_of(label_map)))
         result = train_network(
             slices.images,
             slices.labels,
@@ -104,6 +114,7 @@ def evaluate(
         Path | None, typer.Option("--plots", metavar="DIR", help="Draw scores, Hausdorff distances, error maps (PNG).")
     ] = None,
     pixel_size: Annotated[float | None, typer.Option(metavar="NM", help="Pixel size of the slices in nm.")] = None,
+    label_map: LabelMapText = "",
     held_out: Annotated[
         bool, typer.Option("--held-out", help="Only slices that the network was validated on, not trained on.")
     ] = False,
@@ -121,7 +132,7 @@ def evaluate(
 
     runtime = make_runtime(device, workers, max_memory, progress, stop_before)
     card = read_card(model)
-    pairs = find_pairs(images_dir, labels_dir, runtime)
+    pairs = find_pairs(images_dir, labels_dir, runtime, label_map_of(label_map))
     if held_out:
         pairs = validation_pairs(pairs, card) if card is not None else []
         if not pairs:
@@ -157,6 +168,13 @@ def _table(evaluation: Any) -> str:
         cells = "".join(f"{s.mean[c]:.4f} ± {s.ci95[c]:.4f}    " for s in summary.values())
         lines.append(f"{name:<{width}}  {cells}{int(summary['dice'].n[c])}")
     return "\n".join(lines)
+
+
+def label_map_of(text: str) -> Any:
+    """Return the map that `--label-map` names; None where it is not given."""
+    from tomoseg.io.label_values import LabelMap
+
+    return LabelMap.parse(text) if text else None
 
 
 def _words(text: str) -> list[str] | None:
