@@ -93,7 +93,7 @@ def train(
             slices.labels,
             output,
             names=slices.names,
-            class_names=_words(class_names),
+            class_names=words(class_names),
             pixel_size_nm=pixel_size,
             settings=settings,
             resume=resume,
@@ -177,7 +177,8 @@ def label_map_of(text: str) -> Any:
     return LabelMap.parse(text) if text else None
 
 
-def _words(text: str) -> list[str] | None:
+def words(text: str) -> list[str] | None:
+    """Return the words of a text with commas between; None for an empty one."""
     return [word.strip() for word in text.split(",")] if text else None
 
 
