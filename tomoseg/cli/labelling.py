@@ -1,4 +1,4 @@
-"""Commands around labelled slices: `check-data`."""
+"""Commands around labelled slices and networks: `check-data` and `models`."""
 
 import json
 from typing import Annotated, Any
@@ -17,6 +17,7 @@ MOST_SHOWN = 20  # errors in one message; --json has all
 def add_commands(app: typer.Typer) -> None:
     """Add the commands to the program."""
     app.command("check-data")(check_data)
+    app.command("models")(models)
 
 
 def check_data(
@@ -66,3 +67,35 @@ def _data_text(report: Any) -> str:
     lines += [f"warning: {text}" for text in report.warnings]
     lines += [] if report.errors else ["usable for training"]
     return "\n".join(map(printable, lines))
+
+
+def models(as_json: AsJson = False) -> None:
+    """List the networks that `--model NAME` may name: your own, and those that ship with tomoseg."""
+    from tomoseg.segment.known_models import known_models, user_folder
+
+    found = known_models()
+    if as_json:
+        print(json.dumps({"folder": str(user_folder()), "models": [m.to_dict() for m in found]}, indent=1))
+        return
+    lines = [line for m in found for line in _model_lines(m)] or ["no networks are known by name"]
+    lines.append(f"put your own (.keras, from `tomoseg train`) into {user_folder()}")
+    print("\n".join(map(printable, lines)))
+
+
+def _model_lines(model: Any) -> list[str]:
+    """Return what is known of a network: its name and where it is, then its classes and scores."""
+    where = "ships with tomoseg" if model.ships else "your own"
+    lines = [f"{model.name}  ({where}{', hidden by your own of that name' if model.hidden else ''})"]
+    if model.card is None:
+        return [*lines, f"    cannot be used: {model.problem}"]
+    card = model.card
+    size = "unknown" if card.pixel_size_nm is None else f"{card.pixel_size_nm:.4g} nm"
+    dice = {name: card.scores.get(f"val_dice_{name}") for name in card.class_names}
+    scored = ", ".join(f"{name} {value:.3f}" for name, value in dice.items() if isinstance(value, int | float))
+    return [
+        *lines,
+        f"    classes     {', '.join(card.class_names)}",
+        f"    pixel size  {size}",
+        f"    Dice        {scored or 'not validated'}",
+        f"    file        {model.path}",
+    ]

@@ -105,7 +105,9 @@ def train(
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The network, a .keras file.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="The network: a .keras file, or a name that `tomoseg models` lists.")
+    ],
     images_dir: ImagesDir,
     labels_dir: LabelsDir,
     as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the scores as JSON.")] = None,
@@ -128,8 +130,10 @@ def evaluate(
     from tomoseg.io.slices import find_pairs
     from tomoseg.segment.card import read_card
     from tomoseg.segment.evaluation import evaluate_model, validation_pairs
+    from tomoseg.segment.known_models import resolve_model
     from tomoseg.segment.plots import plot_errors, plot_hausdorff, plot_scores
 
+    model = resolve_model(model)
     runtime = make_runtime(device, workers, max_memory, progress, stop_before)
     card = read_card(model)
     pairs = find_pairs(images_dir, labels_dir, runtime, label_map_of(label_map))
