@@ -1,13 +1,15 @@
-"""Commands around labelled slices and networks: `check-data` and `models`."""
+"""Commands around labelled slices and networks: `check-data`, `annotate` and `models`."""
 
 import json
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
 
 from tomoseg.cli.learning import ImagesDir, LabelMapText, LabelsDir, label_map_of, words
-from tomoseg.cli.options import ProgressKind, make_runtime
+from tomoseg.cli.options import BreakLock, ProgressKind, ProjectFile, make_runtime
 from tomoseg.errors import InputError, printable
+from tomoseg.project import Project
 from tomoseg.runtime import stopping_on_signals
 
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
@@ -18,6 +20,12 @@ def add_commands(app: typer.Typer) -> None:
     """Add the commands to the program."""
     app.command("check-data")(check_data)
     app.command("models")(models)
+    annotate = typer.Typer(
+        help="Slices of a project's volume out to paint labels on, and painted labels back in.", no_args_is_help=True
+    )
+    annotate.command("export")(annotate_export)
+    annotate.command("import")(annotate_import)
+    app.add_typer(annotate, name="annotate")
 
 
 def check_data(
@@ -67,6 +75,64 @@ def _data_text(report: Any) -> str:
     lines += [f"warning: {text}" for text in report.warnings]
     lines += [] if report.errors else ["usable for training"]
     return "\n".join(map(printable, lines))
+
+
+def annotate_export(
+    project: ProjectFile,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="A new folder to write to.")],
+    slices: Annotated[int, typer.Option(help="How many.", min=1)] = 6,
+    plane: Annotated[Literal["xz", "xy", "yz"], typer.Option(help="As for `segment`.")] = "xz",
+    class_names: Annotated[
+        str, typer.Option(metavar="A,B,...", help="In class order [default: those of the project's labels].")
+    ] = "",
+    prefill: Annotated[bool, typer.Option("--prefill", help="Begin with the project's labels, to correct.")] = False,
+    progress: ProgressKind = "auto",
+) -> None:
+    """Write the slices most worth painting as TIFF, each with an empty label file (255 = not painted)."""
+    from tomoseg.annotate import export_slices
+
+    runtime = make_runtime("cpu", 1, "", progress)
+    names = words(class_names)
+    with stopping_on_signals(), Project.read(project) as opened:
+        written = export_slices(
+            opened, output, runtime, n_slices=slices, plane=plane, class_names=names, prefill=prefill
+        )
+    print(f"paint on {output / 'labels'}: {', '.join(f'{i} = {n}' for i, n in enumerate(written.class_names))}")
+    print(f"then: tomoseg annotate import {project} {output}")
+
+
+def annotate_import(
+    project: ProjectFile,
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="As `annotate export` wrote it, with labels painted.")
+    ],
+    label_map: LabelMapText = "",
+    replace: Annotated[bool, typer.Option("--replace", help="Drop what was taken in before.")] = False,
+    take_unchanged: Annotated[
+        bool, typer.Option("--take-unchanged", help="Take prefilled labels too that nobody changed.")
+    ] = False,
+    progress: ProgressKind = "auto",
+    break_lock: BreakLock = False,
+) -> None:
+    """Take painted labels into the project, to train on: `tomoseg train PROJECT -o MODEL.keras`."""
+    from tomoseg.annotate import import_slices
+
+    runtime = make_runtime("cpu", 1, "", progress)
+    with (
+        stopping_on_signals(lambda: f"{project} is as it was; start the same command again."),
+        Project.write(project, runtime.progress.message, break_lock=break_lock) as opened,
+    ):
+        held = import_slices(
+            opened,
+            folder,
+            runtime,
+            label_map=label_map_of(label_map),
+            replace=replace,
+            take_unchanged=take_unchanged,
+        )
+    for number, labels in zip(held.numbers, held.labels, strict=True):
+        print(f"{held.plane} slice {number}: {100 * float((labels != 255).mean()):.3g}% painted")
+    print(f"then: tomoseg train {project} -o MODEL.keras")
 
 
 def models(as_json: AsJson = False) -> None:

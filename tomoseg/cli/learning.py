@@ -7,7 +7,7 @@ import typer
 
 from tomoseg.cli.options import Device, MaxMemory, ProgressKind, StopBefore, Workers, make_runtime
 from tomoseg.errors import InputError
-from tomoseg.runtime import stopping_on_signals
+from tomoseg.runtime import Runtime, stopping_on_signals
 
 ImagesDir = Annotated[Path, typer.Argument(metavar="IMAGES_DIR", help="Folder of slices (PNG, TIFF).")]
 LabelsDir = Annotated[Path, typer.Argument(metavar="LABELS_DIR", help="Folder of label images of the same names.")]
@@ -29,9 +29,14 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def train(
-    images_dir: ImagesDir,
-    labels_dir: LabelsDir,
+    images_dir: Annotated[
+        Path,
+        typer.Argument(metavar="IMAGES_DIR|PROJECT", help="Folder of slices, or a project with painted slices in it."),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="MODEL.keras", help="The network to write.")],
+    labels_dir: Annotated[
+        Path | None, typer.Argument(metavar="[LABELS_DIR]", help="Folder of label images of the same names.")
+    ] = None,
     class_names: Annotated[
         str, typer.Option(metavar="A,B,...", help="Names in class order [default: background,support,particles for 3].")
     ] = "",
@@ -60,7 +65,6 @@ def train(
     stop_before: StopBefore = "",
 ) -> None:
     """Train a U-Net on labelled slices; the defaults are the settings of Genc, Kovarik & Fraser (2022)."""
-    from tomoseg.io.slices import find_pairs, load_pairs
     from tomoseg.segment.train_settings import TrainSettings
     from tomoseg.segment.training import train as train_network
 
@@ -87,14 +91,14 @@ def train(
         runtime.progress.message(f"epoch {row['epoch']}/{epochs}: {', '.join(facts)}")
 
     with stopping_on_signals(lambda: "The same command with --resume continues after the last finished epoch."):
-        slices = load_pairs(find_pairs(images_dir, labels_dir, runtime, label_map_of(label_map)))
+        slices, known = _training_slices(images_dir, labels_dir, label_map, runtime)
+        given = {"class_names": words(class_names), "pixel_size_nm": pixel_size}
         result = train_network(
             slices.images,
             slices.labels,
             output,
             names=slices.names,
-            class_names=words(class_names),
-            pixel_size_nm=pixel_size,
+            **(known | {key: value for key, value in given.items() if value is not None}),
             settings=settings,
             resume=resume,
             overwrite=force,
@@ -102,6 +106,24 @@ def train(
             on_epoch=show,
         )
     print(result.model, result.history_csv, result.curves_png, sep="\n")
+
+
+def _training_slices(
+    source: Path, labels_dir: Path | None, label_map: str, runtime: Runtime
+) -> tuple[Any, dict[str, Any]]:
+    """Return the labelled slices of two folders, or of a project, and what is known of them besides."""
+    from tomoseg.annotate import annotations_of
+    from tomoseg.io.slices import find_pairs, load_pairs
+
+    if labels_dir is not None:
+        return load_pairs(find_pairs(source, labels_dir, runtime, label_map_of(label_map))), {}
+    if not source.is_file():
+        raise InputError(f"{source} is no project file: give IMAGES_DIR and LABELS_DIR, or a project.")
+    if label_map:
+        raise InputError("--label-map is for label images; the labels in a project are class numbers already.")
+    painted = annotations_of(source, runtime.say)
+    keys = ("class_names", "class_colors", "pixel_size_nm")
+    return painted.as_slices(), {key: getattr(painted, key) for key in keys}
 
 
 def evaluate(
