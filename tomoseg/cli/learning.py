@@ -65,6 +65,7 @@ def train(
     stop_before: StopBefore = "",
 ) -> None:
     """Train a U-Net on labelled slices; the defaults are the settings of Genc, Kovarik & Fraser (2022)."""
+    from tomoseg.io.slices import find_pairs, load_pairs
     from tomoseg.segment.train_settings import TrainSettings
     from tomoseg.segment.training import train as train_network
 
@@ -91,7 +92,11 @@ def train(
         runtime.progress.message(f"epoch {row['epoch']}/{epochs}: {', '.join(facts)}")
 
     with stopping_on_signals(lambda: "The same command with --resume continues after the last finished epoch."):
-        slices, known = _training_slices(images_dir, labels_dir, label_map, runtime)
+        known: dict[str, Any] = {}
+        if labels_dir is None:
+            slices, known = _painted_slices(images_dir, label_map, runtime)
+        else:
+            slices = load_pairs(find_pairs(images_dir, labels_dir, runtime, label_map_of(label_map)))
         given = {"class_names": words(class_names), "pixel_size_nm": pixel_size}
         result = train_network(
             slices.images,
@@ -108,20 +113,15 @@ def train(
     print(result.model, result.history_csv, result.curves_png, sep="\n")
 
 
-def _training_slices(
-    source: Path, labels_dir: Path | None, label_map: str, runtime: Runtime
-) -> tuple[Any, dict[str, Any]]:
-    """Return the labelled slices of two folders, or of a project, and what is known of them besides."""
+def _painted_slices(project: Path, label_map: str, runtime: Runtime) -> tuple[Any, dict[str, Any]]:
+    """Return the painted slices of a project, and what it says of their classes and pixel size."""
     from tomoseg.annotate import annotations_of
-    from tomoseg.io.slices import find_pairs, load_pairs
 
-    if labels_dir is not None:
-        return load_pairs(find_pairs(source, labels_dir, runtime, label_map_of(label_map))), {}
-    if not source.is_file():
-        raise InputError(f"{source} is no project file: give IMAGES_DIR and LABELS_DIR, or a project.")
+    if not project.is_file():
+        raise InputError(f"{project} is no project file: give IMAGES_DIR and LABELS_DIR, or a project.")
     if label_map:
         raise InputError("--label-map is for label images; the labels in a project are class numbers already.")
-    painted = annotations_of(source, runtime.say)
+    painted = annotations_of(project, runtime.say)
     keys = ("class_names", "class_colors", "pixel_size_nm")
     return painted.as_slices(), {key: getattr(painted, key) for key in keys}
 
