@@ -35,7 +35,7 @@ def train(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="MODEL.keras", help="The network to write.")],
     labels_dir: Annotated[
-        Path | None, typer.Argument(metavar="[LABELS_DIR]", help="Folder of label images of the same names.")
+        Path | None, typer.Argument(metavar="LABELS_DIR", help="Folder of label images of the same names.")
     ] = None,
     class_names: Annotated[
         str, typer.Option(metavar="A,B,...", help="Names in class order [default: background,support,particles for 3].")
