@@ -13,7 +13,7 @@ from tomoseg.arrays import Array, Input
 from tomoseg.errors import InputError, NotReady
 from tomoseg.io.digest import sha256
 from tomoseg.io.label_values import LabelMap
-from tomoseg.io.painting import PaintedSlices, merged, read_about, read_folder, slice_name, write_folder
+from tomoseg.io.painting import PaintedSlices, merged, read_about, read_folder, require_empty, slice_name, write_folder
 from tomoseg.io.slices import IGNORE
 from tomoseg.project import Project, Record, job_id, new_run_id, now, versions
 from tomoseg.runtime import Runtime, Stopwatch
@@ -41,28 +41,38 @@ def export_slices(
     NotReady
         The project holds no volume, or no labels of it to prefill with.
     InputError
-        The folder is not empty, or classes do not fit.
+        The folder is not empty, classes do not fit, or every slice is painted already.
     """
     from tomoseg.segment.choosing import choose, traits
     from tomoseg.segment.classes import default_colors, default_names, problems_with_names
     from tomoseg.segment.inference import NORMAL_AXIS
 
+    require_empty(folder)
     reconstruct, volume = project.record("reconstruct"), _volume(project)
     run_id = reconstruct.run_id if reconstruct is not None else ""
     labels, confidence = (_of_run(project, artifact, run_id) for artifact in (schema.LABELS, schema.CONFIDENCE))
     if prefill and labels is None:
         raise NotReady(f"{project.path} holds no labels of its present volume. Run `tomoseg segment` on it first.")
     own = [str(name) for name in labels.attrs["class_names"]] if labels is not None else default_names(3)
-    names = list(class_names or own)
+    before = read_annotations(project)
+    names = list(class_names or (before.class_names if before is not None else own))
     if problems := problems_with_names(names):
         raise InputError.of(problems)
     if prefill and len(names) != len(own):
         raise InputError(f"{len(names)} classes are named, but the labels to prefill with have {len(own)}")
     axis = NORMAL_AXIS[plane]
-    before = read_annotations(project)
-    painted = before.numbers if before is not None and before.plane == plane else []
+    painted = []
+    if before is not None and (before.plane, before.class_names) == (plane, names):
+        painted = [n for n in before.numbers if n < volume.shape[axis]]
+    elif before is not None:
+        runtime.warn(
+            f"the project holds painted {before.plane} slices of {', '.join(before.class_names)}; to take in {plane} "
+            f"slices of {', '.join(names)}, `annotate import` will need --replace, which drops those"
+        )
     found = traits(volume, confidence, axis, runtime)
-    numbers = choose(found, n_slices, [n for n in painted if n < volume.shape[axis]])
+    numbers = choose(found, n_slices, painted)
+    if not numbers:
+        raise InputError(f"every {plane} slice of {project.path} is painted already")
     runtime.say(f"slices chosen by {found.by}: {', '.join(map(str, numbers))}")
     images = [_cut(volume, axis, n, np.float32) for n in numbers]
     blank = np.full(images[0].shape, IGNORE, np.uint8)

@@ -122,6 +122,33 @@ def test_an_interrupted_import_leaves_what_was_there(project, tmp_path):
         assert not list(file.get(schema.STAGING, ()))
 
 
+def test_another_plane_or_other_classes_are_told_before_anybody_paints(project, tmp_path):
+    export(project, tmp_path / "a", n_slices=1, class_names=["vacuum", "oxide", "metal"])
+    paint(tmp_path / "a")
+    take_in(project, tmp_path / "a")
+    runtime = Runtime()
+    with Project.read(project) as opened:
+        again = export_slices(opened, tmp_path / "b", runtime, n_slices=1)
+        assert again.class_names == ["vacuum", "oxide", "metal"]
+        assert not runtime.warnings
+        export_slices(opened, tmp_path / "c", runtime, n_slices=1, plane="xy")
+    assert "painted xz slices of vacuum, oxide, metal" in runtime.warnings[0]
+    paint(tmp_path / "c")
+    with pytest.raises(InputError, match="--replace"):
+        take_in(project, tmp_path / "c")
+    assert take_in(project, tmp_path / "c", replace=True).plane == "xy"
+
+
+def test_when_every_slice_is_painted(project, tmp_path):
+    export(project, tmp_path / "a", n_slices=64)
+    paint(tmp_path / "a")
+    take_in(project, tmp_path / "a")
+    with pytest.raises(InputError, match=r"every xz slice of .* is painted already"):
+        export(project, tmp_path / "b")
+    with pytest.raises(InputError, match="not empty"):  # said before the volume is read
+        export(project, tmp_path / "a")
+
+
 def test_slices_of_another_series_are_refused(project, tmp_path):
     export(project, tmp_path / "p", n_slices=1)
     paint(tmp_path / "p")

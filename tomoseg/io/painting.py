@@ -61,6 +61,12 @@ def slice_name(plane: str, number: int) -> str:
     return f"{plane}_{number:04d}"
 
 
+def require_empty(folder: Path) -> None:
+    """Raise `InputError` where a folder to export to holds anything."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is there already and not empty; nothing in it is touched: choose another -o")
+
+
 def write_folder(folder: Path, slices: PaintedSlices, about: Mapping[str, Any]) -> None:
     """Write slices and labels to be painted, and what they are; `about` holds more to be kept, as JSON values.
 
@@ -71,8 +77,7 @@ def write_folder(folder: Path, slices: PaintedSlices, about: Mapping[str, Any]) 
     InputError
         The folder holds files already (painting is work: nothing is overwritten), or cannot be written to.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is there already and not empty; nothing in it is touched: choose another -o")
+    require_empty(folder)
     import tifffile
 
     low, high = min(float(i.min()) for i in slices.images), max(float(i.max()) for i in slices.images)

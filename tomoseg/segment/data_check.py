@@ -113,8 +113,8 @@ def check_data(
     if unlabelled := sorted(images.keys() - labels.keys()):
         warnings.append(f"{len(unlabelled)} images have no labels and are left out: {_few(unlabelled)}")
     pairs = [Pair(name, images[name], labels[name], label_map) for name in sorted(images.keys() & labels.keys())]
-    slices = []
-    for pair in (runtime or Runtime()).track(pairs, "check-data"):
+    slices, runtime = [], runtime or Runtime()
+    for pair in runtime.track(pairs, "check-data"):
         try:
             slices.append(_look(pair))
         except InputError as error:
@@ -126,7 +126,7 @@ def check_data(
     errors += _problems_with_types(slices)
     shares = _shares(counts, names)
     warnings += _problems_with_shares(shares)
-    warnings += _copies(slices)
+    warnings += _copies(slices, runtime)
     warnings += _problems_with_folds(slices, names, folds, guard)
     total = int(counts.sum())
     return DataReport(
@@ -207,7 +207,7 @@ def _problems_with_shares(shares: Sequence[ClassShare]) -> Iterator[str]:
             )
 
 
-def _copies(slices: Sequence[_Slice]) -> list[str]:
+def _copies(slices: Sequence[_Slice], runtime: Runtime) -> list[str]:
     """Name images that are the same, or the same but for brightness and contrast."""
     of_digest = defaultdict(list)
     for s in slices:
@@ -220,7 +220,7 @@ def _copies(slices: Sequence[_Slice]) -> list[str]:
             + ("; their labels differ" if differ else "")
         )
     singles = [group[0] for group in of_digest.values()]
-    near = list(_near_copies(singles))
+    near = list(_near_copies(singles, runtime))
     if near:
         names = (f"{a} and {b}" for a, b in near)
         found.append(
@@ -229,10 +229,10 @@ def _copies(slices: Sequence[_Slice]) -> list[str]:
     return found
 
 
-def _near_copies(slices: Sequence[_Slice]) -> Iterator[tuple[str, str]]:
+def _near_copies(slices: Sequence[_Slice], runtime: Runtime) -> Iterator[tuple[str, str]]:
     """Compare, pixel by pixel, each image with the one before it that looks most like it."""
     thumbnails = np.array([s.thumbnail for s in slices])
-    for i in range(1, len(slices)):
+    for i in runtime.track(range(1, len(slices)), "check-data: copies"):
         alike = thumbnails[:i] @ thumbnails[i]
         j = int(alike.argmax())
         if alike[j] > ALIKE and slices[i].shape == slices[j].shape:
