@@ -70,9 +70,14 @@ def read_pipeline(name: str | Path) -> dict[str, dict[str, Any]]:
     pipeline = {str(stage): dict(section or {}) for stage, section in content.items()}
     for stage_name, section in pipeline.items():
         if stage_name in BY_NAME:
-            for key in BY_NAME[stage_name].parameters.input_file_fields():
-                if isinstance(section.get(key), str):
-                    section[key] = str(path.parent.absolute() / _expanded_home(section[key]))
+            parameters = BY_NAME[stage_name].parameters
+            for key in parameters.input_file_fields():
+                named = section.get(key)
+                if isinstance(named, str):
+                    target = path.parent.absolute() / _expanded_home(named)
+                    section[key] = (
+                        named if parameters.is_known_name(key, named) and not target.is_file() else str(target)
+                    )
     return pipeline
 
 

@@ -229,6 +229,38 @@ EXPORT_INFO = Artifact(
     attrs={"directory": "absolute path", "files": "JSON list of {name, bytes, mtime_ns}"},
 )
 
+# Painted by hand and taken in by `tomoseg annotate import`: no stage makes or changes them. Images are kept with the
+# labels, as they were painted on: a volume that is made anew does not change what a network learns from.
+ANNOTATED_IMAGES = Artifact(
+    "annotated_images", "/annotation/images", ("slice", "row", "column"), "f4", "counts per px", "slices painted on"
+)
+ANNOTATED_LABELS = Artifact(
+    "annotated_labels",
+    "/annotation/labels",
+    ("slice", "row", "column"),
+    "u1",
+    "class index",
+    "painted labels; 255 where nobody painted",
+)
+ANNOTATED_SLICES = Artifact(
+    "annotated_slices",
+    "/annotation/slices",
+    ("slice",),
+    meaning="per slice: its number along the normal of the plane, and the run id of the reconstruction it was cut from",
+)
+ANNOTATION_INFO = Artifact(
+    "annotation_info",
+    "/annotation",
+    meaning="what was painted",
+    attrs={
+        "plane": "'xz', 'xy' or 'yz'; rows and columns of the images are its two axes in the order z, y, x",
+        "class_names": "one per class, in class order",
+        "class_colors": "one #rrggbb per class",
+        "pixel_size_nm": "nm; NaN where unknown",
+    },
+)
+BY_HAND: tuple[Artifact, ...] = (ANNOTATED_IMAGES, ANNOTATED_LABELS, ANNOTATED_SLICES, ANNOTATION_INFO)
+
 ARTIFACTS: tuple[Artifact, ...] = (
     TILT_SERIES,
     ANGLES,
@@ -252,5 +284,6 @@ ARTIFACTS: tuple[Artifact, ...] = (
     SIZE_TABLE,
     MEASUREMENT_INFO,
     EXPORT_INFO,
+    *BY_HAND,
 )
 BY_NAME: Mapping[str, Artifact] = {artifact.name: artifact for artifact in ARTIFACTS}

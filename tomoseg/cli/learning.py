@@ -7,10 +7,19 @@ import typer
 
 from tomoseg.cli.options import Device, MaxMemory, ProgressKind, StopBefore, Workers, make_runtime
 from tomoseg.errors import InputError
-from tomoseg.runtime import stopping_on_signals
+from tomoseg.runtime import Runtime, stopping_on_signals
 
 ImagesDir = Annotated[Path, typer.Argument(metavar="IMAGES_DIR", help="Folder of slices (PNG, TIFF).")]
 LabelsDir = Annotated[Path, typer.Argument(metavar="LABELS_DIR", help="Folder of label images of the same names.")]
+LabelMapText = Annotated[
+    str,
+    typer.Option(
+        "--label-map",
+        metavar="VALUE=CLASS,...",
+        help="What the values of label images mean, where they are not class numbers: 0=0,128=1,255=2, or "
+        "#000000=0,#ff0000=1; 'ignore' for pixels nobody annotated.",
+    ),
+]
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -20,9 +29,14 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def train(
-    images_dir: ImagesDir,
-    labels_dir: LabelsDir,
+    images_dir: Annotated[
+        Path,
+        typer.Argument(metavar="IMAGES_DIR|PROJECT", help="Folder of slices, or a project with painted slices in it."),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="MODEL.keras", help="The network to write.")],
+    labels_dir: Annotated[
+        Path | None, typer.Argument(metavar="LABELS_DIR", help="Folder of label images of the same names.")
+    ] = None,
     class_names: Annotated[
         str, typer.Option(metavar="A,B,...", help="Names in class order [default: background,support,particles for 3].")
     ] = "",
@@ -40,6 +54,7 @@ def train(
     folds: Annotated[int, typer.Option(help="Parts the slice groups are split into; 1 = no validation.", min=1)] = 4,
     fold: Annotated[int, typer.Option(help="The part to validate on.", min=0)] = 0,
     guard: Annotated[int, typer.Option(help="Neighbouring slices left out between the parts.", min=0)] = 1,
+    label_map: LabelMapText = "",
     seed: Annotated[int, typer.Option(help="Of first weights and random views.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue after the last finished epoch.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a network that is there already.")] = False,
@@ -77,14 +92,18 @@ def train(
         runtime.progress.message(f"epoch {row['epoch']}/{epochs}: {', '.join(facts)}")
 
     with stopping_on_signals(lambda: "The same command with --resume continues after the last finished epoch."):
-        slices = load_pairs(find_pairs(images_dir, labels_dir, runtime))
+        known: dict[str, Any] = {}
+        if labels_dir is None:
+            slices, known = _painted_slices(images_dir, label_map, runtime)
+        else:
+            slices = load_pairs(find_pairs(images_dir, labels_dir, runtime, label_map_of(label_map)))
+        given = {"class_names": words(class_names), "pixel_size_nm": pixel_size}
         result = train_network(
             slices.images,
             slices.labels,
             output,
             names=slices.names,
-            class_names=_words(class_names),
-            pixel_size_nm=pixel_size,
+            **(known | {key: value for key, value in given.items() if value is not None}),
             settings=settings,
             resume=resume,
             overwrite=force,
@@ -94,8 +113,23 @@ def train(
     print(result.model, result.history_csv, result.curves_png, sep="\n")
 
 
+def _painted_slices(project: Path, label_map: str, runtime: Runtime) -> tuple[Any, dict[str, Any]]:
+    """Return the painted slices of a project, and what it says of their classes and pixel size."""
+    from tomoseg.annotate import annotations_of
+
+    if not project.is_file():
+        raise InputError(f"{project} is no project file: give IMAGES_DIR and LABELS_DIR, or a project.")
+    if label_map:
+        raise InputError("--label-map is for label images; the labels in a project are class numbers already.")
+    painted = annotations_of(project, runtime.say)
+    keys = ("class_names", "class_colors", "pixel_size_nm")
+    return painted.as_slices(), {key: getattr(painted, key) for key in keys}
+
+
 def evaluate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The network, a .keras file.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="The network: a .keras file, or a name that `tomoseg models` lists.")
+    ],
     images_dir: ImagesDir,
     labels_dir: LabelsDir,
     as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the scores as JSON.")] = None,
@@ -104,6 +138,7 @@ def evaluate(
         Path | None, typer.Option("--plots", metavar="DIR", help="Draw scores, Hausdorff distances, error maps (PNG).")
     ] = None,
     pixel_size: Annotated[float | None, typer.Option(metavar="NM", help="Pixel size of the slices in nm.")] = None,
+    label_map: LabelMapText = "",
     held_out: Annotated[
         bool, typer.Option("--held-out", help="Only slices that the network was validated on, not trained on.")
     ] = False,
@@ -117,11 +152,13 @@ def evaluate(
     from tomoseg.io.slices import find_pairs
     from tomoseg.segment.card import read_card
     from tomoseg.segment.evaluation import evaluate_model, validation_pairs
+    from tomoseg.segment.known_models import resolve_model
     from tomoseg.segment.plots import plot_errors, plot_hausdorff, plot_scores
 
+    model = resolve_model(model)
     runtime = make_runtime(device, workers, max_memory, progress, stop_before)
     card = read_card(model)
-    pairs = find_pairs(images_dir, labels_dir, runtime)
+    pairs = find_pairs(images_dir, labels_dir, runtime, label_map_of(label_map))
     if held_out:
         pairs = validation_pairs(pairs, card) if card is not None else []
         if not pairs:
@@ -159,7 +196,15 @@ def _table(evaluation: Any) -> str:
     return "\n".join(lines)
 
 
-def _words(text: str) -> list[str] | None:
+def label_map_of(text: str) -> Any:
+    """Return the map that `--label-map` names; None where it is not given."""
+    from tomoseg.io.label_values import LabelMap
+
+    return LabelMap.parse(text) if text else None
+
+
+def words(text: str) -> list[str] | None:
+    """Return the words of a text with commas between; None for an empty one."""
     return [word.strip() for word in text.split(",")] if text else None
 
 

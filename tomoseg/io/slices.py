@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError, shown
+from tomoseg.io.label_values import UNPAINTED, LabelMap
 from tomoseg.io.limits import reason_of, require_plausible
 from tomoseg.io.series import heard
 from tomoseg.runtime import Runtime
 
-IGNORE = 255  # label of pixels that nobody annotated
+IGNORE = UNPAINTED  # label of pixels that nobody annotated
 LOSSLESS = (".tif", ".tiff", ".png", ".bmp", ".npy")
 IMAGE_SUFFIXES = (*LOSSLESS, ".jpg", ".jpeg")
 _PILLOW_FORMATS = ("TIFF", "PNG", "BMP", "JPEG")
@@ -26,14 +27,20 @@ _TIFF_COMPRESSIONS = {1, 5, 8, 32773, 32946, 34925, 50000}  # none, LZW, deflate
 
 @dataclass(frozen=True)
 class Pair:
-    """A slice and its labels; `name` is the file name both share, without suffix."""
+    """A slice and its labels; `name` is the file name both share, without suffix.
+
+    `label_map` says what the values of the labels mean, where they are not class numbers.
+    """
 
     name: str
     image: Path
     labels: Path
+    label_map: LabelMap | None = None
 
 
-def find_pairs(images_dir: Path, labels_dir: Path, runtime: Runtime | None = None) -> list[Pair]:
+def find_pairs(
+    images_dir: Path, labels_dir: Path, runtime: Runtime | None = None, label_map: LabelMap | None = None
+) -> list[Pair]:
     """Return the slices of `images_dir` that have labels of the same name in `labels_dir`, sorted by name.
 
     Raises
@@ -41,7 +48,7 @@ def find_pairs(images_dir: Path, labels_dir: Path, runtime: Runtime | None = Non
     InputError
         Where a folder is missing or holds no images, names are not unique, or labels have no image.
     """
-    images, labels = _by_stem(images_dir, IMAGE_SUFFIXES), _by_stem(labels_dir, LOSSLESS)
+    images, labels = by_stem(images_dir, IMAGE_SUFFIXES), by_stem(labels_dir, LOSSLESS)
     orphans = sorted(set(labels) - set(images))
     if orphans:
         raise InputError(
@@ -51,10 +58,17 @@ def find_pairs(images_dir: Path, labels_dir: Path, runtime: Runtime | None = Non
     unlabelled = sorted(set(images) - set(labels))
     if unlabelled and runtime is not None:
         runtime.say(f"{len(unlabelled)} images without labels are left out: {_few(unlabelled)}")
-    return [Pair(name, images[name], labels[name]) for name in sorted(labels)]
+    return [Pair(name, images[name], labels[name], label_map) for name in sorted(labels)]
 
 
-def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
+def by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
+    """Return the files of a folder that end so, by name without suffix.
+
+    Raises
+    ------
+    InputError
+        The folder is missing or holds none, or two files have the same name.
+    """
     if not folder.is_dir():
         raise InputError(f"the folder {folder} does not exist")
     files = sorted(f for f in folder.iterdir() if f.suffix.lower() in suffixes and not f.name.startswith("."))
@@ -84,15 +98,20 @@ def read_slice(path: Path) -> Array:
     return data.astype(np.uint8) if data.dtype.kind == "b" else data
 
 
-def read_labels(path: Path, n_classes: int | None = None) -> NDArray[np.uint8]:
+def read_labels(path: Path, n_classes: int | None = None, label_map: LabelMap | None = None) -> NDArray[np.uint8]:
     """Read a label image (h, w) as u1: class numbers from 0, and 255 where nobody annotated.
+
+    With a `label_map` the image holds what that names; a palette image then gives its colours if those are named.
 
     Raises
     ------
     InputError
-        Where a value is not a class number below `n_classes` (checked if given).
+        Where a value is not a class number below `n_classes` (checked if given), or not in the map.
     """
-    data = read_slice(path)
+    if label_map is None:
+        data = read_slice(path)
+    else:
+        data = label_map.apply(path, _read(path, in_color=True) if label_map.by_color else read_slice(path))
     values = np.unique(data)
     if values[0] < 0 or values[-1] > IGNORE or (values != np.round(values)).any():
         raise InputError(f"{path} holds {_few(values)}: labels are whole numbers from 0 to {IGNORE - 1}")
@@ -100,18 +119,18 @@ def read_labels(path: Path, n_classes: int | None = None) -> NDArray[np.uint8]:
     if n_classes is not None and classes.size and classes[-1] >= n_classes:
         raise InputError(
             f"{path} holds the labels {_few(values)}, but there are {n_classes} classes: labels must be 0 to "
-            f"{n_classes - 1}, and {IGNORE} where nobody annotated. Name every class; save class numbers, not "
-            "colours."
+            f"{n_classes - 1}, and {IGNORE} where nobody annotated. Name every class; save class numbers, or say "
+            "with --label-map which value is which class."
         )
     return data.astype(np.uint8)
 
 
-def _read(path: Path) -> Array:
-    """Read any supported file."""
+def _read(path: Path, *, in_color: bool = False) -> Array:
+    """Read any supported file; a palette image gives its indices, or its colours."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata; what matters raises
-            return _read_npy(path) if path.suffix.lower() == ".npy" else _read_image(path)
+            return _read_npy(path) if path.suffix.lower() == ".npy" else _read_image(path, in_color)
     except InputError:
         raise
     except Exception as error:  # image libraries raise nearly anything on a broken file
@@ -152,7 +171,7 @@ def npy_header(path: Path, file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dt
     return shape, by_columns, dtype
 
 
-def _read_image(path: Path) -> Array:
+def _read_image(path: Path, in_color: bool) -> Array:
     """Read an image file: Pillow for most, tifffile for the kinds of TIFF that Pillow does not know."""
     from PIL import Image, UnidentifiedImageError
 
@@ -162,6 +181,8 @@ def _read_image(path: Path) -> Array:
             bytes_per_px = {"1": 1, "L": 1, "P": 1, "I;16": 2}.get(image.mode, 4)
             require_plausible(path, image.width * image.height * bytes_per_px, path.stat().st_size)
             _refuse_pages(path, getattr(image, "n_frames", 1))
+            if in_color and image.mode in ("1", "P"):
+                return np.asarray(image.convert("RGB"))
             return np.asarray(image)  # a palette image gives its indices, as label painters write them
     except UnidentifiedImageError:
         if path.suffix.lower() not in (".tif", ".tiff"):
@@ -206,7 +227,8 @@ def load_pairs(pairs: Iterable[Pair], n_classes: int | None = None) -> LabelledS
     Raises
     ------
     InputError
-        Where an image and its labels differ in size, or images differ in type.
+        Where an image and its labels differ in size, images differ in type, or all labels are 0 or 255: then they
+        are masks whose 255 would count as not annotated.
     """
     data = LabelledSlices([], [], [])
     for pair in pairs:
@@ -218,12 +240,24 @@ def load_pairs(pairs: Iterable[Pair], n_classes: int | None = None) -> LabelledS
         data.names.append(pair.name)
         data.images.append(image)
         data.labels.append(labels)
+    if problem := mask_problem([{int(v) for v in np.unique(labels)} for labels in data.labels]):
+        raise InputError(problem)
     return data
+
+
+def mask_problem(values: Iterable[set[int]]) -> str:
+    """Say so if label images hold nothing but 0 and 255, given the values of each."""
+    if set().union(*values) != {0, IGNORE}:
+        return ""
+    return (
+        f"all label images hold only 0 and {IGNORE}, and {IGNORE} means that nobody annotated: if these are masks, say "
+        f"--label-map 0=0,{IGNORE}=1"
+    )
 
 
 def load_pair(pair: Pair, n_classes: int | None = None) -> tuple[Array, NDArray[np.uint8]]:
     """Read one slice and its labels, of equal size."""
-    image, labels = read_slice(pair.image), read_labels(pair.labels, n_classes)
+    image, labels = read_slice(pair.image), read_labels(pair.labels, n_classes, pair.label_map)
     if image.shape != labels.shape:
         raise InputError(
             f"{pair.image} is {image.shape[1]} x {image.shape[0]} px, its labels {pair.labels} are "

@@ -7,7 +7,7 @@ training slices next to a validation block are used for neither.
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,16 +122,24 @@ def lookalikes(images: Sequence[Array], parts: Split) -> list[tuple[int, int]]:
     """
     if not parts.validation:
         return []
-    training = np.stack([_thumbnail(images[i]) for i in parts.training])
+    chosen = sorted({*parts.training, *parts.validation})
+    return alike_across({i: thumbnail(images[i]) for i in chosen}, parts)
+
+
+def alike_across(thumbnails: Mapping[int, Array], parts: Split) -> list[tuple[int, int]]:
+    """Return what `lookalikes` does, given the thumbnail of each slice by index."""
+    if not parts.validation:
+        return []
+    training = np.stack([thumbnails[i] for i in parts.training])
     found = []
     for j in parts.validation:
-        alike = training @ _thumbnail(images[j])
+        alike = training @ thumbnails[j]
         if alike.max() > ALIKE:
             found.append((parts.training[int(alike.argmax())], j))
     return found
 
 
-def _thumbnail(image: Array) -> Array:
+def thumbnail(image: Array) -> Array:
     """Return block means of the square root of an image as a vector of mean 0 and length 1, whatever its size."""
     root = np.sqrt(np.asarray(image, float) - float(image.min()))
     starts = [np.unique(np.arange(THUMBNAIL) * n // THUMBNAIL) for n in root.shape]

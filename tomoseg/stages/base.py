@@ -58,6 +58,11 @@ class Parameters(BaseModel):
         named = {name: getattr(self, name) for name in self.input_file_fields()}
         return {name: Path(path) for name, path in named.items() if path is not None}
 
+    @classmethod
+    def is_known_name(cls, _parameter: str, _text: str) -> bool:
+        """Tell whether what stands for an input file is no path but the name of something that tomoseg knows."""
+        return False
+
     def companions(self) -> dict[str, Path]:
         """Return files that were found beside those and decide the result too, by what they are."""
         return {}

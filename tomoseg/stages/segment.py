@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from pydantic import field_validator
 
 from tomoseg.arrays import Array, ArraySource, Input, Outputs
 from tomoseg.errors import InputError
@@ -41,7 +42,9 @@ class SegmentParameters(Parameters):
         "one is named, else thresholds",
     )
     model: InputFile | None = Field(
-        None, description="Trained network, a .keras file as `tomoseg train` writes it; none by default"
+        None,
+        description="Trained network: a .keras file as `tomoseg train` writes it, or a name that `tomoseg models` "
+        "lists; none by default",
     )
     classes: int = Field(
         3,
@@ -96,6 +99,21 @@ class SegmentParameters(Parameters):
         "voxels across; 1 keeps all",
     )
 
+    @field_validator("model", mode="after")
+    @classmethod
+    def _found(cls, model: Path | None) -> Path | None:
+        """Turn the name of a network into its path; `check` tells where there is none of that name."""
+        from tomoseg.segment.known_models import find_model
+
+        return None if model is None else find_model(model)
+
+    @classmethod
+    def is_known_name(cls, parameter: str, text: str) -> bool:
+        """Tell whether `model` is a name and no path."""
+        from tomoseg.segment.known_models import is_name
+
+        return parameter == "model" and is_name(text)
+
     @property
     def uses_network(self) -> bool:
         """True where a network makes the labels."""
@@ -134,11 +152,12 @@ def check(params: SegmentParameters) -> list[str]:
 def _check_model(params: SegmentParameters) -> tuple[int | None, list[str]]:
     """Return the number of classes of the network, where it is known without loading it, and what is wrong with it."""
     from tomoseg.segment.card import read_card
+    from tomoseg.segment.known_models import resolve_model
 
     if params.model is None:
         return None, []
     try:
-        card = read_card(Path(params.model))
+        card = read_card(resolve_model(params.model))
     except InputError as error:
         return None, [f"segment.model: {error}"]
     if card is None:

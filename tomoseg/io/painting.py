@@ -1,0 +1,245 @@
+"""Slices in a folder to paint labels on with napari, ilastik or Fiji: plain TIFF, and what is needed to take them back.
+
+FOLDER/images/xz_0012.tif is 16 bit, FOLDER/labels/xz_0012.tif 8 bit (255 = not painted), FOLDER/annotation.json says
+what they are.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.arrays import Array
+from tomoseg.errors import InputError, shown
+from tomoseg.io.atomic import atomic_path
+from tomoseg.io.digest import sha256
+from tomoseg.io.label_values import LabelMap
+from tomoseg.io.limits import reason_of
+from tomoseg.io.slices import IGNORE, LabelledSlices, by_stem, find_pairs, load_pair
+
+FORMAT = 1
+ABOUT = "annotation.json"
+LARGEST_ABOUT = 16 << 20  # bytes
+WHITE = 65535
+PLANES = ("xz", "xy", "yz")
+
+
+@dataclass(frozen=True)
+class PaintedSlices:
+    """Slices with labels painted on them.
+
+    Attributes
+    ----------
+    plane : 'xz', 'xy' or 'yz'
+    numbers : of the slices, along the normal of the plane
+    run_ids : of the reconstruction that each was cut from
+    images, labels : (h, w) f4 in the unit of the volume, and u1 with 255 where nobody painted
+    """
+
+    plane: str
+    numbers: list[int]
+    run_ids: list[str]
+    images: list[Array]
+    labels: list[NDArray[np.uint8]]
+    class_names: list[str]
+    class_colors: list[str]
+    pixel_size_nm: float | None
+    files: Mapping[str, Path] = field(default_factory=dict)
+
+    def as_slices(self) -> LabelledSlices:
+        """Return them as a data set to train on; names tell of neighbours."""
+        return LabelledSlices([slice_name(self.plane, n) for n in self.numbers], list(self.images), list(self.labels))
+
+
+def slice_name(plane: str, number: int) -> str:
+    """Return the name of a slice, the same for its image and its labels."""
+    return f"{plane}_{number:04d}"
+
+
+def require_empty(folder: Path) -> None:
+    """Raise `InputError` where a folder to export to holds anything."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is there already and not empty; nothing in it is touched: choose another -o")
+
+
+def write_folder(folder: Path, slices: PaintedSlices, about: Mapping[str, Any]) -> None:
+    """Write slices and labels to be painted, and what they are; `about` holds more to be kept, as JSON values.
+
+    All images have one scale: 0 and 65535 are the least and the largest value of all of them.
+
+    Raises
+    ------
+    InputError
+        The folder holds files already (painting is work: nothing is overwritten), or cannot be written to.
+    """
+    require_empty(folder)
+    import tifffile
+
+    low, high = min(float(i.min()) for i in slices.images), max(float(i.max()) for i in slices.images)
+    step = (high - low) / WHITE or 1.0
+    size = slices.pixel_size_nm
+    told: dict[str, Any] = {"resolution": (1 / size, 1 / size), "metadata": {"unit": "nm"}} if size else {}
+    written: list[dict[str, Any]] = []
+    try:
+        for part in ("images", "labels"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        for number, image, labels in zip(slices.numbers, slices.images, slices.labels, strict=True):
+            name = slice_name(slices.plane, number)
+            files = {"image": folder / "images" / f"{name}.tif", "labels": folder / "labels" / f"{name}.tif"}
+            grey = np.round((image.astype(np.float64) - low) / step).astype(np.uint16)
+            tifffile.imwrite(files["image"], grey, imagej=True, **told)
+            tifffile.imwrite(files["labels"], labels, imagej=True, **told)
+            digests = {f"{what}_sha256": sha256(file) for what, file in files.items()}
+            written.append({"name": name, "number": number, "run_id": slices.run_ids[len(written)], **digests})
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {error.strerror or error}") from error
+    content = {
+        "format": FORMAT,
+        "plane": slices.plane,
+        "class_names": slices.class_names,
+        "class_colors": slices.class_colors,
+        "not_painted": IGNORE,
+        "pixel_size_nm": size,
+        "scaling": {"offset": low, "step": step, "meaning": "value in the volume = offset + step * value in the image"},
+        "slices": written,
+        **about,
+    }
+    with atomic_path(folder / ABOUT) as temporary:  # last: a folder without it is not complete
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """Return what `write_folder` said of a folder.
+
+    Raises
+    ------
+    InputError
+        The folder holds no such file, or one that makes no sense.
+    """
+    path = folder / ABOUT
+    try:
+        with path.open("rb") as file:
+            content = json.loads(file.read(LARGEST_ABOUT))
+        facts = content["scaling"]["offset"], content["scaling"]["step"], content["pixel_size_nm"] or 1.0
+        names = [*content["class_names"], *content["class_colors"]]
+        sound = (
+            content["format"] == FORMAT
+            and content["plane"] in PLANES
+            and all(isinstance(x, int | float) and math.isfinite(x) for x in facts)
+            and all(isinstance(x, str) for x in names)
+            and all(_is_entry(entry, content["plane"]) for entry in content["slices"])
+        )
+    except FileNotFoundError as error:
+        raise InputError(f"{folder} holds no {ABOUT}: give the folder that `tomoseg annotate export` wrote") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError) as error:
+        raise InputError(f"{path} cannot be read: {reason_of(error)}. Export the slices again.") from error
+    if not sound:
+        raise InputError(f"{path} does not hold what `tomoseg annotate export` writes. Export the slices again.")
+    return dict(content)
+
+
+def _is_entry(entry: Mapping[str, Any], plane: str) -> bool:
+    number = entry["number"]
+    texts = [entry[key] for key in ("run_id", "image_sha256", "labels_sha256")]
+    return (
+        isinstance(number, int)
+        and 0 <= number < 1 << 31
+        and entry["name"] == slice_name(plane, number)
+        and all(isinstance(text, str) for text in texts)
+    )
+
+
+def read_folder(
+    folder: Path, label_map: LabelMap | None = None, *, take_unchanged: bool = False
+) -> tuple[PaintedSlices, list[str]]:
+    """Return the slices of a folder that were painted on, and the names of those left out as nobody did.
+
+    Labels may have been saved as any lossless image of the same name. Those that are as they were exported are left
+    out unless `take_unchanged`, and so are those where nothing is painted.
+
+    Raises
+    ------
+    InputError
+        Files are missing or of other slices, an image was changed, labels are no classes or of another size, or
+        nothing is painted at all. All problems are reported at once.
+    """
+    about = read_about(folder)
+    entries = {entry["name"]: entry for entry in about["slices"]}
+    pairs = find_pairs(folder / "images", folder / "labels", None, label_map)
+    problems = [f"{pair.labels} is none of the slices that were exported" for pair in pairs if pair.name not in entries]
+    if missing := sorted(entries.keys() - by_stem(folder / "images", (".tif",)).keys()):
+        problems.append(f"images are missing in {folder / 'images'}: {', '.join(missing)}")
+    painted, left_out = [], sorted(entries.keys() - {pair.name for pair in pairs})
+    offset, step = (float(about["scaling"][key]) for key in ("offset", "step"))
+    for pair in (pair for pair in pairs if pair.name in entries):
+        entry = entries[pair.name]
+        if sha256(pair.image) != entry["image_sha256"]:
+            problems.append(f"{pair.image} was changed since it was exported: paint on the labels only")
+            continue
+        try:
+            image, labels = load_pair(pair, len(about["class_names"]))
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        unchanged = sha256(pair.labels) == entry["labels_sha256"] and not take_unchanged
+        if unchanged or (labels == IGNORE).all():
+            left_out.append(pair.name)
+        else:
+            values = (offset + step * image.astype(np.float64)).astype(np.float32)
+            painted.append((entry, values, labels, pair.labels))
+    if problems:
+        raise InputError.of(problems)
+    if not painted:
+        raise InputError(f"nothing was painted in {folder / 'labels'}: all labels are as they were exported")
+    found = PaintedSlices(
+        about["plane"],
+        [int(entry["number"]) for entry, *_ in painted],
+        [shown(entry["run_id"]) for entry, *_ in painted],
+        [image for _, image, _, _ in painted],
+        [labels for _, _, labels, _ in painted],
+        about["class_names"],
+        about["class_colors"],
+        about["pixel_size_nm"],
+        {entry["name"]: file for entry, _, _, file in painted},
+    )
+    return found, sorted(left_out)
+
+
+def merged(old: PaintedSlices, new: PaintedSlices) -> PaintedSlices:
+    """Return the slices of both; where a slice is in both, the new one.
+
+    Raises
+    ------
+    InputError
+        They are of different planes, sizes or classes.
+    """
+    kinds = [(s.plane, s.images[0].shape, s.class_names) for s in (old, new)]
+    if kinds[0] != kinds[1]:
+        told = [f"{plane} slices of {shape[1]} x {shape[0]} px, {', '.join(names)}" for plane, shape, names in kinds]
+        raise InputError(
+            f"the project holds annotations of another kind ({told[0]}) than these ({told[1]}): add --replace to drop "
+            "what it holds"
+        )
+    both = {**_by_number(old), **_by_number(new)}
+    rows: Sequence[tuple[int, tuple[str, Array, NDArray[np.uint8]]]] = sorted(both.items(), key=lambda row: row[0])
+    return PaintedSlices(
+        new.plane,
+        [number for number, _ in rows],
+        [run_id for _, (run_id, _, _) in rows],
+        [image for _, (_, image, _) in rows],
+        [labels for _, (_, _, labels) in rows],
+        new.class_names,
+        new.class_colors,
+        new.pixel_size_nm,
+        new.files,
+    )
+
+
+def _by_number(slices: PaintedSlices) -> dict[int, tuple[str, Array, NDArray[np.uint8]]]:
+    rows = zip(slices.run_ids, slices.images, slices.labels, strict=True)
+    return dict(zip(slices.numbers, rows, strict=True))
