@@ -1,7 +1,7 @@
 """Commands for labelled slices: `train` and `evaluate`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -44,12 +44,33 @@ def train(
     epochs: Annotated[int, typer.Option(help="Passes over the slices.", min=1)] = 100,
     batch: Annotated[int, typer.Option(help="Patches per step.", min=1)] = 2,
     patch: Annotated[int, typer.Option(help="Side of the patches in px.", min=8)] = 512,
+    predict_patch: Annotated[
+        int, typer.Option(help="Side in px in validation and use [default: as --patch].", min=0, show_default=False)
+    ] = 0,
+    patches: Annotated[
+        int, typer.Option(help="Patches per epoch [default: those that cover it].", min=0, show_default=False)
+    ] = 0,
+    sampling: Annotated[
+        float, typer.Option(help="Part of the patches that is placed around a pixel of a rare class.", min=0, max=1)
+    ] = 0.0,
+    augment: Annotated[
+        str, typer.Option(metavar="NAME=VALUE,...", help="Changes to the random views, such as rotation_deg=180.")
+    ] = "",
     learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 5e-4,
-    gamma: Annotated[float, typer.Option(help="Focusing parameter of the loss.", min=0)] = 1.0,
+    schedule: Annotated[str, typer.Option(help="Of the learning rate: constant, cosine or plateau.")] = "constant",
+    patience: Annotated[int, typer.Option(help="End after so many epochs without a new best; 0 = never.", min=0)] = 0,
+    ema: Annotated[
+        float, typer.Option(help="Keep a moving average of the weights, such as 0.999; 0 = the weights.", min=0)
+    ] = 0.0,
+    loss: Annotated[
+        str, typer.Option(help="focal, cross-entropy, dice, tversky, iou, or a sum: focal+dice, 0.5*focal+1*dice.")
+    ] = "focal",
+    gamma: Annotated[float, typer.Option(help="Focusing parameter of the focal loss.", min=0)] = 1.0,
     class_weights: Annotated[
         str, typer.Option(metavar="W,W,...", help="One per class [default: 0.2,0.3,0.5 for 3, else by frequency].")
     ] = "",
-    depth: Annotated[int, typer.Option(help="Levels of the U-Net.", min=1)] = 6,
+    architecture: Annotated[str, typer.Option(help="unet, attention-unet, attention-res-unet or compact.")] = "unet",
+    depth: Annotated[int, typer.Option(help="Levels of the network.", min=1)] = 6,
     base_filters: Annotated[int, typer.Option(help="Channels of its first level.", min=1)] = 32,
     folds: Annotated[int, typer.Option(help="Parts the slice groups are split into; 1 = no validation.", min=1)] = 4,
     fold: Annotated[int, typer.Option(help="The part to validate on.", min=0)] = 0,
@@ -64,7 +85,7 @@ def train(
     progress: ProgressKind = "auto",
     stop_before: StopBefore = "",
 ) -> None:
-    """Train a U-Net on labelled slices; the defaults are the settings of Genc, Kovarik & Fraser (2022)."""
+    """Train a network on labelled slices; the defaults are the settings of Genc, Kovarik & Fraser (2022)."""
     from tomoseg.io.slices import find_pairs, load_pairs
     from tomoseg.segment.train_settings import TrainSettings
     from tomoseg.segment.training import train as train_network
@@ -76,9 +97,18 @@ def train(
         epochs=epochs,
         batch=batch,
         patch=patch,
+        predict_patch=predict_patch,
+        patches=patches,
+        sampling=sampling,
+        augmentation=_augmentation(augment),
         learning_rate=learning_rate,
+        schedule=cast(Any, schedule),
+        patience=patience,
+        ema=ema,
+        loss=loss,
         gamma=gamma,
         class_weights=_numbers("--class-weights", class_weights),
+        architecture=cast(Any, architecture),
         depth=depth,
         base_filters=base_filters,
         folds=folds,
@@ -213,3 +243,20 @@ def _numbers(option: str, text: str) -> tuple[float, ...] | None:
         return tuple(float(word) for word in text.split(",")) if text else None
     except ValueError as error:
         raise InputError(f"{option} {text}: give numbers with commas between, for example 0.2,0.3,0.5.") from error
+
+
+def _augmentation(text: str) -> Any:
+    """Return the paper's augmentation with the changes that 'rotation_deg=180,noise=0.1' asks for."""
+    from tomoseg.segment.augment import Augmentation
+
+    known = vars(Augmentation())
+    changes: dict[str, Any] = {}
+    for item in text.split(",") if text else []:
+        name, _, value = (part.strip() for part in item.partition("="))
+        try:
+            changes[name] = type(known[name])(float(value))
+        except (KeyError, ValueError) as error:
+            raise InputError(
+                f"--augment {text}: '{item.strip()}' is no number for one of {', '.join(known)} (flip: 0 or 1)."
+            ) from error
+    return Augmentation(**changes)

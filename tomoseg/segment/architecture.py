@@ -43,7 +43,7 @@ _ALLOWED: dict[str, set[str]] = {
     "keras.constraints": {"MaxNorm", "MinMaxNorm", "NonNeg", "UnitNorm"},
     # How it was trained: in checkpoints.
     "keras.optimizers": {"Adam", "LossScaleOptimizer"},
-    "tomoseg.segment.losses": {"WeightedFocalLoss"},
+    "tomoseg.segment.losses": {"WeightedFocalLoss", "TverskyLoss", "SumOfLosses"},
 }
 _ACTIVATIONS = {
     *("linear", "relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "swish", "mish", "exponential"),

@@ -14,6 +14,8 @@ class Augmentation:
     """How far views may differ from the slices; each quantity is drawn uniformly from minus to plus its value.
 
     The values are those of Genc et al. (2022), except that their shear of 0.1 degree is taken as a slope of 0.1.
+    Intensities are not varied there; they are in units of the scaled image, where 0 is the background and 1 the next
+    level of grey.
 
     Attributes
     ----------
@@ -22,6 +24,12 @@ class Augmentation:
     zoom : relative change of scale, per axis
     shear : slope of the shear
     shift : shift as a fraction of the patch
+    elastic_px : standard deviation of the shifts of nodes a quarter of the patch apart, smooth in between
+    contrast : relative change of all intensities
+    brightness : what is added to all intensities
+    gamma : logarithm of the power that intensities are raised to, with their sign kept
+    noise : standard deviation of white noise, drawn from 0 to this
+    blur_px : standard deviation of a Gaussian blur, drawn from 0 to this
     """
 
     rotation_deg: float = 45.0
@@ -29,6 +37,22 @@ class Augmentation:
     zoom: float = 0.1
     shear: float = 0.1
     shift: float = 0.1
+    elastic_px: float = 0.0
+    contrast: float = 0.0
+    brightness: float = 0.0
+    gamma: float = 0.0
+    noise: float = 0.0
+    blur_px: float = 0.0
+
+    def problems(self) -> list[str]:
+        """Say what is wrong with the values."""
+        found = [f"{name} is {value:g}: it must not be below 0" for name, value in vars(self).items() if not value >= 0]
+        found += [
+            f"{name} is {getattr(self, name):g}: it must be below 1"
+            for name in ("zoom", "contrast")
+            if getattr(self, name) >= 1
+        ]
+        return [f"augmentation: {problem}" for problem in found]
 
 
 NO_AUGMENTATION = Augmentation(rotation_deg=0.0, flip=False, zoom=0.0, shear=0.0, shift=0.0)
@@ -56,7 +80,12 @@ def random_view(
 
 
 def sample_patch(
-    image: Array, labels: Array, patch: int, augmentation: Augmentation, rng: np.random.Generator
+    image: Array,
+    labels: Array,
+    patch: int,
+    augmentation: Augmentation,
+    rng: np.random.Generator,
+    around: tuple[int, int] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Cut one randomly placed and transformed patch out of a labelled slice.
 
@@ -68,19 +97,53 @@ def sample_patch(
     ----------
     image, labels : (h, w) arrays, of any size; smaller than the patch is fine
     patch : side of the patch, px
+    around : a pixel (y, x) that is to be in the middle half of the patch, instead of a place drawn from all
 
     Returns
     -------
     (patch, patch) f4 image in the units of `image`, and (patch, patch) u1 labels
     """
     matrix, shift = random_view(augmentation, rng)
-    centre = _random_centre(image.shape, patch, rng) + shift * patch
-    offset = centre - matrix @ np.full(2, (patch - 1) / 2)
-    image, labels, offset = _nearby(image, labels, matrix, offset, patch)
-    view = {"offset": offset, "output_shape": (patch, patch), "mode": "reflect"}
-    seen = ndimage.affine_transform(np.asarray(image, np.float32), matrix, order=1, **view)
-    classes = ndimage.affine_transform(np.asarray(labels, np.uint8), matrix, order=0, **view)
-    return seen, classes
+    middle = (patch - 1) / 2
+    if around is None:
+        offset = _random_centre(image.shape, patch, rng) + shift * patch - matrix @ np.full(2, middle)
+    else:
+        offset = np.asarray(around) - matrix @ (middle + rng.uniform(-patch / 4, patch / 4, 2))
+    bend = _bend(patch, augmentation.elastic_px, rng) if augmentation.elastic_px else None
+    margin = 0 if bend is None else int(np.ceil(np.abs(bend).max()))
+    image, labels, offset = _nearby(image, labels, matrix, offset, patch, margin)
+    image, labels = np.asarray(image, np.float32), np.asarray(labels, np.uint8)
+    if bend is None:
+        view = {"offset": offset, "output_shape": (patch, patch), "mode": "reflect"}
+        seen = ndimage.affine_transform(image, matrix, order=1, **view)
+        return seen, ndimage.affine_transform(labels, matrix, order=0, **view)
+    places = np.einsum("ij,jyx->iyx", matrix, np.indices((patch, patch))) + offset[:, None, None] + bend
+    seen = ndimage.map_coordinates(image, places, order=1, mode="reflect")
+    return seen, ndimage.map_coordinates(labels, places, order=0, mode="reflect")
+
+
+def vary_intensity(
+    view: NDArray[np.float32], augmentation: Augmentation, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Return a scaled view (h, w) with other contrast, brightness, gamma, sharpness and noise."""
+    a = augmentation
+    if a.blur_px:
+        view = ndimage.gaussian_filter(view, rng.uniform(0, a.blur_px))
+    if a.gamma:
+        view = np.sign(view) * np.abs(view) ** np.exp(rng.uniform(-a.gamma, a.gamma))
+    if a.contrast or a.brightness:
+        view = view * (1 + rng.uniform(-a.contrast, a.contrast)) + rng.uniform(-a.brightness, a.brightness)
+    if a.noise:
+        view = view + rng.uniform(0, a.noise) * rng.standard_normal(view.shape, np.float32)
+    return np.asarray(view, np.float32)
+
+
+def _bend(patch: int, strength_px: float, rng: np.random.Generator) -> FloatArray:
+    """Return smooth random shifts (2, patch, patch) in px."""
+    nodes = rng.normal(0, strength_px, (2, 5, 5))
+    at = np.linspace(0, 4, patch)
+    where = np.meshgrid(at, at, indexing="ij")
+    return np.stack([ndimage.map_coordinates(node, where, order=3, mode="nearest") for node in nodes])
 
 
 def _random_centre(shape: tuple[int, ...], patch: int, rng: np.random.Generator) -> FloatArray:
@@ -91,11 +154,12 @@ def _random_centre(shape: tuple[int, ...], patch: int, rng: np.random.Generator)
 
 
 def _nearby(
-    image: Array, labels: Array, matrix: FloatArray, offset: FloatArray, patch: int
+    image: Array, labels: Array, matrix: FloatArray, offset: FloatArray, patch: int, margin: int
 ) -> tuple[Array, Array, FloatArray]:
     """Cut a large slice down to what the patch can see, so that interpolation does not convert all of it."""
     corners = np.array([[0, 0], [0, patch - 1], [patch - 1, 0], [patch - 1, patch - 1]]) @ matrix.T + offset
-    low, high = np.floor(corners.min(axis=0)).astype(int) - 1, np.ceil(corners.max(axis=0)).astype(int) + 2
+    low, high = np.floor(corners.min(axis=0)).astype(int), np.ceil(corners.max(axis=0)).astype(int) + 1
+    low, high = low - margin - 1, high + margin + 1
     if (low < 0).any() or (high > image.shape).any():
         return image, labels, offset  # the mirror image beyond the border needs the border where it is
     box = (slice(low[0], high[0]), slice(low[1], high[1]))

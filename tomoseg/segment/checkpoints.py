@@ -13,7 +13,7 @@ from tomoseg.io.atomic import atomic_path
 from tomoseg.segment.train_data import TrainData
 from tomoseg.segment.train_settings import TrainSettings
 
-HISTORY_FIXED = ("epoch", "loss", "val_loss", "val_dice", "seconds")
+HISTORY_FIXED = ("epoch", "learning_rate", "loss", "val_loss", "val_dice", "seconds")
 
 
 def checkpoint_folder(output: Path) -> Path:

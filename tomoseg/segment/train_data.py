@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
 from tomoseg.io.slices import IGNORE, data_digest
-from tomoseg.segment.augment import sample_patch
+from tomoseg.segment.augment import sample_patch, vary_intensity
 from tomoseg.segment.classes import (
     default_colors,
     default_names,
@@ -115,10 +115,12 @@ def _class_weights(settings: TrainSettings, counts: NDArray[np.int64]) -> list[f
 
 
 def epoch_plan(data: TrainData, settings: TrainSettings, epoch: int) -> list[int]:
-    """Return the order in which slices give views; large slices come several times."""
-    plan = [i for i in data.split.training for _ in range(_views_of(data.images[i].shape, settings.patch))]
-    order = np.random.default_rng((settings.seed, epoch)).permutation(len(plan))
-    return [plan[k] for k in order]
+    """Return the order in which slices give views: as many as patches cover each, or as many as are asked for."""
+    every = [i for i in data.split.training for _ in range(_views_of(data.images[i].shape, settings.patch))]
+    wanted = settings.patches or len(every)
+    rng = np.random.default_rng((settings.seed, epoch))
+    rounds = [rng.permutation(every) for _ in range(-(-wanted // len(every)))]
+    return [int(i) for i in np.concatenate(rounds)[:wanted]]
 
 
 def _views_of(shape: tuple[int, ...], patch: int) -> int:
@@ -126,16 +128,31 @@ def _views_of(shape: tuple[int, ...], patch: int) -> int:
     return max(1, -(-shape[0] // patch)) * max(1, -(-shape[1] // patch))
 
 
+def rare_places(data: TrainData) -> list[list[tuple[int, NDArray[np.int64]]]]:
+    """Return where each rare class is in the training slices: (slice, flat indices of pixels) for each that has it.
+
+    Rare is a class with less than half an equal share of the annotated pixels.
+    """
+    n_classes = len(data.class_names)
+    counts = _label_counts([data.labels[i] for i in data.split.training])[:n_classes]
+    rare = [c for c in range(n_classes) if 0 < counts[c] < counts.sum() / (2 * n_classes)]
+    found = [[(i, np.flatnonzero(data.labels[i] == c)) for i in data.split.training] for c in rare]
+    return [[(i, pixels) for i, pixels in places if len(pixels)] for places in found]
+
+
 def batches(
     data: TrainData, settings: TrainSettings, epoch: int, plan: Sequence[int], workers: int
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
     """Yield scaled images (batch, patch, patch, 1) and labels (batch, patch, patch), made ahead in threads."""
+    rare = rare_places(data) if settings.sampling else []
 
     def view(k: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         rng = np.random.default_rng((settings.seed, epoch, k))
-        i = plan[k % len(plan)]
-        image, labels = sample_patch(data.images[i], data.labels[i], settings.patch, settings.augmentation, rng)
-        return data.scaling.trained(image), labels
+        i, around = plan[k % len(plan)], None
+        if rare and rng.random() < settings.sampling:
+            i, around = _random_place(rare, data, rng)
+        image, labels = sample_patch(data.images[i], data.labels[i], settings.patch, settings.augmentation, rng, around)
+        return vary_intensity(data.scaling.trained(image), settings.augmentation, rng), labels
 
     size = settings.batch
     # The last batch is filled up from the start of the plan, with views of its own: graphs are compiled per shape.
@@ -151,3 +168,13 @@ def batches(
             if n + 2 < len(starts):
                 waiting.append(submit(starts[n + 2]))
             yield np.stack([v[0] for v in views])[..., None], np.stack([v[1] for v in views])
+
+
+def _random_place(
+    rare: Sequence[Sequence[tuple[int, NDArray[np.int64]]]], data: TrainData, rng: np.random.Generator
+) -> tuple[int, tuple[int, int]]:
+    """Draw a rare class, a slice that has it and a pixel (y, x) of it there."""
+    places = rare[int(rng.integers(len(rare)))]
+    i, pixels = places[int(rng.integers(len(places)))]
+    y, x = divmod(int(rng.choice(pixels)), data.labels[i].shape[1])
+    return i, (y, x)

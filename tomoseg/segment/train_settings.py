@@ -1,8 +1,16 @@
 """How to train a network; light enough for the command line to show its defaults."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
+from tomoseg.errors import InputError
 from tomoseg.segment.augment import Augmentation
+from tomoseg.segment.loss_terms import loss_terms
+
+Architecture = Literal["unet", "attention-unet", "attention-res-unet", "compact"]
+ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
+Schedule = Literal["constant", "cosine", "plateau"]
 
 
 @dataclass(frozen=True)
@@ -14,11 +22,22 @@ class TrainSettings:
     epochs : passes over the training slices (paper: 100)
     batch : patches per step (paper: 2)
     patch : side of the patches, px (paper: 512)
+    predict_patch : side of the patches in validation and in use; 0: the same
     learning_rate : of Adam (paper: 5e-4)
-    gamma : focusing parameter of the loss (paper: 1)
+    schedule : 'constant' (paper); 'cosine': the rate falls to a hundredth over the epochs asked for; 'plateau': it is
+        halved whenever validation has not become better for `plateau_epochs` epochs
+    plateau_epochs : see `schedule`
+    patience : stop once validation has not become better for so many epochs; 0: never
+    ema : if above 0, what is validated and kept is a moving average of the weights, of which each step keeps this part
+    loss : terms of 'focal' (paper), 'cross-entropy', 'dice', 'tversky' and 'iou', see `tomoseg.segment.loss_terms`
+    gamma : focusing parameter of the focal loss (paper: 1)
     class_weights : one per class; None for the paper's 0.2, 0.3, 0.5 with three classes, and for weights in proportion
         to 1 / sqrt(frequency) that sum to 1 with any other number
-    depth, base_filters : of the U-Net (paper: 6 and 32)
+    architecture : of the network, see `tomoseg.segment.network.build` (paper: 'unet')
+    depth, base_filters : its levels, and the channels of the first (paper: 6 and 32)
+    patches : patches per epoch; 0: as many as cover the training slices
+    sampling : fraction of the patches that are placed around a random pixel of a rare class, one with less than half an
+        equal share of the annotated pixels (paper: 0)
     folds, fold, guard : validation split, see `tomoseg.segment.folds.split`
     augmentation : see `tomoseg.segment.augment.Augmentation`
     seed : of the first weights and of all random views
@@ -27,11 +46,20 @@ class TrainSettings:
     epochs: int = 100
     batch: int = 2
     patch: int = 512
+    predict_patch: int = 0
     learning_rate: float = 5e-4
+    schedule: Schedule = "constant"
+    plateau_epochs: int = 5
+    patience: int = 0
+    ema: float = 0.0
+    loss: str = "focal"
     gamma: float = 1.0
     class_weights: tuple[float, ...] | None = None
+    architecture: Architecture = "unet"
     depth: int = 6
     base_filters: int = 32
+    patches: int = 0
+    sampling: float = 0.0
     folds: int = 4
     fold: int = 0
     guard: int = 1
@@ -42,12 +70,35 @@ class TrainSettings:
         """Say what is wrong with the settings."""
         found = [
             f"{name} is {getattr(self, name)}: it must be above 0"
-            for name in ("epochs", "batch", "patch", "learning_rate", "depth", "base_filters")
+            for name in ("epochs", "batch", "patch", "learning_rate", "depth", "base_filters", "plateau_epochs")
             if not getattr(self, name) > 0
         ]
+        found += [
+            f"{name} is {getattr(self, name)}: it must not be below 0"
+            for name in ("patches", "patience", "predict_patch")
+            if getattr(self, name) < 0
+        ]
         multiple = 2 ** (self.depth - 1) if self.depth > 0 else 1
-        if self.patch > 0 and self.patch % multiple:
-            found.append(f"patch is {self.patch} px: with depth {self.depth} it must be a multiple of {multiple}")
+        found += [
+            f"{name} is {side} px: with depth {self.depth} it must be a multiple of {multiple}"
+            for name, side in (("patch", self.patch), ("predict_patch", self.predict_patch))
+            if side > 0 and side % multiple
+        ]
         if self.class_weights is not None and not all(w >= 0 for w in self.class_weights):
             found.append("class_weights must not be below 0")
-        return found
+        return [*found, *self._problems_with_choices(), *self.augmentation.problems()]
+
+    def _problems_with_choices(self) -> Iterator[str]:
+        for name, choices in (("architecture", ARCHITECTURES), ("schedule", get_args(Schedule))):
+            if getattr(self, name) not in choices:
+                yield f"{name} is {getattr(self, name)}: it must be one of {', '.join(choices)}"
+        if not 0 <= self.sampling <= 1:
+            yield f"sampling is {self.sampling:g}: it must be 0 to 1"
+        if not 0 <= self.ema < 1:
+            yield f"ema is {self.ema:g}: it must be 0 or more and below 1"
+        if self.folds <= 1 and (self.patience or self.schedule == "plateau"):
+            yield "patience and the schedule 'plateau' go by validation: they need 2 folds or more"
+        try:
+            loss_terms(self.loss)
+        except InputError as error:
+            yield str(error)

@@ -1,6 +1,7 @@
 """Training of a segmentation network on labelled slices."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tomoseg.segment.checkpoints import TrainFiles
 from tomoseg.segment.evaluation import confusion_matrix, scores
 from tomoseg.segment.folds import lookalikes
 from tomoseg.segment.inference import SlicePredictor
+from tomoseg.segment.schedule import best_epoch, ends_early, learning_rate
 from tomoseg.segment.train_data import TrainData, batches, epoch_plan
 from tomoseg.segment.train_settings import TrainSettings
 
@@ -53,11 +55,12 @@ def train(
     runtime: Runtime | None = None,
     on_epoch: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> TrainResult:
-    """Train a U-Net and save the weights that did best on the validation slices.
+    """Train a network and save the weights that did best on the validation slices.
 
-    Each epoch every slice gives as many random views as patches cover it. After each epoch, weights, optimiser and
-    history go to the folder OUTPUT.checkpoint; views are drawn from the seed, epoch and slice alone, so a training that
-    was interrupted and resumed sees what it would have seen without interruption. 'Best' is the highest mean over
+    Each epoch every slice gives as many random views as patches cover it, unless the settings say otherwise. After each
+    epoch, weights, optimiser and history go to the folder OUTPUT.checkpoint; views are drawn from the seed, epoch and
+    slice alone, and the learning rate follows from the history, so a training that was interrupted and resumed goes on
+    as it would have without interruption. 'Best' is the highest mean over
     classes of the Dice of all validation pixels together; without validation, the last epoch.
 
     Parameters
@@ -104,6 +107,9 @@ def _say_what(data: TrainData, settings: TrainSettings, state: Mapping[str, Any]
     """Tell what is trained on what."""
     parts = data.split
     runtime.say(
+        f"{settings.architecture} of depth {settings.depth} from {settings.base_filters} filters, loss {settings.loss}"
+    )
+    runtime.say(
         f"{len(parts.training)} slices to train on, {len(parts.validation)} to validate on, {len(parts.unused)} left "
         f"out as neighbours of those; classes {', '.join(data.class_names)} with weights "
         f"{', '.join(f'{w:.2g}' for w in data.weights)}"
@@ -143,31 +149,44 @@ class _Trainer:
     def _model(self) -> Any:
         """Build the network, or load it with its optimiser from the checkpoint."""
         from tomoseg.segment.keras_setup import keras
-        from tomoseg.segment.losses import WeightedFocalLoss
         from tomoseg.segment.model_file import load_checkpoint
-        from tomoseg.segment.network import unet
+        from tomoseg.segment.network import build
 
         s = self.settings
         if self.state["latest"]:
             return load_checkpoint(self.files.checkpoint / self.state["latest"])
-        model = unet(len(self.data.class_names), 1, s.depth, s.base_filters, seed=s.seed)
+        model = build(s.architecture, len(self.data.class_names), 1, s.depth, s.base_filters, s.seed)
         # Compiling the graph with XLA was measured to be slower on CPU, and it never gains on the first epochs.
         model.compile(
-            optimizer=keras.optimizers.Adam(learning_rate=s.learning_rate),
-            loss=WeightedFocalLoss(self.data.weights, s.gamma),
+            optimizer=keras.optimizers.Adam(s.learning_rate, use_ema=s.ema > 0, ema_momentum=s.ema),
+            loss=self._loss(),
             jit_compile=False,
         )
         return model
+
+    def _loss(self) -> Any:
+        from tomoseg.segment.losses import make_loss
+
+        return make_loss(self.settings.loss, self.data.weights, self.settings.gamma)
 
     def run(self, on_epoch: Callable[[Mapping[str, Any]], None] | None) -> None:
         """Train the epochs that are still to do; none is begun that would not end within the time budget."""
         longest = 0.0
         for epoch in range(len(self.state["history"]), self.settings.epochs):
+            if ends_early(self.settings, self.state["history"]):
+                self.runtime.say(f"validation has not become better for {self.settings.patience} epochs: it ends here")
+                return
             self.runtime.check(longest)
             watch = Stopwatch()
+            rate = learning_rate(self.settings, self.state["history"])
+            if self.settings.schedule != "constant":
+                self.model.optimizer.learning_rate = rate
             loss = self._train_epoch(epoch)
-            row = {"epoch": epoch + 1, "loss": loss, **self._validate()}
-            row["seconds"] = round(watch.seconds, 2)
+            row: dict[str, Any] = {"epoch": epoch + 1, "learning_rate": rate, "loss": loss}
+            with self._averaged_weights():
+                row |= self._validate()
+                row["seconds"] = round(watch.seconds, 2)
+                self._keep_best(row)
             self._checkpoint(row)
             longest = max(longest, watch.seconds)
             if on_epoch is not None:
@@ -196,9 +215,7 @@ class _Trainer:
         empty: dict[str, float | None] = {"val_loss": None, "val_dice": None, **{f"val_dice_{n}": None for n in names}}
         if not self.data.split.validation:
             return empty
-        predictor = SlicePredictor.of(
-            self.model, self._card({}), self.data.scaling.trained, self.settings.patch, overlap=1
-        )
+        predictor = SlicePredictor.of(self.model, self._card({}), self.data.scaling.trained, overlap=1)
         matrix = np.zeros((len(names), len(names)), np.int64)
         loss, pixels = 0.0, 0
         for i in self.data.split.validation:
@@ -216,26 +233,39 @@ class _Trainer:
     def _loss_of(self, truth: Array, probabilities: NDArray[np.float32]) -> float:
         """Return the loss of one predicted slice, probabilities (C, h, w)."""
         from tomoseg.segment.keras_setup import keras
-        from tomoseg.segment.losses import WeightedFocalLoss
 
-        loss = WeightedFocalLoss(self.data.weights, self.settings.gamma)
-        value = loss(truth[None].astype(np.int32), np.moveaxis(probabilities, 0, -1)[None])
+        value = self._loss()(truth[None].astype(np.int32), np.moveaxis(probabilities, 0, -1)[None])
         return float(keras.ops.convert_to_numpy(value))
 
-    def _checkpoint(self, row: dict[str, Any]) -> None:
-        """Keep weights, optimiser and history of a finished epoch, and the weights if they are the best so far."""
+    @contextmanager
+    def _averaged_weights(self) -> Iterator[None]:
+        """Put the moving average of the weights, if there is one, in their place for a while."""
+        if not self.settings.ema:
+            yield
+            return
+        weights = self.model.trainable_variables
+        present = [np.array(w) for w in weights]
+        self.model.optimizer.finalize_variable_values(weights)
+        yield
+        for weight, value in zip(weights, present, strict=True):
+            weight.assign(value)
+
+    def _keep_best(self, row: dict[str, Any]) -> None:
+        """Keep the weights with their card if they are the best so far."""
         from tomoseg.segment.model_file import save_model
 
         state, epoch = self.state, int(row["epoch"])
-        state["history"].append(row)
-        latest = f"epoch_{epoch:05d}.keras"
-        self.model.save(self.files.checkpoint / latest)
-        previous = [r["val_dice"] for r in state["history"][:-1]]
-        if row["val_dice"] is None or not previous or row["val_dice"] > max(previous):
+        if best_epoch([*state["history"], row]) == epoch:
             state["best_epoch"], state["best"] = epoch, f"best_{epoch:05d}.keras"
             save_model(self.model, self.files.checkpoint / state["best"], self._card(row))
-        state["latest"] = latest
-        self.files.keep(state)
+
+    def _checkpoint(self, row: dict[str, Any]) -> None:
+        """Keep weights, optimiser and history of a finished epoch."""
+        latest = f"epoch_{int(row['epoch']):05d}.keras"
+        self.model.save(self.files.checkpoint / latest)
+        self.state["history"].append(row)
+        self.state["latest"] = latest
+        self.files.keep(self.state)
 
     def _card(self, scored: Mapping[str, Any]) -> ModelCard:
         """Return the card of the present weights."""
@@ -251,7 +281,7 @@ class _Trainer:
             data.class_names,
             data.class_colors,
             data.scaling,
-            s.patch,
+            s.predict_patch or s.patch,
             2 ** (s.depth - 1),
             self.pixel_size_nm,
             data.digest,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tomoseg.segment.augment import NO_AUGMENTATION, Augmentation, random_view, sample_patch
+from tomoseg.segment.augment import NO_AUGMENTATION, Augmentation, random_view, sample_patch, vary_intensity
 
 
 def disc(shape=(96, 96), centre=(40.0, 55.0), radius=18.0):
@@ -104,3 +104,72 @@ def test_cutting_down_a_large_slice_changes_nothing():
     np.testing.assert_allclose(seen, whole, atol=1e-5)  # float32 interpolation
     nearest = ndimage.affine_transform(labels, matrix, offset, (32, 32), order=0, mode="reflect")
     np.testing.assert_array_equal(classes, nearest)
+
+
+def test_a_pixel_asked_for_is_in_the_middle_half():
+    labels = np.zeros((80, 90), np.uint8)
+    labels[3, 85] = 1  # near a corner: beyond the border lies the mirror image
+    places = []
+    for seed in range(200):
+        _, classes = sample_patch(labels, labels, 32, NO_AUGMENTATION, np.random.default_rng(seed), (3, 85))
+        places += [place for place in np.argwhere(classes) if (np.abs(place - 15.5) <= 8.5).all()]
+    assert len(places) >= 200
+    assert np.std(places, axis=0).min() > 3.5  # uniform over 16 px: 4.6
+
+
+def test_bending_keeps_image_and_labels_together_and_is_smooth():
+    x = np.indices((128, 128))[1]
+    columns = (x // 8 % 2).astype(np.uint8)
+    bent = Augmentation(rotation_deg=0, flip=False, zoom=0, shear=0, shift=0, elastic_px=2.0)
+    for seed in range(10):
+        seen, classes = sample_patch(columns.astype(float), columns, 96, bent, np.random.default_rng(seed))
+        assert np.mean((seen > 0.5) != (classes > 0)) < 0.01
+    place, _ = sample_patch(x.astype(float), columns, 96, bent, np.random.default_rng(0))
+    steps = np.diff(place, axis=1)
+    # A ramp bent by shifts of 2 px per quarter (24 px) stays a ramp: it rises by 1 per px, give or take a few tenths.
+    assert steps.std() > 0.01
+    assert np.abs(steps - 1).max() < 0.8
+
+
+def test_bent_views_see_the_same_of_a_larger_slice():
+    rng = np.random.default_rng(2)
+    image = rng.random((200, 200)).astype(np.float32)
+    bent = Augmentation(rotation_deg=20, elastic_px=3.0)
+    near, _ = sample_patch(image, image > 0.5, 32, bent, np.random.default_rng(4), (100, 100))
+    far, _ = sample_patch(np.pad(image, 300), image > 0.5, 32, bent, np.random.default_rng(4), (400, 400))
+    np.testing.assert_allclose(near, far, atol=1e-5)
+
+
+def test_intensities_vary_as_asked():
+    rng = np.random.default_rng(0)
+    view = np.linspace(-0.5, 3, 4096, dtype=np.float32).reshape(64, 64)
+    same = vary_intensity(view, Augmentation(), rng)
+    np.testing.assert_array_equal(same, view)
+    for _ in range(20):
+        line = vary_intensity(view, Augmentation(contrast=0.3, brightness=0.2), rng)
+        slope, at_zero = np.polyfit(view.ravel(), line.ravel(), 1)
+        assert 0.7 <= slope <= 1.3
+        assert -0.2 <= at_zero <= 0.2
+        np.testing.assert_allclose(line, slope * view + at_zero, atol=1e-5)
+        bowed = vary_intensity(view, Augmentation(gamma=0.5), rng)
+        assert (np.diff(bowed.ravel()) > 0).all()
+        assert (np.sign(bowed) == np.sign(view)).all()
+        power = np.log(bowed[-1, -1]) / np.log(view[-1, -1])
+        assert np.exp(-0.5) <= power <= np.exp(0.5)
+    noisy = [vary_intensity(view, Augmentation(noise=0.1), rng) - view for _ in range(50)]
+    assert max(n.std() for n in noisy) < 0.105
+    assert np.mean([n.std() for n in noisy]) == pytest.approx(0.05, abs=0.02)
+    point = np.zeros((31, 31), np.float32)
+    point[15, 15] = 1
+    for _ in range(10):
+        blurred = vary_intensity(point, Augmentation(blur_px=2.0), rng)
+        assert blurred.sum() == pytest.approx(1, abs=1e-4)
+        assert blurred[15, 15] >= 1 / (2 * np.pi * 2.0**2) * 0.9
+        assert blurred.dtype == np.float32
+
+
+@pytest.mark.parametrize("change", [{"noise": -0.1}, {"zoom": 1.0}, {"contrast": 1.5}, {"blur_px": float("nan")}])
+def test_impossible_augmentation_is_refused(change):
+    (problem,) = Augmentation(**change).problems()
+    assert next(iter(change)) in problem
+    assert not Augmentation().problems()

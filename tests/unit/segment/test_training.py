@@ -9,11 +9,12 @@ import pytest
 
 from tomoseg.errors import InputError, Interrupted, StageFailed
 from tomoseg.runtime import Runtime
+from tomoseg.segment.augment import Augmentation
 from tomoseg.segment.card import read_card
 from tomoseg.segment.checkpoints import checkpoint_folder
 from tomoseg.segment.inference import SlicePredictor
 from tomoseg.segment.keras_setup import keras
-from tomoseg.segment.model_file import load_model
+from tomoseg.segment.model_file import load_checkpoint, load_model
 from tomoseg.segment.train_data import TrainData, batches, epoch_plan
 from tomoseg.segment.train_settings import TrainSettings
 from tomoseg.segment.training import train
@@ -106,6 +107,112 @@ def test_resume_continues_as_if_nothing_had_happened(tmp_path, make_slices, tiny
         load_model(through.model)[0].get_weights(), load_model(resumed.model)[0].get_weights(), strict=True
     ):
         np.testing.assert_allclose(a, b, atol=2e-3)
+
+
+def test_resume_with_averages_and_a_schedule_is_exact(tmp_path, make_slices, tiny_settings):
+    images, labels = make_slices(8, seed=1)
+    settings = dataclasses.replace(
+        tiny_settings,
+        architecture="compact",
+        depth=2,
+        loss="focal+dice",
+        schedule="plateau",
+        plateau_epochs=1,
+        ema=0.8,
+        sampling=0.5,
+    )
+    runs = {}
+    for name, parts in (("through", (3,)), ("cut", (1, 3))):
+        for epochs in parts:
+            some = dataclasses.replace(settings, epochs=epochs)
+            result = train(
+                images,
+                labels,
+                tmp_path / f"{name}.keras",
+                settings=some,
+                resume=epochs != parts[0],
+                runtime=Runtime(device="cpu"),
+            )
+        latest = load_checkpoint(result.checkpoint / "epoch_00003.keras")
+        runs[name] = (result, latest)
+    (through, weights), (cut, again) = runs["through"], runs["cut"]
+    assert [row["learning_rate"] for row in cut.history] == [row["learning_rate"] for row in through.history]
+    assert int(again.optimizer.iterations) == int(weights.optimizer.iterations) == 3 * 2
+    for a, b in zip(through.history, cut.history, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-3)
+    # The averages, which the optimiser holds, and the weights; threads sum in an order of their own.
+    for a, b in zip(weights.optimizer.variables, again.optimizer.variables, strict=True):
+        np.testing.assert_allclose(np.array(a), np.array(b), atol=2e-3)
+    for a, b in zip(weights.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-3)
+
+
+def test_the_averaged_weights_are_kept_and_training_goes_on_from_the_present_ones(tmp_path, make_slices, tiny_settings):
+    images, labels = make_slices(6, seed=1)
+    plain = dataclasses.replace(tiny_settings, folds=0, epochs=2)
+    paths = {}
+    for name, ema in (("plain", 0.0), ("averaged", 0.7)):
+        settings = dataclasses.replace(plain, ema=ema)
+        paths[name] = train(images, labels, tmp_path / f"{name}.keras", settings=settings)
+    weights, averaged = (load_checkpoint(paths[name].checkpoint / "epoch_00002.keras") for name in paths)
+    for a, b in zip(weights.get_weights(), averaged.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-3)  # the average does not act on the training
+    kept = load_model(paths["averaged"].model)[0].get_weights()
+    assert any(np.abs(a - b).max() > 1e-3 for a, b in zip(kept, averaged.get_weights(), strict=True))
+    # w1, then 0.7 mean + 0.3 w: the average after four steps lies among the weights that there were.
+    mean = [np.array(v) for v in averaged.optimizer._model_variables_moving_average]
+    for a, b in zip(kept, mean, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_patience_ends_a_training_and_resuming_does_not_go_on(tmp_path, make_slices, tiny_settings):
+    images, labels = make_slices(8, seed=1)
+    # Next to no learning: validation does not become better after the first epochs.
+    still = dataclasses.replace(tiny_settings, learning_rate=1e-12, patience=2, epochs=9)
+    result = train(images, labels, tmp_path / "m.keras", settings=still)
+    assert len(result.history) == result.best_epoch + 2 < 9
+    again = Runtime()
+    resumed = train(images, labels, tmp_path / "m.keras", settings=still, resume=True, runtime=again)
+    assert len(resumed.history) == len(result.history)
+    assert any("not become better for 2 epochs" in note for note in again.notes)
+
+
+def test_a_compact_network_learns_a_phantom(tmp_path, make_slices):
+    images, labels = make_slices(24, seed=3)
+    settings = TrainSettings(
+        epochs=12,
+        batch=4,
+        patch=64,
+        patches=40,
+        sampling=0.5,
+        architecture="compact",
+        depth=3,
+        base_filters=8,
+        loss="focal+dice",
+        learning_rate=1e-2,
+        schedule="cosine",
+        ema=0.9,
+        augmentation=Augmentation(contrast=0.1, noise=0.05),
+        seed=1,
+    )
+    result = train(images, labels, tmp_path / "m.keras", settings=settings, runtime=Runtime(device="cpu"))
+    best = result.history[result.best_epoch - 1]
+    # Particles of 5 to 9 px: one px along the rim of one of 7 px costs 0.25. Noise of 9 on steps of 52 and 130 does not
+    # hide where the levels are.
+    assert best["val_dice_background"] > 0.97
+    assert best["val_dice_support"] > 0.93
+    assert best["val_dice_particles"] > 0.8
+    assert result.card.training["architecture"] == "compact"
+    assert result.card.training["loss"] == "focal+dice"
+    assert result.card.training["augmentation"]["noise"] == 0.05
+
+
+def test_the_side_of_patches_in_use_may_be_another(tmp_path, make_slices, tiny_settings):
+    images, labels = make_slices(4, size=96)
+    settings = dataclasses.replace(tiny_settings, epochs=1, predict_patch=96)
+    result = train(images, labels, tmp_path / "m.keras", settings=settings)
+    assert result.card.patch == read_card(result.model).patch == 96
+    assert result.card.training["patch"] == 64
 
 
 def test_a_signal_stops_between_batches_and_keeps_finished_epochs(tmp_path, make_slices, tiny_settings, monkeypatch):
