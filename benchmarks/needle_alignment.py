@@ -11,7 +11,8 @@ predicted|| / ||measured|| over all tilts, in one window of rows and columns abo
 alignment shows at every tilt. It is given for
 
 - each program's own images, as they are. They are resampled once by cubic spline (tomoseg) or Fourier shift and linear
-  interpolation (the others), which smooths noise and so lowers the figure;
+  interpolation (the others), which smooths noise and so lowers the figure, as tomoseg's alignment with linear
+  interpolation shows;
 - each program's shifts and axis, with the raw images resampled once by tomoseg's spline: alignment alone;
 - the same two after the axis was moved across by the constant that suits the second of them best ("moved"), as whoever
   looks at a reconstruction would.
@@ -260,7 +261,7 @@ def held_out(
 
 
 def best_move(series: Series, alignment: Alignment, window: Window) -> float:
-    """Return how far across the axis is best moved, px: by whole px at first, then by quarters."""
+    """Return how far across the axis is best moved, px: by 1.5 px at first, in the end by quarters."""
 
     def residual(by_px: float) -> float:
         images = window.sample(alignment.name, alignment.moved(by_px).resampled(series), 2 * ROWS_APART)
@@ -281,29 +282,32 @@ class Row:
     """Residuals after each of `ITERATIONS`: own images, the raw ones resampled; both with the axis moved."""
 
     alignment: Alignment
-    moved_px: float
     own: np.ndarray
     resampled: np.ndarray
-    own_moved: np.ndarray
-    resampled_moved: np.ndarray
+    moved_px: float | None = None
+    own_moved: np.ndarray | None = None
+    resampled_moved: np.ndarray | None = None
 
     def line(self) -> str:
         """Return the line of the table."""
         parts = (self.own, self.resampled, self.own_moved, self.resampled_moved)
-        figures = [" / ".join(f"{100 * value:.2f}" for value in part) for part in parts]
-        cells = (self.alignment.name, f"{self.alignment.axis_angle_deg:.2f}", *figures[:2], f"{self.moved_px:+.2f}")
-        return "| " + " | ".join((*cells, *figures[2:])) + " |"
+        figures = ["" if part is None else " / ".join(f"{100 * value:.2f}" for value in part) for part in parts]
+        moved = "" if self.moved_px is None else f"{self.moved_px:+.2f}"
+        cells = (self.alignment.name, f"{self.alignment.axis_angle_deg:.2f}", *figures[:2], moved, *figures[2:])
+        return "| " + " | ".join(cells) + " |"
 
 
 def measure(series: Series, alignment: Alignment, window: Window) -> Row:
     """Return the figures of one alignment."""
+
+    def both(one: Alignment) -> list[np.ndarray]:
+        stacks = (one.own, one.resampled(series))
+        return [held_out(window.sample(one.name, images), series.angles_deg) for images in stacks]
+
+    if not alignment.shifts_px.any():  # raw images have no common axis that could be moved
+        return Row(alignment, *both(alignment))
     move = best_move(series, alignment, window)
-    found = [
-        held_out(window.sample(one.name, images), series.angles_deg)
-        for one in (alignment, alignment.moved(move))
-        for images in (one.own, one.resampled(series))
-    ]
-    return Row(alignment, move, *found)
+    return Row(alignment, *both(alignment), move, *both(alignment.moved(move)))
 
 
 def plot(series: Series, shown: list[Alignment], window: Window, path: Path) -> None:
@@ -340,7 +344,8 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, metavar="PNG", help="file for slices of the reconstructions")
     options = parser.parse_args()
     ours, series = by_tomoseg(options.data)
-    alignments = [ours, published(options.data, series), as_it_is(series)]
+    linear = replace(ours, name="tomoseg, linear interpolation", own=ours.resampled(series, order=1))
+    alignments = [ours, linear, published(options.data, series), as_it_is(series)]
     alignments += [by_tomoseg(options.data, angle)[0] for angle in options.axis_angles]
     if not options.no_peers and find_spec("etspy") is None:
         print("ETSpy is not installed and left out (pip install etspy)\n")
@@ -362,7 +367,7 @@ def main() -> None:
     if options.plot is not None:
         theirs = [row for row in found if row.alignment.name.startswith("ETSpy")]
         best = [min(theirs, key=lambda row: row.own[1]).alignment] if theirs else []
-        plot(series, [alignments[2], *best, alignments[1], ours], window, options.plot)
+        plot(series, [alignments[3], *best, alignments[2], ours], window, options.plot)
 
 
 if __name__ == "__main__":
