@@ -19,7 +19,7 @@ alignment shows at every tilt. It is given for
 
 The background subtracted is the same for all, what tomoseg finds. ETSpy's methods are called with their defaults, but
 for COM-CL: the row to which it brings the centre of mass is the middle one, not that of the number of a tilt. For
-MaxImage `also_shift` is left off, for it takes more than ten minutes; `moved` stands in for it.
+MaxImage `also_shift` is left off, for it takes about ten minutes; `moved` stands in for it.
 """
 
 import argparse
@@ -55,6 +55,7 @@ ITERATIONS = (10, 30, 60)
 HALF_WIDTH = 76  # px of the window on both sides of the axis; the needle is 80 px wide
 FARTHEST = 12.0  # px, how far the axis is moved at most
 ACROSS = (115, 165)  # rows of tomoseg's frame of which slices are drawn: the brightest layer, and nearer to the tip
+REACH = 48  # px about the sample that are drawn
 ROWS_APART = 4  # slices are reconstructed by themselves: one row in so many stands for the others
 ETSPY = {
     "PC": {},
@@ -315,9 +316,9 @@ def plot(series: Series, shown: list[Alignment], window: Window, path: Path) -> 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3 * len(shown), 8.4), layout="constrained")
+    figure = Figure(figsize=(3 * len(shown), 11), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(3, len(shown), squeeze=False, gridspec_kw={"height_ratios": (1, 1, 1.3)})
+    axes = figure.subplots(3, len(shown), squeeze=False, gridspec_kw={"height_ratios": (1, 1, 2)})
     volumes = []
     for one in shown:
         images = window.of(one.name, one.own)
@@ -326,14 +327,16 @@ def plot(series: Series, shown: list[Alignment], window: Window, path: Path) -> 
     start = window.rows[shown[-1].name].start
     high = float(np.quantile(volumes[-1], 0.999))
     for column, (one, volume) in enumerate(zip(shown, volumes, strict=True)):
-        middle = volume.shape[0] // 2
-        cuts = {f"across the axis, row {row}": volume[:, row - start] for row in ACROSS}
-        cuts["along axis and beam"] = volume[:, :, middle].T
+        # Where the sample lies in the frame is every program's own choice.
+        z, x = (round(c) for c in ndimage.center_of_mass(volume[:, ACROSS[0] - start]))
+        zs, xs = (slice(c - REACH, c + REACH) for c in (z, x))
+        cuts = {f"across the axis, row {row}": volume[zs, row - start, xs] for row in ACROSS}
+        cuts["along axis and beam"] = volume[zs, :, x].T
         for place, (what, cut) in zip(axes[:, column], cuts.items(), strict=True):
             place.imshow(cut, cmap="gray", vmin=0, vmax=high, interpolation="nearest")
             place.set(xticks=[], yticks=[], title=what)
         axes[0, column].set_title(f"{one.name}\n{axes[0, column].get_title()}")
-    figure.savefig(path, dpi=75)
+    figure.savefig(path, dpi=80)
 
 
 def main() -> None:
