@@ -1,15 +1,19 @@
 """How near reconstructions come to the truth: simulated catalysts, perfectly aligned, by method, dose and tilt range.
 
     python benchmarks/accuracy.py --size 192
+    python benchmarks/accuracy.py --plot docs/images/reconstruction_curves.png
 
 Prints, for each series, the correlation of the volume with the true density for given numbers of iterations and for
 those that held-out tilts ask for (`auto`), the best that any number would have given, and the resolution by Fourier
 shell correlation. The projections are not made by tomoseg's projector but by exact integration of a spline.
+With `--plot` it prints no tables, but draws for MLEM at two doses what the number of iterations and the resolution are
+found from, beside the truth.
 """
 
 import argparse
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -18,12 +22,14 @@ from tomoseg.reconstruct.assessment import Sample, resolution
 from tomoseg.reconstruct.cpu_backend import CpuOperator
 from tomoseg.reconstruct.geometry import ParallelGeometry
 from tomoseg.reconstruct.methods import fbp, in_blocks, mlem, osem, sirt, tv, tv_scale
+from tomoseg.reconstruct.resolution import THRESHOLD
 from tomoseg.reconstruct.stopping import cross_validate
 from tomoseg.runtime import available_cpus, slabs
 from tomoseg.stages.reconstruct import MOST
 
 SERIES = ((400, 68, 2), (40, 68, 2), (4000, 68, 2), (400, 50, 5), (400, 76, 1))  # dose, largest tilt, step in degrees
 SHOWN = {"mlem": (10, 30, 60), "osem": (2, 5, 10), "sirt": (30, 100, 200), "tv": (30, 60, 100)}
+DRAWN = (400, 40)  # doses
 WORKERS = available_cpus()
 
 
@@ -73,13 +79,57 @@ def rows(geometry: ParallelGeometry, data: np.ndarray, truth: np.ndarray) -> Non
         )
 
 
+def plot(phantom: simulate.Phantom, path: Path) -> None:
+    """Draw stopping curves and shell correlations of MLEM, 69 tilts to 68 degrees, a colour for each dose."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    truth_axis = left.twinx()
+    angles, side = simulate.tilt_angles(68, 2), phantom.density.shape[0]
+    geometry = ParallelGeometry(angles, side, side, side)
+    clean = simulate.project(phantom.density, angles)
+    for dose, colour in zip(DRAWN, ("tab:blue", "tab:red"), strict=True):
+        data = noisy(clean, dose)
+        sample = Sample.taken(data, geometry)
+        curve = cross_validate(CpuOperator, geometry, sample.projections, mlem, MOST["mlem"], WORKERS)
+        chosen = curve.best
+        found = correlations(geometry, data, mlem, curve.iterations.tolist(), phantom.density)
+        shells = resolution(CpuOperator, geometry, sample, partial(mlem, iterations=chosen), WORKERS)
+        label = f"{dose} electrons"
+        left.plot(curve.iterations, curve.held_out, color=colour, label=f"{label}: residual")
+        lowest = curve.held_out[curve.iterations == chosen]
+        left.plot([chosen], lowest, "o", color=colour, label=f"chosen: {chosen}")
+        truth_axis.plot(list(found), list(found.values()), "--", color=colour)
+        truth_axis.plot([chosen], [found[chosen]], "o", color=colour)
+        left.plot([], [], "--", color=colour, label="correlation with the truth")
+        right.plot(shells.frequency, shells.correlation, color=colour, label=f"{label}: {shells.resolution_px:.2f} px")
+        right.plot([1 / shells.resolution_px], [THRESHOLD], "o", color=colour)
+        print(f"{label}: {chosen} iterations, correlation {found[chosen]:.3f}, best {max(found.values()):.3f} ", end="")
+        print(f"({max(found, key=found.__getitem__)}); resolution {shells.resolution_px:.2f} px", flush=True)
+    left.set(xscale="log", xlabel="iterations", ylabel="relative residual of tilts left out", ylim=(0, None))
+    left.set_xticks((1, 3, 10, 30, 100), labels=("1", "3", "10", "30", "100"))
+    truth_axis.set(ylabel="correlation with the truth (dashed)")
+    left.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
+    right.axhline(THRESHOLD, color="grey", linestyle=":", label="1/7")
+    right.set(xlabel="spatial frequency, periods per px", ylabel="Fourier shell correlation", xlim=(0, 0.5))
+    right.legend(fontsize="small")
+    figure.savefig(path, dpi=80)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=192)
     parser.add_argument("--particles", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the curves of MLEM, and nothing else")
     options = parser.parse_args()
     phantom = simulate.catalyst(options.size, options.particles, seed=options.seed)
+    if options.plot is not None:
+        plot(phantom, options.plot)
+        return
     for dose, most, step in SERIES:
         angles = simulate.tilt_angles(most, step)
         geometry = ParallelGeometry(angles, options.size, options.size, options.size)
