@@ -60,8 +60,8 @@ def train(
     Each epoch every slice gives as many random views as patches cover it, unless the settings say otherwise. After each
     epoch, weights, optimiser and history go to the folder OUTPUT.checkpoint; views are drawn from the seed, epoch and
     slice alone, and the learning rate follows from the history, so a training that was interrupted and resumed goes on
-    as it would have without interruption. 'Best' is the highest mean over
-    classes of the Dice of all validation pixels together; without validation, the last epoch.
+    as it would have without interruption. 'Best' is the highest mean over classes of the Dice of all validation pixels
+    together; without validation, the last epoch.
 
     Parameters
     ----------
@@ -243,12 +243,16 @@ class _Trainer:
         if not self.settings.ema:
             yield
             return
+        from tomoseg.segment.keras_setup import keras
+
         weights = self.model.trainable_variables
-        present = [np.array(w) for w in weights]
+        present = [np.copy(keras.ops.convert_to_numpy(w)) for w in weights]
         self.model.optimizer.finalize_variable_values(weights)
-        yield
-        for weight, value in zip(weights, present, strict=True):
-            weight.assign(value)
+        try:
+            yield
+        finally:
+            for weight, value in zip(weights, present, strict=True):
+                weight.assign(value)
 
     def _keep_best(self, row: dict[str, Any]) -> None:
         """Keep the weights with their card if they are the best so far."""

@@ -1,0 +1,56 @@
+"""Options of `tomoseg train` that are read before anything else is done."""
+
+import pytest
+from typer.testing import CliRunner
+
+from tomoseg.cli.app import app
+from tomoseg.errors import InputError
+from tomoseg.segment.augment import Augmentation
+
+
+def settings_of(monkeypatch, make_slices, tmp_path, *options):
+    """Return the settings that `tomoseg train` hands on, or raise its error."""
+    from PIL import Image
+
+    for kind, arrays in zip(("images", "labels"), make_slices(2), strict=True):
+        (tmp_path / kind).mkdir()
+        for i, array in enumerate(arrays):
+            Image.fromarray(array).save(tmp_path / kind / f"{i}.png")
+    seen = {}
+
+    def take(*_, settings, **__):
+        seen["settings"] = settings
+        raise InputError("enough")
+
+    monkeypatch.setattr("tomoseg.segment.training.train", take)
+    command = ["train", str(tmp_path / "images"), str(tmp_path / "labels"), "-o", str(tmp_path / "m.keras")]
+    result = CliRunner().invoke(app, [*command, *options])
+    if "settings" not in seen:
+        raise result.exception
+    return seen["settings"]
+
+
+def test_without_options_it_is_the_papers_training(monkeypatch, make_slices, tmp_path):
+    s = settings_of(monkeypatch, make_slices, tmp_path)
+    assert (s.architecture, s.depth, s.base_filters) == ("unet", 6, 32)
+    assert (s.epochs, s.batch, s.patch, s.learning_rate, s.schedule) == (100, 2, 512, 5e-4, "constant")
+    assert (s.loss, s.gamma, s.class_weights) == ("focal", 1.0, None)
+    assert (s.sampling, s.ema, s.patience, s.patches, s.predict_patch) == (0, 0, 0, 0, 0)
+    assert s.augmentation == Augmentation()
+    assert not s.problems()
+
+
+def test_every_option_arrives(monkeypatch, make_slices, tmp_path):
+    options = "--architecture compact --loss 0.5*focal+dice --schedule cosine --patience 7 --ema 0.99 --sampling 0.4"
+    more = "--patches 200 --predict-patch 256 --augment rotation_deg=180,noise=0.1,flip=0"
+    s = settings_of(monkeypatch, make_slices, tmp_path, *options.split(), *more.split())
+    assert (s.architecture, s.loss, s.schedule, s.patience) == ("compact", "0.5*focal+dice", "cosine", 7)
+    assert (s.ema, s.sampling, s.patches, s.predict_patch) == (0.99, 0.4, 200, 256)
+    assert s.augmentation == Augmentation(rotation_deg=180.0, noise=0.1, flip=False)
+    assert not s.problems()
+
+
+@pytest.mark.parametrize("text", ["hue=0.1", "noise", "noise=loud", "noise=0.1,", "=3"])
+def test_random_views_that_do_not_exist(monkeypatch, make_slices, tmp_path, text):
+    with pytest.raises(InputError, match=r"--augment .* is no number for one of rotation_deg, flip, "):
+        settings_of(monkeypatch, make_slices, tmp_path, "--augment", text)
