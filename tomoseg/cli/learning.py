@@ -71,7 +71,9 @@ def train(
     ] = "",
     architecture: Annotated[str, typer.Option(help="unet, attention-unet, attention-res-unet or compact.")] = "unet",
     depth: Annotated[int, typer.Option(help="Levels of the network.", min=1)] = 6,
-    base_filters: Annotated[int, typer.Option(help="Channels of its first level.", min=1)] = 32,
+    base_filters: Annotated[
+        int, typer.Option(help="Channels of its first level [default: 32; compact: 16].", min=0, show_default=False)
+    ] = 0,
     folds: Annotated[int, typer.Option(help="Parts the slice groups are split into; 1 = no validation.", min=1)] = 4,
     fold: Annotated[int, typer.Option(help="The part to validate on.", min=0)] = 0,
     guard: Annotated[int, typer.Option(help="Neighbouring slices left out between the parts.", min=0)] = 1,
@@ -110,7 +112,7 @@ def train(
         class_weights=_numbers("--class-weights", class_weights),
         architecture=cast(Any, architecture),
         depth=depth,
-        base_filters=base_filters,
+        base_filters=base_filters or (16 if architecture == "compact" else 32),
         folds=folds,
         fold=fold,
         guard=guard,

@@ -26,7 +26,8 @@ MOST_NUMBERS_PER_MAP = 1 << 30  # 4 GB; the largest map of the paper's network h
 
 def save_model(model: Any, path: Path, card: ModelCard) -> None:
     """Write weights, architecture and card to `path` in one step; optimiser state is left out."""
-    bare = keras.models.clone_model(model)
+    # Not clone_model: the clone of a compiled network is compiled, and its optimiser is saved at thrice its size.
+    bare = type(model).from_config(model.get_config())
     bare.set_weights(model.get_weights())
     with atomic_path(path, suffix=".keras") as part:  # Keras wants its suffix
         bare.save(part)

@@ -1,5 +1,9 @@
 """Networks by name: what each is made of, that it runs, and that it comes back from its file as it was."""
 
+import io
+import zipfile
+
+import h5py
 import numpy as np
 import pytest
 
@@ -21,6 +25,11 @@ def some_images(*shape):
 
 def layers_of(net, kind):
     return [layer for layer in net.layers if isinstance(layer, kind)]
+
+
+def parts_with_weights(path):
+    with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as weights:
+        return set(weights)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -50,10 +59,12 @@ def test_it_comes_back_from_model_and_checkpoint(name, tmp_path):
     scaling = Scaling("range", "uint8", Scale(0.0, 255.0, 0.0, 1.0))
     card = ModelCard(["a", "b", "c"], ["#000000", "#ff0000", "#0000ff"], scaling, 16, 4)
     save_model(net, tmp_path / "net.keras", card)
+    assert parts_with_weights(tmp_path / "net.keras") == {"layers", "vars"}
     loaded, read = load_model(tmp_path / "net.keras")
     assert read == card
     np.testing.assert_array_equal(loaded.predict_on_batch(images), expected)
     net.save(tmp_path / "latest.keras")
+    assert "optimizer" in parts_with_weights(tmp_path / "latest.keras")
     again = load_checkpoint(tmp_path / "latest.keras")
     np.testing.assert_array_equal(again.predict_on_batch(images), expected)
     assert again.optimizer.iterations == 3

@@ -45,6 +45,7 @@ def test_every_option_arrives(monkeypatch, make_slices, tmp_path):
     more = "--patches 200 --predict-patch 256 --augment rotation_deg=180,noise=0.1,flip=0"
     s = settings_of(monkeypatch, make_slices, tmp_path, *options.split(), *more.split())
     assert (s.architecture, s.loss, s.schedule, s.patience) == ("compact", "0.5*focal+dice", "cosine", 7)
+    assert s.base_filters == 16  # of a compact network, unless told otherwise
     assert (s.ema, s.sampling, s.patches, s.predict_patch) == (0.99, 0.4, 200, 256)
     assert s.augmentation == Augmentation(rotation_deg=180.0, noise=0.1, flip=False)
     assert not s.problems()
