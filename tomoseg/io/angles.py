@@ -89,7 +89,7 @@ def _csv_values(path: Path, lines: list[tuple[int, str]]) -> Iterator[tuple[int,
     except csv.Error as error:  # a field beyond all measure
         raise InputError(f"{path} cannot be read as CSV: {error}") from error
     first = [cell.strip() for cell in rows[0][1]]
-    header = [] if _is_number(first[0]) else first
+    header = [] if is_number(first[0]) else first
     column = _column(path, rows[0][0], header, len(first))
     factor = 180.0 / math.pi if header and _RADIANS.search(header[column]) else 1.0
     if header:
@@ -122,7 +122,8 @@ def _column(path: Path, line: int, header: list[str], n_columns: int) -> int:
     )
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Say whether a word is a number, such as 1, -2.5e3 or nan."""
     try:
         float(text)
     except ValueError:

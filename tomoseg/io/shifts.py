@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from tomoseg.arrays import FloatArray
 from tomoseg.errors import InputError, shown
-from tomoseg.io.angles import read_angles
+from tomoseg.io.angles import is_number, read_angles
 from tomoseg.io.companions import angles_beside
 from tomoseg.io.limits import read_text
 
@@ -155,7 +155,7 @@ def _read_table(path: Path, lines: list[tuple[int, str]]) -> GivenAlignment:
     except csv.Error as error:  # a field beyond all measure
         raise InputError(f"{path} cannot be read as a table: {error}") from error
     first = [cell.strip().lower() for cell in rows[0][1]]
-    if _is_number(first[0]):
+    if is_number(first[0]):
         pairs = np.array([_numbers(path, i, row, 2, "dy and dx in px") for i, row in rows])
         return GivenAlignment(str(path), pairs)
     columns = [_column(path, first, name) for name in (r"dy|y.?shift|shift.?y", r"dx|x.?shift|shift.?x")]
@@ -192,14 +192,6 @@ def _numbers(path: Path, line: int, cells: list[str], n: int, what: str = "numbe
     if len(cells) != n or len(values) != n or not all(map(math.isfinite, values)):
         raise InputError(f"{path}, line {line}: '{shown(' '.join(cells), 80)}' should be {n} {what}")
     return values
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _sorted(found: GivenAlignment, angles_deg: NDArray[np.float64]) -> GivenAlignment:
