@@ -152,7 +152,7 @@ def test_simulated_catalyst_is_recovered(catalyst):
 
 @pytest.mark.parametrize(
     ("method", "most"),
-    [(mlem, 120), (partial(osem, subsets=6), 20), (sirt, 240)],
+    [(mlem, 120), (partial(osem, subsets=6), 20), pytest.param(sirt, 240, marks=pytest.mark.slow)],
     ids=["mlem", "osem", "sirt"],
 )
 def test_the_number_of_iterations_chosen_is_nearly_the_best(catalyst, method, most):
