@@ -188,9 +188,6 @@ def _begun(new: PaintedSlices, folder: Path, label_map: LabelMap | None, replace
         files=files,
         consumed={},
         started=now(),
-        wall_seconds=0.0,
-        peak_memory_bytes=0,
-        device="",
         job_id=job_id(),
         versions=versions(),
     )

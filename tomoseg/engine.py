@@ -312,9 +312,6 @@ def _begin(project: Project, stage: Stage, parameters: Parameters, facts: dict[s
         files=facts,
         consumed={name: r.run_id for name, r in consumed.items() if r is not None},
         started=now(),
-        wall_seconds=0.0,
-        peak_memory_bytes=0,
-        device="",
         job_id=job_id(),
         versions=versions(),
     )

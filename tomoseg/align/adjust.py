@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.align.copies import Copies
-from tomoseg.align.joint import GAIN, LARGEST_PX, STRAY, Run, align_jointly
+from tomoseg.align.joint import GAIN, LARGEST_PX, STRAY, Run
+from tomoseg.align.refine import CHECK_PX, held_out
 from tomoseg.align.solve import Solution, fill_between
 from tomoseg.align.warp import Adjustments, rotation_matrix
 from tomoseg.reconstruct.cpu_backend import CpuOperator
@@ -37,7 +38,6 @@ LARGEST = 0.5 * USUAL  # of a step
 LEVELS = ((128, 20), (10_000, 16))  # longest sides of the copies, and passes
 SETTLING = 8  # passes in which the volume forms before anything is moved
 APART_DEG = 0.25  # to either side: tilts whose projections tell how images change with tilt
-CHECK_PX, CHECK_PASSES = 128, 6  # copies and passes by which what was found is compared with what it was found from
 # Part by which the residual has to fall: three more numbers for each image take up to 0.8 % off without need of them,
 # and 1.7 % where they are 0.1 degree and 0.1 % (35 images of 64 and 96 px).
 LEAST_GAIN = 0.01
@@ -68,8 +68,8 @@ def adjust(copies: Copies, solution: Solution, kinds: Sequence[Adjustment]) -> t
         found, values = _passes(small, copies.factor, found, values, wanted, passes)
     adjustments = _as_adjustments(values)
     small = copies.reduced(CHECK_PX)
-    before = _held_out(small, copies.factor, solution)
-    after = _held_out(small.adjusted(adjustments), copies.factor, found)
+    before = held_out(small, copies.factor, solution)
+    after = held_out(small.adjusted(adjustments), copies.factor, found)
     if not after < (1 - LEAST_GAIN) * before:
         return solution, None
     return replace(found, residual=after), adjustments
@@ -78,14 +78,6 @@ def adjust(copies: Copies, solution: Solution, kinds: Sequence[Adjustment]) -> t
 def _as_adjustments(values: NDArray[np.float64]) -> Adjustments:
     """Return columns of rotation (degrees), magnification less 1, and tilt error (degrees) as what they are."""
     return Adjustments(values[:, 0].copy(), 1 + values[:, 1], values[:, 2].copy())
-
-
-def _held_out(small: Copies, factor: int, solution: Solution) -> float:
-    """Return how badly images are predicted by the others as they stand."""
-    moves = solution.moves_px * factor / small.factor
-    return align_jointly(
-        small, moves, solution.axis_angle_deg, whole=solution.whole, passes=CHECK_PASSES, moving=False
-    ).residual
 
 
 def _passes(

@@ -7,7 +7,7 @@ from pass to pass, and images are always resampled from the originals by the mov
 frame does not show count as the volume predicts them, so that they say nothing.
 
 The slow part of the moves costs the volume little to follow: it takes many passes to be undone, which the steps do not
-show. The direction of the axis is sought apart, by how well images are predicted (`direction`).
+show. The direction of the axis is sought apart, by how well images are predicted (`tomoseg.align.refine`).
 """
 
 from collections.abc import Callable

@@ -53,7 +53,7 @@ def refine_moves(copies: Copies, solution: Solution) -> Solution:
     for longest, passes in LEVELS[2 if solution.whole else 0 :]:
         found = _refined(copies.reduced(longest), copies.factor, found, passes)
     small = copies.reduced(CHECK_PX)
-    before, after = (_held_out(small, copies.factor, s) for s in (solution, found))
+    before, after = (held_out(small, copies.factor, s) for s in (solution, found))
     return replace(found, residual=after) if after <= before else replace(solution, residual=before)
 
 
@@ -116,8 +116,8 @@ def _refined(small: Copies, factor: int, solution: Solution, passes: int) -> Sol
     return replace(solution, moves_px=moves, residuals=joint.residuals)
 
 
-def _held_out(small: Copies, factor: int, solution: Solution) -> float:
-    """Return how badly images are predicted by the others as they stand."""
+def held_out(small: Copies, factor: int, solution: Solution) -> float:
+    """Return how badly images are predicted by the others as they stand, moves being of copies reduced by `factor`."""
     moves = solution.moves_px * factor / small.factor
     return align_jointly(
         small, moves, solution.axis_angle_deg, whole=solution.whole, passes=CHECK_PASSES, moving=False

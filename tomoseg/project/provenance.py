@@ -36,9 +36,9 @@ class Record:
     files: dict[str, dict[str, Any]]
     consumed: dict[str, str]
     started: str
-    wall_seconds: float
-    peak_memory_bytes: int
-    device: str
+    wall_seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    device: str = ""
     host: str = field(default_factory=socket.gethostname)
     job_id: str = ""
     versions: dict[str, str] = field(default_factory=dict)
