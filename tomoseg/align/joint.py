@@ -198,7 +198,11 @@ class Run:
 
 
 def _reciprocal(sums: Floats) -> Floats:
-    """Return 1/sums, 0 where a subset does not see a voxel at all."""
+    """Return 1/sums, 0 where a subset does not see a voxel at all.
+
+    Such voxels, far outside the frame, become 0 for good. Kept as they were, they took up what belongs inside: a film
+    cut on all sides was aligned to 1.8 px instead of 0.1.
+    """
     return np.where(sums > 1e-3 * sums.max(), 1 / np.maximum(sums, 1e-30), 0).astype(np.float32)
 
 
