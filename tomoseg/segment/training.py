@@ -156,6 +156,9 @@ class _Trainer:
         if self.state["latest"]:
             return load_checkpoint(self.files.checkpoint / self.state["latest"])
         model = build(s.architecture, len(self.data.class_names), 1, s.depth, s.base_filters, s.seed)
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.momentum = max(layer.momentum, s.ema)  # statistics over as many steps as the averaged weights
         # Compiling the graph with XLA was measured to be slower on CPU, and it never gains on the first epochs.
         model.compile(
             optimizer=keras.optimizers.Adam(s.learning_rate, use_ema=s.ema > 0, ema_momentum=s.ema),
