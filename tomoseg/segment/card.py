@@ -22,9 +22,16 @@ from tomoseg.segment.scaling import Kind, Scale, Scaling
 
 CARD_FORMAT = 1
 LARGEST_PATCH = 8192  # px
+MOST_CHANNELS = 31
 _KINDS: dict[str, Any] = {
     **{"class_names": list, "class_colors": list, "patch": int, "multiple": int, "made_by": str, "data_digest": str},
-    **{"pixel_size_nm": int | float | NoneType, "training": dict, "scores": dict, "trained_here": bool},
+    **{
+        "channels": int,
+        "pixel_size_nm": int | float | NoneType,
+        "training": dict,
+        "scores": dict,
+        "trained_here": bool,
+    },
 }
 
 
@@ -43,6 +50,7 @@ class ModelCard:
     training : settings and split, as trained
     scores : on the validation images, for the weights that were kept
     trained_here : False for a Keras model without a card
+    channels : of the input: the slice to be labelled in the middle, and as many neighbours on either side of it
     """
 
     class_names: list[str]
@@ -56,6 +64,7 @@ class ModelCard:
     scores: dict[str, Any] = field(default_factory=dict)
     made_by: str = ""
     trained_here: bool = True
+    channels: int = 1
 
     def to_json(self) -> str:
         """Return the card as JSON text."""
@@ -90,6 +99,8 @@ def _problems(card: ModelCard) -> Iterator[str]:
     yield from problems_with_colors(card.class_colors, len(card.class_names))
     if not 1 <= card.patch <= LARGEST_PATCH or not 1 <= card.multiple <= LARGEST_PATCH:
         yield f"patch and multiple must be 1 to {LARGEST_PATCH}"
+    if not 1 <= card.channels <= MOST_CHANNELS or card.channels % 2 == 0:
+        yield f"channels must be odd, and 1 to {MOST_CHANNELS}"
     if card.pixel_size_nm is not None and not 0 < card.pixel_size_nm < math.inf:
         yield "pixel_size_nm must be above 0"
     yield from _problems_with_scaling(card.scaling)

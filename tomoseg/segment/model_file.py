@@ -131,10 +131,11 @@ def _checked_use(path: Path, model: Any, card: ModelCard | None) -> ModelCard:
     """Return the card, or a foreign one, once it is known that the network can segment grey images."""
     shape_in, shape_out = _one_shape(model.input_shape), _one_shape(model.output_shape)
     n_classes = shape_out[-1] if len(shape_out) == 4 and shape_out[-1] else 0
-    if len(shape_in) != 4 or shape_in[-1] != 1 or not 2 <= n_classes <= MAX_CLASSES:
+    channels = card.channels if card else 1
+    if len(shape_in) != 4 or shape_in[-1] != channels or not 2 <= n_classes <= MAX_CLASSES:
         raise InputError(
             f"the network in {path} maps {shape_in} to {shape_out}; needed is one that maps grey images (batch, "
-            "height, width, 1) to class probabilities (batch, height, width, classes)"
+            f"height, width, {channels}) to class probabilities (batch, height, width, classes)"
         )
     if card is None:
         sides = {side for side in shape_in[1:3] if side is not None}
@@ -149,7 +150,7 @@ def _checked_use(path: Path, model: Any, card: ModelCard | None) -> ModelCard:
             f"the network in {path} has {n_classes} classes, but its card names {len(card.class_names)}: the file "
             "was changed after training"
         )
-    _try_out(path, model, card.patch)
+    _try_out(path, model, card.patch, channels)
     return card
 
 
@@ -170,11 +171,11 @@ class _Trial(keras.Layer):  # type: ignore[misc]
         return self.model.call(x)
 
 
-def _try_out(path: Path, model: Any, patch: int) -> None:
+def _try_out(path: Path, model: Any, patch: int, channels: int) -> None:
     """Follow the shapes of one patch through the network, without computing anything."""
     try:
         with _held_to(path, 0):
-            shape = tuple(_Trial(model)(keras.KerasTensor((1, patch, patch, 1), "float32")).shape)
+            shape = tuple(_Trial(model)(keras.KerasTensor((1, patch, patch, channels), "float32")).shape)
     except Exception as error:  # shapes that do not fit each other; Keras wraps what is raised inside
         reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {reason_of(error)}"
         raise InputError(f"the network in {path} does not take patches of {patch} px: {reason}") from error

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tomoseg.segment.augment import NO_AUGMENTATION, Augmentation, random_view, sample_patch, vary_intensity
+from tomoseg.segment.augment import NO_AUGMENTATION, Augmentation, _bend, random_view, sample_patch, vary_intensity
 
 
 def disc(shape=(96, 96), centre=(40.0, 55.0), radius=18.0):
@@ -173,3 +173,31 @@ def test_impossible_augmentation_is_refused(change):
     (problem,) = Augmentation(**change).problems()
     assert next(iter(change)) in problem
     assert not Augmentation().problems()
+
+
+def test_straight_views_hold_the_very_pixels():
+    rng = np.random.default_rng(5)
+    image, labels = rng.random((40, 50)), rng.integers(0, 3, (40, 50)).astype(np.uint8)
+    seen = set(image.astype(np.float32).ravel().tolist())
+    augmentation = Augmentation(straight=1.0, elastic_px=2.0)
+    for _ in range(20):
+        view, its_labels = sample_patch(image, labels, 16, augmentation, rng)
+        assert set(view.ravel().tolist()) <= seen
+        where = {float(v): label for v, label in zip(image.astype(np.float32).ravel(), labels.ravel(), strict=True)}
+        assert all(where[float(v)] == label for v, label in zip(view.ravel(), its_labels.ravel(), strict=True))
+
+
+def test_grid_distortion_bends_in_straight_pieces():
+    shifts = _bend(81, Augmentation(grid_px=3.0), np.random.default_rng(0))
+    bends = np.abs(np.diff(shifts, 2, axis=2)).max(axis=(0, 1))
+    corners = np.arange(10, 80, 10) - 1  # second differences are centred on the nodes
+    assert bends[np.setdiff1d(np.arange(79), corners)].max() < 1e-9
+    assert bends[corners].min() > 0.01
+
+
+def test_sharpening_raises_edges_only():
+    step = np.where(np.arange(32) < 16, 0.0, 1.0) * np.ones((32, 1))
+    view = vary_intensity(step.astype(np.float32), Augmentation(sharpen=2.0), np.random.default_rng(1))
+    assert view.max() > 1.05
+    assert np.allclose(view[:, :8], 0)
+    assert np.allclose(view[:, 24:], 1)
