@@ -188,7 +188,7 @@ def simulate(
     tilt_axis_angle: Annotated[float, typer.Option(help="Tilt axis from the vertical, in degrees.")] = 3.0,
     tilt_axis_offset: Annotated[float, typer.Option(help="Tilt axis from the image centre, in pixels.")] = 4.0,
     dose: Annotated[float, typer.Option(help="Mean electrons per pixel where the object is; sets the noise.")] = 400.0,
-    pixel_size: Annotated[float, typer.Option(metavar="NM", help="Pixel size in nm.")] = 0.5,
+    pixel_size: Annotated[float, typer.Option(metavar="NM", help="Pixel size in nm.")] = 0.25,
     seed: Annotated[int, typer.Option(help="The same seed gives the same series.")] = 0,
 ) -> None:
     """Simulate a raw tilt series of a supported catalyst with known truth."""
