@@ -4,6 +4,8 @@ import csv
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,10 @@ from tomoseg.arrays import Array
 from tomoseg.errors import InputError
 from tomoseg.io.slices import IGNORE, Pair, load_pair, read_slice
 from tomoseg.runtime import Runtime
+from tomoseg.segment.calibration import Calibration
 from tomoseg.segment.card import ModelCard
 from tomoseg.segment.histogram import histogram
+from tomoseg.segment.numbers import plain
 from tomoseg.segment.scaling import Scale
 from tomoseg.segment.surfaces import PERCENTILES, hausdorff
 
@@ -109,6 +113,7 @@ class Evaluation:
     hausdorff_px : (n_images, C, len(percentiles)) distances in px, NaN where a class has no surface; None where the
         images themselves are not known (evaluation from confusion matrices)
     pixel_size_nm : None where unknown
+    calibration : None where the probabilities are not known
     """
 
     classes: list[str]
@@ -119,6 +124,7 @@ class Evaluation:
     percentiles: tuple[int, ...] = PERCENTILES
     pixel_size_nm: float | None = None
     notes: list[str] = field(default_factory=list)
+    calibration: Calibration | None = None
 
     def per_image(self) -> dict[str, Values]:
         """Return metrics (n_images, C)."""
@@ -144,13 +150,13 @@ class Evaluation:
         """Return everything as JSON types; NaN becomes null. See DESIGN for the keys that scripts rely on."""
         result: dict[str, Any] = {"classes": list(self.classes), "images": list(self.names)}
         for metric, stat in self.summary().items():
-            result[metric] = {"mean": _plain(stat.mean), "ci95": _plain(stat.ci95), "n": stat.n.tolist()}
-        result["pooled"] = {metric: _plain(values) for metric, values in self.pooled().items()}
+            result[metric] = {"mean": plain(stat.mean), "ci95": plain(stat.ci95), "n": stat.n.tolist()}
+        result["pooled"] = {metric: plain(values) for metric, values in self.pooled().items()}
         per_image = self.per_image()
         result["per_image"] = [
             {
                 "name": name,
-                **{metric: _plain(per_image[metric][i]) for metric in METRICS},
+                **{metric: plain(per_image[metric][i]) for metric in METRICS},
                 "confusion": self.matrices[i].tolist(),
             }
             for i, name in enumerate(self.names)
@@ -158,6 +164,7 @@ class Evaluation:
         result["confusion"] = self.matrices.sum(axis=0).tolist()
         result["pixel_size_nm"] = self.pixel_size_nm
         result.update(self._hausdorff_dict())
+        result["calibration"] = None if self.calibration is None else self.calibration.to_dict()
         result["notes"] = list(self.notes)
         return result
 
@@ -172,8 +179,8 @@ class Evaluation:
         def table(scale: float) -> dict[str, Any]:
             return {
                 "percentiles": list(self.percentiles),
-                "mean": _plain(mean * scale),
-                "per_image": _plain(each * scale),
+                "mean": plain(mean * scale),
+                "per_image": plain(each * scale),
             }
 
         return {
@@ -199,13 +206,6 @@ class Evaluation:
                 writer.writerow(["ci95", label, *(_cell(summary[m].ci95[c]) for m in METRICS)])
                 writer.writerow(["n", label, *(int(summary[m].n[c]) for m in METRICS)])
                 writer.writerow(["pooled", label, *(_cell(pooled[m][c]) for m in METRICS)])
-
-
-def _plain(values: Array) -> Any:
-    """Return nested lists with None for NaN."""
-    if values.ndim > 1:
-        return [_plain(row) for row in values]
-    return [None if np.isnan(v) else float(v) for v in values]
 
 
 def _cell(value: float) -> str:
@@ -287,10 +287,12 @@ def evaluate_model(
     model, card = load_model(model_path)
     n_classes = len(card.class_names)
     predictor = SlicePredictor.of(model, card, _scale_for(pairs, card), patch, overlap)
-    matrices, distances = [], []
+    matrices, distances, calibrations = [], [], []
     for pair in runtime.track(list(pairs), "evaluate"):
         image, truth = load_pair(pair, n_classes)
-        prediction = predictor.classify(image[None])[0][0]
+        probabilities = predictor.probabilities(image[None])[0]
+        prediction = probabilities.argmax(axis=0).astype(np.uint8)
+        calibrations.append(Calibration.of(probabilities, truth))
         matrices.append(confusion_matrix(truth, prediction, n_classes))
         distances.append(class_distances(truth, prediction, n_classes))
         if on_image is not None:
@@ -304,6 +306,7 @@ def evaluate_model(
         PERCENTILES,
         pixel_size_nm or card.pixel_size_nm,
         _notes(pairs, card, runtime),
+        reduce(add, calibrations),
     )
 
 

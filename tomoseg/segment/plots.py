@@ -9,9 +9,13 @@ from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
 from tomoseg.io.slices import IGNORE
+from tomoseg.segment.calibration import Bins
 from tomoseg.segment.evaluation import METRICS, EvaluatedImage, Evaluation
 
 # Okabe & Ito's black, blue, orange and green.
+ALL_PIXELS = "#bbbbbb"
+LINES = ("o-", "s--", "^-.", "D:", "v-", "P--")  # one per class, told apart without colour
+FEWEST_PIXELS = 20
 METRIC_COLORS = {"dice": "#0072b2", "precision": "#e69f00", "recall": "#009e73", "iou": "#777777"}
 
 
@@ -62,6 +66,49 @@ def plot_hausdorff(evaluation: Evaluation, path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     figure.savefig(path, dpi=150)
+
+
+def plot_calibration(evaluation: Evaluation, path: Path) -> None:
+    """Draw how often the network is right at each confidence, and how many pixels have that confidence.
+
+    One line for all pixels, and one for the pixels predicted as each class. On the diagonal a network is right as
+    often as it says; below it, it is too sure of itself. Bins of fewer than `FEWEST_PIXELS` are not drawn.
+    """
+    calibration = evaluation.calibration
+    if calibration is None:
+        return
+    figure, (left, right) = _figure(9.0, 4.0, 2)
+    left.plot([0, 1], [0, 1], color="#999999", lw=1, ls=":")
+    overall = calibration.confidence.over_groups()
+    centers = (np.arange(len(overall.n)) + 0.5) / len(overall.n)
+    for k, (label, color) in enumerate(zip(evaluation.classes, line_colors(evaluation.colors), strict=True)):
+        bins = calibration.confidence.group(k)
+        left.plot(*_reliability(bins), LINES[k % len(LINES)], ms=4, color=color, label=f"predicted {label}")
+        right.plot(centers, np.where(bins.n > 0, bins.n, np.nan), LINES[k % len(LINES)], ms=4, color=color)
+    left.plot(*_reliability(overall), "o-", ms=5, lw=2.2, color=ALL_PIXELS, label="all pixels", zorder=1)
+    left.set_ylabel("part of the pixels that is right")
+    left.set_ylim(0, 1.02)
+    left.legend(frameon=False, loc="upper left")
+    right.set_yscale("log")
+    right.set_ylabel("pixels in the bin")
+    error = calibration.confidence.over_groups().calibration_error()
+    left.set_title(f"expected calibration error {error:.4f}, Brier score {calibration.brier().sum():.4f}", fontsize=9)
+    for axes in (left, right):
+        axes.set_xlabel("confidence of the network")
+        axes.set_xlim(0, 1.02)
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=150)
+
+
+def _reliability(bins: Bins) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean confidence and accuracy of the bins that hold enough pixels to tell."""
+    enough = bins.n >= FEWEST_PIXELS
+    return bins.mean_predicted()[enough], bins.frequency()[enough]
+
+
+def line_colors(colors: Sequence[str]) -> list[str]:
+    """Return colours of classes as they are told apart on white: those nearly white become grey."""
+    return ["#888888" if min(_rgb(color)) > 215 else color for color in colors]
 
 
 def error_map(truth: Array, other: Array, colors: Sequence[str]) -> NDArray[np.uint8]:
