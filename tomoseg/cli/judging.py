@@ -32,28 +32,41 @@ def evaluate(
     held_out: Annotated[
         bool, typer.Option("--held-out", help="Only slices that the network was validated on, not trained on.")
     ] = False,
+    objects: Annotated[
+        str,
+        typer.Option(metavar="CLASS", help="Class whose objects are looked for one by one [default: the last one]."),
+    ] = "",
+    min_object: Annotated[int, typer.Option(metavar="PX", help="Smaller objects are left out.", min=1)] = 5,
+    object_iou: Annotated[
+        float, typer.Option(help="Intersection over union from which on an object is found.", min=0, max=1)
+    ] = 0.5,
+    objects_csv: Annotated[
+        Path | None, typer.Option("--objects-csv", metavar="FILE", help="Write every object and what became of it.")
+    ] = None,
     device: Device = "auto",
     workers: Workers = 0,
     max_memory: MaxMemory = "",
     progress: ProgressKind = "auto",
     stop_before: StopBefore = "",
 ) -> None:
-    """Compare a network's labels with true ones: Dice, precision, recall, IoU, Hausdorff distance."""
+    """Compare a network's labels with true ones: by pixels, surfaces and objects; and how sure it is of itself."""
     from tomoseg.io.slices import find_pairs
     from tomoseg.segment.card import read_card
+    from tomoseg.segment.detection import ObjectRule
     from tomoseg.segment.evaluation import evaluate_model, validation_pairs
     from tomoseg.segment.known_models import resolve_model
-    from tomoseg.segment.plots import plot_calibration, plot_errors, plot_hausdorff, plot_scores
+    from tomoseg.segment.plots import plot_calibration, plot_detection, plot_errors, plot_hausdorff, plot_scores
 
     model = resolve_model(model)
     runtime = make_runtime(device, workers, max_memory, progress, stop_before)
+    rule = ObjectRule(min_object, object_iou)
     card = read_card(model)
     pairs = find_pairs(images_dir, labels_dir, runtime, label_map_of(label_map))
     if held_out:
         pairs = validation_pairs(pairs, card) if card is not None else []
         if not pairs:
             raise InputError(f"--held-out: {model} does not name any of these slices as those it was validated on.")
-    for file in filter(None, (as_json, as_csv)):
+    for file in filter(None, (as_json, as_csv, objects_csv)):
         if not file.absolute().parent.is_dir():
             raise InputError(f"The folder of {file} does not exist.")
     if plots is not None:
@@ -64,17 +77,29 @@ def evaluate(
             plot_errors(image, card.class_names, card.class_colors, plots / f"errors_{image.name}.png")
 
     with stopping_on_signals():
-        evaluation = evaluate_model(model, pairs, runtime=runtime, pixel_size_nm=pixel_size, on_image=draw)
+        evaluation = evaluate_model(
+            model,
+            pairs,
+            runtime=runtime,
+            pixel_size_nm=pixel_size,
+            objects=objects,
+            object_rule=rule,
+            on_image=draw,
+        )
     if as_json is not None:
         evaluation.write_json(as_json)
     if as_csv is not None:
         evaluation.write_csv(as_csv)
+    if objects_csv is not None and evaluation.detection is not None:
+        evaluation.detection.write_csv(objects_csv)
     if plots is not None:
         plot_scores(evaluation, plots / "scores.png")
         plot_hausdorff(evaluation, plots / "hausdorff.png")
         plot_calibration(evaluation, plots / "calibration.png")
+        plot_detection(evaluation, plots / "objects.png")
     print(_table(evaluation))
     print(_calibration_line(evaluation.calibration))
+    print(_detection_line(evaluation.detection))
 
 
 def _table(evaluation: Any) -> str:
@@ -97,4 +122,15 @@ def _calibration_line(calibration: Any) -> str:
     return (
         f"calibration: expected error {facts['ece']:.4f} ({lean} by {abs(facts['overconfidence']):.4f}), "
         f"Brier score {facts['brier']:.4f}"
+    )
+
+
+def _detection_line(detection: Any) -> str:
+    """Return how many objects were found."""
+    facts = detection.scores()
+    scores = ", ".join(f"{key} {facts[key]:.4f}" for key in ("precision", "recall", "f1"))
+    return (
+        f"objects of class {detection.class_name} from {detection.rule.min_size} px (IoU >= {detection.rule.iou:g}): "
+        f"{facts['found']} of {facts['true']} found, {facts['missed']} missed ({facts['untouched']} without any "
+        f"overlap), {facts['invented']} invented, {facts['split']} split, {facts['merged']} merged; {scores}"
     )

@@ -18,6 +18,7 @@ from tomoseg.io.slices import IGNORE, Pair, load_pair, read_slice
 from tomoseg.runtime import Runtime
 from tomoseg.segment.calibration import Calibration
 from tomoseg.segment.card import ModelCard
+from tomoseg.segment.detection import Detection, ObjectRule, class_number, compare_objects
 from tomoseg.segment.histogram import histogram
 from tomoseg.segment.numbers import plain
 from tomoseg.segment.scaling import Scale
@@ -114,6 +115,7 @@ class Evaluation:
         images themselves are not known (evaluation from confusion matrices)
     pixel_size_nm : None where unknown
     calibration : None where the probabilities are not known
+    detection : the objects of one class, found or not; None where the images are not known
     """
 
     classes: list[str]
@@ -125,6 +127,7 @@ class Evaluation:
     pixel_size_nm: float | None = None
     notes: list[str] = field(default_factory=list)
     calibration: Calibration | None = None
+    detection: Detection | None = None
 
     def per_image(self) -> dict[str, Values]:
         """Return metrics (n_images, C)."""
@@ -165,6 +168,7 @@ class Evaluation:
         result["pixel_size_nm"] = self.pixel_size_nm
         result.update(self._hausdorff_dict())
         result["calibration"] = None if self.calibration is None else self.calibration.to_dict()
+        result["detection"] = None if self.detection is None else self.detection.to_dict()
         result["notes"] = list(self.notes)
         return result
 
@@ -259,6 +263,8 @@ def evaluate_model(
     pixel_size_nm: float | None = None,
     patch: int | None = None,
     overlap: int = 2,
+    objects: str = "",
+    object_rule: ObjectRule | None = None,
     on_image: Callable[[EvaluatedImage], None] | None = None,
 ) -> Evaluation:
     """Predict labelled slices with a network and compare.
@@ -269,12 +275,15 @@ def evaluate_model(
     pairs : see `tomoseg.io.slices.find_pairs`
     pixel_size_nm : of the images; the one stored with the model unless given
     patch, overlap : see `tomoseg.segment.blending.predict_stack`; the patch of training unless given
+    objects : name or number of the class whose objects are looked for one by one; the last one unless given
+    object_rule : when an object counts and is found
     on_image : called with each image, its truth and its prediction, to draw error maps without holding all
 
     Raises
     ------
     InputError
-        Where the model or an image cannot be used, or labels do not fit the classes of the model.
+        Where the model or an image cannot be used, labels do not fit the classes of the model, or `objects` is none of
+        them.
     """
     from tomoseg.segment.inference import SlicePredictor
     from tomoseg.segment.keras_setup import prepare
@@ -286,8 +295,9 @@ def evaluate_model(
     prepare(runtime)
     model, card = load_model(model_path)
     n_classes = len(card.class_names)
+    object_class, rule = class_number(card.class_names, objects), object_rule or ObjectRule()
     predictor = SlicePredictor.of(model, card, _scale_for(pairs, card), patch, overlap)
-    matrices, distances, calibrations = [], [], []
+    matrices, distances, calibrations, found = [], [], [], []
     for pair in runtime.track(list(pairs), "evaluate"):
         image, truth = load_pair(pair, n_classes)
         probabilities = predictor.probabilities(image[None])[0]
@@ -295,18 +305,21 @@ def evaluate_model(
         calibrations.append(Calibration.of(probabilities, truth))
         matrices.append(confusion_matrix(truth, prediction, n_classes))
         distances.append(class_distances(truth, prediction, n_classes))
+        found.append(compare_objects(truth, prediction, object_class, rule))
         if on_image is not None:
             on_image(EvaluatedImage(pair.name, image, truth, prediction))
+    names, pixel_size = [pair.name for pair in pairs], pixel_size_nm or card.pixel_size_nm
     return Evaluation(
         card.class_names,
         card.class_colors,
-        [pair.name for pair in pairs],
+        names,
         np.stack(matrices),
         np.stack(distances),
         PERCENTILES,
-        pixel_size_nm or card.pixel_size_nm,
+        pixel_size,
         _notes(pairs, card, runtime),
         reduce(add, calibrations),
+        Detection(card.class_names[object_class], rule, names, found, 2, pixel_size),
     )
 
 

@@ -11,6 +11,7 @@ from tomoseg.arrays import Array
 from tomoseg.io.slices import IGNORE
 from tomoseg.segment.calibration import Bins
 from tomoseg.segment.evaluation import METRICS, EvaluatedImage, Evaluation
+from tomoseg.segment.numbers import divided
 
 # Okabe & Ito's black, blue, orange and green.
 ALL_PIXELS = "#bbbbbb"
@@ -104,6 +105,32 @@ def _reliability(bins: Bins) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return mean confidence and accuracy of the bins that hold enough pixels to tell."""
     enough = bins.n >= FEWEST_PIXELS
     return bins.mean_predicted()[enough], bins.frequency()[enough]
+
+
+def plot_detection(evaluation: Evaluation, path: Path) -> None:
+    """Draw how many of the true objects of each size are found, with 95 % intervals, and the scores of all of them."""
+    detection = evaluation.detection
+    if detection is None:
+        return
+    sizes, total = detection.by_size(), detection.scores()
+    place = np.arange(len(sizes["true"]))
+    figure, (axes,) = _figure(max(6.0, 1.6 + 0.9 * len(place)), 4.2)
+    recall = np.nan_to_num(sizes["recall"])
+    ends = np.nan_to_num([sizes["recall"] - sizes["low"], sizes["high"] - sizes["recall"]]).clip(min=0)
+    axes.bar(place, recall, 0.7, yerr=ends, capsize=3, color=METRIC_COLORS["recall"], label="found")
+    touched = divided(sizes["touched"], sizes["true"])
+    axes.plot(place, touched, "D", ms=7, mfc="none", mec="#000000", label="overlapped by any predicted object")
+    spans = zip(sizes["from"], sizes["to"], sizes["true"], strict=True)
+    axes.set_xticks(place, [f"{low:g} to {high:g}\nn = {n:.0f}" for low, high, n in spans], fontsize=9)
+    axes.set_xlabel(f"equivalent diameter of the true object ({detection.unit})")
+    axes.set_ylabel("part of the true objects")
+    axes.set_ylim(0, 1.08)
+    axes.grid(axis="y", alpha=0.3)
+    axes.set_axisbelow(True)
+    scores = ", ".join(f"{key} {total[key]:.2f}" for key in ("precision", "recall", "f1"))
+    axes.set_title(f"{detection.class_name}, IoU ≥ {detection.rule.iou:g}: {scores}", fontsize=10, pad=26)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=9)
+    figure.savefig(path, dpi=150)
 
 
 def line_colors(colors: Sequence[str]) -> list[str]:
