@@ -1,5 +1,6 @@
 """The command `evaluate`: how good a network is, by labelled slices."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,6 +44,10 @@ def evaluate(
     objects_csv: Annotated[
         Path | None, typer.Option("--objects-csv", metavar="FILE", help="Write every object and what became of it.")
     ] = None,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option("--against", metavar="MODEL", help="Compare with this network, image by image; repeatable."),
+    ] = None,
     device: Device = "auto",
     workers: Workers = 0,
     max_memory: MaxMemory = "",
@@ -52,54 +57,92 @@ def evaluate(
     """Compare a network's labels with true ones: by pixels, surfaces and objects; and how sure it is of itself."""
     from tomoseg.io.slices import find_pairs
     from tomoseg.segment.card import read_card
+    from tomoseg.segment.comparison import common_names, compare
     from tomoseg.segment.detection import ObjectRule
-    from tomoseg.segment.evaluation import evaluate_model, validation_pairs
+    from tomoseg.segment.evaluation import evaluate_model
     from tomoseg.segment.known_models import resolve_model
-    from tomoseg.segment.plots import plot_calibration, plot_detection, plot_errors, plot_hausdorff, plot_scores
+    from tomoseg.segment.plots import Cases, plot_comparison, plot_errors, plot_evaluation
 
-    model = resolve_model(model)
+    models = _named([resolve_model(path) for path in (model, *(against or []))])
     runtime = make_runtime(device, workers, max_memory, progress, stop_before)
     rule = ObjectRule(min_object, object_iou)
-    card = read_card(model)
+    cards = {name: read_card(path) for name, path in models.items()}
     pairs = find_pairs(images_dir, labels_dir, runtime, label_map_of(label_map))
-    if held_out:
-        pairs = validation_pairs(pairs, card) if card is not None else []
-        if not pairs:
-            raise InputError(f"--held-out: {model} does not name any of these slices as those it was validated on.")
+    chosen = {name: _held_out(path, pairs, cards[name]) if held_out else pairs for name, path in models.items()}
+    common_names([[pair.name for pair in each] for each in chosen.values()])  # refused before anything is computed
     for file in filter(None, (as_json, as_csv, objects_csv)):
         if not file.absolute().parent.is_dir():
             raise InputError(f"The folder of {file} does not exist.")
     if plots is not None:
         plots.mkdir(parents=True, exist_ok=True)
+    main = next(iter(models))
+    card, cases = cards[main], Cases()
 
     def draw(image: Any) -> None:
+        if plots is not None:
+            cases.add(image)
         if plots is not None and card is not None:
             plot_errors(image, card.class_names, card.class_colors, plots / f"errors_{image.name}.png")
 
     with stopping_on_signals():
-        evaluation = evaluate_model(
-            model,
-            pairs,
-            runtime=runtime,
-            pixel_size_nm=pixel_size,
-            objects=objects,
-            object_rule=rule,
-            on_image=draw,
-        )
+        evaluations = {
+            name: evaluate_model(
+                path,
+                chosen[name],
+                runtime=runtime,
+                pixel_size_nm=pixel_size,
+                objects=objects,
+                object_rule=rule,
+                on_image=draw if name == main else None,
+            )
+            for name, path in models.items()
+        }
+        evaluation = evaluations[main]
+        comparison = compare(evaluations) if against else None
     if as_json is not None:
-        evaluation.write_json(as_json)
+        as_json.write_text(json.dumps(_as_dict(evaluations, comparison), indent=1) + "\n", encoding="utf-8")
     if as_csv is not None:
         evaluation.write_csv(as_csv)
     if objects_csv is not None and evaluation.detection is not None:
         evaluation.detection.write_csv(objects_csv)
     if plots is not None:
-        plot_scores(evaluation, plots / "scores.png")
-        plot_hausdorff(evaluation, plots / "hausdorff.png")
-        plot_calibration(evaluation, plots / "calibration.png")
-        plot_detection(evaluation, plots / "objects.png")
+        plot_evaluation(evaluation, plots)
+        cases.plot(evaluation, chosen[main], plots / "cases.png")
+        if comparison is not None:
+            plot_comparison(comparison, plots / "comparison.png")
     print(_table(evaluation))
     print(_calibration_line(evaluation.calibration))
     print(_detection_line(evaluation.detection))
+    if comparison is not None:
+        print(f"\n{_comparison_table(comparison)}")
+
+
+def _named(paths: list[Path]) -> dict[str, Path]:
+    """Return the files by the shortest names that tell them apart."""
+    if len(set(paths)) < len(paths):
+        raise InputError("--against names a network twice: compare different ones.")
+    stems = [path.stem for path in paths]
+    return {path.stem if stems.count(path.stem) == 1 else str(path): path for path in paths}
+
+
+def _held_out(model: Path, pairs: list[Any], card: Any) -> list[Any]:
+    """Return the slices that the network was validated on."""
+    from tomoseg.segment.evaluation import validation_pairs
+
+    held_out = validation_pairs(pairs, card) if card is not None else []
+    if not held_out:
+        raise InputError(f"--held-out: {model} does not name any of these slices as those it was validated on.")
+    return held_out
+
+
+def _as_dict(evaluations: dict[str, Any], comparison: Any) -> dict[str, Any]:
+    """Return the scores of the first network; with others, also theirs and how they compare."""
+    first, *others = evaluations
+    result: dict[str, Any] = evaluations[first].to_dict()
+    if comparison is not None:
+        result["against"] = {name: evaluations[name].to_dict() for name in others}
+        result["comparison"] = comparison.to_dict()
+    return result
 
 
 def _table(evaluation: Any) -> str:
@@ -134,3 +177,24 @@ def _detection_line(detection: Any) -> str:
         f"{facts['found']} of {facts['true']} found, {facts['missed']} missed ({facts['untouched']} without any "
         f"overlap), {facts['invented']} invented, {facts['split']} split, {facts['merged']} merged; {scores}"
     )
+
+
+def _comparison_table(comparison: Any) -> str:
+    """Return the mean Dice of each network and its difference from the first, one class a line."""
+    models, classes = list(comparison.means), comparison.classes
+    width, depth = max(len(name) for name in (*models, "network")), max(len(name) for name in (*classes, "class"))
+    lines = [
+        f"Dice on the {len(comparison.names)} images that all have in common, in {comparison.n_groups} groups of "
+        f"neighbouring slices; differences from {comparison.baseline}, * where the interval by groups leaves out 0",
+        f"{'network':<{width}}  {'class':<{depth}}  mean    difference  95 % by groups       95 % by images  images",
+    ]
+    for model in models:
+        for c, name in enumerate(classes):
+            start = f"{model:<{width}}  {name:<{depth}}  {comparison.means[model]['dice'][c]:.4f}"
+            if model != comparison.baseline:
+                d = comparison.differences[model]["dice"]
+                sure = "*" if d.low[c] > 0 or d.high[c] < 0 else " "
+                ends = f"{d.low[c]:+.4f} to {d.high[c]:+.4f}"
+                start += f"  {d.mean[c]:+.4f} {sure}   {ends:<19}  ± {d.ci95[c]:.4f}        {int(d.n[c])}"
+            lines.append(start)
+    return "\n".join([*lines, *filter(None, [comparison.note()])])

@@ -141,13 +141,18 @@ class Evaluation:
         """Return metrics (C,) of all pixels of all images together."""
         return scores(self.matrices.sum(axis=0))
 
-    def hausdorff_mean_px(self) -> Values | None:
-        """Return the mean over images (C, len(percentiles)) in px."""
+    def hausdorff_statistic(self) -> Statistic | None:
+        """Return mean and interval over images of the distances in px, each (C, len(percentiles))."""
         if self.hausdorff_px is None:
             return None
-        n_classes, n_percentiles = len(self.classes), len(self.percentiles)
-        flat = self.hausdorff_px.reshape(len(self.names), n_classes * n_percentiles)
-        return statistic(flat).mean.reshape(n_classes, n_percentiles)
+        shape = len(self.classes), len(self.percentiles)
+        stat = statistic(self.hausdorff_px.reshape(len(self.names), -1))
+        return Statistic(stat.mean.reshape(shape), stat.ci95.reshape(shape), stat.n.reshape(shape))
+
+    def hausdorff_mean_px(self) -> Values | None:
+        """Return the mean over images (C, len(percentiles)) in px."""
+        stat = self.hausdorff_statistic()
+        return None if stat is None else stat.mean
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON types; NaN becomes null. See DESIGN for the keys that scripts rely on."""
@@ -174,8 +179,8 @@ class Evaluation:
 
     def _hausdorff_dict(self) -> dict[str, Any]:
         """Return mean and per-image distances, in px and, where the pixel size is known, in nm."""
-        mean = self.hausdorff_mean_px()
-        if mean is None or self.hausdorff_px is None:
+        stat = self.hausdorff_statistic()
+        if stat is None or self.hausdorff_px is None:
             return {"hausdorff_nm": None, "hausdorff_px": None}
 
         each = self.hausdorff_px
@@ -183,7 +188,9 @@ class Evaluation:
         def table(scale: float) -> dict[str, Any]:
             return {
                 "percentiles": list(self.percentiles),
-                "mean": plain(mean * scale),
+                "mean": plain(stat.mean * scale),
+                "ci95": plain(stat.ci95 * scale),
+                "n": stat.n[:, 0].tolist(),
                 "per_image": plain(each * scale),
             }
 
