@@ -57,7 +57,7 @@ def evaluate(
     """Compare a network's labels with true ones: by pixels, surfaces and objects; and how sure it is of itself."""
     from tomoseg.io.slices import find_pairs
     from tomoseg.segment.card import read_card
-    from tomoseg.segment.comparison import common_names, compare
+    from tomoseg.segment.comparison import common_names, compare, require_same_classes
     from tomoseg.segment.detection import ObjectRule
     from tomoseg.segment.evaluation import evaluate_model
     from tomoseg.segment.known_models import resolve_model
@@ -69,7 +69,8 @@ def evaluate(
     cards = {name: read_card(path) for name, path in models.items()}
     pairs = find_pairs(images_dir, labels_dir, runtime, label_map_of(label_map))
     chosen = {name: _held_out(path, pairs, cards[name]) if held_out else pairs for name, path in models.items()}
-    common_names([[pair.name for pair in each] for each in chosen.values()])  # refused before anything is computed
+    common_names([[pair.name for pair in each] for each in chosen.values()])
+    require_same_classes({name: card.class_names for name, card in cards.items() if card is not None})
     for file in filter(None, (as_json, as_csv, objects_csv)):
         if not file.absolute().parent.is_dir():
             raise InputError(f"The folder of {file} does not exist.")
@@ -185,7 +186,7 @@ def _comparison_table(comparison: Any) -> str:
     width, depth = max(len(name) for name in (*models, "network")), max(len(name) for name in (*classes, "class"))
     lines = [
         f"Dice on the {len(comparison.names)} images that all have in common, in {comparison.n_groups} groups of "
-        f"neighbouring slices; differences from {comparison.baseline}, * where the interval by groups leaves out 0",
+        f"neighbouring slices; differences from {comparison.baseline}, * where both intervals leave out 0",
         f"{'network':<{width}}  {'class':<{depth}}  mean    difference  95 % by groups       95 % by images  images",
     ]
     for model in models:
@@ -193,7 +194,7 @@ def _comparison_table(comparison: Any) -> str:
             start = f"{model:<{width}}  {name:<{depth}}  {comparison.means[model]['dice'][c]:.4f}"
             if model != comparison.baseline:
                 d = comparison.differences[model]["dice"]
-                sure = "*" if d.low[c] > 0 or d.high[c] < 0 else " "
+                sure = "*" if d.is_sure()[c] else " "
                 ends = f"{d.low[c]:+.4f} to {d.high[c]:+.4f}"
                 start += f"  {d.mean[c]:+.4f} {sure}   {ends:<19}  ± {d.ci95[c]:.4f}        {int(d.n[c])}"
             lines.append(start)

@@ -37,6 +37,10 @@ class Difference:
     high: Values
     n: NDArray[np.int64]
 
+    def is_sure(self) -> NDArray[np.bool_]:
+        """Say (C,) where both intervals leave out 0."""
+        return (np.abs(self.mean) > self.ci95) & ((self.low > 0) | (self.high < 0))
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON types; NaN becomes null."""
         ends = [list(pair) for pair in zip(plain(self.low), plain(self.high), strict=True)]
@@ -104,24 +108,20 @@ def compare(evaluations: Mapping[str, Evaluation], resamples: int = RESAMPLES, s
 
     Parameters
     ----------
-    evaluations : by name of the network, with the same classes; compared are the images that all have in common
+    evaluations : by name of the network, with as many classes, which go by the names of the first; compared are the
+        images that all have in common
     resamples, seed : see `bootstrap_interval`
 
     Raises
     ------
     InputError
-        Where there are fewer than two networks, they know different classes, have no image in common, or were
-        evaluated by different labels.
+        Where there are fewer than two networks, or they know different numbers of classes, have no image in common or
+        were evaluated by different labels.
     """
     if len(evaluations) < 2:
         raise InputError("there is nothing to compare: give two networks or more")
     (baseline, first), *others = evaluations.items()
-    for model, evaluation in others:
-        if evaluation.classes != first.classes:
-            raise InputError(
-                f"{model} knows the classes {', '.join(evaluation.classes)}, {baseline} {', '.join(first.classes)}: "
-                "only networks for the same classes can be compared"
-            )
+    require_same_classes({model: evaluation.classes for model, evaluation in evaluations.items()})
     names = common_names([evaluation.names for evaluation in evaluations.values()])
     rows = {model: [evaluation.names.index(name) for name in names] for model, evaluation in evaluations.items()}
     _require_same_truth(evaluations, rows, names)
@@ -144,6 +144,23 @@ def compare(evaluations: Mapping[str, Evaluation], resamples: int = RESAMPLES, s
             for model, _ in others
         },
     )
+
+
+def require_same_classes(classes: Mapping[str, Sequence[str]]) -> None:
+    """Refuse networks that know different numbers of classes; what they call them does not matter.
+
+    Raises
+    ------
+    InputError
+        Numbers of classes differ.
+    """
+    for model, names in classes.items():
+        baseline, first = next(iter(classes.items()))
+        if len(names) != len(first):
+            raise InputError(
+                f"{model} knows {len(names)} classes ({', '.join(names)}), {baseline} {len(first)} "
+                f"({', '.join(first)}): only networks for the same classes can be compared"
+            )
 
 
 def common_names(names: Sequence[Sequence[str]]) -> list[str]:

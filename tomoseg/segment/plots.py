@@ -19,6 +19,7 @@ from tomoseg.segment.numbers import divided
 ALL_PIXELS = "#bbbbbb"
 LINES = ("o-", "s--", "^-.", "D:", "v-", "P--")  # one per class, told apart without colour
 FEWEST_PIXELS = 20
+METRIC_NAMES = {"dice": "Dice", "iou": "IoU"}
 METRIC_COLORS = {"dice": "#0072b2", "precision": "#e69f00", "recall": "#009e73", "iou": "#777777"}
 
 
@@ -52,14 +53,20 @@ def plot_scores(evaluation: Evaluation, path: Path) -> None:
         place = np.arange(n_classes) + 0.2 * (k - 1.5)
         error = np.nan_to_num(stat.ci95)
         axes.bar(
-            place, np.nan_to_num(stat.mean), 0.18, yerr=error, capsize=2.5, color=METRIC_COLORS[metric], label=metric
+            place,
+            np.nan_to_num(stat.mean),
+            0.18,
+            yerr=error,
+            capsize=2.5,
+            color=METRIC_COLORS[metric],
+            label=METRIC_NAMES.get(metric, metric),
         )
         dots = (place + spread[:, None]).ravel()
         axes.plot(dots, per_image[metric].ravel(), ".", ms=3.5, color="#000000", alpha=0.45, mew=0)
     labels = [f"{c}\n(n = {n})" for c, n in zip(evaluation.classes, summary["dice"].n, strict=True)]
     axes.set_xticks(np.arange(n_classes), labels)
     axes.set_ylim(0, 1.05)
-    axes.set_ylabel("mean over images, 95 % CI; dots: images")
+    axes.set_ylabel("mean over images, 95 % CI\n(dots: single images)")
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=4, frameon=False)
@@ -79,7 +86,7 @@ def plot_hausdorff(evaluation: Evaluation, path: Path) -> None:
         n = f"{label} (n = {stat.n[k].max()})"
         axes.plot(evaluation.percentiles, mean, LINES[k % len(LINES)], ms=4, color=color, label=n)
     axes.set_xlabel("percentile of the distances between surfaces")
-    axes.set_ylabel(f"Hausdorff distance ({unit}), mean over images, 95 % CI")
+    axes.set_ylabel(f"Hausdorff distance ({unit})\nmean over images, 95 % CI")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
@@ -163,7 +170,7 @@ def plot_comparison(comparison: Comparison, path: Path) -> None:
     Thick: by resampling groups of neighbouring slices; thin: with images taken for independent.
     """
     others, n_classes = list(comparison.differences), len(comparison.classes)
-    figure, panels = _figure(max(6.0, 3.4 * n_classes), 1.7 + 0.45 * len(others), n_classes)
+    figure, panels = _figure(max(6.0, 3.4 * n_classes), 1.6 + 0.35 * len(others), n_classes)
     for c, (axes, label) in enumerate(zip(panels, comparison.classes, strict=True)):
         axes.axvline(0, color="#999999", lw=1)
         for row, model in enumerate(others):
@@ -171,14 +178,15 @@ def plot_comparison(comparison: Comparison, path: Path) -> None:
             axes.errorbar(d.mean[c], row, xerr=np.nan_to_num(d.ci95[c]), color="#000000", lw=1, capsize=4)
             axes.plot([d.low[c], d.high[c]], [row, row], color="#0072b2", lw=5, alpha=0.6, solid_capstyle="butt")
             axes.plot(d.mean[c], row, "o", ms=6, color="#000000")
-        axes.set_yticks(range(len(others)), others if c == 0 else [""] * len(others))
+        axes.set_yticks(range(len(others)) if c == 0 else [], others if c == 0 else [])
         axes.set_ylim(len(others) - 0.5, -0.5)
         axes.set_title(label, fontsize=10)
         axes.grid(axis="x", alpha=0.3)
         axes.locator_params(axis="x", nbins=5)
         axes.margins(x=0.1)
-    n = f"{len(comparison.names)} images, {comparison.n_groups} groups of neighbouring slices"
-    figure.supxlabel(f"Dice minus that of {comparison.baseline} ({n})", fontsize=10)
+    n, k = len(comparison.names), comparison.n_groups
+    intervals = f"95 % intervals: thick by {k} groups of neighbouring slices, thin by {n} images"
+    figure.supxlabel(f"Dice minus that of {comparison.baseline}\n{intervals}", fontsize=9)
     figure.savefig(path, dpi=150)
 
 
@@ -233,7 +241,7 @@ def plot_cases(evaluation: Evaluation, rows: Sequence[tuple[str, int, EvaluatedI
         return
     dice, (first, *_) = evaluation.per_image()["dice"], rows
     height, width = first[2].truth.shape
-    figure, grid = _figure(9.6, 0.9 + len(rows) * (0.4 + 3.0 * height / width), 3, len(rows))
+    figure, grid = _figure(9.6, 0.8 + len(rows) * (0.1 + 2.66 * height / width), 3, len(rows))
     for axes, (case, i, image) in zip(grid, rows, strict=True):
         show_slice(axes[0], image.image)
         axes[1].imshow(label_picture(image.truth, evaluation.colors), interpolation="nearest")

@@ -28,6 +28,8 @@ def test_differences_of_four_images_by_hand():
     assert recall.ci95[1] == pytest.approx(1.96 * np.sqrt(0.001 / 3 / 4))
     assert recall.n.tolist() == [4, 4]
     assert 0.01 < recall.low[1] < 0.03 < recall.high[1] < 0.05
+    # The interval of the mean by images is 0.03 +- 0.018, so both leave out 0; of class a nothing differs.
+    assert recall.is_sure().tolist() == [False, True]
     assert result.means["A"]["recall"][1] == pytest.approx(0.75)
     assert result.means["B"]["recall"][1] == pytest.approx(0.78)
     assert result.differences["B"]["recall"].mean[0] == 0
@@ -51,14 +53,22 @@ def test_three_networks_in_one_table():
     assert list(result.to_dict()["means"]) == ["A", "B", "C"]
 
 
+def test_classes_of_other_names_are_compared_by_number():
+    names = ["x_1"]
+    result = compare({"A": evaluation([50], names), "B": evaluation([60], names, classes=["vacuum", "Pt"])})
+    assert result.classes == ["a", "b"]
+    assert result.differences["B"]["recall"].mean[1] == pytest.approx(0.1)
+
+
 def test_what_cannot_be_compared_is_refused():
     one = evaluation([50], ["x"])
     with pytest.raises(InputError, match="two networks"):
         compare({"A": one})
     with pytest.raises(InputError, match="no image in common"):
         compare({"A": one, "B": evaluation([50], ["y"])})
-    with pytest.raises(InputError, match="same classes"):
-        compare({"A": one, "B": evaluation([50], ["x"], classes=["a", "c"])})
+    three = Evaluation(["a", "b", "c"], COLORS, ["x"], np.ones((1, 3, 3), int))
+    with pytest.raises(InputError, match=r"B knows 3 classes .* A 2 .*same classes"):
+        compare({"A": one, "B": three})
     with pytest.raises(InputError, match="labels of x are not the same"):
         compare({"A": one, "B": evaluation([50], ["x"], total=90)})
 
