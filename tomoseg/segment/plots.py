@@ -213,13 +213,16 @@ class Cases:
 def ranked_cases(evaluation: Evaluation) -> dict[str, int]:
     """Return the indices of the images with the best, the median and the worst mean Dice of the classes but the first.
 
-    Of an even number of images the better one of the two in the middle is the median; fewer than three images are all
-    named as far as they go.
+    Images without one of those classes are left out, unless fewer than three are left: a class that is not there is
+    easily right. Of an even number of images the better one of the two in the middle is the median.
     """
     dice = evaluation.per_image()["dice"]
     foreground = dice[:, 1:] if dice.shape[1] > 1 else dice
     present = np.isfinite(foreground)
     mean = divided(np.where(present, foreground, 0).sum(axis=1), present.sum(axis=1))
+    complete = present.all(axis=1)
+    if complete.sum() >= 3:
+        mean[~complete] = np.nan
     order = [int(i) for i in np.argsort(-mean, kind="stable") if np.isfinite(mean[i])]
     if len(order) < 3:
         return dict(zip(("best", "worst"), order, strict=False))
