@@ -112,7 +112,7 @@ def evaluate(
         if comparison is not None:
             plot_comparison(comparison, plots / "comparison.png")
     print(_table(evaluation))
-    print(_calibration_line(evaluation.calibration))
+    print(_calibration_line(evaluation))
     print(_detection_line(evaluation.detection))
     if comparison is not None:
         print(f"\n{_comparison_table(comparison)}")
@@ -157,14 +157,16 @@ def _table(evaluation: Any) -> str:
     return "\n".join(lines)
 
 
-def _calibration_line(calibration: Any) -> str:
-    """Return how far the network's confidence can be believed."""
-    facts = calibration.to_dict()
+def _calibration_line(evaluation: Any) -> str:
+    """Return how far the network's confidence can be believed, and that of the pixels predicted as each class."""
+    facts = evaluation.calibration.to_dict()
     if facts["ece"] is None:
         return "calibration: no pixel has both a label and probabilities"
     lean = "too sure" if facts["overconfidence"] > 0 else "too unsure"
+    each = zip(evaluation.classes, facts["per_class"]["ece"], strict=True)
+    classes = ", ".join(f"{name} {error:.4f}" for name, error in each if error is not None)
     return (
-        f"calibration: expected error {facts['ece']:.4f} ({lean} by {abs(facts['overconfidence']):.4f}), "
+        f"calibration: expected error {facts['ece']:.4f} ({classes}), {lean} by {abs(facts['overconfidence']):.4f}, "
         f"Brier score {facts['brier']:.4f}"
     )
 
@@ -172,7 +174,7 @@ def _calibration_line(calibration: Any) -> str:
 def _detection_line(detection: Any) -> str:
     """Return how many objects were found."""
     facts = detection.scores()
-    scores = ", ".join(f"{key} {facts[key]:.4f}" for key in ("precision", "recall", "f1"))
+    scores = ", ".join(f"{name} {facts[name.lower()]:.4f}" for name in ("precision", "recall", "F1"))
     return (
         f"objects of class {detection.class_name} from {detection.rule.min_size} px (IoU >= {detection.rule.iou:g}): "
         f"{facts['found']} of {facts['true']} found, {facts['missed']} missed ({facts['untouched']} without any "
