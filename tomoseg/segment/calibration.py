@@ -1,6 +1,8 @@
 """Whether a network is right as often as its probabilities say."""
 
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from tomoseg.io.slices import IGNORE
 from tomoseg.segment.numbers import divided, number, plain
 
 N_BINS = 15  # as in Guo et al.
+AT_ONCE = 1 << 18  # pixels, so that no more than some 40 bytes for each and each class are held
 Values = NDArray[np.float64]
 
 
@@ -120,20 +123,27 @@ class Calibration:
             raise InputError(f"probabilities {probabilities.shape} must have one map {truth.shape} per class")
         if n_bins < 1:
             raise InputError(f"{n_bins} bins: give at least 1")
-        known = truth != IGNORE
+        flat, labels = probabilities.reshape(n_classes, -1), truth.reshape(-1)
+        parts = [slice(start, start + AT_ONCE) for start in range(0, max(labels.size, 1), AT_ONCE)]
+        return reduce(add, (cls._of_pixels(flat[:, part], labels[part], n_bins) for part in parts))
+
+    @classmethod
+    def _of_pixels(cls, probabilities: Array, truth: Array, n_bins: int) -> "Calibration":
+        """Count pixels (n,) with probabilities (C, n)."""
+        n_classes, known = len(probabilities), truth != IGNORE
         p, y = np.asarray(probabilities[:, known], float), truth[known].astype(np.int64)
         if y.size and y.max() >= n_classes:
             raise InputError(f"labels up to {y.max()} for {n_classes} classes")
         finite = np.isfinite(p).all(axis=0)
-        n_undefined = int(y.size - finite.sum())
         p, y = np.clip(p[:, finite], 0, 1), y[finite]
         predicted = p.argmax(axis=0)
         classes = np.arange(n_classes)[:, None]
         is_class = y == classes
-        confidence = Bins.count(predicted, p.max(axis=0, initial=0), predicted == y, n_classes, n_bins)
+        confidence = Bins.count(predicted, p.max(axis=0), predicted == y, n_classes, n_bins)
         group = np.broadcast_to(classes, p.shape)
         by_class = Bins.count(group.ravel(), p.ravel(), is_class.ravel(), n_classes, n_bins)
-        return cls(confidence, by_class, ((p - is_class) ** 2).sum(axis=1), n_undefined)
+        squares = ((p - is_class) ** 2).sum(axis=1)
+        return cls(confidence, by_class, squares, int(finite.size - finite.sum()))
 
     def __add__(self, other: "Calibration") -> "Calibration":
         """Count the pixels of both."""

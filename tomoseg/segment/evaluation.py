@@ -178,12 +178,16 @@ class Evaluation:
         return result
 
     def _hausdorff_dict(self) -> dict[str, Any]:
-        """Return mean and per-image distances, in px and, where the pixel size is known, in nm."""
+        """Return mean and per-image distances, in px and, where the pixel size is known, in nm.
+
+        `undefined` counts the images that the mean leaves out although the class occurs in truth or prediction: it is
+        missing in one of them, or fills the image.
+        """
         stat = self.hausdorff_statistic()
         if stat is None or self.hausdorff_px is None:
             return {"hausdorff_nm": None, "hausdorff_px": None}
 
-        each = self.hausdorff_px
+        each, occurs = self.hausdorff_px, self.summary()["dice"].n
 
         def table(scale: float) -> dict[str, Any]:
             return {
@@ -191,6 +195,7 @@ class Evaluation:
                 "mean": plain(stat.mean * scale),
                 "ci95": plain(stat.ci95 * scale),
                 "n": stat.n[:, 0].tolist(),
+                "undefined": (occurs - stat.n[:, 0]).tolist(),
                 "per_image": plain(each * scale),
             }
 

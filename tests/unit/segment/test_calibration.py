@@ -87,6 +87,19 @@ def test_unannotated_and_undefined_pixels_are_left_out():
     assert {**calibration.to_dict(), "undefined_pixels": 0} == kept.to_dict()
 
 
+def test_large_images_are_counted_in_parts(monkeypatch):
+    rng = np.random.default_rng(2)
+    probabilities = rng.dirichlet([1, 1], (30, 20)).transpose(2, 0, 1)
+    probabilities[0, 3, 3] = np.nan
+    truth = rng.choice([0, 1, IGNORE], (30, 20))
+    whole = Calibration.of(probabilities, truth).to_dict()
+    monkeypatch.setattr("tomoseg.segment.calibration.AT_ONCE", 37)
+    parts = Calibration.of(probabilities, truth).to_dict()
+    assert parts["per_class"]["reliability"][0]["n"] == whole["per_class"]["reliability"][0]["n"]
+    for key in ("pixels", "undefined_pixels", "ece", "brier"):
+        assert parts[key] == pytest.approx(whole[key], rel=1e-12)
+
+
 def test_without_pixels_there_is_no_number():
     data = Calibration.of(two_classes([0.5]), np.array([IGNORE])).to_dict()
     assert data["ece"] is None
