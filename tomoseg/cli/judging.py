@@ -26,7 +26,10 @@ def evaluate(
     as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the scores as JSON.")] = None,
     as_csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the scores as CSV.")] = None,
     plots: Annotated[
-        Path | None, typer.Option("--plots", metavar="DIR", help="Draw scores, Hausdorff distances, error maps (PNG).")
+        Path | None,
+        typer.Option(
+            "--plots", metavar="DIR", help="Draw scores, distances, calibration, objects, cases, errors (PNG)."
+        ),
     ] = None,
     pixel_size: Annotated[float | None, typer.Option(metavar="NM", help="Pixel size of the slices in nm.")] = None,
     label_map: LabelMapText = "",
