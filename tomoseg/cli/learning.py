@@ -1,4 +1,4 @@
-"""Commands for labelled slices: `train` and `evaluate`."""
+"""The command `train`, and what commands for labelled slices share."""
 
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -23,9 +23,8 @@ LabelMapText = Annotated[
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Add the commands to the program."""
+    """Add the command to the program."""
     app.command("train")(train)
-    app.command("evaluate")(evaluate)
 
 
 def train(
@@ -156,76 +155,6 @@ def _painted_slices(project: Path, label_map: str, runtime: Runtime) -> tuple[An
     painted = annotations_of(project, runtime.say)
     keys = ("class_names", "class_colors", "pixel_size_nm")
     return painted.as_slices(), {key: getattr(painted, key) for key in keys}
-
-
-def evaluate(
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="The network: a .keras file, or a name that `tomoseg models` lists.")
-    ],
-    images_dir: ImagesDir,
-    labels_dir: LabelsDir,
-    as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the scores as JSON.")] = None,
-    as_csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the scores as CSV.")] = None,
-    plots: Annotated[
-        Path | None, typer.Option("--plots", metavar="DIR", help="Draw scores, Hausdorff distances, error maps (PNG).")
-    ] = None,
-    pixel_size: Annotated[float | None, typer.Option(metavar="NM", help="Pixel size of the slices in nm.")] = None,
-    label_map: LabelMapText = "",
-    held_out: Annotated[
-        bool, typer.Option("--held-out", help="Only slices that the network was validated on, not trained on.")
-    ] = False,
-    device: Device = "auto",
-    workers: Workers = 0,
-    max_memory: MaxMemory = "",
-    progress: ProgressKind = "auto",
-    stop_before: StopBefore = "",
-) -> None:
-    """Compare a network's labels with true ones: Dice, precision, recall, IoU, Hausdorff distance."""
-    from tomoseg.io.slices import find_pairs
-    from tomoseg.segment.card import read_card
-    from tomoseg.segment.evaluation import evaluate_model, validation_pairs
-    from tomoseg.segment.known_models import resolve_model
-    from tomoseg.segment.plots import plot_errors, plot_hausdorff, plot_scores
-
-    model = resolve_model(model)
-    runtime = make_runtime(device, workers, max_memory, progress, stop_before)
-    card = read_card(model)
-    pairs = find_pairs(images_dir, labels_dir, runtime, label_map_of(label_map))
-    if held_out:
-        pairs = validation_pairs(pairs, card) if card is not None else []
-        if not pairs:
-            raise InputError(f"--held-out: {model} does not name any of these slices as those it was validated on.")
-    for file in filter(None, (as_json, as_csv)):
-        if not file.absolute().parent.is_dir():
-            raise InputError(f"The folder of {file} does not exist.")
-    if plots is not None:
-        plots.mkdir(parents=True, exist_ok=True)
-
-    def draw(image: Any) -> None:
-        if plots is not None and card is not None:
-            plot_errors(image, card.class_names, card.class_colors, plots / f"errors_{image.name}.png")
-
-    with stopping_on_signals():
-        evaluation = evaluate_model(model, pairs, runtime=runtime, pixel_size_nm=pixel_size, on_image=draw)
-    if as_json is not None:
-        evaluation.write_json(as_json)
-    if as_csv is not None:
-        evaluation.write_csv(as_csv)
-    if plots is not None:
-        plot_scores(evaluation, plots / "scores.png")
-        plot_hausdorff(evaluation, plots / "hausdorff.png")
-    print(_table(evaluation))
-
-
-def _table(evaluation: Any) -> str:
-    """Return mean and 95 % confidence interval of each metric, one class a line."""
-    summary = evaluation.summary()
-    width = max(len(name) for name in evaluation.classes)
-    lines = [f"{'class':<{width}}  " + "".join(f"{metric:<19}" for metric in summary) + "images"]
-    for c, name in enumerate(evaluation.classes):
-        cells = "".join(f"{s.mean[c]:.4f} ± {s.ci95[c]:.4f}    " for s in summary.values())
-        lines.append(f"{name:<{width}}  {cells}{int(summary['dice'].n[c])}")
-    return "\n".join(lines)
 
 
 def label_map_of(text: str) -> Any:

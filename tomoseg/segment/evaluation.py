@@ -4,6 +4,8 @@ import csv
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,11 @@ from tomoseg.arrays import Array
 from tomoseg.errors import InputError
 from tomoseg.io.slices import IGNORE, Pair, load_pair, read_slice
 from tomoseg.runtime import Runtime
+from tomoseg.segment.calibration import Calibration
 from tomoseg.segment.card import ModelCard
+from tomoseg.segment.detection import Detection, ObjectRule, class_number, compare_objects
 from tomoseg.segment.histogram import histogram
+from tomoseg.segment.numbers import plain
 from tomoseg.segment.scaling import Scale
 from tomoseg.segment.surfaces import PERCENTILES, hausdorff
 
@@ -109,6 +114,8 @@ class Evaluation:
     hausdorff_px : (n_images, C, len(percentiles)) distances in px, NaN where a class has no surface; None where the
         images themselves are not known (evaluation from confusion matrices)
     pixel_size_nm : None where unknown
+    calibration : None where the probabilities are not known
+    detection : the objects of one class, found or not; None where the images are not known
     """
 
     classes: list[str]
@@ -119,6 +126,8 @@ class Evaluation:
     percentiles: tuple[int, ...] = PERCENTILES
     pixel_size_nm: float | None = None
     notes: list[str] = field(default_factory=list)
+    calibration: Calibration | None = None
+    detection: Detection | None = None
 
     def per_image(self) -> dict[str, Values]:
         """Return metrics (n_images, C)."""
@@ -132,25 +141,30 @@ class Evaluation:
         """Return metrics (C,) of all pixels of all images together."""
         return scores(self.matrices.sum(axis=0))
 
-    def hausdorff_mean_px(self) -> Values | None:
-        """Return the mean over images (C, len(percentiles)) in px."""
+    def hausdorff_statistic(self) -> Statistic | None:
+        """Return mean and interval over images of the distances in px, each (C, len(percentiles))."""
         if self.hausdorff_px is None:
             return None
-        n_classes, n_percentiles = len(self.classes), len(self.percentiles)
-        flat = self.hausdorff_px.reshape(len(self.names), n_classes * n_percentiles)
-        return statistic(flat).mean.reshape(n_classes, n_percentiles)
+        shape = len(self.classes), len(self.percentiles)
+        stat = statistic(self.hausdorff_px.reshape(len(self.names), -1))
+        return Statistic(stat.mean.reshape(shape), stat.ci95.reshape(shape), stat.n.reshape(shape))
+
+    def hausdorff_mean_px(self) -> Values | None:
+        """Return the mean over images (C, len(percentiles)) in px."""
+        stat = self.hausdorff_statistic()
+        return None if stat is None else stat.mean
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON types; NaN becomes null. See DESIGN for the keys that scripts rely on."""
         result: dict[str, Any] = {"classes": list(self.classes), "images": list(self.names)}
         for metric, stat in self.summary().items():
-            result[metric] = {"mean": _plain(stat.mean), "ci95": _plain(stat.ci95), "n": stat.n.tolist()}
-        result["pooled"] = {metric: _plain(values) for metric, values in self.pooled().items()}
+            result[metric] = {"mean": plain(stat.mean), "ci95": plain(stat.ci95), "n": stat.n.tolist()}
+        result["pooled"] = {metric: plain(values) for metric, values in self.pooled().items()}
         per_image = self.per_image()
         result["per_image"] = [
             {
                 "name": name,
-                **{metric: _plain(per_image[metric][i]) for metric in METRICS},
+                **{metric: plain(per_image[metric][i]) for metric in METRICS},
                 "confusion": self.matrices[i].tolist(),
             }
             for i, name in enumerate(self.names)
@@ -158,22 +172,31 @@ class Evaluation:
         result["confusion"] = self.matrices.sum(axis=0).tolist()
         result["pixel_size_nm"] = self.pixel_size_nm
         result.update(self._hausdorff_dict())
+        result["calibration"] = None if self.calibration is None else self.calibration.to_dict()
+        result["detection"] = None if self.detection is None else self.detection.to_dict()
         result["notes"] = list(self.notes)
         return result
 
     def _hausdorff_dict(self) -> dict[str, Any]:
-        """Return mean and per-image distances, in px and, where the pixel size is known, in nm."""
-        mean = self.hausdorff_mean_px()
-        if mean is None or self.hausdorff_px is None:
+        """Return mean and per-image distances, in px and, where the pixel size is known, in nm.
+
+        `undefined` counts the images that the mean leaves out although the class occurs in truth or prediction: it is
+        missing in one of them, or fills the image.
+        """
+        stat = self.hausdorff_statistic()
+        if stat is None or self.hausdorff_px is None:
             return {"hausdorff_nm": None, "hausdorff_px": None}
 
-        each = self.hausdorff_px
+        each, occurs = self.hausdorff_px, self.summary()["dice"].n
 
         def table(scale: float) -> dict[str, Any]:
             return {
                 "percentiles": list(self.percentiles),
-                "mean": _plain(mean * scale),
-                "per_image": _plain(each * scale),
+                "mean": plain(stat.mean * scale),
+                "ci95": plain(stat.ci95 * scale),
+                "n": stat.n[:, 0].tolist(),
+                "undefined": (occurs - stat.n[:, 0]).tolist(),
+                "per_image": plain(each * scale),
             }
 
         return {
@@ -199,13 +222,6 @@ class Evaluation:
                 writer.writerow(["ci95", label, *(_cell(summary[m].ci95[c]) for m in METRICS)])
                 writer.writerow(["n", label, *(int(summary[m].n[c]) for m in METRICS)])
                 writer.writerow(["pooled", label, *(_cell(pooled[m][c]) for m in METRICS)])
-
-
-def _plain(values: Array) -> Any:
-    """Return nested lists with None for NaN."""
-    if values.ndim > 1:
-        return [_plain(row) for row in values]
-    return [None if np.isnan(v) else float(v) for v in values]
 
 
 def _cell(value: float) -> str:
@@ -259,6 +275,8 @@ def evaluate_model(
     pixel_size_nm: float | None = None,
     patch: int | None = None,
     overlap: int = 2,
+    objects: str = "",
+    object_rule: ObjectRule | None = None,
     on_image: Callable[[EvaluatedImage], None] | None = None,
 ) -> Evaluation:
     """Predict labelled slices with a network and compare.
@@ -269,12 +287,15 @@ def evaluate_model(
     pairs : see `tomoseg.io.slices.find_pairs`
     pixel_size_nm : of the images; the one stored with the model unless given
     patch, overlap : see `tomoseg.segment.blending.predict_stack`; the patch of training unless given
+    objects : name or number of the class whose objects are looked for one by one; the last one unless given
+    object_rule : when an object counts and is found
     on_image : called with each image, its truth and its prediction, to draw error maps without holding all
 
     Raises
     ------
     InputError
-        Where the model or an image cannot be used, or labels do not fit the classes of the model.
+        Where the model or an image cannot be used, labels do not fit the classes of the model, or `objects` is none of
+        them.
     """
     from tomoseg.segment.inference import SlicePredictor
     from tomoseg.segment.keras_setup import prepare
@@ -286,24 +307,31 @@ def evaluate_model(
     prepare(runtime)
     model, card = load_model(model_path)
     n_classes = len(card.class_names)
+    object_class, rule = class_number(card.class_names, objects), object_rule or ObjectRule()
     predictor = SlicePredictor.of(model, card, _scale_for(pairs, card), patch, overlap)
-    matrices, distances = [], []
+    matrices, distances, calibrations, found = [], [], [], []
     for pair in runtime.track(list(pairs), "evaluate"):
         image, truth = load_pair(pair, n_classes)
-        prediction = predictor.classify(image[None])[0][0]
+        probabilities = predictor.probabilities(image[None])[0]
+        prediction = probabilities.argmax(axis=0).astype(np.uint8)
+        calibrations.append(Calibration.of(probabilities, truth))
         matrices.append(confusion_matrix(truth, prediction, n_classes))
         distances.append(class_distances(truth, prediction, n_classes))
+        found.append(compare_objects(truth, prediction, object_class, rule))
         if on_image is not None:
             on_image(EvaluatedImage(pair.name, image, truth, prediction))
+    names, pixel_size = [pair.name for pair in pairs], pixel_size_nm or card.pixel_size_nm
     return Evaluation(
         card.class_names,
         card.class_colors,
-        [pair.name for pair in pairs],
+        names,
         np.stack(matrices),
         np.stack(distances),
         PERCENTILES,
-        pixel_size_nm or card.pixel_size_nm,
+        pixel_size,
         _notes(pairs, card, runtime),
+        reduce(add, calibrations),
+        Detection(card.class_names[object_class], rule, names, found, 2, pixel_size),
     )
 
 

@@ -111,6 +111,17 @@ def test_the_json_holds_what_scripts_rely_on(evaluation, tmp_path):
     assert nm["mean"][2][-1] == pytest.approx(0.25)  # images a and b
 
 
+def test_images_where_a_class_was_missed_altogether_are_counted():
+    truth = np.zeros((20, 20), np.uint8)
+    truth[5:9, 5:9] = 1
+    missed, right = np.zeros_like(truth), truth
+    data = evaluate_labels([truth, truth, missed], [missed, right, missed], "abc", ["x", "y"], COLORS[:2]).to_dict()
+    # Background: in all three, with a surface on both sides in the second only.
+    assert data["hausdorff_px"]["n"] == [1, 1]
+    assert data["hausdorff_px"]["undefined"] == [2, 1]
+    assert data["hausdorff_px"]["ci95"][0] == [None] * 11  # one image has no spread
+
+
 def test_without_a_pixel_size_there_are_no_nanometres():
     labels = np.zeros((8, 8), np.uint8)
     labels[2:5, 2:5] = 1
