@@ -38,8 +38,9 @@ def test_any_size_gives_labels_of_its_size(shape):
 
 
 def test_patches_are_no_larger_than_needed():
-    assert predictor(512, 32).patch_for((100, 190)) == 192
-    assert predictor(512, 32).patch_for((600, 100)) == 512
+    assert predictor(512, 32).patch_for((100, 190)) == (192, 192)
+    assert predictor(512, 32).patch_for((600, 100)) == (512, 512)
+    assert predictor(inference.WHOLE, 32).patch_for((600, 100)) == (608, 128)
 
 
 def test_a_patch_that_does_not_fit_the_network_is_refused():
@@ -82,4 +83,4 @@ def test_the_memory_of_a_network_is_told_from_its_layers():
     assert small.batch_for((1000, 1000)) == 4  # 16 MiB each
     always, per_slice = small.memory((1000, 1000))
     assert 64 << 20 < always < 2 * (64 << 20)
-    assert per_slice == 8e6  # read as f4, labels and confidence, and these once more when they are written
+    assert per_slice == 12e6  # read as f4, the next one too, labels and confidence, and these once more when written

@@ -299,19 +299,22 @@ def test_killed_runs_of_a_network_continue_to_the_very_same_labels(phantom, mode
     )
 
 
-def test_a_network_on_another_device_starts_anew(phantom, model_path):
+def test_a_network_computed_by_something_else_starts_anew(phantom, model_path):
     first = Fatal(1)
     with pytest.raises(Killed):
         run(phantom[0], outputs=first, model=model_path)
     state, arrays = first.kept
     assert (state["slices"], state["device"]) == (16, "cpu")
+    assert state["engine"].split()[0] in ("keras", "openvino")
     arrays["labels"][:, :16] = 2
     kept, _ = run(phantom[0], outputs=MemoryOutputs(state, dict(arrays)), model=model_path)
     assert np.all(kept.arrays["labels"][:, :16] == 2)
-    anew, _ = run(phantom[0], outputs=MemoryOutputs({**state, "device": "cuda"}, arrays), model=model_path)
     whole, _ = run(phantom[0], model=model_path)
-    np.testing.assert_array_equal(anew.arrays["labels"], whole.arrays["labels"])
-    assert anew.attrs == whole.attrs
+    for other in ({"device": "cuda"}, {"engine": "another 1.0"}):
+        left = {name: array.copy() for name, array in arrays.items()}
+        anew, _ = run(phantom[0], outputs=MemoryOutputs({**state, **other}, left), model=model_path)
+        np.testing.assert_array_equal(anew.arrays["labels"], whole.arrays["labels"])
+        assert anew.attrs == whole.attrs
 
 
 def test_a_network_can_be_stopped_within_a_slice(phantom, model_path, monkeypatch):
@@ -350,9 +353,24 @@ def test_names_for_a_network_must_fit_it(phantom, model_path):
     assert outputs.attrs["labels"]["class_names"] == ["a", "b", "c"]
 
 
-def test_another_pixel_size_is_warned_of(phantom, model_path):
-    _, runtime = run(phantom[0], model=model_path, voxel_size_nm=0.9)
-    assert any("trained on pixels of 0.3 nm, the voxels are 0.9 nm" in w for w in runtime.warnings)
+@pytest.mark.parametrize(
+    ("voxel_size_nm", "rescale", "warned", "said"),
+    [
+        (0.9, False, "objects look 0.33 times as large", ""),
+        (0.9, True, "", "slices are made 3 times as many pixels across"),
+        (0.07, True, "seldom right", ""),
+        (0.31, True, "", ""),
+        (np.nan, True, "", "the pixel size that the voxels have is unknown"),
+    ],
+)
+def test_another_pixel_size_is_told_of(phantom, model_path, voxel_size_nm, rescale, warned, said):
+    part = phantom[0][:, :20]
+    _, runtime = run(part, model=model_path, voxel_size_nm=voxel_size_nm, rescale=rescale, overlap=1)
+    assert [warned in w for w in runtime.warnings] == [True] * bool(warned)
+    assert any(said in n for n in runtime.notes)
+    assert any("trained on pixels of 0.3 nm" in n for n in runtime.notes + runtime.warnings) == (
+        bool(warned or said) and np.isfinite(voxel_size_nm)
+    )
 
 
 def test_the_scale_of_the_training_slices_can_be_kept(phantom, model_path):
