@@ -64,5 +64,5 @@ def test_a_disc_is_found_at_its_size_at_any_pixel_size(zoom):
     inside, outside = np.hypot(y, x) < radius - rim, np.hypot(y, x) > radius + rim
     assert found(zoom)[inside].all()
     assert not found(zoom)[outside].any()
-    assert found(zoom).sum() == pytest.approx(np.pi * radius**2, rel=0.06)
+    assert found(zoom).sum() == pytest.approx(np.pi * radius**2, rel=0.1)
     assert not found(1.0).any()  # without resampling it is not seen at all
