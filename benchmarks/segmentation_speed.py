@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--architecture", default="compact")
     parser.add_argument("--depth", type=int, default=6)
     parser.add_argument("--base-filters", type=int, default=16)
-    parser.add_argument("--engines", nargs="+", default=["keras", "openvino", "onnxruntime"])
+    parser.add_argument("--engines", nargs="+", default=["keras", "openvino", "openvino-bf16", "onnxruntime"])
     parser.add_argument("--patch", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=11)
     parser.add_argument("--slices", type=int, default=48, help=f"0: none; {PAPER_SLICES}: nothing is extrapolated")

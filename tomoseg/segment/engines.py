@@ -9,11 +9,12 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,16 +24,20 @@ from tomoseg.errors import InputError, StageFailed
 from tomoseg.io.atomic import atomic_path
 from tomoseg.runtime import Runtime
 
-EngineName = Literal["auto", "keras", "openvino", "onnxruntime"]
-ENGINES: tuple[EngineName, ...] = get_args(EngineName)
-# The packages that each engine needs besides Keras, and the extra of tomoseg that brings them.
+EngineName = Literal["auto", "keras", "openvino", "openvino-bf16", "onnxruntime"]
+# The packages that each engine needs besides Keras, the one that computes first, and the extra of tomoseg that brings
+# them.
 NEEDED: Mapping[str, tuple[tuple[str, ...], str]] = {
     "openvino": (("openvino",), "fast"),
+    "openvino-bf16": (("openvino",), "fast"),
     "onnxruntime": (("onnxruntime", "tf2onnx"), "onnx"),
 }
-LARGEST_DIFFERENCE = 1e-3  # of a probability, between a converted network and Keras; 2e-6 is what it is
+# Of a probability, between a converted network and Keras: 2e-6 was measured, and 0.06 in half precision.
+LARGEST_DIFFERENCE = {"openvino": 1e-3, "openvino-bf16": 0.25, "onnxruntime": 1e-3}
 OPSET = 17
 Shape = tuple[int, int, int]  # of a batch: patches, height, width
+Convert = Callable[[Any, Shape], dict[str, bytes]]
+Load = Callable[[Mapping[str, bytes], int], Callable[[Array], Array]]
 
 
 class Engine(Protocol):
@@ -64,7 +69,8 @@ def problem_with(name: str) -> str | None:
 def engine_for(wanted: EngineName, model: Any, digest: str, shapes: list[Shape], runtime: Runtime) -> Engine:
     """Return the engine asked for, ready for batches of `shapes`.
 
-    'auto' is Keras on a GPU; on a CPU it is OpenVINO where that is installed and takes this network, else Keras.
+    'auto' is Keras, also on a CPU: in the same precision it was measured to take about the processor time of OpenVINO
+    (both compute with oneDNN), and other work on the machine slows it down less.
 
     Parameters
     ----------
@@ -78,21 +84,15 @@ def engine_for(wanted: EngineName, model: Any, digest: str, shapes: list[Shape],
     StageFailed
         The network cannot be converted, or is not the same afterwards.
     """
-    if wanted == "keras" or (wanted == "auto" and (runtime.device_used != "cpu" or problem_with("openvino"))):
+    if wanted in ("auto", "keras"):
         return KerasEngine(model, runtime.device_used)
     if problem := problem_with(wanted):
         raise InputError(f"segment.engine: {problem}, or take engine keras")
     if runtime.device == "cuda":
         raise InputError(f"segment.engine is {wanted}, which computes on the CPU: leave out --device cuda, or it")
-    engine = Converted("openvino" if wanted == "auto" else wanted, model, digest, runtime)
-    try:
-        for shape in shapes:
-            engine.prepare(shape)
-    except StageFailed as error:
-        if wanted != "auto":
-            raise
-        runtime.say(f"{error}; Keras computes instead")
-        return KerasEngine(model, runtime.device_used)
+    engine = Converted(wanted, model, digest, runtime)
+    for shape in shapes:
+        engine.prepare(shape)
     return engine
 
 
@@ -117,22 +117,25 @@ class KerasEngine:
 
 
 class Converted:
-    """OpenVINO or ONNX Runtime, on the CPU in single precision."""
+    """OpenVINO or ONNX Runtime, on the CPU."""
 
     device = "cpu"
 
     def __init__(self, name: str, model: Any, digest: str, runtime: Runtime) -> None:
-        self.name, self.version = name, version(name)
-        self._convert, self._load = {
-            "openvino": (_to_openvino, _load_openvino),
+        self._package = NEEDED[name][0][0]
+        self.name, self.version = name, version(self._package)
+        known: dict[str, tuple[Convert, Load]] = {
+            "openvino": (_to_openvino, partial(_load_openvino, "f32")),
+            "openvino-bf16": (_to_openvino, partial(_load_openvino, "bf16")),
             "onnxruntime": (_to_onnx, _load_onnx),
-        }[name]
+        }
+        self._convert, self._load = known[name]
         self._model, self._digest, self._runtime = model, digest, runtime
         self._ready: dict[Shape, Callable[[Array], Array]] = {}
 
     def prepare(self, shape: Shape) -> None:
         """Load the network for batches of `shape`, converted now or before."""
-        path = cache_folder() / f"{self._digest}-{self.name}-{self.version}-{'x'.join(map(str, shape))}.zip"
+        path = cache_folder() / f"{self._digest}-{self._package}-{self.version}-{'x'.join(map(str, shape))}.zip"
         kept = _read_parts(path)
         try:
             if kept is not None:
@@ -149,7 +152,7 @@ class Converted:
         from tomoseg.segment.keras_setup import keras
 
         if keras.config.backend() != "tensorflow":
-            raise StageFailed(f"{self.name} needs Keras with TensorFlow to convert a network")
+            raise StageFailed(f"{self.name} needs Keras with TensorFlow to convert a network: take engine keras")
         self._runtime.progress.message(f"converting the network for {self.name}")
         try:
             parts = self._convert(self._model, shape)
@@ -157,9 +160,13 @@ class Converted:
             trial = np.random.default_rng(0).normal(0.5, 1, (*shape, 1)).astype(np.float32)
             difference = float(np.abs(compute(trial) - np.asarray(self._model.predict_on_batch(trial))).max())
         except Exception as error:  # these libraries raise nearly anything
-            raise StageFailed(f"{self.name} cannot take this network: {type(error).__name__}") from error
-        if not difference <= LARGEST_DIFFERENCE:
-            raise StageFailed(f"{self.name} gives other probabilities than Keras, by up to {difference:.2g}")
+            raise StageFailed(
+                f"{self.name} cannot take this network ({type(error).__name__}): take engine keras"
+            ) from error
+        if not difference <= LARGEST_DIFFERENCE[self.name]:
+            raise StageFailed(
+                f"{self.name} gives other probabilities than Keras, by up to {difference:.2g}: take engine keras"
+            )
         self._ready[shape] = compute
         return parts
 
@@ -201,12 +208,12 @@ def _to_openvino(model: Any, shape: Shape) -> dict[str, bytes]:
         return {"xml": path.read_bytes(), "bin": path.with_suffix(".bin").read_bytes()}
 
 
-def _load_openvino(parts: Mapping[str, bytes], workers: int) -> Callable[[Array], Array]:
+def _load_openvino(precision: str, parts: Mapping[str, bytes], workers: int) -> Callable[[Array], Array]:
     openvino = _openvino()
     core = openvino.Core()
     network = core.read_model(parts["xml"], openvino.Tensor(np.frombuffer(parts["bin"], np.uint8)))
-    # Without the hint it takes bfloat16 where the CPU has it: twice as fast, but probabilities are off by up to 0.01.
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": workers}
+    # Without the hint it takes bfloat16 where the CPU has it.
+    settings = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": workers}
     compiled = core.compile_model(network, "CPU", settings)
     return lambda patches: np.asarray(compiled([np.ascontiguousarray(patches)])[0])
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tomoseg.errors import InputError
+from tomoseg.errors import InputError, StageFailed
 from tomoseg.runtime import Runtime
 from tomoseg.segment import engines
 from tomoseg.segment.engines import cache_folder, engine_for, problem_with
@@ -116,19 +116,26 @@ def test_an_engine_that_is_not_installed_is_refused_before_computing(monkeypatch
         engine_for("openvino", None, "", [], Runtime(device="cpu"))
 
 
-def test_auto_is_keras_without_openvino_and_on_a_gpu(compact_network, monkeypatch):
+def test_auto_is_keras_on_the_device_in_use(compact_network):
     on_gpu = SimpleNamespace(device="auto", device_used="cuda")
-    assert engine_for("auto", compact_network, "", [SHAPE], on_gpu).device == "cuda"
-    monkeypatch.setattr(engines, "find_spec", lambda _: None)
-    assert engine_for("auto", compact_network, "", [SHAPE], Runtime(device="cpu")).name == "keras"
+    engine = engine_for("auto", compact_network, "", [SHAPE], on_gpu)
+    assert (engine.name, engine.device) == ("keras", "cuda")
 
 
 @pytest.mark.parametrize("name", OTHERS[:1])
-def test_auto_falls_back_where_the_network_cannot_be_converted(compact_network, name, folder, monkeypatch):
-    monkeypatch.setattr(engines, "LARGEST_DIFFERENCE", -1.0)
+def test_half_precision_is_close_and_shares_the_copy(compact_network, name, folder):
     runtime = Runtime(device="cpu", workers=1)
-    assert engine_for("auto", compact_network, "c", [SHAPE], runtime).name == "keras"
-    assert any("openvino gives other probabilities than Keras" in note for note in runtime.notes)
+    whole = engine_for(name, compact_network, "b", [SHAPE], runtime)(patches())
+    half = engine_for(f"{name}-bf16", compact_network, "b", [SHAPE], runtime)(patches())
+    np.testing.assert_allclose(half, whole, atol=0.05)
+    assert len(list(folder.iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", OTHERS[:1])
+def test_a_network_that_is_another_after_conversion_is_refused(compact_network, name, folder, monkeypatch):
+    monkeypatch.setitem(engines.LARGEST_DIFFERENCE, name, -1.0)
+    with pytest.raises(StageFailed, match="other probabilities than Keras"):
+        engine_for(name, compact_network, "c", [SHAPE], Runtime(device="cpu", workers=1))
     assert not folder.exists()
 
 

@@ -207,6 +207,9 @@ def test_a_signal_stops_it(phantom, monkeypatch):
         ({"thresholds": [3.0, 1.0]}, "ascending"),
         ({"thresholds": [1.0]}, "need 2 ascending"),
         ({"model": "/nowhere/model.keras"}, "does not exist"),
+        ({"min_size": 0}, "voxels of 1 or more"),
+        ({"min_size": [5, 0]}, "voxels of 1 or more"),
+        ({"min_size": [1, 2, 3]}, "has 3 numbers: give one, or 2"),
     ],
 )
 def test_problems_are_found_before_computing(params, message, phantom):
@@ -317,6 +320,158 @@ def test_a_network_computed_by_something_else_starts_anew(phantom, model_path):
         assert anew.attrs == whole.attrs
 
 
+@pytest.fixture(scope="module")
+def directed_path(tmp_path_factory):
+    """A network of random weights: what it makes of a voxel depends on the plane and on the direction."""
+    from tomoseg.segment.card import ModelCard
+    from tomoseg.segment.model_file import save_model
+    from tomoseg.segment.network import unet
+    from tomoseg.segment.scaling import Scale, Scaling
+
+    scaling = Scaling("levels", "uint8", Scale(0.0, 57.0, -0.1, 4.5))
+    card = ModelCard(["void", "oxide", "metal"], ["#000000", "#0072b2", "#e69f00"], scaling, 16, 2, pixel_size_nm=0.3)
+    path = tmp_path_factory.mktemp("model") / "directed.keras"
+    save_model(unet(3, depth=2, base_filters=3, seed=4), path, card)
+    return path
+
+
+@pytest.mark.parametrize("max_memory", [1, 1 << 30])
+def test_all_planes_give_the_mean_of_the_three(phantom, directed_path, max_memory):
+    from tomoseg.segment.inference import NORMAL_AXIS, SlicePredictor
+    from tomoseg.segment.model_file import load_model
+    from tomoseg.segment.scaling import Scale
+
+    volume = phantom[0][:10, :22, :18]
+    outputs, _ = run(volume, Runtime(device="cpu", max_memory=max_memory), model=directed_path, plane="all")
+    info = outputs.attrs["segmentation_info"]
+    model, card = load_model(directed_path)
+    scale = Scale(info["intensity_zero"], info["intensity_one"], -0.1, 4.5)
+    predictor = SlicePredictor.of(model, card, scale)
+    passes = []
+    for axis in NORMAL_AXIS.values():
+        probabilities = predictor.probabilities(np.moveaxis(volume, axis, 0))  # n, classes, h, w
+        passes.append(np.moveaxis(np.moveaxis(probabilities, 1, 0), 1, axis + 1))
+    assert max(np.abs(passes[0] - other).max() for other in passes[1:]) > 0.1  # planes do differ
+    mean = np.mean(passes, axis=0)
+    first, second = np.sort(mean, axis=0)[[-1, -2]]
+    clear = first - second > 1e-4  # the sums are kept in steps of 1 / 65535
+    assert clear.mean() > 0.99
+    np.testing.assert_array_equal(outputs.arrays["labels"][clear], mean.argmax(axis=0)[clear])
+    np.testing.assert_allclose(outputs.arrays["confidence"], 255 * first, atol=0.52)
+    assert info["plane"] == "all"
+    np.testing.assert_allclose(info["class_fractions"], np.bincount(outputs.arrays["labels"].ravel()) / volume.size)
+
+
+def test_all_planes_need_room_for_their_sums(phantom, model_path, monkeypatch):
+    from types import SimpleNamespace
+
+    monkeypatch.setattr("tomoseg.segment.volume.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(StageFailed, match="set TMPDIR"):
+        run(phantom[0], model=model_path, plane="all")
+
+
+def test_slices_in_one_piece_and_symmetric_views(phantom, directed_path):
+    from tomoseg.segment.model_file import load_model
+    from tomoseg.segment.scaling import Scale
+
+    volume = phantom[0][:11, :6, :17]
+    outputs, _ = run(volume, model=directed_path, patch=0, tta="dihedral")
+    info = outputs.attrs["segmentation_info"]
+    assert info["patch_px"] == [12, 18]
+    model, _ = load_model(directed_path)
+    slices = Scale(info["intensity_zero"], info["intensity_one"], -0.1, 4.5)(np.moveaxis(volume, 1, 0))
+    padded = np.pad(slices, ((0, 0), (0, 1), (0, 1)), mode="symmetric")
+    total = 0
+    for turned in (lambda p: p, lambda p: p.swapaxes(1, 2)):
+        for axes in ((), (1,), (2,), (1, 2)):
+            predicted = np.asarray(model.predict_on_batch(np.flip(turned(padded), axes)[..., None]))
+            total = total + turned(np.flip(predicted, axes)) / 8
+    np.testing.assert_allclose(
+        outputs.arrays["confidence"], 255 * np.moveaxis(total.max(axis=-1)[:, :11, :17], 0, 1), atol=0.51
+    )
+    plain, _ = run(volume, model=directed_path, patch=0)
+    assert not np.array_equal(plain.arrays["confidence"], outputs.arrays["confidence"])
+
+
+@pytest.mark.parametrize("plane", ["xz", "all"])
+def test_small_objects_of_a_network_are_removed_by_class(phantom, model_path, plane):
+    volume = phantom[0].copy()
+    volume[3:5, 3, 3] = 400  # a speck of two voxels in vacuum
+    kept, _ = run(volume, model=model_path, plane=plane)
+    outputs, runtime = run(volume, model=model_path, plane=plane, min_size=[3, 20])
+    before, after = kept.arrays["labels"], outputs.arrays["labels"]
+    assert (before[3:5, 3, 3] == 2).all()
+    assert (after[3:5, 3, 3] == 0).all()
+    # The speck of eight voxels in the support becomes support, and all else stays.
+    assert (before[18:20, 10:12, 24:26] == 2).all()
+    assert (after[18:20, 10:12, 24:26] == 1).all()
+    expected = before.copy()
+    for k, least in ((2, 20), (1, 3)):
+        found, _ = ndimage.label(expected >= k, np.ones((3, 3, 3)))
+        small = (np.bincount(found.ravel()) < least)[found] & (found > 0)
+        expected[small] = k - 1
+    np.testing.assert_array_equal(after, expected)
+    info = outputs.attrs["segmentation_info"]
+    assert info["min_size_voxels"] == [3, 20]
+    np.testing.assert_allclose(info["class_fractions"], [np.mean(after == c) for c in range(3)])
+    assert any("objects of fewer than 3, 20 voxels removed" in note for note in runtime.notes)
+
+
+# The removal takes 36, 4 and 1 slabs; for all planes there are no checkpoints but those of it.
+@pytest.mark.parametrize(
+    ("plane", "every", "order"),
+    [("yz", 1, (1,)), ("yz", 2, (1, 2)), ("yz", 4, (2, 1, 0)), ("all", 1, (1,)), ("all", 2, (1, 2))],
+)
+def test_killed_runs_continue_where_small_objects_are_removed(phantom, model_path, plane, every, order):
+    memory = [1, 350_000, 1 << 30]
+    choices = [memory[i] for i in order]
+    volume = phantom[0][:, :20]
+    volume = np.where(np.random.default_rng(3).random(volume.shape) < 0.001, 400, volume).astype(np.float32)
+    assert_continues_to_the_same_result(volume, every, choices, model=model_path, plane=plane, overlap=1, min_size=20)
+
+
+def test_outliers_and_padding_do_not_move_the_levels(phantom, model_path):
+    volume = phantom[0]
+    plain, _ = run(volume, model=model_path)
+    spiked = volume.copy()
+    spiked[18, 20, 20], spiked[0, 0, 0] = 1e7, -1e6
+    padded = np.pad(volume, ((0, 0), (0, 0), (0, 44)))
+    for other in (spiked, padded):
+        outputs, _ = run(other, model=model_path)
+        for key, allowed in (("intensity_zero", 2), ("intensity_one", 2)):
+            assert outputs.attrs["segmentation_info"][key] == pytest.approx(
+                plain.attrs["segmentation_info"][key], abs=allowed
+            )
+
+
+def test_nan_beyond_the_slices_looked_at_is_refused_too(model_path):
+    volume = np.random.default_rng(0).normal(LEVELS[np.arange(200) % 3][:, None, None], 5, (200, 8, 8))
+    volume[1, 3, 3] = np.nan  # 64 of 200 planes are looked at
+    with pytest.raises(StageFailed, match="NaN"):
+        run(volume.astype(np.float32), model=model_path)
+
+
+def test_a_volume_unlike_the_training_slices_is_warned_of(phantom, model_path, tmp_path):
+    from dataclasses import replace
+
+    from tomoseg.segment.model_file import load_model, save_model
+
+    model, card = load_model(model_path)
+    path = tmp_path / "told.keras"
+    # The phantom's noise is 6 of 75 in the support, and a tenth of that in vacuum; its particles are at 330 of 75.
+    save_model(model, path, replace(card, intensity={"noise": 0.005, "brightest": 4.0}))
+    _, runtime = run(phantom[0], model=path)
+    assert runtime.warnings == []
+    bright = np.where(
+        phantom[0] > 200, 4 * phantom[0], phantom[0] + np.random.default_rng(0).normal(0, 4, (36, 40, 44))
+    )
+    _, runtime = run(bright.astype(np.float32), model=path)
+    (warning,) = runtime.warnings
+    assert "unlike the slices the network was trained on" in warning
+    assert "the noise is" in warning
+    assert "the bright particles" in warning
+
+
 def test_a_network_can_be_stopped_within_a_slice(phantom, model_path, monkeypatch):
     calls = []
     runtime = Runtime(device="cpu")
@@ -344,6 +499,11 @@ def test_too_little_memory_for_the_network_is_said(phantom, model_path):
     listening = Listening()
     run(phantom[0][:4], Runtime(device="cpu", max_memory=1, progress=listening), model=model_path, plane="xy")
     assert "for a patch of 16 px, more than --max-memory allows" in listening.said
+
+
+def test_a_patch_that_does_not_fit_is_found_before_computing(directed_path):
+    assert "multiple of 2 px, or 0" in STAGE.check(SegmentParameters(model=directed_path, patch=15))[0]
+    assert STAGE.check(SegmentParameters(model=directed_path, patch=0)) == []
 
 
 def test_names_for_a_network_must_fit_it(phantom, model_path):
