@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
 
-# (batch, h, w) f4 patches to (batch, h, w, classes) f4 probabilities.
+# (batch, h, w) f4 patches, or (batch, h, w, channels), to (batch, h, w, classes) f4 probabilities.
 PredictBatch = Callable[[NDArray[np.float32]], Array]
 # Sides of a patch in px: of a square one, or height and width.
 Patch = int | tuple[int, int]
@@ -108,7 +108,7 @@ def predict_stack(
     ----------
     predict_batch : callable
         From (n, h, w) f4 patches to (n, h, w, classes), with the same n in all calls.
-    images : (n, h, w) array
+    images : (n, h, w) or (n, h, w, channels) array
         Where a side is smaller than the patch it is padded by mirroring.
     patch : int or (int, int)
         Side of the patches in px, or height and width.
@@ -125,15 +125,17 @@ def predict_stack(
     -------
     (n, classes, h, w) f4 array
     """
-    if images.ndim != 3 or min(images.shape) < 1 or min(sides(patch)) < 1 or overlap < 1 or batch < 1:
+    if images.ndim not in (3, 4) or min(images.shape) < 1 or min(sides(patch)) < 1 or overlap < 1 or batch < 1:
         raise InputError(
             f"images of shape {images.shape} cannot be cut into patches of {patch} px with overlap {overlap}: give "
-            "(n, height, width) images, and at least 1 for patch, overlap and batch"
+            "(n, height, width) images, with channels last if there are any, and at least 1 for patch, overlap and "
+            "batch"
         )
     weights = spline_window(patch) if window is None else np.asarray(window, np.float32)
     tiling = Tiling.of((images.shape[1], images.shape[2]), patch, overlap)
     height, width = sides(patch)
-    padded = np.pad(np.asarray(images, np.float32), ((0, 0), *tiling.padding), mode="symmetric")
+    padding = ((0, 0), *tiling.padding, *[(0, 0)] * (images.ndim - 3))
+    padded = np.pad(np.asarray(images, np.float32), padding, mode="symmetric")
     total: NDArray[np.float32] | None = None
     for places, predictions in _predictions(predict_batch, padded, tiling, (height, width), batch, check):
         if total is None:
@@ -162,7 +164,8 @@ def _predictions(
         for first in range(0, len(tiling.starts), size):
             check()
             part = tiling.starts[first : first + size]
-            patches = np.zeros((size, *patch), np.float32)  # full batches: graphs are compiled per shape
+            # Full batches: graphs are compiled per shape.
+            patches = np.zeros((size, *patch, *image.shape[2:]), np.float32)
             for k, (row, column) in enumerate(part):
                 patches[k] = image[row : row + patch[0], column : column + patch[1]]
             yield [(i, row, column) for row, column in part], np.asarray(predict_batch(patches))

@@ -30,7 +30,6 @@ _KINDS: dict[str, Any] = {
         "pixel_size_nm": int | float | NoneType,
         "training": dict,
         "scores": dict,
-        "intensity": dict,
         "trained_here": bool,
     },
 }
@@ -52,7 +51,6 @@ class ModelCard:
     scores : on the validation images, for the weights that were kept
     trained_here : False for a Keras model without a card
     channels : of the input: the slice to be labelled in the middle, and as many neighbours on either side of it
-    intensity : what the training slices are like, see `tomoseg.segment.scaling.Intensities`; empty where unknown
     """
 
     class_names: list[str]
@@ -67,7 +65,6 @@ class ModelCard:
     made_by: str = ""
     trained_here: bool = True
     channels: int = 1
-    intensity: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the card as JSON text."""
@@ -106,13 +103,14 @@ def _problems(card: ModelCard) -> Iterator[str]:
         yield f"channels must be odd, and 1 to {MOST_CHANNELS}"
     if card.pixel_size_nm is not None and not 0 < card.pixel_size_nm < math.inf:
         yield "pixel_size_nm must be above 0"
-    if not all(isinstance(number, int | float) and math.isfinite(number) for number in card.intensity.values()):
-        yield "intensity must hold numbers"
     yield from _problems_with_scaling(card.scaling)
 
 
 def _problems_with_scaling(scaling: Scaling) -> Iterator[str]:
-    numbers = vars(scaling.trained).values()
+    if not isinstance(scaling.intensities, dict):
+        yield "intensities is of the wrong kind"
+        return
+    numbers = [*vars(scaling.trained).values(), *scaling.intensities.values()]
     if scaling.kind not in get_args(Kind):
         yield "the scaling is of an unknown kind"
     if not (isinstance(scaling.dtype, str) and np.dtype(scaling.dtype).kind in "iufb"):

@@ -54,7 +54,7 @@ class Engine(Protocol):
         """Get ready for batches of `shape`; raises `StageFailed` where it cannot."""
 
     def __call__(self, patches: NDArray[np.float32]) -> Array:
-        """Return (n, h, w, classes) probabilities of (n, h, w) scaled patches."""
+        """Return (n, h, w, classes) probabilities of scaled patches (n, h, w) or (n, h, w, channels)."""
 
 
 def problem_with(name: str) -> str | None:
@@ -101,7 +101,7 @@ class KerasEngine:
 
     name = "keras"
 
-    def __init__(self, model: Any, device: str) -> None:
+    def __init__(self, model: Any, device: str = "cpu") -> None:
         from tomoseg.segment.keras_setup import keras
 
         self.device = device
@@ -113,7 +113,7 @@ class KerasEngine:
 
     def __call__(self, patches: NDArray[np.float32]) -> Array:
         """Return probabilities; see `Engine`."""
-        return np.asarray(self._model.predict_on_batch(patches[..., None]))
+        return np.asarray(self._model.predict_on_batch(_with_channels(patches)))
 
 
 class Converted:
@@ -157,7 +157,7 @@ class Converted:
         try:
             parts = self._convert(self._model, shape)
             compute = self._load(parts, self._runtime.workers)
-            trial = np.random.default_rng(0).normal(0.5, 1, (*shape, 1)).astype(np.float32)
+            trial = np.random.default_rng(0).normal(0.5, 1, (*shape, self._model.input_shape[-1])).astype(np.float32)
             difference = float(np.abs(compute(trial) - np.asarray(self._model.predict_on_batch(trial))).max())
         except Exception as error:  # these libraries raise nearly anything
             raise StageFailed(
@@ -172,11 +172,15 @@ class Converted:
 
     def __call__(self, patches: NDArray[np.float32]) -> Array:
         """Return probabilities; see `Engine`."""
-        n, height, width = patches.shape
+        n, height, width = patches.shape[:3]
         shape = (n, height, width)
         if shape not in self._ready:
             self.prepare(shape)
-        return self._ready[shape](patches[..., None])
+        return self._ready[shape](_with_channels(patches))
+
+
+def _with_channels(patches: NDArray[np.float32]) -> NDArray[np.float32]:
+    return patches[..., None] if patches.ndim == 3 else patches
 
 
 # --- conversion and loading ---
@@ -185,7 +189,7 @@ class Converted:
 def _function_of(model: Any, shape: Shape) -> tuple[Any, Any]:
     """Return the network as a function of TensorFlow for batches of one shape, and the signature of that."""
     tf = import_module("tensorflow")
-    signature = [tf.TensorSpec((*shape, 1), tf.float32, name="image")]
+    signature = [tf.TensorSpec((*shape, model.input_shape[-1]), tf.float32, name="image")]
     return tf.function(lambda image: model(image, training=False), input_signature=signature), signature
 
 

@@ -12,6 +12,7 @@ from tomoseg.arrays import Array
 from tomoseg.errors import InputError
 from tomoseg.segment.blending import PredictBatch, Tiling, never_stop, predict_stack
 from tomoseg.segment.card import ModelCard
+from tomoseg.segment.engines import KerasEngine
 from tomoseg.segment.resample import Resampling
 from tomoseg.segment.scaling import Scale
 from tomoseg.segment.views import Views, averaged_over
@@ -34,13 +35,15 @@ class SlicePredictor:
 
     Attributes
     ----------
-    predict_batch : from (batch, h, w) scaled patches to (batch, h, w, classes) probabilities
+    predict_batch : from scaled patches (batch, h, w), or (batch, h, w, channels), to (batch, h, w, classes)
+        probabilities
     patch : largest side of the square patches in px; slices smaller than that use smaller ones. `WHOLE`: a slice is one
         patch
     multiple : sides of patches are a multiple of this
     overlap : see `tomoseg.segment.blending.predict_stack`
     bytes_per_pixel : what the network holds in memory per pixel of the patches of a batch
     zoom : pixel size of the slices over that of the network, to which they are resampled, and probabilities back
+    channels : slices that the network sees at a time: the one to be labelled in the middle, its neighbours around it
     """
 
     predict_batch: PredictBatch
@@ -51,6 +54,7 @@ class SlicePredictor:
     overlap: int = 2
     bytes_per_pixel: float = 1024.0
     zoom: float = 1.0
+    channels: int = 1
 
     @classmethod
     def of(
@@ -79,12 +83,10 @@ class SlicePredictor:
             wanted = f"a multiple of {card.multiple}" if fixed is None else f"exactly {fixed}"
             raise InputError(f"patches of {size} px do not fit this network: its patch must be {wanted} px")
 
-        def predict(patches: NDArray[np.float32]) -> Array:
-            return np.asarray(model.predict_on_batch(patches[..., None]))
-
         n_bytes = bytes_per_pixel(model, size or card.patch)
-        predict_batch = averaged_over(views, predict_batch or predict)
-        return cls(predict_batch, scale, len(card.class_names), size, card.multiple, overlap, n_bytes, zoom)
+        predict = averaged_over(views, predict_batch or KerasEngine(model))
+        n = len(card.class_names)
+        return cls(predict, scale, n, size, card.multiple, overlap, n_bytes, zoom, card.channels)
 
     def patch_for(self, shape: tuple[int, ...]) -> tuple[int, int]:
         """Return height and width of the patches used for slices of `shape`, no larger than they need."""
@@ -103,24 +105,33 @@ class SlicePredictor:
         return -(-places // -(-places // most))
 
     def probabilities(self, slices: Array, check: Callable[[], object] = never_stop) -> NDArray[np.float32]:
-        """Return (n, classes, h, w) probabilities of raw slices (n, h, w); `check` may raise to stop."""
-        shape = slices.shape[1:]
+        """Return (n, classes, h, w) probabilities of raw slices; `check` may raise to stop.
+
+        Slices are (n, h, w), or (n, h, w, channels) with their neighbours where the network sees these.
+        """
+        if slices.ndim != 3 + (self.channels > 1) or slices.shape[3:] not in ((), (self.channels,)):
+            raise InputError(
+                f"the network sees {self.channels} slices at a time, one and its neighbours: it cannot label slices of "
+                f"shape {slices.shape[1:]}"
+            )
+        shape = slices.shape[1:3]
         patch, batch = self.patch_for(shape), self.batch_for(shape)
         images = self.scale(slices)
         if self.zoom == 1:
             return predict_stack(self.predict_batch, images, patch, self.overlap, batch=batch, check=check)
         at = self._resampling(shape)
-        seen = predict_stack(self.predict_batch, at.forth(images), patch, self.overlap, batch=batch, check=check)
-        return at.back(seen)
+        images = np.moveaxis(at.forth(np.moveaxis(images, -1, 1)), 1, -1) if images.ndim == 4 else at.forth(images)
+        return at.back(predict_stack(self.predict_batch, images, patch, self.overlap, batch=batch, check=check))
 
     def classify(
         self, slices: Array, check: Callable[[], object] = never_stop
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Return labels and confidence (255 = certain) of raw slices (n, h, w), both (n, h, w) u1.
+        """Return labels and confidence (255 = certain) of raw slices, both (n, h, w) u1; see `probabilities`.
 
         Probabilities exist for one slice at a time. `check` is called between batches of patches and may raise to stop.
         """
-        labels, confidence = np.empty(slices.shape, np.uint8), np.empty(slices.shape, np.uint8)
+        shape = slices.shape[:3]
+        labels, confidence = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
         for i in range(len(slices)):
             labels[i], confidence[i] = decided(self.probabilities(slices[i : i + 1], check)[0])
         return labels, confidence
@@ -131,9 +142,9 @@ class SlicePredictor:
         padded = max(seen[0], patch[0]) * max(seen[1], patch[1])
         network = self.bytes_per_pixel * math.prod(patch) * self.batch_for(shape)
         # Of one slice: scaled, padded, sums over patches, normalised, the largest and where it is (8 bytes).
-        one = 4.0 * padded * (2 * self.n_classes + 6)
+        one = 4.0 * padded * (2 * self.n_classes + 4 + 2 * self.channels)
         if self.zoom != 1:
-            one += 4 * shape[0] * shape[1] * (self.n_classes + 1)
+            one += 4 * shape[0] * shape[1] * (self.n_classes + self.channels)
         # Of each: itself and the one of the next slab, read meanwhile; labels and confidence, and these as written.
         return network + one, 12.0 * shape[0] * shape[1]
 
@@ -153,5 +164,5 @@ def bytes_per_pixel(model: Any, patch: int) -> float:
     from tomoseg.segment.keras_setup import keras
 
     every = keras.Function(model.inputs, [layer.output for layer in model.layers])
-    outputs = every.compute_output_spec([keras.KerasTensor((1, patch, patch, 1))])
+    outputs = every.compute_output_spec([keras.KerasTensor((1, patch, patch, model.input_shape[-1]))])
     return float(ARRAYS_AT_ONCE * 4 * max(math.prod(output.shape) for output in outputs)) / patch**2

@@ -1,7 +1,7 @@
 """Intensities as the network sees them, the same for 8-bit slices and for float reconstructions."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -44,12 +44,14 @@ class Scaling:
     and float data is mapped from its 0.1 .. 99.9 percentiles to 0 .. 1.
 
     `trained` is the scale used in training for data of type `dtype`; images of the same integer type are slices of the
-    same kind and get the same scale again.
+    same kind and get the same scale again. `intensities` are what the training slices were like, see `Intensities`;
+    empty where unknown.
     """
 
     kind: Kind
     dtype: str
     trained: Scale
+    intensities: Mapping[str, float] = field(default_factory=dict)
 
     def for_data(self, dtype: DTypeLike, values: Histogram) -> Scale:
         """Return the scale for a volume or a set of images of type `dtype` with the histogram `values`."""
@@ -77,7 +79,8 @@ def scaling_of(values: Histogram, dtype: DTypeLike) -> Scaling:
     present = values.centres[values.counts > 0]
     scale = _checked(Scale(background, support, -np.inf, np.inf))
     low, high = (float(v) for v in scale(present[[0, -1]]))
-    return Scaling("levels", np.dtype(dtype).name, Scale(background, support, low, high))
+    trained = Scale(background, support, low, high)
+    return Scaling("levels", np.dtype(dtype).name, trained, asdict(Intensities.of(values, trained)))
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class Intensities:
         return cls((high - low) / 2 / (scale.one - scale.zero), brightest, outside)
 
     def unlike(self, trained: Mapping[str, float]) -> list[str]:
-        """Say in words how these differ from those that a network was trained on, as its card tells them."""
+        """Say in words how these differ from those that a network was trained on, by name."""
         found = []
         if self.beyond > MOST_BEYOND:
             found.append(

@@ -44,7 +44,8 @@ def in_slices(
     volume: ArraySource, predictor: SlicePredictor, plane: str, first: int, runtime: Runtime
 ) -> Iterator[Labelled]:
     """Yield the slabs of a volume from slice `first` on, predicted slice by slice in one plane ('xy', 'xz', 'yz')."""
-    for part, slices in _read(volume, plane, slab_size(volume, predictor, plane, runtime), first, runtime):
+    size = slab_size(volume, predictor, plane, runtime)
+    for part, slices in _read(volume, plane, size, first, predictor.channels, runtime):
         labels, confidence = predictor.classify(slices, runtime.check)
         yield Labelled(part, _box(plane, part), labels, confidence)
 
@@ -109,8 +110,8 @@ def _passed(
 ) -> Iterator[tuple[slice, NDArray[np.uint16]]]:
     """Yield the slabs of one pass: probabilities of classes above 0, (classes - 1, n, h, w) in units of 1 / UNIT."""
     size = slab_size(volume, predictor, plane, runtime)
-    for part, slices in _read(volume, plane, size, 0, runtime):
-        parts = np.empty((predictor.n_classes - 1, *slices.shape), np.uint16)
+    for part, slices in _read(volume, plane, size, 0, predictor.channels, runtime):
+        parts = np.empty((predictor.n_classes - 1, *slices.shape[:3]), np.uint16)
         for i in range(len(slices)):
             probabilities = predictor.probabilities(slices[i : i + 1], runtime.check)[0]
             parts[:, i] = np.rint(UNIT * np.clip(probabilities[1:], 0, 1))
@@ -127,16 +128,26 @@ def _decided(total: NDArray[np.uint16]) -> tuple[Planes, Planes]:
 
 
 def _read(
-    volume: ArraySource, plane: str, size: int, first: int, runtime: Runtime
+    volume: ArraySource, plane: str, size: int, first: int, channels: int, runtime: Runtime
 ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    """Yield slabs of slices (n, h, w) with progress; the next slab is read while one is worked on."""
+    """Yield slabs of slices with progress; the next slab is read while one is worked on.
+
+    Slices are (n, h, w), or (n, h, w, channels) with their neighbours; at the ends of the volume the last one takes the
+    place of those that are not there.
+    """
     axis = NORMAL_AXIS[plane]
 
     def read(part: slice) -> NDArray[np.float32]:
-        slices = np.moveaxis(np.asarray(volume[_box(plane, part)], np.float32), axis, 0)
+        reach, n = channels // 2, volume.shape[axis]
+        around = slice(max(part.start - reach, 0), min(part.stop + reach, n))
+        slices = np.moveaxis(np.asarray(volume[_box(plane, around)], np.float32), axis, 0)
         if not np.isfinite(slices).all():
             raise StageFailed("the volume holds NaN or infinite values: reconstruct it again before segmenting it")
-        return slices
+        if channels == 1:
+            return slices
+        missing = (around.start - part.start + reach, part.stop + reach - around.stop)
+        slices = np.pad(slices, (missing, (0, 0), (0, 0)), mode="edge")
+        return np.lib.stride_tricks.sliding_window_view(slices, channels, axis=0)
 
     parts = slabs(volume.shape[axis], size, first)
     with closing(read_ahead(read, parts)) as reading:

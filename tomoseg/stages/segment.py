@@ -483,7 +483,7 @@ def _warn_about_intensities(values: "Histogram", scale: "Scale", card: "ModelCar
 
     if not card.trained_here:
         return []
-    unlike = Intensities.of(values, scale).unlike(card.intensity)
+    unlike = Intensities.of(values, scale).unlike(card.scaling.intensities)
     if not unlike:
         return []
     warning = f"the volume is unlike the slices the network was trained on, look at the labels: {'; '.join(unlike)}"

@@ -71,6 +71,14 @@ def test_batches_are_of_one_slice_and_checked_between():
         np.testing.assert_array_equal(together[i], np.concatenate([a[i] for a in alone]))
 
 
+def test_slices_without_their_neighbours_are_refused():
+    several = SlicePredictor(softened, Scale(0, 1, 0, 1), 2, 32, 8, channels=3)
+    with pytest.raises(InputError, match="sees 3 slices at a time"):
+        several.classify(np.zeros((1, 8, 8)))
+    with pytest.raises(InputError, match="sees 1 slices"):
+        predictor().classify(np.zeros((1, 8, 8, 3)))
+
+
 def test_the_memory_of_a_network_is_told_from_its_layers():
     from tomoseg.segment.network import unet
 

@@ -459,7 +459,8 @@ def test_a_volume_unlike_the_training_slices_is_warned_of(phantom, model_path, t
     model, card = load_model(model_path)
     path = tmp_path / "told.keras"
     # The phantom's noise is 6 of 75 in the support, and a tenth of that in vacuum; its particles are at 330 of 75.
-    save_model(model, path, replace(card, intensity={"noise": 0.005, "brightest": 4.0}))
+    seen = {"noise": 0.005, "brightest": 4.0}
+    save_model(model, path, replace(card, scaling=replace(card.scaling, intensities=seen)))
     _, runtime = run(phantom[0], model=path)
     assert runtime.warnings == []
     bright = np.where(
@@ -470,6 +471,55 @@ def test_a_volume_unlike_the_training_slices_is_warned_of(phantom, model_path, t
     assert "unlike the slices the network was trained on" in warning
     assert "the noise is" in warning
     assert "the bright particles" in warning
+
+
+@pytest.fixture(scope="module")
+def neighbour_path(tmp_path_factory):
+    """A network that sees five slices and labels by the first of them: what is above half a support."""
+    from tomoseg.segment.card import ModelCard
+    from tomoseg.segment.model_file import save_model
+    from tomoseg.segment.network import unet
+    from tomoseg.segment.scaling import Scale, Scaling
+
+    net = unet(2, n_channels=5, depth=1, base_filters=2)
+    first, second, last = np.zeros((3, 3, 5, 2)), np.zeros((3, 3, 2, 2)), np.zeros((1, 1, 2, 2))
+    first[1, 1, 0, 0], second[1, 1, 0, 0], last[0, 0, 0] = 1, 1, [-40, 40]
+    net.set_weights([first, np.zeros(2), second, np.zeros(2), last, np.array([20.0, -20.0])])
+    scaling = Scaling("levels", "uint8", Scale(0.0, 57.0, -0.1, 4.5))
+    card = ModelCard(["void", "solid"], ["#000000", "#0072b2"], scaling, 16, 1, channels=5)
+    path = tmp_path_factory.mktemp("model") / "neighbours.keras"
+    save_model(net, path, card)
+    return path
+
+
+@pytest.mark.parametrize("max_memory", [1, 350_000, 1 << 30])
+@pytest.mark.parametrize("plane", ["xy", "xz"])
+def test_a_network_sees_the_neighbours_of_a_slice(phantom, neighbour_path, plane, max_memory):
+    volume = phantom[0][:, :20]
+    runtime = Runtime(device="cpu", max_memory=max_memory)
+    outputs, _ = run(volume, runtime, model=neighbour_path, plane=plane, overlap=1)
+    axis = {"xy": 0, "xz": 1}[plane]
+    before = np.take(volume, np.maximum(np.arange(volume.shape[axis]) - 2, 0), axis)
+    threshold = 0.5 * outputs.attrs["segmentation_info"]["intensity_one"]
+    np.testing.assert_array_equal(outputs.arrays["labels"], before > threshold)
+
+
+def test_a_network_of_neighbours_at_another_pixel_size_and_in_other_engines(phantom, neighbour_path, tmp_path):
+    from dataclasses import replace
+
+    from tomoseg.segment.engines import problem_with
+    from tomoseg.segment.model_file import load_model, save_model
+
+    model, card = load_model(neighbour_path)
+    path = tmp_path / "finer.keras"
+    save_model(model, path, replace(card, pixel_size_nm=0.15))
+    volume = phantom[0][:, :20]
+    plain, _ = run(volume, model=neighbour_path, overlap=1)
+    engine = "auto" if problem_with("openvino") else "openvino"
+    outputs, runtime = run(volume, model=path, overlap=1, engine=engine, tta="flips")
+    assert any("2 times as many pixels" in note for note in runtime.notes)
+    assert np.mean(outputs.arrays["labels"] == plain.arrays["labels"]) > 0.97  # the edges are smoothed by it
+    assert outputs.attrs["segmentation_info"]["zoom"] == pytest.approx(2)
 
 
 def test_a_network_can_be_stopped_within_a_slice(phantom, model_path, monkeypatch):
