@@ -30,7 +30,7 @@ class ArraySource(Protocol):
 
 
 class ArraySink(Protocol):
-    """Something that can be written by slicing."""
+    """Something that can be written by slicing, and read back."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -38,6 +38,9 @@ class ArraySink(Protocol):
 
     def __setitem__(self, key: Any, value: Any, /) -> None:
         """Store `value` at the selected part."""
+
+    def __getitem__(self, key: Any, /) -> Any:
+        """Return what was stored there, as a NumPy array in memory."""
 
 
 class Input(ArraySource, Protocol):

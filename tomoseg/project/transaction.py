@@ -104,6 +104,11 @@ class Transaction:
                 self._settle()
             self._project.check_disk()
 
+    def read(self, path: str, key: Any) -> Any:
+        """Return part of an array as it was written."""
+        with self._project.gate:
+            return self._project.file[path][key]
+
     # --- how it ends ---
 
     def commit(self, record: Record) -> None:
@@ -186,6 +191,9 @@ class _Sink:
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self._transaction.write(self._path, key, value)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._transaction.read(self._path, key)
 
 
 def _write_record(file: h5py.File, path: str, record: Record) -> h5py.Group:

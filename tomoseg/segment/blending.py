@@ -14,23 +14,34 @@ from numpy.typing import NDArray
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
 
-# (batch, patch, patch) f4 images to (batch, patch, patch, classes) f4 probabilities.
+# (batch, h, w) f4 patches, or (batch, h, w, channels), to (batch, h, w, classes) f4 probabilities.
 PredictBatch = Callable[[NDArray[np.float32]], Array]
+# Sides of a patch in px: of a square one, or height and width.
+Patch = int | tuple[int, int]
 
 
 def never_stop() -> None:
     """Go on."""
 
 
-def spline_window(size: int) -> NDArray[np.float32]:
-    """Return the 2D squared spline window (size, size): 1 in the middle, smooth, above 0 at the edge.
+def spline_window(patch: Patch) -> NDArray[np.float32]:
+    """Return the 2D squared spline window of a patch: 1 in the middle, smooth, above 0 at the edge.
 
     Along each axis it is the parabola 2 t**2 up to half height and its mirror image from there, where t goes from 0 at
     the edge to 1 in the middle.
     """
+    rows, columns = (_spline(size) for size in sides(patch))
+    return np.asarray(rows[:, None] * columns, np.float32)
+
+
+def _spline(size: int) -> NDArray[np.float32]:
     t = 1 - np.abs(2 * (np.arange(size) + 0.5) / size - 1)
-    line = np.where(t < 0.5, 2 * t**2, 1 - 2 * (1 - t) ** 2).astype(np.float32)
-    return np.asarray(line[:, None] * line, np.float32)
+    return np.where(t < 0.5, 2 * t**2, 1 - 2 * (1 - t) ** 2).astype(np.float32)
+
+
+def sides(patch: Patch) -> tuple[int, int]:
+    """Return height and width of a patch."""
+    return (patch, patch) if isinstance(patch, int) else patch
 
 
 def patch_starts(size: int, patch: int, overlap: int) -> list[int]:
@@ -52,18 +63,20 @@ class Tiling:
     starts: Sequence[tuple[int, int]]
 
     @classmethod
-    def of(cls, shape: tuple[int, int], patch: int, overlap: int) -> "Tiling":
+    def of(cls, shape: tuple[int, int], patch: Patch, overlap: int) -> "Tiling":
         """Plan the tiling of images of `shape`."""
-        padding = tuple((max(patch - n, 0) // 2, max(patch - n, 0) - max(patch - n, 0) // 2) for n in shape)
-        padded = (max(shape[0], patch), max(shape[1], patch))
-        rows, columns = (patch_starts(n, patch, overlap) for n in padded)
-        return cls((padding[0], padding[1]), padded, [(r, c) for r in rows for c in columns])
+        height, width = sides(patch)
+        padded = (max(shape[0], height), max(shape[1], width))
+        missing = (padded[0] - shape[0], padded[1] - shape[1])
+        padding = ((missing[0] // 2, missing[0] - missing[0] // 2), (missing[1] // 2, missing[1] - missing[1] // 2))
+        rows, columns = patch_starts(padded[0], height, overlap), patch_starts(padded[1], width, overlap)
+        return cls(padding, padded, [(r, c) for r in rows for c in columns])
 
 
 def predict_blended(
     predict_batch: PredictBatch,
     image: Array,
-    patch: int,
+    patch: Patch,
     overlap: int = 2,
     window: Array | None = None,
     batch: int = 4,
@@ -80,7 +93,7 @@ def predict_blended(
 def predict_stack(
     predict_batch: PredictBatch,
     images: Array,
-    patch: int,
+    patch: Patch,
     overlap: int = 2,
     window: Array | None = None,
     batch: int = 4,
@@ -94,15 +107,15 @@ def predict_stack(
     Parameters
     ----------
     predict_batch : callable
-        From (n, patch, patch) f4 to (n, patch, patch, classes), with the same n in all calls.
-    images : (n, h, w) array
+        From (n, h, w) f4 patches to (n, h, w, classes), with the same n in all calls.
+    images : (n, h, w) or (n, h, w, channels) array
         Where a side is smaller than the patch it is padded by mirroring.
-    patch : int
-        Side of the patches, px.
+    patch : int or (int, int)
+        Side of the patches in px, or height and width.
     overlap : int
         A pixel away from the edges is seen by about overlap**2 patches; 1 means no overlap.
-    window : (patch, patch) array, optional
-        Weight of a patch's pixels, above 0; `spline_window` by default.
+    window : array of a patch's shape, optional
+        Weights of its pixels, above 0; `spline_window` by default.
     batch : int
         Patches per call at most; fewer where that shares them out evenly.
     check : callable
@@ -112,23 +125,26 @@ def predict_stack(
     -------
     (n, classes, h, w) f4 array
     """
-    if images.ndim != 3 or min(images.shape) < 1 or patch < 1 or overlap < 1 or batch < 1:
+    if images.ndim not in (3, 4) or min(images.shape) < 1 or min(sides(patch)) < 1 or overlap < 1 or batch < 1:
         raise InputError(
             f"images of shape {images.shape} cannot be cut into patches of {patch} px with overlap {overlap}: give "
-            "(n, height, width) images, and at least 1 for patch, overlap and batch"
+            "(n, height, width) images, with channels last if there are any, and at least 1 for patch, overlap and "
+            "batch"
         )
     weights = spline_window(patch) if window is None else np.asarray(window, np.float32)
     tiling = Tiling.of((images.shape[1], images.shape[2]), patch, overlap)
-    padded = np.pad(np.asarray(images, np.float32), ((0, 0), *tiling.padding), mode="symmetric")
+    height, width = sides(patch)
+    padding = ((0, 0), *tiling.padding, *[(0, 0)] * (images.ndim - 3))
+    padded = np.pad(np.asarray(images, np.float32), padding, mode="symmetric")
     total: NDArray[np.float32] | None = None
-    for places, predictions in _predictions(predict_batch, padded, tiling, patch, batch, check):
+    for places, predictions in _predictions(predict_batch, padded, tiling, (height, width), batch, check):
         if total is None:
             total = np.zeros((len(images), predictions.shape[-1], *tiling.padded), np.float32)
         for (i, row, column), prediction in zip(places, predictions, strict=False):
-            box = (slice(row, row + patch), slice(column, column + patch))
+            box = (slice(row, row + height), slice(column, column + width))
             total[i, :, box[0], box[1]] += weights * np.moveaxis(prediction, -1, 0)
     assert total is not None  # there is at least one patch
-    total /= _summed(weights, tiling, patch)
+    total /= _summed(weights, tiling)
     (top, bottom), (left, right) = tiling.padding
     return total[:, :, top : tiling.padded[0] - bottom, left : tiling.padded[1] - right]
 
@@ -137,7 +153,7 @@ def _predictions(
     predict_batch: PredictBatch,
     padded: NDArray[np.float32],
     tiling: Tiling,
-    patch: int,
+    patch: tuple[int, int],
     batch: int,
     check: Callable[[], object],
 ) -> Iterator[tuple[list[tuple[int, int, int]], Array]]:
@@ -148,15 +164,16 @@ def _predictions(
         for first in range(0, len(tiling.starts), size):
             check()
             part = tiling.starts[first : first + size]
-            patches = np.zeros((size, patch, patch), np.float32)  # full batches: graphs are compiled per shape
+            # Full batches: graphs are compiled per shape.
+            patches = np.zeros((size, *patch, *image.shape[2:]), np.float32)
             for k, (row, column) in enumerate(part):
-                patches[k] = image[row : row + patch, column : column + patch]
+                patches[k] = image[row : row + patch[0], column : column + patch[1]]
             yield [(i, row, column) for row, column in part], np.asarray(predict_batch(patches))
 
 
-def _summed(weights: Array, tiling: Tiling, patch: int) -> NDArray[np.float32]:
+def _summed(weights: Array, tiling: Tiling) -> NDArray[np.float32]:
     """Return the sum of the weights at each pixel of a padded image."""
     summed = np.zeros(tiling.padded, np.float32)
     for row, column in tiling.starts:
-        summed[row : row + patch, column : column + patch] += weights
+        summed[row : row + weights.shape[0], column : column + weights.shape[1]] += weights
     return summed

@@ -107,7 +107,10 @@ def _problems(card: ModelCard) -> Iterator[str]:
 
 
 def _problems_with_scaling(scaling: Scaling) -> Iterator[str]:
-    numbers = vars(scaling.trained).values()
+    if not isinstance(scaling.intensities, dict):
+        yield "intensities is of the wrong kind"
+        return
+    numbers = [*vars(scaling.trained).values(), *scaling.intensities.values()]
     if scaling.kind not in get_args(Kind):
         yield "the scaling is of an unknown kind"
     if not (isinstance(scaling.dtype, str) and np.dtype(scaling.dtype).kind in "iufb"):

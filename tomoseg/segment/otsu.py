@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tomoseg.arrays import Array, ArraySource
-from tomoseg.errors import StageFailed
+from tomoseg.errors import InputError, StageFailed
 from tomoseg.segment.histogram import Histogram, Partition, partition
 from tomoseg.segment.objects import ComponentSizes
 
@@ -56,15 +56,18 @@ def apply_thresholds(values: Array, thresholds: Sequence[float]) -> NDArray[np.u
 class SmallObjects:
     """Removal of small objects from labels whose classes are ordered by intensity.
 
-    An object of class k is a connected region of voxels of class k or above; where it has fewer than `min_size` voxels
-    it falls to class k - 1. So a bright speck in the support becomes support, and a speck in vacuum becomes vacuum.
-    Holes stay: pores are real.
+    An object of class k is a connected region of voxels of class k or above; where it has fewer voxels than `min_size`
+    (one number for all classes above 0, or one for each) it falls to class k - 1. So a bright speck in the support
+    becomes support, and a speck in vacuum becomes vacuum. Holes stay: pores are real.
 
     Show all slabs in order with `add`, then get them back, in order too, with `clean`.
     """
 
-    def __init__(self, n_classes: int, min_size: int) -> None:
-        self._sizes = [ComponentSizes(min_size) for _ in range(1, n_classes)]
+    def __init__(self, n_classes: int, min_size: int | Sequence[int]) -> None:
+        least = [min_size] * (n_classes - 1) if isinstance(min_size, int) else list(min_size)
+        if len(least) != n_classes - 1:
+            raise InputError(f"{len(least)} smallest sizes were given for the {n_classes - 1} classes above 0")
+        self._sizes = [ComponentSizes(size) for size in least]
 
     def add(self, labels: Array) -> None:
         """Count the objects of the next slab (z, y, x)."""

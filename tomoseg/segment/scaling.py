@@ -1,6 +1,7 @@
 """Intensities as the network sees them, the same for 8-bit slices and for float reconstructions."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -11,6 +12,8 @@ from tomoseg.errors import InputError
 from tomoseg.segment.histogram import Histogram, partition
 
 Kind = Literal["levels", "range"]
+MOST_BEYOND = 0.01  # of the voxels may lie beyond the intensities of training; 8-bit slices saturate a few per mille
+UNLIKE = 2.5  # times the noise of training, or the brightness of its particles, is worth a warning
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,14 @@ class Scaling:
     and float data is mapped from its 0.1 .. 99.9 percentiles to 0 .. 1.
 
     `trained` is the scale used in training for data of type `dtype`; images of the same integer type are slices of the
-    same kind and get the same scale again.
+    same kind and get the same scale again. `intensities` are what the training slices were like, see `Intensities`;
+    empty where unknown.
     """
 
     kind: Kind
     dtype: str
     trained: Scale
+    intensities: Mapping[str, float] = field(default_factory=dict)
 
     def for_data(self, dtype: DTypeLike, values: Histogram) -> Scale:
         """Return the scale for a volume or a set of images of type `dtype` with the histogram `values`."""
@@ -74,7 +79,47 @@ def scaling_of(values: Histogram, dtype: DTypeLike) -> Scaling:
     present = values.centres[values.counts > 0]
     scale = _checked(Scale(background, support, -np.inf, np.inf))
     low, high = (float(v) for v in scale(present[[0, -1]]))
-    return Scaling("levels", np.dtype(dtype).name, Scale(background, support, low, high))
+    trained = Scale(background, support, low, high)
+    return Scaling("levels", np.dtype(dtype).name, trained, asdict(Intensities.of(values, trained)))
+
+
+@dataclass(frozen=True)
+class Intensities:
+    """What intensities are like, on the scale of a network (0 background, 1 support).
+
+    Attributes
+    ----------
+    noise : half of what lies between the 16 and 84 percentiles of the background (of what is below 0.5)
+    brightest : the level of the brightest of three classes
+    beyond : fraction of what lies beyond the limits of the scale
+    """
+
+    noise: float
+    brightest: float
+    beyond: float
+
+    @classmethod
+    def of(cls, values: Histogram, scale: Scale) -> "Intensities":
+        """Describe the data with the histogram `values`."""
+        scaled = (values.centres - scale.zero) / (scale.one - scale.zero)
+        middle = int(np.searchsorted(scaled, 0.5))
+        low, high = (values.median_between(0, middle, fraction) for fraction in (0.16, 0.84))
+        outside = float(values.counts[(scaled < scale.low) | (scaled > scale.high)].sum() / values.counts.sum())
+        brightest = (float(partition(values, 3).levels[2]) - scale.zero) / (scale.one - scale.zero)
+        return cls((high - low) / 2 / (scale.one - scale.zero), brightest, outside)
+
+    def unlike(self, trained: Mapping[str, float]) -> list[str]:
+        """Say in words how these differ from those that a network was trained on, by name."""
+        found = []
+        if self.beyond > MOST_BEYOND:
+            found.append(
+                f"{100 * self.beyond:.2g} % of the voxels are darker or brighter than anything the network has seen"
+            )
+        for key, value, what in (("noise", self.noise, "noise"), ("brightest", self.brightest, "bright particles")):
+            seen = trained.get(key, 0.0)
+            if seen > 0 and value > 0 and not 1 / UNLIKE < value / seen < UNLIKE:
+                found.append(f"the {what} is {value:.2g} of the support's level, and was {seen:.2g} in training")
+        return found
 
 
 def _checked(scale: Scale) -> Scale:

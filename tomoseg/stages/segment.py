@@ -1,7 +1,8 @@
 """The segment stage: a class for every voxel, by a trained network or by thresholds."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import closing
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import field_validator
 
-from tomoseg.arrays import Array, ArraySource, Input, Outputs
+from tomoseg.arrays import Array, ArraySink, ArraySource, Input, Outputs
 from tomoseg.errors import InputError
 from tomoseg.io.digest import sha256
 from tomoseg.runtime import Runtime, slabs
@@ -19,18 +20,25 @@ from tomoseg.stages.base import Field, InputFile, Parameters, Stage
 
 if TYPE_CHECKING:
     from tomoseg.segment.card import ModelCard
+    from tomoseg.segment.engines import Engine
     from tomoseg.segment.histogram import Histogram
     from tomoseg.segment.inference import SlicePredictor
+    from tomoseg.segment.scaling import Scale
+    from tomoseg.segment.volume import Labelled
 
 # Bytes that thresholding holds per voxel: f4 twice of a slab and its margins for smoothing; of the slab alone u1 labels
 # and masks, and u4 component numbers with what finding them takes.
 SMOOTHING_BYTES = 8
 LABELLING_BYTES = 14
 SAMPLED_SLICES = 64
-# Slabs are no larger than these even where memory allows, so that progress is seen, little is lost with a slab that is
-# dropped, and no library holds up a signal for more than a second or two.
-MOST_VOXELS = 1 << 26  # for thresholds: a second's work or two
-MOST_PIXELS, MOST_SLICES = 1 << 24, 16  # for a network; the volume is chunked by 16 along y
+# Slabs for thresholds are no larger than this even where memory allows, so that progress is seen, little is lost with a
+# slab that is dropped, and no library holds up a signal for more than a second or two.
+MOST_VOXELS = 1 << 26
+OTSU_MIN_SIZE = 20  # voxels: a sphere of 3.4 voxels across
+SAME_PIXEL_SIZE = 1.05  # slices of a pixel size as close to the network's as this are not resampled
+ODD_PIXEL_SIZE = 4.0
+# A histogram with all but a few voxels in such a part of its range is counted again in that part.
+NARROWED, FEW_VOXELS, MOST_NARROWINGS = 64, 3, 5
 
 
 class SegmentParameters(Parameters):
@@ -60,21 +68,40 @@ class SegmentParameters(Parameters):
     class_colors: list[str] | None = Field(
         None, description="Colours of the classes as #rrggbb; by default those of the network, or Okabe & Ito's palette"
     )
-    plane: Literal["xz", "xy", "yz"] = Field(
+    engine: Literal["auto", "keras", "openvino", "openvino-bf16", "onnxruntime"] = Field(
+        "auto",
+        description="What computes the network. 'keras': on a GPU or CPU; 'openvino' and 'onnxruntime': on the CPU, "
+        "from a copy of the network that is converted once and kept in the user's cache folder (pip install "
+        "'tomoseg[fast]' or 'tomoseg[onnx]'), with the same probabilities to 1e-5; 'openvino-bf16': in half precision, "
+        "in about half the time on a CPU that has it, with another class for about one voxel in 10 000; 'auto': keras",
+    )
+    plane: Literal["xz", "xy", "yz", "all"] = Field(
         "xz",
         description="Slices the network sees: 'xz' is the plane of reconstruction, perpendicular to the tilt axis "
-        "(Genc et al. 2022)",
+        "(Genc et al. 2022); 'all': the mean of the probabilities in all three, which takes thrice as long, and "
+        "scratch space of two bytes per voxel and class but one in the temporary folder",
     )
     patch: int | None = Field(
         None,
-        ge=8,
-        description="Side of the network's patches in px; by default that of its training (Genc et al.: 512)",
+        ge=0,
+        description="Side of the network's patches in px; by default that of its training (Genc et al.: 512); 0: each "
+        "slice in one piece, mirrored at its edges, for slices that are not much larger",
     )
     overlap: int = Field(
         2,
         ge=1,
         le=8,
         description="Neighbouring patches start patch / overlap px apart; 1 is no overlap and shows seams",
+    )
+    tta: Literal["none", "flips", "dihedral"] = Field(
+        "none",
+        description="Views of each patch whose probabilities are averaged: 'none': it alone; 'flips': also up-down, "
+        "left-right and both, four times the work; 'dihedral': these and their transposes, eight times the work",
+    )
+    rescale: bool = Field(
+        True,
+        description="Resample slices to the pixel size the network was trained on where the voxels differ from it by "
+        "more than 5 %, and its probabilities back",
     )
     intensity: Literal["volume", "model"] = Field(
         "volume",
@@ -92,11 +119,11 @@ class SegmentParameters(Parameters):
         None,
         description="'otsu': thresholds between the classes in the unit of the volume, ascending; found by default",
     )
-    min_size: int = Field(
-        20,
-        ge=1,
-        description="'otsu': objects of fewer voxels than this fall to the class below; 20 voxels are a sphere of 3.4 "
-        "voxels across; 1 keeps all",
+    min_size: int | list[int] | None = Field(
+        None,
+        description="Objects of fewer voxels than this fall to the class below: one number, or one for each class "
+        "above the first; 1 keeps all. By default 20 (a sphere of 3.4 voxels across) for 'otsu', and 1 for a network. "
+        "An object of a class is a connected region of it and the classes above",
     )
 
     @field_validator("model", mode="after")
@@ -113,6 +140,14 @@ class SegmentParameters(Parameters):
         from tomoseg.segment.known_models import is_name
 
         return parameter == "model" and is_name(text)
+
+    def least_sizes(self, n_classes: int) -> list[int]:
+        """Return the voxels that an object must have at least, for each class above the first."""
+        given = self.min_size
+        if given is None:
+            given = 1 if self.uses_network else OTSU_MIN_SIZE
+        sizes = [given] if isinstance(given, int) else given
+        return sizes * (n_classes - 1) if len(sizes) == 1 else sizes
 
     @property
     def uses_network(self) -> bool:
@@ -137,6 +172,7 @@ def check(params: SegmentParameters) -> list[str]:
         problems += model_problems
     else:
         problems += _check_thresholds(params)
+    problems += _check_sizes(params, n_classes)
     names = params.class_names
     if names is not None:
         problems += [f"segment.{problem}" for problem in problems_with_names(names)]
@@ -152,21 +188,39 @@ def check(params: SegmentParameters) -> list[str]:
 def _check_model(params: SegmentParameters) -> tuple[int | None, list[str]]:
     """Return the number of classes of the network, where it is known without loading it, and what is wrong with it."""
     from tomoseg.segment.card import read_card
+    from tomoseg.segment.engines import problem_with
     from tomoseg.segment.known_models import resolve_model
 
+    missing = problem_with(params.engine)
+    problems = [f"segment.engine: {missing}, or take engine keras"] if missing else []
     if params.model is None:
-        return None, []
+        return None, problems
     try:
         card = read_card(resolve_model(params.model))
     except InputError as error:
-        return None, [f"segment.model: {error}"]
+        return None, [*problems, f"segment.model: {error}"]
     if card is None:
-        return None, []
+        return None, problems
     if params.patch is not None and params.patch % card.multiple:
-        return len(card.class_names), [
-            f"segment.patch is {params.patch}: for this network it must be a multiple of {card.multiple} px"
-        ]
-    return len(card.class_names), []
+        problems.append(
+            f"segment.patch is {params.patch}: for this network it must be a multiple of {card.multiple} px, or 0"
+        )
+    return len(card.class_names), problems
+
+
+def _check_sizes(params: SegmentParameters, n_classes: int | None) -> list[str]:
+    """Say what is wrong with the sizes of objects."""
+    given = params.min_size
+    sizes = given if isinstance(given, list) else [1 if given is None else given]
+    problems = []
+    if not sizes or min(sizes) < 1:
+        problems.append(f"segment.min_size is {given}: give numbers of voxels of 1 or more")
+    if n_classes is not None and len(sizes) not in (1, n_classes - 1):
+        problems.append(
+            f"segment.min_size has {len(sizes)} numbers: give one, or {n_classes - 1}, one for each class above the "
+            "first"
+        )
+    return problems
 
 
 def _check_thresholds(params: SegmentParameters) -> list[str]:
@@ -216,21 +270,23 @@ def _run_thresholds(volume: Input, params: SegmentParameters, runtime: Runtime, 
     def labels_of(part: slice) -> Array:
         return apply_thresholds(smoothed_slab(volume, part, params.smooth), thresholds)
 
-    small = SmallObjects(params.classes, params.min_size)
+    least = params.least_sizes(params.classes)
+    small, cleans = SmallObjects(params.classes, least), max(least) > 1
     finished, parts = slabs(first, size), slabs(volume.shape[0], size, first)
-    if params.min_size > 1:
+    if cleans:
         for part in runtime.track(finished + parts, "segment: find objects"):
             small.add(labels_of(part))
     _say_where(first, volume.shape[0], runtime)
     for i, part in runtime.track(list(enumerate(parts, start=len(finished))), "segment: write labels"):
         labels = labels_of(part)
-        if params.min_size > 1:
+        if cleans:
             labels = small.clean(i, labels)
         sink[part] = labels
-        _finish(state, part, labels, outputs)
-    if params.min_size > 1:
-        _say_removed(small.removed(), names, params.min_size, runtime)
-    info = {"thresholds": thresholds, "min_size_voxels": params.min_size, "smooth_px": params.smooth}
+        _count(state, labels)
+        _finish(state, part, outputs)
+    if cleans:
+        _say_removed(small.removed(), names, least, runtime)
+    info = {"thresholds": thresholds, "min_size_voxels": least, "smooth_px": params.smooth}
     if levels:
         info["class_levels"] = levels
     outputs.set_attrs(SEGMENTATION_INFO.name, {"method": "otsu", **info, **_fractions(state["counts"], names, runtime)})
@@ -270,10 +326,11 @@ def _warn_about_thresholds(names: list[str], thresholds: list[float], runtime: R
     )
 
 
-def _say_removed(removed: list[int], names: list[str], min_size: int, runtime: Runtime) -> None:
+def _say_removed(removed: list[int], names: list[str], least: list[int], runtime: Runtime) -> None:
     """Tell how many small objects were removed."""
     counts = ", ".join(f"{n} of {name}" for n, name in zip(removed, names[1:], strict=True))
-    runtime.say(f"objects of fewer than {min_size} voxels removed: {counts}")
+    sizes = ", ".join(str(size) for size in dict.fromkeys(least))
+    runtime.say(f"objects of fewer than {sizes} voxels removed: {counts}")
 
 
 # ------------------------------------------------------------------------------------------------------ network
@@ -281,74 +338,190 @@ def _say_removed(removed: list[int], names: list[str], min_size: int, runtime: R
 
 def _run_network(volume: Input, params: SegmentParameters, runtime: Runtime, outputs: Outputs) -> None:
     """Label slice by slice with a network; probabilities exist for one slab of slices only."""
-    from tomoseg.segment.inference import NORMAL_AXIS, SlicePredictor
+    from tomoseg.segment.inference import NORMAL_AXIS
     from tomoseg.segment.keras_setup import prepare
     from tomoseg.segment.model_file import load_model
     from tomoseg.segment.scaling import Scale
+    from tomoseg.segment.volume import PLANES
 
     path = Path(params.model or "")
     prepare(runtime)
     model, card = load_model(path)
     names, colors = _classes_of(card, params, runtime)
-    _warn_about_pixel_size(card, volume, runtime)
-    state = _network_state(volume, card, params, runtime, outputs.resumed)
+    digest, zoom = sha256(path), _zoom(card, volume, params, runtime)
+    engine = _engine(model, digest, card, zoom, volume, params, runtime)
+    state = _network_state(volume, card, engine, params, runtime, outputs.resumed)
     scale = Scale(**state["scale"])
     runtime.say(f"intensity {scale.zero:.4g} is 0 and {scale.one:.4g} is 1 for the network")
-    predictor = SlicePredictor.of(model, card, scale, params.patch, params.overlap)
-    axis = NORMAL_AXIS[params.plane]
-    shape = tuple(n for a, n in enumerate(volume.shape) if a != axis)
+    predictor = _predictor(model, card, scale, params, zoom, engine)
     labels_sink = outputs.create(LABELS.name, volume.shape, attrs=_label_attrs(names, colors, volume))
     confidence_sink = outputs.create(CONFIDENCE.name, volume.shape)
-    n, first = volume.shape[axis], state["slices"]
-    _say_where(first, n, runtime)
-    parts = slabs(n, _slices_at_once(predictor, shape, runtime), first)
-    for part in runtime.track(parts, f"segment: {params.plane} slices"):
-        box = (slice(None),) * axis + (part,)
-        slices = np.moveaxis(np.asarray(volume[box], np.float32), axis, 0)
-        labels, confidence = predictor.classify(slices, runtime.check)
-        labels_sink[box] = np.moveaxis(labels, 0, axis)
-        confidence_sink[box] = np.moveaxis(confidence, 0, axis)
-        _finish(state, part, labels, outputs)
+    with closing(_labelled(volume, predictor, params.plane, state["slices"], runtime)) as done:
+        for slab in done:
+            _put(labels_sink, slab, slab.labels)
+            _put(confidence_sink, slab, slab.confidence)
+            _count(state, slab.labels)
+            if params.plane != "all":  # of which nothing can be continued: the sums are gone
+                _finish(state, slab.part, outputs)
+    state["slices"] = volume.shape[NORMAL_AXIS[PLANES[-1] if params.plane == "all" else params.plane]]
+    least = params.least_sizes(len(names))
+    if max(least) > 1:
+        _clean(labels_sink, state, least, names, runtime, outputs)
     info = {
         "method": "unet",
         "model": path.name,
-        "model_sha256": sha256(path),
+        "model_sha256": digest,
         "model_made_by": card.made_by,
+        "engine": f"{engine.name} {engine.version}",
         "plane": params.plane,
-        "patch_px": predictor.patch_for(shape),
+        "patch_px": _largest_patch(predictor, volume, params.plane),
         "overlap": params.overlap,
+        "tta": params.tta,
+        "zoom": zoom,
         "intensity_zero": scale.zero,
         "intensity_one": scale.one,
+        "min_size_voxels": least,
     }
     outputs.set_attrs(SEGMENTATION_INFO.name, {**info, **_fractions(state["counts"], names, runtime)})
 
 
-def _network_state(
-    volume: Input, card: "ModelCard", params: SegmentParameters, runtime: Runtime, resumed: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """Return the state of an interrupted run, or a new one; also where that run used another device.
+def _predictor(
+    model: Any,
+    card: "ModelCard",
+    scale: "Scale",
+    params: SegmentParameters,
+    zoom: float,
+    engine: "Engine | None" = None,
+) -> "SlicePredictor":
+    """Return what predicts slices as the parameters ask for."""
+    from tomoseg.segment.inference import SlicePredictor
 
-    Networks give slightly different numbers on CPU and GPU, and a volume is to be of one piece.
+    return SlicePredictor.of(
+        model, card, scale, params.patch, params.overlap, predict_batch=engine, views=params.tta, zoom=zoom
+    )
+
+
+def _engine(
+    model: Any,
+    digest: str,
+    card: "ModelCard",
+    zoom: float,
+    volume: Input,
+    params: SegmentParameters,
+    runtime: Runtime,
+) -> "Engine":
+    """Return what computes the network, ready for the batches to come, and say what it is."""
+    from tomoseg.segment.engines import engine_for
+    from tomoseg.segment.volume import batches_of
+
+    sizes = _predictor(model, card, card.scaling.trained, params, zoom)
+    shapes = batches_of(volume, sizes, params.plane, transposed=params.tta == "dihedral")
+    engine = engine_for(params.engine, model, digest, shapes, runtime)
+    runtime.device_used = engine.device
+    runtime.say(f"the network is computed by {engine.name} {engine.version} on the {engine.device}")
+    return engine
+
+
+def _labelled(
+    volume: Input, predictor: "SlicePredictor", plane: str, first: int, runtime: Runtime
+) -> "Generator[Labelled]":
+    """Yield labels and confidence, slab by slab."""
+    from tomoseg.segment.inference import NORMAL_AXIS
+    from tomoseg.segment.volume import PLANES, in_all_planes, in_slices
+
+    n = volume.shape[NORMAL_AXIS[PLANES[-1] if plane == "all" else plane]]
+    _say_where(first, n, runtime)
+    if first < n and plane == "all":
+        yield from in_all_planes(volume, predictor, runtime)
+    elif first < n:
+        yield from in_slices(volume, predictor, plane, first, runtime)
+
+
+def _put(sink: ArraySink, slab: "Labelled", values: Array) -> None:
+    """Store (n, h, w) values where the slab is in the volume."""
+    axis = next(a for a, where in enumerate(slab.box) if where == slab.part)
+    sink[slab.box] = np.moveaxis(values, 0, axis)
+
+
+def _largest_patch(predictor: "SlicePredictor", volume: Input, plane: str) -> list[int]:
+    """Return height and width of the patches, the largest ones where planes differ."""
+    from tomoseg.segment.volume import plane_shape, planes_of
+
+    patches = [predictor.patch_for(plane_shape(volume, one)) for one in planes_of(plane)]
+    return list(max(patches, key=math.prod))
+
+
+def _network_state(
+    volume: Input,
+    card: "ModelCard",
+    engine: "Engine",
+    params: SegmentParameters,
+    runtime: Runtime,
+    resumed: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Return the state of an interrupted run, or a new one; also where that run computed with something else.
+
+    Engines and devices give slightly different numbers, and a volume is to be of one piece.
     """
-    if resumed is not None and resumed["device"] == runtime.device_used:
+    computed_by = {"engine": f"{engine.name} {engine.version}", "device": engine.device}
+    if resumed is not None and all(resumed.get(key) == value for key, value in computed_by.items()):
+        for warning in resumed["warnings"]:
+            runtime.warn(warning)
         return dict(resumed)
+    values = _sampled_histogram(volume)
     scale = card.scaling.trained
     if params.intensity == "volume" or not card.trained_here:
-        scale = card.scaling.for_data(volume.dtype, _sampled_histogram(volume))
+        scale = card.scaling.for_data(volume.dtype, values)
     counts = [0] * len(card.class_names)
-    return {"device": runtime.device_used, "scale": asdict(scale), "slices": 0, "counts": counts}
+    warnings = _warn_about_intensities(values, scale, card, runtime)
+    return {**computed_by, "scale": asdict(scale), "warnings": warnings, "slices": 0, "counts": counts}
 
 
-def _slices_at_once(predictor: "SlicePredictor", shape: tuple[int, ...], runtime: Runtime) -> int:
-    """Return how many slices of `shape` make a slab."""
-    always, per_slice = predictor.memory(shape)
-    if always + per_slice > runtime.max_memory:
-        runtime.progress.message(
-            f"the network takes about {always / 2**20:.0f} MiB for a patch of {predictor.patch_for(shape)} px, more "
-            f"than --max-memory allows ({runtime.max_memory / 2**20:.0f} MiB): as much as that is used"
-        )
-    fits = int((0.75 * runtime.max_memory - always) / per_slice)
-    return max(1, min(fits, MOST_SLICES, MOST_PIXELS // math.prod(shape)))
+def _warn_about_intensities(values: "Histogram", scale: "Scale", card: "ModelCard", runtime: Runtime) -> list[str]:
+    """Warn where the volume looks unlike what the network was trained on; return what was said."""
+    from tomoseg.segment.scaling import Intensities
+
+    if not card.trained_here:
+        return []
+    unlike = Intensities.of(values, scale).unlike(card.scaling.intensities)
+    if not unlike:
+        return []
+    warning = f"the volume is unlike the slices the network was trained on, look at the labels: {'; '.join(unlike)}"
+    runtime.warn(warning)
+    return [warning]
+
+
+def _clean(
+    labels: ArraySink,
+    state: dict[str, Any],
+    least: list[int],
+    names: list[str],
+    runtime: Runtime,
+    outputs: Outputs,
+) -> None:
+    """Remove small objects from finished labels, in two passes over them.
+
+    Where that was interrupted, objects are looked for again in what is partly clean already. What was cleaned has no
+    small objects, and what is left of those that go on beyond it is smaller than before, so the result is the same.
+    """
+    from tomoseg.segment.otsu import SmallObjects
+
+    first = state.get("cleaned", 0)
+    nz, ny, nx = labels.shape
+    size = max(1, min(int(0.4 * runtime.max_memory / (LABELLING_BYTES * ny * nx)), MOST_VOXELS // (ny * nx), nz))
+    small = SmallObjects(len(names), least)
+    finished, parts = slabs(first, size), slabs(nz, size, first)
+    for part in runtime.track(finished + parts, "segment: find small objects"):
+        small.add(np.asarray(labels[part]))
+    if "removed" not in state:
+        state |= {"removed": small.removed(), "cleaned": 0, "counts": [0] * len(names)}
+    for i, part in runtime.track(list(enumerate(parts, start=len(finished))), "segment: remove small objects"):
+        cleaned = small.clean(i, np.asarray(labels[part]))
+        labels[part] = cleaned
+        _count(state, cleaned)
+        state["cleaned"] = part.stop
+        outputs.checkpoint(state)
+    _say_removed(state["removed"], names, least, runtime)
 
 
 def _classes_of(card: "ModelCard", params: SegmentParameters, runtime: Runtime) -> tuple[list[str], list[str]]:
@@ -367,33 +540,60 @@ def _classes_of(card: "ModelCard", params: SegmentParameters, runtime: Runtime) 
     return names, colors
 
 
-def _warn_about_pixel_size(card: "ModelCard", volume: Input, runtime: Runtime) -> None:
-    """Warn where the network was trained on pixels of another size: particles look larger or smaller to it."""
-    voxel = float(volume.attrs.get("voxel_size_nm", math.nan))
-    trained = card.pixel_size_nm
-    if trained and math.isfinite(voxel) and not 0.8 < voxel / trained < 1.25:
-        runtime.warn(
-            f"the network was trained on pixels of {trained:.4g} nm, the voxels are {voxel:.4g} nm: objects look "
-            f"{trained / voxel:.2g} times as large to it, and labels may be poor"
-        )
+def _zoom(card: "ModelCard", volume: Input, params: SegmentParameters, runtime: Runtime) -> float:
+    """Return the voxels' size over the network's pixel size, or 1 where slices are not to be resampled; say why."""
+    voxel, trained = float(volume.attrs.get("voxel_size_nm", math.nan)), card.pixel_size_nm
+    if not trained or not math.isfinite(voxel):
+        whose = "the network was trained on" if not trained else "the voxels have"
+        runtime.say(f"the pixel size that {whose} is unknown: slices are not resampled to it")
+        return 1.0
+    zoom = voxel / trained
+    if 1 / SAME_PIXEL_SIZE <= zoom <= SAME_PIXEL_SIZE:
+        return 1.0
+    sizes = f"the network was trained on pixels of {trained:.4g} nm, the voxels are {voxel:.4g} nm"
+    if not params.rescale:
+        runtime.warn(f"{sizes}: objects look {1 / zoom:.2g} times as large to it, and labels may be poor")
+        return 1.0
+    said = f"{sizes}: slices are made {zoom:.3g} times as many pixels across for it"
+    if 1 / ODD_PIXEL_SIZE <= zoom <= ODD_PIXEL_SIZE:
+        runtime.say(said)
+    else:
+        runtime.warn(f"{said}. So large a difference is seldom right: check the pixel size of the series")
+    return zoom
 
 
 def _sampled_histogram(volume: ArraySource) -> "Histogram":
-    """Return the histogram of evenly spaced planes of the volume."""
-    from tomoseg.segment.histogram import histogram, sampled_range
+    """Return the histogram of evenly spaced planes of the volume.
+
+    A few voxels far beyond all others leave too few bins for these, which are then counted alone.
+    """
+    from tomoseg.segment.histogram import OUTLIERS, histogram, sampled_range
 
     low, high = sampled_range(volume, SAMPLED_SLICES)
     chosen = np.unique(np.linspace(0, volume.shape[0] - 1, SAMPLED_SLICES).round().astype(int))
-    return histogram((np.asarray(volume[int(i)])[None] for i in chosen), low, high)
+    found = histogram((np.asarray(volume[int(i)])[None] for i in chosen), low, high)
+    for _ in range(MOST_NARROWINGS):
+        width, apart = (high - low) / len(found.counts), 100 * max(OUTLIERS, FEW_VOXELS / found.counts.sum())
+        inner_low, inner_high = found.percentile(apart) - width, found.percentile(100 - apart) + width
+        if inner_high - inner_low > (high - low) / NARROWED:
+            break
+        low, high = inner_low, inner_high
+        found = histogram((np.asarray(volume[int(i)])[None] for i in chosen), low, high)
+        found.counts[[0, -1]] = 0  # those far beyond
+    return found
 
 
 # ------------------------------------------------------------------------------------------------------- common
 
 
-def _finish(state: dict[str, Any], part: slice, labels: Array, outputs: Outputs) -> None:
-    """Count the labels of a slab that has been written, and keep how far the work has come."""
+def _count(state: dict[str, Any], labels: Array) -> None:
+    """Add the labels of a slab to those counted."""
     counts = np.bincount(labels.ravel(), minlength=len(state["counts"]))
     state["counts"] = [a + int(b) for a, b in zip(state["counts"], counts, strict=True)]
+
+
+def _finish(state: dict[str, Any], part: slice, outputs: Outputs) -> None:
+    """Keep how far the work has come, once a slab has been written."""
     state["slices"] = part.stop
     outputs.checkpoint(state)
 
@@ -422,7 +622,7 @@ def _fractions(counts: list[int], names: list[str], runtime: Runtime) -> dict[st
 
 STAGE = Stage(
     name="segment",
-    version=1,
+    version=2,
     summary="give every voxel a class, by a trained network or by thresholds",
     parameters=SegmentParameters,
     reads=(VOLUME,),

@@ -38,8 +38,9 @@ def test_any_size_gives_labels_of_its_size(shape):
 
 
 def test_patches_are_no_larger_than_needed():
-    assert predictor(512, 32).patch_for((100, 190)) == 192
-    assert predictor(512, 32).patch_for((600, 100)) == 512
+    assert predictor(512, 32).patch_for((100, 190)) == (192, 192)
+    assert predictor(512, 32).patch_for((600, 100)) == (512, 512)
+    assert predictor(inference.WHOLE, 32).patch_for((600, 100)) == (608, 128)
 
 
 def test_a_patch_that_does_not_fit_the_network_is_refused():
@@ -70,6 +71,14 @@ def test_batches_are_of_one_slice_and_checked_between():
         np.testing.assert_array_equal(together[i], np.concatenate([a[i] for a in alone]))
 
 
+def test_slices_without_their_neighbours_are_refused():
+    several = SlicePredictor(softened, Scale(0, 1, 0, 1), 2, 32, 8, channels=3)
+    with pytest.raises(InputError, match="sees 3 slices at a time"):
+        several.classify(np.zeros((1, 8, 8)))
+    with pytest.raises(InputError, match="sees 1 slices"):
+        predictor().classify(np.zeros((1, 8, 8, 3)))
+
+
 def test_the_memory_of_a_network_is_told_from_its_layers():
     from tomoseg.segment.network import unet
 
@@ -82,4 +91,4 @@ def test_the_memory_of_a_network_is_told_from_its_layers():
     assert small.batch_for((1000, 1000)) == 4  # 16 MiB each
     always, per_slice = small.memory((1000, 1000))
     assert 64 << 20 < always < 2 * (64 << 20)
-    assert per_slice == 8e6  # read as f4, labels and confidence, and these once more when they are written
+    assert per_slice == 12e6  # read as f4, the next one too, labels and confidence, and these once more when written

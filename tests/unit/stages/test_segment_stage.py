@@ -207,6 +207,9 @@ def test_a_signal_stops_it(phantom, monkeypatch):
         ({"thresholds": [3.0, 1.0]}, "ascending"),
         ({"thresholds": [1.0]}, "need 2 ascending"),
         ({"model": "/nowhere/model.keras"}, "does not exist"),
+        ({"min_size": 0}, "voxels of 1 or more"),
+        ({"min_size": [5, 0]}, "voxels of 1 or more"),
+        ({"min_size": [1, 2, 3]}, "has 3 numbers: give one, or 2"),
     ],
 )
 def test_problems_are_found_before_computing(params, message, phantom):
@@ -299,19 +302,224 @@ def test_killed_runs_of_a_network_continue_to_the_very_same_labels(phantom, mode
     )
 
 
-def test_a_network_on_another_device_starts_anew(phantom, model_path):
+def test_a_network_computed_by_something_else_starts_anew(phantom, model_path):
     first = Fatal(1)
     with pytest.raises(Killed):
         run(phantom[0], outputs=first, model=model_path)
     state, arrays = first.kept
     assert (state["slices"], state["device"]) == (16, "cpu")
+    assert state["engine"].split()[0] in ("keras", "openvino")
     arrays["labels"][:, :16] = 2
     kept, _ = run(phantom[0], outputs=MemoryOutputs(state, dict(arrays)), model=model_path)
     assert np.all(kept.arrays["labels"][:, :16] == 2)
-    anew, _ = run(phantom[0], outputs=MemoryOutputs({**state, "device": "cuda"}, arrays), model=model_path)
     whole, _ = run(phantom[0], model=model_path)
-    np.testing.assert_array_equal(anew.arrays["labels"], whole.arrays["labels"])
-    assert anew.attrs == whole.attrs
+    for other in ({"device": "cuda"}, {"engine": "another 1.0"}):
+        left = {name: array.copy() for name, array in arrays.items()}
+        anew, _ = run(phantom[0], outputs=MemoryOutputs({**state, **other}, left), model=model_path)
+        np.testing.assert_array_equal(anew.arrays["labels"], whole.arrays["labels"])
+        assert anew.attrs == whole.attrs
+
+
+@pytest.fixture(scope="module")
+def directed_path(tmp_path_factory):
+    """A network of random weights: what it makes of a voxel depends on the plane and on the direction."""
+    from tomoseg.segment.card import ModelCard
+    from tomoseg.segment.model_file import save_model
+    from tomoseg.segment.network import unet
+    from tomoseg.segment.scaling import Scale, Scaling
+
+    scaling = Scaling("levels", "uint8", Scale(0.0, 57.0, -0.1, 4.5))
+    card = ModelCard(["void", "oxide", "metal"], ["#000000", "#0072b2", "#e69f00"], scaling, 16, 2, pixel_size_nm=0.3)
+    path = tmp_path_factory.mktemp("model") / "directed.keras"
+    save_model(unet(3, depth=2, base_filters=3, seed=4), path, card)
+    return path
+
+
+@pytest.mark.parametrize("max_memory", [1, 1 << 30])
+def test_all_planes_give_the_mean_of_the_three(phantom, directed_path, max_memory):
+    from tomoseg.segment.inference import NORMAL_AXIS, SlicePredictor
+    from tomoseg.segment.model_file import load_model
+    from tomoseg.segment.scaling import Scale
+
+    volume = phantom[0][:10, :22, :18]
+    outputs, _ = run(volume, Runtime(device="cpu", max_memory=max_memory), model=directed_path, plane="all")
+    info = outputs.attrs["segmentation_info"]
+    model, card = load_model(directed_path)
+    scale = Scale(info["intensity_zero"], info["intensity_one"], -0.1, 4.5)
+    predictor = SlicePredictor.of(model, card, scale)
+    passes = []
+    for axis in NORMAL_AXIS.values():
+        probabilities = predictor.probabilities(np.moveaxis(volume, axis, 0))  # n, classes, h, w
+        passes.append(np.moveaxis(np.moveaxis(probabilities, 1, 0), 1, axis + 1))
+    assert max(np.abs(passes[0] - other).max() for other in passes[1:]) > 0.1  # planes do differ
+    mean = np.mean(passes, axis=0)
+    first, second = np.sort(mean, axis=0)[[-1, -2]]
+    clear = first - second > 1e-4  # the sums are kept in steps of 1 / 65535
+    assert clear.mean() > 0.99
+    np.testing.assert_array_equal(outputs.arrays["labels"][clear], mean.argmax(axis=0)[clear])
+    np.testing.assert_allclose(outputs.arrays["confidence"], 255 * first, atol=0.52)
+    assert info["plane"] == "all"
+    np.testing.assert_allclose(info["class_fractions"], np.bincount(outputs.arrays["labels"].ravel()) / volume.size)
+
+
+def test_all_planes_need_room_for_their_sums(phantom, model_path, monkeypatch):
+    from types import SimpleNamespace
+
+    monkeypatch.setattr("tomoseg.segment.volume.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(StageFailed, match="set TMPDIR"):
+        run(phantom[0], model=model_path, plane="all")
+
+
+def test_slices_in_one_piece_and_symmetric_views(phantom, directed_path):
+    from tomoseg.segment.model_file import load_model
+    from tomoseg.segment.scaling import Scale
+
+    volume = phantom[0][:11, :6, :17]
+    outputs, _ = run(volume, model=directed_path, patch=0, tta="dihedral")
+    info = outputs.attrs["segmentation_info"]
+    assert info["patch_px"] == [12, 18]
+    model, _ = load_model(directed_path)
+    slices = Scale(info["intensity_zero"], info["intensity_one"], -0.1, 4.5)(np.moveaxis(volume, 1, 0))
+    padded = np.pad(slices, ((0, 0), (0, 1), (0, 1)), mode="symmetric")
+    total = 0
+    for turned in (lambda p: p, lambda p: p.swapaxes(1, 2)):
+        for axes in ((), (1,), (2,), (1, 2)):
+            predicted = np.asarray(model.predict_on_batch(np.flip(turned(padded), axes)[..., None]))
+            total = total + turned(np.flip(predicted, axes)) / 8
+    np.testing.assert_allclose(
+        outputs.arrays["confidence"], 255 * np.moveaxis(total.max(axis=-1)[:, :11, :17], 0, 1), atol=0.51
+    )
+    plain, _ = run(volume, model=directed_path, patch=0)
+    assert not np.array_equal(plain.arrays["confidence"], outputs.arrays["confidence"])
+
+
+@pytest.mark.parametrize("plane", ["xz", "all"])
+def test_small_objects_of_a_network_are_removed_by_class(phantom, model_path, plane):
+    volume = phantom[0].copy()
+    volume[3:5, 3, 3] = 400  # a speck of two voxels in vacuum
+    kept, _ = run(volume, model=model_path, plane=plane)
+    outputs, runtime = run(volume, model=model_path, plane=plane, min_size=[3, 20])
+    before, after = kept.arrays["labels"], outputs.arrays["labels"]
+    assert (before[3:5, 3, 3] == 2).all()
+    assert (after[3:5, 3, 3] == 0).all()
+    # The speck of eight voxels in the support becomes support, and all else stays.
+    assert (before[18:20, 10:12, 24:26] == 2).all()
+    assert (after[18:20, 10:12, 24:26] == 1).all()
+    expected = before.copy()
+    for k, least in ((2, 20), (1, 3)):
+        found, _ = ndimage.label(expected >= k, np.ones((3, 3, 3)))
+        small = (np.bincount(found.ravel()) < least)[found] & (found > 0)
+        expected[small] = k - 1
+    np.testing.assert_array_equal(after, expected)
+    info = outputs.attrs["segmentation_info"]
+    assert info["min_size_voxels"] == [3, 20]
+    np.testing.assert_allclose(info["class_fractions"], [np.mean(after == c) for c in range(3)])
+    assert any("objects of fewer than 3, 20 voxels removed" in note for note in runtime.notes)
+
+
+# The removal takes 36, 4 and 1 slabs; for all planes there are no checkpoints but those of it.
+@pytest.mark.parametrize(
+    ("plane", "every", "order"),
+    [("yz", 1, (1,)), ("yz", 2, (1, 2)), ("yz", 4, (2, 1, 0)), ("all", 1, (1,)), ("all", 2, (1, 2))],
+)
+def test_killed_runs_continue_where_small_objects_are_removed(phantom, model_path, plane, every, order):
+    memory = [1, 350_000, 1 << 30]
+    choices = [memory[i] for i in order]
+    volume = phantom[0][:, :20]
+    volume = np.where(np.random.default_rng(3).random(volume.shape) < 0.001, 400, volume).astype(np.float32)
+    assert_continues_to_the_same_result(volume, every, choices, model=model_path, plane=plane, overlap=1, min_size=20)
+
+
+def test_outliers_and_padding_do_not_move_the_levels(phantom, model_path):
+    volume = phantom[0]
+    plain, _ = run(volume, model=model_path)
+    spiked = volume.copy()
+    spiked[18, 20, 20], spiked[0, 0, 0] = 1e7, -1e6
+    padded = np.pad(volume, ((0, 0), (0, 0), (0, 44)))
+    for other in (spiked, padded):
+        outputs, _ = run(other, model=model_path)
+        for key, allowed in (("intensity_zero", 2), ("intensity_one", 2)):
+            assert outputs.attrs["segmentation_info"][key] == pytest.approx(
+                plain.attrs["segmentation_info"][key], abs=allowed
+            )
+
+
+def test_nan_beyond_the_slices_looked_at_is_refused_too(model_path):
+    volume = np.random.default_rng(0).normal(LEVELS[np.arange(200) % 3][:, None, None], 5, (200, 8, 8))
+    volume[1, 3, 3] = np.nan  # 64 of 200 planes are looked at
+    with pytest.raises(StageFailed, match="NaN"):
+        run(volume.astype(np.float32), model=model_path)
+
+
+def test_a_volume_unlike_the_training_slices_is_warned_of(phantom, model_path, tmp_path):
+    from dataclasses import replace
+
+    from tomoseg.segment.model_file import load_model, save_model
+
+    model, card = load_model(model_path)
+    path = tmp_path / "told.keras"
+    # The phantom's noise is 6 of 75 in the support, and a tenth of that in vacuum; its particles are at 330 of 75.
+    seen = {"noise": 0.005, "brightest": 4.0}
+    save_model(model, path, replace(card, scaling=replace(card.scaling, intensities=seen)))
+    _, runtime = run(phantom[0], model=path)
+    assert runtime.warnings == []
+    bright = np.where(
+        phantom[0] > 200, 4 * phantom[0], phantom[0] + np.random.default_rng(0).normal(0, 4, (36, 40, 44))
+    )
+    _, runtime = run(bright.astype(np.float32), model=path)
+    (warning,) = runtime.warnings
+    assert "unlike the slices the network was trained on" in warning
+    assert "the noise is" in warning
+    assert "the bright particles" in warning
+
+
+@pytest.fixture(scope="module")
+def neighbour_path(tmp_path_factory):
+    """A network that sees five slices and labels by the first of them: what is above half a support."""
+    from tomoseg.segment.card import ModelCard
+    from tomoseg.segment.model_file import save_model
+    from tomoseg.segment.network import unet
+    from tomoseg.segment.scaling import Scale, Scaling
+
+    net = unet(2, n_channels=5, depth=1, base_filters=2)
+    first, second, last = np.zeros((3, 3, 5, 2)), np.zeros((3, 3, 2, 2)), np.zeros((1, 1, 2, 2))
+    first[1, 1, 0, 0], second[1, 1, 0, 0], last[0, 0, 0] = 1, 1, [-40, 40]
+    net.set_weights([first, np.zeros(2), second, np.zeros(2), last, np.array([20.0, -20.0])])
+    scaling = Scaling("levels", "uint8", Scale(0.0, 57.0, -0.1, 4.5))
+    card = ModelCard(["void", "solid"], ["#000000", "#0072b2"], scaling, 16, 1, channels=5)
+    path = tmp_path_factory.mktemp("model") / "neighbours.keras"
+    save_model(net, path, card)
+    return path
+
+
+@pytest.mark.parametrize("max_memory", [1, 350_000, 1 << 30])
+@pytest.mark.parametrize("plane", ["xy", "xz"])
+def test_a_network_sees_the_neighbours_of_a_slice(phantom, neighbour_path, plane, max_memory):
+    volume = phantom[0][:, :20]
+    runtime = Runtime(device="cpu", max_memory=max_memory)
+    outputs, _ = run(volume, runtime, model=neighbour_path, plane=plane, overlap=1)
+    axis = {"xy": 0, "xz": 1}[plane]
+    before = np.take(volume, np.maximum(np.arange(volume.shape[axis]) - 2, 0), axis)
+    threshold = 0.5 * outputs.attrs["segmentation_info"]["intensity_one"]
+    np.testing.assert_array_equal(outputs.arrays["labels"], before > threshold)
+
+
+def test_a_network_of_neighbours_at_another_pixel_size_and_in_other_engines(phantom, neighbour_path, tmp_path):
+    from dataclasses import replace
+
+    from tomoseg.segment.engines import problem_with
+    from tomoseg.segment.model_file import load_model, save_model
+
+    model, card = load_model(neighbour_path)
+    path = tmp_path / "finer.keras"
+    save_model(model, path, replace(card, pixel_size_nm=0.15))
+    volume = phantom[0][:, :20]
+    plain, _ = run(volume, model=neighbour_path, overlap=1)
+    engine = "auto" if problem_with("openvino") else "openvino"
+    outputs, runtime = run(volume, model=path, overlap=1, engine=engine, tta="flips")
+    assert any("2 times as many pixels" in note for note in runtime.notes)
+    assert np.mean(outputs.arrays["labels"] == plain.arrays["labels"]) > 0.97  # the edges are smoothed by it
+    assert outputs.attrs["segmentation_info"]["zoom"] == pytest.approx(2)
 
 
 def test_a_network_can_be_stopped_within_a_slice(phantom, model_path, monkeypatch):
@@ -343,6 +551,11 @@ def test_too_little_memory_for_the_network_is_said(phantom, model_path):
     assert "for a patch of 16 px, more than --max-memory allows" in listening.said
 
 
+def test_a_patch_that_does_not_fit_is_found_before_computing(directed_path):
+    assert "multiple of 2 px, or 0" in STAGE.check(SegmentParameters(model=directed_path, patch=15))[0]
+    assert STAGE.check(SegmentParameters(model=directed_path, patch=0)) == []
+
+
 def test_names_for_a_network_must_fit_it(phantom, model_path):
     problems = STAGE.check(SegmentParameters(model=model_path, class_names=["a", "b"]))
     assert problems == ["segment.class_names has 2 names, but the network has 3 classes"]
@@ -350,9 +563,24 @@ def test_names_for_a_network_must_fit_it(phantom, model_path):
     assert outputs.attrs["labels"]["class_names"] == ["a", "b", "c"]
 
 
-def test_another_pixel_size_is_warned_of(phantom, model_path):
-    _, runtime = run(phantom[0], model=model_path, voxel_size_nm=0.9)
-    assert any("trained on pixels of 0.3 nm, the voxels are 0.9 nm" in w for w in runtime.warnings)
+@pytest.mark.parametrize(
+    ("voxel_size_nm", "rescale", "warned", "said"),
+    [
+        (0.9, False, "objects look 0.33 times as large", ""),
+        (0.9, True, "", "slices are made 3 times as many pixels across"),
+        (0.07, True, "seldom right", ""),
+        (0.31, True, "", ""),
+        (np.nan, True, "", "the pixel size that the voxels have is unknown"),
+    ],
+)
+def test_another_pixel_size_is_told_of(phantom, model_path, voxel_size_nm, rescale, warned, said):
+    part = phantom[0][:, :20]
+    _, runtime = run(part, model=model_path, voxel_size_nm=voxel_size_nm, rescale=rescale, overlap=1)
+    assert [warned in w for w in runtime.warnings] == [True] * bool(warned)
+    assert any(said in n for n in runtime.notes)
+    assert any("trained on pixels of 0.3 nm" in n for n in runtime.notes + runtime.warnings) == (
+        bool(warned or said) and np.isfinite(voxel_size_nm)
+    )
 
 
 def test_the_scale_of_the_training_slices_can_be_kept(phantom, model_path):
