@@ -21,7 +21,7 @@ demo: setup
 	mkdir -p $(DEMO)
 	rm -rf $(DEMO)/catalyst.h5 $(DEMO)/catalyst_export
 	$(BIN)/tomoseg simulate -o $(DEMO)/catalyst.mrc --truth $(DEMO)/catalyst_truth.h5
-	$(BIN)/tomoseg run $(DEMO)/catalyst.mrc -o $(DEMO)/catalyst.h5
+	$(BIN)/tomoseg run $(DEMO)/catalyst.mrc -o $(DEMO)/catalyst.h5 --pipeline catalyst
 	$(BIN)/tomoseg report $(DEMO)/catalyst.h5 -o $(DEMO)/catalyst.html
 	@echo
 	@echo "The project file:        $(DEMO)/catalyst.h5"

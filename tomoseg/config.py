@@ -45,7 +45,7 @@ def resolve(*layers: Raw) -> Settings:
 
 
 def read_pipeline(name: str | Path) -> dict[str, dict[str, Any]]:
-    """Read a pipeline file, or one that ships along, by its name ('default', 'genc2022', 'quick').
+    """Read a pipeline file, or one that ships along, by its name ('catalyst', 'default', 'genc2022', 'quick').
 
     Relative paths of input files are taken from the pipeline file's folder.
     """

@@ -75,7 +75,7 @@ def test_the_papers_pipeline_holds_the_papers_settings():
 
 
 def test_every_shipped_pipeline_is_valid():
-    assert {"default", "genc2022", "quick"} <= set(config.shipped_pipelines())
+    assert {"catalyst", "default", "genc2022", "quick"} <= set(config.shipped_pipelines())
     for name in config.shipped_pipelines():
         assert set(config.resolve(config.read_pipeline(name))) == {s.name for s in STAGES}
 
