@@ -89,13 +89,14 @@ def time_slices(path: Path, engine: str, slices: int, workers: int) -> None:
     body[np.hypot(z - HEIGHT / 2, x - WIDTH / 2) < 20] = LEVELS[2]
     for y in range(slices):
         volume[:, y] = body + rng.normal(0, 6, body.shape)
-    outputs, watch = MemoryOutputs(), Stopwatch()
+    outputs, watch, before = MemoryOutputs(), Stopwatch(), busy_seconds()
     parameters = SegmentParameters(model=path, engine=engine)
     runtime = Runtime(device="cpu", workers=workers, max_memory=3 << 30)
     STAGE.run(volume=MemoryInput(volume), params=parameters, runtime=runtime, outputs=outputs)
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     arrays = volume.nbytes + sum(a.nbytes for a in outputs.arrays.values())
-    print(json.dumps({"seconds": watch.seconds, "peak": peak, "arrays": arrays}))
+    busy = busy_seconds() - before
+    print(json.dumps({"seconds": watch.seconds, "busy": busy, "peak": peak, "arrays": arrays}))
 
 
 def report_slices(path: Path, engine: str, slices: int, workers: int) -> None:
@@ -110,13 +111,14 @@ def report_slices(path: Path, engine: str, slices: int, workers: int) -> None:
         return json.loads(done.stdout.splitlines()[-1])
 
     first, second = measured(few), measured(slices)
-    each = (second["seconds"] - first["seconds"]) / (slices - few)
+    each, busy = ((second[key] - first[key]) / (slices - few) for key in ("seconds", "busy"))
     whole = "measured whole" if slices == PAPER_SLICES else f"extrapolated from {slices} slices"
     total = second["seconds"] + each * (PAPER_SLICES - slices)
     beside = (second["peak"] - second["arrays"]) / 2**30
     print(
-        f"{engine}: {1 / each:.2f} slices of {WIDTH} x {HEIGHT} per second; {PAPER_SLICES} of them in "
-        f"{total / 60:.1f} min ({whole}); peak memory {beside:.2f} GiB beside the volume and the labels"
+        f"{engine}: {1 / each:.2f} slices of {WIDTH} x {HEIGHT} per second, {busy:.2f} s of processor time each; "
+        f"{PAPER_SLICES} of them in {total / 60:.1f} min ({whole}); peak memory {beside:.2f} GiB beside the volume and "
+        "the labels"
     )
 
 

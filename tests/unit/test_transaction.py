@@ -86,6 +86,16 @@ def test_with_other_parameters_or_inputs_it_begins_anew(path, other):
     assert (_aligned(path) == 5).all()
 
 
+def test_what_was_written_can_be_read_back_and_written_again(path):
+    with _stage(path, _record(1)) as outputs:
+        sink = outputs.create("aligned", SHAPE)
+        sink[:] = np.arange(SHAPE[0])[:, None, None]
+        outputs.checkpoint({})
+        sink[4:8] = 2 * sink[4:8]
+        np.testing.assert_array_equal(sink[3:9, 0, 0], [3, 8, 10, 12, 14, 8])
+    np.testing.assert_array_equal(_aligned(path)[3:9, 0, 0], [3, 8, 10, 12, 14, 8])
+
+
 def test_a_restart_begins_anew(path):
     _interrupt(path, _record(1), 4)
     with _stage(path, _record(2), restart=True) as outputs:

@@ -151,7 +151,7 @@ class Converted:
         """Convert, load and try out; return what can be kept."""
         from tomoseg.segment.keras_setup import keras
 
-        if keras.config.backend() != "tensorflow":
+        if keras.config.backend() != "tensorflow":  # the converters know its graphs
             raise StageFailed(f"{self.name} needs Keras with TensorFlow to convert a network: take engine keras")
         self._runtime.progress.message(f"converting the network for {self.name}")
         try:
@@ -186,13 +186,6 @@ def _with_channels(patches: NDArray[np.float32]) -> NDArray[np.float32]:
 # --- conversion and loading ---
 
 
-def _function_of(model: Any, shape: Shape) -> tuple[Any, Any]:
-    """Return the network as a function of TensorFlow for batches of one shape, and the signature of that."""
-    tf = import_module("tensorflow")
-    signature = [tf.TensorSpec((*shape, model.input_shape[-1]), tf.float32, name="image")]
-    return tf.function(lambda image: model(image, training=False), input_signature=signature), signature
-
-
 def _openvino() -> Any:
     """Import OpenVINO without the package with which it reports its use over the net."""
     if "openvino" not in sys.modules:
@@ -201,12 +194,11 @@ def _openvino() -> Any:
 
 
 def _to_openvino(model: Any, shape: Shape) -> dict[str, bytes]:
-    tf, openvino = import_module("tensorflow"), _openvino()
-    module = tf.Module()
-    module.kept = [variable.value for variable in model.variables]
-    module.predict, _ = _function_of(model, shape)
+    from tomoseg.segment.keras_setup import save_graph
+
+    openvino = _openvino()
     with tempfile.TemporaryDirectory(prefix="tomoseg-") as folder:
-        tf.saved_model.save(module, folder, signatures=module.predict)
+        save_graph(model, shape, folder)
         path = Path(folder, "network.xml")
         openvino.save_model(openvino.Core().read_model(folder), path, compress_to_fp16=False)
         return {"xml": path.read_bytes(), "bin": path.with_suffix(".bin").read_bytes()}
@@ -223,7 +215,9 @@ def _load_openvino(precision: str, parts: Mapping[str, bytes], workers: int) -> 
 
 
 def _to_onnx(model: Any, shape: Shape) -> dict[str, bytes]:
-    function, signature = _function_of(model, shape)
+    from tomoseg.segment.keras_setup import graph_of
+
+    function, signature = graph_of(model, shape)
     network, _ = import_module("tf2onnx").convert.from_function(function, input_signature=signature, opset=OPSET)
     return {"onnx": network.SerializeToString()}
 

@@ -104,3 +104,19 @@ def _prepare_jax(runtime: Runtime) -> bool:
     if runtime.device == "cpu":
         jax.config.update("jax_platforms", "cpu")
     return bool(jax.default_backend() == "gpu")
+
+
+def graph_of(model: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
+    """Return a network as a function of TensorFlow for batches of `shape` (n, h, w), and its signature."""
+    tf = importlib.import_module("tensorflow")
+    signature = [tf.TensorSpec((*shape, model.input_shape[-1]), tf.float32, name="image")]
+    return tf.function(lambda image: model(image, training=False), input_signature=signature), signature
+
+
+def save_graph(model: Any, shape: tuple[int, ...], folder: str) -> None:
+    """Write a network for batches of `shape` (n, h, w) in TensorFlow's own format, for converters to read."""
+    tf = importlib.import_module("tensorflow")
+    module = tf.Module()
+    module.kept = [variable.value for variable in model.variables]  # what is not found here is not saved
+    module.predict, _ = graph_of(model, shape)
+    tf.saved_model.save(module, folder, signatures=module.predict)

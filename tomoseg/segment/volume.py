@@ -1,5 +1,6 @@
 """Labels and confidence of whole volumes from a network, slab by slab."""
 
+import errno
 import math
 import os
 import shutil
@@ -183,15 +184,17 @@ class _Sums:
         self._nz = shape[0]
         size = shape[0] * self._plane_bytes
         folder = tempfile.gettempdir()
-        runtime.progress.message(f"probabilities of all planes take {size / 2**20:.0f} MiB in {folder} for a while")
-        if size > shutil.disk_usage(folder).free:
+        runtime.progress.message(
+            f"probabilities of all planes take {size / 2**20:.0f} MiB in {folder} for a while; interrupted, they are "
+            "made anew"
+        )
+        self._file = tempfile.TemporaryFile(prefix="tomoseg-")  # noqa: SIM115  closed by `close`
+        if not _reserved(self._file.fileno(), size, folder):
+            self.close()
             raise StageFailed(
                 f"segment.plane is all, which takes {size / 2**30:.1f} GiB in {folder} for a while, and there is less "
                 "left: set TMPDIR to a folder with room, or choose one plane"
             )
-        self._file = tempfile.TemporaryFile(prefix="tomoseg-")  # noqa: SIM115  closed by `close`
-        if hasattr(os, "posix_fallocate"):  # a disk that fills up is told of now and not by a signal later
-            os.posix_fallocate(self._file.fileno(), 0, size)
         self._file.truncate(size)
 
     def add(self, box: tuple[slice, ...], values: NDArray[np.uint16]) -> None:
@@ -213,3 +216,15 @@ class _Sums:
     def close(self) -> None:
         """Give the space back."""
         self._file.close()
+
+
+def _reserved(file: int, size: int, folder: str) -> bool:
+    """Return whether there is room for a file; a disk that fills up later would end the process by a signal."""
+    if size > shutil.disk_usage(folder).free:
+        return False
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file, 0, size)
+        except OSError as error:
+            return error.errno != errno.ENOSPC  # not every file system can reserve
+    return True

@@ -100,3 +100,23 @@ def test_small_images_are_padded_by_mirroring():
 def test_impossible_tilings_are_refused():
     with pytest.raises(InputError, match="cannot be cut into patches"):
         predict_blended(identity, np.zeros((0, 4)), 8)
+
+
+@pytest.mark.parametrize("shape", [(40, 70), (33, 15), (16, 24), (5, 61)])
+def test_patches_need_not_be_square(shape):
+    image = np.random.default_rng(0).random(shape, np.float32)
+    shapes = set()
+
+    def predict(patches):
+        shapes.add(patches.shape[1:])
+        return identity(patches)
+
+    out = predict_stack(predict, image[None], (16, 24), 2)
+    np.testing.assert_allclose(out, predict_blended(identity, image, 16)[None], atol=1e-6)
+    assert shapes == {(16, 24)}
+
+
+def test_channels_go_along_with_their_pixels():
+    images = np.random.default_rng(0).random((2, 21, 30, 3), np.float32)
+    out = predict_stack(lambda patches: patches, images, 16, 2)
+    np.testing.assert_allclose(out, np.moveaxis(images, -1, 1), atol=1e-6)

@@ -1,5 +1,6 @@
 """The segment stage: thresholds and network, slab by slab, with everything said and stored."""
 
+import errno
 import hashlib
 
 import numpy as np
@@ -368,6 +369,20 @@ def test_all_planes_need_room_for_their_sums(phantom, model_path, monkeypatch):
     monkeypatch.setattr("tomoseg.segment.volume.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(StageFailed, match="set TMPDIR"):
         run(phantom[0], model=model_path, plane="all")
+
+
+@pytest.mark.parametrize(("number", "refused"), [(errno.ENOSPC, True), (errno.EOPNOTSUPP, False)])
+def test_a_file_system_that_cannot_reserve_is_none_that_is_full(phantom, model_path, monkeypatch, number, refused):
+    def refuse(*_):
+        raise OSError(number, "no")
+
+    monkeypatch.setattr("tomoseg.segment.volume.os.posix_fallocate", refuse, raising=False)
+    if refused:
+        with pytest.raises(StageFailed, match="set TMPDIR"):
+            run(phantom[0], model=model_path, plane="all")
+    else:
+        outputs, _ = run(phantom[0][8:24, 8:24], model=model_path, plane="all", overlap=1)
+        assert len(np.unique(outputs.arrays["labels"])) == 3
 
 
 def test_slices_in_one_piece_and_symmetric_views(phantom, directed_path):
