@@ -69,11 +69,26 @@ def train(
     class_weights: Annotated[
         str, typer.Option(metavar="W,W,...", help="One per class [default: 0.2,0.3,0.5 for 3, else by frequency].")
     ] = "",
-    architecture: Annotated[str, typer.Option(help="unet, attention-unet, attention-res-unet or compact.")] = "unet",
+    architecture: Annotated[
+        str, typer.Option(help="unet, attention-unet, attention-res-unet, compact or se-resnet34-unet.")
+    ] = "unet",
     depth: Annotated[int, typer.Option(help="Levels of the network.", min=1)] = 6,
     base_filters: Annotated[
-        int, typer.Option(help="Channels of its first level [default: 32; compact: 16].", min=0, show_default=False)
+        int,
+        typer.Option(
+            help="Channels of its first level [default: 32; compact: 16; se-resnet34-unet: 64].",
+            min=0,
+            show_default=False,
+        ),
     ] = 0,
+    encoder_weights: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE|URL",
+            help="Weights that the encoder of se-resnet34-unet starts from: a file or https address, with #md5=... "
+            "behind it to be sure; imagenet = the public ones.",
+        ),
+    ] = "",
     folds: Annotated[int, typer.Option(help="Parts the slice groups are split into; 1 = no validation.", min=1)] = 4,
     fold: Annotated[int, typer.Option(help="The part to validate on.", min=0)] = 0,
     guard: Annotated[int, typer.Option(help="Neighbouring slices left out between the parts.", min=0)] = 1,
@@ -89,7 +104,7 @@ def train(
 ) -> None:
     """Train a network on labelled slices; the defaults are the settings of Genc, Kovarik & Fraser (2022)."""
     from tomoseg.io.slices import find_pairs, load_pairs
-    from tomoseg.segment.train_settings import TrainSettings
+    from tomoseg.segment.train_settings import FILTERS, TrainSettings
     from tomoseg.segment.training import train as train_network
 
     if output.suffix != ".keras":
@@ -112,7 +127,8 @@ def train(
         class_weights=_numbers("--class-weights", class_weights),
         architecture=cast(Any, architecture),
         depth=depth,
-        base_filters=base_filters or (16 if architecture == "compact" else 32),
+        base_filters=base_filters or FILTERS.get(cast(Any, architecture), 32),
+        encoder_weights=encoder_weights,
         folds=folds,
         fold=fold,
         guard=guard,

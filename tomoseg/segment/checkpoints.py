@@ -10,6 +10,7 @@ from typing import Any
 
 from tomoseg.errors import InputError
 from tomoseg.io.atomic import atomic_path
+from tomoseg.segment.backbone_weights import name_of
 from tomoseg.segment.train_data import TrainData
 from tomoseg.segment.train_settings import TrainSettings
 
@@ -35,9 +36,10 @@ class TrainFiles:
     def start(self, data: TrainData, settings: TrainSettings, *, resume: bool, overwrite: bool) -> dict[str, Any]:
         """Return the state to start from, after making sure that results can be written."""
         identity = _identity(data, settings)
-        if resume and self._state_file.is_file():
+        if resume and self.began():
             state = self._read()
-            differing = [key for key, value in identity.items() if state["identity"].get(key) != value]
+            known = asdict(TrainSettings()) | state["identity"]  # what it does not name was not to be chosen then
+            differing = [key for key, value in identity.items() if known.get(key) != value]
             if differing:
                 raise InputError(
                     f"the checkpoint {self.checkpoint} was made with other {', '.join(differing)}: resume with the "
@@ -48,7 +50,7 @@ class TrainFiles:
         if taken and not overwrite:
             if resume:
                 raise InputError(f"{self.output} is finished and has no checkpoint: there is nothing to resume")
-            hint = "continue it with --resume, " if self._state_file.is_file() else ""
+            hint = "continue it with --resume, " if self.began() else ""
             raise InputError(f"{' and '.join(map(str, taken))} exists already: {hint}use another name, or --force")
         try:
             shutil.rmtree(self.checkpoint, ignore_errors=True)
@@ -56,6 +58,10 @@ class TrainFiles:
         except OSError as error:
             raise InputError(f"the model cannot be written to {self.output.parent}: {error}") from error
         return {"identity": identity, "history": [], "best_epoch": 0, "latest": None, "best": None}
+
+    def began(self) -> bool:
+        """Tell whether there is a state that a training can continue from."""
+        return self._state_file.is_file()
 
     @property
     def _state_file(self) -> Path:
@@ -104,5 +110,6 @@ def _identity(data: TrainData, settings: TrainSettings) -> dict[str, Any]:
     """Return what must be the same for a training to be the same one, as JSON gives it back."""
     values = {"data": data.digest, "class_names": data.class_names, **asdict(settings)}
     del values["epochs"]
+    values["encoder_weights"] = name_of(settings.encoder_weights)
     identity: dict[str, Any] = json.loads(json.dumps(values))
     return identity

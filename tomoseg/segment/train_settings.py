@@ -8,9 +8,12 @@ from tomoseg.errors import InputError
 from tomoseg.segment.augment import Augmentation
 from tomoseg.segment.loss_terms import loss_terms
 
-Architecture = Literal["unet", "attention-unet", "attention-res-unet", "compact"]
+Architecture = Literal["unet", "attention-unet", "attention-res-unet", "compact", "se-resnet34-unet"]
 ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
 Schedule = Literal["constant", "cosine", "plateau"]
+PRETRAINED: Architecture = "se-resnet34-unet"  # the one that published weights exist for
+PRETRAINED_DEPTHS = (3, 6)  # the fewest and the most levels that it can have
+FILTERS: dict[Architecture, int] = {"compact": 16, PRETRAINED: 64}  # of the first level, unless told; of others 32
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class TrainSettings:
         to 1 / sqrt(frequency) that sum to 1 with any other number
     architecture : of the network, see `tomoseg.segment.network.build` (paper: 'unet')
     depth, base_filters : its levels, and the channels of the first (paper: 6 and 32)
+    encoder_weights : file or https address of weights that the encoder of 'se-resnet34-unet' starts from, or
+        'imagenet', see `tomoseg.segment.backbone_weights`; empty: from random ones
     patches : patches per epoch; 0: as many as cover the training slices
     sampling : fraction of the patches that are placed around a random pixel of a rare class, one with less than half an
         equal share of the annotated pixels (paper: 0)
@@ -58,6 +63,7 @@ class TrainSettings:
     architecture: Architecture = "unet"
     depth: int = 6
     base_filters: int = 32
+    encoder_weights: str = ""
     patches: int = 0
     sampling: float = 0.0
     folds: int = 4
@@ -92,6 +98,11 @@ class TrainSettings:
         for name, choices in (("architecture", ARCHITECTURES), ("schedule", get_args(Schedule))):
             if getattr(self, name) not in choices:
                 yield f"{name} is {getattr(self, name)}: it must be one of {', '.join(choices)}"
+        fewest, most = PRETRAINED_DEPTHS
+        if self.architecture == PRETRAINED and not fewest <= self.depth <= most:
+            yield f"depth is {self.depth}: {PRETRAINED} has {fewest} to {most} levels"
+        if self.encoder_weights and self.architecture != PRETRAINED:
+            yield f"encoder_weights are for the architecture {PRETRAINED}, not for {self.architecture}"
         if not 0 <= self.sampling <= 1:
             yield f"sampling is {self.sampling:g}: it must be 0 to 1"
         if not 0 <= self.ema < 1:

@@ -14,6 +14,7 @@ from tomoseg.arrays import Array
 from tomoseg.errors import Interrupted, StageFailed
 from tomoseg.io.slices import IGNORE
 from tomoseg.runtime import Runtime, Stopwatch
+from tomoseg.segment.backbone_weights import Layers, fetch, name_of, read_layers, set_encoder_weights
 from tomoseg.segment.card import ModelCard
 from tomoseg.segment.checkpoints import TrainFiles
 from tomoseg.segment.evaluation import confusion_matrix, scores
@@ -87,12 +88,15 @@ def train(
     settings, runtime = settings or TrainSettings(), runtime or Runtime()
     data = TrainData.checked(images, labels, names, class_names, class_colors, settings, group_of)
     work = TrainFiles(output)
+    encoder = None if resume and work.began() else _encoder_of(settings, runtime)
     state = work.start(data, settings, resume=resume, overwrite=overwrite)
+    if encoder is not None:
+        state["encoder_md5"] = encoder[1]
     _say_what(data, settings, state, runtime)
     from tomoseg.segment.keras_setup import prepare
 
     prepare(runtime)
-    trainer = _Trainer(data, settings, work, state, runtime, pixel_size_nm)
+    trainer = _Trainer(data, settings, work, state, runtime, pixel_size_nm, encoder and encoder[0])
     try:
         trainer.run(on_epoch)
     except Interrupted as stop:
@@ -101,6 +105,14 @@ def train(
             f"{stop}: {done} of {settings.epochs} epochs are done and kept in {work.checkpoint}"
         ) from stop
     return trainer.finish()
+
+
+def _encoder_of(settings: TrainSettings, runtime: Runtime) -> tuple[Layers, str] | None:
+    """Return the weights that the encoder is to start from, and the MD5 of their file; None where there are none."""
+    if not settings.encoder_weights:
+        return None
+    path, md5 = fetch(settings.encoder_weights, runtime.say, runtime.check)
+    return read_layers(path), md5
 
 
 def _say_what(data: TrainData, settings: TrainSettings, state: Mapping[str, Any], runtime: Runtime) -> None:
@@ -141,12 +153,13 @@ class _Trainer:
         state: dict[str, Any],
         runtime: Runtime,
         pixel_size_nm: float | None,
+        encoder: Layers | None = None,
     ) -> None:
         self.data, self.settings, self.files, self.state, self.runtime = data, settings, files, state, runtime
         self.pixel_size_nm = pixel_size_nm
-        self.model = self._model()
+        self.model = self._model(encoder)
 
-    def _model(self) -> Any:
+    def _model(self, encoder: Layers | None) -> Any:
         """Build the network, or load it with its optimiser from the checkpoint."""
         from tomoseg.segment.keras_setup import keras
         from tomoseg.segment.model_file import load_checkpoint
@@ -156,6 +169,8 @@ class _Trainer:
         if self.state["latest"]:
             return load_checkpoint(self.files.checkpoint / self.state["latest"])
         model = build(s.architecture, len(self.data.class_names), 1, s.depth, s.base_filters, s.seed)
+        if encoder is not None:
+            set_encoder_weights(model, encoder, name_of(s.encoder_weights))
         for layer in model.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.momentum = max(layer.momentum, s.ema)  # statistics over as many steps as the averaged weights
@@ -280,6 +295,8 @@ class _Trainer:
         training = {
             **asdict(s),
             "class_weights": data.weights,
+            "encoder_weights": name_of(s.encoder_weights),
+            "encoder_md5": self.state.get("encoder_md5", ""),
             "training_names": [data.names[i] for i in data.split.training],
             "validation_names": [data.names[i] for i in data.split.validation],
             "unused_names": [data.names[i] for i in data.split.unused],

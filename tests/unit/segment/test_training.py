@@ -284,7 +284,7 @@ def test_the_output_is_checked_before_training(make_slices, tmp_path):
 def test_a_diverging_training_stops_with_advice(make_slices, tiny_settings, tmp_path, monkeypatch):
     images, labels = make_slices(4)
     monkeypatch.setattr(
-        "tomoseg.segment.training._Trainer._model", lambda _: SimpleNamespace(train_on_batch=lambda _x, _y: np.nan)
+        "tomoseg.segment.training._Trainer._model", lambda *_: SimpleNamespace(train_on_batch=lambda _x, _y: np.nan)
     )
     with pytest.raises(StageFailed, match="lower the learning rate"):
         train(images, labels, tmp_path / "m.keras", settings=tiny_settings)
