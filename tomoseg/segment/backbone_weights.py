@@ -1,7 +1,7 @@
 """Weights that the encoder of `se-resnet34-unet` can start from.
 
 They are those of the public release 0.0.1 of `classification_models` (P. Yakubovskiy), trained on ImageNet, or others
-of the same layout. Such a file is HDF5 as Keras 2 writes it: a group per layer, named as the layer, and in it the arrays
+of the same layout. Such a file is HDF5 as Keras 2 writes it: a group per layer, named as the layer, with the arrays
 `kernel:0`, `bias:0`, `gamma:0`, `beta:0`, `moving_mean:0` and `moving_variance:0`, as far as the layer has them. The
 layers of squeeze-and-excitation have no names of their own but numbers, `conv2d_1` and so on, which ascend: two per
 residual unit.
