@@ -69,6 +69,9 @@ def train(
     class_weights: Annotated[
         str, typer.Option(metavar="W,W,...", help="One per class [default: 0.2,0.3,0.5 for 3, else by frequency].")
     ] = "",
+    channels: Annotated[
+        int, typer.Option(help="Slices it sees: the one to label in the middle, and neighbours; odd.", min=1)
+    ] = 1,
     architecture: Annotated[
         str, typer.Option(help="unet, attention-unet, attention-res-unet, compact or se-resnet34-unet.")
     ] = "unet",
@@ -125,6 +128,7 @@ def train(
         loss=loss,
         gamma=gamma,
         class_weights=_numbers("--class-weights", class_weights),
+        channels=channels,
         architecture=cast(Any, architecture),
         depth=depth,
         base_filters=base_filters or FILTERS.get(cast(Any, architecture), 32),
@@ -142,9 +146,10 @@ def train(
     with stopping_on_signals(lambda: "The same command with --resume continues after the last finished epoch."):
         known: dict[str, Any] = {}
         if labels_dir is None:
-            slices, known = _painted_slices(images_dir, label_map, runtime)
+            slices, known = _painted_slices(images_dir, label_map, runtime, channels)
         else:
             slices = load_pairs(find_pairs(images_dir, labels_dir, runtime, label_map_of(label_map)))
+            slices = _among_others(slices, images_dir, channels)
         given = {"class_names": words(class_names), "pixel_size_nm": pixel_size}
         result = train_network(
             slices.images,
@@ -161,9 +166,24 @@ def train(
     print(result.model, result.history_csv, result.curves_png, sep="\n")
 
 
-def _painted_slices(project: Path, label_map: str, runtime: Runtime) -> tuple[Any, dict[str, Any]]:
+def _among_others(slices: Any, images_dir: Path, channels: int) -> Any:
+    """Return labelled slices with their neighbours in the folder, labelled or not, if these are wanted."""
+    from functools import partial
+
+    from tomoseg.io.slices import IMAGE_SUFFIXES, LabelledSlices, by_stem, read_slice
+    from tomoseg.segment.neighbours import with_neighbours
+
+    if channels == 1 or channels % 2 == 0:  # the settings tell what is wrong with an even number
+        return slices
+    others = {name: partial(read_slice, path) for name, path in by_stem(images_dir, IMAGE_SUFFIXES).items()}
+    images = with_neighbours(slices.names, slices.images, channels, others)
+    return LabelledSlices(slices.names, images, slices.labels)
+
+
+def _painted_slices(project: Path, label_map: str, runtime: Runtime, channels: int) -> tuple[Any, dict[str, Any]]:
     """Return the painted slices of a project, and what it says of their classes and pixel size."""
-    from tomoseg.annotate import annotations_of
+    from tomoseg.annotate import annotations_of, with_volume_neighbours
+    from tomoseg.io.slices import LabelledSlices
 
     if not project.is_file():
         raise InputError(f"{project} is no project file: give IMAGES_DIR and LABELS_DIR, or a project.")
@@ -171,7 +191,10 @@ def _painted_slices(project: Path, label_map: str, runtime: Runtime) -> tuple[An
         raise InputError("--label-map is for label images; the labels in a project are class numbers already.")
     painted = annotations_of(project, runtime.say)
     keys = ("class_names", "class_colors", "pixel_size_nm")
-    return painted.as_slices(), {key: getattr(painted, key) for key in keys}
+    slices = painted.as_slices()
+    if channels > 1 and channels % 2:
+        slices = LabelledSlices(slices.names, with_volume_neighbours(project, painted, channels), slices.labels)
+    return slices, {key: getattr(painted, key) for key in keys}
 
 
 def evaluate(

@@ -151,7 +151,7 @@ def read_layers(path: Path) -> Layers:
     InputError
         It is no such file, or damaged.
     """
-    import h5py
+    from tomoseg.io.readers.weights import arrays
 
     with tempfile.TemporaryDirectory(prefix="tomoseg-") as folder:
         copy = Path(folder, "weights.h5")
@@ -160,14 +160,9 @@ def read_layers(path: Path) -> Layers:
         except (InputError, OSError) as error:
             raise InputError(f"the encoder's weights {path} cannot be read: {reason_of(error)}") from error
         layers: Layers = {}
-
-        def take(name: str, item: Any) -> None:
-            if isinstance(item, h5py.Dataset):
-                layer, *_, weight = name.split("/")
-                layers.setdefault(layer, {})[weight.partition(":")[0]] = item[()]
-
-        with h5py.File(copy, "r") as file:
-            file.visititems(take)
+        for name, array in arrays(copy).items():
+            layer, *_, weight = name.split("/")
+            layers.setdefault(layer, {})[weight.partition(":")[0]] = array
     return layers
 
 

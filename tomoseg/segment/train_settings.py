@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from tomoseg.errors import InputError
 from tomoseg.segment.augment import Augmentation
+from tomoseg.segment.card import MOST_CHANNELS
 from tomoseg.segment.loss_terms import loss_terms
 
 Architecture = Literal["unet", "attention-unet", "attention-res-unet", "compact", "se-resnet34-unet"]
@@ -36,6 +37,8 @@ class TrainSettings:
     gamma : focusing parameter of the focal loss (paper: 1)
     class_weights : one per class; None for the paper's 0.2, 0.3, 0.5 with three classes, and for weights in proportion
         to 1 / sqrt(frequency) that sum to 1 with any other number
+    channels : slices that the network sees: the one to be labelled, and as many neighbours on either side, see
+        `tomoseg.segment.neighbours` (paper: 1)
     architecture : of the network, see `tomoseg.segment.network.build` (paper: 'unet')
     depth, base_filters : its levels, and the channels of the first (paper: 6 and 32)
     encoder_weights : file or https address of weights that the encoder of 'se-resnet34-unet' starts from, or
@@ -43,7 +46,8 @@ class TrainSettings:
     patches : patches per epoch; 0: as many as cover the training slices
     sampling : fraction of the patches that are placed around a random pixel of a rare class, one with less than half an
         equal share of the annotated pixels (paper: 0)
-    folds, fold, guard : validation split, see `tomoseg.segment.folds.split`
+    folds, fold, guard : validation split, see `tomoseg.segment.folds.split`; the guard is at least as wide as the
+        neighbours that the network sees
     augmentation : see `tomoseg.segment.augment.Augmentation`
     seed : of the first weights and of all random views
     """
@@ -60,6 +64,7 @@ class TrainSettings:
     loss: str = "focal"
     gamma: float = 1.0
     class_weights: tuple[float, ...] | None = None
+    channels: int = 1
     architecture: Architecture = "unet"
     depth: int = 6
     base_filters: int = 32
@@ -98,6 +103,8 @@ class TrainSettings:
         for name, choices in (("architecture", ARCHITECTURES), ("schedule", get_args(Schedule))):
             if getattr(self, name) not in choices:
                 yield f"{name} is {getattr(self, name)}: it must be one of {', '.join(choices)}"
+        if not 1 <= self.channels <= MOST_CHANNELS or self.channels % 2 == 0:
+            yield f"channels is {self.channels}: it must be odd, and 1 to {MOST_CHANNELS}"
         fewest, most = PRETRAINED_DEPTHS
         if self.architecture == PRETRAINED and not fewest <= self.depth <= most:
             yield f"depth is {self.depth}: {PRETRAINED} has {fewest} to {most} levels"

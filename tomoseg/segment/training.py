@@ -20,6 +20,7 @@ from tomoseg.segment.checkpoints import TrainFiles
 from tomoseg.segment.evaluation import confusion_matrix, scores
 from tomoseg.segment.folds import lookalikes
 from tomoseg.segment.inference import SlicePredictor
+from tomoseg.segment.neighbours import middle, with_neighbours
 from tomoseg.segment.schedule import best_epoch, ends_early, learning_rate
 from tomoseg.segment.train_data import TrainData, batches, epoch_plan
 from tomoseg.segment.train_settings import TrainSettings
@@ -66,7 +67,8 @@ def train(
 
     Parameters
     ----------
-    images : (h, w) arrays of one type, of any size
+    images : (h, w) arrays of one type, of any size; where the network sees neighbours, (h, w, channels) of slices with
+        theirs, or (h, w) if they are found among these by their names
     labels : (h, w) arrays of class numbers, 255 where nobody annotated
     output : the `.keras` file to write; history and curves go beside it
     names : file names without suffix, which tell of neighbouring slices; '0000', '0001', ... unless given
@@ -86,6 +88,8 @@ def train(
         After a signal, or where the time budget is used up; all finished epochs are kept.
     """
     settings, runtime = settings or TrainSettings(), runtime or Runtime()
+    if settings.channels > 1 and names is not None and all(image.ndim == 2 for image in images):
+        images = with_neighbours(names, images, settings.channels)
     data = TrainData.checked(images, labels, names, class_names, class_colors, settings, group_of)
     work = TrainFiles(output)
     encoder = None if resume and work.began() else _encoder_of(settings, runtime)
@@ -126,7 +130,7 @@ def _say_what(data: TrainData, settings: TrainSettings, state: Mapping[str, Any]
         f"out as neighbours of those; classes {', '.join(data.class_names)} with weights "
         f"{', '.join(f'{w:.2g}' for w in data.weights)}"
     )
-    alike = lookalikes(data.images, parts)
+    alike = lookalikes([middle(image) for image in data.images], parts)
     if alike:
         i, j = alike[0]
         runtime.warn(
@@ -168,7 +172,7 @@ class _Trainer:
         s = self.settings
         if self.state["latest"]:
             return load_checkpoint(self.files.checkpoint / self.state["latest"])
-        model = build(s.architecture, len(self.data.class_names), 1, s.depth, s.base_filters, s.seed)
+        model = build(s.architecture, len(self.data.class_names), s.channels, s.depth, s.base_filters, s.seed)
         if encoder is not None:
             set_encoder_weights(model, encoder, name_of(s.encoder_weights))
         for layer in model.layers:
@@ -233,12 +237,12 @@ class _Trainer:
         empty: dict[str, float | None] = {"val_loss": None, "val_dice": None, **{f"val_dice_{n}": None for n in names}}
         if not self.data.split.validation:
             return empty
-        predictor = SlicePredictor.of(self.model, self._card({}), self.data.scaling.trained, overlap=1)
+        predicted = self._predictor()
         matrix = np.zeros((len(names), len(names)), np.int64)
         loss, pixels = 0.0, 0
         for i in self.data.split.validation:
             truth = self.data.labels[i]
-            probabilities = predictor.probabilities(self.data.images[i][None], self.runtime.check)[0]
+            probabilities = predicted(self.data.images[i])
             matrix += confusion_matrix(truth, probabilities.argmax(axis=0), len(names))
             known = int((truth != IGNORE).sum())
             loss += known * self._loss_of(truth, probabilities)
@@ -247,6 +251,15 @@ class _Trainer:
         per_class = {f"val_dice_{n}": (None if np.isnan(d) else float(d)) for n, d in zip(names, dice, strict=True)}
         mean = float(np.nanmean(dice)) if np.isfinite(dice).any() else 0.0
         return {"val_loss": loss / max(pixels, 1), "val_dice": mean, **per_class}
+
+    def _predictor(self) -> Callable[[Array], NDArray[np.float32]]:
+        """Return what gives probabilities (C, h, w) of a raw image (h, w), or (h, w, channels)."""
+        scale, check = self.data.scaling.trained, self.runtime.check
+        card = self._card({})
+        if self.settings.channels > 1:
+            return lambda image: in_tiles(self.model, scale(image), card.patch, card.multiple, check)
+        predictor = SlicePredictor.of(self.model, card, scale, overlap=1)
+        return lambda image: predictor.probabilities(image[None], check)[0]
 
     def _loss_of(self, truth: Array, probabilities: NDArray[np.float32]) -> float:
         """Return the loss of one predicted slice, probabilities (C, h, w)."""
@@ -312,6 +325,7 @@ class _Trainer:
             training,
             dict(scored),
             f"tomoseg {__version__}",
+            channels=s.channels,
         )
 
     def finish(self) -> TrainResult:
@@ -329,3 +343,24 @@ class _Trainer:
             files.curves,
             files.checkpoint,
         )
+
+
+def in_tiles(
+    model: Any, image: NDArray[np.float32], patch: int, multiple: int, check: Callable[[], object]
+) -> NDArray[np.float32]:
+    """Return probabilities (C, h, w) of a scaled image (h, w, channels), predicted in patches that hardly overlap.
+
+    Patches are squares of `patch` px, or the next multiple of `multiple` where the image is smaller; beyond the image
+    is its mirror image. `check` is called before each and may raise to stop.
+    """
+    height, width = image.shape[:2]
+    side = min(patch, -(-max(height, width) // multiple) * multiple)
+    padded = np.pad(image, [(0, max(side - height, 0)), (0, max(side - width, 0)), (0, 0)], mode="symmetric")
+    rows, columns = ([*range(0, n - side, side), n - side] for n in padded.shape[:2])
+    whole = np.empty((model.output_shape[-1], *padded.shape[:2]), np.float32)
+    for row in rows:
+        for column in columns:
+            check()
+            box = (slice(row, row + side), slice(column, column + side))
+            whole[:, *box] = np.moveaxis(np.asarray(model.predict_on_batch(padded[None, *box]))[0], -1, 0)
+    return whole[:, :height, :width]
