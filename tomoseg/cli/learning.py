@@ -93,7 +93,12 @@ def train(
         ),
     ] = "",
     folds: Annotated[int, typer.Option(help="Parts the slice groups are split into; 1 = no validation.", min=1)] = 4,
-    fold: Annotated[int, typer.Option(help="The part to validate on.", min=0)] = 0,
+    fold: Annotated[
+        str, typer.Option(metavar="N|all", help="The part to validate on; all = each in turn, with a table of scores.")
+    ] = "0",
+    final: Annotated[
+        bool, typer.Option("--final", help="With --fold all: at the end, also a network trained on all slices.")
+    ] = False,
     guard: Annotated[int, typer.Option(help="Neighbouring slices left out between the parts.", min=0)] = 1,
     label_map: LabelMapText = "",
     seed: Annotated[int, typer.Option(help="Of first weights and random views.")] = 0,
@@ -107,11 +112,16 @@ def train(
 ) -> None:
     """Train a network on labelled slices; the defaults are the settings of Genc, Kovarik & Fraser (2022)."""
     from tomoseg.io.slices import find_pairs, load_pairs
+    from tomoseg.segment.cross_validation import cross_validate
     from tomoseg.segment.train_settings import FILTERS, TrainSettings
     from tomoseg.segment.training import train as train_network
 
     if output.suffix != ".keras":
         raise InputError(f"-o {output}: a network is written as a .keras file.")
+    if fold != "all" and not fold.isdecimal():
+        raise InputError(f"--fold {fold}: give the number of a part, from 0, or all.")
+    if final and fold != "all":
+        raise InputError("--final goes with --fold all; to train on all slices at once, give --folds 1.")
     runtime = make_runtime(device, workers, max_memory, progress, stop_before)
     settings = TrainSettings(
         epochs=epochs,
@@ -134,14 +144,16 @@ def train(
         base_filters=base_filters or FILTERS.get(cast(Any, architecture), 32),
         encoder_weights=encoder_weights,
         folds=folds,
-        fold=fold,
+        fold=0 if fold == "all" else int(fold),
         guard=guard,
         seed=seed,
     )
 
     def show(row: Any) -> None:
         facts = (f"{key} {value:.4g}" for key, value in row.items() if key != "epoch" and isinstance(value, float))
-        runtime.progress.message(f"epoch {row['epoch']}/{epochs}: {', '.join(facts)}")
+        where = {None: "", -1: "final: "}.get(row.get("fold"), f"fold {row.get('fold')}: ")
+        of = "" if row.get("fold") == -1 else f"/{epochs}"
+        runtime.progress.message(f"{where}epoch {row['epoch']}{of}: {', '.join(facts)}")
 
     with stopping_on_signals(lambda: "The same command with --resume continues after the last finished epoch."):
         known: dict[str, Any] = {}
@@ -151,18 +163,21 @@ def train(
             slices = load_pairs(find_pairs(images_dir, labels_dir, runtime, label_map_of(label_map)))
             slices = _among_others(slices, images_dir, channels)
         given = {"class_names": words(class_names), "pixel_size_nm": pixel_size}
-        result = train_network(
-            slices.images,
-            slices.labels,
-            output,
-            names=slices.names,
+        options: dict[str, Any] = {
             **(known | {key: value for key, value in given.items() if value is not None}),
-            settings=settings,
-            resume=resume,
-            overwrite=force,
-            runtime=runtime,
-            on_epoch=show,
-        )
+            "names": slices.names,
+            "settings": settings,
+            "resume": resume,
+            "overwrite": force,
+            "runtime": runtime,
+            "on_epoch": show,
+        }
+        if fold == "all":
+            found = cross_validate(slices.images, slices.labels, output, final=final, **options)
+            results = [*found.results, *filter(None, [found.final])]
+            print(found.table(), *(r.model for r in results), found.scores_json, found.scores_csv, sep="\n")
+            return
+        result = train_network(slices.images, slices.labels, output, **options)
     print(result.model, result.history_csv, result.curves_png, sep="\n")
 
 

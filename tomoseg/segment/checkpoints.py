@@ -46,18 +46,23 @@ class TrainFiles:
                     "same data and settings (the number of epochs may change), or train to another file"
                 )
             return state
-        taken = [path for path in (self.output, self._state_file) if path.exists()]
-        if taken and not overwrite:
-            if resume:
-                raise InputError(f"{self.output} is finished and has no checkpoint: there is nothing to resume")
-            hint = "continue it with --resume, " if self.began() else ""
-            raise InputError(f"{' and '.join(map(str, taken))} exists already: {hint}use another name, or --force")
+        self.require_free(resume=resume, overwrite=overwrite)
         try:
             shutil.rmtree(self.checkpoint, ignore_errors=True)
             self.checkpoint.mkdir(parents=True)
         except OSError as error:
             raise InputError(f"the model cannot be written to {self.output.parent}: {error}") from error
         return {"identity": identity, "history": [], "best_epoch": 0, "latest": None, "best": None}
+
+    def require_free(self, *, resume: bool, overwrite: bool) -> None:
+        """Raise `InputError` where something is there that is neither to be continued nor to be replaced."""
+        taken = [path for path in (self.output, self._state_file) if path.exists()]
+        if not taken or overwrite or (resume and self.began()):
+            return
+        if resume:
+            raise InputError(f"{self.output} is finished and has no checkpoint: there is nothing to resume")
+        hint = "continue it with --resume, " if self.began() else ""
+        raise InputError(f"{' and '.join(map(str, taken))} exists already: {hint}use another name, or --force")
 
     def began(self) -> bool:
         """Tell whether there is a state that a training can continue from."""

@@ -70,6 +70,12 @@ def with_neighbours(
     return [np.stack([known[name] for name in row], axis=-1) for row in rows]
 
 
+def with_named_neighbours(names: Sequence[str], images: Sequence[Array], channels: int) -> Sequence[Array]:
+    """Return images with the neighbours that are among them, if these are wanted and not there yet."""
+    wanted = channels > 1 and channels % 2 and len(names) == len(images) == len(set(names))
+    return with_neighbours(names, images, channels) if wanted and all(i.ndim == 2 for i in images) else images
+
+
 def middle(image: Array) -> Array:
     """Return the slice to be labelled, (h, w), of an image (h, w) or (h, w, channels)."""
     return image if image.ndim == 2 else image[..., image.shape[-1] // 2]

@@ -68,8 +68,7 @@ class TrainData:
             problems.append(f"class_weights has {len(weights)} values for {len(chosen)} classes: give one per class")
         if problems:
             raise InputError.of(problems)
-        guard = max(settings.guard, settings.channels // 2)
-        parts = split(given, settings.folds, settings.fold, guard, group_of)
+        parts = split(given, settings.folds, settings.fold, settings.reach(), group_of)
         training = [middle(images[i]) for i in parts.training]
         low, high = min(float(i.min()) for i in training), max(float(i.max()) for i in training)
         if not high > low:

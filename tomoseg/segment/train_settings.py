@@ -77,6 +77,10 @@ class TrainSettings:
     augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 0
 
+    def reach(self) -> int:
+        """Return how many slices next to one to validate on are not trained on."""
+        return max(self.guard, self.channels // 2)
+
     def problems(self) -> list[str]:
         """Say what is wrong with the settings."""
         found = [

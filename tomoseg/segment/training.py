@@ -20,7 +20,7 @@ from tomoseg.segment.checkpoints import TrainFiles
 from tomoseg.segment.evaluation import confusion_matrix, scores
 from tomoseg.segment.folds import lookalikes
 from tomoseg.segment.inference import SlicePredictor
-from tomoseg.segment.neighbours import middle, with_neighbours
+from tomoseg.segment.neighbours import middle, with_named_neighbours
 from tomoseg.segment.schedule import best_epoch, ends_early, learning_rate
 from tomoseg.segment.train_data import TrainData, batches, epoch_plan
 from tomoseg.segment.train_settings import TrainSettings
@@ -88,8 +88,7 @@ def train(
         After a signal, or where the time budget is used up; all finished epochs are kept.
     """
     settings, runtime = settings or TrainSettings(), runtime or Runtime()
-    if settings.channels > 1 and names is not None and all(image.ndim == 2 for image in images):
-        images = with_neighbours(names, images, settings.channels)
+    images = images if names is None else with_named_neighbours(names, images, settings.channels)
     data = TrainData.checked(images, labels, names, class_names, class_colors, settings, group_of)
     work = TrainFiles(output)
     encoder = None if resume and work.began() else _encoder_of(settings, runtime)
@@ -237,7 +236,7 @@ class _Trainer:
         empty: dict[str, float | None] = {"val_loss": None, "val_dice": None, **{f"val_dice_{n}": None for n in names}}
         if not self.data.split.validation:
             return empty
-        predicted = self._predictor()
+        predicted = predictor_of(self.model, self._card({}), self.runtime.check, overlap=1)
         matrix = np.zeros((len(names), len(names)), np.int64)
         loss, pixels = 0.0, 0
         for i in self.data.split.validation:
@@ -251,15 +250,6 @@ class _Trainer:
         per_class = {f"val_dice_{n}": (None if np.isnan(d) else float(d)) for n, d in zip(names, dice, strict=True)}
         mean = float(np.nanmean(dice)) if np.isfinite(dice).any() else 0.0
         return {"val_loss": loss / max(pixels, 1), "val_dice": mean, **per_class}
-
-    def _predictor(self) -> Callable[[Array], NDArray[np.float32]]:
-        """Return what gives probabilities (C, h, w) of a raw image (h, w), or (h, w, channels)."""
-        scale, check = self.data.scaling.trained, self.runtime.check
-        card = self._card({})
-        if self.settings.channels > 1:
-            return lambda image: in_tiles(self.model, scale(image), card.patch, card.multiple, check)
-        predictor = SlicePredictor.of(self.model, card, scale, overlap=1)
-        return lambda image: predictor.probabilities(image[None], check)[0]
 
     def _loss_of(self, truth: Array, probabilities: NDArray[np.float32]) -> float:
         """Return the loss of one predicted slice, probabilities (C, h, w)."""
@@ -343,6 +333,17 @@ class _Trainer:
             files.curves,
             files.checkpoint,
         )
+
+
+def predictor_of(
+    model: Any, card: ModelCard, check: Callable[[], object], overlap: int = 2
+) -> Callable[[Array], NDArray[np.float32]]:
+    """Return what gives probabilities (C, h, w) of a raw training image (h, w), or (h, w, channels)."""
+    scale = card.scaling.trained
+    if card.channels > 1:
+        return lambda image: in_tiles(model, scale(image), card.patch, card.multiple, check)
+    predictor = SlicePredictor.of(model, card, scale, overlap=overlap)
+    return lambda image: predictor.probabilities(image[None], check)[0]
 
 
 def in_tiles(
