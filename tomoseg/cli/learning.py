@@ -101,6 +101,9 @@ def train(
     ] = False,
     guard: Annotated[int, typer.Option(help="Neighbouring slices left out between the parts.", min=0)] = 1,
     label_map: LabelMapText = "",
+    precision: Annotated[
+        str, typer.Option(help="float32, mixed (16-bit products) or auto: mixed on a GPU, float32 on a CPU.")
+    ] = "auto",
     seed: Annotated[int, typer.Option(help="Of first weights and random views.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue after the last finished epoch.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a network that is there already.")] = False,
@@ -146,6 +149,7 @@ def train(
         folds=folds,
         fold=0 if fold == "all" else int(fold),
         guard=guard,
+        precision=cast(Any, precision),
         seed=seed,
     )
 

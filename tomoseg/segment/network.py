@@ -219,7 +219,12 @@ def _encoder_decoder(
 
 def _probabilities(x: Any, n_classes: int, start: _Initial) -> Any:
     return keras.layers.Conv2D(
-        n_classes, 1, activation="softmax", kernel_initializer=start.glorot(), name="probabilities"
+        n_classes,
+        1,
+        activation="softmax",
+        kernel_initializer=start.glorot(),
+        dtype="float32",  # whatever the others have: a probability of 1 - 1e-7 is not 1
+        name="probabilities",
     )(x)
 
 

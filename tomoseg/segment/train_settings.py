@@ -12,6 +12,7 @@ from tomoseg.segment.loss_terms import loss_terms
 Architecture = Literal["unet", "attention-unet", "attention-res-unet", "compact", "se-resnet34-unet"]
 ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
 Schedule = Literal["constant", "cosine", "plateau"]
+Precision = Literal["auto", "float32", "mixed"]
 PRETRAINED: Architecture = "se-resnet34-unet"  # the one that published weights exist for
 PRETRAINED_DEPTHS = (3, 6)  # the fewest and the most levels that it can have
 FILTERS: dict[Architecture, int] = {"compact": 16, PRETRAINED: 64}  # of the first level, unless told; of others 32
@@ -49,6 +50,8 @@ class TrainSettings:
     folds, fold, guard : validation split, see `tomoseg.segment.folds.split`; the guard is at least as wide as the
         neighbours that the network sees
     augmentation : see `tomoseg.segment.augment.Augmentation`
+    precision : of the computing: 'float32'; 'mixed', where products are of 16-bit numbers, and weights, sums and the
+        result of 32-bit ones; 'auto': mixed on a GPU, except with jax, and float32 on a CPU
     seed : of the first weights and of all random views
     """
 
@@ -75,6 +78,7 @@ class TrainSettings:
     fold: int = 0
     guard: int = 1
     augmentation: Augmentation = field(default_factory=Augmentation)
+    precision: Precision = "auto"
     seed: int = 0
 
     def reach(self) -> int:
@@ -104,7 +108,12 @@ class TrainSettings:
         return [*found, *self._problems_with_choices(), *self.augmentation.problems()]
 
     def _problems_with_choices(self) -> Iterator[str]:
-        for name, choices in (("architecture", ARCHITECTURES), ("schedule", get_args(Schedule))):
+        choices_of: dict[str, tuple[str, ...]] = {
+            "architecture": ARCHITECTURES,
+            "schedule": get_args(Schedule),
+            "precision": get_args(Precision),
+        }
+        for name, choices in choices_of.items():
             if getattr(self, name) not in choices:
                 yield f"{name} is {getattr(self, name)}: it must be one of {', '.join(choices)}"
         if not 1 <= self.channels <= MOST_CHANNELS or self.channels % 2 == 0:

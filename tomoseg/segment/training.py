@@ -164,14 +164,17 @@ class _Trainer:
 
     def _model(self, encoder: Layers | None) -> Any:
         """Build the network, or load it with its optimiser from the checkpoint."""
-        from tomoseg.segment.keras_setup import keras
+        from tomoseg.segment.keras_setup import keras, policy, policy_for
         from tomoseg.segment.model_file import load_checkpoint
         from tomoseg.segment.network import build
 
         s = self.settings
         if self.state["latest"]:
             return load_checkpoint(self.files.checkpoint / self.state["latest"])
-        model = build(s.architecture, len(self.data.class_names), s.channels, s.depth, s.base_filters, s.seed)
+        name = policy_for(s.precision, self.runtime.device_used)
+        with policy(name):
+            model = build(s.architecture, len(self.data.class_names), s.channels, s.depth, s.base_filters, s.seed)
+        self.state["policy"] = name
         if encoder is not None:
             set_encoder_weights(model, encoder, name_of(s.encoder_weights))
         for layer in model.layers:
@@ -179,7 +182,7 @@ class _Trainer:
                 layer.momentum = max(layer.momentum, s.ema)  # statistics over as many steps as the averaged weights
         # Compiling the graph with XLA was measured to be slower on CPU, and it never gains on the first epochs.
         model.compile(
-            optimizer=keras.optimizers.Adam(s.learning_rate, use_ema=s.ema > 0, ema_momentum=s.ema),
+            optimizer=make_optimizer(s, name),
             loss=self._loss(),
             jit_compile=False,
         )
@@ -299,6 +302,7 @@ class _Trainer:
             **asdict(s),
             "class_weights": data.weights,
             "encoder_weights": name_of(s.encoder_weights),
+            "policy": self.state.get("policy", "float32"),
             "encoder_md5": self.state.get("encoder_md5", ""),
             "training_names": [data.names[i] for i in data.split.training],
             "validation_names": [data.names[i] for i in data.split.validation],
@@ -333,6 +337,15 @@ class _Trainer:
             files.curves,
             files.checkpoint,
         )
+
+
+def make_optimizer(settings: TrainSettings, policy: str) -> Any:
+    """Return the optimiser for a network that computes in a policy of Keras."""
+    from tomoseg.segment.keras_setup import keras
+
+    adam = keras.optimizers.Adam(settings.learning_rate, use_ema=settings.ema > 0, ema_momentum=settings.ema)
+    # Keras would wrap it by itself, but not again when the network is loaded from a checkpoint.
+    return keras.optimizers.LossScaleOptimizer(adam) if policy == "mixed_float16" else adam
 
 
 def predictor_of(
