@@ -59,6 +59,10 @@ def train(
     learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 5e-4,
     schedule: Annotated[str, typer.Option(help="Of the learning rate: constant, cosine or plateau.")] = "constant",
     patience: Annotated[int, typer.Option(help="End after so many epochs without a new best; 0 = never.", min=0)] = 0,
+    monitor: Annotated[
+        str, typer.Option(metavar="dice|loss|dice:CLASS", help="What of validation makes an epoch the best.")
+    ] = "dice",
+    validate_every: Annotated[int, typer.Option(help="Validate after every so many epochs, and the last.", min=1)] = 1,
     ema: Annotated[
         float, typer.Option(help="Keep a moving average of the weights, such as 0.999; 0 = the weights.", min=0)
     ] = 0.0,
@@ -137,6 +141,8 @@ def train(
         learning_rate=learning_rate,
         schedule=cast(Any, schedule),
         patience=patience,
+        monitor=monitor,
+        validate_every=validate_every,
         ema=ema,
         loss=loss,
         gamma=gamma,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tomoseg.errors import InputError
-from tomoseg.io.atomic import atomic_path
+from tomoseg.io.atomic import atomic_path, remove_unfinished
 from tomoseg.segment.backbone_weights import name_of
 from tomoseg.segment.train_data import TrainData
 from tomoseg.segment.train_settings import TrainSettings
@@ -36,6 +36,8 @@ class TrainFiles:
     def start(self, data: TrainData, settings: TrainSettings, *, resume: bool, overwrite: bool) -> dict[str, Any]:
         """Return the state to start from, after making sure that results can be written."""
         identity = _identity(data, settings)
+        for file in (self.output, self.history, self.curves):
+            remove_unfinished(file)
         if resume and self.began():
             state = self._read()
             known = asdict(TrainSettings()) | state["identity"]  # what it does not name was not to be chosen then
@@ -104,11 +106,13 @@ class TrainFiles:
         """Write the history as CSV and as a picture."""
         from tomoseg.segment.plots import plot_history
 
-        with self.history.open("w", newline="", encoding="utf-8") as file:
+        with atomic_path(self.history) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, [*HISTORY_FIXED, *(f"val_dice_{name}" for name in class_names)])
             writer.writeheader()
             writer.writerows(rows)
-        plot_history(rows, class_names, colors, self.curves)
+            file.flush()
+        with atomic_path(self.curves) as part:
+            plot_history(rows, class_names, colors, part)
 
 
 def _identity(data: TrainData, settings: TrainSettings) -> dict[str, Any]:

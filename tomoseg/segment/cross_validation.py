@@ -22,6 +22,7 @@ from tomoseg.segment.checkpoints import TrainFiles
 from tomoseg.segment.evaluation import METRICS, Evaluation, evaluate_labels, scores
 from tomoseg.segment.folds import split
 from tomoseg.segment.neighbours import with_named_neighbours
+from tomoseg.segment.train_data import TrainData
 from tomoseg.segment.train_settings import TrainSettings
 from tomoseg.segment.training import TrainResult, predictor_of, train
 
@@ -124,13 +125,15 @@ def cross_validate(
     given = [f"{i:04d}" for i in range(len(images))] if names is None else list(names)
     images = images if names is None else with_named_neighbours(names, images, settings.channels)
     of_fold = [replace(settings, fold=fold) for fold in range(settings.folds)]
-    on_all = replace(settings, folds=1, fold=0, patience=0)
+    on_all = replace(settings, folds=1, fold=0, patience=0, monitor="dice")
     files = [TrainFiles(fold_path(output, fold)) for fold in range(settings.folds)]
     problems = settings.problems() + _problems_with_folds(given, of_fold, group_of)
     if final and settings.schedule == "plateau":
         problems.append("schedule is plateau: the final network has no validation to go by; choose another")
     if problems:
         raise InputError.of(problems)
+    for how in of_fold:
+        TrainData.checked(images, labels, given, known.get("class_names"), known.get("class_colors"), how, group_of)
     for file in [*files, TrainFiles(output)] if final else files:
         file.require_free(resume=resume, overwrite=overwrite)
 

@@ -69,6 +69,8 @@ class TrainData:
         if problems:
             raise InputError.of(problems)
         parts = split(given, settings.folds, settings.fold, settings.reach(), group_of)
+        if problem := _problem_with_monitor(settings, chosen, labels, parts):
+            raise InputError(problem)
         training = [middle(images[i]) for i in parts.training]
         low, high = min(float(i.min()) for i in training), max(float(i.max()) for i in training)
         if not high > low:
@@ -100,6 +102,21 @@ def _problems_with_slices(
     if len(set(names)) < len(names):
         problems.append("two slices have the same name")
     return problems
+
+
+def _problem_with_monitor(
+    settings: TrainSettings, class_names: Sequence[str], labels: Sequence[Array], parts: Split
+) -> str:
+    """Say so if the class that validation is judged by is not among the classes or the validation slices."""
+    name = settings.monitored_class()
+    if not name:
+        return ""
+    if name not in class_names:
+        return f"monitor is {settings.monitor}: the classes are {', '.join(class_names)}"
+    number = list(class_names).index(name)
+    if not any((labels[i] == number).any() for i in parts.validation):
+        return f"monitor is {settings.monitor}: no slice of fold {settings.fold}, to validate on, shows that class"
+    return ""
 
 
 def _label_counts(labels: Sequence[Array]) -> NDArray[np.int64]:

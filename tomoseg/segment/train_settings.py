@@ -16,6 +16,10 @@ Precision = Literal["auto", "float32", "mixed"]
 PRETRAINED: Architecture = "se-resnet34-unet"  # the one that published weights exist for
 PRETRAINED_DEPTHS = (3, 6)  # the fewest and the most levels that it can have
 FILTERS: dict[Architecture, int] = {"compact": 16, PRETRAINED: 64}  # of the first level, unless told; of others 32
+_ABOVE_0 = (
+    *("epochs", "batch", "patch", "learning_rate", "depth", "base_filters"),
+    *("plateau_epochs", "validate_every"),
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,9 @@ class TrainSettings:
         halved whenever validation has not become better for `plateau_epochs` epochs
     plateau_epochs : see `schedule`
     patience : stop once validation has not become better for so many epochs; 0: never
+    monitor : what of validation tells which epoch is the best, for patience and plateau, too: 'dice', the mean over
+        classes; 'dice:NAME', that of one class; 'loss'
+    validate_every : validate after every so many epochs and after the last one
     ema : if above 0, what is validated and kept is a moving average of the weights, of which each step keeps this part
     loss : terms of 'focal' (paper), 'cross-entropy', 'dice', 'tversky' and 'iou', see `tomoseg.segment.loss_terms`
     gamma : focusing parameter of the focal loss (paper: 1)
@@ -63,6 +70,8 @@ class TrainSettings:
     schedule: Schedule = "constant"
     plateau_epochs: int = 5
     patience: int = 0
+    monitor: str = "dice"
+    validate_every: int = 1
     ema: float = 0.0
     loss: str = "focal"
     gamma: float = 1.0
@@ -85,12 +94,14 @@ class TrainSettings:
         """Return how many slices next to one to validate on are not trained on."""
         return max(self.guard, self.channels // 2)
 
+    def monitored_class(self) -> str:
+        """Return the name of the class that `monitor` names; empty where it names none."""
+        return self.monitor.removeprefix("dice:") if self.monitor.startswith("dice:") else ""
+
     def problems(self) -> list[str]:
         """Say what is wrong with the settings."""
         found = [
-            f"{name} is {getattr(self, name)}: it must be above 0"
-            for name in ("epochs", "batch", "patch", "learning_rate", "depth", "base_filters", "plateau_epochs")
-            if not getattr(self, name) > 0
+            f"{name} is {getattr(self, name)}: it must be above 0" for name in _ABOVE_0 if not getattr(self, name) > 0
         ]
         found += [
             f"{name} is {getattr(self, name)}: it must not be below 0"
@@ -125,6 +136,8 @@ class TrainSettings:
             yield f"encoder_weights are for the architecture {PRETRAINED}, not for {self.architecture}"
         if not 0 <= self.sampling <= 1:
             yield f"sampling is {self.sampling:g}: it must be 0 to 1"
+        if self.monitor not in ("dice", "loss") and not self.monitored_class():
+            yield f"monitor is {self.monitor}: it must be dice, loss, or dice: and the name of a class"
         if not 0 <= self.ema < 1:
             yield f"ema is {self.ema:g}: it must be 0 or more and below 1"
         if self.folds <= 1 and (self.patience or self.schedule == "plateau"):

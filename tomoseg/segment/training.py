@@ -62,8 +62,9 @@ def train(
     Each epoch every slice gives as many random views as patches cover it, unless the settings say otherwise. After each
     epoch, weights, optimiser and history go to the folder OUTPUT.checkpoint; views are drawn from the seed, epoch and
     slice alone, and the learning rate follows from the history, so a training that was interrupted and resumed goes on
-    as it would have without interruption. 'Best' is the highest mean over classes of the Dice of all validation pixels
-    together; without validation, the last epoch.
+    as it would have without interruption. 'Best' is, unless the settings say otherwise, the highest mean over classes
+    of the Dice of all validation pixels together; without validation, the last epoch. History and curves are written
+    anew after each epoch.
 
     Parameters
     ----------
@@ -195,7 +196,7 @@ class _Trainer:
 
     def run(self, on_epoch: Callable[[Mapping[str, Any]], None] | None) -> None:
         """Train the epochs that are still to do; none is begun that would not end within the time budget."""
-        longest = 0.0
+        longest, every = 0.0, self.settings.validate_every
         for epoch in range(len(self.state["history"]), self.settings.epochs):
             if ends_early(self.settings, self.state["history"]):
                 self.runtime.say(f"validation has not become better for {self.settings.patience} epochs: it ends here")
@@ -208,7 +209,7 @@ class _Trainer:
             loss = self._train_epoch(epoch)
             row: dict[str, Any] = {"epoch": epoch + 1, "learning_rate": rate, "loss": loss}
             with self._averaged_weights():
-                row |= self._validate()
+                row |= self._validate(due=(epoch + 1) % every == 0 or epoch + 1 == self.settings.epochs)
                 row["seconds"] = round(watch.seconds, 2)
                 self._keep_best(row)
             self._checkpoint(row)
@@ -233,11 +234,11 @@ class _Trainer:
                 )
         return float(np.mean(losses))
 
-    def _validate(self) -> dict[str, float | None]:
-        """Return the loss and the Dice of each class on the validation slices, each predicted whole."""
+    def _validate(self, *, due: bool) -> dict[str, float | None]:
+        """Return loss and Dice of each class on the validation slices, each predicted whole; None if it is not due."""
         names = self.data.class_names
         empty: dict[str, float | None] = {"val_loss": None, "val_dice": None, **{f"val_dice_{n}": None for n in names}}
-        if not self.data.split.validation:
+        if not due or not self.data.split.validation:
             return empty
         predicted = predictor_of(self.model, self._card({}), self.runtime.check, overlap=1)
         matrix = np.zeros((len(names), len(names)), np.int64)
@@ -283,7 +284,7 @@ class _Trainer:
         from tomoseg.segment.model_file import save_model
 
         state, epoch = self.state, int(row["epoch"])
-        if best_epoch([*state["history"], row]) == epoch:
+        if best_epoch([*state["history"], row], self.settings.monitor) == epoch:
             state["best_epoch"], state["best"] = epoch, f"best_{epoch:05d}.keras"
             save_model(self.model, self.files.checkpoint / state["best"], self._card(row))
 
@@ -294,6 +295,7 @@ class _Trainer:
         self.state["history"].append(row)
         self.state["latest"] = latest
         self.files.keep(self.state)
+        self.files.write_history(self.state["history"], self.data.class_names, self.data.class_colors)
 
     def _card(self, scored: Mapping[str, Any]) -> ModelCard:
         """Return the card of the present weights."""
