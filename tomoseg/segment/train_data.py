@@ -53,7 +53,8 @@ class TrainData:
     ) -> "TrainData":
         """Check everything that can be wrong with the data; all problems are reported at once."""
         given = [f"{i:04d}" for i in range(len(images))] if names is None else list(names)
-        problems = settings.problems() + _problems_with_slices(images, labels, given, settings.channels)
+        channels = settings.channels if settings.channels % 2 else 1  # an even number is a problem of its own
+        problems = settings.problems() + _problems_with_slices(images, labels, given, channels)
         if problems:
             raise InputError.of(problems)
         counts = _label_counts(labels)

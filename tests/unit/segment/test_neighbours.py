@@ -97,6 +97,12 @@ def test_numbers_of_channels_that_make_no_sense(channels):
     assert any("must be odd, and 1 to 31" in problem for problem in TrainSettings(channels=channels).problems())
 
 
+def test_an_even_number_is_one_problem_not_one_of_every_slice(make_slices, tmp_path):
+    images, labels = make_slices(3)
+    with pytest.raises(InputError, match=r"^channels is 4: it must be odd, and 1 to 31$"):
+        train(images, labels, tmp_path / "m.keras", settings=TrainSettings(channels=4))
+
+
 def test_images_must_have_the_channels(make_slices, tmp_path):
     images, labels = make_slices(2)
     settings = TrainSettings(channels=3)
