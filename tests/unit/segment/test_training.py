@@ -2,6 +2,8 @@
 
 import csv
 import dataclasses
+import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -374,3 +376,21 @@ def test_a_class_that_cannot_be_monitored_is_refused(tmp_path, make_slices, tiny
         with pytest.raises(InputError, match=rf"monitor is dice:{name}: .*{message}"):
             train(images, labels, tmp_path / "m.keras", settings=settings)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_from_before_an_option_existed_goes_on_with_its_default(trained, tiny_settings, tmp_path):
+    for path in trained.path.parent.iterdir():
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, tmp_path / path.name)
+    state_file = checkpoint_folder(tmp_path / trained.path.name) / "state.json"
+    state = json.loads(state_file.read_text())
+    for key in ("channels", "precision", "monitor", "validate_every", "encoder_weights"):
+        del state["identity"][key]
+    state_file.write_text(json.dumps(state))
+
+    def resumed(settings):
+        given = {"names": trained.names, "settings": settings, "resume": True}
+        return train(trained.images, trained.labels, tmp_path / trained.path.name, **given)
+
+    assert resumed(tiny_settings).history == trained.result.history
+    with pytest.raises(InputError, match="other monitor"):
+        resumed(dataclasses.replace(tiny_settings, monitor="loss"))
