@@ -220,6 +220,38 @@ def read_annotations(project: Project) -> PaintedSlices | None:
     )
 
 
+def with_volume_neighbours(path: Path, painted: PaintedSlices, channels: int) -> list[Array]:
+    """Return the images of painted slices with their neighbours in the volume, (h, w, channels) each.
+
+    See `tomoseg.segment.neighbours`: the middle channel is the slice as it was painted on.
+
+    Raises
+    ------
+    InputError
+        A slice was cut from another reconstruction than the project holds now.
+    NotReady
+        The project holds no volume.
+    """
+    from tomoseg.segment.inference import NORMAL_AXIS
+
+    axis, reach = NORMAL_AXIS[painted.plane], channels // 2
+    with Project.read(path) as project:
+        volume, reconstruct = _volume(project), project.record("reconstruct")
+        present = reconstruct.run_id if reconstruct is not None else ""
+        stacks = []
+        for number, run_id, image in zip(painted.numbers, painted.run_ids, painted.images, strict=True):
+            if run_id != present or number >= volume.shape[axis]:
+                raise InputError(
+                    f"slice {slice_name(painted.plane, number)} was cut from an earlier reconstruction than {path} "
+                    "holds: its neighbours are gone. Train with --channels 1, or export, paint and import slices anew."
+                )
+            places = np.clip(np.arange(number - reach, number + reach + 1), 0, volume.shape[axis] - 1)
+            planes = [_cut(volume, axis, int(n), np.float32) for n in places]
+            planes[reach] = image
+            stacks.append(np.stack(planes, axis=-1))
+    return stacks
+
+
 def _senseless(project: Project) -> InputError:
     return InputError(
         f"The annotations in {project.path} are not what tomoseg writes: take them in again with `tomoseg annotate "

@@ -1,5 +1,6 @@
 """Slices of a project out to paint on, painted labels back in."""
 
+import dataclasses
 import json
 
 import h5py
@@ -9,7 +10,7 @@ import tifffile
 
 from tests.conftest import tomoseg
 from tomoseg import schema
-from tomoseg.annotate import annotations_of, export_slices, import_slices, read_annotations
+from tomoseg.annotate import annotations_of, export_slices, import_slices, read_annotations, with_volume_neighbours
 from tomoseg.errors import InputError, Interrupted, NotReady
 from tomoseg.project import Project, compact
 from tomoseg.runtime import Runtime
@@ -199,3 +200,25 @@ def test_the_commands(project, tmp_path):
     assert "% painted" in tomoseg("annotate", "import", project, folder, "--progress", "none").stdout
     assert "--label-map is for" in tomoseg("train", project, "-o", model, "--label-map", "0=1", code=2).stderr
     assert "is no project file" in tomoseg("train", folder, "-o", model, code=2).stderr
+
+
+@pytest.mark.parametrize("plane", ["xz", "yz"])
+def test_neighbours_of_painted_slices_come_from_the_volume(project, tmp_path, plane):
+    export(project, tmp_path / "p", plane=plane, n_slices=64)
+    for name in ("0001", "0030", "0063"):
+        path = tmp_path / "p" / "labels" / f"{plane}_{name}.tif"
+        labels = tifffile.imread(path)
+        labels[:5] = 1
+        tifffile.imwrite(path, labels)
+    take_in(project, tmp_path / "p")
+    held = annotations_of(project)
+    volume = np.moveaxis(array(project, schema.VOLUME), 1 if plane == "xz" else 2, 0)
+    stacks = with_volume_neighbours(project, held, 5)
+    numbers = ([0, 0, 1, 2, 3], [28, 29, 30, 31, 32], [61, 62, 63, 63, 63])
+    for stack, image, places in zip(stacks, held.images, numbers, strict=True):
+        np.testing.assert_array_equal(stack[..., 2], image)
+        beside = [0, 1, 3, 4]
+        np.testing.assert_array_equal(stack[..., beside], np.moveaxis(volume[places], 0, -1)[..., beside])
+    others = dataclasses.replace(held, run_ids=["another", *held.run_ids[1:]])
+    with pytest.raises(InputError, match=rf"slice {plane}_0001 was cut from an earlier reconstruction"):
+        with_volume_neighbours(project, others, 3)

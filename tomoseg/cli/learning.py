@@ -58,6 +58,10 @@ def train(
     learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 5e-4,
     schedule: Annotated[str, typer.Option(help="Of the learning rate: constant, cosine or plateau.")] = "constant",
     patience: Annotated[int, typer.Option(help="End after so many epochs without a new best; 0 = never.", min=0)] = 0,
+    monitor: Annotated[
+        str, typer.Option(metavar="dice|loss|dice:CLASS", help="What of validation makes an epoch the best.")
+    ] = "dice",
+    validate_every: Annotated[int, typer.Option(help="Validate after every so many epochs, and the last.", min=1)] = 1,
     ema: Annotated[
         float, typer.Option(help="Keep a moving average of the weights, such as 0.999; 0 = the weights.", min=0)
     ] = 0.0,
@@ -68,15 +72,41 @@ def train(
     class_weights: Annotated[
         str, typer.Option(metavar="W,W,...", help="One per class [default: 0.2,0.3,0.5 for 3, else by frequency].")
     ] = "",
-    architecture: Annotated[str, typer.Option(help="unet, attention-unet, attention-res-unet or compact.")] = "unet",
+    channels: Annotated[
+        int, typer.Option(help="Slices it sees: the one to label in the middle, and neighbours; odd.", min=1)
+    ] = 1,
+    architecture: Annotated[
+        str, typer.Option(help="unet, attention-unet, attention-res-unet, compact or se-resnet34-unet.")
+    ] = "unet",
     depth: Annotated[int, typer.Option(help="Levels of the network.", min=1)] = 6,
     base_filters: Annotated[
-        int, typer.Option(help="Channels of its first level [default: 32; compact: 16].", min=0, show_default=False)
+        int,
+        typer.Option(
+            help="Channels of its first level [default: 32; compact: 16; se-resnet34-unet: 64].",
+            min=0,
+            show_default=False,
+        ),
     ] = 0,
+    encoder_weights: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE|URL",
+            help="Weights that the encoder of se-resnet34-unet starts from: a file or https address, with #md5=... "
+            "behind it to be sure; imagenet = the public ones.",
+        ),
+    ] = "",
     folds: Annotated[int, typer.Option(help="Parts the slice groups are split into; 1 = no validation.", min=1)] = 4,
-    fold: Annotated[int, typer.Option(help="The part to validate on.", min=0)] = 0,
+    fold: Annotated[
+        str, typer.Option(metavar="N|all", help="The part to validate on; all = each in turn, with a table of scores.")
+    ] = "0",
+    final: Annotated[
+        bool, typer.Option("--final", help="With --fold all: at the end, also a network trained on all slices.")
+    ] = False,
     guard: Annotated[int, typer.Option(help="Neighbouring slices left out between the parts.", min=0)] = 1,
     label_map: LabelMapText = "",
+    precision: Annotated[
+        str, typer.Option(help="float32, mixed (16-bit products) or auto: mixed on a GPU, float32 on a CPU.")
+    ] = "auto",
     seed: Annotated[int, typer.Option(help="Of first weights and random views.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue after the last finished epoch.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a network that is there already.")] = False,
@@ -88,11 +118,16 @@ def train(
 ) -> None:
     """Train a network on labelled slices; the defaults are the settings of Genc, Kovarik & Fraser (2022)."""
     from tomoseg.io.slices import find_pairs, load_pairs
-    from tomoseg.segment.train_settings import TrainSettings
+    from tomoseg.segment.cross_validation import cross_validate
+    from tomoseg.segment.train_settings import FILTERS, TrainSettings
     from tomoseg.segment.training import train as train_network
 
     if output.suffix != ".keras":
         raise InputError(f"-o {output}: a network is written as a .keras file.")
+    if fold != "all" and not fold.isdecimal():
+        raise InputError(f"--fold {fold}: give the number of a part, from 0, or all.")
+    if final and fold != "all":
+        raise InputError("--final goes with --fold all; to train on all slices at once, give --folds 1.")
     runtime = make_runtime(device, workers, max_memory, progress, stop_before)
     settings = TrainSettings(
         epochs=epochs,
@@ -105,48 +140,74 @@ def train(
         learning_rate=learning_rate,
         schedule=cast(Any, schedule),
         patience=patience,
+        monitor=monitor,
+        validate_every=validate_every,
         ema=ema,
         loss=loss,
         gamma=gamma,
         class_weights=_numbers("--class-weights", class_weights),
+        channels=channels,
         architecture=cast(Any, architecture),
         depth=depth,
-        base_filters=base_filters or (16 if architecture == "compact" else 32),
+        base_filters=base_filters or FILTERS.get(cast(Any, architecture), 32),
+        encoder_weights=encoder_weights,
         folds=folds,
-        fold=fold,
+        fold=0 if fold == "all" else int(fold),
         guard=guard,
+        precision=cast(Any, precision),
         seed=seed,
     )
 
     def show(row: Any) -> None:
         facts = (f"{key} {value:.4g}" for key, value in row.items() if key != "epoch" and isinstance(value, float))
-        runtime.progress.message(f"epoch {row['epoch']}/{epochs}: {', '.join(facts)}")
+        where = {None: "", -1: "final: "}.get(row.get("fold"), f"fold {row.get('fold')}: ")
+        of = "" if row.get("fold") == -1 else f"/{epochs}"
+        runtime.progress.message(f"{where}epoch {row['epoch']}{of}: {', '.join(facts)}")
 
     with stopping_on_signals(lambda: "The same command with --resume continues after the last finished epoch."):
         known: dict[str, Any] = {}
         if labels_dir is None:
-            slices, known = _painted_slices(images_dir, label_map, runtime)
+            slices, known = _painted_slices(images_dir, label_map, runtime, channels)
         else:
             slices = load_pairs(find_pairs(images_dir, labels_dir, runtime, label_map_of(label_map)))
+            slices = _among_others(slices, images_dir, channels)
         given = {"class_names": words(class_names), "pixel_size_nm": pixel_size}
-        result = train_network(
-            slices.images,
-            slices.labels,
-            output,
-            names=slices.names,
+        options: dict[str, Any] = {
             **(known | {key: value for key, value in given.items() if value is not None}),
-            settings=settings,
-            resume=resume,
-            overwrite=force,
-            runtime=runtime,
-            on_epoch=show,
-        )
+            "names": slices.names,
+            "settings": settings,
+            "resume": resume,
+            "overwrite": force,
+            "runtime": runtime,
+            "on_epoch": show,
+        }
+        if fold == "all":
+            found = cross_validate(slices.images, slices.labels, output, final=final, **options)
+            results = [*found.results, *filter(None, [found.final])]
+            print(found.table(), *(r.model for r in results), found.scores_json, found.scores_csv, sep="\n")
+            return
+        result = train_network(slices.images, slices.labels, output, **options)
     print(result.model, result.history_csv, result.curves_png, sep="\n")
 
 
-def _painted_slices(project: Path, label_map: str, runtime: Runtime) -> tuple[Any, dict[str, Any]]:
+def _among_others(slices: Any, images_dir: Path, channels: int) -> Any:
+    """Return labelled slices with their neighbours in the folder, labelled or not, if these are wanted."""
+    from functools import partial
+
+    from tomoseg.io.slices import IMAGE_SUFFIXES, LabelledSlices, by_stem, read_slice
+    from tomoseg.segment.neighbours import with_neighbours
+
+    if channels == 1 or channels % 2 == 0:  # the settings tell what is wrong with an even number
+        return slices
+    others = {name: partial(read_slice, path) for name, path in by_stem(images_dir, IMAGE_SUFFIXES).items()}
+    images = with_neighbours(slices.names, slices.images, channels, others)
+    return LabelledSlices(slices.names, images, slices.labels)
+
+
+def _painted_slices(project: Path, label_map: str, runtime: Runtime, channels: int) -> tuple[Any, dict[str, Any]]:
     """Return the painted slices of a project, and what it says of their classes and pixel size."""
-    from tomoseg.annotate import annotations_of
+    from tomoseg.annotate import annotations_of, with_volume_neighbours
+    from tomoseg.io.slices import LabelledSlices
 
     if not project.is_file():
         raise InputError(f"{project} is no project file: give IMAGES_DIR and LABELS_DIR, or a project.")
@@ -154,7 +215,10 @@ def _painted_slices(project: Path, label_map: str, runtime: Runtime) -> tuple[An
         raise InputError("--label-map is for label images; the labels in a project are class numbers already.")
     painted = annotations_of(project, runtime.say)
     keys = ("class_names", "class_colors", "pixel_size_nm")
-    return painted.as_slices(), {key: getattr(painted, key) for key in keys}
+    slices = painted.as_slices()
+    if channels > 1 and channels % 2:
+        slices = LabelledSlices(slices.names, with_volume_neighbours(project, painted, channels), slices.labels)
+    return slices, {key: getattr(painted, key) for key in keys}
 
 
 def label_map_of(text: str) -> Any:

@@ -43,6 +43,7 @@ _ALLOWED: dict[str, set[str]] = {
     "keras.constraints": {"MaxNorm", "MinMaxNorm", "NonNeg", "UnitNorm"},
     # How it was trained: in checkpoints.
     "keras.optimizers": {"Adam", "LossScaleOptimizer"},
+    "keras.src.backend.torch.optimizers.torch_adam": {"Adam"},  # what Keras calls it where it runs on torch
     "tomoseg.segment.losses": {"WeightedFocalLoss", "TverskyLoss", "SumOfLosses"},
 }
 _ACTIVATIONS = {

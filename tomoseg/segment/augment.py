@@ -1,5 +1,6 @@
 """Random views of labelled slices for training."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,19 +115,20 @@ def sample_patch(
 
     Parameters
     ----------
-    image, labels : (h, w) arrays, of any size; smaller than the patch is fine
+    image, labels : (h, w) arrays, of any size; smaller than the patch is fine. The image may be (h, w, channels): all
+        channels are seen alike
     patch : side of the patch, px
     around : a pixel (y, x) that is to be in the middle half of the patch, instead of a place drawn from all
 
     Returns
     -------
-    (patch, patch) f4 image in the units of `image`, and (patch, patch) u1 labels
+    (patch, patch) or (patch, patch, channels) f4 image in the units of `image`, and (patch, patch) u1 labels
     """
     straight = augmentation.straight > 0 and rng.random() < augmentation.straight
     matrix, shift = straight_view(augmentation, rng) if straight else random_view(augmentation, rng)
     middle = (patch - 1) / 2
     if around is None:
-        offset = _random_centre(image.shape, patch, rng) + shift * patch - matrix @ np.full(2, middle)
+        offset = _random_centre(labels.shape, patch, rng) + shift * patch - matrix @ np.full(2, middle)
     else:
         offset = np.asarray(around) - matrix @ (middle + rng.uniform(-patch / 4, patch / 4, 2))
     if straight:
@@ -137,22 +139,32 @@ def sample_patch(
     image, labels = np.asarray(image, np.float32), np.asarray(labels, np.uint8)
     if bend is None:
         view = {"offset": offset, "output_shape": (patch, patch), "mode": "reflect"}
-        seen = ndimage.affine_transform(image, matrix, order=1, **view)
+        seen = _by_channel(lambda plane: ndimage.affine_transform(plane, matrix, order=1, **view), image)
         return seen, ndimage.affine_transform(labels, matrix, order=0, **view)
     places = np.einsum("ij,jyx->iyx", matrix, np.indices((patch, patch))) + offset[:, None, None] + bend
-    seen = ndimage.map_coordinates(image, places, order=1, mode="reflect")
+    seen = _by_channel(lambda plane: ndimage.map_coordinates(plane, places, order=1, mode="reflect"), image)
     return seen, ndimage.map_coordinates(labels, places, order=0, mode="reflect")
+
+
+def _by_channel(see: Callable[[Array], Array], image: Array) -> NDArray[np.float32]:
+    """Apply a map of (h, w) images to an image that may have channels."""
+    if image.ndim == 2:
+        return see(image)
+    return np.stack([see(plane) for plane in np.moveaxis(image, -1, 0)], axis=-1)
 
 
 def vary_intensity(
     view: NDArray[np.float32], augmentation: Augmentation, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Return a scaled view (h, w) with other contrast, brightness, gamma, sharpness and noise."""
+    """Return a scaled view (h, w), or (h, w, channels), with other contrast, brightness, gamma, sharpness and noise.
+
+    All channels are changed alike, but noise is of each its own.
+    """
     a = augmentation
     if a.blur_px:
-        view = ndimage.gaussian_filter(view, rng.uniform(0, a.blur_px))
+        view = ndimage.gaussian_filter(view, rng.uniform(0, a.blur_px), axes=(0, 1))
     if a.sharpen:
-        view = view + rng.uniform(0, a.sharpen) * (view - ndimage.gaussian_filter(view, 1.0))
+        view = view + rng.uniform(0, a.sharpen) * (view - ndimage.gaussian_filter(view, 1.0, axes=(0, 1)))
     if a.gamma:
         view = np.sign(view) * np.abs(view) ** np.exp(rng.uniform(-a.gamma, a.gamma))
     if a.contrast or a.brightness:
@@ -191,7 +203,7 @@ def _nearby(
     corners = np.array([[0, 0], [0, patch - 1], [patch - 1, 0], [patch - 1, patch - 1]]) @ matrix.T + offset
     low, high = np.floor(corners.min(axis=0)).astype(int), np.ceil(corners.max(axis=0)).astype(int) + 1
     low, high = low - margin - 1, high + margin + 1
-    if (low < 0).any() or (high > image.shape).any():
+    if (low < 0).any() or (high > labels.shape).any():
         return image, labels, offset  # the mirror image beyond the border needs the border where it is
     box = (slice(low[0], high[0]), slice(low[1], high[1]))
     return image[box], labels[box], offset - low

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tomoseg.errors import InputError
-from tomoseg.io.atomic import atomic_path
+from tomoseg.io.atomic import atomic_path, remove_unfinished
+from tomoseg.segment.backbone_weights import name_of
 from tomoseg.segment.train_data import TrainData
 from tomoseg.segment.train_settings import TrainSettings
 
@@ -35,27 +36,39 @@ class TrainFiles:
     def start(self, data: TrainData, settings: TrainSettings, *, resume: bool, overwrite: bool) -> dict[str, Any]:
         """Return the state to start from, after making sure that results can be written."""
         identity = _identity(data, settings)
-        if resume and self._state_file.is_file():
+        for file in (self.output, self.history, self.curves):
+            remove_unfinished(file)
+        if resume and self.began():
             state = self._read()
-            differing = [key for key, value in identity.items() if state["identity"].get(key) != value]
+            known = asdict(TrainSettings()) | state["identity"]  # what it does not name was not to be chosen then
+            differing = [key for key, value in identity.items() if known.get(key) != value]
             if differing:
                 raise InputError(
                     f"the checkpoint {self.checkpoint} was made with other {', '.join(differing)}: resume with the "
                     "same data and settings (the number of epochs may change), or train to another file"
                 )
             return state
-        taken = [path for path in (self.output, self._state_file) if path.exists()]
-        if taken and not overwrite:
-            if resume:
-                raise InputError(f"{self.output} is finished and has no checkpoint: there is nothing to resume")
-            hint = "continue it with --resume, " if self._state_file.is_file() else ""
-            raise InputError(f"{' and '.join(map(str, taken))} exists already: {hint}use another name, or --force")
+        self.require_free(resume=resume, overwrite=overwrite)
         try:
             shutil.rmtree(self.checkpoint, ignore_errors=True)
             self.checkpoint.mkdir(parents=True)
         except OSError as error:
             raise InputError(f"the model cannot be written to {self.output.parent}: {error}") from error
         return {"identity": identity, "history": [], "best_epoch": 0, "latest": None, "best": None}
+
+    def require_free(self, *, resume: bool, overwrite: bool) -> None:
+        """Raise `InputError` where something is there that is neither to be continued nor to be replaced."""
+        taken = [path for path in (self.output, self._state_file) if path.exists()]
+        if not taken or overwrite or (resume and self.began()):
+            return
+        if resume:
+            raise InputError(f"{self.output} is finished and has no checkpoint: there is nothing to resume")
+        hint = "continue it with --resume, " if self.began() else ""
+        raise InputError(f"{' and '.join(map(str, taken))} exists already: {hint}use another name, or --force")
+
+    def began(self) -> bool:
+        """Tell whether there is a state that a training can continue from."""
+        return self._state_file.is_file()
 
     @property
     def _state_file(self) -> Path:
@@ -93,16 +106,19 @@ class TrainFiles:
         """Write the history as CSV and as a picture."""
         from tomoseg.segment.plots import plot_history
 
-        with self.history.open("w", newline="", encoding="utf-8") as file:
+        with atomic_path(self.history) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, [*HISTORY_FIXED, *(f"val_dice_{name}" for name in class_names)])
             writer.writeheader()
             writer.writerows(rows)
-        plot_history(rows, class_names, colors, self.curves)
+            file.flush()
+        with atomic_path(self.curves) as part:
+            plot_history(rows, class_names, colors, part)
 
 
 def _identity(data: TrainData, settings: TrainSettings) -> dict[str, Any]:
     """Return what must be the same for a training to be the same one, as JSON gives it back."""
     values = {"data": data.digest, "class_names": data.class_names, **asdict(settings)}
     del values["epochs"]
+    values["encoder_weights"] = name_of(settings.encoder_weights)
     identity: dict[str, Any] = json.loads(json.dumps(values))
     return identity

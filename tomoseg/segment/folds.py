@@ -37,6 +37,14 @@ def slice_keys(names: Sequence[str]) -> list[SliceKey]:
     say) tells apart images of one slice. `al_10012_00` is slice 10012 of series 'al_'. A name without digits is a
     series of its own.
     """
+    return [(series, number) for series, number, _ in slice_parts(names)]
+
+
+def slice_parts(names: Sequence[str]) -> list[tuple[str, int, str]]:
+    """Return what stands before the slice number in each name, that number, and what stands behind it.
+
+    Which number that is: see `slice_keys`.
+    """
     families: dict[str, list[str]] = defaultdict(list)
     for name in names:
         families[re.sub(r"\d+", "#", name)].append(name)
@@ -45,10 +53,10 @@ def slice_keys(names: Sequence[str]) -> list[SliceKey]:
     for name in names:
         numbers = list(re.finditer(r"\d+", name))
         if not numbers:
-            keys.append((name, 0))
+            keys.append((name, 0, ""))
             continue
         number = numbers[slots[re.sub(r"\d+", "#", name)]]
-        keys.append((name[: number.start()], int(number.group())))
+        keys.append((name[: number.start()], int(number.group()), name[number.end() :]))
     return keys
 
 

@@ -72,6 +72,28 @@ def prepare(runtime: Runtime) -> None:
     runtime.device_used = "cuda" if has_gpu and runtime.device != "cpu" else "cpu"
 
 
+def policy_for(precision: str, device_used: str) -> str:
+    """Return the name of Keras' policy for a precision of `tomoseg.segment.train_settings` on 'cpu' or 'cuda'.
+
+    16-bit numbers are of the kind that the hardware is fast with; float16 needs its loss scaled, which Keras does.
+    """
+    backend = keras.config.backend()
+    if precision == "float32" or (precision == "auto" and (device_used != "cuda" or backend == "jax")):
+        return "float32"
+    return "mixed_float16" if device_used == "cuda" and backend != "jax" else "mixed_bfloat16"
+
+
+@contextmanager
+def policy(name: str) -> Iterator[None]:
+    """Let layers and models that are made in this block have a policy."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 def _prepare_tensorflow(runtime: Runtime) -> bool:
     """Set threads, and hide the GPU or let its memory grow; return whether there is one."""
     tf = importlib.import_module("tensorflow")

@@ -72,7 +72,7 @@ class WeightedFocalLoss(keras.losses.Loss):  # type: ignore[misc]
         ops = keras.ops
         labels = _labels(y_true, y_pred)
         known = ops.cast(ops.not_equal(labels, self.ignore), y_pred.dtype)
-        one_hot = ops.one_hot(labels, len(self.class_weights), dtype=y_pred.dtype)  # all zero where ignored
+        one_hot = _one_hot(labels, self.ignore, len(self.class_weights), y_pred.dtype)
         p = ops.clip(ops.sum(one_hot * y_pred, axis=-1), SMALLEST, 1.0 - SMALLEST)  # finite gradients for any gamma
         weight = ops.sum(one_hot * ops.convert_to_tensor(self.class_weights, dtype=y_pred.dtype), axis=-1)
         per_pixel = -known * weight * ops.power(1.0 - p, self.gamma) * ops.log(p)
@@ -120,7 +120,7 @@ class TverskyLoss(keras.losses.Loss):  # type: ignore[misc]
         ops = keras.ops
         labels = _labels(y_true, y_pred)
         known = ops.expand_dims(ops.cast(ops.not_equal(labels, self.ignore), y_pred.dtype), -1)
-        one_hot = ops.one_hot(labels, y_pred.shape[-1], dtype=y_pred.dtype)
+        one_hot = _one_hot(labels, self.ignore, y_pred.shape[-1], y_pred.dtype)
         size = ops.sum(one_hot, axis=(0, 1, 2))  # (C,) pixels
         hit = ops.sum(one_hot * y_pred, axis=(0, 1, 2))
         found = ops.sum(known * y_pred, axis=(0, 1, 2))
@@ -163,6 +163,13 @@ class SumOfLosses(keras.losses.Loss):  # type: ignore[misc]
         """Rebuild the loss."""
         losses = [keras.losses.deserialize(loss) for loss in config["losses"]]
         return cls(losses, config["factors"], config["name"])
+
+
+def _one_hot(labels: Any, ignore: int, n_classes: int, dtype: Any) -> Any:
+    """Return (batch, h, w, C): 1 for the class of each pixel, and all 0 where it is `ignore`."""
+    # -1 is no class with any backend; torch refuses numbers above the last class.
+    classes = keras.ops.where(keras.ops.equal(labels, ignore), -1, labels)
+    return keras.ops.one_hot(classes, n_classes, dtype=dtype)
 
 
 def _labels(y_true: Any, y_pred: Any) -> Any:

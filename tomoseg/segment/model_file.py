@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,27 @@ MOST_NUMBERS_PER_MAP = 1 << 30  # 4 GB; the largest map of the paper's network h
 
 
 def save_model(model: Any, path: Path, card: ModelCard) -> None:
-    """Write weights, architecture and card to `path` in one step; optimiser state is left out."""
+    """Write weights, architecture and card to `path` in one step; optimiser state is left out.
+
+    The network computes in float32, whatever it was trained in.
+    """
     # Not clone_model: the clone of a compiled network is compiled, and its optimiser is saved at thrice its size.
-    bare = type(model).from_config(model.get_config())
+    bare = type(model).from_config(_in_float32(model.get_config()))
     bare.set_weights(model.get_weights())
     with atomic_path(path, suffix=".keras") as part:  # Keras wants its suffix
         bare.save(part)
         add_card(part, card)
+
+
+def _in_float32(config: Any) -> Any:
+    """Return a description of layers without the policies of mixed precision in it."""
+    if isinstance(config, Mapping):
+        if config.get("class_name") == "DTypePolicy":
+            return {**config, "config": {**config["config"], "name": "float32"}}
+        return {key: _in_float32(value) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        return type(config)(_in_float32(value) for value in config)
+    return config
 
 
 def load_checkpoint(path: Path) -> Any:

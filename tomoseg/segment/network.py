@@ -11,7 +11,8 @@ from typing import Any
 
 from tomoseg.errors import InputError
 from tomoseg.segment.keras_setup import keras
-from tomoseg.segment.train_settings import ARCHITECTURES, Architecture
+from tomoseg.segment.se_resnet import encode
+from tomoseg.segment.train_settings import ARCHITECTURES, PRETRAINED_DEPTHS, Architecture
 
 # Of the moving averages that batch normalisation uses for prediction: short trainings must be over their start.
 MOMENTUM = 0.9
@@ -31,7 +32,7 @@ def build(
     Parameters
     ----------
     name : str
-        'unet', 'attention-unet', 'attention-res-unet' or 'compact'.
+        'unet', 'attention-unet', 'attention-res-unet', 'compact' or 'se-resnet34-unet'.
     n_classes : int
         Number of classes C, at least 2.
     n_channels : int
@@ -39,7 +40,7 @@ def build(
     depth : int
         Number of levels; images must be a multiple of 2**(depth - 1) pixels along each side.
     base_filters : int
-        Channels of the first level.
+        Channels of the first level; of 'se-resnet34-unet' those of the encoder's first convolution.
     seed : int, optional
         Same seed, same initial weights.
 
@@ -55,7 +56,7 @@ def build(
         There is no such network, or it cannot have these sizes.
     """
     makers: dict[str, Callable[..., Any]] = dict(
-        zip(ARCHITECTURES, (unet, attention_unet, attention_res_unet, compact), strict=True)
+        zip(ARCHITECTURES, (unet, attention_unet, attention_res_unet, compact, se_resnet34_unet), strict=True)
     )
     if name not in makers:
         raise InputError(f"there is no architecture '{name}': choose one of {', '.join(makers)}")
@@ -130,6 +131,39 @@ def compact(
     return keras.Model(inputs, _probabilities(x, n_classes, start), name="compact")
 
 
+def se_resnet34_unet(
+    n_classes: int, n_channels: int = 1, depth: int = 6, base_filters: int = 64, seed: int | None = None
+) -> Any:
+    """Build a U-Net on a squeeze-and-excitation ResNet-34; see `build` for parameters and result.
+
+    The encoder is that of `tomoseg.segment.se_resnet`: with 64 filters it takes the public ImageNet weights. On the way
+    up, features are doubled in size, joined with the encoder's own of that level, and go through two batch-normalised
+    3x3 convolutions; the first level, where the encoder has none, has them alone. Six levels, the most there are, have
+    four times the encoder's filters on the level above the deepest, and half as many on each next one: with 64 filters,
+    24.6 million weights.
+
+    Raises
+    ------
+    InputError
+        `depth` is not one of 3 to 6.
+    """
+    _check_sizes(n_classes, n_channels, depth, base_filters)
+    fewest, most = PRETRAINED_DEPTHS
+    if not fewest <= depth <= most:
+        raise InputError(f"se-resnet34-unet of depth {depth} cannot be built: it has {fewest} to {most} levels")
+    start = _Initial(seed)
+    inputs = keras.Input((None, None, n_channels), name="image")
+    *skips, x = encode(inputs, depth, base_filters, start, MOMENTUM)
+    for level in range(depth - 1, 0, -1):
+        filters = max((base_filters << level) // 8, 1)
+        x = keras.layers.UpSampling2D(2, name=f"up{level}_upsample")(x)
+        if level > 1:
+            x = keras.layers.Concatenate(name=f"up{level}_skip")([x, skips[level - 2]])
+        for i in (1, 2):
+            x = _normalised(x, filters, f"up{level}_conv{i}", start)
+    return keras.Model(inputs, _probabilities(x, n_classes, start), name="se_resnet34_unet")
+
+
 class _Initial:
     """Initialisers that draw different weights for each layer, the same ones for the same seed."""
 
@@ -185,7 +219,12 @@ def _encoder_decoder(
 
 def _probabilities(x: Any, n_classes: int, start: _Initial) -> Any:
     return keras.layers.Conv2D(
-        n_classes, 1, activation="softmax", kernel_initializer=start.glorot(), name="probabilities"
+        n_classes,
+        1,
+        activation="softmax",
+        kernel_initializer=start.glorot(),
+        dtype="float32",  # whatever the others have: a probability of 1 - 1e-7 is not 1
+        name="probabilities",
     )(x)
 
 

@@ -345,17 +345,21 @@ def plot_history(
 ) -> None:
     """Draw the loss and the validation Dice of each class against the epoch, from the rows of the history file."""
     figure, (left, right) = _figure(9.0, 3.6, 2)
-    epochs = [row["epoch"] for row in rows]
-    left.plot(epochs, [row["loss"] for row in rows], color="#0072b2", label="training")
-    left.plot(epochs, [row["val_loss"] for row in rows], color="#e69f00", label="validation")
-    left.set_ylabel("weighted focal loss")
+
+    def draw(axes: Any, key: str, color: str, label: str) -> None:
+        known = [(row["epoch"], row[key]) for row in rows if row[key] is not None]  # not every epoch ends in validation
+        axes.plot(*zip(*known, strict=True) if known else ([], []), ".-", ms=3, color=color, label=label)
+
+    draw(left, "loss", "#0072b2", "training")
+    draw(left, "val_loss", "#e69f00", "validation")
+    left.set_ylabel("loss")
     left.set_yscale("log")
     for name, color in zip(class_names, colors, strict=True):
-        right.plot(epochs, [row[f"val_dice_{name}"] for row in rows], color=color, label=name)
+        draw(right, f"val_dice_{name}", color, name)
     right.set_ylabel("Dice on the validation slices")
     right.set_ylim(0, 1.02)
     for axes in (left, right):
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=130, format="png")

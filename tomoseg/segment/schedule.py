@@ -24,28 +24,43 @@ def learning_rate(settings: TrainSettings, history: Rows) -> float:
         done = min(len(history) / settings.epochs, 1.0)
         return settings.learning_rate * (LOWEST + (1 - LOWEST) * (1 + math.cos(math.pi * done)) / 2)
     if settings.schedule == "plateau":
-        return float(settings.learning_rate * DROP ** _plateaus(history, settings.plateau_epochs))
+        return float(settings.learning_rate * DROP ** _plateaus(settings, history))
     return settings.learning_rate
 
 
 def ends_early(settings: TrainSettings, history: Rows) -> bool:
-    """Tell whether validation has not become better for as many epochs as patience lasts."""
-    return bool(settings.patience and history) and len(history) - best_epoch(history) >= settings.patience
+    """Tell, after an epoch with validation, whether it has not become better for as many epochs as patience lasts."""
+    if not settings.patience or not history or _quality(history[-1], settings.monitor) is None:
+        return False
+    return len(history) - best_epoch(history, settings.monitor) >= settings.patience
 
 
-def best_epoch(history: Rows) -> int:
-    """Return the first epoch, from 1, with the highest validation Dice; without validation the last one."""
-    scores = [row["val_dice"] for row in history]
-    return len(scores) if None in scores else 1 + scores.index(max(scores))
+def best_epoch(history: Rows, monitor: str = "dice") -> int:
+    """Return the first epoch, from 1, in which validation was best; the last one as long as there was none.
+
+    What counts is told by `monitor`, see `tomoseg.segment.train_settings`.
+    """
+    found = [(quality, -i) for i, row in enumerate(history) if (quality := _quality(row, monitor)) is not None]
+    return 1 - max(found)[1] if found else len(history)
 
 
-def _plateaus(history: Rows, length: int) -> int:
-    """Return how often validation stayed without a new best for `length` epochs since the last best or plateau."""
+def _quality(row: Mapping[str, Any], monitor: str) -> float | None:
+    """Return what is monitored, the larger the better; None where it is not known in this epoch."""
+    key = "val_" + monitor.replace(":", "_", 1)
+    value: float | None = row[key]
+    return -value if monitor == "loss" and value is not None else value
+
+
+def _plateaus(settings: TrainSettings, history: Rows) -> int:
+    """Return how often validation was without a new best for `plateau_epochs` since the last best or plateau."""
     best, waited, count = -math.inf, 0, 0
     for row in history:
         waited += 1
-        if row["val_dice"] > best:
-            best, waited = row["val_dice"], 0
-        if waited == length:
+        quality = _quality(row, settings.monitor)
+        if quality is None:
+            continue
+        if quality > best:
+            best, waited = quality, 0
+        if waited >= settings.plateau_epochs:
             waited, count = 0, count + 1
     return count

@@ -19,6 +19,7 @@ from tomoseg.segment.classes import (
 )
 from tomoseg.segment.folds import Split, split
 from tomoseg.segment.histogram import histogram
+from tomoseg.segment.neighbours import middle
 from tomoseg.segment.scaling import Scaling, scaling_of
 from tomoseg.segment.train_settings import TrainSettings
 
@@ -27,7 +28,7 @@ PAPER_WEIGHTS = (0.2, 0.3, 0.5)
 
 @dataclass(frozen=True)
 class TrainData:
-    """The checked data set."""
+    """The checked data set; images are (h, w), or (h, w, channels) where there are neighbours."""
 
     images: Sequence[Array]
     labels: Sequence[NDArray[np.uint8]]
@@ -52,7 +53,8 @@ class TrainData:
     ) -> "TrainData":
         """Check everything that can be wrong with the data; all problems are reported at once."""
         given = [f"{i:04d}" for i in range(len(images))] if names is None else list(names)
-        problems = settings.problems() + _problems_with_slices(images, labels, given)
+        channels = settings.channels if settings.channels % 2 else 1  # an even number is a problem of its own
+        problems = settings.problems() + _problems_with_slices(images, labels, given, channels)
         if problems:
             raise InputError.of(problems)
         counts = _label_counts(labels)
@@ -67,8 +69,10 @@ class TrainData:
             problems.append(f"class_weights has {len(weights)} values for {len(chosen)} classes: give one per class")
         if problems:
             raise InputError.of(problems)
-        parts = split(given, settings.folds, settings.fold, settings.guard, group_of)
-        training = [images[i] for i in parts.training]
+        parts = split(given, settings.folds, settings.fold, settings.reach(), group_of)
+        if problem := _problem_with_monitor(settings, chosen, labels, parts):
+            raise InputError(problem)
+        training = [middle(images[i]) for i in parts.training]
         low, high = min(float(i.min()) for i in training), max(float(i.max()) for i in training)
         if not high > low:
             raise InputError(f"all training images hold nothing but the value {low:g}")
@@ -77,7 +81,9 @@ class TrainData:
         return cls(images, classes, given, chosen, colors, weights, parts, scaling, data_digest(given, images, classes))
 
 
-def _problems_with_slices(images: Sequence[Array], labels: Sequence[Array], names: Sequence[str]) -> list[str]:
+def _problems_with_slices(
+    images: Sequence[Array], labels: Sequence[Array], names: Sequence[str], channels: int
+) -> list[str]:
     """Say what is wrong with images and labels as such."""
     if not images or len(images) != len(labels) or len(images) != len(names):
         return [
@@ -85,8 +91,11 @@ def _problems_with_slices(images: Sequence[Array], labels: Sequence[Array], name
         ]
     problems = []
     for name, image, label in zip(names, images, labels, strict=True):
-        if image.ndim != 2 or image.shape != label.shape:
-            problems.append(f"slice {name}: image {image.shape} and labels {label.shape} must be 2D and of equal shape")
+        if image.shape != (label.shape if channels == 1 else (*label.shape, channels)) or label.ndim != 2:
+            problems.append(
+                f"slice {name}: image {image.shape} and labels {label.shape} must be 2D and of equal shape"
+                + f", the image with {channels} channels" * (channels > 1)
+            )
         elif label.dtype.kind not in "uib" or label.min() < 0 or label.max() > IGNORE:
             problems.append(f"slice {name}: labels must be whole numbers from 0 to {IGNORE}")
     if len({image.dtype for image in images}) > 1:
@@ -94,6 +103,21 @@ def _problems_with_slices(images: Sequence[Array], labels: Sequence[Array], name
     if len(set(names)) < len(names):
         problems.append("two slices have the same name")
     return problems
+
+
+def _problem_with_monitor(
+    settings: TrainSettings, class_names: Sequence[str], labels: Sequence[Array], parts: Split
+) -> str:
+    """Say so if the class that validation is judged by is not among the classes or the validation slices."""
+    name = settings.monitored_class()
+    if not name:
+        return ""
+    if name not in class_names:
+        return f"monitor is {settings.monitor}: the classes are {', '.join(class_names)}"
+    number = list(class_names).index(name)
+    if not any((labels[i] == number).any() for i in parts.validation):
+        return f"monitor is {settings.monitor}: no slice of fold {settings.fold}, to validate on, shows that class"
+    return ""
 
 
 def _label_counts(labels: Sequence[Array]) -> NDArray[np.int64]:
@@ -143,7 +167,7 @@ def rare_places(data: TrainData) -> list[list[tuple[int, NDArray[np.int64]]]]:
 def batches(
     data: TrainData, settings: TrainSettings, epoch: int, plan: Sequence[int], workers: int
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
-    """Yield scaled images (batch, patch, patch, 1) and labels (batch, patch, patch), made ahead in threads."""
+    """Yield scaled images (batch, patch, patch, channels) and labels (batch, patch, patch), made ahead in threads."""
     rare = rare_places(data) if settings.sampling else []
 
     def view(k: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
@@ -167,7 +191,8 @@ def batches(
             views = [future.result() for future in waiting.pop(0)]
             if n + 2 < len(starts):
                 waiting.append(submit(starts[n + 2]))
-            yield np.stack([v[0] for v in views])[..., None], np.stack([v[1] for v in views])
+            x = np.stack([v[0] for v in views])
+            yield x.reshape(*x.shape[:3], settings.channels), np.stack([v[1] for v in views])
 
 
 def _random_place(

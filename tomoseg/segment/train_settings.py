@@ -6,11 +6,20 @@ from typing import Literal, get_args
 
 from tomoseg.errors import InputError
 from tomoseg.segment.augment import Augmentation
+from tomoseg.segment.card import MOST_CHANNELS
 from tomoseg.segment.loss_terms import loss_terms
 
-Architecture = Literal["unet", "attention-unet", "attention-res-unet", "compact"]
+Architecture = Literal["unet", "attention-unet", "attention-res-unet", "compact", "se-resnet34-unet"]
 ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
 Schedule = Literal["constant", "cosine", "plateau"]
+Precision = Literal["auto", "float32", "mixed"]
+PRETRAINED: Architecture = "se-resnet34-unet"  # the one that published weights exist for
+PRETRAINED_DEPTHS = (3, 6)  # the fewest and the most levels that it can have
+FILTERS: dict[Architecture, int] = {"compact": 16, PRETRAINED: 64}  # of the first level, unless told; of others 32
+_ABOVE_0 = (
+    *("epochs", "batch", "patch", "learning_rate", "depth", "base_filters"),
+    *("plateau_epochs", "validate_every"),
+)
 
 
 @dataclass(frozen=True)
@@ -28,18 +37,28 @@ class TrainSettings:
         halved whenever validation has not become better for `plateau_epochs` epochs
     plateau_epochs : see `schedule`
     patience : stop once validation has not become better for so many epochs; 0: never
+    monitor : what of validation tells which epoch is the best, for patience and plateau, too: 'dice', the mean over
+        classes; 'dice:NAME', that of one class; 'loss'
+    validate_every : validate after every so many epochs and after the last one
     ema : if above 0, what is validated and kept is a moving average of the weights, of which each step keeps this part
     loss : terms of 'focal' (paper), 'cross-entropy', 'dice', 'tversky' and 'iou', see `tomoseg.segment.loss_terms`
     gamma : focusing parameter of the focal loss (paper: 1)
     class_weights : one per class; None for the paper's 0.2, 0.3, 0.5 with three classes, and for weights in proportion
         to 1 / sqrt(frequency) that sum to 1 with any other number
+    channels : slices that the network sees: the one to be labelled, and as many neighbours on either side, see
+        `tomoseg.segment.neighbours` (paper: 1)
     architecture : of the network, see `tomoseg.segment.network.build` (paper: 'unet')
     depth, base_filters : its levels, and the channels of the first (paper: 6 and 32)
+    encoder_weights : file or https address of weights that the encoder of 'se-resnet34-unet' starts from, or
+        'imagenet', see `tomoseg.segment.backbone_weights`; empty: from random ones
     patches : patches per epoch; 0: as many as cover the training slices
     sampling : fraction of the patches that are placed around a random pixel of a rare class, one with less than half an
         equal share of the annotated pixels (paper: 0)
-    folds, fold, guard : validation split, see `tomoseg.segment.folds.split`
+    folds, fold, guard : validation split, see `tomoseg.segment.folds.split`; the guard is at least as wide as the
+        neighbours that the network sees
     augmentation : see `tomoseg.segment.augment.Augmentation`
+    precision : of the computing: 'float32'; 'mixed', where products are of 16-bit numbers, and weights, sums and the
+        result of 32-bit ones; 'auto': mixed on a GPU, except with jax, and float32 on a CPU
     seed : of the first weights and of all random views
     """
 
@@ -51,27 +70,38 @@ class TrainSettings:
     schedule: Schedule = "constant"
     plateau_epochs: int = 5
     patience: int = 0
+    monitor: str = "dice"
+    validate_every: int = 1
     ema: float = 0.0
     loss: str = "focal"
     gamma: float = 1.0
     class_weights: tuple[float, ...] | None = None
+    channels: int = 1
     architecture: Architecture = "unet"
     depth: int = 6
     base_filters: int = 32
+    encoder_weights: str = ""
     patches: int = 0
     sampling: float = 0.0
     folds: int = 4
     fold: int = 0
     guard: int = 1
     augmentation: Augmentation = field(default_factory=Augmentation)
+    precision: Precision = "auto"
     seed: int = 0
+
+    def reach(self) -> int:
+        """Return how many slices next to one to validate on are not trained on."""
+        return max(self.guard, self.channels // 2)
+
+    def monitored_class(self) -> str:
+        """Return the name of the class that `monitor` names; empty where it names none."""
+        return self.monitor.removeprefix("dice:") if self.monitor.startswith("dice:") else ""
 
     def problems(self) -> list[str]:
         """Say what is wrong with the settings."""
         found = [
-            f"{name} is {getattr(self, name)}: it must be above 0"
-            for name in ("epochs", "batch", "patch", "learning_rate", "depth", "base_filters", "plateau_epochs")
-            if not getattr(self, name) > 0
+            f"{name} is {getattr(self, name)}: it must be above 0" for name in _ABOVE_0 if not getattr(self, name) > 0
         ]
         found += [
             f"{name} is {getattr(self, name)}: it must not be below 0"
@@ -89,11 +119,25 @@ class TrainSettings:
         return [*found, *self._problems_with_choices(), *self.augmentation.problems()]
 
     def _problems_with_choices(self) -> Iterator[str]:
-        for name, choices in (("architecture", ARCHITECTURES), ("schedule", get_args(Schedule))):
+        choices_of: dict[str, tuple[str, ...]] = {
+            "architecture": ARCHITECTURES,
+            "schedule": get_args(Schedule),
+            "precision": get_args(Precision),
+        }
+        for name, choices in choices_of.items():
             if getattr(self, name) not in choices:
                 yield f"{name} is {getattr(self, name)}: it must be one of {', '.join(choices)}"
+        if not 1 <= self.channels <= MOST_CHANNELS or self.channels % 2 == 0:
+            yield f"channels is {self.channels}: it must be odd, and 1 to {MOST_CHANNELS}"
+        fewest, most = PRETRAINED_DEPTHS
+        if self.architecture == PRETRAINED and not fewest <= self.depth <= most:
+            yield f"depth is {self.depth}: {PRETRAINED} has {fewest} to {most} levels"
+        if self.encoder_weights and self.architecture != PRETRAINED:
+            yield f"encoder_weights are for the architecture {PRETRAINED}, not for {self.architecture}"
         if not 0 <= self.sampling <= 1:
             yield f"sampling is {self.sampling:g}: it must be 0 to 1"
+        if self.monitor not in ("dice", "loss") and not self.monitored_class():
+            yield f"monitor is {self.monitor}: it must be dice, loss, or dice: and the name of a class"
         if not 0 <= self.ema < 1:
             yield f"ema is {self.ema:g}: it must be 0 or more and below 1"
         if self.folds <= 1 and (self.patience or self.schedule == "plateau"):

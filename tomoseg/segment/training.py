@@ -14,11 +14,13 @@ from tomoseg.arrays import Array
 from tomoseg.errors import Interrupted, StageFailed
 from tomoseg.io.slices import IGNORE
 from tomoseg.runtime import Runtime, Stopwatch
+from tomoseg.segment.backbone_weights import Layers, fetch, name_of, read_layers, set_encoder_weights
 from tomoseg.segment.card import ModelCard
 from tomoseg.segment.checkpoints import TrainFiles
 from tomoseg.segment.evaluation import confusion_matrix, scores
 from tomoseg.segment.folds import lookalikes
 from tomoseg.segment.inference import SlicePredictor
+from tomoseg.segment.neighbours import middle, with_named_neighbours
 from tomoseg.segment.schedule import best_epoch, ends_early, learning_rate
 from tomoseg.segment.train_data import TrainData, batches, epoch_plan
 from tomoseg.segment.train_settings import TrainSettings
@@ -60,12 +62,14 @@ def train(
     Each epoch every slice gives as many random views as patches cover it, unless the settings say otherwise. After each
     epoch, weights, optimiser and history go to the folder OUTPUT.checkpoint; views are drawn from the seed, epoch and
     slice alone, and the learning rate follows from the history, so a training that was interrupted and resumed goes on
-    as it would have without interruption. 'Best' is the highest mean over classes of the Dice of all validation pixels
-    together; without validation, the last epoch.
+    as it would have without interruption. 'Best' is, unless the settings say otherwise, the highest mean over classes
+    of the Dice of all validation pixels together; without validation, the last epoch. History and curves are written
+    anew after each epoch.
 
     Parameters
     ----------
-    images : (h, w) arrays of one type, of any size
+    images : (h, w) arrays of one type, of any size; where the network sees neighbours, (h, w, channels) of slices with
+        theirs, or (h, w) if they are found among these by their names
     labels : (h, w) arrays of class numbers, 255 where nobody annotated
     output : the `.keras` file to write; history and curves go beside it
     names : file names without suffix, which tell of neighbouring slices; '0000', '0001', ... unless given
@@ -85,14 +89,18 @@ def train(
         After a signal, or where the time budget is used up; all finished epochs are kept.
     """
     settings, runtime = settings or TrainSettings(), runtime or Runtime()
+    images = images if names is None else with_named_neighbours(names, images, settings.channels)
     data = TrainData.checked(images, labels, names, class_names, class_colors, settings, group_of)
     work = TrainFiles(output)
+    encoder = None if resume and work.began() else _encoder_of(settings, runtime)
     state = work.start(data, settings, resume=resume, overwrite=overwrite)
+    if encoder is not None:
+        state["encoder_md5"] = encoder[1]
     _say_what(data, settings, state, runtime)
     from tomoseg.segment.keras_setup import prepare
 
     prepare(runtime)
-    trainer = _Trainer(data, settings, work, state, runtime, pixel_size_nm)
+    trainer = _Trainer(data, settings, work, state, runtime, pixel_size_nm, encoder and encoder[0])
     try:
         trainer.run(on_epoch)
     except Interrupted as stop:
@@ -101,6 +109,14 @@ def train(
             f"{stop}: {done} of {settings.epochs} epochs are done and kept in {work.checkpoint}"
         ) from stop
     return trainer.finish()
+
+
+def _encoder_of(settings: TrainSettings, runtime: Runtime) -> tuple[Layers, str] | None:
+    """Return the weights that the encoder is to start from, and the MD5 of their file; None where there are none."""
+    if not settings.encoder_weights:
+        return None
+    path, md5 = fetch(settings.encoder_weights, runtime.say, runtime.check)
+    return read_layers(path), md5
 
 
 def _say_what(data: TrainData, settings: TrainSettings, state: Mapping[str, Any], runtime: Runtime) -> None:
@@ -114,7 +130,7 @@ def _say_what(data: TrainData, settings: TrainSettings, state: Mapping[str, Any]
         f"out as neighbours of those; classes {', '.join(data.class_names)} with weights "
         f"{', '.join(f'{w:.2g}' for w in data.weights)}"
     )
-    alike = lookalikes(data.images, parts)
+    alike = lookalikes([middle(image) for image in data.images], parts)
     if alike:
         i, j = alike[0]
         runtime.warn(
@@ -141,27 +157,33 @@ class _Trainer:
         state: dict[str, Any],
         runtime: Runtime,
         pixel_size_nm: float | None,
+        encoder: Layers | None = None,
     ) -> None:
         self.data, self.settings, self.files, self.state, self.runtime = data, settings, files, state, runtime
         self.pixel_size_nm = pixel_size_nm
-        self.model = self._model()
+        self.model = self._model(encoder)
 
-    def _model(self) -> Any:
+    def _model(self, encoder: Layers | None) -> Any:
         """Build the network, or load it with its optimiser from the checkpoint."""
-        from tomoseg.segment.keras_setup import keras
+        from tomoseg.segment.keras_setup import keras, policy, policy_for
         from tomoseg.segment.model_file import load_checkpoint
         from tomoseg.segment.network import build
 
         s = self.settings
         if self.state["latest"]:
             return load_checkpoint(self.files.checkpoint / self.state["latest"])
-        model = build(s.architecture, len(self.data.class_names), 1, s.depth, s.base_filters, s.seed)
+        name = policy_for(s.precision, self.runtime.device_used)
+        with policy(name):
+            model = build(s.architecture, len(self.data.class_names), s.channels, s.depth, s.base_filters, s.seed)
+        self.state["policy"] = name
+        if encoder is not None:
+            set_encoder_weights(model, encoder, name_of(s.encoder_weights))
         for layer in model.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.momentum = max(layer.momentum, s.ema)  # statistics over as many steps as the averaged weights
         # Compiling the graph with XLA was measured to be slower on CPU, and it never gains on the first epochs.
         model.compile(
-            optimizer=keras.optimizers.Adam(s.learning_rate, use_ema=s.ema > 0, ema_momentum=s.ema),
+            optimizer=make_optimizer(s, name),
             loss=self._loss(),
             jit_compile=False,
         )
@@ -174,7 +196,7 @@ class _Trainer:
 
     def run(self, on_epoch: Callable[[Mapping[str, Any]], None] | None) -> None:
         """Train the epochs that are still to do; none is begun that would not end within the time budget."""
-        longest = 0.0
+        longest, every = 0.0, self.settings.validate_every
         for epoch in range(len(self.state["history"]), self.settings.epochs):
             if ends_early(self.settings, self.state["history"]):
                 self.runtime.say(f"validation has not become better for {self.settings.patience} epochs: it ends here")
@@ -187,7 +209,7 @@ class _Trainer:
             loss = self._train_epoch(epoch)
             row: dict[str, Any] = {"epoch": epoch + 1, "learning_rate": rate, "loss": loss}
             with self._averaged_weights():
-                row |= self._validate()
+                row |= self._validate(due=(epoch + 1) % every == 0 or epoch + 1 == self.settings.epochs)
                 row["seconds"] = round(watch.seconds, 2)
                 self._keep_best(row)
             self._checkpoint(row)
@@ -212,18 +234,18 @@ class _Trainer:
                 )
         return float(np.mean(losses))
 
-    def _validate(self) -> dict[str, float | None]:
-        """Return the loss and the Dice of each class on the validation slices, each predicted whole."""
+    def _validate(self, *, due: bool) -> dict[str, float | None]:
+        """Return loss and Dice of each class on the validation slices, each predicted whole; None if it is not due."""
         names = self.data.class_names
         empty: dict[str, float | None] = {"val_loss": None, "val_dice": None, **{f"val_dice_{n}": None for n in names}}
-        if not self.data.split.validation:
+        if not due or not self.data.split.validation:
             return empty
-        predictor = SlicePredictor.of(self.model, self._card({}), self.data.scaling.trained, overlap=1)
+        predicted = predictor_of(self.model, self._card({}), self.runtime.check, overlap=1)
         matrix = np.zeros((len(names), len(names)), np.int64)
         loss, pixels = 0.0, 0
         for i in self.data.split.validation:
             truth = self.data.labels[i]
-            probabilities = predictor.probabilities(self.data.images[i][None], self.runtime.check)[0]
+            probabilities = predicted(self.data.images[i])
             matrix += confusion_matrix(truth, probabilities.argmax(axis=0), len(names))
             known = int((truth != IGNORE).sum())
             loss += known * self._loss_of(truth, probabilities)
@@ -262,7 +284,7 @@ class _Trainer:
         from tomoseg.segment.model_file import save_model
 
         state, epoch = self.state, int(row["epoch"])
-        if best_epoch([*state["history"], row]) == epoch:
+        if best_epoch([*state["history"], row], self.settings.monitor) == epoch:
             state["best_epoch"], state["best"] = epoch, f"best_{epoch:05d}.keras"
             save_model(self.model, self.files.checkpoint / state["best"], self._card(row))
 
@@ -273,6 +295,7 @@ class _Trainer:
         self.state["history"].append(row)
         self.state["latest"] = latest
         self.files.keep(self.state)
+        self.files.write_history(self.state["history"], self.data.class_names, self.data.class_colors)
 
     def _card(self, scored: Mapping[str, Any]) -> ModelCard:
         """Return the card of the present weights."""
@@ -280,6 +303,9 @@ class _Trainer:
         training = {
             **asdict(s),
             "class_weights": data.weights,
+            "encoder_weights": name_of(s.encoder_weights),
+            "policy": self.state.get("policy", "float32"),
+            "encoder_md5": self.state.get("encoder_md5", ""),
             "training_names": [data.names[i] for i in data.split.training],
             "validation_names": [data.names[i] for i in data.split.validation],
             "unused_names": [data.names[i] for i in data.split.unused],
@@ -295,6 +321,7 @@ class _Trainer:
             training,
             dict(scored),
             f"tomoseg {__version__}",
+            channels=s.channels,
         )
 
     def finish(self) -> TrainResult:
@@ -312,3 +339,44 @@ class _Trainer:
             files.curves,
             files.checkpoint,
         )
+
+
+def make_optimizer(settings: TrainSettings, policy: str) -> Any:
+    """Return the optimiser for a network that computes in a policy of Keras."""
+    from tomoseg.segment.keras_setup import keras
+
+    adam = keras.optimizers.Adam(settings.learning_rate, use_ema=settings.ema > 0, ema_momentum=settings.ema)
+    # Keras would wrap it by itself, but not again when the network is loaded from a checkpoint.
+    return keras.optimizers.LossScaleOptimizer(adam) if policy == "mixed_float16" else adam
+
+
+def predictor_of(
+    model: Any, card: ModelCard, check: Callable[[], object], overlap: int = 2
+) -> Callable[[Array], NDArray[np.float32]]:
+    """Return what gives probabilities (C, h, w) of a raw training image (h, w), or (h, w, channels)."""
+    scale = card.scaling.trained
+    if card.channels > 1:
+        return lambda image: in_tiles(model, scale(image), card.patch, card.multiple, check)
+    predictor = SlicePredictor.of(model, card, scale, overlap=overlap)
+    return lambda image: predictor.probabilities(image[None], check)[0]
+
+
+def in_tiles(
+    model: Any, image: NDArray[np.float32], patch: int, multiple: int, check: Callable[[], object]
+) -> NDArray[np.float32]:
+    """Return probabilities (C, h, w) of a scaled image (h, w, channels), predicted in patches that hardly overlap.
+
+    Patches are squares of `patch` px, or the next multiple of `multiple` where the image is smaller; beyond the image
+    is its mirror image. `check` is called before each and may raise to stop.
+    """
+    height, width = image.shape[:2]
+    side = min(patch, -(-max(height, width) // multiple) * multiple)
+    padded = np.pad(image, [(0, max(side - height, 0)), (0, max(side - width, 0)), (0, 0)], mode="symmetric")
+    rows, columns = ([*range(0, n - side, side), n - side] for n in padded.shape[:2])
+    whole = np.empty((model.output_shape[-1], *padded.shape[:2]), np.float32)
+    for row in rows:
+        for column in columns:
+            check()
+            box = (slice(row, row + side), slice(column, column + side))
+            whole[:, *box] = np.moveaxis(np.asarray(model.predict_on_batch(padded[None, *box]))[0], -1, 0)
+    return whole[:, :height, :width]

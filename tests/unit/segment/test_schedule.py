@@ -13,6 +13,12 @@ def rows(*dice):
     return [{"val_dice": value} for value in dice]
 
 
+def scored(*quality, key="val_dice"):
+    """Return rows of epochs with values of one key, and other keys that must not count."""
+    others = dict.fromkeys(("val_dice", "val_loss", "val_dice_particles"), 0.5)
+    return [(others if value is not None else dict.fromkeys(others)) | {key: value} for value in quality]
+
+
 def rates(settings, dice):
     return [learning_rate(settings, rows(*dice[:done])) for done in range(len(dice) + 1)]
 
@@ -59,6 +65,29 @@ def test_the_best_epoch_is_the_first_of_equals_and_the_last_without_validation()
 
 
 @pytest.mark.parametrize(
+    ("monitor", "key", "sign"),
+    [("dice", "val_dice", 1), ("loss", "val_loss", -1), ("dice:particles", "val_dice_particles", 1)],
+)
+def test_what_is_monitored_decides(monitor, key, sign):
+    values = [sign * v for v in (0.50, 0.40, 0.60, 0.60, 0.59)]
+    history = scored(*values, key=key)
+    assert best_epoch(history, monitor) == 3
+    settings = TrainSettings(monitor=monitor, patience=2, schedule="plateau", plateau_epochs=2, learning_rate=1.0)
+    assert [ends_early(settings, history[:n]) for n in range(6)] == [False] * 5 + [True]
+    assert [learning_rate(settings, history[:n]) for n in range(6)] == [1, 1, 1, 1, 1, 0.5]
+
+
+def test_epochs_without_validation_neither_count_as_best_nor_end_it():
+    dice = [None, None, 0.5, None, None, 0.4, None, None, 0.6]
+    #                         3              6 = 3 later      9
+    history = scored(*dice)
+    assert [best_epoch(history[:n]) for n in range(1, 10)] == [1, 2, 3, 3, 3, 3, 3, 3, 9]
+    settings = TrainSettings(patience=2, schedule="plateau", plateau_epochs=2, learning_rate=1.0, validate_every=3)
+    assert [n for n in range(10) if ends_early(settings, history[:n])] == [6]
+    assert [learning_rate(settings, history[:n]) for n in range(10)] == [1] * 6 + [0.5] * 4
+
+
+@pytest.mark.parametrize(
     ("change", "problem"),
     [
         ({"schedule": "linear"}, "schedule is linear"),
@@ -69,6 +98,9 @@ def test_the_best_epoch_is_the_first_of_equals_and_the_last_without_validation()
         ({"patience": -1}, "patience is -1"),
         ({"plateau_epochs": 0}, "plateau_epochs is 0"),
         ({"predict_patch": 100}, "predict_patch is 100 px"),
+        ({"validate_every": 0}, "validate_every is 0"),
+        ({"monitor": "iou"}, "monitor is iou"),
+        ({"monitor": "dice:"}, "monitor is dice:"),
         ({"folds": 1, "patience": 5}, "go by validation"),
         ({"folds": 1, "schedule": "plateau"}, "go by validation"),
     ],

@@ -10,7 +10,7 @@ import pytest
 import tomoseg.segment
 
 MODULES = sorted(Path(tomoseg.segment.__file__).parent.glob("*.py"))
-NEEDS_KERAS = {"keras_setup", "network", "losses", "model_file"}
+NEEDS_KERAS = {"keras_setup", "network", "se_resnet", "losses", "model_file"}
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: path.stem)

@@ -1,5 +1,6 @@
 """Options of `tomoseg train` that are read before anything else is done."""
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -8,18 +9,23 @@ from tomoseg.errors import InputError
 from tomoseg.segment.augment import Augmentation
 
 
-def settings_of(monkeypatch, make_slices, tmp_path, *options):
+def settings_of(*given):
     """Return the settings that `tomoseg train` hands on, or raise its error."""
+    return handed_on(*given)["settings"]
+
+
+def handed_on(monkeypatch, make_slices, tmp_path, *options):
+    """Return settings and images that `tomoseg train` hands on, or raise its error."""
     from PIL import Image
 
-    for kind, arrays in zip(("images", "labels"), make_slices(2), strict=True):
-        (tmp_path / kind).mkdir()
-        for i, array in enumerate(arrays):
+    for kind, arrays in zip(("images", "labels"), make_slices(3), strict=True):
+        (tmp_path / kind).mkdir(exist_ok=True)
+        for i, array in enumerate(arrays if kind == "images" else arrays[:2]):
             Image.fromarray(array).save(tmp_path / kind / f"{i}.png")
     seen = {}
 
-    def take(*_, settings, **__):
-        seen["settings"] = settings
+    def take(images, *_, settings, **__):
+        seen["settings"], seen["images"] = settings, images
         raise InputError("enough")
 
     monkeypatch.setattr("tomoseg.segment.training.train", take)
@@ -27,7 +33,7 @@ def settings_of(monkeypatch, make_slices, tmp_path, *options):
     result = CliRunner().invoke(app, [*command, *options])
     if "settings" not in seen:
         raise result.exception
-    return seen["settings"]
+    return seen
 
 
 def test_without_options_it_is_the_papers_training(monkeypatch, make_slices, tmp_path):
@@ -55,3 +61,21 @@ def test_every_option_arrives(monkeypatch, make_slices, tmp_path):
 def test_random_views_that_do_not_exist(monkeypatch, make_slices, tmp_path, text):
     with pytest.raises(InputError, match=r"--augment .* is no number for one of rotation_deg, flip, "):
         settings_of(monkeypatch, make_slices, tmp_path, "--augment", text)
+
+
+def test_neighbours_come_from_the_folder_labelled_or_not(monkeypatch, make_slices, tmp_path):
+    planes, _ = make_slices(3)
+    seen = handed_on(monkeypatch, make_slices, tmp_path, "--channels", "3")
+    assert seen["settings"].channels == 3
+    for image, places in zip(seen["images"], ([0, 0, 1], [0, 1, 2]), strict=True):  # 2 has no labels
+        np.testing.assert_array_equal(image, np.stack([planes[n] for n in places], axis=-1))
+    assert any(
+        "must be odd" in p for p in settings_of(monkeypatch, make_slices, tmp_path, "--channels", "2").problems()
+    )
+
+
+def test_a_pretrained_encoder_has_its_own_width(monkeypatch, make_slices, tmp_path):
+    options = ("--architecture", "se-resnet34-unet", "--encoder-weights", "imagenet")
+    s = settings_of(monkeypatch, make_slices, tmp_path, *options)
+    assert (s.base_filters, s.encoder_weights) == (64, "imagenet")
+    assert not s.problems()

@@ -2,6 +2,8 @@
 
 import csv
 import dataclasses
+import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -284,7 +286,7 @@ def test_the_output_is_checked_before_training(make_slices, tmp_path):
 def test_a_diverging_training_stops_with_advice(make_slices, tiny_settings, tmp_path, monkeypatch):
     images, labels = make_slices(4)
     monkeypatch.setattr(
-        "tomoseg.segment.training._Trainer._model", lambda _: SimpleNamespace(train_on_batch=lambda _x, _y: np.nan)
+        "tomoseg.segment.training._Trainer._model", lambda *_: SimpleNamespace(train_on_batch=lambda _x, _y: np.nan)
     )
     with pytest.raises(StageFailed, match="lower the learning rate"):
         train(images, labels, tmp_path / "m.keras", settings=tiny_settings)
@@ -335,3 +337,60 @@ def test_checkpoints_hold_the_optimiser(trained):
     latest = next(checkpoint_folder(trained.path).glob("epoch_*.keras"))
     model = keras.saving.load_model(latest, safe_mode=True)
     assert int(model.optimizer.iterations) == 2 * 3  # 12 training slices less neighbours, in batches of 4, two epochs
+
+
+def test_history_and_curves_are_there_after_every_epoch_and_validation_when_it_is_due(
+    tmp_path, make_slices, tiny_settings
+):
+    images, labels = make_slices(8, seed=1)
+    settings = dataclasses.replace(tiny_settings, epochs=5, validate_every=3, patches=4)
+    seen = []
+
+    def on_epoch(row):
+        with (tmp_path / "m.history.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        seen.append((len(rows), rows[-1]["val_dice"] != ""))
+        assert (tmp_path / "m.curves.png").read_bytes().startswith(b"\x89PNG")
+
+    result = train(images, labels, tmp_path / "m.keras", settings=settings, on_epoch=on_epoch)
+    assert seen == [(1, False), (2, False), (3, True), (4, False), (5, True)]
+    assert result.best_epoch in (3, 5)
+    assert read_card(result.model).scores["epoch"] == result.best_epoch
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_the_best_epoch_is_that_of_what_is_monitored(tmp_path, make_slices, tiny_settings):
+    images, labels = make_slices(8, seed=1)
+    settings = dataclasses.replace(tiny_settings, epochs=3, monitor="dice:support", patches=4)
+    result = train(images, labels, tmp_path / "m.keras", settings=settings)
+    support = [row["val_dice_support"] for row in result.history]
+    assert result.best_epoch == 1 + support.index(max(support))
+
+
+def test_a_class_that_cannot_be_monitored_is_refused(tmp_path, make_slices, tiny_settings):
+    images, labels = make_slices(8, seed=1)
+    for name, message in (("pores", "classes are background, support, particles"), ("particles", "no slice of fold 0")):
+        settings = dataclasses.replace(tiny_settings, monitor=f"dice:{name}")
+        for label in labels[:2]:
+            label[label == 2] = 1
+        with pytest.raises(InputError, match=rf"monitor is dice:{name}: .*{message}"):
+            train(images, labels, tmp_path / "m.keras", settings=settings)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_from_before_an_option_existed_goes_on_with_its_default(trained, tiny_settings, tmp_path):
+    for path in trained.path.parent.iterdir():
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, tmp_path / path.name)
+    state_file = checkpoint_folder(tmp_path / trained.path.name) / "state.json"
+    state = json.loads(state_file.read_text())
+    for key in ("channels", "precision", "monitor", "validate_every", "encoder_weights"):
+        del state["identity"][key]
+    state_file.write_text(json.dumps(state))
+
+    def resumed(settings):
+        given = {"names": trained.names, "settings": settings, "resume": True}
+        return train(trained.images, trained.labels, tmp_path / trained.path.name, **given)
+
+    assert resumed(tiny_settings).history == trained.result.history
+    with pytest.raises(InputError, match="other monitor"):
+        resumed(dataclasses.replace(tiny_settings, monitor="loss"))

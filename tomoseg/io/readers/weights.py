@@ -6,6 +6,7 @@ from typing import Any
 
 import h5py
 
+from tomoseg.arrays import Array
 from tomoseg.errors import InputError, shown
 from tomoseg.io.readers.hdf5 import require_self_contained
 
@@ -44,3 +45,16 @@ def copy(source: Path, target: Path) -> int:
 
         old.visititems(copy_one)
     return n_numbers
+
+
+def arrays(path: Path) -> dict[str, Array]:
+    """Return all arrays in a file that `copy` wrote, by their paths."""
+    found: dict[str, Array] = {}
+
+    def take(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[name] = item[()]
+
+    with h5py.File(path, "r") as file:
+        file.visititems(take)
+    return found
