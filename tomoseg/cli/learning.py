@@ -28,6 +28,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def train(
+    context: typer.Context,
     images_dir: Annotated[
         Path,
         typer.Argument(metavar="IMAGES_DIR|PROJECT", help="Folder of slices, or a project with painted slices in it."),
@@ -40,6 +41,15 @@ def train(
         str, typer.Option(metavar="A,B,...", help="Names in class order [default: background,support,particles for 3].")
     ] = "",
     pixel_size: Annotated[float | None, typer.Option(metavar="NM", help="Pixel size of the slices in nm.")] = None,
+    preset: Annotated[
+        str,
+        typer.Option(
+            metavar="paper|small",
+            help="Where other options are not given: the published settings, shown below, or those of a compact "
+            "network for a CPU [default: paper; small for a project].",
+            show_default=False,
+        ),
+    ] = "",
     epochs: Annotated[int, typer.Option(help="Passes over the slices.", min=1)] = 100,
     batch: Annotated[int, typer.Option(help="Patches per step.", min=1)] = 2,
     patch: Annotated[int, typer.Option(help="Side of the patches in px.", min=8)] = 512,
@@ -119,49 +129,50 @@ def train(
     """Train a network on labelled slices; the defaults are the settings of Genc, Kovarik & Fraser (2022)."""
     from tomoseg.io.slices import find_pairs, load_pairs
     from tomoseg.segment.cross_validation import cross_validate
-    from tomoseg.segment.train_settings import FILTERS, TrainSettings
     from tomoseg.segment.training import train as train_network
 
     if output.suffix != ".keras":
         raise InputError(f"-o {output}: a network is written as a .keras file.")
     if fold != "all" and not fold.isdecimal():
         raise InputError(f"--fold {fold}: give the number of a part, from 0, or all.")
+    if preset not in ("", "paper", "small"):
+        raise InputError(f"--preset {preset}: give paper or small.")
     if final and fold != "all":
         raise InputError("--final goes with --fold all; to train on all slices at once, give --folds 1.")
     runtime = make_runtime(device, workers, max_memory, progress, stop_before)
-    settings = TrainSettings(
-        epochs=epochs,
-        batch=batch,
-        patch=patch,
-        predict_patch=predict_patch,
-        patches=patches,
-        sampling=sampling,
-        augmentation=_augmentation(augment),
-        learning_rate=learning_rate,
-        schedule=cast(Any, schedule),
-        patience=patience,
-        monitor=monitor,
-        validate_every=validate_every,
-        ema=ema,
-        loss=loss,
-        gamma=gamma,
-        class_weights=_numbers("--class-weights", class_weights),
-        channels=channels,
-        architecture=cast(Any, architecture),
-        depth=depth,
-        base_filters=base_filters or FILTERS.get(cast(Any, architecture), 32),
-        encoder_weights=encoder_weights,
-        folds=folds,
-        fold=0 if fold == "all" else int(fold),
-        guard=guard,
-        precision=cast(Any, precision),
-        seed=seed,
-    )
+    values: dict[str, Any] = {
+        "epochs": epochs,
+        "batch": batch,
+        "patch": patch,
+        "predict_patch": predict_patch,
+        "patches": patches,
+        "sampling": sampling,
+        "learning_rate": learning_rate,
+        "schedule": schedule,
+        "patience": patience,
+        "monitor": monitor,
+        "validate_every": validate_every,
+        "ema": ema,
+        "loss": loss,
+        "gamma": gamma,
+        "class_weights": _numbers("--class-weights", class_weights),
+        "channels": channels,
+        "architecture": architecture,
+        "depth": depth,
+        "base_filters": base_filters,
+        "encoder_weights": encoder_weights,
+        "folds": folds,
+        "guard": guard,
+        "precision": precision,
+        "seed": seed,
+    }
+    values = {name: value for name, value in values.items() if _was_given(context, name)}
+    wanted = preset or ("small" if labels_dir is None else "paper")
 
     def show(row: Any) -> None:
         facts = (f"{key} {value:.4g}" for key, value in row.items() if key != "epoch" and isinstance(value, float))
         where = {None: "", -1: "final: "}.get(row.get("fold"), f"fold {row.get('fold')}: ")
-        of = "" if row.get("fold") == -1 else f"/{epochs}"
+        of = "" if row.get("fold") == -1 else f"/{settings.epochs}"
         runtime.progress.message(f"{where}epoch {row['epoch']}{of}: {', '.join(facts)}")
 
     with stopping_on_signals(lambda: "The same command with --resume continues after the last finished epoch."):
@@ -171,6 +182,7 @@ def train(
         else:
             slices = load_pairs(find_pairs(images_dir, labels_dir, runtime, label_map_of(label_map)))
             slices = _among_others(slices, images_dir, channels)
+        settings = _settings(wanted, max(max(image.shape[:2]) for image in slices.images), values, augment, fold)
         given = {"class_names": words(class_names), "pixel_size_nm": pixel_size}
         options: dict[str, Any] = {
             **(known | {key: value for key, value in given.items() if value is not None}),
@@ -240,11 +252,34 @@ def _numbers(option: str, text: str) -> tuple[float, ...] | None:
         raise InputError(f"{option} {text}: give numbers with commas between, for example 0.2,0.3,0.5.") from error
 
 
-def _augmentation(text: str) -> Any:
-    """Return the paper's augmentation with the changes that 'rotation_deg=180,noise=0.1' asks for."""
-    from tomoseg.segment.augment import Augmentation
+def _was_given(context: typer.Context, option: str) -> bool:
+    """Tell whether an option was on the command line."""
+    source = context.get_parameter_source(option)
+    return source is not None and source.name != "DEFAULT"
 
-    known = vars(Augmentation())
+
+def _settings(wanted: str, largest_side: int, values: dict[str, Any], augment: str, fold: str) -> Any:
+    """Return the settings of a preset with the values that were given in their place."""
+    from dataclasses import replace
+
+    from tomoseg.segment.train_settings import FILTERS, preset
+
+    start = preset(cast(Any, wanted), largest_side)
+    if "architecture" in values and not values.get("base_filters"):
+        values = values | {"base_filters": FILTERS.get(values["architecture"], 32)}
+    return replace(
+        start,
+        **values,
+        fold=0 if fold == "all" else int(fold),
+        augmentation=_augmentation(augment, start.augmentation),
+    )
+
+
+def _augmentation(text: str, start: Any) -> Any:
+    """Return an augmentation with the changes that 'rotation_deg=180,noise=0.1' asks for."""
+    from dataclasses import replace
+
+    known = vars(start)
     changes: dict[str, Any] = {}
     for item in text.split(",") if text else []:
         name, _, value = (part.strip() for part in item.partition("="))
@@ -254,4 +289,4 @@ def _augmentation(text: str) -> Any:
             raise InputError(
                 f"--augment {text}: '{item.strip()}' is no number for one of {', '.join(known)} (flip: 0 or 1)."
             ) from error
-    return Augmentation(**changes)
+    return replace(start, **changes)

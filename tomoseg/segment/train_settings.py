@@ -13,6 +13,7 @@ Architecture = Literal["unet", "attention-unet", "attention-res-unet", "compact"
 ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
 Schedule = Literal["constant", "cosine", "plateau"]
 Precision = Literal["auto", "float32", "mixed"]
+Preset = Literal["paper", "small"]
 PRETRAINED: Architecture = "se-resnet34-unet"  # the one that published weights exist for
 PRETRAINED_DEPTHS = (3, 6)  # the fewest and the most levels that it can have
 FILTERS: dict[Architecture, int] = {"compact": 16, PRETRAINED: 64}  # of the first level, unless told; of others 32
@@ -146,3 +147,33 @@ class TrainSettings:
             loss_terms(self.loss)
         except InputError as error:
             yield str(error)
+
+
+def preset(name: Preset, largest_side: int) -> TrainSettings:
+    """Return settings known by a name.
+
+    'paper' are those of Genc, Kovarik & Fraser (2022). 'small' are those of the network that ships with tomoseg, for a
+    CPU: a compact network, patches around particles, and as many of them whatever the number of slices.
+
+    Parameters
+    ----------
+    largest_side : of the slices, in px; the patches of 'small' are not larger than that needs
+    """
+    if name == "paper":
+        return TrainSettings()
+    return TrainSettings(
+        architecture="compact",
+        base_filters=FILTERS["compact"],
+        epochs=40,
+        batch=4,
+        patch=min(320, -(-largest_side // 32) * 32),
+        patches=200,
+        sampling=0.4,
+        loss="2*focal+dice",
+        learning_rate=2e-3,
+        schedule="cosine",
+        ema=0.99,
+        augmentation=Augmentation(
+            straight=0.5, zoom=0.15, contrast=0.15, brightness=0.05, gamma=0.15, noise=0.05, blur_px=0.5
+        ),
+    )

@@ -57,6 +57,27 @@ def test_every_option_arrives(monkeypatch, make_slices, tmp_path):
     assert not s.problems()
 
 
+def test_a_preset_holds_where_nothing_else_is_given(monkeypatch, make_slices, tmp_path):
+    s = settings_of(
+        monkeypatch, make_slices, tmp_path, "--preset", "small", "--epochs", "100", "--augment", "noise=0.2"
+    )
+    assert (s.architecture, s.base_filters, s.sampling, s.schedule, s.ema) == ("compact", 16, 0.4, "cosine", 0.99)
+    assert s.epochs == 100  # as given, though that is what the default would be
+    assert (s.augmentation.noise, s.augmentation.straight) == (0.2, 0.5)
+    assert s.patch < 320  # the slices are smaller
+    assert not s.problems()
+
+
+def test_another_network_in_a_preset_has_its_own_width(monkeypatch, make_slices, tmp_path):
+    s = settings_of(monkeypatch, make_slices, tmp_path, "--preset", "small", "--architecture", "attention-unet")
+    assert (s.architecture, s.base_filters, s.ema) == ("attention-unet", 32, 0.99)
+
+
+def test_an_unknown_preset_is_refused(monkeypatch, make_slices, tmp_path):
+    with pytest.raises(InputError, match="--preset large"):
+        settings_of(monkeypatch, make_slices, tmp_path, "--preset", "large")
+
+
 @pytest.mark.parametrize("text", ["hue=0.1", "noise", "noise=loud", "noise=0.1,", "=3"])
 def test_random_views_that_do_not_exist(monkeypatch, make_slices, tmp_path, text):
     with pytest.raises(InputError, match=r"--augment .* is no number for one of rotation_deg, flip, "):
