@@ -36,7 +36,7 @@ SAMPLED_SLICES = 64
 MOST_VOXELS = 1 << 26
 OTSU_MIN_SIZE = 20  # voxels: a sphere of 3.4 voxels across
 SAME_PIXEL_SIZE = 1.05  # slices of a pixel size as close to the network's as this are not resampled
-ODD_PIXEL_SIZE = 4.0
+ODD_PIXEL_SIZE, IMPOSSIBLE_PIXEL_SIZE = 4.0, 16.0  # times smaller or larger: warned of, refused
 # A histogram with all but a few voxels in such a part of its range is counted again in that part.
 NARROWED, FEW_VOXELS, MOST_NARROWINGS = 64, 3, 5
 
@@ -554,6 +554,11 @@ def _zoom(card: "ModelCard", volume: Input, params: SegmentParameters, runtime: 
     if not params.rescale:
         runtime.warn(f"{sizes}: objects look {1 / zoom:.2g} times as large to it, and labels may be poor")
         return 1.0
+    if not 1 / IMPOSSIBLE_PIXEL_SIZE <= zoom <= IMPOSSIBLE_PIXEL_SIZE:
+        raise InputError(
+            f"{sizes}: no slices can be resampled so far. Correct the pixel size (tomoseg import --pixel-size), take "
+            "another network, or turn segment.rescale off"
+        )
     said = f"{sizes}: slices are made {zoom:.3g} times as many pixels across for it"
     if 1 / ODD_PIXEL_SIZE <= zoom <= ODD_PIXEL_SIZE:
         runtime.say(said)

@@ -321,6 +321,12 @@ def test_a_network_computed_by_something_else_starts_anew(phantom, model_path):
         assert anew.attrs == whole.attrs
 
 
+@pytest.mark.parametrize("voxel_size_nm", [0.3e-3, 0.3e3])
+def test_a_pixel_size_in_another_unit_is_refused(phantom, model_path, voxel_size_nm):
+    with pytest.raises(InputError, match="Correct the pixel size"):
+        run(phantom[0], model=model_path, voxel_size_nm=voxel_size_nm)
+
+
 @pytest.fixture(scope="module")
 def directed_path(tmp_path_factory):
     """A network of random weights: what it makes of a voxel depends on the plane and on the direction."""
