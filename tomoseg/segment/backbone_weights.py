@@ -4,7 +4,7 @@ They are those of the public release 0.0.1 of `classification_models` (P. Yakubo
 of the same layout. Such a file is HDF5 as Keras 2 writes it: a group per layer, named as the layer, with the arrays
 `kernel:0`, `bias:0`, `gamma:0`, `beta:0`, `moving_mean:0` and `moving_variance:0`, as far as the layer has them. The
 layers of squeeze-and-excitation have no names of their own but numbers, `conv2d_1` and so on, which ascend: two per
-residual unit.
+residual unit. Where layers have other names altogether, the order that the file notes tells which they are.
 """
 
 import hashlib
@@ -229,14 +229,12 @@ def for_grey(first: Layers, n_channels: int) -> Layers:
 
 
 def _with_names(layers: Layers, units: tuple[int, ...], name: str) -> Layers:
-    """Give the numbered layers the names that they have here."""
+    """Give layers the names that they have here."""
+    order = _order(units)
+    if "conv0" not in layers and len(layers) == len(order):
+        return dict(zip(order, layers.values(), strict=True))
     numbered = sorted((int(found[1] or 0), layer) for layer in layers if (found := _NUMBERED.fullmatch(layer)))
-    places = [
-        f"stage{stage}_unit{unit}_se_{what}"
-        for stage, n_units in enumerate(units, start=1)
-        for unit in range(1, n_units + 1)
-        for what in ("squeeze", "excite")
-    ]
+    places = [name for name in order if "_se_" in name]
     if len(numbered) != len(places):
         raise InputError(
             f"the encoder's weights {name} are not those of a squeeze-and-excitation ResNet-34: there are "
@@ -244,6 +242,19 @@ def _with_names(layers: Layers, units: tuple[int, ...], name: str) -> Layers:
             "classification_models release 0.0.1, or a file of the same layout"
         )
     return layers | {place: layers[layer] for place, (_, layer) in zip(places, numbered, strict=True)}
+
+
+def _order(units: tuple[int, ...]) -> list[str]:
+    """Return the names of the encoder's layers that have weights, in the order in which Keras lists them.
+
+    That is from input to output, by the longest way to the output: a shortcut comes just before the sum it ends in.
+    """
+    names = ["bn_data", "conv0", "bn0"]
+    for stage, n_units in enumerate(units, start=1):
+        for unit in range(1, n_units + 1):
+            parts = ["bn1", "conv1", "bn2", "conv2", "se_squeeze", "se_excite", *(["sc"] if unit == 1 else [])]
+            names += [f"stage{stage}_unit{unit}_{part}" for part in parts]
+    return [*names, "bn1"]
 
 
 def _array(layers: Layers, layer: str, weight: str, name: str) -> Array:

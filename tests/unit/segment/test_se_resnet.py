@@ -156,6 +156,23 @@ def test_the_features_are_those_of_the_papers(file, weights, depth):
         np.testing.assert_allclose(x, y, atol=ULP * np.abs(y).max())
 
 
+def test_layers_of_other_names_go_by_their_order(file, weights, tmp_path):
+    # What tells the order is the network itself, as Keras lists it.
+    net = build("se-resnet34-unet", 2, 3, 6, WIDTH, seed=0)
+    set_encoder_weights(net, read_layers(file), "encoder.h5")
+    expected = {w.path: np.array(w) for w in net.weights}
+    own = [layer.name for layer in net.layers if layer.weights and not layer.name.startswith(("up", "prob"))]
+    numbered = [name for name in own if "_se_" in name]
+    published_as = {name: f"conv2d_{i}" for i, name in enumerate(numbered, start=1)}
+    assert len(own) == 104
+    renamed = {f"layer_{7 * i % 104}": weights[published_as.get(name, name)] for i, name in enumerate(own)}
+    other = build("se-resnet34-unet", 2, 3, 6, WIDTH, seed=1)
+    set_encoder_weights(other, read_layers(written(tmp_path / "renamed.h5", renamed)), "renamed.h5")
+    for layer in own:
+        for weight in other.get_layer(layer).weights:
+            np.testing.assert_array_equal(np.array(weight), expected[weight.path])
+
+
 @pytest.mark.parametrize("n_channels", [1, 5])
 def test_grey_images_give_the_features_of_grey_colours(file, weights, n_channels):
     net = build("se-resnet34-unet", 2, n_channels, 3, WIDTH, seed=0)

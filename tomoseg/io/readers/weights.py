@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError, shown
@@ -12,10 +13,13 @@ from tomoseg.io.readers.hdf5 import require_self_contained
 
 KINDS = "biufV"  # V: bfloat16, which HDF5 has no name for
 _BFLOAT16 = "bfloat16"
+_ORDER = "layer_names"
 
 
 def copy(source: Path, target: Path) -> int:
     """Write what is in `source` to the new file `target`; return how many numbers there are.
+
+    Of attributes, only the order of layers that Keras 2 notes is kept.
 
     Raises
     ------
@@ -44,11 +48,21 @@ def copy(source: Path, target: Path) -> int:
                 new.require_group(name)
 
         old.visititems(copy_one)
+        if (names := _noted_order(old)) is not None:
+            new.attrs[_ORDER] = names
     return n_numbers
 
 
+def _noted_order(file: h5py.File) -> Array | None:
+    """Return the names of layers in the order that Keras 2 notes, as bytes; None where it is not noted."""
+    names = file.attrs.get(_ORDER)
+    if not isinstance(names, np.ndarray) or names.ndim != 1 or not all(isinstance(n, str | bytes) for n in names):
+        return None
+    return np.array([n.encode() if isinstance(n, str) else n for n in names], "S")
+
+
 def arrays(path: Path) -> dict[str, Array]:
-    """Return all arrays in a file that `copy` wrote, by their paths."""
+    """Return all arrays in a file that `copy` wrote, by their paths, in the order of layers if that is noted."""
     found: dict[str, Array] = {}
 
     def take(name: str, item: Any) -> None:
@@ -57,4 +71,8 @@ def arrays(path: Path) -> dict[str, Array]:
 
     with h5py.File(path, "r") as file:
         file.visititems(take)
-    return found
+        names = _noted_order(file)
+    if names is None:
+        return found
+    place = {name.decode("utf-8", "replace"): i for i, name in enumerate(names)}
+    return dict(sorted(found.items(), key=lambda item: place.get(item[0].split("/")[0], len(place))))
