@@ -2,20 +2,25 @@
 
     python benchmarks/smooth_blending.py smooth_tiled_predictions.py MODEL.keras IMAGES LABELS [--slices 6]
 
-The first file is https://github.com/Vooban/Smoothly-Blend-Image-Patches (it needs tqdm). Both predict the slices that
-the network was not trained on, whole ones of 512 px and, side by side, pairs of them as one of 512 x 1024 px. Theirs
-averages the eight symmetric views of each patch; ours is timed without them, with four and with all eight. Times are
-medians over slices, both in the same run; the network is called once before anything is timed.
+The first file is https://github.com/Vooban/Smoothly-Blend-Image-Patches, called without its progress bar. Both predict
+the slices that the network was not trained on, whole ones of 512 px and, side by side, pairs of them as one of 512 x
+1024 px. Theirs
+averages the eight symmetric views of each patch; ours is timed without them, with four and with
+all eight. Times are medians over slices, both in the same run; the network is called once before anything is timed.
 """
 
 import argparse
 import importlib.util
+import sys
 import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
+import scipy.signal
 
+from tomoseg.io.digest import sha256
 from tomoseg.io.slices import IGNORE, find_pairs, load_pair
 from tomoseg.runtime import Runtime
 from tomoseg.segment.evaluation import confusion_matrix, scores, validation_pairs
@@ -30,9 +35,10 @@ def main() -> None:
     options.add_argument("images", type=Path)
     options.add_argument("labels", type=Path)
     options.add_argument("--slices", type=int, default=6)
-    options.add_argument("--engine", default="auto")
+    options.add_argument("--engines", nargs="+", default=["keras"])
     given = options.parse_args()
 
+    from tomoseg.segment.engines import engine_for
     from tomoseg.segment.inference import SlicePredictor
     from tomoseg.segment.keras_setup import prepare
     from tomoseg.segment.model_file import load_model
@@ -48,11 +54,12 @@ def main() -> None:
     scale = card.scaling.trained
     theirs = peer(given.peer, model, len(card.class_names))
     methods = {"Vooban": lambda image: theirs(scale(image))}
-    for tta in ("none", "flips", "dihedral"):
-        predictor = SlicePredictor.of(model, card, scale, tta=tta, engine=given.engine, runtime=runtime)
-        methods[f"tomoseg, {predictor.engine}, views: {tta}"] = lambda image, p=predictor: p.probabilities(image[None])[
-            0
-        ]
+    shapes = [(1, PATCH, PATCH)]
+    for engine in given.engines:
+        computed = engine_for(engine, model, sha256(given.model), shapes, runtime)
+        for views in ("none", "flips", "dihedral"):
+            predictor = SlicePredictor.of(model, card, scale, predict_batch=computed, views=views)
+            methods[f"tomoseg, {engine}, views: {views}"] = lambda image, p=predictor: p.probabilities(image[None])[0]
     for what, data in (("512 x 512", slices), ("512 x 1024", pairs)):
         print(f"\n{len(data)} slices of {what} px")
         baseline = 0.0
@@ -68,12 +75,13 @@ def peer(path: Path, model: Any, n_classes: int) -> Any:
     spec = importlib.util.spec_from_file_location("smooth_tiled_predictions", path)
     assert spec is not None
     assert spec.loader is not None
+    sys.modules["tqdm"] = cast(Any, SimpleNamespace(tqdm=lambda items: items))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    scipy.signal.triang = scipy.signal.windows.triang  # where it was when that code was written
     # Its own 2D window from its own 1D window: it asks NumPy for an axis that newer ones refuse to make.
     line = module._spline_window(PATCH)
     module.cached_2d_windows[f"{PATCH}_2"] = (line[:, None] * line)[..., None]
-    module.tqdm = lambda items: items
 
     def predict(patches: np.ndarray) -> np.ndarray:
         return np.concatenate([np.asarray(model.predict_on_batch(patch[None])) for patch in patches])

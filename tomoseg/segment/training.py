@@ -355,28 +355,5 @@ def predictor_of(
 ) -> Callable[[Array], NDArray[np.float32]]:
     """Return what gives probabilities (C, h, w) of a raw training image (h, w), or (h, w, channels)."""
     scale = card.scaling.trained
-    if card.channels > 1:
-        return lambda image: in_tiles(model, scale(image), card.patch, card.multiple, check)
     predictor = SlicePredictor.of(model, card, scale, overlap=overlap)
     return lambda image: predictor.probabilities(image[None], check)[0]
-
-
-def in_tiles(
-    model: Any, image: NDArray[np.float32], patch: int, multiple: int, check: Callable[[], object]
-) -> NDArray[np.float32]:
-    """Return probabilities (C, h, w) of a scaled image (h, w, channels), predicted in patches that hardly overlap.
-
-    Patches are squares of `patch` px, or the next multiple of `multiple` where the image is smaller; beyond the image
-    is its mirror image. `check` is called before each and may raise to stop.
-    """
-    height, width = image.shape[:2]
-    side = min(patch, -(-max(height, width) // multiple) * multiple)
-    padded = np.pad(image, [(0, max(side - height, 0)), (0, max(side - width, 0)), (0, 0)], mode="symmetric")
-    rows, columns = ([*range(0, n - side, side), n - side] for n in padded.shape[:2])
-    whole = np.empty((model.output_shape[-1], *padded.shape[:2]), np.float32)
-    for row in rows:
-        for column in columns:
-            check()
-            box = (slice(row, row + side), slice(column, column + side))
-            whole[:, *box] = np.moveaxis(np.asarray(model.predict_on_batch(padded[None, *box]))[0], -1, 0)
-    return whole[:, :height, :width]

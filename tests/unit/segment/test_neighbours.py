@@ -2,16 +2,19 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import ndimage
 
 from tomoseg.errors import InputError
+from tomoseg.io.slices import find_pairs
 from tomoseg.runtime import Runtime
 from tomoseg.segment.augment import Augmentation, sample_patch, vary_intensity
+from tomoseg.segment.evaluation import evaluate_model
 from tomoseg.segment.model_file import load_model
 from tomoseg.segment.neighbours import middle, neighbour_names, with_neighbours
 from tomoseg.segment.train_data import TrainData
 from tomoseg.segment.train_settings import TrainSettings
-from tomoseg.segment.training import in_tiles, train
+from tomoseg.segment.training import predictor_of, train
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
@@ -138,22 +141,18 @@ def test_a_network_finds_what_only_neighbours_show(tmp_path):
     assert card.channels == 3
     assert model.input_shape[-1] == 3
     held_out = [int(name) for name in card.training["validation_names"]]
-    found = [in_tiles(model, card.scaling.trained(images[i]), 32, 2, int).argmax(axis=0) == labels[i] for i in held_out]
+    predicted = predictor_of(model, card, int)
+    found = [predicted(images[i]).argmax(axis=0) == labels[i] for i in held_out]
     assert np.mean(found) > 0.9
 
-
-class Copies:
-    """Gives each pixel its own channels as probabilities."""
-
-    output_shape = (None, None, None, 3)
-
-    def predict_on_batch(self, patches):
-        assert patches.shape[1] == patches.shape[2] <= 16
-        assert patches.shape[1] % 4 == 0
-        return patches
+    for i, planes in enumerate(images):  # in files: each slice between the two that show its object
+        for k in range(3):
+            save(tmp_path / "images" / f"{3 * i + k:04d}.png", planes[..., k])
+        save(tmp_path / "labels" / f"{3 * i + 1:04d}.png", labels[i])
+    evaluation = evaluate_model(result.model, find_pairs(tmp_path / "images", tmp_path / "labels"))
+    assert evaluation.pooled()["dice"].min() > 0.9
 
 
-@pytest.mark.parametrize("shape", [(16, 16), (40, 23), (5, 7), (3, 50), (33, 32)])
-def test_tiles_cover_images_of_any_size(shape):
-    image = np.random.default_rng(0).random((*shape, 3), np.float32)
-    np.testing.assert_array_equal(in_tiles(Copies(), image, 16, 4, int), np.moveaxis(image, -1, 0))
+def save(path, image):
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(image).save(path)
