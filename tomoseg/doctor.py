@@ -20,7 +20,11 @@ OPTIONAL = {
     "tensorflow": ("tensorflow", "U-Net segmentation needs it (or KERAS_BACKEND=torch or jax with that package)"),
     "astra-toolbox": ("astra", "reconstruct --backend astra and CUDA reconstruction need it"),
     "tomopy": ("tomopy", "reconstruct --backend tomopy needs it: conda install -c conda-forge tomopy"),
+    "openvino": ("openvino", "segment --engine openvino and openvino-bf16 need it: pip install 'tomoseg[fast]'"),
+    "onnxruntime": ("onnxruntime", "segment --engine onnxruntime needs it: pip install 'tomoseg[onnx]'"),
 }
+# Importing Keras loads a backend, which is looked at by itself; importing OpenVINO tells its makers.
+NOT_IMPORTED = ("keras", "openvino")
 
 
 @dataclass(frozen=True)
@@ -51,13 +55,14 @@ def _package(name: str, module: str, verdict: Literal["absent", "missing"], why:
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        if module == "keras":  # importing it loads a backend, which is looked at by itself
-            return Finding(name, "ok", version(name))
-        importlib.import_module(module)
+        if module not in NOT_IMPORTED:
+            importlib.import_module(module)
         return Finding(name, "ok", version(name))
     except (ImportError, OSError) as error:
         return Finding(name, verdict, why or str(error))
     except PackageNotFoundError:
+        if module in NOT_IMPORTED:
+            return Finding(name, verdict, why or "not installed")
         return Finding(name, "ok", "importable, version unknown")
 
 

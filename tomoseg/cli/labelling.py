@@ -156,8 +156,14 @@ def _model_lines(model: Any) -> list[str]:
         return [*lines, f"    cannot be used: {model.problem}"]
     card = model.card
     size = "unknown" if card.pixel_size_nm is None else f"{card.pixel_size_nm:.4g} nm"
-    dice = {name: card.scores.get(f"val_dice_{name}") for name in card.class_names}
+    together = card.scores.get("cross_validated")
+    of = together.get("dice") if isinstance(together, dict) else None
+    dice = {
+        name: of.get(name) if isinstance(of, dict) else card.scores.get(f"val_dice_{name}") for name in card.class_names
+    }
     scored = ", ".join(f"{name} {value:.3f}" for name, value in dice.items() if isinstance(value, int | float))
+    if isinstance(of, dict):
+        scored += " (cross-validated; it was trained on all slices)"
     return [
         *lines,
         f"    classes     {', '.join(card.class_names)}",

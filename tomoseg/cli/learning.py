@@ -107,10 +107,13 @@ def train(
     ] = "",
     folds: Annotated[int, typer.Option(help="Parts the slice groups are split into; 1 = no validation.", min=1)] = 4,
     fold: Annotated[
-        str, typer.Option(metavar="N|all", help="The part to validate on; all = each in turn, with a table of scores.")
+        str,
+        typer.Option(
+            metavar="N|N,N,...|all", help="The part to validate on; several, or all = each in turn, with scores."
+        ),
     ] = "0",
     final: Annotated[
-        bool, typer.Option("--final", help="With --fold all: at the end, also a network trained on all slices.")
+        bool, typer.Option("--final", help="After these parts, also a network trained on all slices.")
     ] = False,
     guard: Annotated[int, typer.Option(help="Neighbouring slices left out between the parts.", min=0)] = 1,
     label_map: LabelMapText = "",
@@ -127,18 +130,17 @@ def train(
     stop_before: StopBefore = "",
 ) -> None:
     """Train a network on labelled slices; the defaults are the settings of Genc, Kovarik & Fraser (2022)."""
+    from dataclasses import replace
+
     from tomoseg.io.slices import find_pairs, load_pairs
     from tomoseg.segment.cross_validation import cross_validate
     from tomoseg.segment.training import train as train_network
 
     if output.suffix != ".keras":
         raise InputError(f"-o {output}: a network is written as a .keras file.")
-    if fold != "all" and not fold.isdecimal():
-        raise InputError(f"--fold {fold}: give the number of a part, from 0, or all.")
+    parts = _parts(fold)
     if preset not in ("", "paper", "small"):
         raise InputError(f"--preset {preset}: give paper or small.")
-    if final and fold != "all":
-        raise InputError("--final goes with --fold all; to train on all slices at once, give --folds 1.")
     runtime = make_runtime(device, workers, max_memory, progress, stop_before)
     values: dict[str, Any] = {
         "epochs": epochs,
@@ -182,7 +184,7 @@ def train(
         else:
             slices = load_pairs(find_pairs(images_dir, labels_dir, runtime, label_map_of(label_map)))
             slices = _among_others(slices, images_dir, channels)
-        settings = _settings(wanted, max(max(image.shape[:2]) for image in slices.images), values, augment, fold)
+        settings = _settings(wanted, max(max(image.shape[:2]) for image in slices.images), values, augment)
         given = {"class_names": words(class_names), "pixel_size_nm": pixel_size}
         options: dict[str, Any] = {
             **(known | {key: value for key, value in given.items() if value is not None}),
@@ -193,11 +195,12 @@ def train(
             "runtime": runtime,
             "on_epoch": show,
         }
-        if fold == "all":
-            found = cross_validate(slices.images, slices.labels, output, final=final, **options)
+        if final or parts is None or len(parts) > 1:
+            found = cross_validate(slices.images, slices.labels, output, folds=parts, final=final, **options)
             results = [*found.results, *filter(None, [found.final])]
             print(found.table(), *(r.model for r in results), found.scores_json, found.scores_csv, sep="\n")
             return
+        options["settings"] = replace(settings, fold=parts[0])
         result = train_network(slices.images, slices.labels, output, **options)
     print(result.model, result.history_csv, result.curves_png, sep="\n")
 
@@ -252,13 +255,23 @@ def _numbers(option: str, text: str) -> tuple[float, ...] | None:
         raise InputError(f"{option} {text}: give numbers with commas between, for example 0.2,0.3,0.5.") from error
 
 
+def _parts(fold: str) -> list[int] | None:
+    """Return the numbers of the parts that `--fold` names; None for all."""
+    words = [word.strip() for word in fold.split(",")]
+    if fold == "all":
+        return None
+    if not all(word.isdecimal() for word in words):
+        raise InputError(f"--fold {fold}: give the number of a part, from 0, several with commas between, or all.")
+    return [int(word) for word in words]
+
+
 def _was_given(context: typer.Context, option: str) -> bool:
     """Tell whether an option was on the command line."""
     source = context.get_parameter_source(option)
     return source is not None and source.name != "DEFAULT"
 
 
-def _settings(wanted: str, largest_side: int, values: dict[str, Any], augment: str, fold: str) -> Any:
+def _settings(wanted: str, largest_side: int, values: dict[str, Any], augment: str) -> Any:
     """Return the settings of a preset with the values that were given in their place."""
     from dataclasses import replace
 
@@ -267,12 +280,7 @@ def _settings(wanted: str, largest_side: int, values: dict[str, Any], augment: s
     start = preset(cast(Any, wanted), largest_side)
     if "architecture" in values and not values.get("base_filters"):
         values = values | {"base_filters": FILTERS.get(values["architecture"], 32)}
-    return replace(
-        start,
-        **values,
-        fold=0 if fold == "all" else int(fold),
-        augmentation=_augmentation(augment, start.augmentation),
-    )
+    return replace(start, **values, augmentation=_augmentation(augment, start.augmentation))
 
 
 def _augmentation(text: str, start: Any) -> Any:

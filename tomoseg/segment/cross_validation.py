@@ -22,6 +22,7 @@ from tomoseg.segment.checkpoints import TrainFiles
 from tomoseg.segment.evaluation import METRICS, Evaluation, evaluate_labels, scores
 from tomoseg.segment.folds import split
 from tomoseg.segment.neighbours import with_named_neighbours
+from tomoseg.segment.numbers import plain
 from tomoseg.segment.train_data import TrainData
 from tomoseg.segment.train_settings import TrainSettings
 from tomoseg.segment.training import TrainResult, predictor_of, train
@@ -33,12 +34,14 @@ class CrossValidation:
 
     Attributes
     ----------
-    results : the training of each fold
+    folds : the numbers of the folds
+    results : the training of each of them
     fold_of : the fold of each slice that was scored, in the order of `evaluation.names`
     evaluation : of the labels that each slice got from the network that did not see it
     final : the network trained on all slices, if one was asked for
     """
 
+    folds: list[int]
     results: list[TrainResult]
     fold_of: list[int]
     evaluation: Evaluation
@@ -50,7 +53,7 @@ class CrossValidation:
         """Return mean over slices and 95 % confidence interval of each metric, and the Dice of each fold's pixels."""
         summary, by_fold = self.evaluation.summary(), self._dice_of_folds()
         width = max(len(name) for name in self.evaluation.classes)
-        folds = "".join(f"fold {fold:<5}" for fold in range(len(self.results)))
+        folds = "".join(f"fold {fold:<5}" for fold in self.folds)
         lines = [f"{'class':<{width}}  " + "".join(f"{metric:<19}" for metric in METRICS) + f"slices  {folds}".rstrip()]
         for c, name in enumerate(self.evaluation.classes):
             cells = "".join(f"{summary[m].mean[c]:.4f} ± {summary[m].ci95[c]:.4f}    " for m in METRICS)
@@ -61,7 +64,7 @@ class CrossValidation:
     def _dice_of_folds(self) -> NDArray[np.float64]:
         """Return the Dice of all pixels of each fold, (folds, C)."""
         of = np.array(self.fold_of)
-        matrices = [self.evaluation.matrices[of == fold].sum(axis=0) for fold in range(len(self.results))]
+        matrices = [self.evaluation.matrices[of == fold].sum(axis=0) for fold in self.folds]
         return scores(np.stack(matrices))["dice"]
 
     def write(self) -> None:
@@ -69,11 +72,12 @@ class CrossValidation:
         dice = self._dice_of_folds()
         folds = [
             {
+                "fold": fold,
                 "model": result.model.name,
                 "best_epoch": result.best_epoch,
                 "dice": [None if np.isnan(d) else float(d) for d in row],
             }
-            for result, row in zip(self.results, dice, strict=True)
+            for fold, result, row in zip(self.folds, self.results, dice, strict=True)
         ]
         content = self.evaluation.to_dict() | {"folds": folds, "fold_of_image": self.fold_of}
         with atomic_path(self.scores_json) as part:
@@ -94,6 +98,7 @@ def cross_validate(
     *,
     names: Sequence[str] | None = None,
     settings: TrainSettings | None = None,
+    folds: Sequence[int] | None = None,
     final: bool = False,
     resume: bool = False,
     overwrite: bool = False,
@@ -108,8 +113,10 @@ def cross_validate(
     ----------
     output : the networks are named after it, see `fold_path`, and the scores, `net.crossval.json` and `.csv`
     settings : `fold` does not count
-    final : also train a network on all slices, to `output`, for as many epochs as it took, by the median over folds, to
-        get to the best one
+    folds : those to train a network for; all unless given
+    final : also train a network on all slices, to `output`, whose card holds the scores of the folds. It is trained for
+        as many epochs as it took, by the median over folds, to get to the best one; with schedule 'cosine', where the
+        last ones count as those of the lowest rate, for as many as the folds
     resume : go on where it was; folds that are finished are not trained again
     on_epoch : see `tomoseg.segment.training.train`; the row also has 'fold', which is -1 for the final network
     known : further arguments of `tomoseg.segment.training.train`, such as `class_names` and `pixel_size_nm`
@@ -124,10 +131,11 @@ def cross_validate(
     settings, runtime = settings or TrainSettings(), runtime or Runtime()
     given = [f"{i:04d}" for i in range(len(images))] if names is None else list(names)
     images = images if names is None else with_named_neighbours(names, images, settings.channels)
-    of_fold = [replace(settings, fold=fold) for fold in range(settings.folds)]
+    numbers = sorted(set(range(settings.folds) if folds is None else folds))
+    of_fold = [replace(settings, fold=fold) for fold in numbers]
     on_all = replace(settings, folds=1, fold=0, patience=0, monitor="dice")
-    files = [TrainFiles(fold_path(output, fold)) for fold in range(settings.folds)]
-    problems = settings.problems() + _problems_with_folds(given, of_fold, group_of)
+    files = [TrainFiles(fold_path(output, fold)) for fold in numbers]
+    problems = settings.problems() + _problems_with_folds(given, settings.folds, of_fold, group_of)
     if final and settings.schedule == "plateau":
         problems.append("schedule is plateau: the final network has no validation to go by; choose another")
     if problems:
@@ -153,9 +161,10 @@ def cross_validate(
         )
 
     results, predictions, fold_of = [], {}, {}
-    for fold, how in enumerate(of_fold):
+    for file, how in zip(files, of_fold, strict=True):
+        fold = how.fold
         runtime.say(f"fold {fold} of 0 to {settings.folds - 1}")
-        result = trained(files[fold].output, how, fold)
+        result = trained(file.output, how, fold)
         held_out = [given.index(name) for name in result.card.training["validation_names"]]
         for i, prediction in zip(held_out, _labels_of(result, [images[i] for i in held_out], runtime), strict=True):
             predictions[i], fold_of[i] = prediction, fold
@@ -172,6 +181,7 @@ def cross_validate(
     note = "each slice is scored by the network that was not trained on it, but whose best epoch it helped to choose"
     evaluation = replace(evaluation, notes=[note])
     found = CrossValidation(
+        numbers,
         results,
         [fold_of[i] for i in scored],
         evaluation,
@@ -180,25 +190,45 @@ def cross_validate(
     )
     found.write()
     if final:
-        epochs = max(1, round(float(np.median([result.best_epoch for result in results]))))
+        best = max(1, round(float(np.median([result.best_epoch for result in results]))))
+        epochs = settings.epochs if settings.schedule == "cosine" else best
         runtime.say(f"the final network, on all slices for {epochs} epochs")
-        found = replace(found, final=trained(output, replace(on_all, epochs=epochs), -1))
+        found = replace(found, final=_scored(trained(output, replace(on_all, epochs=epochs), -1), found))
     return found
 
 
+def _scored(final: TrainResult, found: CrossValidation) -> TrainResult:
+    """Put the scores of the folds on the card of the network that was trained on all slices."""
+    from tomoseg.segment.keras_setup import keras
+    from tomoseg.segment.model_file import load_model, save_model
+
+    dice = found.evaluation.summary()["dice"]
+    scores = {
+        "folds": found.folds,
+        "slices": len(found.evaluation.names),
+        "dice": dict(zip(final.card.class_names, plain(dice.mean), strict=True)),
+        "dice_ci95": dict(zip(final.card.class_names, plain(dice.ci95), strict=True)),
+    }
+    card = replace(final.card, scores=final.card.scores | {"cross_validated": scores})
+    keras.utils.clear_session()
+    save_model(load_model(final.model)[0], final.model, card)
+    return replace(final, card=card)
+
+
 def _problems_with_folds(
-    names: Sequence[str], of_fold: Sequence[TrainSettings], group_of: Callable[[str], str] | None
+    names: Sequence[str], n_folds: int, of_fold: Sequence[TrainSettings], group_of: Callable[[str], str] | None
 ) -> list[str]:
     """Say which folds would leave nothing to train or to validate on."""
-    if len(of_fold) < 2:
-        return [f"folds is {len(of_fold)}: cross-validation needs 2 or more"]
+    if n_folds < 2:
+        return [f"folds is {n_folds}: cross-validation needs 2 or more"]
+    beyond = [str(s.fold) for s in of_fold if not 0 <= s.fold < n_folds]
+    if beyond:
+        return [f"there is no fold {', '.join(beyond)}: with {n_folds} folds they are 0 to {n_folds - 1}"]
     empty = [s.fold for s in of_fold if not split(names, s.folds, s.fold, s.reach(), group_of).validation]
     if not empty:
         return []
     which = ", ".join(map(str, empty))
-    return [
-        f"of {len(names)} slices, fold {which} of {len(of_fold)} leaves none to train or to validate on: ask for fewer"
-    ]
+    return [f"of {len(names)} slices, fold {which} of {n_folds} leaves none to train or to validate on: ask for fewer"]
 
 
 def _labels_of(result: TrainResult, images: Sequence[Array], runtime: Runtime) -> list[NDArray[np.uint8]]:

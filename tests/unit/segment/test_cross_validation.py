@@ -7,11 +7,13 @@ import json
 import numpy as np
 import pytest
 
+from tomoseg.cli.labelling import _model_lines
 from tomoseg.errors import InputError, Interrupted
 from tomoseg.runtime import Runtime
 from tomoseg.segment.cross_validation import cross_validate, fold_path
 from tomoseg.segment.evaluation import confusion_matrix, statistic
 from tomoseg.segment.inference import SlicePredictor
+from tomoseg.segment.known_models import KnownModel
 from tomoseg.segment.model_file import load_model
 from tomoseg.segment.train_settings import TrainSettings
 
@@ -111,7 +113,24 @@ def test_the_scores_are_in_the_files_and_in_the_table(crossed):
 def test_the_final_network_is_trained_on_all(crossed):
     output, found, _ = crossed
     assert found.final.model == output
-    assert load_model(output)[1].training["training_names"] == NAMES
+    card = load_model(output)[1]
+    assert card.training["training_names"] == NAMES
+    scores, dice = card.scores["cross_validated"], found.evaluation.summary()["dice"]
+    assert (scores["folds"], scores["slices"]) == ([0, 1, 2], 12)
+    np.testing.assert_array_equal(list(scores["dice"].values()), dice.mean)
+    np.testing.assert_array_equal(list(scores["dice_ci95"].values()), dice.ci95)
+    assert any("cross-validated" in line for line in _model_lines(KnownModel("net", output, False, False, card)))
+
+
+def test_some_folds_only(crossed, slices, tmp_path):
+    """The networks of the folds that are asked for are those of the whole cross-validation."""
+    all_of_them = crossed[1]
+    found = cross_validate(*slices, tmp_path / "net.keras", names=NAMES, settings=SETTINGS, folds=[2])
+    assert found.folds == [2]
+    assert found.fold_of == [2] * 4
+    assert found.evaluation.names == NAMES[8:]
+    np.testing.assert_array_equal(found.evaluation.matrices, all_of_them.evaluation.matrices[8:])
+    assert found.table().splitlines()[0].endswith("fold 2")
 
 
 def test_what_is_there_is_not_replaced_by_accident(crossed, slices, tmp_path):
@@ -131,6 +150,7 @@ def test_what_is_there_is_not_replaced_by_accident(crossed, slices, tmp_path):
     [
         ({"folds": 1}, {}, "cross-validation needs 2 or more"),
         ({"folds": 12, "guard": 12}, {}, r"of 12 slices, fold 0, 1, .* of 12 leaves none"),
+        ({}, {"folds": [1, 3]}, "there is no fold 3: with 3 folds they are 0 to 2"),
         ({"schedule": "plateau"}, {"final": True}, "final network has no validation"),
         ({"epochs": 0}, {}, "epochs is 0"),
     ],

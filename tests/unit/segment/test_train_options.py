@@ -5,6 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tomoseg.cli.app import app
+from tomoseg.cli.learning import _parts
 from tomoseg.errors import InputError
 from tomoseg.segment.augment import Augmentation
 
@@ -100,3 +101,14 @@ def test_a_pretrained_encoder_has_its_own_width(monkeypatch, make_slices, tmp_pa
     s = settings_of(monkeypatch, make_slices, tmp_path, *options)
     assert (s.base_filters, s.encoder_weights) == (64, "imagenet")
     assert not s.problems()
+
+
+@pytest.mark.parametrize(("text", "parts"), [("all", None), ("2", [2]), ("0, 2", [0, 2])])
+def test_parts_to_validate_on(text, parts):
+    assert _parts(text) == parts
+
+
+@pytest.mark.parametrize("text", ["-1", "one", "0,,1", ""])
+def test_parts_that_are_none(text):
+    with pytest.raises(InputError, match="give the number of a part"):
+        _parts(text)
