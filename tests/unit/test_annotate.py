@@ -62,7 +62,7 @@ def test_what_is_taken_in_is_what_was_painted(project, tmp_path):
         assert (labels[:, :9] == 1).all()
         assert (labels[:, 9:] == 255).all()
     assert held.class_names == ["background", "support", "particles"]
-    assert held.pixel_size_nm == pytest.approx(0.5)
+    assert held.pixel_size_nm == pytest.approx(0.25)
     with Project.read(project) as opened:
         record = opened.history()[-1]
         reconstruct = opened.record("reconstruct")

@@ -69,8 +69,8 @@ def problem_with(name: str) -> str | None:
 def engine_for(wanted: EngineName, model: Any, digest: str, shapes: list[Shape], runtime: Runtime) -> Engine:
     """Return the engine asked for, ready for batches of `shapes`.
 
-    'auto' is Keras, also on a CPU: in the same precision it was measured to take about the processor time of OpenVINO
-    (both compute with oneDNN), and other work on the machine slows it down less.
+    'auto' is Keras on a GPU; on a CPU it is OpenVINO in single precision where that is installed and takes this network,
+    else Keras.
 
     Parameters
     ----------
@@ -84,15 +84,22 @@ def engine_for(wanted: EngineName, model: Any, digest: str, shapes: list[Shape],
     StageFailed
         The network cannot be converted, or is not the same afterwards.
     """
-    if wanted in ("auto", "keras"):
+    keras_only = runtime.device_used != "cpu" or problem_with("openvino") is not None
+    if wanted == "keras" or (wanted == "auto" and keras_only):
         return KerasEngine(model, runtime.device_used)
     if problem := problem_with(wanted):
         raise InputError(f"segment.engine: {problem}, or take engine keras")
     if runtime.device == "cuda":
         raise InputError(f"segment.engine is {wanted}, which computes on the CPU: leave out --device cuda, or it")
-    engine = Converted(wanted, model, digest, runtime)
-    for shape in shapes:
-        engine.prepare(shape)
+    engine = Converted("openvino" if wanted == "auto" else wanted, model, digest, runtime)
+    try:
+        for shape in shapes:
+            engine.prepare(shape)
+    except StageFailed as error:
+        if wanted != "auto":
+            raise
+        runtime.say(f"{error}; Keras computes instead")
+        return KerasEngine(model, runtime.device_used)
     return engine
 
 
@@ -208,8 +215,12 @@ def _load_openvino(precision: str, parts: Mapping[str, bytes], workers: int) -> 
     openvino = _openvino()
     core = openvino.Core()
     network = core.read_model(parts["xml"], openvino.Tensor(np.frombuffer(parts["bin"], np.uint8)))
-    # Without the hint it takes bfloat16 where the CPU has it.
-    settings = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": workers}
+    settings = {
+        "INFERENCE_PRECISION_HINT": precision,  # or it takes bfloat16 where the CPU has it
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": workers,
+        "ENABLE_CPU_PINNING": False,  # threads that may not move wait for what else the machine does
+    }
     compiled = core.compile_model(network, "CPU", settings)
     return lambda patches: np.asarray(compiled([np.ascontiguousarray(patches)])[0])
 

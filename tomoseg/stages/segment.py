@@ -73,7 +73,8 @@ class SegmentParameters(Parameters):
         description="What computes the network. 'keras': on a GPU or CPU; 'openvino' and 'onnxruntime': on the CPU, "
         "from a copy of the network that is converted once and kept in the user's cache folder (pip install "
         "'tomoseg[fast]' or 'tomoseg[onnx]'), with the same probabilities to 1e-4; 'openvino-bf16': in half precision, "
-        "in about half the time on a CPU that has it, with another class for about one voxel in 10 000; 'auto': keras",
+        "in about half the time on a CPU that has it, with another class for about one voxel in 10 000; 'auto': "
+        "openvino on a CPU where it is installed, else keras",
     )
     plane: Literal["xz", "xy", "yz", "all"] = Field(
         "xz",

@@ -116,10 +116,27 @@ def test_an_engine_that_is_not_installed_is_refused_before_computing(monkeypatch
         engine_for("openvino", None, "", [], Runtime(device="cpu"))
 
 
-def test_auto_is_keras_on_the_device_in_use(compact_network):
+def test_auto_is_keras_on_a_gpu_and_without_openvino(compact_network, monkeypatch):
     on_gpu = SimpleNamespace(device="auto", device_used="cuda")
     engine = engine_for("auto", compact_network, "", [SHAPE], on_gpu)
     assert (engine.name, engine.device) == ("keras", "cuda")
+    monkeypatch.setattr(engines, "find_spec", lambda _: None)
+    engine = engine_for("auto", compact_network, "", [SHAPE], Runtime(device="cpu"))
+    assert (engine.name, engine.device) == ("keras", "cpu")
+
+
+@pytest.mark.skipif(problem_with("openvino") is not None, reason="openvino is not installed")
+def test_auto_on_a_cpu_is_openvino_where_it_takes_the_network(compact_network, folder, monkeypatch):
+    runtime = Runtime(device="cpu", workers=1)
+    assert engine_for("auto", compact_network, "e", [SHAPE], runtime).name == "openvino"
+
+    def fails(model, shape):
+        raise RuntimeError("no such layer")
+
+    monkeypatch.setattr(engines, "_to_openvino", fails)
+    assert engine_for("auto", compact_network, "other", [SHAPE], runtime).name == "keras"
+    with pytest.raises(StageFailed, match="cannot take this network"):
+        engine_for("openvino", compact_network, "other", [SHAPE], runtime)
 
 
 @pytest.mark.parametrize("name", OTHERS[:1])
