@@ -69,8 +69,8 @@ def problem_with(name: str) -> str | None:
 def engine_for(wanted: EngineName, model: Any, digest: str, shapes: list[Shape], runtime: Runtime) -> Engine:
     """Return the engine asked for, ready for batches of `shapes`.
 
-    'auto' is Keras on a GPU; on a CPU it is OpenVINO in single precision where that is installed and takes this network,
-    else Keras.
+    'auto' is Keras on a GPU; on a CPU it is OpenVINO in single precision where that is installed and takes this
+    network, else Keras.
 
     Parameters
     ----------
