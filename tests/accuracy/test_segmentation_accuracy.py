@@ -1,5 +1,7 @@
 """Segmentation of objects with known truth: particle count and size by thresholds, Dice of a trained network."""
 
+import functools
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -25,16 +27,22 @@ def dice(labels, truth, n_classes=3):
 
 def segment(volume, **params):
     outputs, runtime = MemoryOutputs(), Runtime()
-    STAGE.run(volume=MemoryInput(volume), params=SegmentParameters(**params), runtime=runtime, outputs=outputs)
+    STAGE.run(
+        volume=MemoryInput(volume, {"voxel_size_nm": 0.25}),
+        params=SegmentParameters(**params),
+        runtime=runtime,
+        outputs=outputs,
+    )
     return outputs
 
 
 # --------------------------------------------------------------------------------------------------- thresholds
 
 
-def reconstructed(phantom, dose, seed=0):
-    """Return the MLEM reconstruction of a noisy, aligned series of `phantom` with a missing wedge."""
-    angles = simulate.tilt_angles(68, 2)
+@functools.cache
+def reconstructed(n_particles, seed, dose):
+    """Return a phantom and the MLEM reconstruction of a noisy, aligned series of it with a missing wedge."""
+    phantom, angles = simulate.catalyst(144, n_particles, seed), simulate.tilt_angles(68, 2)
     raw = simulate.acquire(simulate.project(phantom.density, angles), dose=dose, vacuum=0, black_level=0, seed=seed)
     outputs = MemoryOutputs()
     RECONSTRUCT.run(
@@ -46,15 +54,15 @@ def reconstructed(phantom, dose, seed=0):
         runtime=Runtime(),
         outputs=outputs,
     )
-    return outputs.arrays["volume"]
+    return phantom, outputs.arrays["volume"]
 
 
 # A catalyst as in the demonstration, and one with so few particles that they are 0.02 % of the volume.
 @pytest.mark.parametrize(("n_particles", "seed", "dose"), [(40, 0, 400.0), (4, 1, 100.0)])
 def test_thresholds_count_and_size_the_particles_of_a_reconstruction(n_particles, seed, dose):
-    phantom = simulate.catalyst(144, n_particles, seed)
+    phantom, volume = reconstructed(n_particles, seed, dose)
     assert np.mean(phantom.labels == 2) < 0.01
-    labels = segment(reconstructed(phantom, dose))
+    labels = segment(volume)
     particles, count = ndimage.label(labels.arrays["labels"] == 2, np.ones((3, 3, 3)))
     assert count == pytest.approx(n_particles, rel=0.1)
     volumes = np.bincount(particles.ravel())[1:]
@@ -68,6 +76,19 @@ def test_thresholds_count_and_size_the_particles_of_a_reconstruction(n_particles
 
 
 # ------------------------------------------------------------------------------------------------------ network
+
+
+def test_the_network_that_ships_knows_a_catalyst_it_has_never_seen():
+    phantom, volume = reconstructed(40, 0, 400.0)
+    middle = np.s_[:, 40:104]
+    labels, truth = segment(volume[middle], model="gamma-alumina-pt").arrays["labels"], phantom.labels[middle]
+    found, true = (ndimage.label(volume == 2, np.ones((3, 3, 3)))[1] for volume in (labels, truth))
+    assert true > 20
+    assert found == pytest.approx(true, abs=2)
+    # Measured in the whole volume: 40 particles of 40, Dice of 0.995, 0.914 and 0.910.
+    scores = dice(labels, truth)
+    assert scores[1] > 0.88
+    assert scores[2] > 0.88
 
 
 def noisy(phantom, seed):
