@@ -19,7 +19,7 @@ def channel(small_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("channel")
     with mrcfile.open(small_run.raw) as file:
         raw = file.data.astype(np.float32)
-    write_mrc(folder / "edx.mrc", raw.reshape(-1, 32, 2, 32, 2).mean(axis=(2, 4)), 1.0, kind="stack")
+    write_mrc(folder / "edx.mrc", raw.reshape(-1, 32, 2, 32, 2).mean(axis=(2, 4)), 0.5, kind="stack")
     shutil.copy(small_run.raw.with_suffix(".rawtlt"), folder / "edx.rawtlt")
     tomoseg("import", folder / "edx.mrc", "-o", folder / "edx.h5")
     return folder / "edx.h5"
@@ -91,7 +91,7 @@ def test_only_the_alignment_of_the_other_project_counts(project, edx):
 def test_other_tilts_are_refused_in_one_paragraph(project, small_run, tmp_path):
     with mrcfile.open(small_run.raw) as file:
         raw = file.data[:-1].copy()
-    write_mrc(tmp_path / "short.mrc", raw, 0.5, kind="stack")
+    write_mrc(tmp_path / "short.mrc", raw, 0.25, kind="stack")
     write_angles(tmp_path / "short.rawtlt", np.loadtxt(small_run.raw.with_suffix(".rawtlt"))[:-1])
     tomoseg("import", tmp_path / "short.mrc", "-o", tmp_path / "short.h5")
     failed = tomoseg("align", tmp_path / "short.h5", "--from", project, code=2)
