@@ -309,7 +309,12 @@ def evaluate_model(
     model, card = load_model(model_path)
     n_classes = len(card.class_names)
     object_class, rule = class_number(card.class_names, objects), object_rule or ObjectRule()
-    predictor = SlicePredictor.of(model, card, _scale_for(pairs, card), patch, overlap)
+    scale = _scale_for(pairs, card)
+    if scale != card.scaling.trained:
+        runtime.say(
+            f"intensity {scale.zero:.4g} is 0 and {scale.one:.4g} is 1 for the network, as these images have it"
+        )
+    predictor = SlicePredictor.of(model, card, scale, patch, overlap)
     matrices, distances, calibrations, found = [], [], [], []
     neighbours = _neighbours(pairs, card.channels)
     for pair in runtime.track(list(pairs), "evaluate"):
@@ -373,7 +378,8 @@ def _scale_for(pairs: Sequence[Pair], card: ModelCard) -> Scale:
         low, high = min(low, float(image.min())), max(high, float(image.max()))
     if not high > low:
         raise InputError(f"all images hold nothing but the value {low:g}")
-    return card.scaling.for_data(dtype, histogram((read_slice(pair.image)[None] for pair in pairs), low, high))
+    values = histogram((read_slice(pair.image)[None] for pair in pairs), low, high)
+    return card.scaling.for_slices(dtype, values, len(pairs))
 
 
 def validation_pairs(pairs: Sequence[Pair], card: ModelCard) -> list[Pair]:

@@ -13,6 +13,11 @@ from tomoseg.segment.histogram import Histogram, partition
 
 Kind = Literal["levels", "range"]
 MOST_BEYOND = 0.01  # of the voxels may lie beyond the intensities of training; 8-bit slices saturate a few per mille
+FEWEST_SLICES = 3  # that tell the levels of their kind: the support of a single one may be a sliver
+ALIKE_SPAN, ALIKE_ZERO = (
+    1.6,
+    0.3,
+)  # see `Scaling.for_slices`; any 3 of the gamma-alumina slices are within 1.16 and 0.05
 UNLIKE = 2.5  # times the noise of training, or the brightness of its particles, is worth a warning
 
 
@@ -63,6 +68,24 @@ class Scaling:
         if kind.kind in "iu" and kind == np.dtype(self.dtype):
             return self.trained
         background, support = find_levels(values)
+        return _checked(Scale(background, support, self.trained.low, self.trained.high))
+
+    def for_slices(self, dtype: DTypeLike, values: Histogram, n_slices: int) -> Scale:
+        """Return the scale for labelled slices of type `dtype` with the histogram `values`.
+
+        Slices of the integer type of training get the scale of training, as `for_data` has it. Those of another
+        material or microscope may have been brought to 8 bits in another way: where at least `FEWEST_SLICES` of them
+        have levels whose distance differs by a factor of more than `ALIKE_SPAN`, or whose background by more than
+        `ALIKE_ZERO` of it, their own levels count.
+        """
+        usual = self.for_data(dtype, values)
+        if self.kind == "range" or usual is not self.trained or n_slices < FEWEST_SLICES:
+            return usual
+        background, support = find_levels(values)
+        span = self.trained.one - self.trained.zero
+        alike = 1 / ALIKE_SPAN < (support - background) / span < ALIKE_SPAN
+        if alike and abs(background - self.trained.zero) < ALIKE_ZERO * span:
+            return usual
         return _checked(Scale(background, support, self.trained.low, self.trained.high))
 
 

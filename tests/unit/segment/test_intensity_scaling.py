@@ -73,3 +73,21 @@ def test_data_without_two_levels_is_refused():
     flat[0, 0, 0] = 1e-30
     with pytest.raises(InputError, match="no two levels"):
         scaling_of(histogram([flat], 0, 1), np.float32)
+
+
+def bytes_like(empty, unit=1.0, offset=0.0):
+    values = volume_like(np.random.default_rng(2), 200_000, empty, unit, offset)
+    return histogram_of(np.clip(values, 0, 255).astype(np.uint8))
+
+
+def test_slices_of_the_kind_trained_on_keep_its_scale_and_others_get_their_own():
+    scaling = scaling_of(bytes_like(0.8), np.uint8)
+    for alike in (bytes_like(0.6), bytes_like(0.97), bytes_like(0.8, 1.2, 5)):
+        assert scaling.for_slices(np.uint8, alike, 5) is scaling.trained
+    for unit, offset in ((2.0, 0.0), (0.5, 0.0), (0.7, 60.0)):  # brought to 8 bits in another way
+        scale = scaling.for_slices(np.uint8, bytes_like(0.8, unit, offset), 5)
+        assert scale.zero == pytest.approx(offset + unit, abs=2)
+        assert scale.one - scale.zero == pytest.approx(60 * unit, rel=0.2)  # particles saturate
+        assert scaling.for_slices(np.uint8, bytes_like(0.8, unit, offset), 2) is scaling.trained  # too few to tell
+    foreign = Scaling("range", "uint8", Scale(0.0, 255.0, 0.0, 1.0))
+    assert foreign.for_slices(np.uint8, bytes_like(0.8, 2.0), 5).one == 255
