@@ -119,7 +119,7 @@ def train(
     label_map: LabelMapText = "",
     precision: Annotated[
         str, typer.Option(help="float32, mixed (16-bit products) or auto: mixed on a GPU, float32 on a CPU.")
-    ] = "auto",
+    ] = "float32",
     seed: Annotated[int, typer.Option(help="Of first weights and random views.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue after the last finished epoch.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a network that is there already.")] = False,

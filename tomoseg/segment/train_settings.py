@@ -88,7 +88,7 @@ class TrainSettings:
     fold: int = 0
     guard: int = 1
     augmentation: Augmentation = field(default_factory=Augmentation)
-    precision: Precision = "auto"
+    precision: Precision = "float32"
     seed: int = 0
 
     def reach(self) -> int:
