@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 SMOOTHING_BYTES = 8
 LABELLING_BYTES = 14
 SAMPLED_SLICES = 64
+# Pixels for a network to see from which on it is worth to convert it for a faster engine, which takes some 7 s once.
+WORTH_CONVERTING = 24_000_000
+N_VIEWS = {"none": 1, "flips": 4, "dihedral": 8}
 # Slabs for thresholds are no larger than this even where memory allows, so that progress is seen, little is lost with a
 # slab that is dropped, and no library holds up a signal for more than a second or two.
 MOST_VOXELS = 1 << 26
@@ -74,7 +77,7 @@ class SegmentParameters(Parameters):
         "from a copy of the network that is converted once and kept in the user's cache folder (pip install "
         "'tomoseg[fast]' or 'tomoseg[onnx]'), with the same probabilities to 1e-4; 'openvino-bf16': in half precision, "
         "in about half the time on a CPU that has it, with another class for about one voxel in 10 000; 'auto': "
-        "openvino on a CPU where it is installed, else keras",
+        "openvino on a CPU where it is installed and the work worth it, else keras",
     )
     plane: Literal["xz", "xy", "yz", "all"] = Field(
         "xz",
@@ -413,11 +416,13 @@ def _engine(
 ) -> "Engine":
     """Return what computes the network, ready for the batches to come, and say what it is."""
     from tomoseg.segment.engines import engine_for
-    from tomoseg.segment.volume import batches_of
+    from tomoseg.segment.volume import batches_of, planes_of
 
     sizes = _predictor(model, card, card.scaling.trained, params, zoom)
     shapes = batches_of(volume, sizes, params.plane, transposed=params.tta == "dihedral")
-    engine = engine_for(params.engine, model, digest, shapes, runtime)
+    pixels = math.prod(volume.shape) * zoom**2 * len(planes_of(params.plane)) * N_VIEWS[params.tta]
+    small = params.engine == "auto" and pixels < WORTH_CONVERTING
+    engine = engine_for("keras" if small else params.engine, model, digest, shapes, runtime)
     runtime.device_used = engine.device
     runtime.say(f"the network is computed by {engine.name} {engine.version} on the {engine.device}")
     return engine

@@ -543,6 +543,18 @@ def test_a_network_of_neighbours_at_another_pixel_size_and_in_other_engines(phan
     assert outputs.attrs["segmentation_info"]["zoom"] == pytest.approx(2)
 
 
+def test_a_network_is_converted_only_where_that_is_worth_it(phantom, model_path, monkeypatch):
+    from tomoseg.segment.engines import problem_with
+
+    few, _ = run(phantom[0], model=model_path)
+    assert few.attrs["segmentation_info"]["engine"].startswith("keras")
+    monkeypatch.setattr("tomoseg.stages.segment.WORTH_CONVERTING", 1)
+    many, _ = run(phantom[0], model=model_path)
+    expected = "keras" if problem_with("openvino") else "openvino"
+    assert many.attrs["segmentation_info"]["engine"].startswith(expected)
+    assert np.mean(many.arrays["labels"] == few.arrays["labels"]) > 0.999
+
+
 def test_a_network_can_be_stopped_within_a_slice(phantom, model_path, monkeypatch):
     calls = []
     runtime = Runtime(device="cpu")
