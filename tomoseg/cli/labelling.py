@@ -157,7 +157,7 @@ def _model_lines(model: Any) -> list[str]:
     card = model.card
     size = "unknown" if card.pixel_size_nm is None else f"{card.pixel_size_nm:.4g} nm"
     together = card.scores.get("cross_validated")
-    of = together.get("dice") if isinstance(together, dict) else None
+    of = together.get("pooled_dice") if isinstance(together, dict) else None
     dice = {
         name: of.get(name) if isinstance(of, dict) else card.scores.get(f"val_dice_{name}") for name in card.class_names
     }

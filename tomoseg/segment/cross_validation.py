@@ -208,6 +208,7 @@ def _scored(final: TrainResult, found: CrossValidation) -> TrainResult:
         "slices": len(found.evaluation.names),
         "dice": dict(zip(final.card.class_names, plain(dice.mean), strict=True)),
         "dice_ci95": dict(zip(final.card.class_names, plain(dice.ci95), strict=True)),
+        "pooled_dice": dict(zip(final.card.class_names, plain(found.evaluation.pooled()["dice"]), strict=True)),
     }
     card = replace(final.card, scores=final.card.scores | {"cross_validated": scores})
     keras.utils.clear_session()

@@ -119,7 +119,12 @@ def test_the_final_network_is_trained_on_all(crossed):
     assert (scores["folds"], scores["slices"]) == ([0, 1, 2], 12)
     np.testing.assert_array_equal(list(scores["dice"].values()), dice.mean)
     np.testing.assert_array_equal(list(scores["dice_ci95"].values()), dice.ci95)
-    assert any("cross-validated" in line for line in _model_lines(KnownModel("net", output, False, False, card)))
+    pooled = found.evaluation.pooled()["dice"]
+    np.testing.assert_array_equal(list(scores["pooled_dice"].values()), pooled)
+    assert any(
+        f"{pooled[-1]:.3f} (cross-validated" in line
+        for line in _model_lines(KnownModel("net", output, False, False, card))
+    )
 
 
 def test_some_folds_only(crossed, slices, tmp_path):
