@@ -207,15 +207,12 @@ def train(
 
 def _among_others(slices: Any, images_dir: Path, channels: int) -> Any:
     """Return labelled slices with their neighbours in the folder, labelled or not, if these are wanted."""
-    from functools import partial
-
-    from tomoseg.io.slices import IMAGE_SUFFIXES, LabelledSlices, by_stem, read_slice
+    from tomoseg.io.slices import LabelledSlices, slice_readers
     from tomoseg.segment.neighbours import with_neighbours
 
     if channels == 1 or channels % 2 == 0:  # the settings tell what is wrong with an even number
         return slices
-    others = {name: partial(read_slice, path) for name, path in by_stem(images_dir, IMAGE_SUFFIXES).items()}
-    images = with_neighbours(slices.names, slices.images, channels, others)
+    images = with_neighbours(slices.names, slices.images, channels, slice_readers(images_dir))
     return LabelledSlices(slices.names, images, slices.labels)
 
 

@@ -3,8 +3,9 @@
 import hashlib
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -80,6 +81,11 @@ def by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
             raise InputError(f"{file} and {found[file.stem]} have the same name: which of them is meant is not clear")
         found[file.stem] = file
     return found
+
+
+def slice_readers(folder: Path) -> dict[str, Callable[[], Array]]:
+    """Return what reads each image of a folder, by name; see `by_stem`."""
+    return {name: partial(read_slice, path) for name, path in by_stem(folder, IMAGE_SUFFIXES).items()}
 
 
 def read_slice(path: Path) -> Array:

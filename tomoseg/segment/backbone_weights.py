@@ -8,9 +8,7 @@ residual unit. Where layers have other names altogether, the order that the file
 """
 
 import hashlib
-import os
 import re
-import sys
 import tempfile
 from collections.abc import Callable
 from http.client import HTTPException
@@ -25,6 +23,7 @@ from tomoseg.arrays import Array
 from tomoseg.errors import InputError, shown
 from tomoseg.io.apart import copy_numbers
 from tomoseg.io.atomic import atomic_path
+from tomoseg.io.folders import cache_folder
 from tomoseg.io.limits import reason_of
 
 IMAGENET = "imagenet"
@@ -95,14 +94,6 @@ def fetch(source: str, tell: Callable[[str], object] = str, check: Callable[[], 
     tell(f"downloading {place} to {path.parent}")
     _download(place, path, wanted, check)
     return path, _verified(path, wanted)
-
-
-def cache_folder() -> Path:
-    """Return the folder of downloaded files, which need not exist."""
-    home = Path.home()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "tomoseg" / "cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "tomoseg"
 
 
 def _download(address: str, path: Path, wanted: str, check: Callable[[], object]) -> None:

@@ -4,7 +4,6 @@ OpenVINO and ONNX Runtime are optional. What they need is converted once for eac
 user's cache folder; a copy that is damaged, or was made by another version, is made anew.
 """
 
-import os
 import sys
 import tempfile
 import zipfile
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError, StageFailed
 from tomoseg.io.atomic import atomic_path
+from tomoseg.io.folders import cache_folder
 from tomoseg.runtime import Runtime
 
 EngineName = Literal["auto", "keras", "openvino", "openvino-bf16", "onnxruntime"]
@@ -243,15 +243,6 @@ def _load_onnx(parts: Mapping[str, bytes], workers: int) -> Callable[[Array], Ar
 
 
 # --- converted copies ---
-
-
-def cache_folder() -> Path:
-    """Return the folder where converted networks are kept, by the rules of the system."""
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base, "tomoseg")
 
 
 def _read_parts(path: Path) -> dict[str, bytes] | None:

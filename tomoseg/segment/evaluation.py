@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
-from tomoseg.io.slices import IGNORE, IMAGE_SUFFIXES, Pair, by_stem, load_pair, read_slice
+from tomoseg.io.slices import IGNORE, Pair, load_pair, read_slice, slice_readers
 from tomoseg.runtime import Runtime
 from tomoseg.segment.calibration import Calibration
 from tomoseg.segment.card import ModelCard
 from tomoseg.segment.detection import Detection, ObjectRule, class_number, compare_objects
 from tomoseg.segment.histogram import histogram
-from tomoseg.segment.neighbours import neighbour_names
+from tomoseg.segment.neighbours import with_neighbours
 from tomoseg.segment.numbers import plain
 from tomoseg.segment.scaling import Scale
 from tomoseg.segment.surfaces import PERCENTILES, hausdorff
@@ -316,10 +316,11 @@ def evaluate_model(
         )
     predictor = SlicePredictor.of(model, card, scale, patch, overlap)
     matrices, distances, calibrations, found = [], [], [], []
-    neighbours = _neighbours(pairs, card.channels)
+    others = slice_readers(pairs[0].image.parent) if card.channels > 1 else {}
     for pair in runtime.track(list(pairs), "evaluate"):
         image, truth = load_pair(pair, n_classes)
-        probabilities = predictor.probabilities(_seen(image, neighbours[pair.name])[None])[0]
+        seen = with_neighbours([pair.name], [image], card.channels, others)[0] if others else image
+        probabilities = predictor.probabilities(seen[None])[0]
         prediction = probabilities.argmax(axis=0).astype(np.uint8)
         calibrations.append(Calibration.of(probabilities, truth))
         matrices.append(confusion_matrix(truth, prediction, n_classes))
@@ -340,31 +341,6 @@ def evaluate_model(
         reduce(add, calibrations),
         Detection(card.class_names[object_class], rule, names, found, 2, pixel_size),
     )
-
-
-def _neighbours(pairs: Sequence[Pair], channels: int) -> dict[str, list[Path | None]]:
-    """Return, by name of the slice, the files of the slices that a network sees with it; None for itself."""
-    if channels == 1:
-        return {pair.name: [None] for pair in pairs}
-    files = by_stem(pairs[0].image.parent, IMAGE_SUFFIXES)
-    rows = neighbour_names([pair.name for pair in pairs], list(files), channels)
-    return {
-        pair.name: [None if name == pair.name else files[name] for name in row]
-        for pair, row in zip(pairs, rows, strict=True)
-    }
-
-
-def _seen(image: Array, neighbours: Sequence[Path | None]) -> Array:
-    """Return what a network sees of a slice (h, w): it alone, or (h, w, channels) with its neighbours."""
-    if len(neighbours) == 1:
-        return image
-    planes = [image if path is None else read_slice(path) for path in neighbours]
-    if any(plane.shape != image.shape or plane.dtype != image.dtype for plane in planes):
-        raise InputError(
-            f"{next(filter(None, neighbours))} and its neighbours are of different sizes or types: a network that sees "
-            "neighbouring slices needs them alike"
-        )
-    return np.stack(planes, axis=-1)
 
 
 def _scale_for(pairs: Sequence[Pair], card: ModelCard) -> Scale:

@@ -5,12 +5,12 @@ parameters are checked with it.
 """
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tomoseg.errors import InputError, shown
+from tomoseg.io.folders import data_folder
 
 if TYPE_CHECKING:
     from tomoseg.segment.card import ModelCard
@@ -59,12 +59,7 @@ def user_folder() -> Path:
     """Return the folder of the user's own networks, which need not exist."""
     if named := os.environ.get(VARIABLE):
         return Path(named).expanduser()
-    home = Path.home()
-    if sys.platform == "win32":
-        data = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    else:
-        data = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share")
-    return data / "tomoseg" / "models"
+    return data_folder() / "models"
 
 
 def is_name(text: str) -> bool:

@@ -354,6 +354,5 @@ def predictor_of(
     model: Any, card: ModelCard, check: Callable[[], object], overlap: int = 2
 ) -> Callable[[Array], NDArray[np.float32]]:
     """Return what gives probabilities (C, h, w) of a raw training image (h, w), or (h, w, channels)."""
-    scale = card.scaling.trained
-    predictor = SlicePredictor.of(model, card, scale, overlap=overlap)
+    predictor = SlicePredictor.of(model, card, card.scaling.trained, overlap=overlap)
     return lambda image: predictor.probabilities(image[None], check)[0]

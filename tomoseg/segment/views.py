@@ -1,6 +1,6 @@
 """Symmetric views of images, whose predictions are averaged (test-time augmentation)."""
 
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,7 @@ from tomoseg.arrays import Array
 from tomoseg.segment.blending import PredictBatch
 
 Views = Literal["none", "flips", "dihedral"]
-VIEWS: tuple[Views, ...] = get_args(Views)
+N_VIEWS: dict[Views, int] = {"none": 1, "flips": 4, "dihedral": 8}
 # Turned over up-down and left-right, and transposed before that.
 _FLIPS = [(), (1,), (2,), (1, 2)]
 
@@ -33,6 +33,6 @@ def averaged_over(views: Views, predict_batch: PredictBatch) -> PredictBatch:
             for axes in _FLIPS:
                 predicted = np.flip(np.asarray(predict_batch(np.ascontiguousarray(np.flip(turned, axes)))), axes)
                 total = total + (predicted.swapaxes(1, 2) if transposed else predicted)
-        return np.asarray(total / np.float32(len(_FLIPS) * len(transpositions)))
+        return np.asarray(total / np.float32(N_VIEWS[views]))
 
     return mean

@@ -16,6 +16,8 @@ from tomoseg.errors import InputError
 from tomoseg.io.digest import sha256
 from tomoseg.runtime import Runtime, slabs
 from tomoseg.schema import CONFIDENCE, LABELS, SEGMENTATION_INFO, VOLUME
+from tomoseg.segment.engines import EngineName
+from tomoseg.segment.views import N_VIEWS, Views
 from tomoseg.stages.base import Field, InputFile, Parameters, Stage
 
 if TYPE_CHECKING:
@@ -33,7 +35,6 @@ LABELLING_BYTES = 14
 SAMPLED_SLICES = 64
 # Pixels for a network to see from which on it is worth to convert it for a faster engine, which takes some 7 s once.
 WORTH_CONVERTING = 24_000_000
-N_VIEWS = {"none": 1, "flips": 4, "dihedral": 8}
 # Slabs for thresholds are no larger than this even where memory allows, so that progress is seen, little is lost with a
 # slab that is dropped, and no library holds up a signal for more than a second or two.
 MOST_VOXELS = 1 << 26
@@ -71,7 +72,7 @@ class SegmentParameters(Parameters):
     class_colors: list[str] | None = Field(
         None, description="Colours of the classes as #rrggbb; by default those of the network, or Okabe & Ito's palette"
     )
-    engine: Literal["auto", "keras", "openvino", "openvino-bf16", "onnxruntime"] = Field(
+    engine: EngineName = Field(
         "auto",
         description="What computes the network. 'keras': on a GPU or CPU; 'openvino' and 'onnxruntime': on the CPU, "
         "from a copy of the network that is converted once and kept in the user's cache folder (pip install "
@@ -97,7 +98,7 @@ class SegmentParameters(Parameters):
         le=8,
         description="Neighbouring patches start patch / overlap px apart; 1 is no overlap and shows seams",
     )
-    tta: Literal["none", "flips", "dihedral"] = Field(
+    tta: Views = Field(
         "none",
         description="Views of each patch whose probabilities are averaged: 'none': it alone; 'flips': also up-down, "
         "left-right and both, four times the work; 'dihedral': these and their transposes, eight times the work",
@@ -346,7 +347,7 @@ def _run_network(volume: Input, params: SegmentParameters, runtime: Runtime, out
     from tomoseg.segment.keras_setup import prepare
     from tomoseg.segment.model_file import load_model
     from tomoseg.segment.scaling import Scale
-    from tomoseg.segment.volume import PLANES
+    from tomoseg.segment.volume import planes_of
 
     path = Path(params.model or "")
     prepare(runtime)
@@ -367,7 +368,7 @@ def _run_network(volume: Input, params: SegmentParameters, runtime: Runtime, out
             _count(state, slab.labels)
             if params.plane != "all":  # of which nothing can be continued: the sums are gone
                 _finish(state, slab.part, outputs)
-    state["slices"] = volume.shape[NORMAL_AXIS[PLANES[-1] if params.plane == "all" else params.plane]]
+    state["slices"] = volume.shape[NORMAL_AXIS[planes_of(params.plane)[-1]]]
     least = params.least_sizes(len(names))
     if max(least) > 1:
         _clean(labels_sink, state, least, names, runtime, outputs)
@@ -433,9 +434,9 @@ def _labelled(
 ) -> "Generator[Labelled]":
     """Yield labels and confidence, slab by slab."""
     from tomoseg.segment.inference import NORMAL_AXIS
-    from tomoseg.segment.volume import PLANES, in_all_planes, in_slices
+    from tomoseg.segment.volume import in_all_planes, in_slices, planes_of
 
-    n = volume.shape[NORMAL_AXIS[PLANES[-1] if plane == "all" else plane]]
+    n = volume.shape[NORMAL_AXIS[planes_of(plane)[-1]]]
     _say_where(first, n, runtime)
     if first < n and plane == "all":
         yield from in_all_planes(volume, predictor, runtime)
