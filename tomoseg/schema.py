@@ -208,6 +208,49 @@ PARTICLE_TABLE = Artifact("particle_table", "/measurement/particles", ("particle
 SIZE_TABLE = Artifact(
     "size_table", "/measurement/size_distribution", ("bin",), "", "", "histogram of the particles' diameters"
 )
+SUPPORT_INFO = Artifact(
+    "support_info",
+    "/measurement/support",
+    meaning="the support (every class that is neither background nor counted as particles), its surface and its pores; "
+    "lengths as _nm and _px, NaN where there is none",
+    attrs={
+        "support_classes": "names of the classes",
+        "cell_px": "side of the cubes of voxels that it was measured on, px",
+    },
+)
+FACET_TABLE = Artifact(
+    "facet_table",
+    "/measurement/facets",
+    ("plane",),
+    meaning="one row per family of crystal planes or per direction found: area of the support's surface that faces it, "
+    "and the particles that sit there",
+    optional=True,
+)
+ORIENTATION_MAP = Artifact(
+    "orientation_map",
+    "/measurement/orientations",
+    ("hemisphere", "row", "column"),
+    "f4",
+    "1/sr",
+    "area density of the outward normals of the support's surface in Lambert's equal-area projection, towards -z and "
+    "towards +z; columns along x, rows along y; NaN outside the circle",
+    optional=True,
+)
+CURVATURE_TABLE = Artifact(
+    "curvature_table",
+    "/measurement/curvature",
+    ("bin",),
+    meaning="histogram of the mean curvature of the support's surface by area, and of the places of particles",
+    optional=True,
+)
+PORE_TABLE = Artifact("pore_table", "/measurement/pores", ("pore",), meaning="one row per pore", optional=True)
+PORE_SIZE_TABLE = Artifact(
+    "pore_size_table",
+    "/measurement/pore_sizes",
+    ("bin",),
+    meaning="pore volume by the diameter of the largest sphere that fits there",
+    optional=True,
+)
 MEASUREMENT_INFO = Artifact(
     "measurement_info",
     "/measurement",
@@ -282,6 +325,12 @@ ARTIFACTS: tuple[Artifact, ...] = (
     CLASS_TABLE,
     PARTICLE_TABLE,
     SIZE_TABLE,
+    SUPPORT_INFO,
+    FACET_TABLE,
+    ORIENTATION_MAP,
+    CURVATURE_TABLE,
+    PORE_TABLE,
+    PORE_SIZE_TABLE,
     MEASUREMENT_INFO,
     EXPORT_INFO,
     *BY_HAND,
