@@ -74,7 +74,8 @@ def _directions(values: Array, places: NDArray[np.int64]) -> NDArray[np.float32]
             beside[:, axis] = np.clip(beside[:, axis] + side, 0, n - 1)
             gradient[:, axis] += side * values[tuple(beside.T)]
     lengths = np.linalg.norm(gradient, axis=1, keepdims=True)
-    return np.divide(gradient, lengths, out=gradient, where=lengths > 0)
+    np.divide(gradient, lengths, out=gradient, where=lengths > 0)
+    return gradient
 
 
 def _sampled(values: Array, places: NDArray[np.floating]) -> NDArray[np.float32]:
