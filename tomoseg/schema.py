@@ -204,9 +204,26 @@ SEGMENTATION_INFO = Artifact(
 CLASS_TABLE = Artifact(
     "class_table", "/measurement/classes", ("class",), "", "", "volume, fraction and surface area of each class"
 )
-PARTICLE_TABLE = Artifact("particle_table", "/measurement/particles", ("particle",), "", "", "one row per particle")
+PARTICLE_TABLE = Artifact(
+    "particle_table",
+    "/measurement/particles",
+    ("particle",),
+    meaning="one row per particle, largest first; lengths as _nm and _px, NaN where unknown. class_index; voxels; "
+    "volume; diameter of the sphere of equal volume; surface_area of the smoothed surface in the volume; sphericity "
+    "(Wadell; NaN at the border); volume_half_voxel and diameter_half_voxel: by how much they grow when the surface "
+    "moves outwards by half a voxel; major_axis, middle_axis, minor_axis: full lengths of the ellipsoid of equal "
+    "second moments; elongation: major over minor; major_z, major_y, major_x: unit vector along the major axis; "
+    "elongated_along_beam: suspected to be so by the missing wedge; z, y, x of the centroid, from the centre of the "
+    "first voxel; neighbour_distance between centroids and neighbour_gap between surfaces, to the nearest other "
+    "particle; contact_area: the part of the surface that faces support (neither background nor the class counted), "
+    "contact_fraction of the whole; mean_intensity and integrated_intensity (sum over voxels); touches_border",
+)
 SIZE_TABLE = Artifact(
-    "size_table", "/measurement/size_distribution", ("bin",), "", "", "histogram of the particles' diameters"
+    "size_table",
+    "/measurement/size_distribution",
+    ("bin",),
+    meaning="histogram of the diameters of the particles that do not touch the border: count, and the fractions of "
+    "their number, surface (sum of d^2) and volume (sum of d^3) in each bin",
 )
 SUPPORT_INFO = Artifact(
     "support_info",
@@ -262,6 +279,19 @@ MEASUREMENT_INFO = Artifact(
         "mean_diameter_nm": "mean equivalent-sphere diameter",
         "median_diameter_nm": "median equivalent-sphere diameter",
         "std_diameter_nm": "sample standard deviation of the diameters",
+        "d10_nm": "a tenth of the particles is smaller; also d50, d90; by surface ds10 to ds90, by volume dv10 to dv90",
+        "d32_nm": "surface-weighted mean diameter (Sauter), sum d^3 / sum d^2",
+        "d43_nm": "volume-weighted mean diameter, sum d^4 / sum d^3",
+        "mean_diameter_ci95_low_nm": "lower end of the 95% confidence interval (bootstrap over particles); _high the "
+        "upper one; also of d10, d50, d90, d32 and d43",
+        "mean_diameter_half_voxel_nm": "by how much it grows when all surfaces move half a voxel outwards; also of d32",
+        "dispersion": "part of the atoms at the surface, from d32 and atom_diameter_nm; NaN where that is unknown",
+        "dispersion_ci95_low": "lower end of the 95% confidence interval; _high the upper one",
+        "atom_diameter_nm": "diameter of the particles' atoms",
+        "n_elongated_along_beam": "particles that the missing wedge is suspected to have elongated",
+        "missing_wedge_deg": "largest gap between the directions of the tilts, degree",
+        "voxel_size_nm": "nm; NaN where unknown",
+        "resolution_nm": "of the reconstruction, by shell correlation; NaN where unknown",
     },
 )
 
