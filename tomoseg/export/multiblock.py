@@ -15,7 +15,7 @@ def write_vtm(path: Path, blocks: Mapping[str, Mapping[str, str]]) -> None:
     blocks
         For each group its data sets: name and file name, .vtp or .vti. Groups without any are left out.
     """
-    groups = []
+    groups: list[str] = []
     for name, files in blocks.items():
         if files:
             sets = [

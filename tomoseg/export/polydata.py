@@ -245,8 +245,9 @@ def _add_array(attributes: Any, name: str, values: Array) -> None:
         attributes.AddArray(_texts([as_text(value) for value in values], name))
         return
     # VTK has neither truth values nor half floats.
-    plain = {"?": np.dtype("u1"), "e": np.dtype("f4")}.get(values.dtype.char, values.dtype.newbyteorder("="))
-    array = _vtk_array(values.astype(plain, copy=False))
+    if values.dtype.char in "?e":
+        values = values.astype(np.uint8 if values.dtype == bool else np.float32)
+    array = _vtk_array(values.astype(values.dtype.newbyteorder("="), copy=False))
     array.SetName(name)
     attributes.AddArray(array)
 

@@ -18,6 +18,10 @@ FILES = {
     "volume.vti",
     "labels.vti",
     "labels.mrc",
+    "volume.mrc",
+    "all.vtm",
+    "paraview_view.py",
+    "summary.json",
     "classes.csv",
     "particles.csv",
     "size_distribution.csv",
@@ -98,6 +102,8 @@ def test_reads_what_it_is_given():
     assert {a.name for a in STAGE.reads} == {
         "volume", "labels", "class_table", "particle_table", "size_table", "tilt_series_info",
         "angles_deg", "refined_angles_deg", "shifts_px", "alignment_info", "tilt_quality", "aligned",
+        "reconstruction_info", "segmentation_info", "measurement_info", "support_info",
+        "facet_table", "curvature_table", "pore_table", "pore_size_table",
     }  # fmt: skip
 
 
@@ -351,7 +357,7 @@ def test_names_of_surfaces():
     assert surface_name(3, "??") == "surface_3_class.vtp"
 
 
-@pytest.mark.parametrize("bad", [{"formats": []}, {"formats": ["stl"]}, {"smoothing_iterations": -1}, {"y": 1}])
+@pytest.mark.parametrize("bad", [{"formats": []}, {"formats": ["povray"]}, {"smoothing_iterations": -1}, {"y": 1}])
 def test_bad_parameters(bad):
     with pytest.raises(ValidationError):
         ExportParameters(**bad)
