@@ -34,7 +34,7 @@ class Scene:
         self._views: list[dict[str, Any]] = []
         self._meshes: list[dict[str, Any]] = []
         self._materials: list[dict[str, Any]] = []
-        self._extras = {"unit_of_length": f"1 unit of the file = 1 {unit}, not 1 m", **(facts or {})}
+        self._extras = {**(facts or {}), "unit_of_length": f"1 unit of the file = 1 {unit}, not 1 m"}
 
     @property
     def bytes(self) -> int:

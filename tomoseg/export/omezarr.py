@@ -48,7 +48,8 @@ def write_ome_zarr(
     class_names, class_colors
         One per class; colours as #rrggbb. Class 0, the background, is transparent.
     slab_bytes
-        How much is read at once; a row of chunks at least, and four times as much in all is held.
+        How much is read at once, 33 MB at least (what one chunk of a coarser level is made of); some three times as
+        much is held.
     track
         Called with the pieces and a description and yields the pieces, to show progress: `runtime.track` fits.
     """
@@ -142,14 +143,10 @@ def _write_levels(
         factors = (1, 1, 1) if level == 0 else _factors(shapes[level - 1], shape)
         todo = pieces(shape, chunks, dtype.itemsize * math.prod(factors), slab_bytes)
         what = f"writing {name}, level {level + 1} of {len(shapes)}"
-        for z, y in track(todo, what) if track else todo:
-            fine = source[_finer(z, factors[0]), _finer(y, factors[1])]
-            target[z, y] = fine if level == 0 else reduce(fine, factors)
+        for piece in track(todo, what) if track else todo:
+            fine = source[tuple(slice(p.start * f, p.stop * f) for p, f in zip(piece, factors, strict=True))]
+            target[piece] = fine if level == 0 else reduce(fine, factors)
         source = target
-
-
-def _finer(part: slice, factor: int) -> slice:
-    return slice(part.start * factor, part.stop * factor)
 
 
 def _cells(values: Array, factors: Sequence[int]) -> list[Array]:

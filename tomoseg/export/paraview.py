@@ -47,13 +47,15 @@ A picture without a window:
 
     pvpython --force-offscreen-rendering paraview_view.py picture.png
 
-The files must lie beside this script. Change what follows as you like.
+(on a machine without a screen some builds of ParaView need `xvfb-run -a` before that). The files must lie beside this
+script. Change what follows as you like.
 """
 
 import math
 import os
 import sys
 
+import paraview.simple
 from paraview.simple import *
 
 SURFACES = @SURFACES@
@@ -65,6 +67,7 @@ PICTURE_SIZE = [1600, 1200]
 
 def main():
     folder = os.path.dirname(os.path.abspath(__file__))
+    paraview.simple._DisableFirstRenderCameraReset()
     view = GetActiveViewOrCreate("RenderView")
     view.ViewSize = view.ViewSize if arguments() == [] else PICTURE_SIZE
     white(view)
@@ -74,7 +77,7 @@ def main():
         RenameSource("particles as points", points)
         Hide(points, view)
     if shown:
-        look(view, [surface.GetDataInformation().GetBounds() for surface in shown])
+        look(view, shown)
     Render(view)
     for picture in arguments()[:1]:
         SaveScreenshot(picture, view, ImageResolution=PICTURE_SIZE)
@@ -103,13 +106,15 @@ def white(view):
         view.BackgroundColorMode = "Single Color"
     view.Background = [1, 1, 1]
     view.OrientationAxesLabelColor = [0, 0, 0]
+    if hasattr(view, "MaximumNumberOfPeels"):
+        view.MaximumNumberOfPeels = 16  # layers of glass that are told apart
 
 
 def show(view, folder, file, name, color, opacity):
     surface = OpenDataFile(os.path.join(folder, file))
     RenameSource(name, surface)
     display = Show(surface, view)
-    ColorBy(display, None)
+    display.ColorArrayName = [None, ""]
     display.Representation = "Surface"
     display.AmbientColor = display.DiffuseColor = rgb(color)
     display.Opacity = opacity
@@ -118,45 +123,53 @@ def show(view, folder, file, name, color, opacity):
     return surface
 
 
-def look(view, bounds):
+def look(view, surfaces):
     """Point the camera, and lay a scale bar under what is seen; lengths are true, for there is no perspective."""
-    low = [min(b[2 * i] for b in bounds) for i in range(3)]
-    high = [max(b[2 * i + 1] for b in bounds) for i in range(3)]
-    centre = [(a + b) / 2 for a, b in zip(low, high)]
     a, e = math.radians(AZIMUTH_DEG), math.radians(ELEVATION_DEG)
-    towards = [math.sin(a) * math.cos(e), math.sin(e), math.cos(a) * math.cos(e)]
     right = [math.cos(a), 0, -math.sin(a)]
     up = [-math.sin(a) * math.sin(e), math.cos(e), -math.cos(a) * math.sin(e)]
-    # Half the width, height and depth of the box as it is seen.
-    half = [sum(abs(d) * (h - l) / 2 for d, h, l in zip(axis, high, low)) for axis in (right, up, towards)]
-    width, height, depth = half
+    towards = [math.sin(a) * math.cos(e), math.sin(e), math.cos(a) * math.cos(e)]
+    left_end, right_end, bottom, top, far, near = bounds_as_seen(surfaces)
+    middle, width, height = (left_end + right_end) / 2, right_end - left_end, top - bottom
 
-    def place(x, y, z=0.0):
-        return [c + x * r + y * u + z * t for c, r, u, t in zip(centre, right, up, towards)]
+    def place(x, y, z=(far + near) / 2):
+        return [x * r + y * u + z * t for r, u, t in zip(right, up, towards)]
 
-    length = round_length(0.6 * width)
-    below = -1.1 * height
-    bar = Line(Point1=place(-length / 2, below), Point2=place(length / 2, below))
+    length = round_length(0.3 * max(width, height))
+    below = bottom - 0.08 * height
+    bar = Line(Point1=place(middle - length / 2, below), Point2=place(middle + length / 2, below))
     RenameSource("scale bar", bar)
     line = Show(bar, view)
-    ColorBy(line, None)
+    line.ColorArrayName = [None, ""]
     line.AmbientColor = line.DiffuseColor = [0, 0, 0]
     line.LineWidth = 6
     text = Text(Text=f"{length:g} {UNIT}")
     RenameSource("length of the scale bar", text)
     label = Show(text, view)
     label.TextPropMode = "Billboard 3D Text"
-    label.BillboardPosition = place(0, below - 0.04 * height)
-    label.Justification, label.VerticalJustification = "Center", "Top"
+    label.BillboardPosition = place(middle - length / 2, below - 0.045 * height)
     label.FontSize, label.Color = 28, [0, 0, 0]
 
-    top, bottom = height, below - 0.25 * height
+    lowest = below - 0.1 * height
     aspect = view.ViewSize[0] / view.ViewSize[1]
+    focus = middle, (top + lowest) / 2
     view.CameraParallelProjection = 1
-    view.CameraParallelScale = 1.05 * max((top - bottom) / 2, width / aspect)
-    view.CameraFocalPoint = view.CenterOfRotation = place(0, (top + bottom) / 2)
-    view.CameraPosition = place(0, (top + bottom) / 2, 4 * max(half))
+    view.CameraParallelScale = 1.05 * max((top - lowest) / 2, width / 2 / aspect)
+    view.CameraFocalPoint = view.CenterOfRotation = place(*focus)
+    view.CameraPosition = place(*focus, near + 2 * max(width, height))
     view.CameraViewUp = [0, 1, 0]
+
+
+def bounds_as_seen(surfaces):
+    """Return the bounds along the picture's axes: to the right, up, and towards the camera."""
+    found = []
+    for surface in surfaces:
+        turned = Transform(Input=surface)
+        turned.Transform.Rotate = [ELEVATION_DEG, -AZIMUTH_DEG, 0]  # first about y, then about x
+        turned.UpdatePipeline()
+        found.append(turned.GetDataInformation().GetBounds())
+        Delete(turned)
+    return [(min, max)[i % 2](b[i] for b in found) for i in range(6)]
 
 
 def round_length(longest):

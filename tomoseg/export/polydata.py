@@ -18,6 +18,8 @@ from tomoseg.measure.surface import Mesh
 
 # Pass band of the windowed-sinc filter: removes what the meshing left of voxel steps, keeps shapes of a few voxels.
 PASS_BAND = 0.1
+PLY_VERTEX = np.dtype([("position", "<f4", 3), ("normal", "<f4", 3), ("color", "u1", 3)])
+PLY_FACE = np.dtype([("n", "u1"), ("points", "<i4", 3)])
 
 
 def surface_polydata(
@@ -146,19 +148,22 @@ def write_stl(path: Path, polydata: Any, unit: str) -> None:
 
 
 def write_ply(path: Path, polydata: Any, unit: str, color: str) -> None:
-    """Write a surface as binary PLY with normals and one colour, #rrggbb; a comment says the unit.
-
-    Raises as `write_vtp` does.
-    """
-    from vtkmodules.vtkIOPLY import vtkPLYWriter
-
-    writer = vtkPLYWriter()
-    writer.SetFileTypeToBinary()
-    writer.SetDataByteOrderToLittleEndian()
-    writer.AddComment(f"tomoseg; unit of length: {unit}")
-    writer.SetColorModeToUniformColor()
-    writer.SetColor(*bytes.fromhex(color.lstrip("#")))
-    _write(writer, path, polydata)
+    """Write a surface as binary PLY with normals and one colour, #rrggbb; a comment says the unit."""
+    points, normals, triangles = surface_arrays(polydata)
+    vertices = np.empty(len(points), PLY_VERTEX)
+    vertices["position"], vertices["normal"] = points, normals
+    vertices["color"] = np.frombuffer(bytes.fromhex(color.lstrip("#")), np.uint8)
+    faces = np.empty(len(triangles), PLY_FACE)
+    faces["n"], faces["points"] = 3, triangles
+    properties = [f"property float {name}" for name in ("x", "y", "z", "nx", "ny", "nz")]
+    properties += [f"property uchar {name}" for name in ("red", "green", "blue")]
+    head = ["ply", "format binary_little_endian 1.0", f"comment tomoseg; unit of length: {unit}"]
+    head += [f"element vertex {len(points)}", *properties]
+    head += [f"element face {len(triangles)}", "property list uchar int vertex_indices", "end_header"]
+    with path.open("wb") as file:
+        file.write("".join(f"{line}\n" for line in head).encode("ascii"))
+        file.write(vertices.data)
+        file.write(faces.data)
 
 
 def surface_arrays(polydata: Any) -> tuple[Array, Array, Array]:

@@ -67,7 +67,7 @@ def columns_of(table: NDArray[np.void]) -> dict[str, Array]:
         if column.ndim == 1:
             found[name] = column
         else:
-            flat = column.reshape(len(column), -1)
+            flat = column.reshape(len(column), math.prod(column.shape[1:]))
             found |= {f"{name}_{i}": flat[:, i] for i in range(flat.shape[1])}
     return found
 

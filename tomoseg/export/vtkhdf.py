@@ -43,7 +43,7 @@ def write_vtkhdf(
     facts
         Texts to be stored as attributes of the group `VTKHDF`: readers of this version know no texts as field data.
     slab_bytes
-        How much is read at once; a row of chunks at least.
+        How much is read at once; a chunk at least.
     track
         Called with the pieces and a description and yields the pieces, to show progress: `runtime.track` fits.
     """
@@ -68,6 +68,6 @@ def write_vtkhdf(
             name, (nz, ny, nx), dtype, chunks=chunks, shuffle=True, compression="gzip", compression_opts=GZIP_LEVEL
         )
         stored.attrs.create("Attribute", b"Scalars", dtype=h5py.string_dtype("ascii", len("Scalars")))
-        for z, y in track(todo, f"writing {name}.vtkhdf") if track else todo:
-            read = data[nz - z.stop : nz - z.start, ny - y.stop : ny - y.start]
-            stored[z, y] = read[::-1, ::-1]
+        for z, y, x in track(todo, f"writing {name}.vtkhdf") if track else todo:
+            read = data[nz - z.stop : nz - z.start, ny - y.stop : ny - y.start, x]
+            stored[z, y, x] = read[::-1, ::-1]
