@@ -204,26 +204,60 @@ SEGMENTATION_INFO = Artifact(
 CLASS_TABLE = Artifact(
     "class_table", "/measurement/classes", ("class",), "", "", "volume, fraction and surface area of each class"
 )
-PARTICLE_TABLE = Artifact("particle_table", "/measurement/particles", ("particle",), "", "", "one row per particle")
+PARTICLE_TABLE = Artifact(
+    "particle_table",
+    "/measurement/particles",
+    ("particle",),
+    meaning="one row per particle, largest first; lengths as _nm and _px, NaN where unknown. class_index; voxels; "
+    "volume; diameter of the sphere of equal volume; surface_area of the smoothed surface in the volume; sphericity "
+    "(Wadell; NaN at the border); volume_half_voxel and diameter_half_voxel: by how much they grow when the surface "
+    "moves outwards by half a voxel; major_axis, middle_axis, minor_axis: full lengths of the ellipsoid of equal "
+    "second moments; elongation: major over minor; major_z, major_y, major_x: unit vector along the major axis; "
+    "elongated_along_beam: suspected to be so by the missing wedge; z, y, x of the centroid, from the centre of the "
+    "first voxel; neighbour_distance between centroids and neighbour_gap between surfaces, to the nearest other "
+    "particle; contact_area: the part of the surface that faces support (neither background nor the class counted), "
+    "contact_fraction of the whole; mean_intensity and integrated_intensity (sum over voxels); touches_border",
+)
 SIZE_TABLE = Artifact(
-    "size_table", "/measurement/size_distribution", ("bin",), "", "", "histogram of the particles' diameters"
+    "size_table",
+    "/measurement/size_distribution",
+    ("bin",),
+    meaning="histogram of the diameters of the particles that do not touch the border: count, and the fractions of "
+    "their number, surface (sum of d^2) and volume (sum of d^3) in each bin",
 )
 SUPPORT_INFO = Artifact(
     "support_info",
     "/measurement/support",
     meaning="the support (every class that is neither background nor counted as particles), its surface and its pores; "
-    "lengths as _nm and _px, NaN where there is none",
+    "lengths, areas and volumes as _nm and _px, NaN where there is none",
+    optional=True,
     attrs={
         "support_classes": "names of the classes",
-        "cell_px": "side of the cubes of voxels that it was measured on, px",
+        "cell_px": "side of the cubes of voxels that pores were looked for in, px",
+        "porosity": "volume of pores / volume of the body: support, pores, and what of particles lies in it",
+        "closed_porosity": "the part of it that no path through faces of background voxels joins to the outside",
+        "porosity_half_voxel_out": "porosity if the surface lay half a voxel further out, as all ..._half_voxel_out",
+        "specific_area_m2_g": "all of the support's surface, m2 per g of the support; _exposed_: without what particles "
+        "cover",
+        "tortuosity_z": "porosity / effective diffusivity along z in the box tortuosity_box_px within the body; NaN "
+        "where no pore leads through",
+        "pore_euler_number": "pores less tunnels plus what floats in them",
+        "flat_share": "part of the exposed surface by kind of place: flat, ridge, valley, peak, pit, saddle",
+        "crystal": "given, found or none found: orientation of a cubic crystal",
+        "crystal_matrix": "9 numbers, row by row: turns the crystal's axes into (z, y, x)",
+        "crystal_explained": "part of the variance of the normals' density that the best orientation explains",
+        "crystal_explained_by_chance": "the same for facets of the same areas in random directions, mean",
+        "particles_where_facets_meet_share": "particles with two or more facets around them; area_...: the same of "
+        "places on the surface taken at random",
     },
 )
 FACET_TABLE = Artifact(
     "facet_table",
     "/measurement/facets",
     ("plane",),
-    meaning="one row per family of crystal planes or per direction found: area of the support's surface that faces it, "
-    "and the particles that sit there",
+    meaning="one row per family of crystal planes (kind family; where the orientation is known) and per direction that "
+    "much of the surface faces (kind facet), each followed by the rest: area of the support's exposed surface within "
+    "the tolerance, its share and that of normals without any order, and the particles that sit there",
     optional=True,
 )
 ORIENTATION_MAP = Artifact(
@@ -232,23 +266,33 @@ ORIENTATION_MAP = Artifact(
     ("hemisphere", "row", "column"),
     "f4",
     "1/sr",
-    "area density of the outward normals of the support's surface in Lambert's equal-area projection, towards -z and "
-    "towards +z; columns along x, rows along y; NaN outside the circle",
+    "area density of the outward normals of the support's exposed surface in Lambert's equal-area projection, towards "
+    "-z and towards +z; columns along x, rows along y; NaN outside the circle",
     optional=True,
+    attrs={"kernel_deg": "width of the smoothing, degrees", "isotropic_per_sr": "density of normals without order"},
 )
 CURVATURE_TABLE = Artifact(
     "curvature_table",
     "/measurement/curvature",
     ("bin",),
-    meaning="histogram of the mean curvature of the support's surface by area, and of the places of particles",
+    meaning="histogram of the mean curvature (positive where convex, 1/r on a ball) of the support's exposed surface by "
+    "area, and of that around particles; the outermost bins hold what lies beyond",
     optional=True,
 )
-PORE_TABLE = Artifact("pore_table", "/measurement/pores", ("pore",), meaning="one row per pore", optional=True)
+PORE_TABLE = Artifact(
+    "pore_table",
+    "/measurement/pores",
+    ("pore",),
+    meaning="one row per pore (background voxels joined through faces), largest first; elongation and flatness are "
+    "ratios of the longest to the middle and of the middle to the shortest axis, (axis_z, axis_y, axis_x) the longest; "
+    "angles are those of the longest and of the shortest axis to the normal of the nearest facet",
+    optional=True,
+)
 PORE_SIZE_TABLE = Artifact(
     "pore_size_table",
     "/measurement/pore_sizes",
     ("bin",),
-    meaning="pore volume by the diameter of the largest sphere that fits there",
+    meaning="pore volume by the diameter of the largest sphere in the pores that covers a place",
     optional=True,
 )
 MEASUREMENT_INFO = Artifact(
@@ -262,6 +306,19 @@ MEASUREMENT_INFO = Artifact(
         "mean_diameter_nm": "mean equivalent-sphere diameter",
         "median_diameter_nm": "median equivalent-sphere diameter",
         "std_diameter_nm": "sample standard deviation of the diameters",
+        "d10_nm": "a tenth of the particles is smaller; also d50, d90; by surface ds10 to ds90, by volume dv10 to dv90",
+        "d32_nm": "surface-weighted mean diameter (Sauter), sum d^3 / sum d^2",
+        "d43_nm": "volume-weighted mean diameter, sum d^4 / sum d^3",
+        "mean_diameter_ci95_low_nm": "lower end of the 95% confidence interval (bootstrap over particles); _high the "
+        "upper one; also of d10, d50, d90, d32 and d43",
+        "mean_diameter_half_voxel_nm": "by how much it grows when all surfaces move half a voxel outwards; also of d32",
+        "dispersion": "part of the atoms at the surface, from d32 and atom_diameter_nm; NaN where that is unknown",
+        "dispersion_ci95_low": "lower end of the 95% confidence interval; _high the upper one",
+        "atom_diameter_nm": "diameter of the particles' atoms",
+        "n_elongated_along_beam": "particles that the missing wedge is suspected to have elongated",
+        "missing_wedge_deg": "largest gap between the directions of the tilts, degree",
+        "voxel_size_nm": "nm; NaN where unknown",
+        "resolution_nm": "of the reconstruction, by shell correlation; NaN where unknown",
     },
 )
 

@@ -64,15 +64,16 @@ def test_thresholds_count_and_size_the_particles_of_a_reconstruction(n_particles
     assert np.mean(phantom.labels == 2) < 0.01
     labels = segment(volume)
     particles, count = ndimage.label(labels.arrays["labels"] == 2, np.ones((3, 3, 3)))
-    assert count == pytest.approx(n_particles, rel=0.1)
+    assert count == n_particles
     volumes = np.bincount(particles.ravel())[1:]
     diameter = np.mean((6 * volumes / np.pi) ** (1 / 3))
-    # Stated goal: within 10 %. Measured: 2 to 6 % too small, since half height under-rates spheres near the resolution.
-    assert diameter == pytest.approx(phantom.particles["diameter_px"].mean(), rel=0.1)
-    # The missing wedge smears the support along the beam, which no threshold undoes: measured 0.89 to 0.96.
+    # Stated goal: within 2 %. Measured: 0.5 % too large to 0.9 % too small, since half height under-rates spheres near
+    # the resolution; 1.4 to 3 % too small with rims left around them.
+    assert diameter == pytest.approx(phantom.particles["diameter_px"].mean(), rel=0.02)
+    # The missing wedge smears the support along the beam, which no threshold undoes: measured 0.92 to 0.95.
     scores = dice(labels.arrays["labels"], phantom.labels)
-    assert scores[1] > 0.85
-    assert scores[2] > 0.85
+    assert scores[1] > 0.9
+    assert scores[2] > 0.9
 
 
 # ------------------------------------------------------------------------------------------------------ network

@@ -1,12 +1,18 @@
-"""What an export has written into a directory, so that it replaces its own files and nobody else's."""
+"""What an export has written into a directory, so that it replaces its own files and nobody else's.
 
+A result may be a folder of many files (OME-Zarr): it is listed, checked and replaced as one.
+"""
+
+import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tomoseg.errors import InputError
+from tomoseg.export.folder import atomic_folder, remove_unfinished_folders
 from tomoseg.io.atomic import atomic_path, remove_unfinished
 
 MANIFEST = "tomoseg-export.json"
@@ -15,8 +21,8 @@ MANIFEST = "tomoseg-export.json"
 class Manifest:
     """The list of files, with size and time of change, that is kept in the directory as `tomoseg-export.json`.
 
-    A file is our own as long as it has the size and the time it had when it was written. Parameters: `directory`, an
-    existing folder.
+    A file is our own as long as it has the size and the time it had when it was written, a folder as long as this is
+    true of all files in it and there are no others. Parameters: `directory`, an existing folder.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -43,16 +49,33 @@ class Manifest:
             yield temporary
             # Listed before it takes its name, beside the entry of the file it replaces: a process killed in between
             # leaves a file that is still known, whichever of the two it is. Renaming keeps size and time.
-            entry = _entry(temporary, name)
-            self._save([*self._entries, entry])
-        self._entries = [e for e in self._entries if e["name"] != name] + [entry]
-        self.written.append(entry)
+            entry = self._listed(temporary, name)
+        self._renamed(entry)
+
+    @contextmanager
+    def writing_folder(self, name: str) -> Iterator[Path]:
+        """Yield a temporary empty folder; when all went well it takes its name, and is listed."""
+        path = self.directory / name
+        remove_unfinished_folders(path)
+        with atomic_folder(path) as temporary:
+            yield temporary
+            entry = self._listed(temporary, name)
+        self._renamed(entry)
 
     def finish(self) -> None:
         """Save the list without what has been replaced or is gone."""
         remove_unfinished(self.directory / MANIFEST)
         self._entries = [e for e in self._entries if (self.directory / e["name"]).exists()]
         self._save(self._entries)
+
+    def _listed(self, temporary: Path, name: str) -> dict[str, Any]:
+        entry = _entry(temporary, name)
+        self._save([*self._entries, entry])
+        return entry
+
+    def _renamed(self, entry: dict[str, Any]) -> None:
+        self._entries = [e for e in self._entries if e["name"] != entry["name"]] + [entry]
+        self.written.append(entry)
 
     def _is_ours(self, name: str) -> bool:
         return _entry(self.directory / name, name) in self._entries
@@ -69,16 +92,31 @@ def lost_files(export_info: Mapping[str, Any]) -> list[str]:
     problems = []
     for entry in json.loads(export_info.get("files", "[]")):
         path = directory / entry["name"]
-        if not path.is_file():
+        if not path.exists() or path.is_dir() != ("files" in entry):
             problems.append(f"{path} is gone")
-        elif path.stat().st_size != entry["bytes"]:
+        elif _entry(path, entry["name"])["bytes"] != entry["bytes"]:
             problems.append(f"{path} was changed")
     return problems
 
 
 def _entry(path: Path, name: str) -> dict[str, Any]:
+    """Return name, bytes and mtime_ns of a file; of a folder the sum, the latest, and a digest over all of `files`."""
     status = path.stat()
-    return {"name": name, "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+    if not path.is_dir():
+        return {"name": name, "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+    found = sorted((str(file.relative_to(path)), file.stat()) for file in _files_in(path))
+    listing = json.dumps([[where, s.st_size, s.st_mtime_ns] for where, s in found])
+    return {
+        "name": name,
+        "bytes": sum(s.st_size for _, s in found),
+        "mtime_ns": max((s.st_mtime_ns for _, s in found), default=0),
+        "files": hashlib.sha256(listing.encode()).hexdigest(),
+    }
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    for where, _, names in os.walk(folder):
+        yield from (Path(where) / name for name in names)
 
 
 def _read_entries(path: Path) -> list[dict[str, Any]]:

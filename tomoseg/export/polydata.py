@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
 from tomoseg.errors import StageFailed
-from tomoseg.export.frame import to_world
+from tomoseg.export.frame import WORLD_SIGNS, to_world
 from tomoseg.export.surfaces import on_cap
+from tomoseg.export.tables import as_text
 from tomoseg.measure.surface import Mesh
 
 # Pass band of the windowed-sinc filter: removes what the meshing left of voxel steps, keeps shapes of a few voxels.
 PASS_BAND = 0.1
+PLY_VERTEX = np.dtype([("position", "<f4", 3), ("normal", "<f4", 3), ("color", "u1", 3)])
+PLY_FACE = np.dtype([("n", "u1"), ("points", "<i4", 3)])
 
 
 def surface_polydata(
@@ -68,7 +71,18 @@ def surface_polydata(
 
 
 def points_polydata(points_px: Array, voxel_size: float, columns: Mapping[str, Array]) -> Any:
-    """Turn points (n, 3), (z, y, x) in px, into VTK poly data with one point array per column (n,).
+    """Turn points (n, 3), (z, y, x) in px, into VTK poly data with one point array per column.
+
+    Parameters
+    ----------
+    points_px
+        Centres.
+    voxel_size
+        Unit of the file per px.
+    columns : (n,) or (n, m) each
+        Numbers and truth values (as 0 and 1) become arrays of numbers of m components, texts arrays of strings.
+        Directions `NAME_z`, `NAME_y`, `NAME_x` as numbers become a vector `NAME` besides, along the axes of the file;
+        positions `z_UNIT`, ... are no directions.
 
     Returns
     -------
@@ -83,9 +97,21 @@ def points_polydata(points_px: Array, voxel_size: float, columns: Mapping[str, A
     data.SetPoints(points)
     data.SetVerts(vertices)
     for name, column in columns.items():
-        values = column.astype(np.uint8) if column.dtype == bool else column
-        _add_array(data.GetPointData(), name, values)
+        _add_array(data.GetPointData(), name, column)
+    for name, directions in _directions(columns).items():
+        _add_array(data.GetPointData(), name, (directions[:, ::-1] * WORLD_SIGNS).astype(np.float32))
     return data
+
+
+def _directions(columns: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the vectors (n, 3), (z, y, x), of which the columns hold the three components."""
+    found = {}
+    for name in columns:
+        stem = name.removesuffix("_z")
+        parts = [columns.get(f"{stem}_{axis}") for axis in "zyx"]
+        if stem != name and stem not in columns and all(part is not None and part.dtype.kind == "f" for part in parts):
+            found[stem] = np.stack([part for part in parts if part is not None], axis=1)
+    return found
 
 
 def write_vtp(path: Path, polydata: Any, facts: Mapping[str, str | Sequence[str]] | None = None) -> None:
@@ -98,21 +124,61 @@ def write_vtp(path: Path, polydata: Any, facts: Mapping[str, str | Sequence[str]
     StageFailed
         VTK could not write it for another reason.
     """
-    from vtkmodules.vtkCommonCore import vtkObject, vtkStringArray
-    from vtkmodules.vtkCommonMisc import vtkErrorCode
     from vtkmodules.vtkIOXML import vtkXMLPolyDataWriter
 
     for key, text in (facts or {}).items():
-        array = vtkStringArray()
-        array.SetName(key)
-        for t in [text] if isinstance(text, str) else text:
-            array.InsertNextValue(t)
-        polydata.GetFieldData().AddArray(array)
+        polydata.GetFieldData().AddArray(_texts([text] if isinstance(text, str) else text, key))
     writer = vtkXMLPolyDataWriter()
-    writer.SetFileName(str(path))
-    writer.SetInputData(polydata)
     writer.SetHeaderTypeToUInt64()
     writer.EncodeAppendedDataOff()
+    _write(writer, path, polydata)
+
+
+def write_stl(path: Path, polydata: Any, unit: str) -> None:
+    """Write a surface as binary STL, for printing and finite elements; the header says the unit, the format has none.
+
+    Raises as `write_vtp` does.
+    """
+    from vtkmodules.vtkIOGeometry import vtkSTLWriter
+
+    writer = vtkSTLWriter()
+    writer.SetFileTypeToBinary()
+    writer.SetHeader(f"tomoseg; unit of length: {unit}"[:79])  # never begins with "solid", as texts do
+    _write(writer, path, polydata)
+
+
+def write_ply(path: Path, polydata: Any, unit: str, color: str) -> None:
+    """Write a surface as binary PLY with normals and one colour, #rrggbb; a comment says the unit."""
+    points, normals, triangles = surface_arrays(polydata)
+    vertices = np.empty(len(points), PLY_VERTEX)
+    vertices["position"], vertices["normal"] = points, normals
+    vertices["color"] = np.frombuffer(bytes.fromhex(color.lstrip("#")), np.uint8)
+    faces = np.empty(len(triangles), PLY_FACE)
+    faces["n"], faces["points"] = 3, triangles
+    properties = [f"property float {name}" for name in ("x", "y", "z", "nx", "ny", "nz")]
+    properties += [f"property uchar {name}" for name in ("red", "green", "blue")]
+    head = ["ply", "format binary_little_endian 1.0", f"comment tomoseg; unit of length: {unit}"]
+    head += [f"element vertex {len(points)}", *properties]
+    head += [f"element face {len(triangles)}", "property list uchar int vertex_indices", "end_header"]
+    with path.open("wb") as file:
+        file.write("".join(f"{line}\n" for line in head).encode("ascii"))
+        file.write(vertices.data)
+        file.write(faces.data)
+
+
+def surface_arrays(polydata: Any) -> tuple[Array, Array, Array]:
+    """Return points (n, 3), outward normals (n, 3) and triangles (m, 3) of a surface; views where VTK allows it."""
+    points = _numpy_of(polydata.GetPoints().GetData())
+    normals = _numpy_of(polydata.GetPointData().GetNormals())
+    return points, normals, _numpy_of(polydata.GetPolys().GetConnectivityArray()).reshape(-1, 3)
+
+
+def _write(writer: Any, path: Path, polydata: Any) -> None:
+    from vtkmodules.vtkCommonCore import vtkObject
+    from vtkmodules.vtkCommonMisc import vtkErrorCode
+
+    writer.SetFileName(str(path))
+    writer.SetInputData(polydata)
     vtkObject.GlobalWarningDisplayOff()  # what it would print says less than its code
     try:
         done = writer.Write()
@@ -180,6 +246,22 @@ def _applied(filter_: Any, data: Any) -> Any:
 
 
 def _add_array(attributes: Any, name: str, values: Array) -> None:
-    array = _vtk_array(values)
+    if values.dtype.kind in "OSU":
+        attributes.AddArray(_texts([as_text(value) for value in values], name))
+        return
+    # VTK has neither truth values nor half floats.
+    if values.dtype.char in "?e":
+        values = values.astype(np.uint8 if values.dtype == bool else np.float32)
+    array = _vtk_array(values.astype(values.dtype.newbyteorder("="), copy=False))
     array.SetName(name)
     attributes.AddArray(array)
+
+
+def _texts(texts: Iterable[str], name: str) -> Any:
+    from vtkmodules.vtkCommonCore import vtkStringArray
+
+    array = vtkStringArray()
+    array.SetName(name)
+    for text in texts:
+        array.InsertNextValue(text)
+    return array

@@ -5,6 +5,9 @@ level that encloses the class's own volume), with one difference: where a class 
 its surface is closed there by a flat cap, half a voxel outside the last centres. A closed surface has an inside, looks
 solid, and can be printed; the cap is marked, because it is where we stopped looking and no surface of the sample.
 
+Surface nets or flying edges on the labels themselves would be quicker; they follow the staircase of the voxels, which
+smoothing has then to undo, and nothing keeps the volume enclosed. Here the level does.
+
 Blocks have one size whatever the memory allowed, so that a surface is the same to the bit at any limit.
 """
 

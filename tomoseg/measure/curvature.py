@@ -83,9 +83,15 @@ def _evaluate_points(field: Array, points: Array, out: Array) -> None:
             d[3] += w * (field[z + 1, y, x] - 2 * f + field[z - 1, y, x])
             d[4] += w * (field[z, y + 1, x] - 2 * f + field[z, y - 1, x])
             d[5] += w * (field[z, y, x + 1] - 2 * f + field[z, y, x - 1])
-            d[6] += w * _mixed(field[z + 1, y + 1, x], field[z + 1, y - 1, x], field[z - 1, y + 1, x], field[z - 1, y - 1, x])
-            d[7] += w * _mixed(field[z + 1, y, x + 1], field[z + 1, y, x - 1], field[z - 1, y, x + 1], field[z - 1, y, x - 1])
-            d[8] += w * _mixed(field[z, y + 1, x + 1], field[z, y + 1, x - 1], field[z, y - 1, x + 1], field[z, y - 1, x - 1])
+            d[6] += w * _mixed(
+                field[z + 1, y + 1, x], field[z + 1, y - 1, x], field[z - 1, y + 1, x], field[z - 1, y - 1, x]
+            )
+            d[7] += w * _mixed(
+                field[z + 1, y, x + 1], field[z + 1, y, x - 1], field[z - 1, y, x + 1], field[z - 1, y, x - 1]
+            )
+            d[8] += w * _mixed(
+                field[z, y + 1, x + 1], field[z, y + 1, x - 1], field[z, y - 1, x + 1], field[z, y - 1, x - 1]
+            )
         g2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
         if g2 < 1e-8:
             out[p] = np.nan

@@ -9,9 +9,12 @@ with the porosity of what joins the two sides (Epstein, Chem. Eng. Sci. 44, 1989
 1 in straight channels, more the farther and the narrower the way.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+from tomoseg.arrays import Array
 from tomoseg.measure.surface import BoolArray
 
 MOST_CELLS = 3_000_000  # of the space; a larger one is solved on a part of it
@@ -45,8 +48,7 @@ def tortuosity(space: BoolArray, axis: int) -> float:
     number[joined] = np.arange(n, dtype=np.int32)
     first, second = _neighbours(number)
     inlet, outlet = number[0][joined[0]], number[-1][joined[-1]]
-    diagonal = np.bincount(first, minlength=n) + np.bincount(second, minlength=n)
-    diagonal = diagonal.astype(float)
+    diagonal = (np.bincount(first, minlength=n) + np.bincount(second, minlength=n)).astype(np.float64)
     np.add.at(diagonal, inlet, 2.0)  # half a voxel to the side
     np.add.at(diagonal, outlet, 2.0)
     source = np.zeros(n)
@@ -70,7 +72,7 @@ def _neighbours(number: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[n
     return np.concatenate(first), np.concatenate(second)
 
 
-def _laplacian(first: NDArray[np.int32], second: NDArray[np.int32], diagonal: NDArray[np.float64]):  # type: ignore[no-untyped-def]
+def _laplacian(first: NDArray[np.int32], second: NDArray[np.int32], diagonal: Array) -> Any:
     from scipy.sparse import coo_matrix
 
     n = len(diagonal)

@@ -55,7 +55,7 @@ class Elements:
     @property
     def exposed(self) -> BoolArray:
         """Which elements face no particle."""
-        return self.facing != PARTICLE
+        return np.asarray(self.facing != PARTICLE)
 
 
 def grown(block: Block, shape: tuple[int, ...]) -> Box:
@@ -92,7 +92,9 @@ def block_elements(
     shape = shape_at(smoothed(support, ~particles), centres - corner)
     areas = np.linalg.norm(mesh.area_vectors(), axis=1).astype(np.float32)
     known = np.isfinite(shape.mean)
-    normals, mean, gaussian = (np.where(known.reshape((-1,) + (1,) * (a.ndim - 1)), a, 0) for a in (shape.normals, shape.mean, shape.gaussian))
+    normals, mean, gaussian = (
+        np.where(known.reshape((-1,) + (1,) * (a.ndim - 1)), a, 0) for a in (shape.normals, shape.mean, shape.gaussian)
+    )
     facing, pore = _facing(centres, mesh, kinds, corner, pores, side)
     return _gathered(centres, normals, areas, mean, gaussian, facing, pore, element_px)
 

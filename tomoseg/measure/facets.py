@@ -21,6 +21,7 @@ from itertools import permutations, product
 import numpy as np
 from numpy.typing import NDArray
 
+from tomoseg.arrays import Array
 from tomoseg.measure.surface import FloatArray
 
 KERNEL_DEG = 5.0
@@ -43,7 +44,11 @@ def sphere_points(n: int = N_DIRECTIONS) -> FloatArray:
 
 def family(name: str) -> FloatArray:
     """Return the unit normals (n, 3) of a family of planes in the crystal's own axes."""
-    found = {tuple(s * h for s, h in zip(signs, p, strict=True)) for p in permutations(FAMILIES[name]) for signs in product((1, -1), repeat=3)}
+    found = {
+        tuple(s * h for s, h in zip(signs, p, strict=True))
+        for p in permutations(FAMILIES[name])
+        for signs in product((1, -1), repeat=3)
+    }
     vectors = np.array(sorted(found), float)
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
@@ -67,7 +72,7 @@ class NormalDensity:
         points = sphere_points()
         tree = cKDTree(points)
         _, nearest = tree.query(normals) if len(normals) else (0, np.empty(0, int))
-        binned = np.bincount(nearest, areas, minlength=len(points))
+        binned = np.bincount(nearest, areas, minlength=len(points)).astype(np.float64)
         return cls(points, binned, smoothed_over_sphere(points, binned))
 
     def at(self, directions: FloatArray) -> FloatArray:
@@ -142,7 +147,7 @@ def facet_directions(density: NormalDensity, tolerance_deg: float) -> FloatArray
     return np.array(chosen).reshape(-1, 3)
 
 
-def nearest_direction(normals: FloatArray, directions: FloatArray, tolerance_deg: float) -> NDArray[np.int32]:
+def nearest_direction(normals: Array, directions: FloatArray, tolerance_deg: float) -> NDArray[np.int32]:
     """Return for each normal (n, 3) the direction next to it, (n,), or -1 where none is within the tolerance."""
     from scipy.spatial import cKDTree
 
@@ -197,7 +202,8 @@ def find_crystal(density: NormalDensity, facets: FloatArray, tolerance_deg: floa
     rng = np.random.default_rng(seed)
     lookup = _Lookup(density.points)
     grid = _rotations()
-    coarse = np.argsort(-lookup.scores(grid, density.density))[:8]
+    places = lookup.places(grid)
+    coarse = np.argsort(-lookup.scores(places, density.density))[:8]
     matrix, score = max((_refined(grid[i], density.density, lookup) for i in coarse), key=lambda found: found[1])
     variance = _variance(density.density)
     near = nearest_direction(density.points, facets, tolerance_deg)
@@ -205,10 +211,10 @@ def find_crystal(density: NormalDensity, facets: FloatArray, tolerance_deg: floa
     chance = []
     for _ in range(N_RANDOM):
         random = _random_density(facets, shares, rng, density.points)
-        best = grid[int(np.argmax(lookup.scores(grid, random)))]
+        best = grid[int(np.argmax(lookup.scores(places, random)))]
         chance.append(_refined(best, random, lookup)[1] / _variance(random))
     explained, mean, std = score / variance, float(np.mean(chance)), float(np.std(chance))
-    found = explained > max(mean + ABOVE_RANDOM * std, max(chance))
+    found = explained > max(mean + ABOVE_RANDOM * std, *chance)
     return Crystal(_centred(matrix, density) if found else None, explained, mean, std)
 
 
@@ -242,17 +248,15 @@ class _Lookup:
 
         self._tree = cKDTree(points)
         self._families = [family(name) for name in FAMILIES]
-        self._grid: tuple[FloatArray, list[NDArray[np.int64]]] | None = None
 
-    def scores(self, matrices: FloatArray, density: FloatArray) -> FloatArray:
-        """Return the score (n,) of orientations (n, 3, 3)."""
-        if self._grid is None or self._grid[0] is not matrices:
-            self._grid = matrices, [self._tree.query(np.einsum("nij,dj->ndi", matrices, d))[1] for d in self._families]
-        total = np.zeros(len(matrices))
-        for places in self._grid[1]:
-            above = np.maximum(density[places].mean(axis=1) - 1 / (4 * np.pi), 0)
-            total += places.shape[1] * above**2
-        return total
+    def places(self, matrices: FloatArray) -> list[NDArray[np.int64]]:
+        """Return the points next to the directions of each family in orientations (n, 3, 3)."""
+        return [self._tree.query(np.einsum("nij,dj->ndi", matrices, d))[1] for d in self._families]
+
+    def scores(self, places: list[NDArray[np.int64]], density: FloatArray) -> FloatArray:
+        """Return the score (n,) of orientations, given their places."""
+        above = [np.maximum(density[at].mean(axis=1) - 1 / (4 * np.pi), 0) for at in places]
+        return np.asarray(sum(at.shape[1] * a**2 for at, a in zip(places, above, strict=True)))
 
 
 def _rotations(spacing_deg: float = 6.0) -> FloatArray:
@@ -272,7 +276,7 @@ def _refined(matrix: FloatArray, density: FloatArray, lookup: _Lookup) -> tuple[
         turns = np.array(list(product((-1, 0, 1), repeat=3))) * step
         while True:
             tried = Rotation.from_rotvec(turns).as_matrix() @ best
-            scores = lookup.scores(tried, density)
+            scores = lookup.scores(lookup.places(tried), density)
             top = int(np.argmax(scores))
             if scores[top] <= best_score * (1 + 1e-9):
                 break

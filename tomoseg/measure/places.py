@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tomoseg.arrays import Array
 from tomoseg.measure.elements import PORE, Elements
 from tomoseg.measure.facets import cap_share, nearest_direction, sphere_points
 from tomoseg.measure.pores import PoreSpace
@@ -96,10 +97,10 @@ def in_pores(space: PoreSpace, centres_px: FloatArray, radii_px: FloatArray) -> 
     shape = points.shape[:-1]
     pore = space.pores[at].reshape(shape).sum(axis=(1, 2))
     free = (space.kinds[at] == 0).reshape(shape).sum(axis=(1, 2))
-    return np.asarray(pore > 0.5 * free) | (free == 0)
+    return np.asarray((pore > 0.5 * free) | (free == 0))
 
 
-def neighbourhoods(elements: Elements, centres_px: FloatArray, reach_px: FloatArray) -> list[NDArray[np.int64]]:
+def neighbourhoods(elements: Elements, centres_px: Array, reach_px: Array) -> list[NDArray[np.int64]]:
     """Return the exposed elements within `reach_px` (n,) of points (n, 3)."""
     from scipy.spatial import cKDTree
 
@@ -132,9 +133,10 @@ def random_places(elements: Elements, seed: int = 0) -> NDArray[np.int64]:
 
 def curvature_at(elements: Elements, near: Sequence[NDArray[np.int64]]) -> FloatArray:
     """Return the mean curvature, 1/px, of the surface around each place; NaN where there is none."""
-    return np.array(
-        [np.average(elements.mean[c], weights=elements.areas[c]) if elements.areas[c].sum() else np.nan for c in near]
-    )
+    means = [
+        np.average(elements.mean[c], weights=elements.areas[c]) if elements.areas[c].sum() else np.nan for c in near
+    ]
+    return np.array(means, float)
 
 
 def curvature_table(elements: Elements, near: Sequence[NDArray[np.int64]], voxel_size_nm: float) -> NDArray[np.void]:
@@ -183,13 +185,12 @@ def facet_table(
         for name, value in row.items():
             table[name][i] = value
     if planes is not None:
-        for i in np.flatnonzero((table["kind"] == "facet") & np.isfinite(table["normal_z"])):
-            cosines = planes.normals @ np.array([table[f"normal_{a}"][i] for a in "zyx"])
-            best = int(np.argmax(cosines))
-            table["plane"][i] = planes.names[best]
-            table["plane_angle_deg"][i] = np.degrees(np.arccos(min(1.0, float(cosines[best]))))
-    n = max(len(on_facet), 1)
-    table["particles_share"] = table["n_particles"] / n
+        for k in np.flatnonzero((table["kind"] == "facet") & np.isfinite(table["normal_z"])):
+            cosines = planes.normals @ np.array([table[f"normal_{a}"][k] for a in "zyx"])
+            nearest = int(np.argmax(cosines))
+            table["plane"][k] = planes.names[nearest]
+            table["plane_angle_deg"][k] = np.degrees(np.arccos(min(1.0, float(cosines[nearest]))))
+    table["particles_share"] = table["n_particles"] / max(len(on_facet), 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         table["particles_per_px2"] = table["n_particles"] / table["area_px2"]
     table["area_nm2"] = table["area_px2"] * voxel_size_nm**2

@@ -109,7 +109,7 @@ class PoreSpace:
     @property
     def pores(self) -> BoolArray:
         """All pores, the small ones too."""
-        return self.numbers != 0
+        return np.asarray(self.numbers != 0)
 
     def in_volume(self) -> tuple[slice, ...]:
         """Return the part of the box that lies in the volume."""
@@ -146,7 +146,9 @@ def _boxed(kinds: NDArray[np.uint8], margin: int) -> tuple[NDArray[np.uint8], ND
 
 
 def _in_volume(box: tuple[int, ...], start: NDArray[np.int64], shape: tuple[int, ...]) -> BoolArray:
-    z, y, x = ((np.arange(n) + s >= 0) & (np.arange(n) + s < size) for n, s, size in zip(box, start, shape, strict=True))
+    z, y, x = (
+        (np.arange(n) + s >= 0) & (np.arange(n) + s < size) for n, s, size in zip(box, start, shape, strict=True)
+    )
     return np.asarray(z[:, None, None] & y[:, None] & x)
 
 
@@ -173,9 +175,7 @@ def _touching(numbers: NDArray[np.int32], outside: BoolArray, n: int) -> NDArray
     return touched[1:]
 
 
-def pore_table(
-    space: PoreSpace, wall_area_px2: FloatArray, facets: FloatArray, voxel_size_nm: float
-) -> NDArray[np.void]:
+def pore_table(space: PoreSpace, wall_area_px2: Array, facets: FloatArray, voxel_size_nm: float) -> NDArray[np.void]:
     """Return one row per pore, largest first.
 
     Parameters

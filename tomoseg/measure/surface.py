@@ -53,9 +53,13 @@ class Mesh:
 
     def area_vectors(self) -> FloatArray:
         """Return the outward normals (m, 3) in (z, y, x) times the area inside the volume, px^2."""
-        a, b, c = (self.vertices[self.faces[:, i]].astype(np.float64) for i in range(3))
-        # The cross product of (z, y, x) triples is minus the one of (x, y, z).
-        return -0.5 * np.cross(b - a, c - a) * self.weights[:, None]
+        vertices = self.vertices.astype(np.float64)
+        a = vertices[self.faces[:, 0]]
+        (bz, by, bx), (cz, cy, cx) = (vertices[self.faces[:, i]].T - a.T for i in (1, 2))
+        # The cross product of (z, y, x) triples is minus the one of (x, y, z). Spelled out: np.cross takes five times
+        # as long for meshes of some hundred triangles.
+        doubled = np.stack([by * cx - bx * cy, bx * cz - bz * cx, bz * cy - by * cz], axis=1)
+        return np.asarray(-0.5 * doubled * self.weights[:, None])
 
     def area_px2(self) -> float:
         """Return the area inside the volume, px^2."""

@@ -104,6 +104,7 @@ def covered(squared_radii: Array) -> NDArray[np.uint16]:
 def _flood_from_outside(squared: Array, narrowest: Array, following: Array, shape: tuple[int, ...], most: int) -> None:
     """Fill `narrowest` from the border, widest ways first; a stack per squared radius, linked by `following`."""
     nz, ny, nx = shape
+    lengths, strides = (nx, ny, nz), (1, nx, nx * ny)
     first = np.full(most + 1, -1, np.int32)
     for z in range(nz):
         for y in range(ny):
@@ -118,22 +119,12 @@ def _flood_from_outside(squared: Array, narrowest: Array, following: Array, shap
         while first[level] >= 0:
             i = first[level]
             first[level] = following[i]
-            x, y, z = i % nx, i // nx % ny, i // (nx * ny)
+            place = (i % nx, i // nx % ny, i // (nx * ny))
             for n in range(6):
-                if n == 0 and x > 0:
-                    j = i - 1
-                elif n == 1 and x < nx - 1:
-                    j = i + 1
-                elif n == 2 and y > 0:
-                    j = i - nx
-                elif n == 3 and y < ny - 1:
-                    j = i + nx
-                elif n == 4 and z > 0:
-                    j = i - nx * ny
-                elif n == 5 and z < nz - 1:
-                    j = i + nx * ny
-                else:
+                axis, step = n // 2, 2 * (n % 2) - 1
+                if not 0 <= place[axis] + step < lengths[axis]:
                     continue
+                j = i + step * strides[axis]
                 if narrowest[j] == 0 and squared[j] > 0:
                     way = min(level, squared[j])
                     narrowest[j] = way
@@ -157,8 +148,7 @@ def _paint_balls(squared: Array, out: Array) -> None:
                             continue
                         half = int(np.sqrt(left - 1))
                         for u in range(max(x - half, 0), min(x + half, nx - 1) + 1):
-                            if out[z + dz, y + dy, u] < s:
-                                out[z + dz, y + dy, u] = s
+                            out[z + dz, y + dy, u] = max(out[z + dz, y + dy, u], s)
 
 
 def _is_within_another(squared: Array, z: int, y: int, x: int, s: int) -> bool:

@@ -10,6 +10,7 @@ from tomoseg.arrays import Array, ArraySource
 from tomoseg.errors import InputError, StageFailed
 from tomoseg.segment.histogram import Histogram, Partition, partition
 from tomoseg.segment.objects import ComponentSizes
+from tomoseg.segment.rims import HALO_PX, resolve_rims
 
 
 def smoothed_slab(volume: ArraySource, slab: slice, sigma_px: float) -> NDArray[np.float32]:
@@ -51,6 +52,22 @@ def apply_thresholds(values: Array, thresholds: Sequence[float]) -> NDArray[np.u
     for threshold in thresholds:
         labels += values > threshold
     return labels
+
+
+def labelled_slab(
+    volume: ArraySource, slab: slice, sigma_px: float, thresholds: Sequence[float], levels: Sequence[float] | None
+) -> NDArray[np.uint8]:
+    """Return the labels (z, y, x) u1 of planes `slab` of a volume, as if the whole volume had been labelled.
+
+    With the `levels` of the classes, edges between classes that are not neighbours are put where they belong; see
+    `tomoseg.segment.rims`.
+    """
+    if not levels or len(levels) < 3:
+        return apply_thresholds(smoothed_slab(volume, slab, sigma_px), thresholds)
+    wide = slice(max(slab.start - HALO_PX, 0), min(slab.stop + HALO_PX, volume.shape[0]))
+    values = smoothed_slab(volume, wide, sigma_px)
+    labels = resolve_rims(apply_thresholds(values, thresholds), values, thresholds, levels)
+    return labels[slab.start - wide.start : slab.stop - wide.start]
 
 
 class SmallObjects:

@@ -1,18 +1,21 @@
-"""Stage `export`: files for ParaView, IMOD, Fiji and spreadsheets, beside the project."""
+"""Stage `export`: files for ParaView, napari, Fiji, IMOD, Blender and spreadsheets, beside the project."""
 
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
+from pydantic import field_validator
 
-from tomoseg import schema
+from tomoseg import __version__, schema
 from tomoseg.arrays import Array, ArraySource, Input, Outputs
 from tomoseg.errors import InputError, StageFailed
 from tomoseg.io.shifts import imod_turns
@@ -25,10 +28,33 @@ if TYPE_CHECKING:
     from tomoseg.export.surfaces import CoarseLabels
     from tomoseg.measure.surface import Mesh
 
-Format = Literal["vti", "vtp", "mrc", "csv", "alignment"]
+Format = Literal[
+    "vti", "vtkhdf", "vtp", "stl", "ply", "gltf", "multiblock", "paraview",
+    "mrc", "tiff", "zarr",
+    "csv", "parquet", "json",
+    "alignment",
+]  # fmt: skip
+ALL_FORMATS: tuple[Format, ...] = get_args(Format)
+DEFAULT_FORMATS: tuple[Format, ...] = (
+    "vti", "vtp", "multiblock", "paraview", "mrc", "csv", "json", "alignment",
+)  # fmt: skip
+SURFACE_FORMATS: tuple[Format, ...] = ("vtp", "stl", "ply", "gltf")
 # Of the memory allowed: what a surface may take, and what is read of a volume at once.
 SURFACE_SHARE, READING_SHARE = 0.6, 0.125
-ALL_FORMATS: tuple[Format, ...] = ("vti", "vtp", "mrc", "csv", "alignment")
+BIG_FILE_BYTES = 10_000_000  # the size of such a file is said before it is written
+COLORS = ("#000000", "#9a9a9a", "#c8191e", "#3b78b8", "#2e8b57", "#d99a1c")  # where the labels name none
+GLASS = 0.25  # opacity of what surrounds the particles
+PORES = "surface_pores"
+# A table's name as an input, and as a file.
+TABLES = {
+    "class_table": "classes",
+    "particle_table": "particles",
+    "size_table": "size_distribution",
+    "facet_table": "facets",
+    "curvature_table": "curvature",
+    "pore_table": "pores",
+    "pore_size_table": "pore_sizes",
+}
 
 
 class ExportParameters(Parameters):
@@ -39,11 +65,13 @@ class ExportParameters(Parameters):
         description="Folder to write to; made where it does not exist. Default: <project>_export beside the project.",
     )
     formats: tuple[Format, ...] = Field(
-        ALL_FORMATS,
+        DEFAULT_FORMATS,
         min_length=1,
-        description="What to write. vti: volume and labels for ParaView; vtp: a surface per class and the particles as "
-        "points, for ParaView; mrc: labels; csv: the tables; alignment: shifts.csv, and alignment.xf with "
-        "alignment.tlt for IMOD, each with a line per tilt by ascending angle.",
+        description="What to write, or 'all'. vti, vtkhdf (compressed): volume and labels for ParaView; vtp, stl, ply, "
+        "gltf: a surface per class, of closed pores too, and with vtp the particles as points; multiblock: one file "
+        "that opens those of vti and vtp together; paraview: a script that draws those of vtp; mrc, tiff (OME-TIFF): "
+        "volume and labels; zarr: both as OME-Zarr 0.5; csv, parquet: the tables; json: the summary; alignment: "
+        "shifts.csv, and alignment.xf with alignment.tlt for IMOD, each with a line per tilt by ascending angle.",
     )
     smoothing_iterations: int = Field(
         20,
@@ -61,22 +89,64 @@ class ExportParameters(Parameters):
         False, description="Also replace files in the folder that were not written by an earlier export."
     )
 
+    @field_validator("formats", mode="before")
+    @classmethod
+    def _all(cls, formats: Any) -> Any:
+        """Take 'all' for every format."""
+        return ALL_FORMATS if isinstance(formats, (list, tuple)) and "all" in formats else formats
+
 
 @dataclass(frozen=True)
 class _World:
-    """Unit of the files and what is said in each of them."""
+    """Unit of the files, what is said in each of them, and the classes."""
 
     voxel_size: float  # in `unit`
     unit: str
     voxel_size_nm: float  # NaN where unknown
     facts: dict[str, str | list[str]]
+    names: list[str]
+    colors: list[str]  # one #rrggbb per class
+    particle_class: int
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """How the surface of a class is meshed: the size of the cells, and the triangles it has at most."""
+
+    factor: int
+    triangles: int
+
+
+@dataclass(frozen=True)
+class _Surface:
+    """A surface made: `stem` of its files, what it is called and what it is of, VTK poly data, and its looks."""
+
+    stem: str
+    name: str
+    facts: dict[str, str]
+    data: Any
+    color: str
+    opacity: float
 
 
 def check(params: ExportParameters) -> list[str]:
-    """List what is wrong with the folder."""
-    if params.export_dir is None:
+    """List what is wrong with the folder, or missing among the formats."""
+    return _missing_formats(params.formats) + _folder_problems(params.export_dir)
+
+
+def _missing_formats(formats: Sequence[Format]) -> list[str]:
+    problems = []
+    if "multiblock" in formats and not {"vti", "vtp"} & set(formats):
+        problems.append("export.formats: multiblock is an index of the files of vti and vtp; add one of them")
+    if "paraview" in formats and "vtp" not in formats:
+        problems.append("export.formats: paraview is a script that opens the files of vtp; add vtp")
+    return problems
+
+
+def _folder_problems(export_dir: str | None) -> list[str]:
+    if export_dir is None:
         return []
-    folder = Path(params.export_dir)
+    folder = Path(export_dir)
     existing = next((p for p in (folder, *folder.absolute().parents) if p.exists()), None)
     if existing is not None and not existing.is_dir():
         return [f"export.export_dir: {existing} is a file; name a folder"]
@@ -102,34 +172,65 @@ def run(
     runtime: Runtime,
     outputs: Outputs,
     refined_angles_deg: Input | None = None,
+    reconstruction_info: Input | None = None,
+    segmentation_info: Input | None = None,
+    measurement_info: Input | None = None,
+    support_info: Input | None = None,
+    facet_table: Input | None = None,
+    curvature_table: Input | None = None,
+    pore_table: Input | None = None,
+    pore_size_table: Input | None = None,
 ) -> None:
     """Write the files asked for; each appears under its name only when it is complete."""
     if params.export_dir is None:
         raise InputError("export.export_dir: name the folder to write to.")
     if problems := check(params):
         raise InputError.of(problems)
-    names = class_names(labels)
-    world = _world(labels, names, tilt_series_info, runtime)
+    found = {
+        "class_table": class_table,
+        "particle_table": particle_table,
+        "size_table": size_table,
+        "facet_table": facet_table,
+        "curvature_table": curvature_table,
+        "pore_table": pore_table,
+        "pore_size_table": pore_size_table,
+    }
+    tables = {TABLES[name]: table for name, table in found.items() if table is not None}
+    world = _world(labels, measurement_info, tilt_series_info, runtime)
+    formats = set(params.formats)
     folder = Path(params.export_dir).absolute()
-    manifest = _prepared(folder, _file_names(params.formats, names), params.overwrite)
-    _check_space(folder, volume, labels, params.formats)
-    cells = _cell_sizes(labels, names, params, runtime) if "vtp" in params.formats else {}
+    manifest = _prepared(folder, _file_names(params.formats, world.names, tables), params.overwrite)
+    planned = _planned_surfaces(labels, world.names, params, runtime) if formats & set(SURFACE_FORMATS) else {}
+    _check_space(folder, _expected_bytes(volume, labels, world.names, planned, params), runtime)
     try:
-        if "vti" in params.formats:
+        if "vti" in formats:
             _write_images(manifest, volume, labels, world, runtime)
-        if "mrc" in params.formats:
-            _write_mrc(manifest, labels, world, runtime)
-        if "csv" in params.formats:
-            tables = {"classes.csv": class_table, "particles.csv": particle_table, "size_distribution.csv": size_table}
-            _write_tables(manifest, tables, runtime)
-        if "alignment" in params.formats:
+        if "vtkhdf" in formats:
+            _write_hdf(manifest, volume, labels, world, runtime)
+        if "mrc" in formats:
+            _write_mrc(manifest, volume, labels, world, runtime)
+        if "tiff" in formats:
+            _write_tiff(manifest, volume, labels, world, runtime)
+        if "zarr" in formats:
+            _write_zarr(manifest, volume, labels, world, runtime)
+        _write_tables(manifest, tables, formats, world, runtime)
+        if "json" in formats:
+            groups = {
+                "reconstruction": reconstruction_info,
+                "segmentation": segmentation_info,
+                "measurement": measurement_info,
+                "support": support_info,
+            }
+            _write_summary(manifest, _summary(volume, world, tilt_series_info, groups, tables), runtime)
+        if "alignment" in formats:
             table = _shift_table(angles_deg, shifts_px, tilt_quality)
             rows_up = imod_turns(str(tilt_series_info.attrs.get("source", "")))
             angles = (angles_deg if refined_angles_deg is None else refined_angles_deg)[:]
             _write_alignment(manifest, table, angles, alignment_info, aligned.shape, runtime, rows_up=rows_up)
-        if "vtp" in params.formats:
+        if "vtp" in formats:
             _write_points(manifest, particle_table[:], world, runtime)
-            _write_surfaces(manifest, labels, names, cells, world, params, runtime)
+        shown = _write_surfaces(manifest, labels, planned, world, params, runtime)
+        _write_views(manifest, shown, formats, world, runtime)
     except OSError as error:
         raise StageFailed(
             f"writing to {folder} failed: {error.strerror or error}. What was complete is kept; make space, or name "
@@ -146,13 +247,14 @@ def lost(export_info: dict[str, Any]) -> list[str]:
     return lost_files(export_info)
 
 
-def surface_name(index: int, name: str) -> str:
+def surface_name(index: int, name: str, ending: str = ".vtp") -> str:
     """Return the file name of a class's surface; the index keeps names apart that differ in odd characters only."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-") or "class"
-    return f"surface_{index}_{plain}.vtp"
+    return f"surface_{index}_{plain}{ending}"
 
 
-def _world(labels: Input, names: list[str], tilt_series_info: Input, runtime: Runtime) -> _World:
+def _world(labels: Input, measurement_info: Input | None, tilt_series_info: Input, runtime: Runtime) -> _World:
+    names = class_names(labels)
     voxel_size_nm = float(labels.attrs.get("voxel_size_nm", np.nan))
     known = bool(np.isfinite(voxel_size_nm))
     if not known:
@@ -167,17 +269,32 @@ def _world(labels: Input, names: list[str], tilt_series_info: Input, runtime: Ru
         "raw_file": str(tilt_series_info.attrs.get("source", "unknown")),
         "class_names": names,
     }
-    return _World(voxel_size_nm if known else 1.0, unit, voxel_size_nm, facts)
+    colors = [str(color) for color in labels.attrs.get("class_colors", ())]
+    if len(colors) != len(names):
+        colors = [COLORS[k % len(COLORS)] for k in range(len(names))]
+    counted = str((measurement_info.attrs if measurement_info else {}).get("particle_class", ""))
+    particles = names.index(counted) if counted in names else len(names) - 1
+    return _World(voxel_size_nm if known else 1.0, unit, voxel_size_nm, facts, names, colors, particles)
 
 
-def _file_names(formats: Iterable[Format], names: Sequence[str]) -> list[str]:
+def _file_names(formats: Iterable[Format], names: Sequence[str], tables: Iterable[str]) -> list[str]:
     """Return every name that an export may write."""
-    surfaces = [surface_name(k, name) for k, name in enumerate(names) if k > 0]
-    of = {
+    stems = [*(surface_name(k, name, "") for k, name in enumerate(names) if k > 0), PORES]
+    of: dict[Format, list[str]] = {
         "vti": ["volume.vti", "labels.vti"],
-        "vtp": ["particles.vtp", *surfaces],
-        "mrc": ["labels.mrc"],
-        "csv": ["classes.csv", "particles.csv", "size_distribution.csv"],
+        "vtkhdf": ["volume.vtkhdf", "labels.vtkhdf"],
+        "vtp": ["particles.vtp", *(f"{stem}.vtp" for stem in stems)],
+        "stl": [f"{stem}.stl" for stem in stems],
+        "ply": [f"{stem}.ply" for stem in stems],
+        "gltf": ["surfaces.glb"],
+        "multiblock": ["all.vtm"],
+        "paraview": ["paraview_view.py"],
+        "mrc": ["labels.mrc", "volume.mrc"],
+        "tiff": ["volume.ome.tif", "labels.ome.tif"],
+        "zarr": ["volume.ome.zarr"],
+        "csv": [f"{name}.csv" for name in tables],
+        "parquet": [f"{name}.parquet" for name in tables],
+        "json": ["summary.json"],
         "alignment": ["shifts.csv", "alignment.xf", "alignment.tlt"],
     }
     return [name for f in formats for name in of[f]]
@@ -201,15 +318,49 @@ def _prepared(folder: Path, names: list[str], overwrite: bool) -> "Manifest":
     return manifest
 
 
-def _check_space(folder: Path, volume: ArraySource, labels: ArraySource, formats: Iterable[Format]) -> None:
-    sizes = [int(np.prod(a.shape)) * a.dtype.itemsize for a in (volume, labels)]
-    needed = sizes[0] * ("vti" in formats) + sizes[1] * ("mrc" in formats)
+def _expected_bytes(
+    volume: Input, labels: Input, names: Sequence[str], planned: Mapping[int, _Planned], params: ExportParameters
+) -> dict[str, int]:
+    """Estimate the size of each file of a volume or a surface."""
+    from tomoseg.export import sizes
+    from tomoseg.export.omezarr import stored_voxels
+
+    formats = set(params.formats)
+    whole = {"volume": sizes.raw_bytes(volume), "labels": sizes.raw_bytes(labels)}
+    packed = dict.fromkeys(whole, 0)
+    if formats & {"vti", "vtkhdf", "tiff", "zarr"}:
+        packed = {"volume": sizes.compressed_bytes(volume), "labels": sizes.compressed_bytes(labels)}
+    of_format = {
+        "vti": {"volume.vti": whole["volume"], "labels.vti": packed["labels"]},
+        "vtkhdf": {f"{name}.vtkhdf": size for name, size in packed.items()},
+        "mrc": {f"{name}.mrc": size for name, size in whole.items()},
+        "tiff": {f"{name}.ome.tif": size for name, size in packed.items()},
+        "zarr": {"volume.ome.zarr": int(sum(packed.values()) * stored_voxels(volume.shape) / np.prod(volume.shape))},
+    }
+    expected = {name: size for f, files in of_format.items() if f in formats for name, size in files.items()}
+    for f in formats & {"vtp", "stl", "ply"}:
+        for k, plan in planned.items():
+            expected[surface_name(k, names[k], f".{f}")] = plan.triangles * sizes.TRIANGLE_BYTES[f]
+    if "gltf" in formats:
+        # Collected in a file without a name before it is written.
+        expected["surfaces.glb"] = 2 * sum(p.triangles for p in planned.values()) * sizes.TRIANGLE_BYTES["gltf"]
+    return expected
+
+
+def _check_space(folder: Path, expected: Mapping[str, int], runtime: Runtime) -> None:
+    """Say how large files will be; refuse where they do not fit on the disk, beside older ones until each is whole."""
     free = shutil.disk_usage(folder).free
+    needed = sum(expected.values())
     if needed > free:
         raise StageFailed(
-            f"{folder} has {_size(free)} of free space and the volumes need {_size(needed)}; make space, or name "
+            f"{folder} has {_size(free)} of free space and the files need {_size(needed)}; make space, or name "
             "another folder (export.export_dir) or fewer formats."
         )
+    for name, size in expected.items():
+        if size >= BIG_FILE_BYTES:
+            runtime.say(f"{name} will have about {_size(size)}")
+    if expected:
+        runtime.say(f"the files will have about {_size(needed)} in all; {_size(free)} are free")
 
 
 def _size(n_bytes: float) -> str:
@@ -243,23 +394,115 @@ def _write_images(manifest: "Manifest", volume: Input, labels: Input, world: _Wo
         _say(manifest, runtime)
 
 
-def _write_mrc(manifest: "Manifest", labels: Input, world: _World, runtime: Runtime) -> None:
+def _write_hdf(manifest: "Manifest", volume: Input, labels: Input, world: _World, runtime: Runtime) -> None:
+    from tomoseg.export.vtkhdf import write_vtkhdf
+
+    for name, data in (("volume", volume), ("labels", labels)):
+        with manifest.writing(f"{name}.vtkhdf") as path:
+            write_vtkhdf(
+                path,
+                data,
+                world.voxel_size,
+                name,
+                facts=world.facts,
+                slab_bytes=int(READING_SHARE * runtime.max_memory),
+                track=runtime.track,
+            )
+        _say(manifest, runtime)
+
+
+def _write_mrc(manifest: "Manifest", volume: Input, labels: Input, world: _World, runtime: Runtime) -> None:
     from tomoseg.io.mrc import write_mrc
 
-    with manifest.writing("labels.mrc") as path:
-        # The name it would show is that of the temporary file.
-        track = partial(runtime.track, what="writing labels.mrc")
-        write_mrc(path, labels, world.voxel_size_nm, label="tomoseg labels", track=lambda pieces, _: track(pieces))
+    for name, data in (("labels", labels), ("volume", volume)):
+        with manifest.writing(f"{name}.mrc") as path:
+            track = partial(_track_as, runtime, f"writing {name}.mrc")
+            write_mrc(path, data, world.voxel_size_nm, label=f"tomoseg {name}", track=track)
+        _say(manifest, runtime)
+
+
+def _track_as(runtime: Runtime, what: str, pieces: Sequence[slice], _shown: str) -> Iterator[slice]:
+    """Show another text than a writer would, which is given the name of the temporary file."""
+    return runtime.track(pieces, what)
+
+
+def _write_tiff(manifest: "Manifest", volume: Input, labels: Input, world: _World, runtime: Runtime) -> None:
+    from tomoseg.export.tiff import write_ome_tiff
+
+    for name, data in (("volume", volume), ("labels", labels)):
+        with manifest.writing(f"{name}.ome.tif") as path:
+            write_ome_tiff(
+                path,
+                data,
+                world.voxel_size_nm,
+                name,
+                facts=world.facts,
+                slab_bytes=int(READING_SHARE * runtime.max_memory),
+                track=runtime.track,
+            )
+        _say(manifest, runtime)
+
+
+def _write_zarr(manifest: "Manifest", volume: Input, labels: Input, world: _World, runtime: Runtime) -> None:
+    from tomoseg.export.omezarr import write_ome_zarr
+
+    with manifest.writing_folder("volume.ome.zarr") as folder:
+        write_ome_zarr(
+            folder,
+            volume,
+            labels,
+            world.voxel_size_nm,
+            world.names,
+            world.colors,
+            slab_bytes=int(READING_SHARE * runtime.max_memory),
+            track=runtime.track,
+        )
     _say(manifest, runtime)
 
 
-def _write_tables(manifest: "Manifest", tables: dict[str, Input], runtime: Runtime) -> None:
-    from tomoseg.export.tables import write_csv
+def _write_tables(
+    manifest: "Manifest", tables: Mapping[str, Input], formats: set[Format], world: _World, runtime: Runtime
+) -> None:
+    from tomoseg.export.tables import write_csv, write_parquet
 
     for name, table in tables.items():
-        with manifest.writing(name) as path:
-            write_csv(path, table[:])
-        _say(manifest, runtime)
+        if "csv" in formats:
+            with manifest.writing(f"{name}.csv") as path:
+                write_csv(path, table[:])
+            _say(manifest, runtime)
+        if "parquet" in formats:
+            facts = {k: v if isinstance(v, str) else ", ".join(v) for k, v in world.facts.items()}
+            with manifest.writing(f"{name}.parquet") as path:
+                write_parquet(path, table[:], facts)
+            _say(manifest, runtime)
+
+
+def _summary(
+    volume: Input,
+    world: _World,
+    tilt_series_info: Input,
+    groups: Mapping[str, Input | None],
+    tables: Mapping[str, Input],
+) -> dict[str, Any]:
+    """Return what is known in a few numbers. Tables with a row per object are files of their own."""
+    source = ("source", "source_sha256", "pixel_size_nm", "pixel_size_source", "angles_source", "tilt_axis")
+    return {
+        "written_by": f"tomoseg {__version__}",
+        "units": "in the names: _nm, _nm2, _nm3, _px (of the reconstruction) and so on; null: unknown or none",
+        "tilt_series": {name: tilt_series_info.attrs.get(name) for name in source},
+        "voxel_size_nm": world.voxel_size_nm,
+        "volume_zyx_px": list(volume.shape),
+        **{name: dict(group.attrs) for name, group in groups.items() if group is not None},
+        "tables": {name: table[:] for name, table in tables.items() if name not in ("particles", "pores")},
+    }
+
+
+def _write_summary(manifest: "Manifest", summary: Mapping[str, Any], runtime: Runtime) -> None:
+    from tomoseg.export.tables import write_json
+
+    with manifest.writing("summary.json") as path:
+        write_json(path, summary)
+    _say(manifest, runtime)
 
 
 def _shift_table(angles_deg: Input, shifts_px: Input, tilt_quality: Input) -> Array:
@@ -307,15 +550,17 @@ def _write_alignment(
 
 def _write_points(manifest: "Manifest", table: Array, world: _World, runtime: Runtime) -> None:
     from tomoseg.export.polydata import points_polydata, write_vtp
+    from tomoseg.export.tables import columns_of
 
     points = np.stack([table[f"{axis}_px"] for axis in "zyx"], axis=1)
-    columns = {name: table[name] for name in table.dtype.names or ()}
     with manifest.writing("particles.vtp") as path:
-        write_vtp(path, points_polydata(points, world.voxel_size, columns), world.facts)
+        write_vtp(path, points_polydata(points, world.voxel_size, columns_of(table)), world.facts)
     _say(manifest, runtime, f", {len(table)} points")
 
 
-def _cell_sizes(labels: Input, names: Sequence[str], params: ExportParameters, runtime: Runtime) -> dict[int, int]:
+def _planned_surfaces(
+    labels: Input, names: Sequence[str], params: ExportParameters, runtime: Runtime
+) -> dict[int, _Planned]:
     """Return for each class that has a surface the size of the cells that it is meshed from.
 
     Refuses, before anything is written, where a surface does not fit in the memory allowed.
@@ -335,46 +580,122 @@ def _cell_sizes(labels: Input, names: Sequence[str], params: ExportParameters, r
                 f"memory that --max-memory allows ({runtime.max_memory / 2**20:.0f} MiB): give "
                 f"{needed / 2**20:.0f} MiB, or set export.target_triangles to {fits} or fewer."
             )
-    return cells
+    return {k: _Planned(factor, int(2 * faces[k] // factor**2)) for k, factor in cells.items()}
 
 
 def _write_surfaces(
     manifest: "Manifest",
     labels: Input,
-    names: Sequence[str],
-    cells: dict[int, int],
+    planned: Mapping[int, _Planned],
     world: _World,
     params: ExportParameters,
     runtime: Runtime,
-) -> None:
-    from tomoseg.export import surfaces
-    from tomoseg.export.polydata import surface_polydata, write_vtp
+) -> list[_Surface]:
+    """Mesh each surface once and write it in each format; return what was made, without the meshes."""
+    from tomoseg.export.glb import Scene
+    from tomoseg.export.polydata import surface_arrays, write_ply, write_stl, write_vtp
 
-    shape = tuple(labels.shape)
-    n_bytes = int(np.prod(shape)) * labels.dtype.itemsize
+    shown = []
+    with ExitStack() as stack:
+        scene = None
+        if "gltf" in params.formats:
+            spool = stack.enter_context(tempfile.TemporaryFile(dir=manifest.directory))
+            scene = Scene(spool, world.unit, world.facts)
+        for surface in _surfaces(labels, planned, world, params, runtime) if planned else ():
+            for ending in [f for f in params.formats if f in ("vtp", "stl", "ply")]:
+                with manifest.writing(f"{surface.stem}.{ending}") as path:
+                    if ending == "vtp":
+                        write_vtp(path, surface.data, {**world.facts, **surface.facts})
+                    elif ending == "stl":
+                        write_stl(path, surface.data, world.unit)
+                    else:
+                        write_ply(path, surface.data, world.unit, surface.color)
+                _say(manifest, runtime, f", {surface.data.GetNumberOfPolys()} triangles")
+            if scene is not None:
+                scene.add(surface.name, *surface_arrays(surface.data), surface.color, surface.opacity)
+            shown.append(replace(surface, data=None))
+        if scene is not None and shown:
+            with manifest.writing("surfaces.glb") as path:
+                scene.write(path)
+            _say(manifest, runtime)
+    return shown
+
+
+def _surfaces(
+    labels: Input, planned: Mapping[int, _Planned], world: _World, params: ExportParameters, runtime: Runtime
+) -> Iterator[_Surface]:
+    """Mesh the classes one after the other, and the closed pores."""
+    from tomoseg.export import surfaces
+    from tomoseg.export.polydata import surface_polydata
+
+    n_bytes = int(np.prod(labels.shape)) * labels.dtype.itemsize
     source: ArraySource = labels[:] if n_bytes <= READING_SHARE * runtime.max_memory else labels
-    for k, factor in cells.items():
-        if factor > 1:
-            runtime.say(
-                f"the surface of {names[k]} is meshed from cells of {factor}^3 voxels to stay near "
-                "export.target_triangles"
-            )
-        mesh = _class_mesh(surfaces.CoarseLabels(source, factor), k, f"surface of {names[k]}", runtime)
-        if not len(mesh.faces):
-            runtime.say(
-                f"{names[k]} is no more than scattered voxels, which have no surface: no file is written for it"
-            )
-            continue
-        data = surface_polydata(
+
+    def polydata(mesh: "Mesh") -> Any:
+        return surface_polydata(
             mesh,
-            shape,
+            tuple(labels.shape),
             world.voxel_size,
             smoothing_iterations=params.smoothing_iterations,
             target_triangles=params.target_triangles if len(mesh.faces) <= surfaces.MOST_THINNED else 0,
         )
-        with manifest.writing(surface_name(k, names[k])) as path:
-            write_vtp(path, data, {**world.facts, "class_name": names[k]})
-        _say(manifest, runtime, f", {data.GetNumberOfPolys()} triangles")
+
+    for k, plan in planned.items():
+        name = world.names[k]
+        if plan.factor > 1:
+            runtime.say(
+                f"the surface of {name} is meshed from cells of {plan.factor}^3 voxels to stay near "
+                "export.target_triangles"
+            )
+        mesh = _class_mesh(surfaces.CoarseLabels(source, plan.factor), k, f"surface of {name}", runtime)
+        if not len(mesh.faces):
+            runtime.say(f"{name} is no more than scattered voxels, which have no surface: no file is written for it")
+            continue
+        stem, facts = surface_name(k, name, ""), {"class_name": name}
+        yield _Surface(stem, name, facts, polydata(mesh), *_looks(k, world))
+    mesh_of_pores = _pore_mesh(source, runtime)
+    if mesh_of_pores is not None:
+        from tomoseg.export.paraview import BLUE
+
+        name = f"closed pores of {world.names[0]}"
+        yield _Surface(PORES, name, {"class_name": name}, polydata(mesh_of_pores), BLUE, 1.0)
+
+
+def _looks(k: int, world: _World) -> tuple[str, float]:
+    """Return colour and opacity of a class: particles red, what surrounds them glass, grey where there is one class."""
+    from tomoseg.export.paraview import GREY, RED
+
+    if k == world.particle_class:
+        return RED, 1.0
+    return GREY if len(world.names) <= 3 else world.colors[k], GLASS
+
+
+def _pore_mesh(labels: ArraySource, runtime: Runtime) -> "Mesh | None":
+    """Return the surface of all closed pores; None where there are none, or too many for the memory allowed."""
+    from tomoseg.export import pores, surfaces
+    from tomoseg.measure.components import BYTES_PER_VOXEL
+
+    shape = labels.shape
+    pieces = slabs(shape[0], runtime.slab_size(BYTES_PER_VOXEL * int(np.prod(shape[1:])), shape[0]))
+    found = pores.closed_pores((labels[z] == 0 for z in runtime.track(pieces, "finding closed pores")), shape)
+    if not len(found):
+        return None
+    largest = pores.BYTES_PER_VOXEL * int(pores.box_voxels(found).max())
+    meshes: list[Mesh] = []
+    most, triangles = int(SURFACE_SHARE * runtime.max_memory / surfaces.BYTES_PER_TRIANGLE), 0
+    if largest <= SURFACE_SHARE * runtime.max_memory:
+        for pore in runtime.track(list(found), "surface of pores"):
+            meshes.append(pores.pore_surface(labels, pore))
+            triangles += len(meshes[-1].faces)
+            if triangles > most:
+                break
+        else:
+            return pores.together(meshes)
+    runtime.say(
+        f"the surface of {len(found)} closed pores does not fit in the memory that --max-memory allows: no file is "
+        "written for them"
+    )
+    return None
 
 
 def _class_mesh(coarse: "CoarseLabels", k: int, what: str, runtime: Runtime) -> "Mesh":
@@ -395,6 +716,28 @@ def _class_mesh(coarse: "CoarseLabels", k: int, what: str, runtime: Runtime) -> 
     return surfaces.joined(patches, coarse)
 
 
+def _write_views(
+    manifest: "Manifest", shown: Sequence[_Surface], formats: set[Format], world: _World, runtime: Runtime
+) -> None:
+    """Write what opens the other files: the index, and the script for ParaView."""
+    from tomoseg.export.multiblock import write_vtm
+    from tomoseg.export.paraview import Shown, write_script
+
+    if "multiblock" in formats:
+        images = {name: f"{name}.vti" for name in ("volume", "labels") if "vti" in formats}
+        surfaces = {surface.name: f"{surface.stem}.vtp" for surface in shown if "vtp" in formats}
+        points = {"particles as points": "particles.vtp"} if "vtp" in formats else {}
+        with manifest.writing("all.vtm") as path:
+            write_vtm(path, {"surfaces": surfaces, "points": points, "images": images})
+        _say(manifest, runtime)
+    if "paraview" in formats:
+        listed = [Shown(f"{s.stem}.vtp", s.name, s.color, s.opacity) for s in shown]
+        unit = "nm" if np.isfinite(world.voxel_size_nm) else "voxels"
+        with manifest.writing("paraview_view.py") as path:
+            write_script(path, listed, "particles.vtp", unit)
+        _say(manifest, runtime, ", for ParaView: Tools > Python Shell > Run Script")
+
+
 def _finish(manifest: "Manifest", runtime: Runtime) -> None:
     manifest.finish()
     if old := manifest.left_over():
@@ -403,8 +746,8 @@ def _finish(manifest: "Manifest", runtime: Runtime) -> None:
 
 STAGE = Stage(
     name="export",
-    version=2,
-    summary="files for ParaView, IMOD, Fiji and spreadsheets",
+    version=3,
+    summary="files for ParaView, napari, Fiji, IMOD, Blender and spreadsheets",
     parameters=ExportParameters,
     reads=(
         schema.VOLUME,
@@ -419,6 +762,14 @@ STAGE = Stage(
         schema.ALIGNMENT_INFO,
         schema.TILT_QUALITY,
         schema.ALIGNED,
+        schema.RECONSTRUCTION_INFO,
+        schema.SEGMENTATION_INFO,
+        schema.MEASUREMENT_INFO,
+        replace(schema.SUPPORT_INFO, optional=True),  # older projects have none
+        schema.FACET_TABLE,
+        schema.CURVATURE_TABLE,
+        schema.PORE_TABLE,
+        schema.PORE_SIZE_TABLE,
     ),
     writes=(schema.EXPORT_INFO,),
     run=run,

@@ -124,6 +124,11 @@ class SegmentParameters(Parameters):
         None,
         description="'otsu': thresholds between the classes in the unit of the volume, ascending; found by default",
     )
+    resolve_rims: bool = Field(
+        True,
+        description="'otsu': where an edge passes from a darker to a brighter class through one in between, within 2 "
+        "voxels, put it half way between those two and leave no rim of the one in between. Not with thresholds given",
+    )
     min_size: int | list[int] | None = Field(
         None,
         description="Objects of fewer voxels than this fall to the class below: one number, or one for each class "
@@ -258,7 +263,7 @@ def run(*, volume: Input, params: SegmentParameters, runtime: Runtime, outputs: 
 def _run_thresholds(volume: Input, params: SegmentParameters, runtime: Runtime, outputs: Outputs) -> None:
     """Label by thresholds, in three passes over the volume: histogram, objects, labels."""
     from tomoseg.segment.classes import default_colors, default_names
-    from tomoseg.segment.otsu import SmallObjects, apply_thresholds, smoothed_slab
+    from tomoseg.segment.otsu import SmallObjects, labelled_slab
 
     names = params.class_names or default_names(params.classes)
     colors = params.class_colors or default_colors(params.classes)
@@ -272,8 +277,10 @@ def _run_thresholds(volume: Input, params: SegmentParameters, runtime: Runtime, 
     if outputs.resumed is None:
         outputs.checkpoint(state)
 
+    edges = levels if params.resolve_rims else None
+
     def labels_of(part: slice) -> Array:
-        return apply_thresholds(smoothed_slab(volume, part, params.smooth), thresholds)
+        return labelled_slab(volume, part, params.smooth, thresholds, edges)
 
     least = params.least_sizes(params.classes)
     small, cleans = SmallObjects(params.classes, least), max(least) > 1
@@ -299,8 +306,10 @@ def _run_thresholds(volume: Input, params: SegmentParameters, runtime: Runtime, 
 
 def _planes_at_once(volume: Input, runtime: Runtime, sigma_px: float) -> int:
     """Return how many planes (along z) make a slab that, with its margins for smoothing, fits in the memory allowed."""
+    from tomoseg.segment.rims import HALO_PX
+
     nz, ny, nx = volume.shape
-    margins = 2 * int(4 * sigma_px + 0.5) * SMOOTHING_BYTES * ny * nx
+    margins = 2 * (int(4 * sigma_px + 0.5) + HALO_PX) * SMOOTHING_BYTES * ny * nx
     fits = (0.4 * runtime.max_memory - margins) / (LABELLING_BYTES * ny * nx)
     return max(1, min(nz, int(fits), MOST_VOXELS // (ny * nx)))
 
@@ -634,7 +643,7 @@ def _fractions(counts: list[int], names: list[str], runtime: Runtime) -> dict[st
 
 STAGE = Stage(
     name="segment",
-    version=2,
+    version=3,
     summary="give every voxel a class, by a trained network or by thresholds",
     parameters=SegmentParameters,
     reads=(VOLUME,),

@@ -104,7 +104,9 @@ def _ball_cells(params: SupportParameters, voxel_size_nm: float, side: int, shap
     limit = min(max(shape) / 2, 120)
     if cells > limit:
         largest = limit * side * voxel_size_nm
-        raise InputError(f"measure.pore_closing_nm: {params.pore_closing_nm:g} nm is above {largest:.4g} nm for this volume.")
+        raise InputError(
+            f"measure.pore_closing_nm: {params.pore_closing_nm:g} nm is above {largest:.4g} nm for this volume."
+        )
     return cells
 
 
@@ -158,10 +160,10 @@ class Survey:
         self.take(-1, mesh, block, labels)
         self.classes = single
 
-    def finish(self, rows: Sequence[dict[str, Any]], voxels: Array, outputs: Outputs) -> None:
-        """Leave the tables of support and pores, and add to each particle where it sits.
+    def finish(self, particles: Array, voxels: Array, outputs: Outputs) -> Array:
+        """Leave the tables of support and pores, and return that of the particles with columns of where each sits.
 
-        `rows` hold at least `z_px`, `y_px`, `x_px` and `voxels` of each particle; `voxels` is the number of each class.
+        `voxels` is the number of each class.
         """
         from tomoseg.measure.elements import Elements
 
@@ -176,11 +178,14 @@ class Survey:
                 found = _find_facets(elements, self.params, outputs)
                 info |= _pores(self, elements, found.facets.normals, outputs)
             elif step == "particles" and found is not None:
-                info |= _surface(self, elements, info) | _places(self, elements, found, rows, outputs)
+                places, columns = _places(self, elements, found, particles, outputs)
+                info |= _surface(self, elements, info) | places
+                particles = with_columns(particles, columns)
                 info |= _orientation(found)
         outputs.set_attrs("support_info", info)
         for text in _remarks(info, found):
             self.runtime.say(text)
+        return particles
 
 
 @dataclass(frozen=True)
@@ -200,7 +205,9 @@ def _find_facets(elements: "Elements", params: SupportParameters, outputs: Outpu
     tolerance = params.facet_tolerance_deg
     free = elements[elements.exposed]
     density = f.NormalDensity.of(free.normals.astype(float), free.areas.astype(float))
-    outputs.put("orientation_map", density.projected(), {"kernel_deg": f.KERNEL_DEG, "isotropic_per_sr": 1 / (4 * np.pi)})
+    outputs.put(
+        "orientation_map", density.projected(), {"kernel_deg": f.KERNEL_DEG, "isotropic_per_sr": 1 / (4 * np.pi)}
+    )
     directions = f.facet_directions(density, tolerance)
     if params.crystal_along_z is not None and params.crystal_along_x is not None:
         crystal, given = f.Crystal(f.given_orientation(params.crystal_along_z, params.crystal_along_x)), True
@@ -245,8 +252,8 @@ def _pores(survey: Survey, elements: "Elements", facets: Array, outputs: Outputs
         "largest_pore_share": float(table["volume_px3"].max(initial=0) / volume) if volume else math.nan,
         "pore_euler_number": p.euler_number(space),
     }
-    for axis, joined in zip("zyx", p.connected_sides(space), strict=True):
-        info[f"pores_join_sides_{axis}"] = joined
+    for name, joined in zip("zyx", p.connected_sides(space), strict=True):
+        info[f"pores_join_sides_{name}"] = joined
     box = p.box_within(space)
     part = np.zeros((1, 1, 1), bool) if box is None else space.pores[box]
     info["tortuosity_box_px"] = [0, 0, 0] if box is None else [n * space.side for n in part.shape]
@@ -283,7 +290,9 @@ def _surface(survey: Survey, elements: "Elements", pores: dict[str, Any]) -> dic
         moved, spread = volume + area * d + bend * d * d, area + 2 * bend * d
         _add_units(info, f"support_volume_half_voxel_{word}", moved, 3, nm)
         _add_units(info, f"support_area_half_voxel_{word}", spread, 2, nm)
-        info[f"specific_area_half_voxel_{word}_m2_g"] = 1000 * spread / (moved * nm * density) if moved > 0 else math.nan
+        info[f"specific_area_half_voxel_{word}_m2_g"] = (
+            1000 * spread / (moved * nm * density) if moved > 0 else math.nan
+        )
         filled = max(0.0, hollow - of[PORE] * d)
         info[f"porosity_half_voxel_{word}"] = filled / max(body + (of[OUTSIDE] + of[PARTICLE]) * d, 1.0)
     exposed = elements.exposed
@@ -293,14 +302,14 @@ def _surface(survey: Survey, elements: "Elements", pores: dict[str, Any]) -> dic
 
 
 def _places(
-    survey: Survey, elements: "Elements", found: _Found, rows: Sequence[dict[str, Any]], outputs: Outputs
-) -> dict[str, Any]:
-    """Add columns to the particles' rows, and return how they sit compared with the whole surface."""
+    survey: Survey, elements: "Elements", found: _Found, particles: Array, outputs: Outputs
+) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Return how the particles sit compared with the whole surface, and the columns that tell it of each."""
     from tomoseg.measure import places as q
 
     nm, space = survey.voxel_size_nm, survey.space
-    centres = np.array([[row[f"{a}_px"] for a in "zyx"] for row in rows]).reshape(-1, 3)
-    radii = np.cbrt(3 / (4 * np.pi) * np.array([row["voxels"] for row in rows], float))
+    centres = np.stack([particles[f"{a}_px"] for a in "zyx"], axis=1)
+    radii = particles["diameter_px"] / 2
     near = q.neighbourhoods(elements, centres, radii + q.NEAR_PX)
     ball = max(2 * float(radii.max(initial=0)), 4.0)
     depth = q.outer_depth(space, centres, ball)
@@ -310,8 +319,8 @@ def _places(
     reach = np.full(len(compared), float(np.median(radii)) + q.NEAR_PX if len(radii) else 0.0)
     usual = q.neighbourhoods(elements, elements.centres[compared], reach) if len(radii) else []
     edges: dict[str, Any] = {}
-    sits: dict[str, list[str]] = {"facet": [""] * len(rows), "plane": [""] * len(rows)}
-    counts = np.zeros(len(rows), int)
+    sits: dict[str, list[str]] = {"facet": [""] * len(particles), "plane": [""] * len(particles)}
+    counts = np.zeros(len(particles), int)
     for kind, directions in (("facet", found.facets), ("plane", found.planes)):
         if directions is None:
             continue
@@ -321,19 +330,18 @@ def _places(
         sits[kind] = [directions.names[int(p.argmax())] if n and p.max() >= q.LEAST_PART else "" for p in parts]
         counts = (parts >= q.LEAST_PART).sum(axis=1)
         elsewhere = (q.facets_near(elements, usual, facing, n) >= q.LEAST_PART).sum(axis=1)
-        if len(rows):
+        if len(particles):
             edges[f"particles_where_{kind}s_meet_share"] = float((counts >= 2).mean())
             edges[f"area_where_{kind}s_meet_share"] = float((elsewhere >= 2).mean()) if len(usual) else math.nan
-    for i, row in enumerate(rows):
-        row |= {
-            "depth_nm": depth[i] * nm,
-            "depth_px": depth[i],
-            "in_pore": bool(in_pore[i]),
-            "support_curvature_per_nm": curvature[i] / nm,
-            "support_curvature_per_px": curvature[i],
-            "facet": sits["plane"][i] if found.planes is not None else sits["facet"][i],
-            "n_facets": int(counts[i]),
-        }
+    columns = {
+        "depth_nm": depth * nm,
+        "depth_px": depth,
+        "in_pore": in_pore,
+        "support_curvature_per_nm": curvature / nm,
+        "support_curvature_per_px": curvature,
+        "facet": np.array(sits["facet" if found.planes is None else "plane"], "U8"),
+        "n_facets": counts.astype("i4"),
+    }
     on_facet, on_plane = sits["facet"], sits["plane"]
     outputs.put("facet_table", q.facet_table(elements, found.facets, found.planes, on_facet, on_plane, nm))
     outputs.put("curvature_table", q.curvature_table(elements, near, nm))
@@ -344,7 +352,18 @@ def _places(
     at = float(curvature[known].mean()) if known.any() else math.nan
     _add_units(info, "depth_ball", ball, 1, nm)
     info |= {"mean_curvature_per_px": mean, "mean_curvature_per_nm": mean / nm}
-    return info | {"particles_curvature_per_px": at, "particles_curvature_per_nm": at / nm}
+    info |= {"particles_curvature_per_px": at, "particles_curvature_per_nm": at / nm}
+    return info, columns
+
+
+def with_columns(table: Array, columns: dict[str, Array]) -> Array:
+    """Return a table with more columns."""
+    out = np.empty(len(table), [*table.dtype.descr, *((name, column.dtype) for name, column in columns.items())])
+    for name in table.dtype.names or ():
+        out[name] = table[name]
+    for name, column in columns.items():
+        out[name] = column
+    return out
 
 
 def _orientation(found: _Found) -> dict[str, Any]:
@@ -367,8 +386,8 @@ def _add_units(info: dict[str, Any], name: str, value_px: float, power: int, nm:
 
 def _remarks(info: dict[str, Any], found: _Found | None) -> Iterator[str]:
     yield (
-        f"support ({', '.join(info['support_classes'])}): porosity {info['porosity']:.1%} (with the surface half a voxel "
-        f"out {info['porosity_half_voxel_out']:.1%}, in {info['porosity_half_voxel_in']:.1%}), "
+        f"support ({', '.join(info['support_classes'])}): porosity {info['porosity']:.1%} (with the surface half a "
+        f"voxel out {info['porosity_half_voxel_out']:.1%}, in {info['porosity_half_voxel_in']:.1%}), "
         f"{info['n_open_pores']} open and {info['n_closed_pores']} closed pores"
     )
     if not math.isnan(info["specific_area_m2_g"]):

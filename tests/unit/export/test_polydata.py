@@ -140,3 +140,42 @@ def test_a_full_disk_is_told_as_such(capfd):
     with pytest.raises(OSError, match="No space left"):
         write_vtp(Path("/dev/full"), points_polydata(np.zeros((1000, 3)), 1.0, {}))
     assert capfd.readouterr().err == ""
+
+
+def test_points_carry_whatever_columns_there_are(tmp_path):
+    points_px = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    columns = {
+        "id": np.array([1, 2], "i4"),
+        "inside_pore": np.array([True, False]),
+        "facet": np.array(["{111}", "γ"]),
+        "code": np.array([b"a", b"b"]),
+        "half": np.array([0.5, 0.25], "f2"),
+        "swapped": np.array([1.5, 2.5], ">f8"),
+        "z_nm": np.array([0.0, 1.0]),
+        "y_nm": np.array([0.0, 1.0]),
+        "x_nm": np.array([0.0, 1.0]),
+        "major_z": np.array([0.0, 0.6]),
+        "major_y": np.array([0.0, 0.8]),
+        "major_x": np.array([1.0, 0.0]),
+    }
+    write_vtp(tmp_path / "p.vtp", points_polydata(points_px, 0.5, columns))
+    found = read_polydata(tmp_path / "p.vtp").GetPointData()
+    assert found.GetNumberOfArrays() == len(columns) + 1
+    assert [found.GetAbstractArray("facet").GetValue(i) for i in range(2)] == ["{111}", "γ"]
+    assert [found.GetAbstractArray("code").GetValue(i) for i in range(2)] == ["a", "b"]
+    assert [found.GetArray("inside_pore").GetValue(i) for i in range(2)] == [1, 0]
+    assert [found.GetArray("half").GetValue(i) for i in range(2)] == [0.5, 0.25]
+    assert [found.GetArray("swapped").GetValue(i) for i in range(2)] == [1.5, 2.5]
+    # Along the axes of the file: X = x, Y = -y, Z = -z.
+    assert found.GetArray("major").GetTuple3(0) == pytest.approx((1, 0, 0))
+    assert found.GetArray("major").GetTuple3(1) == pytest.approx((0, -0.8, -0.6))
+
+
+def test_directions_turn_as_points_do():
+    # A vector from one point to another must point from the one to the other in the file too.
+    points_px = np.array([[1.0, 2.0, 3.0], [4.0, 7.0, 5.0]])
+    step = points_px[1] - points_px[0]
+    columns = {f"major_{axis}": np.full(2, value) for axis, value in zip("zyx", step, strict=True)}
+    data = points_polydata(points_px, 1.0, columns)
+    moved = np.subtract(data.GetPoint(1), data.GetPoint(0))
+    assert data.GetPointData().GetArray("major").GetTuple3(0) == pytest.approx(moved)

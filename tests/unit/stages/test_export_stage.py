@@ -11,13 +11,17 @@ from tomoseg.arrays import MemoryInput, MemoryOutputs
 from tomoseg.errors import InputError, StageFailed
 from tomoseg.runtime import Runtime
 from tomoseg.stages import measure
-from tomoseg.stages.export import STAGE, ExportParameters, surface_name
+from tomoseg.stages.export import ALL_FORMATS, STAGE, ExportParameters, surface_name
 
 NAMES = ["background", "γ-Al₂O₃", "Pt", "absent"]
 FILES = {
     "volume.vti",
     "labels.vti",
     "labels.mrc",
+    "volume.mrc",
+    "all.vtm",
+    "paraview_view.py",
+    "summary.json",
     "classes.csv",
     "particles.csv",
     "size_distribution.csv",
@@ -98,6 +102,8 @@ def test_reads_what_it_is_given():
     assert {a.name for a in STAGE.reads} == {
         "volume", "labels", "class_table", "particle_table", "size_table", "tilt_series_info",
         "angles_deg", "refined_angles_deg", "shifts_px", "alignment_info", "tilt_quality", "aligned",
+        "reconstruction_info", "segmentation_info", "measurement_info", "support_info",
+        "facet_table", "curvature_table", "pore_table", "pore_size_table",
     }  # fmt: skip
 
 
@@ -351,7 +357,7 @@ def test_names_of_surfaces():
     assert surface_name(3, "??") == "surface_3_class.vtp"
 
 
-@pytest.mark.parametrize("bad", [{"formats": []}, {"formats": ["stl"]}, {"smoothing_iterations": -1}, {"y": 1}])
+@pytest.mark.parametrize("bad", [{"formats": []}, {"formats": ["povray"]}, {"smoothing_iterations": -1}, {"y": 1}])
 def test_bad_parameters(bad):
     with pytest.raises(ValidationError):
         ExportParameters(**bad)
@@ -367,3 +373,169 @@ def test_scattered_voxels_have_no_surface_and_it_is_said(inputs, tmp_path):
     assert surface_name(1, NAMES[1]) in names
     assert surface_name(2, "Pt") not in names
     assert any("Pt" in note and "no surface" in note for note in runtime.notes)
+
+
+def test_all_is_every_format():
+    assert ExportParameters(formats="all").formats == ALL_FORMATS
+    assert ExportParameters(formats=["csv", "all"]).formats == ALL_FORMATS
+    assert "zarr" not in ExportParameters().formats
+
+
+@pytest.mark.parametrize(("formats", "missing"), [("multiblock,csv", "vti"), ("paraview,stl", "vtp")])
+def test_what_refers_to_other_files_needs_them(inputs, tmp_path, formats, missing):
+    (problem,) = STAGE.check(ExportParameters(formats=formats))
+    assert problem.startswith("export.formats")
+    assert problem.endswith((f"add {missing}", "add one of them"))
+    with pytest.raises(InputError, match=missing):
+        exported(inputs, tmp_path, formats=formats)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sizes_are_said_before_anything_is_written(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr("tomoseg.stages.export.BIG_FILE_BYTES", 1)
+    _, runtime = exported(inputs, tmp_path, formats="all")
+    first_written = next(i for i, note in enumerate(runtime.notes) if note.startswith("wrote"))
+    said = runtime.notes[:first_written]
+    for name in ("volume.vti", "volume.vtkhdf", "volume.mrc", "volume.ome.tif", "volume.ome.zarr", "surfaces.glb"):
+        assert sum(note.startswith(f"{name} will have about ") for note in said) == 1
+    assert "volume.mrc will have about 96 kB" in said  # 20 x 30 x 40 x 4 bytes
+    assert any("in all; " in note and "are free" in note for note in said)
+
+
+def test_what_is_said_is_near_what_is_written(inputs, tmp_path):
+    from tomoseg.stages import export as stage
+
+    # A volume that shrinks by compression as reconstructions do, and labels.
+    rng = np.random.default_rng(2)
+    z, y, x = np.indices((64, 128, 192))
+    labels = ((z - 30) ** 2 + (y - 60) ** 2 + (x - 90) ** 2 < 25**2).astype(np.uint8)
+    volume = (labels * 100 + rng.normal(0, 5, labels.shape)).astype(np.float32)
+    attrs = {"class_names": NAMES[:2], "voxel_size_nm": 0.5}
+    given = {**inputs, "labels": MemoryInput(labels, attrs), "volume": MemoryInput(volume)}
+    info, _ = exported(given, tmp_path, formats="all")
+    written = {file["name"]: file["bytes"] for file in json.loads(info["files"])}
+    params = ExportParameters(formats="all")
+    planned = stage._planned_surfaces(given["labels"], NAMES[:2], params, Runtime())
+    expected = stage._expected_bytes(given["volume"], given["labels"], NAMES[:2], planned, params)
+    for name, size in expected.items():
+        if written[name] > 100_000:
+            # Never much less than it takes; a surface has half the triangles that its voxel faces could give.
+            assert 0.9 * written[name] < size < 3.5 * written[name], (name, size, written[name])
+
+
+def test_each_format_counts_for_the_space_on_the_disk(inputs, tmp_path, monkeypatch):
+    from collections import namedtuple
+
+    def free(n_bytes):
+        monkeypatch.setattr("shutil.disk_usage", lambda _: namedtuple("usage", "total used free")(0, 0, n_bytes))
+
+    raw = 20 * 30 * 40 * 5
+    free(raw + 1)
+    exported(inputs, tmp_path / "enough", formats="mrc")
+    for formats in ("mrc,vti", "mrc,vtkhdf", "mrc,tiff", "mrc,zarr", "mrc,stl"):
+        with pytest.raises(StageFailed, match=r"of free space and the files need .*fewer formats"):
+            exported(inputs, tmp_path / "little", formats=formats)
+    assert list((tmp_path / "little").iterdir()) == []
+
+
+WRITERS = {
+    "vtkhdf": ("tomoseg.export.vtkhdf.write_vtkhdf", "volume.vtkhdf"),
+    "tiff": ("tomoseg.export.tiff.write_ome_tiff", "volume.ome.tif"),
+    "zarr": ("tomoseg.export.omezarr.write_ome_zarr", "volume.ome.zarr"),
+    "stl": ("tomoseg.export.polydata.write_stl", "surface_1_Al_O.stl"),
+    "ply": ("tomoseg.export.polydata.write_ply", "surface_1_Al_O.ply"),
+    "gltf": ("tomoseg.export.glb.Scene.write", "surfaces.glb"),
+    "parquet": ("tomoseg.export.tables.write_parquet", "classes.parquet"),
+    "json": ("tomoseg.export.tables.write_json", "summary.json"),
+}
+
+
+@pytest.mark.parametrize("format_", WRITERS)
+def test_a_writer_that_fails_leaves_no_file_of_its_own(inputs, tmp_path, monkeypatch, format_):
+    import errno
+
+    where, name = WRITERS[format_]
+
+    def full(*arguments, **_):
+        path = arguments[1] if format_ == "gltf" else arguments[0]
+        (path / "half" if path.is_dir() else path).write_text("half a file")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(where, full)
+        with pytest.raises(StageFailed, match=r"No space left on device.*run export again"):
+            exported(inputs, tmp_path, formats=format_)
+    assert not (tmp_path / name).exists()
+    assert [p.name for p in tmp_path.iterdir() if p.name.endswith(".part")] == []
+    exported(inputs, tmp_path, formats=format_)
+    assert (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("format_", ["vtkhdf", "tiff"])
+def test_a_writer_interrupted_midway_leaves_no_file(inputs, tmp_path, format_):
+    class Breaks(MemoryInput):
+        def __getitem__(self, key):
+            if isinstance(key, tuple) or key.start > 0:
+                raise KeyboardInterrupt
+            return super().__getitem__(key)
+
+    given = {**inputs, "volume": Breaks(inputs["volume"][:])}
+    with pytest.raises(KeyboardInterrupt):
+        exported(given, tmp_path, runtime=Runtime(max_memory=40_000), formats=format_)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_somebody_else_is_not_replaced(inputs, tmp_path):
+    (tmp_path / "volume.ome.zarr").mkdir()
+    (tmp_path / "volume.ome.zarr" / "notes").write_text("the user's")
+    with pytest.raises(InputError, match=r"volume\.ome\.zarr.*overwrite"):
+        exported(inputs, tmp_path, formats="zarr")
+    assert (tmp_path / "volume.ome.zarr" / "notes").read_text() == "the user's"
+    info, _ = exported(inputs, tmp_path, formats="zarr", overwrite=True)
+    assert STAGE.lost(info) == []
+    info, _ = exported(inputs, tmp_path, formats="zarr")  # our own may be replaced
+    (tmp_path / "volume.ome.zarr" / "0" / "zarr.json").write_text("{}")
+    assert len(STAGE.lost(info)) == 1
+    with pytest.raises(InputError, match=r"volume\.ome\.zarr"):
+        exported(inputs, tmp_path, formats="zarr")
+
+
+def test_again_gives_the_same_files_to_the_bit(inputs, tmp_path):
+    for folder in ("one", "two"):
+        exported(inputs, tmp_path / folder, formats="all")
+    first = sorted(p.relative_to(tmp_path / "one") for p in (tmp_path / "one").rglob("*") if p.is_file())
+    assert len(first) > 30
+    for name in first:
+        if name.name != "tomoseg-export.json":  # it holds the times
+            assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+
+
+def test_every_table_there_is_goes_out(inputs, tmp_path):
+    tables = {"facet_table": "facets", "curvature_table": "curvature", "pore_table": "pores"}
+    tables["pore_size_table"] = "pore_sizes"
+    given = {key: MemoryInput(np.array([(i, 0.5)], [("id", "i4"), ("a_nm", "f8")])) for i, key in enumerate(tables)}
+    support = MemoryInput(None, {"area_nm2": 12.5, "density_g_per_cm3": np.nan})
+    info, _ = exported({**inputs, **given, "support_info": support}, tmp_path, formats="csv,parquet,json")
+    names = {file["name"] for file in json.loads(info["files"])}
+    assert names == {
+        *(
+            f"{t}.{e}"
+            for t in (*tables.values(), "classes", "particles", "size_distribution")
+            for e in ("csv", "parquet")
+        ),
+        "summary.json",
+    }
+    for i, name in enumerate(tables.values()):
+        assert (tmp_path / f"{name}.csv").read_text() == f"id,a_nm\n{i},0.5\n"
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["support"] == {"area_nm2": 12.5, "density_g_per_cm3": None}
+    assert set(summary["tables"]) == {"classes", "size_distribution", "facets", "curvature", "pore_sizes"}
+
+
+def test_the_class_that_was_counted_is_red(inputs, tmp_path):
+    given = {**inputs, "measurement_info": MemoryInput(None, {"particle_class": NAMES[1]})}
+    exported(given, tmp_path, formats="vtp,paraview")
+    lines = (tmp_path / "paraview_view.py").read_text().split("SURFACES = ")[1].split("POINTS")[0]
+    colors = {surface["file"]: (surface["color"], surface["opacity"]) for surface in json.loads(lines)}
+    assert colors["surface_1_Al_O.vtp"] == ("#c8191e", 1.0)
+    assert colors["surface_2_Pt.vtp"][1] < 0.5

@@ -1,0 +1,30 @@
+"""A volume cut along the chunks of a file, so that each chunk is written once, and little is held meanwhile."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+from tomoseg.runtime import slabs
+
+Piece = tuple[slice, slice, slice]
+# Like `Runtime.track`: yields the pieces one after the other while somebody watches.
+Track = Callable[[Sequence[Piece], str], Iterable[Piece]]
+
+
+def pieces(shape: Sequence[int], chunks: Sequence[int], itemsize: int, n_bytes: float) -> list[Piece]:
+    """Cut a volume (z, y, x) into boxes that end where chunks end, as long along x, then y, as fits in `n_bytes`.
+
+    At least one chunk, however little `n_bytes` is.
+
+    Returns
+    -------
+    list of (z, y, x)
+        Slices, in the order of the file.
+    """
+    left = max(1, int(n_bytes / (math.prod(chunks) * itemsize)))
+    parts: list[list[slice]] = []
+    for n, chunk in zip(reversed(shape), reversed(chunks), strict=True):
+        together = min(left, -(-n // chunk))
+        left = max(1, left // together)
+        parts.append(slabs(n, together * chunk))
+    along_x, along_y, along_z = parts
+    return [(z, y, x) for z in along_z for y in along_y for x in along_x]

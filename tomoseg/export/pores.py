@@ -1,0 +1,61 @@
+"""Closed pores: background that no path through background joins to the border of the volume."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.arrays import ArraySource
+from tomoseg.measure.components import find_components
+from tomoseg.measure.surface import RADIUS_PX, BoolArray, Mesh, object_surface
+
+# Smaller ones have no shape: 3 x 3 x 3, as of particles.
+MIN_VOXELS = 27
+# Per voxel of the box around a pore while it is meshed: labels, numbers of components, the mask, and three fields.
+BYTES_PER_VOXEL = 30
+
+
+def closed_pores(
+    background: Iterable[BoolArray], shape: Sequence[int], min_voxels: int = MIN_VOXELS
+) -> NDArray[np.void]:
+    """Find the closed pores of a volume of `shape` (z, y, x), whose background comes as consecutive slabs.
+
+    Voxels are one pore where they share a face, so that material that touches at an edge closes a pore.
+
+    Returns
+    -------
+    array of `tomoseg.measure.components.COMPONENT`, (n,)
+    """
+    found, _ = find_components(background, 6, min_voxels)
+    inside = (found["start"] > 0).all(axis=1) & (found["stop"] < np.array(shape)).all(axis=1)
+    return found[inside]
+
+
+def box_voxels(pores: NDArray[np.void]) -> NDArray[np.int64]:
+    """Return the voxels (n,) of the boxes in which the pores are meshed."""
+    return np.asarray(np.prod(pores["stop"] - pores["start"] + 2 * RADIUS_PX, axis=1, dtype=np.int64))
+
+
+def pore_surface(labels: ArraySource, pore: np.void) -> Mesh:
+    """Return the surface of a pore, in px of the labels, at the level that encloses its number of voxels."""
+    import cc3d
+
+    box = tuple(slice(int(a), int(b)) for a, b in zip(pore["start"], pore["stop"], strict=True))
+    numbers = cc3d.connected_components(np.asarray(labels[box] == 0), connectivity=6)
+    mask = numbers == numbers[tuple(pore["seed"] - pore["start"])]
+    mesh = object_surface(np.pad(mask, RADIUS_PX))
+    offset = (pore["start"] - RADIUS_PX).astype(np.float32)
+    return Mesh(mesh.vertices + offset, mesh.faces, mesh.weights)
+
+
+def together(meshes: Sequence[Mesh]) -> Mesh:
+    """Return separate surfaces as one."""
+    starts = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes)])
+    return Mesh(
+        np.concatenate([np.zeros((0, 3), np.float32), *(mesh.vertices for mesh in meshes)]),
+        np.concatenate(
+            [np.zeros((0, 3), np.int32)]
+            + [mesh.faces + np.int32(start) for mesh, start in zip(meshes, starts, strict=False)]
+        ),
+        np.concatenate([np.zeros(0, np.float32), *(mesh.weights for mesh in meshes)]),
+    )

@@ -1,0 +1,73 @@
+"""VTK image data in HDF5 (.vtkhdf): compressed in chunks, for volumes that do not fit in memory whole.
+
+The layout is that of "VTKHDF File Format" (docs.vtk.org), version 1.0, which every reader knows: VTK since 9.1 and
+ParaView since 5.10, which up to 5.11 does not tell the format by the name and asks for the reader: "VTKHDF Reader".
+HDF5's own filters (shuffle, gzip) need no plugin.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tomoseg.arrays import ArraySource
+from tomoseg.export.frame import world_origin
+from tomoseg.export.pieces import Track, pieces
+
+CHUNKS = (8, 128, 128)
+GZIP_LEVEL = 1  # noise of floats does not shrink more with others, which take several times as long
+
+
+def write_vtkhdf(
+    path: Path,
+    data: ArraySource,
+    voxel_size: float,
+    name: str,
+    *,
+    facts: Mapping[str, str | Sequence[str]] | None = None,
+    slab_bytes: int = 64 << 20,
+    track: Track | None = None,
+) -> None:
+    """Write a volume as VTK image data in HDF5, upright in ParaView: see `tomoseg.export.frame`.
+
+    Parameters
+    ----------
+    path
+        File to write.
+    data : array or handle, (z, y, x)
+        Read in boxes of whole chunks, from the last plane to the first. The values are point data.
+    voxel_size
+        Distance of neighbouring voxels, in the unit the file is meant in.
+    name
+        Name of the array.
+    facts
+        Texts to be stored as attributes of the group `VTKHDF`: readers of this version know no texts as field data.
+    slab_bytes
+        How much is read at once; a chunk at least.
+    track
+        Called with the pieces and a description and yields the pieces, to show progress: `runtime.track` fits.
+    """
+    import h5py
+
+    nz, ny, nx = (int(n) for n in data.shape)
+    dtype = np.dtype(data.dtype).newbyteorder("<")
+    chunks = tuple(min(c, n) for c, n in zip(CHUNKS, (nz, ny, nx), strict=True))
+    todo = pieces((nz, ny, nx), chunks, dtype.itemsize, slab_bytes)
+    with h5py.File(path, "w") as file:
+        root = file.create_group("VTKHDF")
+        root.attrs["Version"] = np.array([1, 0], np.int64)
+        root.attrs.create("Type", b"ImageData", dtype=h5py.string_dtype("ascii", len("ImageData")))
+        root.attrs["WholeExtent"] = np.array([0, nx - 1, 0, ny - 1, 0, nz - 1], np.int64)
+        root.attrs["Origin"] = np.array(world_origin((nz, ny, nx), voxel_size))
+        root.attrs["Spacing"] = np.full(3, float(voxel_size))
+        root.attrs["Direction"] = np.eye(3).ravel()
+        for key, text in (facts or {}).items():
+            root.attrs[key] = text if isinstance(text, str) else list(text)
+        points = root.create_group("PointData")
+        stored = points.create_dataset(
+            name, (nz, ny, nx), dtype, chunks=chunks, shuffle=True, compression="gzip", compression_opts=GZIP_LEVEL
+        )
+        stored.attrs.create("Attribute", b"Scalars", dtype=h5py.string_dtype("ascii", len("Scalars")))
+        for z, y, x in track(todo, f"writing {name}.vtkhdf") if track else todo:
+            read = data[nz - z.stop : nz - z.start, ny - y.stop : ny - y.start, x]
+            stored[z, y, x] = read[::-1, ::-1]

@@ -1,0 +1,82 @@
+"""Edges between classes that are not neighbours in intensity, such as bright particles in vacuum.
+
+Such an edge passes through every intensity in between, so that thresholds alone coat each particle with a rim of the
+class in the middle and cut it off too near to its centre. Where an edge goes straight from a darker to a brighter
+class, its place is where the intensity is half way between those two.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+
+from tomoseg.arrays import Array
+
+# How far along the gradient, px, both classes must be found: an edge at the resolution limit of 2 px is that wide.
+# Measured on a simulated catalyst: 2 gives the best Dice of support and particles; 1 and 3 are within 0.002 of it.
+REACH_PX = 2.0
+STEP_PX = 0.5
+HALO_PX = 3  # voxels around a voxel that decide on it: the reach, and the neighbours that interpolation takes in
+
+
+def resolve_rims(
+    labels: NDArray[np.uint8], values: Array, thresholds: ArrayLike, levels: ArrayLike
+) -> NDArray[np.uint8]:
+    """Give voxels on an edge between two classes that are not neighbours in intensity one of these two.
+
+    A voxel belongs to such an edge where, within `REACH_PX` along the gradient of `values`, a brighter class than its
+    own lies on one side and a darker one on the other. It gets the brighter one where it is brighter than half way
+    between the levels of the two.
+
+    Parameters
+    ----------
+    labels : u1, (z, y, x)
+        Number of thresholds that each value exceeds.
+    values : (z, y, x)
+        Intensities. `HALO_PX` voxels at the borders that are not those of the volume may come out otherwise than with
+        what lies beyond.
+    thresholds : (n_classes - 1,)
+        Ascending.
+    levels : (n_classes,)
+        Intensity of each class, ascending.
+
+    Returns
+    -------
+    u1, (z, y, x)
+    """
+    width = 2 * int(np.ceil(REACH_PX)) + 1
+    darker = ndimage.minimum_filter(labels, width) < labels
+    places = np.argwhere(darker & (ndimage.maximum_filter(labels, width) > labels))
+    if not len(places):
+        return labels
+    uphill = _directions(values, places)
+    here = labels[tuple(places.T)]
+    level, cuts = np.asarray(levels, np.float32), np.asarray(thresholds, np.float32)
+    high = np.full(len(places), -np.inf, np.float32)
+    low = -high
+    for step in np.arange(STEP_PX, REACH_PX + STEP_PX / 2, STEP_PX):
+        np.maximum(high, _sampled(values, places + step * uphill), out=high)
+        np.minimum(low, _sampled(values, places - step * uphill), out=low)
+    above, below = (np.searchsorted(cuts, side, side="left") for side in (high, low))
+    on_edge = (above > here) & (below < here)
+    half_way = (level[above] + level[below]) / 2
+    resolved = labels.copy()
+    chosen = np.where(values[tuple(places.T)] > half_way, above, below)
+    resolved[tuple(places[on_edge].T)] = chosen[on_edge]
+    return resolved
+
+
+def _directions(values: Array, places: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the unit vectors (n, 3) along which the values rise at places (n, 3); 0 where they do not."""
+    gradient = np.zeros(places.shape, np.float32)
+    for axis, n in enumerate(values.shape):
+        for side in (-1, 1):
+            beside = places.copy()
+            beside[:, axis] = np.clip(beside[:, axis] + side, 0, n - 1)
+            gradient[:, axis] += side * values[tuple(beside.T)]
+    lengths = np.linalg.norm(gradient, axis=1, keepdims=True)
+    np.divide(gradient, lengths, out=gradient, where=lengths > 0)
+    return gradient
+
+
+def _sampled(values: Array, places: NDArray[np.floating]) -> NDArray[np.float32]:
+    return np.asarray(ndimage.map_coordinates(values, places.T, np.float32, order=1, mode="nearest"))
