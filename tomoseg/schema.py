@@ -237,8 +237,8 @@ SUPPORT_INFO = Artifact(
         "porosity": "volume of pores / volume of the body: support, pores, and what of particles lies in it",
         "closed_porosity": "the part of it that no path through faces of background voxels joins to the outside",
         "porosity_half_voxel_out": "porosity if the surface lay half a voxel further out, as all ..._half_voxel_out",
-        "specific_area_m2_g": "all of the support's surface, m2 per g of the support; _exposed_: without what particles "
-        "cover",
+        "specific_area_m2_g": "all of the support's surface, m2 per g of the support; _exposed_: without what "
+        "particles cover",
         "tortuosity_z": "porosity / effective diffusivity along z in the box tortuosity_box_px within the body; NaN "
         "where no pore leads through",
         "pore_euler_number": "pores less tunnels plus what floats in them",
@@ -275,8 +275,8 @@ CURVATURE_TABLE = Artifact(
     "curvature_table",
     "/measurement/curvature",
     ("bin",),
-    meaning="histogram of the mean curvature (positive where convex, 1/r on a ball) of the support's exposed surface by "
-    "area, and of that around particles; the outermost bins hold what lies beyond",
+    meaning="histogram of the mean curvature (positive where convex, 1/r on a ball) of the support's exposed surface "
+    "by area, and of that around particles; the outermost bins hold what lies beyond",
     optional=True,
 )
 PORE_TABLE = Artifact(

@@ -12,7 +12,7 @@ from tomoseg.measure.curvature import HALO_PX, shape_at, smoothed
 from tomoseg.measure.surface import Block, BoolArray, Box, Float32Array, Mesh
 
 OUTSIDE, PORE, PARTICLE = 0, 1, 2  # what the surface faces
-STEPS_PX = (0.8, 1.4, 2.0)  # how far from the surface one looks for it
+STEPS_PX = (0.8, 1.4, 2.0, 2.8)  # how far from the surface one looks for it
 SIDE_PX = 2  # elements are the triangles in cubes of so many voxels across
 
 
@@ -96,6 +96,7 @@ def block_elements(
         np.where(known.reshape((-1,) + (1,) * (a.ndim - 1)), a, 0) for a in (shape.normals, shape.mean, shape.gaussian)
     )
     facing, pore = _facing(centres, mesh, kinds, corner, pores, side)
+    facing[~known], pore[~known] = PARTICLE, 0  # deep beneath a particle: nothing known is near
     return _gathered(centres, normals, areas, mean, gaussian, facing, pore, element_px)
 
 

@@ -49,7 +49,7 @@ def test_orientation_and_planes_of_polyhedra(sizes, n_facets, shares):
             measured = float(e.areas[near].sum() / e.areas.sum())
             # Some 3 px on both sides of every edge are rounded and face no plane: a third at this size.
             assert share * 0.6 - 0.01 < measured < share + 0.11
-        assert 0.6 < float(e.areas[nearest_direction(e.normals, facets, TOLERANCE_DEG) >= 0].sum() / e.areas.sum())
+        assert float(e.areas[nearest_direction(e.normals, facets, TOLERANCE_DEG) >= 0].sum() / e.areas.sum()) > 0.6
 
 
 def test_a_ball_has_no_facets_and_no_crystal():
