@@ -74,7 +74,7 @@ def test_a_volume_full_of_support_has_no_outside():
 def test_a_sponge_that_the_border_cuts_is_all_pores():
     from scipy import ndimage
 
-    noise = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal((80, 80, 80)), 3)
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal((80, 80, 80)), 2)
     kinds = (noise > np.quantile(noise, 0.5)).astype(np.uint8)
     space = PoreSpace.of(kinds, 1)
     assert space.pores.sum() == (kinds == 0).sum()

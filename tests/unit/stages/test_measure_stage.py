@@ -81,8 +81,9 @@ def test_memory_allowed_does_not_change_a_bit(separate_touching, monkeypatch):
     monkeypatch.setattr("tomoseg.measure.particles.LARGE_VOXELS", 30**3)  # larger ones, also cut out, go by blocks
     labels = crowded()
     volume = np.random.default_rng(0).random(labels.shape, np.float32)
+    choice = {"separate_touching": separate_touching, "measure_support": False}  # its cells follow the memory
     results = [
-        measured(labels, volume=volume, runtime=Runtime(max_memory=n), separate_touching=separate_touching)[0]
+        measured(labels, volume=volume, runtime=Runtime(max_memory=n), **choice)[0]
         # All at once, and slabs and strips as thin as they get: 20 MB is what the cluster of balls needs to be cut.
         for n in (1 << 34, 100 << 20, 20 << 20)
     ]
