@@ -18,6 +18,7 @@ from tomoseg.report.words import length, number
 FONT_PX = 26  # in a picture of the side asked for; pictures are made at about twice the size they are shown at
 LARGE, SMALL = 720, 440  # longest side of a slice and of an image in a montage, px
 ON_ANY_PAGE = (124, 131, 140, 255)  # a grey that is readable on white and on black
+PNG_BYTES = 60_000  # larger ones, of noisy images, are compressed with loss
 OVERLAY = 0.5  # opacity of class colours over the grey image
 
 
@@ -109,11 +110,20 @@ def rgb(color: str) -> tuple[int, int, int]:
     return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
 
 
+def pale(color: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Mix a colour with grey: many layers of glass in a strong one would tint the particles behind."""
+    red, green, blue = (round(0.4 * c + 0.6 * 165) for c in color)
+    return red, green, blue
+
+
 def data_uri(picture: Image.Image) -> str:
-    """Return a picture as the address of itself."""
-    buffer = io.BytesIO()
+    """Return a picture as the address of itself: exact where that takes few bytes, else in fine WebP."""
+    buffer, kind = io.BytesIO(), "png"
     picture.save(buffer, format="PNG", compress_level=6)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    if buffer.tell() > PNG_BYTES:
+        buffer, kind = io.BytesIO(), "webp"
+        picture.save(buffer, format="WEBP", quality=90, method=4)
+    return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def nice_length(limit: float) -> float:
