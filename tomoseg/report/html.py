@@ -40,12 +40,17 @@ def facts(rows: Iterable[tuple[str, Any]]) -> Html:
 
 
 def table(
-    columns: Sequence[str], rows: Iterable[Sequence[Any]], caption: Any = None, *, row_ids: Sequence[Any] | None = None
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    caption: Any = None,
+    *,
+    sortable: bool = False,
+    row_ids: Sequence[Any] | None = None,
 ) -> Html:
     """Return a table that scrolls sideways on a narrow screen, and down where it is long.
 
-    Numbers are aligned to the right. With script a click on a heading sorts it. On paper the first `PRINTED_ROWS` are
-    shown. `row_ids` mark rows for the script to find.
+    Numbers are aligned to the right. Where script runs, a click on a heading sorts a `sortable` one. On paper the first
+    `PRINTED_ROWS` are shown. `row_ids` mark rows for the script to find.
     """
     rows = [list(row) for row in rows]
     right = ["number" if rows and all(_is_number(row[i]) for row in rows) else None for i in range(len(columns))]
@@ -60,8 +65,12 @@ def table(
         for i, (row, mark) in enumerate(zip(rows, marks, strict=True))
     )
     head = (el("th", cell, scope="col", class_=c) for cell, c in zip(columns, right, strict=True))
-    sortable = "sortable" if len(rows) > 2 else None
-    written = el("table", el("thead", el("tr", *head)), el("tbody", *body), class_=sortable)
+    written = el(
+        "table",
+        el("thead", el("tr", *head)),
+        el("tbody", *body),
+        class_="sortable" if sortable and len(rows) > 1 else None,
+    )
     left_out = len(rows) - PRINTED_ROWS
     paper = f"On paper the first {PRINTED_ROWS} rows; the page and the project file hold all." if left_out > 0 else None
     # Focusable, so that it can be scrolled without a mouse.

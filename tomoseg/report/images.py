@@ -156,7 +156,7 @@ def _finished(picture: Image.Image, panel: Panel, side: int, alt: str) -> Html:
     if panel.axes:
         down, right = panel.axes
         _draw_text(picture, (10, 6), f"{right} →\n{down} ↓", font_px)
-    return el("img", src=data_uri(picture), alt=alt, width=picture.width, height=picture.height, loading="lazy")
+    return el("img", src=data_uri(picture), alt=alt, width=picture.width, height=picture.height)
 
 
 def _draw_scale_bar(picture: Image.Image, zoom: float, pixel_nm: float, font_px: int = FONT_PX) -> None:

@@ -274,12 +274,13 @@ def surfaces_control(contents: Contents) -> Html:
             role="application",
             aria_label="surfaces of the labelled classes; arrow keys turn, plus and minus magnify, 0 resets",
         ),
+        el("p", class_="picked", role="status"),
         class_="stage",
     )
     buttons = [
         el("button", text, type="button", data_does=does, aria_label=words, title=words)
         for text, does, words in (
-            ("＋", "closer", "magnify"),
+            ("+", "closer", "magnify"),
             ("−", "farther", "reduce"),
             ("Reset", "reset", "reset the view"),
         )
@@ -289,7 +290,6 @@ def surfaces_control(contents: Contents) -> Html:
     return el(
         "div",
         stage,
-        el("p", class_="picked", role="status"),
         el(
             "div",
             *(_class_box(label) for label in classes),

@@ -283,7 +283,7 @@ def rows_table(rows: Array, caption: str, ids: Array | None = None) -> Html:
         caption = f"{caption}, the first {shown}; the project file holds all"
     cells = [column(rows[name][:shown]) for name in names]
     marks = None if ids is None else [str(plain(i)) for i in ids[:shown]]
-    return table([heading(name) for name in names], zip(*cells, strict=True), caption, row_ids=marks)
+    return table([heading(name) for name in names], zip(*cells, strict=True), caption, sortable=True, row_ids=marks)
 
 
 def _useless(rows: Array, name: str) -> bool:

@@ -466,8 +466,14 @@
     const picked = one(".picked", root);
     const boxes = all("[data-class]", root);
     const start = product(tipped((data.pitch * Math.PI) / 180), turned((data.yaw * Math.PI) / 180));
+    let reach = 1;
+    every((x, y, z) => {
+      const [right, down] = applied(start, [x - centre[0], y - centre[1], z - centre[2]]);
+      reach = Math.max(reach, Math.abs(right), Math.abs(down));
+    });
+    const fitting = (0.92 * radius) / reach;
     let view = start;
-    let zoom = 1;
+    let zoom = fitting;
     let pan = [0, 0];
     let chosen = -1;
     let waiting = false;
@@ -628,7 +634,7 @@
     }
 
     function reset() {
-      [view, zoom, pan, chosen] = [start, 1, [0, 0], -1];
+      [view, zoom, pan, chosen] = [start, fitting, [0, 0], -1];
       rotate.checked = false;
       tell();
       ask();

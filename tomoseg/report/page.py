@@ -34,7 +34,9 @@ STATE_WORDS = {"fresh": "✓ up to date", "stale": "stale", "partial": "unfinish
 POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def write_report(path: Path | str, artifacts: Mapping[str, Input], stages: Sequence[StageRecord], title: str) -> None:
+def write_report(
+    path: Path | str, artifacts: Mapping[str, Input], stages: Sequence[StageRecord], title: str, command: str = ""
+) -> None:
     """Write one self-contained HTML page about a project.
 
     Parameters
@@ -47,6 +49,8 @@ def write_report(path: Path | str, artifacts: Mapping[str, Input], stages: Seque
         State and provenance, in order.
     title : str
         Heading of the page.
+    command : str
+        What one types to make the results again.
 
     Raises
     ------
@@ -54,11 +58,11 @@ def write_report(path: Path | str, artifacts: Mapping[str, Input], stages: Seque
         The folder does not exist or cannot be written to.
     """
     with atomic_path(path) as temporary:
-        page = _page(Contents(artifacts, tuple(stages), title))
+        page = _page(Contents(artifacts, tuple(stages), title), command)
         temporary.write_text(page, encoding="utf-8", errors="replace")
 
 
-def _page(contents: Contents) -> str:
+def _page(contents: Contents, command: str) -> str:
     head = el(
         "head",
         el("meta", charset="utf-8"),
@@ -67,7 +71,7 @@ def _page(contents: Contents) -> str:
         el("title", f"{contents.title} · tomoseg report"),
         el("style", Html(CSS)),
     )
-    main = el("main", *(_section(contents, *section) for section in sections(contents)), _provenance(contents))
+    main = el("main", *(_section(contents, *section) for section in sections(contents)), _provenance(contents, command))
     footer = el("footer", _made_with(contents))
     found = class_fractions(contents)
     ours = script()
@@ -137,8 +141,8 @@ def summary(contents: Contents) -> str:
     return " ".join(sentences) or "Nothing has been computed yet."
 
 
-def _numbers(contents: Contents) -> Html:
-    """Return the four numbers people ask for first."""
+def key_numbers(contents: Contents) -> list[tuple[str, str, str | None]]:
+    """Return the four numbers people ask for first: name, value, and unit or spread."""
     voxel, info = contents.voxel_size_nm, "measurement_info"
     unit = "nm" if np.isfinite(contents.number(info, "mean_diameter_nm")) else "px"
     mean, spread = (contents.number(info, f"{key}_diameter_{unit}") for key in ("mean", "std"))
@@ -147,17 +151,20 @@ def _numbers(contents: Contents) -> Html:
     size_unit = unit if around == NOTHING else f"± {around} {unit}"  # one particle has no spread
     # A particle number of a stage that has not run is nothing, not zero.
     particles = number(contents.number(info, "n_particles"), 6)
-    cells = [
+    return [
         ("tilts", NOTHING if angles is None else str(len(angles)), None),
         ("voxel size", number(voxel), "nm" if np.isfinite(voxel) else None),
         ("particles", particles, None),
         ("mean diameter", middle, size_unit if np.isfinite(mean) else None),
     ]
+
+
+def _numbers(contents: Contents) -> Html:
     return el(
         "dl",
         *(
             el("div", el("dt", name), el("dd", value, " " if rest else None, el("small", rest) if rest else None))
-            for name, value, rest in cells
+            for name, value, rest in key_numbers(contents)
         ),
         class_="numbers",
     )
@@ -261,7 +268,7 @@ def _notes(stage: StageRecord | None) -> Html | None:
     return details("Notes of this stage", el("ul", *(el("li", note) for note in stage.notes), class_="notes"))
 
 
-def _provenance(contents: Contents) -> Html | None:
+def _provenance(contents: Contents, command: str) -> Html | None:
     """Return how each result was made."""
     ran = [stage for stage in contents.stages if stage.started or stage.wall_seconds or stage.parameters]
     if not ran:
@@ -283,9 +290,21 @@ def _provenance(contents: Contents) -> Html | None:
         "section",
         el("div", el("h2", "How it was made"), class_="title"),
         table(columns, rows),
+        _command(command),
         *(_settings(stage) for stage in ran),
         id="provenance",
     )
+
+
+def _command(command: str) -> Html | None:
+    """Return the command that makes the results again; the script adds a button that copies it."""
+    if not command:
+        return None
+    words = (
+        "The same again, from the raw file, into a new project. On the same machine, device and versions the results "
+        "are the same to the bit."
+    )
+    return el("div", el("h3", "The command"), el("p", words), el("div", el("code", command), class_="command"))
 
 
 def _settings(stage: StageRecord) -> Html | None:

@@ -43,7 +43,7 @@ class Plot:
         return el(
             "picture",
             el("source", media="screen and (prefers-color-scheme: dark)", srcset=dark),
-            el("img", src=light, alt=self.alt, loading="lazy"),
+            el("img", src=light, alt=self.alt),
             class_="plot",
         )
 

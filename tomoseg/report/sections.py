@@ -459,4 +459,6 @@ def export_section(contents: Contents) -> Html:
         rows = [(str(f["name"]), memory(float(f["bytes"]))) for f in files]
     except (ValueError, TypeError, KeyError):
         rows = []
-    return join([facts([("folder", contents.text("export_info", "directory"))]), table(("file", "size"), rows)])
+    return join(
+        [facts([("folder", contents.text("export_info", "directory"))]), table(("file", "size"), rows, sortable=True)]
+    )

@@ -100,7 +100,9 @@ output { font-variant-numeric: tabular-nums; white-space: nowrap; }
   color: var(--ink); background: var(--tint); }
 .stage canvas { position: absolute; inset: 0; width: 100%; height: 100%; border-radius: 10px; }
 .gl { touch-action: none; cursor: grab; } .gl:active { cursor: grabbing; } .over { pointer-events: none; z-index: 1; }
-.picked { min-height: 2.2em; margin: 8px 0 0; font-size: .92rem; } .picked button { margin-left: 8px; padding: 0 .6em; }
+.picked { position: absolute; top: 8px; left: 12px; right: 12px; margin: 0; font-size: .92rem; z-index: 2;
+  pointer-events: none; }
+.picked button { margin-left: 6px; padding: 0 .6em; pointer-events: auto; }
 .chosen td { background: var(--care-tint); }
 .tall { max-height: 460px; overflow: auto; border: 1px solid var(--line); border-radius: 8px; padding: 0 0 0 12px; }
 .tall thead th { position: sticky; top: 0; background: var(--paper); z-index: 1; }
