@@ -286,7 +286,7 @@ def surfaces_control(contents: Contents) -> Html:
         )
     ]
     glass = [label for label in classes if label.index != solid]
-    see_through = el("label", "see-through ", _range("opacity", 0.5, "opacity of what is seen through"))
+    see_through = el("label", "opacity ", _range("opacity", 0.5, "opacity of what is seen through"))
     return el(
         "div",
         stage,

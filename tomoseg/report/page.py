@@ -27,7 +27,7 @@ from tomoseg.report.record import StageRecord
 from tomoseg.report.scan import Fractions, fractions
 from tomoseg.report.sections import legend, sections, tilt_range, volume_limits
 from tomoseg.report.style import CSS
-from tomoseg.report.words import NOTHING, count, duration, length, memory, number, show, with_spread
+from tomoseg.report.words import NOTHING, count, duration, length, memory, moment, number, show, with_spread
 
 STATE_WORDS = {"fresh": "✓ up to date", "stale": "stale", "partial": "unfinished", "missing": "not run"}
 # Nothing from outside and no script but our own can ever run in the page, whatever a file held.
@@ -277,7 +277,7 @@ def _provenance(contents: Contents, command: str) -> Html | None:
         (
             stage.name,
             STATE_WORDS[stage.state],
-            stage.started or NOTHING,
+            moment(stage.started) or NOTHING,
             duration(stage.wall_seconds),
             memory(stage.peak_memory_bytes) if stage.peak_memory_bytes else NOTHING,
             stage.device or NOTHING,

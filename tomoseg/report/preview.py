@@ -91,7 +91,7 @@ def _head(figure: Any, contents: Contents) -> None:
         (0.03, 0.9, "\n".join(textwrap.wrap(summary(contents), 98)[:4]), {"size": 10, "color": SOFT, "va": "top"}),
     ]
     for i, (name, value, unit) in enumerate(key_numbers(contents)):
-        left = 0.645 + 0.088 * i
+        left = (0.62, 0.69, 0.775, 0.85)[i]
         shown = value if unit is None else f"{value} {unit}"
         written.append((left, 0.935, shown, {"size": 11, "weight": "bold", "color": INK, "va": "center"}))
         written.append((left, 0.9, name, {"size": 9, "color": SOFT, "va": "center"}))
@@ -131,7 +131,8 @@ def _legend(axes: Any, contents: Contents) -> None:
     from matplotlib.patches import Patch
 
     patches = [Patch(color=label.color, label=label.name) for label in contents.classes[1:]]
-    legend = axes.legend(handles=patches, loc="upper left", frameon=False, fontsize=9, labelcolor=INK)
+    below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0), "ncols": min(4, len(patches))}
+    legend = axes.legend(handles=patches, frameon=False, fontsize=9, labelcolor=INK, borderaxespad=0.2, **below)
     for text in legend.get_texts():
         text.set_parse_math(False)
 

@@ -1,5 +1,6 @@
 """A project in napari: volume, labels and particles, to scale, read from the file as they are looked at."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -101,18 +102,21 @@ def _add_particles(viewer: Any, contents: Contents, scale: tuple[float, ...]) ->
     if rows is None or not len(rows) or not {"z_px", "y_px", "x_px", "diameter_px"} <= set(names):
         return []
     features = {name: [plain(value) for value in rows[name]] for name in names}
-    return [
-        viewer.add_points(
-            np.stack([rows[f"{axis}_px"] for axis in "zyx"], axis=1).astype(float),
-            name="particles",
-            size=rows["diameter_px"].astype(float),
-            scale=scale,
-            features=features,
-            face_color="transparent",
-            border_color="white",
-            out_of_slice_display=True,
-        )
-    ]
+    points = viewer.add_points(
+        np.stack([rows[f"{axis}_px"] for axis in "zyx"], axis=1).astype(float),
+        name="particles",
+        size=rows["diameter_px"].astype(float),
+        scale=scale,
+        features=features,
+        face_color="transparent",
+        border_color="white",
+    )
+    with warnings.catch_warnings():
+        # As spheres that neighbouring slices cut too; newer versions of napari do so by the thickness of the slice.
+        warnings.simplefilter("ignore", FutureWarning)
+        if hasattr(points, "out_of_slice_display"):
+            points.out_of_slice_display = True
+    return [points]
 
 
 def _add_tilts(viewer: Any, contents: Contents) -> list[Any]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -67,8 +68,17 @@ def duration(seconds: float) -> str:
 
 
 def memory(n_bytes: float) -> str:
-    """Return an amount of memory in MB or GB."""
-    return f"{number(n_bytes / 1e9)}{NBSP}GB" if n_bytes >= 1e9 else f"{number(n_bytes / 1e6)}{NBSP}MB"
+    """Return an amount of memory in kB, MB or GB."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if n_bytes >= size:
+            return f"{number(n_bytes / size)}{NBSP}{unit}"
+    return f"{number(n_bytes / 1e3)}{NBSP}kB"
+
+
+def moment(text: str) -> str:
+    """Return a time in ISO 8601 as people read it, to the second; any other text as it is."""
+    found = re.fullmatch(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(\+00:00)?", text)
+    return text if found is None else f"{found[1]} {found[2]}{' UTC' if found[3] else ''}"
 
 
 def column(values: Iterable[Any]) -> list[str]:
