@@ -14,7 +14,7 @@ class Html(str):
 
 NUMBER = re.compile(r"–|−?\d[\d.]*(e−?\+?\d+)?(\s?[A-Za-zµ]{1,3}| min \d+ s| h \d+ min)?")
 PRINTED_ROWS = 25
-VOID = {"img", "meta", "source", "br", "col"}
+VOID = {"img", "input", "meta", "source", "br", "col"}
 
 
 def el(tag: str, *children: Any, **attributes: Any) -> Html:

@@ -130,5 +130,6 @@ footer { color: var(--soft); font-size: .85rem; padding-top: 28px; padding-botto
   body { font-size: 10.5pt; } nav { display: none; } section { margin-top: 18px; padding-top: 14px; }
   .title, .legend, figure, tr { break-inside: avoid; } .title { break-after: avoid; } .scroll { overflow: visible; }
   .swatch, .numbers div, .warnings { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  h3 { break-after: avoid; } table { font-size: 8pt; } th, td { padding-right: 8px; }
   a { color: inherit; } }
 """
