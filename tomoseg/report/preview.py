@@ -121,8 +121,10 @@ def _fill(figure: Any, cell: Any, part: Any, contents: Contents) -> None:
     image, pixel_voxels = part
     axes.imshow(image, interpolation="antialiased")
     axes.set_axis_off()
+    below = 1.07 * image.shape[0]  # room for the scale bar
+    axes.set_ylim(below, 0)
     size = pixel_voxels * contents.voxel_size_nm
-    _scale_bar(axes, image.shape[1], image.shape[0], size if np.isfinite(size) else pixel_voxels, contents, INK)
+    _scale_bar(axes, image.shape[1], below, size if np.isfinite(size) else pixel_voxels, contents, INK)
     axes.set_title("surfaces of the labels; the tilt axis runs downwards", size=9, color=SOFT)
     _legend(axes, contents)
 
@@ -131,8 +133,8 @@ def _legend(axes: Any, contents: Contents) -> None:
     from matplotlib.patches import Patch
 
     patches = [Patch(color=label.color, label=label.name) for label in contents.classes[1:]]
-    below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0), "ncols": min(4, len(patches))}
-    legend = axes.legend(handles=patches, frameon=False, fontsize=9, labelcolor=INK, borderaxespad=0.2, **below)
+    where: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0), "ncols": min(4, len(patches))}
+    legend = axes.legend(handles=patches, frameon=False, fontsize=9, labelcolor=INK, borderaxespad=0.2, **where)
     for text in legend.get_texts():
         text.set_parse_math(False)
 
@@ -201,15 +203,15 @@ def _tilt_limits(source: Input) -> Limits:
     return grey_limits([np.asarray(source[int(i)]) for i in np.unique(_some(source))])
 
 
-def _scale_bar(axes: Any, width: int, height: int, unit: float, contents: Contents, color: str) -> None:
+def _scale_bar(axes: Any, width: int, height: float, unit: float, contents: Contents, color: str) -> None:
     """Draw a bar of a round length, `unit` nm (or px, where no size is known) per pixel of the picture."""
-    from matplotlib import patheffects
     from matplotlib.patches import Rectangle
 
     bar = nice_length(width * unit / 4)
     known = np.isfinite(contents.voxel_size_nm) or np.isfinite(contents.pixel_size_nm)
     text = length(bar) if known else f"{number(bar)} px"
     left, bottom = 0.04 * width, 0.95 * height
-    rim = [] if color == INK else [patheffects.withStroke(linewidth=2, foreground="black")]
+    # No outline of the letters, which would turn them into shapes in a vector file.
+    behind = None if color == INK else {"facecolor": "black", "alpha": 0.45, "lw": 0, "pad": 1.5}
     axes.add_patch(Rectangle((left, bottom - 0.012 * height), bar / unit, 0.018 * height, color=color, lw=0))
-    axes.text(left, bottom - 0.03 * height, text, color=color, size=9, weight="bold", va="bottom", path_effects=rim)
+    axes.text(left, bottom - 0.03 * height, text, color=color, size=9, weight="bold", va="bottom", bbox=behind)
