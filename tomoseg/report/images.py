@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from tomoseg.arrays import Array
-from tomoseg.report.contents import LabelClass
+from tomoseg.report.contents import Contents, LabelClass
 from tomoseg.report.html import Html, el
 from tomoseg.report.words import length, number
 
@@ -45,6 +45,11 @@ def grey_limits(images: Sequence[Array], percentiles: tuple[float, float] = (0.5
     values = values[np.isfinite(values)]
     low, high = np.percentile(values, percentiles) if values.size else (0.0, 1.0)
     return Limits(float(low), float(high) if high > low else float(low) + 1.0, percentiles)
+
+
+def volume_limits(contents: Contents) -> Limits:
+    """Return the grey levels of all slices of the volume: those of the three central ones."""
+    return grey_limits([image for image, *_ in contents.central])
 
 
 def to_grey(image: Array, limits: Limits) -> NDArray[np.uint8]:

@@ -20,7 +20,7 @@ from PIL import Image
 from tomoseg.arrays import Array, Input
 from tomoseg.report.contents import Contents, LabelClass
 from tomoseg.report.html import Html, el, join
-from tomoseg.report.images import Limits, grey_limits, pale, rgb, to_grey
+from tomoseg.report.images import Limits, grey_limits, pale, rgb, to_grey, volume_limits
 from tomoseg.report.mesh import GLASS_TRIANGLES, SOLID_TRIANGLES, encoded, surface
 from tomoseg.report.scan import PLANES, Fractions, slices
 from tomoseg.report.surfaces import PITCH, YAW
@@ -192,12 +192,12 @@ def _panel(plane: str, n: int, axis: str, *, overlay: bool) -> Html:
     )
 
 
-def slices_data(contents: Contents, limits: Limits) -> dict[str, Any] | None:
+def slices_data(contents: Contents) -> dict[str, Any] | None:
     """Return the slices of volume, labels and confidence, each read once."""
     volume = contents.get("volume")
     if volume is None or len(volume.shape) != 3:
         return None
-    found = slices(volume)
+    found, limits = slices(volume), volume_limits(contents)
     grey = {plane: to_grey(images, limits) for plane, images in found.images.items()}
     pictures = _by_plane(grey, SLICE_BYTES)
     planes = {

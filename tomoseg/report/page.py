@@ -25,7 +25,7 @@ from tomoseg.report.live import (
 from tomoseg.report.measured import size_words
 from tomoseg.report.record import StageRecord
 from tomoseg.report.scan import Fractions, fractions
-from tomoseg.report.sections import legend, sections, tilt_range, volume_limits
+from tomoseg.report.sections import legend, sections, tilt_range
 from tomoseg.report.style import CSS
 from tomoseg.report.words import NOTHING, count, duration, length, memory, moment, number, show, with_spread
 
@@ -81,11 +81,10 @@ def _page(contents: Contents, command: str) -> str:
 
 def _data(contents: Contents, found: Fractions | None) -> Html:
     """Return what the script shows."""
-    volume = contents.get("volume")
     return join_blocks(
         [
             ("tilts", tilts_data(contents)),
-            ("slices", None if volume is None else slices_data(contents, volume_limits(volume))),
+            ("slices", slices_data(contents)),
             ("surfaces", None if found is None else surfaces_data(contents, found)),
         ]
     )

@@ -11,13 +11,13 @@ from tomoseg.arrays import Array, Input
 from tomoseg.errors import InputError
 from tomoseg.io.atomic import atomic_path
 from tomoseg.report.contents import Contents
-from tomoseg.report.images import OVERLAY, Limits, grey_limits, nice_length, rgb, to_grey
+from tomoseg.report.images import OVERLAY, Limits, grey_limits, nice_length, rgb, to_grey, volume_limits
 from tomoseg.report.live import has_labels
 from tomoseg.report.measured import size_curves
 from tomoseg.report.page import class_fractions, key_numbers, summary, surface_picture
 from tomoseg.report.plots import KEEP_TEXT, LIGHT, UNDATED, Plot
 from tomoseg.report.record import StageRecord
-from tomoseg.report.sections import all_curves, orthoslices, volume_limits
+from tomoseg.report.sections import all_curves
 from tomoseg.report.words import length, number
 
 FORMATS = ("png", "pdf", "svg")
@@ -143,10 +143,10 @@ def _pictures(figure: Any, cell: Any, contents: Contents) -> None:
     """Draw slices of the volume, with labels below; or, before there is a volume, some tilts, raw and aligned."""
     volume = contents.get("volume")
     if volume is not None and len(volume.shape) == 3:
-        limits = volume_limits(volume)
-        rows = [_slices(contents, volume, limits, painted=False)]
+        limits = volume_limits(contents)
+        rows = [_slices(contents, limits, painted=False)]
         if has_labels(contents):
-            rows.append(_slices(contents, volume, limits, painted=True))
+            rows.append(_slices(contents, limits, painted=True))
         size, note = contents.voxel_size_nm, f"slices: {limits.words('counts per px')}"
     else:
         found = [(name, contents.get(name)) for name in ("tilt_series", "aligned")]
@@ -165,10 +165,10 @@ def _pictures(figure: Any, cell: Any, contents: Contents) -> None:
     figure.text(0.03, 0.03, note, size=8.5, color=SOFT, parse_math=False)
 
 
-def _slices(contents: Contents, volume: Input, limits: Limits, *, painted: bool) -> list[tuple[Array, str]]:
+def _slices(contents: Contents, limits: Limits, *, painted: bool) -> list[tuple[Array, str]]:
     """Return the three central slices as pictures with their names; `painted`: with the classes over them."""
     pictures = []
-    for image, words, axes, part in orthoslices(volume):
+    for image, words, axes, part in contents.central:
         grey = to_grey(image, limits)
         name = words.split(":")[0]
         if not painted:

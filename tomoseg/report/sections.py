@@ -3,12 +3,11 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 
 from tomoseg.arrays import Array, Input
-from tomoseg.report.contents import Contents, LabelClass
+from tomoseg.report.contents import Contents, LabelClass, orthoslices
 from tomoseg.report.html import Html, details, el, facts, figure, join, table
 from tomoseg.report.images import (
     SMALL,
@@ -18,6 +17,7 @@ from tomoseg.report.images import (
     grey_limits,
     grey_picture,
     label_picture,
+    volume_limits,
 )
 from tomoseg.report.live import choice, slices_control, tilts_control
 from tomoseg.report.measured import measure_section, measurement_curves
@@ -322,23 +322,6 @@ def tilt_range(angles: Array | None) -> str:
 # --- reconstruction and segmentation ---
 
 
-def orthoslices(volume: Input) -> list[tuple[Array, str, tuple[str, str], tuple[Any, ...]]]:
-    """Return the three central slices: image, words, names of the axes (down, right), and the index of the same."""
-    z, y, x = (n // 2 for n in volume.shape)
-    everything = slice(None)
-    xy, xz, zy = (z, everything, everything), (everything, y, everything), (everything, everything, x)
-    return [
-        (np.asarray(volume[xy]), f"xy slice at z = {z}: along the beam at zero tilt", ("y", "x"), xy),
-        (np.asarray(volume[zy]).T, f"zy slice at x = {x}: from the side", ("y", "z"), zy),
-        (np.asarray(volume[xz]), f"xz slice at y = {y}: across the tilt axis, with the missing wedge", ("z", "x"), xz),
-    ]
-
-
-def volume_limits(volume: Input) -> Limits:
-    """Return the grey levels of all slices: those of the three central ones."""
-    return grey_limits([image for image, *_ in orthoslices(volume)])
-
-
 def _either(live: Html | None, still: Html) -> Html:
     """Return still pictures, with controls in their place where the script runs."""
     return still if live is None else choice(live, still)
@@ -359,8 +342,8 @@ def reconstruct_section(contents: Contents) -> Html:
         ("resolution", _resolution(contents)),
         ("relative residual", None if residuals is None else f"{number(residuals[0])} → {number(residuals[-1])}"),
     ]
-    slices = orthoslices(volume)
-    limits = volume_limits(volume)
+    slices = contents.central
+    limits = volume_limits(contents)
     panels = [
         figure(grey_picture(Panel(image, axes, voxel), limits, words), _sentence(words))
         for image, words, axes, _ in slices
@@ -401,8 +384,8 @@ def segment_section(contents: Contents) -> Html:
     labels, volume = contents.artifacts["labels"], contents.get("volume")
     classes = contents.classes
     same = volume is not None and tuple(volume.shape) == tuple(labels.shape)
-    slices = orthoslices(volume if volume is not None and same else labels)
-    limits = grey_limits([image for image, *_ in slices]) if same else Limits(0.0, 1e9, (0.0, 100.0))
+    slices = contents.central if same else orthoslices(labels)
+    limits = volume_limits(contents) if same else Limits(0.0, 1e9, (0.0, 100.0))
     method = contents.text("segmentation_info", "method")
     panels = []
     for image, words, axes, part in slices:

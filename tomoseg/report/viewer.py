@@ -9,8 +9,7 @@ import numpy as np
 from tomoseg.arrays import Array, Input
 from tomoseg.errors import InputError, NotReady
 from tomoseg.report.contents import Contents
-from tomoseg.report.images import rgb
-from tomoseg.report.sections import volume_limits
+from tomoseg.report.images import rgb, volume_limits
 from tomoseg.report.words import plain
 
 CHUNK = (64, 64, 64)  # voxels that are read at once; as volumes are stored (64, 16, 64), several times
@@ -72,7 +71,7 @@ def _add_volume(viewer: Any, contents: Contents) -> list[Any]:
     volume, labels = contents.get("volume"), contents.get("labels")
     layers = []
     if volume is not None:
-        limits = volume_limits(volume)
+        limits = volume_limits(contents)
         layers.append(
             viewer.add_image(
                 _lazy(volume), name="volume", scale=scale, colormap="gray", contrast_limits=(limits.low, limits.high)
