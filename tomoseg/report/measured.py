@@ -82,7 +82,7 @@ def size_curves(contents: Contents) -> Iterator[tuple[Plot, str]]:
         yield (
             distribution_plot("sizes_weighted", edges, weighted, axis, "fraction", alt),
             f"Fraction of the particles' {_joined([words.removeprefix('by ') for words, _ in weighted])} in each bin: "
-            "what catalysis sees (surface) and what weighs (volume) sit in larger particles than the number does.",
+            "large particles hold more of the surface and of the volume than of the number.",
         )
 
 
