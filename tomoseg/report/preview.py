@@ -88,7 +88,12 @@ def _head(figure: Any, contents: Contents) -> None:
 
     written: list[tuple[float, float, str, dict[str, Any]]] = [
         (0.03, 0.945, contents.title[:80], {"size": 20, "weight": "bold", "color": INK, "va": "center"}),
-        (0.03, 0.9, textwrap.fill(summary(contents), 106, max_lines=5, placeholder=" …"), {"size": 10, "color": SOFT, "va": "top"}),
+        (
+            0.03,
+            0.9,
+            textwrap.fill(summary(contents), 106, max_lines=5, placeholder=" …"),
+            {"size": 10, "color": SOFT, "va": "top"},
+        ),
     ]
     for i, (name, value, unit) in enumerate(key_numbers(contents)):
         left = (0.62, 0.69, 0.775, 0.85)[i]
