@@ -229,18 +229,35 @@ SUPPORT_INFO = Artifact(
     "support_info",
     "/measurement/support",
     meaning="the support (every class that is neither background nor counted as particles), its surface and its pores; "
-    "lengths as _nm and _px, NaN where there is none",
+    "lengths, areas and volumes as _nm and _px, NaN where there is none",
+    optional=True,
     attrs={
         "support_classes": "names of the classes",
-        "cell_px": "side of the cubes of voxels that it was measured on, px",
+        "cell_px": "side of the cubes of voxels that pores were looked for in, px",
+        "porosity": "volume of pores / volume of the body: support, pores, and what of particles lies in it",
+        "closed_porosity": "the part of it that no path through faces of background voxels joins to the outside",
+        "porosity_half_voxel_out": "porosity if the surface lay half a voxel further out, as all ..._half_voxel_out",
+        "specific_area_m2_g": "all of the support's surface, m2 per g of the support; _exposed_: without what "
+        "particles cover",
+        "tortuosity_z": "porosity / effective diffusivity along z in the box tortuosity_box_px within the body; NaN "
+        "where no pore leads through",
+        "pore_euler_number": "pores less tunnels plus what floats in them",
+        "flat_share": "part of the exposed surface by kind of place: flat, ridge, valley, peak, pit, saddle",
+        "crystal": "given, found or none found: orientation of a cubic crystal",
+        "crystal_matrix": "9 numbers, row by row: turns the crystal's axes into (z, y, x)",
+        "crystal_explained": "part of the variance of the normals' density that the best orientation explains",
+        "crystal_explained_by_chance": "the same for facets of the same areas in random directions, mean",
+        "particles_where_facets_meet_share": "particles with two or more facets around them; area_...: the same of "
+        "places on the surface taken at random",
     },
 )
 FACET_TABLE = Artifact(
     "facet_table",
     "/measurement/facets",
     ("plane",),
-    meaning="one row per family of crystal planes or per direction found: area of the support's surface that faces it, "
-    "and the particles that sit there",
+    meaning="one row per family of crystal planes (kind family; where the orientation is known) and per direction that "
+    "much of the surface faces (kind facet), each followed by the rest: area of the support's exposed surface within "
+    "the tolerance, its share and that of normals without any order, and the particles that sit there",
     optional=True,
 )
 ORIENTATION_MAP = Artifact(
@@ -249,23 +266,33 @@ ORIENTATION_MAP = Artifact(
     ("hemisphere", "row", "column"),
     "f4",
     "1/sr",
-    "area density of the outward normals of the support's surface in Lambert's equal-area projection, towards -z and "
-    "towards +z; columns along x, rows along y; NaN outside the circle",
+    "area density of the outward normals of the support's exposed surface in Lambert's equal-area projection, towards "
+    "-z and towards +z; columns along x, rows along y; NaN outside the circle",
     optional=True,
+    attrs={"kernel_deg": "width of the smoothing, degrees", "isotropic_per_sr": "density of normals without order"},
 )
 CURVATURE_TABLE = Artifact(
     "curvature_table",
     "/measurement/curvature",
     ("bin",),
-    meaning="histogram of the mean curvature of the support's surface by area, and of the places of particles",
+    meaning="histogram of the mean curvature (positive where convex, 1/r on a ball) of the support's exposed surface "
+    "by area, and of that around particles; the outermost bins hold what lies beyond",
     optional=True,
 )
-PORE_TABLE = Artifact("pore_table", "/measurement/pores", ("pore",), meaning="one row per pore", optional=True)
+PORE_TABLE = Artifact(
+    "pore_table",
+    "/measurement/pores",
+    ("pore",),
+    meaning="one row per pore (background voxels joined through faces), largest first; elongation and flatness are "
+    "ratios of the longest to the middle and of the middle to the shortest axis, (axis_z, axis_y, axis_x) the longest; "
+    "angles are those of the longest and of the shortest axis to the normal of the nearest facet",
+    optional=True,
+)
 PORE_SIZE_TABLE = Artifact(
     "pore_size_table",
     "/measurement/pore_sizes",
     ("bin",),
-    meaning="pore volume by the diameter of the largest sphere that fits there",
+    meaning="pore volume by the diameter of the largest sphere in the pores that covers a place",
     optional=True,
 )
 MEASUREMENT_INFO = Artifact(

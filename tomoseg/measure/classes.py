@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
-from tomoseg.measure.surface import Block, BoolArray, FloatArray, LevelFinder, Slab, level_surface, smooth
+from tomoseg.measure.surface import Block, BoolArray, FloatArray, LevelFinder, Mesh, Slab, level_surface, smooth
 
 
 class ClassCounter:
@@ -27,14 +27,19 @@ class ClassCounter:
         return np.array([finder.level() for finder in self._finders])
 
 
-def area_px2(mask: BoolArray, level: float, part: Slab | Block) -> float:
-    """Return the area, px^2, of the surface of a mask (z, y, x) at `part.read`, from this part's beginning to the next.
+def block_mesh(mask: BoolArray, level: float, part: Slab | Block) -> Mesh:
+    """Return the surface of a mask (z, y, x) at `part.read`, from this part's beginning to the next.
 
-    There is no surface at the border of the volume.
+    Its vertices are in px from the first voxel of `part.meshed`. There is no surface at the border of the volume.
     """
     if not mask.any() or mask.all():
-        return 0.0
-    return level_surface(smooth(mask)[part.meshed], level, part.border).area_px2()
+        return Mesh(np.empty((0, 3), np.float32), np.empty((0, 3), np.int32), np.empty(0, np.float32))
+    return level_surface(smooth(mask)[part.meshed], level, part.border)
+
+
+def area_px2(mask: BoolArray, level: float, part: Slab | Block) -> float:
+    """Return the area, px^2, of the surface that `block_mesh` returns."""
+    return block_mesh(mask, level, part).area_px2()
 
 
 def class_table(

@@ -4,15 +4,18 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
+from pydantic import field_validator, model_validator
 
 from tomoseg import schema
 from tomoseg.arrays import Array, ArraySource, Input, Outputs
 from tomoseg.errors import InputError, StageFailed
 from tomoseg.runtime import Runtime, slabs
+from tomoseg.stages import support
 from tomoseg.stages.base import Field, Parameters, Stage
+from tomoseg.stages.support import density_g_cm3
 
 if TYPE_CHECKING:
     from tomoseg.measure.components import Component, Connectivity
@@ -80,6 +83,53 @@ class MeasureParameters(Parameters):
         description="diameter of the atoms of the particles, nm, for the dispersion; null: that of the metal whose "
         "symbol is the name of the class (Ag, Au, Cu, Ir, Ni, Pd, Pt, Rh), no dispersion for other names",
     )
+    measure_support: bool = Field(
+        True,
+        description="measure the support (all classes but the background and the particles): its surface, facets and "
+        "pores, and where particles sit on it",
+    )
+    support_density_g_cm3: float | str | None = Field(
+        None,
+        description="density of the support without pores, g/cm3, or the name of a material (gamma-alumina, "
+        "alpha-alumina, silica, anatase, rutile, ceria, zirconia, magnesia, graphite): for the specific surface area "
+        "in m2/g; null: none",
+    )
+    pore_closing_nm: float | None = Field(
+        None,
+        gt=0,
+        description="radius, nm, of a ball that comes from outside: what it cannot reach is a pore. null: a pore is "
+        "what lies behind something narrower than itself, whatever its size; straight channels and gaps, as wide at "
+        "their mouths as inside, need a radius",
+    )
+    crystal_along_z: tuple[int, int, int] | None = Field(
+        None,
+        description="direction [h, k, l] of the support's cubic crystal along z of the volume, with crystal_along_x "
+        "perpendicular to it: planes are then told by it; null: the orientation is sought in the facets",
+    )
+    crystal_along_x: tuple[int, int, int] | None = Field(
+        None, description="direction [h, k, l] of the cubic crystal along x of the volume, see crystal_along_z"
+    )
+    facet_tolerance_deg: float = Field(
+        10.0, ge=3, le=25, description="surface within this angle of a plane's or facet's normal belongs to it, degrees"
+    )
+
+    @field_validator("support_density_g_cm3")
+    @classmethod
+    def _known_density(cls, value: float | str | None) -> float | str | None:
+        density_g_cm3(value)
+        return value
+
+    @model_validator(mode="after")
+    def _perpendicular(self) -> Self:
+        z, x = self.crystal_along_z, self.crystal_along_x
+        if (z is None) != (x is None):
+            raise ValueError("crystal_along_z and crystal_along_x are given together or not at all")
+        if z is not None and x is not None:
+            if not any(z) or not any(x):
+                raise ValueError("[0, 0, 0] in crystal_along_z or crystal_along_x is no direction")
+            if sum(a * b for a, b in zip(z, x, strict=True)):
+                raise ValueError("the directions crystal_along_z and crystal_along_x must be perpendicular")
+        return self
 
 
 @dataclass
@@ -125,10 +175,14 @@ def run(
         )
     k = _class_to_count(names, params.particle_class)
     where = _in_memory(labels, runtime)
-    outputs.put("class_table", _measure_classes(where, names, voxel_size_nm, runtime))
+    survey = support.begin(where, names, k, voxel_size_nm, params, runtime)
+    classes = _measure_classes(where, names, voxel_size_nm, runtime, survey)
+    outputs.put("class_table", classes)
     counted = _no_particles() if k is None else _measure_particles(where, volume, k, params, runtime)
     wedge = _missing_wedge(angles_deg if refined_angles_deg is None else refined_angles_deg)
     table = particle_table(counted.rows, counted.gaps_px, voxel_size_nm, k or 0, wedge)
+    if survey is not None:
+        table = survey.finish(table, classes["voxels"], outputs)
     outputs.put("particle_table", table)
     info = _counts(table, counted, "" if k is None else names[k], params)
     info |= _sizes(table, voxel_size_nm, params, outputs)
@@ -167,7 +221,9 @@ def _in_memory(source: ArraySource, runtime: Runtime) -> ArraySource:
     return source[:] if n_bytes <= runtime.max_memory // 8 else source
 
 
-def _measure_classes(labels: ArraySource, names: Sequence[str], voxel_size_nm: float, runtime: Runtime) -> Array:
+def _measure_classes(
+    labels: ArraySource, names: Sequence[str], voxel_size_nm: float, runtime: Runtime, survey: support.Survey | None
+) -> Array:
     from tomoseg.measure import classes
     from tomoseg.measure.blocks import strips
 
@@ -181,13 +237,20 @@ def _measure_classes(labels: ArraySource, names: Sequence[str], voxel_size_nm: f
             )
         for block, here in strip.parts(values):
             counter.add(here, block)
+            if survey is not None:
+                survey.count(here, block)
     levels = counter.levels()
     area = np.zeros(len(names))
     for strip in runtime.track(pieces, "meshing surfaces"):
         for block, here in strip.parts(labels[strip.read]):
             runtime.check()
             for k, level in enumerate(levels):
-                area[k] += classes.area_px2(here == k, level, block)
+                mesh = classes.block_mesh(here == k, level, block)
+                area[k] += mesh.area_px2()
+                if survey is not None:
+                    survey.take(k, mesh, block, labels)
+            if survey is not None:
+                survey.take_all(here, block, labels)
     return classes.class_table(names, counter.voxels, area, voxel_size_nm)
 
 
@@ -476,6 +539,17 @@ STAGE = Stage(
     summary="volume and surface of each class, particles and their sizes",
     parameters=MeasureParameters,
     reads=(schema.LABELS, schema.VOLUME, schema.ANGLES, schema.REFINED_ANGLES, schema.RECONSTRUCTION_INFO),
-    writes=(schema.CLASS_TABLE, schema.PARTICLE_TABLE, schema.SIZE_TABLE, schema.MEASUREMENT_INFO),
+    writes=(
+        schema.CLASS_TABLE,
+        schema.PARTICLE_TABLE,
+        schema.SIZE_TABLE,
+        schema.SUPPORT_INFO,
+        schema.FACET_TABLE,
+        schema.ORIENTATION_MAP,
+        schema.CURVATURE_TABLE,
+        schema.PORE_TABLE,
+        schema.PORE_SIZE_TABLE,
+        schema.MEASUREMENT_INFO,
+    ),
     run=run,
 )
