@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tomoseg.arrays import Array
 from tomoseg.measure.surface import BoolArray, Float32Array
 
-# A cavity is wider than its throat by this factor and this many cells: less is the roughness of voxels. Of factors 1.03,
+# A cavity is wider than its throat by this factor and this many cells: less is the roughness of voxels. Of 1.03,
 # 1.07, 1.1 and 1.15 this one gives the porosity of simulated catalysts best, 0.6 points rms.
 WIDER, WIDER_PX = 1.1, 0.4
 # Free space at the border is outside where a ball of this part of the shortest side of the volume fits there.
