@@ -235,6 +235,8 @@ SUPPORT_INFO = Artifact(
         "support_classes": "names of the classes",
         "cell_px": "side of the cubes of voxels that pores were looked for in, px",
         "porosity": "volume of pores / volume of the body: support, pores, and what of particles lies in it",
+        "porosity_with_gaps": "porosity if all that a ball of the radius of the widest pore (gap_ball_px) cannot reach "
+        "from outside were pores: gaps between parts of the support and its corners too",
         "closed_porosity": "the part of it that no path through faces of background voxels joins to the outside",
         "porosity_half_voxel_out": "porosity if the surface lay half a voxel further out, as all ..._half_voxel_out",
         "specific_area_m2_g": "all of the support's surface, m2 per g of the support; _exposed_: without what "

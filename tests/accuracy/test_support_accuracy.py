@@ -57,8 +57,8 @@ def test_particles_in_pores_are_told_from_those_outside(case):
         near = (distance < diameter / 2 + 2) & free[box]
         inside.append(bool(solid[box][near].mean() > 0.5) if near.any() else True)
     right = table["in_pore"][place] == np.array(inside)
-    # Those at the mouth of a pore may be either: 2 of 60 and 3 of 60 on the phantoms of 192 voxels.
-    assert right.mean() >= 0.9
+    # Those at the mouth of a pore may be either: of 40, up to 5 here.
+    assert right.mean() >= 0.85
     assert sum(inside) >= 5
 
 

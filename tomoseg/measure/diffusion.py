@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 from tomoseg.arrays import Array
 from tomoseg.measure.surface import BoolArray
 
-MOST_CELLS = 3_000_000  # of the space; a larger one is solved on a part of it
-TOLERANCE = 1e-5  # of the residual; the flux is right to about its square root's order, see `tortuosity`
+MOST_CELLS = 300_000  # of the space; a larger one is solved on a part of it
+TOLERANCE, MOST_STEPS = 1e-4, 2000  # of the residual; the flux is better by far, see `tortuosity`
 
 
 def tortuosity(space: BoolArray, axis: int) -> float:
-    """Return the tortuosity of a space (z, y, x) along an axis; NaN where nothing joins the two sides.
+    """Return the tortuosity of a space (z, y, x) along an axis.
+
+    NaN where nothing joins the two sides, or by ways so long and narrow that no solution is found.
 
     The flux is the energy of the solution, sum of g (dc)^2, which errs by the square of what the solution does.
     """
@@ -56,7 +58,9 @@ def tortuosity(space: BoolArray, axis: int) -> float:
     matrix = _laplacian(first, second, diagonal)
     jacobi = LinearOperator((n, n), matvec=lambda r: r / diagonal)
     start = 1 - (np.nonzero(joined)[0] + 0.5) / len(joined)
-    c, _ = cg(matrix, source, x0=start, rtol=TOLERANCE, maxiter=5000, M=jacobi)
+    c, unfinished = cg(matrix, source, x0=start, rtol=TOLERANCE, maxiter=MOST_STEPS, M=jacobi)
+    if unfinished:
+        return float("nan")
     energy = float(((c[first] - c[second]) ** 2).sum() + 2 * ((1 - c[inlet]) ** 2).sum() + 2 * (c[outlet] ** 2).sum())
     length, across = len(joined), joined.shape[1] * joined.shape[2]
     return float(joined.mean() / (energy * length / across))

@@ -89,7 +89,7 @@ class PoreSpace:
             most = max(most, int(np.ceil(ball_cells)))
         boxed, start = _boxed(kinds, most + 2)
         support = boxed == 1
-        ways = Ways.around(support, most)
+        ways = Ways.around(support, most, _part_in_volume(start, support.shape, shape))
         within = ways.hidden() if ball_cells is None else ways.not_reached(ball_cells)
         within |= _cut_off(boxed == 0)
         inside = within | support
@@ -113,10 +113,7 @@ class PoreSpace:
 
     def in_volume(self) -> tuple[slice, ...]:
         """Return the part of the box that lies in the volume."""
-        return tuple(
-            slice(max(0, -int(s)), min(n, size - int(s)))
-            for s, n, size in zip(self.start, self.kinds.shape, self.shape, strict=True)
-        )
+        return _part_in_volume(self.start, self.kinds.shape, self.shape)
 
     def numbers_of_volume(self) -> NDArray[np.int32]:
         """Return the numbers of the pores of the whole volume, (z, y, x) i4; 0 also in the small ones."""
@@ -131,6 +128,10 @@ class PoreSpace:
         cells = np.rint((points_px - (self.side - 1) / 2) / self.side).astype(np.int64) - self.start
         z, y, x = np.clip(cells, 0, np.array(self.kinds.shape) - 1).T
         return z, y, x
+
+
+def _part_in_volume(start: Array, box: tuple[int, ...], volume: tuple[int, ...]) -> tuple[slice, ...]:
+    return tuple(slice(max(0, -int(s)), min(n, size - int(s))) for s, n, size in zip(start, box, volume, strict=True))
 
 
 def _boxed(kinds: NDArray[np.uint8], margin: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -278,6 +279,13 @@ def euler_number(space: PoreSpace) -> int:
 
     numbered: Any = measure.euler_number
     return int(numbered(np.pad(space.pores, 1), connectivity=1)) if space.pores.any() else 0
+
+
+def with_gaps(space: PoreSpace, ball_cells: float) -> float:
+    """Return the porosity if all that a ball cannot reach from outside were pores: gaps and corners too."""
+    here = space.in_volume()
+    body = (space.ways.not_reached(ball_cells) | space.inside)[here]
+    return float((body & (space.kinds[here] == 0)).sum() / max(int(body.sum()), 1))
 
 
 def connected_sides(space: PoreSpace) -> tuple[bool, bool, bool]:

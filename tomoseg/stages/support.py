@@ -252,6 +252,9 @@ def _pores(survey: Survey, elements: "Elements", facets: Array, outputs: Outputs
         "largest_pore_share": float(table["volume_px3"].max(initial=0) / volume) if volume else math.nan,
         "pore_euler_number": p.euler_number(space),
     }
+    ball = float(table["inscribed_diameter_px"].max(initial=0)) / 2
+    info["porosity_with_gaps"] = p.with_gaps(space, ball / space.side) if ball else info["porosity"]
+    _add_units(info, "gap_ball", ball, 1, nm)
     for name, joined in zip("zyx", p.connected_sides(space), strict=True):
         info[f"pores_join_sides_{name}"] = joined
     box = p.box_within(space)
@@ -390,6 +393,11 @@ def _remarks(info: dict[str, Any], found: _Found | None) -> Iterator[str]:
         f"voxel out {info['porosity_half_voxel_out']:.1%}, in {info['porosity_half_voxel_in']:.1%}), "
         f"{info['n_open_pores']} open and {info['n_closed_pores']} closed pores"
     )
+    if info["porosity_with_gaps"] > 1.25 * info["porosity"]:
+        yield (
+            f"with all that a ball as large as the widest pore cannot reach (gaps and corners as well) the porosity "
+            f"would be {info['porosity_with_gaps']:.1%}: choose what is a pore with measure.pore_closing_nm"
+        )
     if not math.isnan(info["specific_area_m2_g"]):
         yield f"specific surface area {info['specific_area_m2_g']:.4g} m2/g"
     if all(math.isnan(info[f"tortuosity_{a}"]) for a in "zyx"):

@@ -71,6 +71,15 @@ def test_a_volume_full_of_support_has_no_outside():
     assert list(table["touches_border"]) == [True, False]
 
 
+def test_a_sponge_that_the_border_cuts_is_all_pores():
+    from scipy import ndimage
+
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal((80, 80, 80)), 3)
+    kinds = (noise > np.quantile(noise, 0.5)).astype(np.uint8)
+    space = PoreSpace.of(kinds, 1)
+    assert space.pores.sum() == (kinds == 0).sum()
+
+
 def test_a_particle_shuts_a_pore_but_is_no_wall_on_the_way_in():
     kinds = block_in_vacuum()
     kinds[ball_at(kinds.shape, (45, 32, 32), 8)] = 0  # its mouth is at z = 52, 3.9 px wide to each side
@@ -87,7 +96,8 @@ def test_width_of_the_way_in_is_that_of_its_throat():
     body[30:, :, :] = True
     body[ball_at(body.shape, (45, 20, 20), 8)] = False
     body[28:45, 18:23, 18:23] = False  # 5 px wide: the centre is 3 px from the wall's voxels
-    ways = Ways.around(np.pad(body, ((12, 0), (0, 0), (0, 0))), 10)
+    padded = np.pad(body, ((12, 0), (0, 0), (0, 0)))
+    ways = Ways.around(padded, 10, tuple(slice(0, n) for n in padded.shape))
     assert ways.narrowest[12 + 45, 20, 20] == 9
     assert ways.squared[12 + 45, 20, 20] > 64
 
