@@ -61,7 +61,7 @@ def test_it_leaves_what_it_declares(name, small_run):
             if not artifact.is_group:
                 assert len(stored.shape) == len(artifact.dims), artifact.name
                 assert not artifact.dtype or stored.dtype == artifact.dtype, artifact.name
-                if stored.dtype.kind == "f":
+                if stored.dtype.kind == "f" and "NaN" not in artifact.meaning:
                     assert np.isfinite(stored[...]).all(), artifact.name
         record = project.record(name)
     assert record.wall_seconds > 0

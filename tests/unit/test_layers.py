@@ -29,7 +29,7 @@ ALLOWED = {
     "segment": {"io"},
     "measure": set(),
     "export": {"io", "measure"},
-    "report": {"io"},
+    "report": {"export", "io", "measure"},
     "simulate": set(),
     "progress": set(),
     "doctor": set(),

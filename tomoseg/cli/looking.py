@@ -1,7 +1,9 @@
-"""Commands that look and tell: `status`, `check`, `doctor` and `report`."""
+"""Commands that look and tell: `status`, `check`, `report`, `preview`, `view` and `doctor`."""
 
+import json
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -10,6 +12,14 @@ from tomoseg.cli import render
 from tomoseg.cli.options import Pipeline, ProjectFile, Sets
 from tomoseg.errors import InputError, StageFailed
 from tomoseg.project import Project, is_project
+from tomoseg.stages import BY_NAME, STAGES
+
+if TYPE_CHECKING:
+    from tomoseg.report import StageRecord
+
+# Parameters that say where files are, not what is computed; and those of `import` that `run` has options for.
+WHERE_THINGS_LIE = {"raw", "export_dir"}
+RUN_OPTIONS = {"angles": "--angles", "pixel_size": "--pixel-size", "tilt_axis": "--tilt-axis"}
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -17,6 +27,8 @@ def add_commands(app: typer.Typer) -> None:
     app.command("status")(status)
     app.command("check")(check)
     app.command("report")(report)
+    app.command("preview")(preview)
+    app.command("view")(view)
     app.command("doctor")(doctor)
 
 
@@ -58,17 +70,89 @@ def check(
 def report(
     project: ProjectFile,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="REPORT.html", help="The page to write.")],
+    figures: Annotated[
+        Path | None, typer.Option("--figures", metavar="DIR", help="Write its plots there too, each as a file.")
+    ] = None,
+    figure_format: Annotated[
+        Literal["pdf", "svg", "png"], typer.Option("--figure-format", help="Of those files.")
+    ] = "pdf",
 ) -> None:
     """Write one self-contained HTML page with pictures of every stage."""
-    from tomoseg.report import StageRecord, write_report
+    from tomoseg.report import write_report
+    from tomoseg.report.figures import write_figures
 
     if output.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"-o {output}: the report is an HTML page, so the name must end in .html.")
     with Project.read(project) as opened:
-        states = engine.states(opened, config.resolve(opened.settings))
-        records = [StageRecord.from_provenance(s.name, s.state, s.reasons, s.record) for s in states]
-        write_report(output, opened.artifacts(), records, project.stem)
+        artifacts, records = opened.artifacts(), _records(opened)
+        write_report(output, artifacts, records, project.stem, _command(opened))
+        written = [] if figures is None else write_figures(figures, figure_format, artifacts, records, project.stem)
     print(output)
+    for path in written:
+        print(path)
+
+
+def preview(
+    project: ProjectFile,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="PICTURE", help="A .png, .pdf or .svg; default: PROJECT_preview.png beside it."
+        ),
+    ] = None,
+) -> None:
+    """Draw the one picture: slices, labels, surfaces, sizes and the key numbers, as far as there are any."""
+    from tomoseg.report.preview import is_ours, write_preview
+
+    path = output or project.with_name(f"{project.stem}_preview.png")
+    if output is None and path.exists() and not is_ours(path):
+        raise InputError(f"{path} was not written by this command; name the picture with -o.")
+    with Project.read(project) as opened:
+        write_preview(path, opened.artifacts(), _records(opened), project.stem)
+    print(path)
+
+
+def view(project: ProjectFile) -> None:
+    """Open the project in napari: volume, labels and particles, to scale."""
+    from tomoseg.report.viewer import open_viewer
+
+    with Project.read(project) as opened:
+        open_viewer(opened.artifacts(), project.stem)
+
+
+def _records(opened: Project) -> "list[StageRecord]":
+    from tomoseg.report import StageRecord
+
+    states = engine.states(opened, config.resolve(opened.settings))
+    return [StageRecord.from_provenance(s.name, s.state, s.reasons, s.record) for s in states]
+
+
+def _command(opened: Project) -> str:
+    """Return the command that makes the project's present results again; '' where there are none.
+
+    Of the parameters those are given that differ from the default.
+    """
+    records = [record for stage in STAGES if (record := opened.record(stage.name)) is not None]
+    if not records or records[0].stage != STAGES[0].name:
+        return ""
+    raw = str(records[0].parameters.get("raw") or "RAW")
+    words = [["tomoseg", "run", raw], ["-o", f"{opened.path.stem}_again.h5"]]
+    for record in records:
+        defaults = BY_NAME[record.stage].parameters().model_dump(mode="json")
+        for name, value in record.parameters.items():
+            if name in WHERE_THINGS_LIE or name not in defaults or value == defaults[name]:
+                continue
+            flag = RUN_OPTIONS.get(name) if record.stage == STAGES[0].name else None
+            setting = f"{record.stage}.{name}={_written(value)}"
+            words.append([flag, str(value)] if flag else ["--set", setting])
+    if len(records) < len(STAGES):
+        words.append(["--until", records[-1].stage])
+    return " \\\n    ".join(shlex.join(part) for part in words)
+
+
+def _written(value: Any) -> str:
+    """Return a parameter's value as `--set` takes it."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def doctor() -> None:

@@ -15,6 +15,7 @@ from typing import IO, Any
 import numpy as np
 
 from tomoseg.arrays import Array
+from tomoseg.errors import StageFailed
 
 JSON_CHUNK, BINARY_CHUNK = 0x4E4F534A, 0x004E4942  # "JSON" and "BIN\0"
 FLOAT32, UINT32 = 5126, 5125
@@ -58,14 +59,17 @@ class Scene:
 
         Raises
         ------
-        OverflowError
+        StageFailed
             It has more than 4 GiB, which the format cannot hold.
         """
         document = json.dumps(self._document(), ensure_ascii=False).encode()
         document += b" " * (-len(document) % 4)
         total = 12 + 8 + len(document) + 8 + self.bytes
         if total > MOST_BYTES:
-            raise OverflowError("a .glb holds no more than 4 GiB")
+            raise StageFailed(
+                f"{path.name} would have {total / 2**30:.1f} GiB, and a .glb holds 4 at most; set "
+                "export.target_triangles to fewer, or leave out gltf."
+            )
         with path.open("wb") as file:
             file.write(struct.pack("<4sII", b"glTF", 2, total))
             file.write(struct.pack("<II", len(document), JSON_CHUNK) + document)

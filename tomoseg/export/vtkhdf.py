@@ -5,8 +5,11 @@ ParaView since 5.10, which up to 5.11 does not tell the format by the name and a
 HDF5's own filters (shuffle, gzip) need no plugin.
 """
 
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -53,7 +56,7 @@ def write_vtkhdf(
     dtype = np.dtype(data.dtype).newbyteorder("<")
     chunks = tuple(min(c, n) for c, n in zip(CHUNKS, (nz, ny, nx), strict=True))
     todo = pieces((nz, ny, nx), chunks, dtype.itemsize, slab_bytes)
-    with h5py.File(path, "w") as file:
+    with _open_new(path) as sink, h5py.File(sink, "w") as file:
         root = file.create_group("VTKHDF")
         root.attrs["Version"] = np.array([1, 0], np.int64)
         root.attrs.create("Type", b"ImageData", dtype=h5py.string_dtype("ascii", len("ImageData")))
@@ -71,3 +74,63 @@ def write_vtkhdf(
         for z, y, x in track(todo, f"writing {name}.vtkhdf") if track else todo:
             read = data[nz - z.stop : nz - z.start, ny - y.stop : ny - y.start, x]
             stored[z, y, x] = read[::-1, ::-1]
+            sink.check()
+
+
+class _Sink(io.RawIOBase):
+    """A file that keeps the first error of writing to itself, and takes and drops what comes after it.
+
+    HDF5 does not survive an error while it closes a file, as on a full disk: it would end the process.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._error: OSError | None = None
+
+    def check(self) -> None:
+        """Raise the error of writing that there was."""
+        if self._error is not None:
+            raise self._error
+
+    def write(self, data: Any) -> int:
+        """Write all of the data, or drop it."""
+        left = memoryview(data).cast("B")
+        total = len(left)
+        while len(left) and self._error is None:
+            try:
+                left = left[self._file.write(left) :]  # an unbuffered file may take a part
+            except OSError as error:
+                self._error = error
+        return total
+
+    def readinto(self, buffer: Any) -> int:
+        """Read back, zeros where what was there has been dropped."""
+        view = memoryview(buffer).cast("B")
+        n = self._file.readinto(view)  # type: ignore[attr-defined]
+        view[n:] = bytes(len(view) - n)
+        return len(view)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self._file.tell()
+
+    def truncate(self, size: int | None = None) -> int:
+        """Make the file longer or shorter."""
+        try:
+            return self._file.truncate(size)
+        except OSError as error:
+            self._error = self._error or error
+            return size or 0
+
+
+@contextmanager
+def _open_new(path: Path) -> Iterator[_Sink]:
+    """Open a file to write to by HDF5; raises the error of writing, if there was one, when HDF5 is done with it."""
+    with path.open("w+b", buffering=0) as file:
+        sink = _Sink(file)
+        yield sink
+        sink.check()

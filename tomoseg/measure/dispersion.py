@@ -22,9 +22,10 @@ def dispersion(d32_nm: float, atom_diameter_nm: float) -> float:
     """Return the dispersion of particles from their surface-weighted mean diameter d32.
 
     With d_rel = d32 / d_at, d_rel = 5.01 / D for D < 0.2 and d_rel = 3.32 / D^1.23 for 0.2 <= D <= 0.92
-    (A. Borodzinski & M. Bonarowska, Langmuir 13, 1997, 5613-5620); the branches meet at D = 0.2 within 4%, and the
-    second one is used where it gives 0.2 or more. Within about 3% of counts of atoms in cuboctahedra of 147 atoms and
-    more. NaN beyond a dispersion of 0.92, below 3.7 atomic diameters, and where a number is missing.
+    (A. Borodzinski & M. Bonarowska, Langmuir 13, 1997, 5613-5620); the branches meet at D = 0.2 within 4% of d_rel,
+    and D is 0.2 in between. Within 3% of the atoms counted in cuboctahedra of 147 to 6500 atoms,
+    within 9% where the branches meet. NaN beyond a dispersion of 0.92, below 3.7 atomic diameters, and where a number
+    is missing.
     """
     relative = d32_nm / atom_diameter_nm
     if not relative > 0:

@@ -125,9 +125,10 @@ def _facing(
 def _gathered(
     centres: Array, normals: Array, areas: Array, mean: Array, gaussian: Array, facing: Array, pore: Array, side: int
 ) -> Elements:
-    """Put the triangles of one cube that face the same together."""
+    """Put the triangles of one cube together that face the same thing and about the same way."""
     keys = np.floor(centres / side).astype(np.int64) + 1
-    key = ((keys[:, 0] << 40) | (keys[:, 1] << 20) | keys[:, 2]) * 3 + facing
+    ways = (np.rint(1.3 * normals).astype(np.int64) + 1) @ np.array([9, 3, 1])  # of 27, so that edges stay sharp
+    key = (((keys[:, 0] << 36) | (keys[:, 1] << 18) | keys[:, 2]) * 27 + ways) * 3 + facing
     _, first, place = np.unique(key, return_index=True, return_inverse=True)
     total = np.bincount(place, areas)
 

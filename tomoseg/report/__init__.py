@@ -1,4 +1,4 @@
-"""One self-contained HTML page with pictures of every stage."""
+"""One self-contained HTML page, one picture, plots as files, and a look at the project in napari."""
 
 from tomoseg.report.page import write_report
 from tomoseg.report.record import StageRecord

@@ -1,5 +1,6 @@
 """What there is to report: artifacts by name, and the stages that made them."""
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,12 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from tomoseg.arrays import Array, Input
+from tomoseg.arrays import Array, ArraySource, Input
 from tomoseg.report.record import StageRecord
 from tomoseg.report.words import plain, show
 
 # Okabe & Ito: told apart with every common kind of colour blindness. For labels that carry no colours of their own.
 FALLBACK_COLORS = ("#000000", "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442")
+
+# An image, words, the names of its axes (down, right), and the index of the same part in the volume.
+Orthoslice = tuple[Array, str, tuple[str, str], tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,11 @@ class Contents:
         angles = self.rows("angles_deg")
         return None if angles is None else angles.astype(float)
 
+    @functools.cached_property
+    def central(self) -> list[Orthoslice]:
+        """The three central slices of the volume, read once."""
+        return orthoslices(self.artifacts["volume"])
+
     @property
     def classes(self) -> list[LabelClass]:
         """Classes of the labels in class order; names and colours are made up where the labels carry none."""
@@ -98,3 +107,15 @@ def _size(value: float) -> float:
 
 def _texts(value: Any) -> list[str]:
     return [] if value is None else [str(plain(v)) for v in np.atleast_1d(np.asarray(value, object))]
+
+
+def orthoslices(volume: ArraySource) -> list[Orthoslice]:
+    """Return the three central slices: image, words, names of the axes (down, right), and the index of the same."""
+    z, y, x = (n // 2 for n in volume.shape)
+    everything = slice(None)
+    xy, xz, zy = (z, everything, everything), (everything, y, everything), (everything, everything, x)
+    return [
+        (np.asarray(volume[xy]), f"xy slice at z = {z}: along the beam at zero tilt", ("y", "x"), xy),
+        (np.asarray(volume[zy]).T, f"zy slice at x = {x}: from the side", ("y", "z"), zy),
+        (np.asarray(volume[xz]), f"xz slice at y = {y}: across the tilt axis, with the missing wedge", ("z", "x"), xz),
+    ]

@@ -13,7 +13,8 @@ class Html(str):
 
 
 NUMBER = re.compile(r"–|−?\d[\d.]*(e−?\+?\d+)?(\s?[A-Za-zµ]{1,3}| min \d+ s| h \d+ min)?")
-VOID = {"img", "meta", "source", "br", "col"}
+PRINTED_ROWS = 25
+VOID = {"img", "input", "meta", "source", "br", "col"}
 
 
 def el(tag: str, *children: Any, **attributes: Any) -> Html:
@@ -38,16 +39,56 @@ def facts(rows: Iterable[tuple[str, Any]]) -> Html:
     return el("dl", *(el("div", el("dt", name), el("dd", value)) for name, value in rows if value not in (None, "")))
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], caption: Any = None) -> Html:
-    """Return a table that scrolls sideways on a narrow screen; numbers are aligned to the right."""
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    caption: Any = None,
+    *,
+    sortable: bool = False,
+    row_ids: Sequence[Any] | None = None,
+) -> Html:
+    """Return a table that scrolls sideways on a narrow screen, and down where it is long.
+
+    Numbers are aligned to the right. Where script runs, a click on a heading sorts a `sortable` one. On paper the first
+    `PRINTED_ROWS` are shown. `row_ids` mark rows for the script to find.
+    """
     rows = [list(row) for row in rows]
     right = ["number" if rows and all(_is_number(row[i]) for row in rows) else None for i in range(len(columns))]
-    body = (el("tr", *(el("td", cell, class_=c) for cell, c in zip(row, right, strict=True))) for row in rows)
+    marks = [None] * len(rows) if row_ids is None else row_ids
+    body = (
+        el(
+            "tr",
+            *(el("td", cell, class_=c) for cell, c in zip(row, right, strict=True)),
+            class_="more" if i >= PRINTED_ROWS else None,
+            data_id=mark,
+        )
+        for i, (row, mark) in enumerate(zip(rows, marks, strict=True))
+    )
     head = (el("th", cell, scope="col", class_=c) for cell, c in zip(columns, right, strict=True))
-    written = el("table", el("thead", el("tr", *head)), el("tbody", *body))
+    written = el(
+        "table",
+        el("thead", el("tr", *head)),
+        el("tbody", *body),
+        class_="sortable" if sortable and len(rows) > 1 else None,
+    )
+    left_out = len(rows) - PRINTED_ROWS
+    paper = f"On paper the first {PRINTED_ROWS} rows; the page and the project file hold all." if left_out > 0 else None
     # Focusable, so that it can be scrolled without a mouse.
-    scrolling = el("div", written, class_="scroll", tabindex="0", role="region", aria_label=caption or columns[0])
-    return el("div", el("p", caption, class_="caption") if caption else None, scrolling)
+    scrolling = el(
+        "div",
+        written,
+        class_="scroll tall" if left_out > 0 else "scroll",
+        tabindex="0",
+        role="region",
+        aria_label=caption or columns[0],
+    )
+    return el(
+        "div",
+        el("p", caption, class_="caption") if caption else None,
+        scrolling,
+        el("p", paper, class_="note paper") if paper else None,
+        class_="listing",
+    )
 
 
 def _is_number(cell: Any) -> bool:

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from tomoseg.arrays import Array
-from tomoseg.report.contents import LabelClass
+from tomoseg.report.contents import Contents, LabelClass
 from tomoseg.report.html import Html, el
 from tomoseg.report.words import length, number
 
 FONT_PX = 26  # in a picture of the side asked for; pictures are made at about twice the size they are shown at
 LARGE, SMALL = 720, 440  # longest side of a slice and of an image in a montage, px
 ON_ANY_PAGE = (124, 131, 140, 255)  # a grey that is readable on white and on black
+PNG_BYTES = 60_000  # larger ones, of noisy images, are compressed with loss
 OVERLAY = 0.5  # opacity of class colours over the grey image
 
 
@@ -44,6 +45,11 @@ def grey_limits(images: Sequence[Array], percentiles: tuple[float, float] = (0.5
     values = values[np.isfinite(values)]
     low, high = np.percentile(values, percentiles) if values.size else (0.0, 1.0)
     return Limits(float(low), float(high) if high > low else float(low) + 1.0, percentiles)
+
+
+def volume_limits(contents: Contents) -> Limits:
+    """Return the grey levels of all slices of the volume: those of the three central ones."""
+    return grey_limits([image for image, *_ in contents.central])
 
 
 def to_grey(image: Array, limits: Limits) -> NDArray[np.uint8]:
@@ -109,11 +115,20 @@ def rgb(color: str) -> tuple[int, int, int]:
     return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
 
 
+def pale(color: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Mix a colour with grey: many layers of glass in a strong one would tint the particles behind."""
+    red, green, blue = (round(0.4 * c + 0.6 * 165) for c in color)
+    return red, green, blue
+
+
 def data_uri(picture: Image.Image) -> str:
-    """Return a picture as the address of itself."""
-    buffer = io.BytesIO()
+    """Return a picture as the address of itself: exact where that takes few bytes, else in fine WebP."""
+    buffer, kind = io.BytesIO(), "png"
     picture.save(buffer, format="PNG", compress_level=6)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    if buffer.tell() > PNG_BYTES:
+        buffer, kind = io.BytesIO(), "webp"
+        picture.save(buffer, format="WEBP", quality=90, method=4)
+    return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def nice_length(limit: float) -> float:
@@ -146,7 +161,7 @@ def _finished(picture: Image.Image, panel: Panel, side: int, alt: str) -> Html:
     if panel.axes:
         down, right = panel.axes
         _draw_text(picture, (10, 6), f"{right} →\n{down} ↓", font_px)
-    return el("img", src=data_uri(picture), alt=alt, width=picture.width, height=picture.height, loading="lazy")
+    return el("img", src=data_uri(picture), alt=alt, width=picture.width, height=picture.height)
 
 
 def _draw_scale_bar(picture: Image.Image, zoom: float, pixel_nm: float, font_px: int = FONT_PX) -> None:

@@ -4,23 +4,39 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tomoseg.arrays import Input
 from tomoseg.io.atomic import atomic_path
 from tomoseg.report.contents import Contents
 from tomoseg.report.html import Html, details, el, figure, join, table
-from tomoseg.report.images import rgb, rgba_picture
+from tomoseg.report.images import pale, rgb, rgba_picture
+from tomoseg.report.live import (
+    choice,
+    digest,
+    drawn_classes,
+    join_blocks,
+    script,
+    slices_data,
+    surfaces_control,
+    surfaces_data,
+    tilts_data,
+)
+from tomoseg.report.measured import size_words
 from tomoseg.report.record import StageRecord
-from tomoseg.report.sections import legend, sections, size_words, tilt_range
+from tomoseg.report.scan import Fractions, fractions
+from tomoseg.report.sections import legend, sections, tilt_range
 from tomoseg.report.style import CSS
-from tomoseg.report.words import NOTHING, count, duration, length, memory, number, show, with_spread
+from tomoseg.report.words import NOTHING, count, duration, length, memory, moment, number, show, with_spread
 
 STATE_WORDS = {"fresh": "✓ up to date", "stale": "stale", "partial": "unfinished", "missing": "not run"}
-# Nothing from outside and no script can ever run in the page, whatever a file held.
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+# Nothing from outside and no script but our own can ever run in the page, whatever a file held.
+POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def write_report(path: Path | str, artifacts: Mapping[str, Input], stages: Sequence[StageRecord], title: str) -> None:
+def write_report(
+    path: Path | str, artifacts: Mapping[str, Input], stages: Sequence[StageRecord], title: str, command: str = ""
+) -> None:
     """Write one self-contained HTML page about a project.
 
     Parameters
@@ -33,6 +49,8 @@ def write_report(path: Path | str, artifacts: Mapping[str, Input], stages: Seque
         State and provenance, in order.
     title : str
         Heading of the page.
+    command : str
+        What one types to make the results again.
 
     Raises
     ------
@@ -40,31 +58,44 @@ def write_report(path: Path | str, artifacts: Mapping[str, Input], stages: Seque
         The folder does not exist or cannot be written to.
     """
     with atomic_path(path) as temporary:
-        page = _page(Contents(artifacts, tuple(stages), title))
+        page = _page(Contents(artifacts, tuple(stages), title), command)
         temporary.write_text(page, encoding="utf-8", errors="replace")
 
 
-def _page(contents: Contents) -> str:
+def _page(contents: Contents, command: str) -> str:
     head = el(
         "head",
         el("meta", charset="utf-8"),
-        el("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        el("meta", http_equiv="Content-Security-Policy", content=f"{POLICY}; script-src {digest(script())}"),
         el("meta", name="viewport", content="width=device-width, initial-scale=1"),
         el("title", f"{contents.title} · tomoseg report"),
         el("style", Html(CSS)),
     )
-    main = el("main", *(_section(contents, *section) for section in sections(contents)), _provenance(contents))
+    main = el("main", *(_section(contents, *section) for section in sections(contents)), _provenance(contents, command))
     footer = el("footer", _made_with(contents))
-    body = el("body", _header(contents), main, footer)
+    found = class_fractions(contents)
+    ours = script()
+    body = el("body", _header(contents, found), main, footer, _data(contents, found), Html(f"<script>{ours}</script>"))
     return "<!DOCTYPE html>\n" + el("html", head, body, lang="en") + "\n"
+
+
+def _data(contents: Contents, found: Fractions | None) -> Html:
+    """Return what the script shows."""
+    return join_blocks(
+        [
+            ("tilts", tilts_data(contents)),
+            ("slices", slices_data(contents)),
+            ("surfaces", None if found is None else surfaces_data(contents, found)),
+        ]
+    )
 
 
 # --- summary ---
 
 
-def _header(contents: Contents) -> Html:
+def _header(contents: Contents, found: Fractions | None) -> Html:
     """Return what a supervisor reads in a minute."""
-    picture = _surface_figure(contents)
+    picture = _surface_figure(contents, found)
     text = el("div", el("p", summary(contents), class_="lead"), _numbers(contents))
     return el(
         "header",
@@ -109,8 +140,8 @@ def summary(contents: Contents) -> str:
     return " ".join(sentences) or "Nothing has been computed yet."
 
 
-def _numbers(contents: Contents) -> Html:
-    """Return the four numbers people ask for first."""
+def key_numbers(contents: Contents) -> list[tuple[str, str, str | None]]:
+    """Return the four numbers people ask for first: name, value, and unit or spread."""
     voxel, info = contents.voxel_size_nm, "measurement_info"
     unit = "nm" if np.isfinite(contents.number(info, "mean_diameter_nm")) else "px"
     mean, spread = (contents.number(info, f"{key}_diameter_{unit}") for key in ("mean", "std"))
@@ -119,56 +150,60 @@ def _numbers(contents: Contents) -> Html:
     size_unit = unit if around == NOTHING else f"± {around} {unit}"  # one particle has no spread
     # A particle number of a stage that has not run is nothing, not zero.
     particles = number(contents.number(info, "n_particles"), 6)
-    cells = [
+    return [
         ("tilts", NOTHING if angles is None else str(len(angles)), None),
         ("voxel size", number(voxel), "nm" if np.isfinite(voxel) else None),
         ("particles", particles, None),
         ("mean diameter", middle, size_unit if np.isfinite(mean) else None),
     ]
+
+
+def _numbers(contents: Contents) -> Html:
     return el(
         "dl",
         *(
             el("div", el("dt", name), el("dd", value, " " if rest else None, el("small", rest) if rest else None))
-            for name, value, rest in cells
+            for name, value, rest in key_numbers(contents)
         ),
         class_="numbers",
     )
 
 
-def _surface_figure(contents: Contents) -> Html | None:
+def _surface_figure(contents: Contents, found: Fractions | None) -> Html | None:
     """Return the picture of the surfaces: particles solid, other classes but the background as glass."""
-    labels, classes = contents.get("labels"), contents.classes
-    if labels is None or len(labels.shape) != 3 or len(classes) < 2:
+    drawn = None if found is None else surface_picture(contents, found)
+    if drawn is None:
         return None
-    from tomoseg.report.surfaces import Surface, render
-
-    counted = contents.text("measurement_info", "particle_class")
-    names = [label.name for label in classes]
-    solid = names.index(counted) if counted in names[1:] else len(classes) - 1
-    surfaces = [
-        Surface(c.index, rgb(c.color) if c.index == solid else _pale(rgb(c.color)), c.index != solid)
-        for c in classes[1:]
-    ]
-    image, pixel_voxels = render(labels, surfaces)
-    if not image[..., 3].any():
-        return None
+    image, pixel_voxels = drawn
     picture = rgba_picture(
         image, pixel_voxels * contents.voxel_size_nm, "surfaces of the labelled classes", pixel_voxels
     )
-    caption = join(
-        [
-            legend(classes[1:]),
-            "Surfaces of the labels in parallel projection; the tilt axis runs from top to bottom, tipped towards the "
-            "viewer.",
-        ]
+    words = (
+        "Surfaces of the labels in parallel projection; the tilt axis runs from top to bottom, tipped towards the "
+        "viewer."
     )
-    return figure(picture, caption, "surface")
+    still = figure(picture, join([legend(contents.classes[1:]), words]), "surface")
+    return choice(surfaces_control(contents), still)
 
 
-def _pale(color: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Mix a colour with grey: many layers of glass in a strong one would tint the particles behind."""
-    red, green, blue = (round(0.4 * c + 0.6 * 165) for c in color)
-    return red, green, blue
+def surface_picture(contents: Contents, found: Fractions) -> tuple[NDArray[np.uint8], float] | None:
+    """Return the rendered surfaces (y, x, 4) and how many voxels a pixel is; None where there is nothing to see."""
+    from tomoseg.report.surfaces import Surface, render
+
+    classes, solid = drawn_classes(contents)
+    surfaces = [
+        Surface(c.index, rgb(c.color) if c.index == solid else pale(rgb(c.color)), c.index != solid) for c in classes
+    ]
+    image, pixel_voxels = render(found, surfaces)
+    return (image, pixel_voxels) if image[..., 3].any() else None
+
+
+def class_fractions(contents: Contents) -> Fractions | None:
+    """Return how much of each class is where; None where there are no labels of any class."""
+    labels = contents.get("labels")
+    if labels is None or len(labels.shape) != 3 or len(contents.classes) < 2:
+        return None
+    return fractions(labels, len(contents.classes))
 
 
 def _warnings(contents: Contents) -> Html | None:
@@ -232,7 +267,7 @@ def _notes(stage: StageRecord | None) -> Html | None:
     return details("Notes of this stage", el("ul", *(el("li", note) for note in stage.notes), class_="notes"))
 
 
-def _provenance(contents: Contents) -> Html | None:
+def _provenance(contents: Contents, command: str) -> Html | None:
     """Return how each result was made."""
     ran = [stage for stage in contents.stages if stage.started or stage.wall_seconds or stage.parameters]
     if not ran:
@@ -241,7 +276,7 @@ def _provenance(contents: Contents) -> Html | None:
         (
             stage.name,
             STATE_WORDS[stage.state],
-            stage.started or NOTHING,
+            moment(stage.started) or NOTHING,
             duration(stage.wall_seconds),
             memory(stage.peak_memory_bytes) if stage.peak_memory_bytes else NOTHING,
             stage.device or NOTHING,
@@ -254,9 +289,21 @@ def _provenance(contents: Contents) -> Html | None:
         "section",
         el("div", el("h2", "How it was made"), class_="title"),
         table(columns, rows),
+        _command(command),
         *(_settings(stage) for stage in ran),
         id="provenance",
     )
+
+
+def _command(command: str) -> Html | None:
+    """Return the command that makes the results again; the script adds a button that copies it."""
+    if not command:
+        return None
+    words = (
+        "The same again, from the raw file, into a new project. On the same machine, device and versions the results "
+        "are the same to the bit."
+    )
+    return el("div", el("h3", "The command"), el("p", words), el("div", el("code", command), class_="command"))
 
 
 def _settings(stage: StageRecord) -> Html | None:

@@ -1,14 +1,13 @@
 """The sections of the page, one per stage: pictures, plots and what to look at in them."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 
 from tomoseg.arrays import Array, Input
-from tomoseg.report.contents import Contents, LabelClass
+from tomoseg.report.contents import Contents, LabelClass, orthoslices
 from tomoseg.report.html import Html, details, el, facts, figure, join, table
 from tomoseg.report.images import (
     SMALL,
@@ -18,24 +17,43 @@ from tomoseg.report.images import (
     grey_limits,
     grey_picture,
     label_picture,
+    volume_limits,
 )
+from tomoseg.report.live import choice, slices_control, tilts_control
+from tomoseg.report.measured import measure_section, measurement_curves
 from tomoseg.report.plots import (
+    Plot,
     correlation_plot,
     error_plot,
     prediction_plot,
     residual_plot,
     shell_plot,
     shifts_plot,
-    size_plot,
     stopping_plot,
 )
-from tomoseg.report.words import NBSP, NOTHING, column, count, length, memory, number, with_spread
+from tomoseg.report.words import NOTHING, count, length, memory, number
 
 MONTAGE_TILTS = 5
-TABLE_ROWS = 25
 METADATA_LETTERS = 20_000
 SINOGRAM_BYTES = 2 << 30  # of raw images read for a sinogram; of a larger series every second, third, ... tilt
 SINOGRAM_HEIGHT = 0.6  # of its width, about
+
+
+def curves(found: Iterable[tuple[Plot, str]]) -> Html:
+    """Return plots with their captions, side by side."""
+    return el("div", *(figure(plot.picture(), words) for plot, words in found), class_="pair")
+
+
+def all_curves(contents: Contents) -> Iterator[tuple[Plot, str]]:
+    """Yield every plot of the page with its caption."""
+    for artifact, make in (
+        ("aligned", alignment_curves),
+        ("volume", reconstruction_curves),
+        ("class_table", measurement_curves),
+    ):
+        if contents.get(artifact) is not None:
+            yield from make(contents)
+
 
 NYQUIST_PX = 2.0  # the shortest period that pixels can show
 
@@ -75,10 +93,11 @@ def import_section(contents: Contents) -> Html:
         ("file", contents.text(info, "source")),
         ("SHA-256", el("code", digest) if digest else None),
     ]
+    montage = _montage(contents, series, size, "as acquired", grey_picture)
     return join(
         [
             facts(rows),
-            _montage(contents, series, size, "as acquired", grey_picture),
+            montage if contents.get("aligned") is not None else _either(tilts_control(contents), montage),
             _metadata(contents.text(info, "metadata")),
         ]
     )
@@ -99,10 +118,13 @@ def align_section(contents: Contents) -> Html:
     return join(
         [
             facts(rows),
-            el("div", *_alignment_plots(contents), class_="pair"),
+            curves(alignment_curves(contents)),
             *_preview(contents),
             el("div", *_sinograms(contents), class_="pair"),
-            _montage(contents, aligned, contents.pixel_size_nm, "aligned, the tilt axis dashed", aligned_picture),
+            _either(
+                tilts_control(contents),
+                _montage(contents, aligned, contents.pixel_size_nm, "aligned, the tilt axis dashed", aligned_picture),
+            ),
         ]
     )
 
@@ -147,24 +169,24 @@ def _single_images(contents: Contents) -> Iterator[tuple[str, str]]:
             yield f"{what} of single images", f"{number(rms, 2)}{unit} rms, {number(apart.max(), 2)}{unit} at most"
 
 
-def _alignment_plots(contents: Contents) -> Iterator[Html]:
-    """Yield the plots of shifts, correlation, residual and error, where the numbers are there."""
+def alignment_curves(contents: Contents) -> Iterator[tuple[Plot, str]]:
+    """Yield the plots of shifts, correlation, residual and error with captions, where the numbers are there."""
     angles, shifts, quality = contents.angles_deg, contents.rows("shifts_px"), contents.rows("tilt_quality")
     if angles is None:
         return
     if shifts is not None and shifts.shape == (len(angles), 2) and shifts.any():
         words = "Shifts added to each raw image's coordinates to bring it into register."
-        yield figure(shifts_plot(angles, shifts), words)
+        yield shifts_plot(angles, shifts), words
     if quality is None or len(quality) != len(angles):
         return
     before, after = (_column(quality, "correlation", when) for when in ("before", "after"))
     if before is not None and after is not None:
         words = "Correlation of each tilt with its neighbour: the higher and smoother, the better."
-        yield figure(correlation_plot(angles, before, after), words)
+        yield correlation_plot(angles, before, after), words
     yield from _prediction_plots(angles, quality)
 
 
-def _prediction_plots(angles: Array, quality: Array) -> Iterator[Html]:
+def _prediction_plots(angles: Array, quality: Array) -> Iterator[tuple[Plot, str]]:
     """Yield what comes of predicting each tilt from the others; older projects know nothing of it."""
     before, after = (_column(quality, "residual", when) for when in ("before", "after"))
     outliers = _column(quality, "is_outlier")
@@ -174,14 +196,14 @@ def _prediction_plots(angles: Array, quality: Array) -> Iterator[Html]:
             "Relative residual ‖measured − predicted‖ / ‖measured‖ of each tilt, predicted from others by a quick "
             "reconstruction: what is left after alignment is noise and too few tilts."
         )
-        yield figure(prediction_plot(angles, before, after, marked), words)
+        yield prediction_plot(angles, before, after, marked), words
     error, least = _column(quality, "error_px"), _column(quality, "error_uncertainty_px")
     if error is not None and np.isfinite(error).any():
         words = (
             "Estimated error of each aligned image's position, in pixels of the raw image per direction: how far it "
             "lies from where the other tilts put it. Errors that change slowly from tilt to tilt are hardly in it."
         )
-        yield figure(error_plot(angles, error, least, marked), words)
+        yield error_plot(angles, error, least, marked), words
 
 
 def _preview(contents: Contents) -> Iterator[Html]:
@@ -300,16 +322,9 @@ def tilt_range(angles: Array | None) -> str:
 # --- reconstruction and segmentation ---
 
 
-def orthoslices(volume: Input) -> list[tuple[Array, str, tuple[str, str], tuple[Any, ...]]]:
-    """Return the three central slices: image, words, names of the axes (down, right), and the index of the same."""
-    z, y, x = (n // 2 for n in volume.shape)
-    everything = slice(None)
-    xy, xz, zy = (z, everything, everything), (everything, y, everything), (everything, everything, x)
-    return [
-        (np.asarray(volume[xy]), f"xy slice at z = {z}: along the beam at zero tilt", ("y", "x"), xy),
-        (np.asarray(volume[zy]).T, f"zy slice at x = {x}: from the side", ("y", "z"), zy),
-        (np.asarray(volume[xz]), f"xz slice at y = {y}: across the tilt axis, with the missing wedge", ("z", "x"), xz),
-    ]
+def _either(live: Html | None, still: Html) -> Html:
+    """Return still pictures, with controls in their place where the script runs."""
+    return still if live is None else choice(live, still)
 
 
 def reconstruct_section(contents: Contents) -> Html:
@@ -327,14 +342,16 @@ def reconstruct_section(contents: Contents) -> Html:
         ("resolution", _resolution(contents)),
         ("relative residual", None if residuals is None else f"{number(residuals[0])} → {number(residuals[-1])}"),
     ]
-    slices = orthoslices(volume)
-    limits = grey_limits([image for image, *_ in slices])
+    slices = contents.central
+    limits = volume_limits(contents)
     panels = [
         figure(grey_picture(Panel(image, axes, voxel), limits, words), _sentence(words))
         for image, words, axes, _ in slices
     ]
-    parts = [facts(rows), el("div", *panels, class_="triple"), _grey_note(limits, "counts per px")]
-    parts.append(el("div", *_reconstruction_curves(contents, residuals), class_="pair"))
+    still = el("div", *panels, class_="triple")
+    live = slices_control(contents, overlay=False)
+    parts = [facts(rows), _either(live, still), _grey_note(limits, "counts per px")]
+    parts.append(curves(reconstruction_curves(contents)))
     return join(parts)
 
 
@@ -347,21 +364,19 @@ def _resolution(contents: Contents) -> str | None:
     return f"{words}, as fine as the pixels" if px <= NYQUIST_PX else words
 
 
-def _reconstruction_curves(contents: Contents, residuals: Array | None) -> list[Html]:
-    """Return residual, stopping and resolution curves, as far as there are any."""
-    stopping, shells, curves = contents.rows("stopping"), contents.rows("shells"), []
+def reconstruction_curves(contents: Contents) -> Iterator[tuple[Plot, str]]:
+    """Yield residual, stopping and resolution curves with captions, as far as there are any."""
+    residuals, stopping, shells = (contents.rows(name) for name in ("residuals", "stopping", "shells"))
     if residuals is not None and len(residuals) > 1:
         words = "Relative residual ‖p − A v‖ / ‖p‖: how much of the images the volume does not explain."
-        curves.append(figure(residual_plot(residuals), words))
+        yield residual_plot(residuals), words
     if stopping is not None and len(stopping):
         words = "Residual of tilts left out: it falls while the object is found and rises with the noise."
-        chosen = int(contents.number("reconstruction_info", "iterations"))
-        curves.append(figure(stopping_plot(stopping["iterations"], stopping["held_out"], chosen), words))
+        chosen = contents.number("reconstruction_info", "iterations")
+        yield stopping_plot(stopping["iterations"], stopping["held_out"], int(np.nan_to_num(chosen))), words
     if shells is not None and len(shells):
         words = "Fourier shell correlation of reconstructions from even and from odd tilts, within the measured wedge."
-        plot = shell_plot(shells["frequency_per_px"], shells["correlation"], contents.voxel_size_nm)
-        curves.append(figure(plot, words))
-    return curves
+        yield shell_plot(shells["frequency_per_px"], shells["correlation"], contents.voxel_size_nm), words
 
 
 def segment_section(contents: Contents) -> Html:
@@ -369,8 +384,8 @@ def segment_section(contents: Contents) -> Html:
     labels, volume = contents.artifacts["labels"], contents.get("volume")
     classes = contents.classes
     same = volume is not None and tuple(volume.shape) == tuple(labels.shape)
-    slices = orthoslices(volume if volume is not None and same else labels)
-    limits = grey_limits([image for image, *_ in slices]) if same else Limits(0.0, 1e9, (0.0, 100.0))
+    slices = contents.central if same else orthoslices(labels)
+    limits = volume_limits(contents) if same else Limits(0.0, 1e9, (0.0, 100.0))
     method = contents.text("segmentation_info", "method")
     panels = []
     for image, words, axes, part in slices:
@@ -384,9 +399,9 @@ def segment_section(contents: Contents) -> Html:
         ("thresholds", contents.text("segmentation_info", "thresholds")),
         ("confidence", _confidence(contents)),
     ]
-    return join(
-        [facts(rows), legend(classes), el("div", *panels, class_="triple"), _grey_note(limits) if same else None]
-    )
+    still = join([legend(classes), el("div", *panels, class_="triple")])
+    live = slices_control(contents, overlay=True) if same else None
+    return join([facts(rows), _either(live, still), _grey_note(limits) if same else None])
 
 
 def legend(classes: Sequence[LabelClass]) -> Html:
@@ -417,97 +432,7 @@ def _sentence(words: str) -> str:
     return words[:1].upper() + words[1:] + "." if not words.startswith(("xy", "xz", "zy")) else words + "."
 
 
-# --- measurement and export ---
-
-
-def measure_section(contents: Contents) -> Html:
-    """Show classes, size distribution and particles."""
-    parts: list[Html | None] = []
-    classes = contents.rows("class_table")
-    if classes is not None:
-        parts.append(_rows_table(classes, len(classes), "Classes"))
-    sizes, words = contents.rows("size_table"), size_words(contents)
-    if sizes is not None:
-        unit = "nm" if np.isfinite(sizes["from_nm"]).all() else "px"
-        edges = np.append(sizes[f"from_{unit}"], sizes[f"to_{unit}"][-1])
-        plot = size_plot(edges, sizes["count"], contents.number("measurement_info", f"mean_diameter_{unit}"), unit)
-        statistics = table(("of the diameters", "value"), _statistics(contents, unit), "Size statistics")
-        parts.append(el("div", figure(plot, f"Size distribution. {words}"), statistics, class_="pair"))
-    else:
-        parts.append(el("p", words))
-    particles = contents.rows("particle_table")
-    if particles is not None:
-        shown = min(TABLE_ROWS, len(particles))
-        which = "all of them" if shown == len(particles) else f"the first {shown}; the project file holds all"
-        parts.append(_rows_table(particles, shown, f"{count(len(particles), 'particle')}, {which}"))
-    return join(parts)
-
-
-STATISTICS = (
-    ("mean_diameter", "mean"),
-    ("std_diameter", "standard deviation"),
-    ("median_diameter", "median"),
-    ("d10", "a tenth of the particles is smaller than"),
-    ("d90", "a tenth of the particles is larger than"),
-    ("d43", "mean weighted by volume"),
-)
-
-
-def _statistics(contents: Contents, unit: str) -> Iterator[tuple[str, str]]:
-    """Yield what is known of the size distribution, and which particles are in it."""
-    info = "measurement_info"
-    for key, words in STATISTICS:
-        value = contents.number(info, f"{key}_{unit}")
-        if np.isfinite(value):
-            yield words, f"{number(value)}{NBSP}{unit}"
-    counted, border = (contents.number(info, key) for key in ("n_in_size_statistics", "n_touching_border"))
-    if np.isfinite(counted):
-        yield "particles counted in", number(counted, 7)
-    if np.isfinite(border):
-        yield "left out: cut by the border of the volume", number(border, 7)
-
-
-def size_words(contents: Contents) -> str:
-    """Say how many particles there are and how large, in one sentence."""
-    info = "measurement_info"
-    n, name = contents.number(info, "n_particles"), contents.text(info, "particle_class")
-    particles = contents.rows("particle_table")
-    if not np.isfinite(n):
-        n = 0.0 if particles is None else float(len(particles))
-    if n == 0:
-        return f"No particles of class {name} were found." if name else "No particles were found."
-    text = count(int(n), "particle") + (f" of class {name}" if name not in ("", "particle", "particles") else "")
-    unit = "nm" if np.isfinite(contents.number(info, "mean_diameter_nm")) else "px"
-    mean, spread = (contents.number(info, f"{key}_diameter_{unit}") for key in ("mean", "std"))
-    if not np.isfinite(mean):
-        return f"{text}."
-    middle, around = with_spread(mean, spread)
-    if around == NOTHING:
-        return f"{text}, mean diameter {middle} {unit}."
-    return f"{text}, mean diameter {middle} ± {around} {unit} (standard deviation)."
-
-
-def _rows_table(rows: Array, shown: int, caption: str) -> Html:
-    """Return a structured array as a table: units in brackets, columns without a number and px beside nm left out."""
-    names = [name for name in rows.dtype.names or () if not _useless(rows, name)]
-    cells = [column(rows[name][:shown]) for name in names]
-    return table([heading(name) for name in names], zip(*cells, strict=True), caption)
-
-
-def _useless(rows: Array, name: str) -> bool:
-    """Say whether a column holds nothing, or in px what another holds in nm."""
-    stem, _, unit = name.rpartition("_")
-    twin = f"{stem}_nm{unit[2:]}"
-    if unit.startswith("px") and twin in (rows.dtype.names or ()):
-        return bool(np.isfinite(rows[twin]).any())
-    return rows[name].dtype.kind == "f" and not np.isfinite(rows[name]).any()
-
-
-def heading(name: str) -> str:
-    """Turn a column name into a heading: 'surface_area_nm2' is 'surface area (nm²)'."""
-    stem, _, unit = name.rpartition("_")
-    units = {"nm": "nm", "px": "px", "nm2": "nm²", "px2": "px²", "nm3": "nm³", "px3": "px³", "deg": "°"}
-    return f"{stem.replace('_', ' ')} ({units[unit]})" if stem and unit in units else name.replace("_", " ")
+# --- export ---
 
 
 def export_section(contents: Contents) -> Html:
@@ -517,4 +442,6 @@ def export_section(contents: Contents) -> Html:
         rows = [(str(f["name"]), memory(float(f["bytes"]))) for f in files]
     except (ValueError, TypeError, KeyError):
         rows = []
-    return join([facts([("folder", contents.text("export_info", "directory"))]), table(("file", "size"), rows)])
+    return join(
+        [facts([("folder", contents.text("export_info", "directory"))]), table(("file", "size"), rows, sortable=True)]
+    )

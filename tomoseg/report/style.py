@@ -76,6 +76,45 @@ pre { background: var(--tint); padding: 12px 16px; border-radius: 8px; overflow:
   font-size: .8rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 .notes { font-size: .9rem; color: var(--soft); padding-left: 1.2em; }
 .notes li { overflow-wrap: anywhere; max-width: 95ch; }
+h3 { font-size: 1.1rem; margin: 1.6em 0 .5em; }
+button { font: inherit; font-size: .9rem; color: inherit; background: var(--card); border: 1px solid var(--line);
+  border-radius: 8px; padding: .25em .8em; cursor: pointer; min-height: 34px; }
+button:hover { border-color: var(--accent); }
+:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
+.live { display: none; } .choice.on > .live { display: block; } .choice.on > .still { display: none; }
+.choice { min-width: 0; margin: 8px 0 20px; }
+.bar { display: flex; flex-wrap: wrap; gap: 8px 18px; align-items: center; margin: 10px 0; font-size: .92rem; }
+.bar label { display: inline-flex; gap: 7px; align-items: center; cursor: pointer; overflow-wrap: anywhere;
+  min-height: 28px; }
+input[type=range], input[type=checkbox] { accent-color: var(--accent); margin: 0; }
+.bar > input[type=range] { flex: 1 1 220px; min-width: 120px; }
+figure > input[type=range] { width: 100%; height: 28px; }
+.bar label input[type=range] { width: 110px; }
+output { font-variant-numeric: tabular-nums; white-space: nowrap; }
+.bar > output { flex: 1 1 320px; white-space: normal; }
+.live .pair { margin: 0; gap: 16px; }
+.live figure canvas { display: block; width: 100%; max-height: 460px; object-fit: contain; background: #000;
+  border-radius: 6px; }
+.live .triple canvas { aspect-ratio: 1; cursor: crosshair; }
+.stage { position: relative; aspect-ratio: 1; border: 1px solid var(--line); border-radius: 10px; overflow: hidden;
+  color: var(--ink); background: var(--tint); }
+.stage canvas { position: absolute; inset: 0; width: 100%; height: 100%; border-radius: 10px; }
+.gl { touch-action: none; cursor: grab; } .gl:active { cursor: grabbing; } .over { pointer-events: none; z-index: 1; }
+.picked { position: absolute; top: 8px; left: 12px; right: 12px; margin: 0; font-size: .92rem; z-index: 2;
+  pointer-events: none; }
+.picked button { margin-left: 6px; padding: 0 .6em; pointer-events: auto; }
+.chosen td { background: var(--care-tint); }
+.tall { max-height: 460px; overflow: auto; border: 1px solid var(--line); border-radius: 8px; padding: 0 0 0 12px; }
+.tall thead th { position: sticky; top: 0; background: var(--paper); z-index: 1; }
+th button { border: 0; background: none; padding: 2px 0; font: inherit; font-weight: 600; color: inherit;
+  text-align: inherit; min-height: 0; }
+th button::after { content: "↕"; opacity: .35; padding-left: .35em; }
+th[aria-sort=ascending] button::after { content: "↑"; opacity: 1; }
+th[aria-sort=descending] button::after { content: "↓"; opacity: 1; }
+.command { display: flex; gap: 12px; align-items: flex-start; background: var(--tint); border-radius: 8px;
+  padding: 12px 16px; margin: 8px 0 16px; }
+.command code { flex: 1; min-width: 0; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .85rem; }
+.paper { display: none; }
 footer { color: var(--soft); font-size: .85rem; padding-top: 28px; padding-bottom: 48px; }
 .surface figcaption .legend { font-size: inherit; margin: 0 0 4px; }
 @media screen and (max-width: 760px) {
@@ -85,8 +124,12 @@ footer { color: var(--soft); font-size: .85rem; padding-top: 28px; padding-botto
   section > dl { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); }
   .montage { grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 6px; } .numbers dd { font-size: 1.2rem; } }
 @media print {
+  .choice.on > .live, button { display: none; } .choice.on > .still { display: block; }
+  .more { display: none; } .paper { display: block; } .tall { max-height: none; border: 0; padding: 0; }
+  th button { display: inline; } th button::after { content: none; }
   body { font-size: 10.5pt; } nav { display: none; } section { margin-top: 18px; padding-top: 14px; }
   .title, .legend, figure, tr { break-inside: avoid; } .title { break-after: avoid; } .scroll { overflow: visible; }
   .swatch, .numbers div, .warnings { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  h3 { break-after: avoid; } table { font-size: 8pt; } th, td { padding-right: 8px; }
   a { color: inherit; } }
 """

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tomoseg.arrays import Array, ArraySource, FloatArray
+from tomoseg.arrays import Array, FloatArray
+from tomoseg.report.scan import Fractions
 
 PICTURE_SIDE = 900  # px
-MOST_VOXELS = 200  # per side of the grid that is drawn; larger volumes are averaged down to it
-READ_BYTES = 64 << 20
+MOST_CELLS = 200  # per side of the grid that is drawn; finer ones are averaged down to it
 BLOCK = 4  # voxels; blocks without a surface are passed quickly
 # Degrees: the object is turned about the vertical axis, then tipped towards the viewer.
 YAW, PITCH = 30.0, 22.0
@@ -33,10 +33,8 @@ class Surface:
     glass: bool
 
 
-def render(
-    labels: ArraySource, surfaces: Sequence[Surface], side: int | None = None
-) -> tuple[NDArray[np.uint8], float]:
-    """Draw surfaces of a label volume (z, y, x).
+def render(found: Fractions, surfaces: Sequence[Surface], side: int | None = None) -> tuple[NDArray[np.uint8], float]:
+    """Draw surfaces of the classes of a label volume (z, y, x), given how much of each is where.
 
     x points to the right, y down and z away from the viewer, before the view is turned.
 
@@ -45,7 +43,7 @@ def render(
     (side, side, 4) u1 picture (red, green, blue, opacity), and the length of one of its pixels in voxels of `labels`.
     """
     side = side or PICTURE_SIDE
-    fields, reduction = coverage(labels, [s.index for s in surfaces])
+    fields, reduction = coverage(found, [s.index for s in surfaces])
     busy = _busy_blocks(fields)
     yaw, pitch = np.deg2rad(YAW), np.deg2rad(PITCH)
     # Rows: right, down and forward in (x, y, z).
@@ -67,28 +65,18 @@ def render(
     return np.rint(255 * np.clip(picture, 0, 1)).astype(np.uint8), pixel * reduction
 
 
-def coverage(labels: ArraySource, indices: Sequence[int]) -> tuple[NDArray[np.float32], int]:
-    """Return the smoothed coverage (n, z, y, x) of each class, with a margin of zeros, and the reduction in size.
-
-    The labels are read in slabs; voxels are averaged in cubes of the reduction's side.
-    """
-    nz, ny, nx = labels.shape
-    k = -(-max(nz, ny, nx) // MOST_VOXELS)
-    fields = np.zeros((len(indices), -(-nz // k), -(-ny // k), -(-nx // k)), np.float32)
-    planes = k * max(1, READ_BYTES // (k * ny * nx))
-    for start in range(0, nz, planes):
-        block = np.asarray(labels[start : start + planes])
-        for field, index in zip(fields, indices, strict=True):
-            part = _block_means(block == index, k)
-            field[start // k : start // k + len(part)] = part
+def coverage(found: Fractions, indices: Sequence[int]) -> tuple[NDArray[np.float32], int]:
+    """Return the smoothed coverage (n, z, y, x) of each class, with a margin of zeros, and the voxels a side has."""
+    k = -(-max(found.of.shape[1:]) // MOST_CELLS)
+    fields = np.stack([_block_means(found.of[index - 1], k) for index in indices]) / np.float32(found.full)
     for field in fields:
         ndimage.gaussian_filter(field, 0.7, output=field)
-    return np.pad(fields, [(0, 0), (2, 2), (2, 2), (2, 2)]), k
+    return np.pad(fields, [(0, 0), (2, 2), (2, 2), (2, 2)]), k * found.factor
 
 
-def _block_means(mask: Array, k: int) -> NDArray[np.float32]:
+def _block_means(values: Array, k: int) -> NDArray[np.float32]:
     """Average over cubes of side k; what is missing at the far borders counts as empty."""
-    padded = np.pad(mask, [(0, -n % k) for n in mask.shape])
+    padded = np.pad(values, [(0, -n % k) for n in values.shape])
     z, y, x = (n // k for n in padded.shape)
     return np.asarray(padded.reshape(z, k, y, k, x, k).mean(axis=(1, 3, 5), dtype=np.float32))
 

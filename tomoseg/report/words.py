@@ -2,12 +2,30 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 NOTHING = "–"
+# Units as they end names of columns and attributes; longer ones first.
+UNITS = {
+    "m2_per_g": "m²/g",
+    "g_per_cm3": "g/cm³",
+    "per_nm2": "1/nm²",
+    "per_px2": "1/px²",
+    "per_nm": "1/nm",
+    "per_px": "1/px",
+    "nm2": "nm²",
+    "nm3": "nm³",
+    "nm": "nm",
+    "px2": "px²",
+    "px3": "px³",
+    "px": "px",
+    "deg": "°",
+    "percent": "%",
+}
 NBSP = "\u00a0"  # keeps a number and its unit on one line
 
 
@@ -50,8 +68,17 @@ def duration(seconds: float) -> str:
 
 
 def memory(n_bytes: float) -> str:
-    """Return an amount of memory in MB or GB."""
-    return f"{number(n_bytes / 1e9)}{NBSP}GB" if n_bytes >= 1e9 else f"{number(n_bytes / 1e6)}{NBSP}MB"
+    """Return an amount of memory in kB, MB or GB."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if n_bytes >= size:
+            return f"{number(n_bytes / size)}{NBSP}{unit}"
+    return f"{number(n_bytes / 1e3)}{NBSP}kB"
+
+
+def moment(text: str) -> str:
+    """Return a time in ISO 8601 as people read it, to the second; any other text as it is."""
+    found = re.fullmatch(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(\+00:00)?", text)
+    return text if found is None else f"{found[1]} {found[2]}{' UTC' if found[3] else ''}"
 
 
 def column(values: Iterable[Any]) -> list[str]:
@@ -95,3 +122,33 @@ def show(value: Any) -> str:
 def count(n: int, one: str, many: str | None = None) -> str:
     """Return a number of things with the noun in the right form."""
     return f"{n} {one if n == 1 else many or one + 's'}"
+
+
+def split_unit(name: str) -> tuple[str, str]:
+    """Split a name such as 'surface_area_nm2' into words and unit: 'surface area', 'nm²'; no unit is ''."""
+    for end, unit in UNITS.items():
+        if name.endswith(f"_{end}"):
+            return name[: -len(end) - 1].replace("_", " "), unit
+    return name.replace("_", " "), ""
+
+
+def heading(name: str) -> str:
+    """Turn a column name into a heading: 'surface_area_nm2' is 'surface area (nm²)'."""
+    stem, unit = split_unit(name)
+    return f"{stem} ({unit})" if unit else stem
+
+
+def twin(name: str) -> str:
+    """Return the name of what holds in nm what `name` holds in px; `name` itself where it holds no px."""
+    for end in UNITS:
+        if "px" in end and name.endswith(f"_{end}"):
+            return name[: -len(end)] + end.replace("px", "nm")
+    return name
+
+
+def value_with_unit(value: Any, unit: str) -> str:
+    """Return a value read from a file with its unit, if it has any."""
+    text = show(value)
+    if text == NOTHING or not unit:
+        return text
+    return f"{text}{unit}" if unit == "°" else f"{text}{NBSP}{unit}"

@@ -19,12 +19,14 @@ from tomoseg.stages.support import density_g_cm3
 
 if TYPE_CHECKING:
     from tomoseg.measure.components import Component, Connectivity
+    from tomoseg.measure.gaps import Compact
     from tomoseg.measure.particles import Particle, ReadMask, Scene, Table
-    from tomoseg.measure.surface import Box, Float32Array
+    from tomoseg.measure.surface import Box
     from tomoseg.measure.wedge import MissingWedge
 
 # The part of the volume above which one particle makes one doubt that it is one.
 HUGE_FRACTION = 0.05
+MANY_ELONGATED = 0.1  # of the particles, along the missing wedge: worth a warning
 # Larger objects, of more than both, are not cut: they are bodies rather than clusters of particles. What has to be held
 # of one while it is cut, 24 bytes per voxel, thus fits in the memory allowed for any volume of up to 6 times as much.
 MOST_CUT_VOXELS, MOST_CUT_FRACTION = 1 << 22, 0.015
@@ -262,7 +264,7 @@ def _measure_particles(
     labels: ArraySource, volume: ArraySource, k: int, params: MeasureParameters, runtime: Runtime
 ) -> _Counted:
     from tomoseg.measure.components import find_components
-    from tomoseg.measure.gaps import Extent, SurfaceStore, surface_gaps
+    from tomoseg.measure.gaps import Compact, Extent, SurfaceStore, surface_gaps
     from tomoseg.measure.particles import MEASURED, Scene
 
     shape = labels.shape[0], labels.shape[1], labels.shape[2]
@@ -286,8 +288,9 @@ def _measure_particles(
         n_small += n_parts - len(particles)
         for particle in particles:
             row, points = particle.measured(objects.scene, runtime.max_memory * READING_SHARE)
-            surfaces.add(len(rows), points)
-            corners.append((points.min(axis=0), points.max(axis=0)))
+            surface = Compact.of(points)
+            surfaces.add(len(rows), surface)
+            corners.append(surface.corners())
             rows.append(row)
             home.append(i)
     low, high = np.array(corners, dtype=np.float64).reshape(-1, 2, 3).swapaxes(0, 1)
@@ -319,11 +322,13 @@ class _Objects:
             found = [_whole(row, component, box)]
         return [p for p in found if p.extent["voxels"] >= self.params.min_voxels], len(found)
 
-    def surfaces(self, i: int, first: int) -> Mapping[int, "Float32Array"]:
+    def surfaces(self, i: int, first: int) -> Mapping[int, "Compact"]:
         """Return points of the surfaces of the particles of object i, which are numbered from `first` on."""
+        from tomoseg.measure.gaps import Compact
+
         strip_bytes = self.runtime.max_memory * READING_SHARE
         particles, _ = self.particles(i)
-        return {first + k: p.measured(self.scene, strip_bytes)[1] for k, p in enumerate(particles)}
+        return {first + k: Compact.of(p.measured(self.scene, strip_bytes)[1]) for k, p in enumerate(particles)}
 
 
 def _slabs_to_label(shape: Sequence[int], runtime: Runtime) -> list[slice]:
@@ -516,11 +521,11 @@ def _doubts(
 
 
 def _elongation_doubts(whole: "Table", wedge: "MissingWedge") -> Iterator[str]:
-    """Yield a warning where more particles than by chance are elongated along the missing wedge."""
+    """Yield a warning where many particles, and more than by chance, are elongated along the missing wedge."""
     from tomoseg.measure.wedge import more_than_chance
 
     n, n_long = int(whole["elongated_along_beam"].sum()), int(wedge.elongated(whole["elongation"]).sum())
-    if more_than_chance(n, n_long):
+    if n >= MANY_ELONGATED * len(whole) and more_than_chance(n, n_long):
         yield (
             f"{n} of {len(whole)} particles are elongated along the direction that the tilts did not measure (a gap of "
             f"{wedge.gap_deg:.0f} degrees), {n} of the {n_long} that are elongated at all: their shape, and in part "

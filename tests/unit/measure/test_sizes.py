@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from tomoseg.measure.sizes import MOST_BINS, size_summary, size_table
+from tomoseg.measure import sizes
+from tomoseg.measure.sizes import MOST_BINS, confidence_intervals, half_voxel_changes, size_summary, size_table
 
 
 def test_bins_hold_every_particle_and_all_volume():
@@ -64,3 +65,50 @@ def test_volume_percentiles_of_a_uniform_distribution():
     summary = size_summary((np.arange(20000) + 0.5) / 20000)
     for name, part in (("dv10", 0.1), ("dv50", 0.5), ("dv90", 0.9)):
         assert summary[name] == pytest.approx(part**0.25, abs=1e-4)  # the grid's spacing
+
+
+def test_surface_weights():
+    table = size_table([1.0, 1.0, 2.0], 1.0, bin_width_nm=1.0)
+    np.testing.assert_allclose(table["surface_fraction"], [2 / 6, 4 / 6])
+    summary = size_summary([1.0, 1.0, 2.0])
+    assert summary["d32"] == pytest.approx((1 + 1 + 8) / (1 + 1 + 4))
+    # Diameters uniform in [0, 1]: surface up to d grows as d^3.
+    many = size_summary((np.arange(20000) + 0.5) / 20000)
+    for name, part in (("ds10", 0.1), ("ds50", 0.5), ("ds90", 0.9)):
+        assert many[name] == pytest.approx(part ** (1 / 3), abs=1e-4)
+
+
+def test_resampled_numbers_are_those_of_the_samples():
+    d = np.sort(np.random.default_rng(1).lognormal(1, 0.4, 17))
+    times = np.random.default_rng(2).multinomial(17, np.full(17, 1 / 17), 50)
+    found = sizes._drawn_percentiles(d, times)
+    expected = [np.quantile(np.repeat(d, row), (0.1, 0.5, 0.9)) for row in times]
+    np.testing.assert_allclose(found, expected)
+
+
+def test_confidence_is_the_same_every_time_and_bounded(monkeypatch):
+    d = np.random.default_rng(3).lognormal(1, 0.4, 40)
+    once = confidence_intervals(d)
+    assert once == confidence_intervals(d[::-1])
+    monkeypatch.setattr(sizes, "DRAWN_AT_ONCE", 100)  # two samples at once
+    assert once == confidence_intervals(d)
+    for name, (low, high) in once.items():
+        assert low < size_summary(d)[name] < high
+
+
+def test_confidence_of_a_mean_is_its_standard_error():
+    d = np.random.default_rng(4).normal(10, 1, 400)
+    low, high = confidence_intervals(d)["mean"]
+    # Of 2000 resamples, the ends scatter by 3% of the half-width each.
+    assert (high - low) / 2 == pytest.approx(1.96 * d.std() / 20, rel=0.1)
+
+
+@pytest.mark.parametrize("d", [[], [3.0]])
+def test_no_confidence_without_a_sample(d):
+    assert all(np.isnan(v) for ends in confidence_intervals(d).values() for v in ends)
+
+
+def test_half_voxel_on_equal_spheres_is_a_voxel():
+    changes = half_voxel_changes([5.0, 5.0], [1.0, 1.0])
+    assert changes == {"mean": pytest.approx(1), "d32": pytest.approx(1)}
+    assert all(np.isnan(v) for v in half_voxel_changes([], []).values())

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import tomoseg
-from tests.unit.report.test_report_page import Page
+from tests.unit.report.test_report_page import PICTURES, Page
+from tomoseg.report.live import script
 
 HOSTILE = (
     "</script></style></title>--><img src=x onerror=\"alert(1)\"><svg onload='alert(1)'>&lt;b&gt;javascript:alert(1)"
@@ -62,11 +63,13 @@ def page(project, tmp_path):
 
 
 def test_nothing_from_the_file_becomes_markup(page):
-    assert {tag for tag, _ in page.tags}.isdisjoint({"script", "svg", "b", "iframe", "object", "link", "base"})
+    assert {tag for tag, _ in page.tags}.isdisjoint({"svg", "b", "iframe", "object", "link", "base"})
+    assert [text for text in page.scripts if text[:1] != "{"] == [script()]
+    assert page.data.keys() == {"tilts", "slices", "surfaces"}
     for tag, attrs in page.tags:
         assert not [name for name in attrs if name.startswith("on")], tag
         for name in ("src", "srcset", "href"):
-            assert attrs.get(name, "#").startswith(("#", "data:image/png;base64,"))
+            assert attrs.get(name, "#").startswith(("#", *PICTURES))
         assert "alert" not in attrs.get("style", "")
     assert [tag for tag, _ in page.tags].count("style") == 1
     # It is there to be read: as title, class names, source and metadata, warnings, notes, parameters, host.

@@ -1,6 +1,7 @@
 """The page is complete, self-contained, safe, and shows what the artifacts hold."""
 
 import base64
+import hashlib
 import io
 import json
 import re
@@ -13,11 +14,12 @@ from PIL import Image
 from tomoseg import simulate
 from tomoseg.arrays import MemoryInput
 from tomoseg.errors import InputError
-from tomoseg.report import StageRecord, plots, surfaces, write_report
+from tomoseg.report import StageRecord, live, measured, plots, scan, surfaces, write_report
 
 HOSTILE = "<script>alert('x')</script>\"><img src=http://evil.example/x.png onerror=alert(1)>"
 STAGES = ("import", "align", "reconstruct", "segment", "measure", "export")
-VOID = {"img", "meta", "source", "br"}
+VOID = {"img", "meta", "source", "br", "input"}
+PICTURES = ("data:image/png;base64,", "data:image/webp;base64,")
 
 
 class Page(HTMLParser):
@@ -25,7 +27,7 @@ class Page(HTMLParser):
 
     def __init__(self, markup):
         super().__init__()
-        self.tags, self.text, self.open = [], [], []
+        self.tags, self.text, self.open, self.scripts = [], [], [], []
         self.feed(markup)
         self.close()
         assert self.open == []
@@ -39,7 +41,18 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        self.text.append(data)
+        (self.scripts if self.open[-1:] == ["script"] else self.text).append(data)
+
+    @property
+    def data(self):
+        """Return what the script works with, by name."""
+        blocks = [attrs for tag, attrs in self.tags if tag == "script"]
+        found = zip(blocks, self.scripts, strict=True)
+        return {
+            attrs["id"].removeprefix("data-"): json.loads(text)
+            for attrs, text in found
+            if attrs.get("type") == "application/json"
+        }
 
     @property
     def words(self):
@@ -50,7 +63,7 @@ class Page(HTMLParser):
         for tag, attrs in self.tags:
             if tag in ("img", "source"):
                 uri = attrs.get("src") or attrs["srcset"]
-                assert uri.startswith("data:image/png;base64,")
+                assert uri.startswith(PICTURES)
                 yield Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2], validate=True)))
 
 
@@ -178,6 +191,7 @@ def test_whole_page_tells_what_was_found(artifacts, tmp_path):
         assert words in page.words
     # 3D, 2 montages of 5, 2 sinograms, 2 x 3 slices, 4 plots light and dark
     assert sum(1 for _ in page.images()) == 1 + 10 + 2 + 6 + 8
+    assert page.data.keys() == {"tilts", "slices", "surfaces"}
 
 
 def test_what_single_images_needed_is_shown_where_they_needed_something(artifacts, tmp_path):
@@ -253,23 +267,38 @@ def test_every_picture_decodes_and_shows_something(artifacts, tmp_path):
         assert min(picture.size) >= 60
 
 
-def test_page_needs_nothing_from_outside_and_runs_nothing(artifacts, tmp_path):
+def test_page_needs_nothing_from_outside_and_runs_only_our_script(artifacts, tmp_path):
     page = write(tmp_path, artifacts, records())
-    assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in page.tags}
+    assert not {"link", "iframe", "object", "base", "form"} & {tag for tag, _ in page.tags}
     for tag, attrs in page.tags:
         assert not [name for name in attrs if name.startswith("on")], tag
         for name in ("src", "srcset", "href"):
-            assert attrs.get(name, "#").startswith(("#", "data:image/png;base64,"))
+            assert attrs.get(name, "#").startswith(("#", *PICTURES))
     assert "url(" not in "".join(page.text)
+    scripts = [attrs for tag, attrs in page.tags if tag == "script"]
+    running = [text for attrs, text in zip(scripts, page.scripts, strict=True) if "type" not in attrs]
+    assert running == [live.script()]
+    expected = base64.b64encode(hashlib.sha256(running[0].encode()).digest()).decode()
     policy = [a["content"] for t, a in page.tags if t == "meta" and a.get("http-equiv") == "Content-Security-Policy"]
-    assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+    assert policy == [
+        "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{expected}'"
+    ]
+
+
+def test_data_cannot_end_their_element():
+    block = live.data_block("x", {"name": "</script><!--<script>&"})
+    assert block.count("<") == 2
+    assert block.count(">") == 2
+    text = block.removeprefix('<script type="application/json" id="data-x">').removesuffix("</script>")
+    assert json.loads(text) == {"name": "</script><!--<script>&"}
 
 
 def test_strings_from_files_stay_text(tmp_path):
     hostile = everything(name=HOSTILE, text=HOSTILE)
     hostile["labels"].attrs["class_colors"][2] = f"#123456;{HOSTILE}"
     page = write(tmp_path, hostile, records("stale", HOSTILE), title=HOSTILE)
-    assert "script" not in {tag for tag, _ in page.tags}
+    assert [tag for tag, _ in page.tags].count("script") == 4  # tilts, slices, surfaces, and our own
     assert all("onerror" not in attrs for _, attrs in page.tags)
     assert page.words.count("<script>alert('x')</script>") > 10
 
@@ -331,10 +360,21 @@ def test_no_particles_is_said(tmp_path):
     assert "No particles of class particles were found." in page.words
 
 
-def test_many_particles_are_shown_in_part(artifacts, tmp_path):
+def test_many_particles_are_all_there_and_on_paper_the_first(artifacts, tmp_path):
     many = np.zeros(300, [("id", "i4"), ("diameter_px", "f8")])
+    many["id"] = np.arange(1, 301)
     page = write(tmp_path, artifacts | {"particle_table": MemoryInput(many)})
-    assert "300 particles, the first 25; the project file holds all" in page.words
+    rows = [attrs for tag, attrs in page.tags if tag == "tr" and "data-id" in attrs]
+    assert [attrs["data-id"] for attrs in rows] == [str(i) for i in range(1, 301)]
+    assert [attrs.get("class") for attrs in rows] == [None] * 25 + ["more"] * 275
+    assert "On paper the first 25 rows" in page.words
+
+
+def test_endless_tables_are_cut(artifacts, tmp_path, monkeypatch):
+    monkeypatch.setattr(measured, "MOST_ROWS", 30)
+    page = write(tmp_path, artifacts | {"particle_table": MemoryInput(np.ones(70, [("id", "i4"), ("x_nm", "f8")]))})
+    assert "70 particles, the first 30; the project file holds all" in page.words
+    assert sum("data-id" in attrs for _, attrs in page.tags) == 30
 
 
 def test_stale_result_says_why(artifacts, tmp_path):
@@ -383,22 +423,98 @@ def test_folder_that_does_not_exist_is_refused(tmp_path):
         write_report(tmp_path / "nowhere" / "report.html", {}, [], "t")
 
 
-def test_large_volumes_are_read_in_parts(artifacts, tmp_path):
-    """Of a volume only the slices shown may be read, and of the labels a slab at a time."""
+def test_large_volumes_are_read_in_parts(artifacts, tmp_path, monkeypatch):
+    """Of volume and labels single slices or slabs may be in memory, of the series single images."""
 
     class Counting(MemoryInput):
-        largest = 0
+        largest, read = 0, 0
 
         def __getitem__(self, key):
             part = self.array[key]
-            self.largest = max(self.largest, part.size)
+            self.largest, self.read = max(self.largest, part.size), self.read + part.size
             return part
 
-    volume = Counting(np.zeros((300, 8, 500), np.float32), {"voxel_size_nm": 1.0})
+    monkeypatch.setattr(scan, "SLAB_BYTES", 4 * 60 * 500)
+    volume = Counting(np.random.default_rng(0).random((60, 200, 500)).astype(np.float32), {"voxel_size_nm": 1.0})
     series = Counting(np.ones((200, 50, 60), np.uint16))
     write(tmp_path, {"volume": volume, "tilt_series": series, "alignment_info": artifacts["alignment_info"]})
-    assert volume.largest == 300 * 500
+    assert volume.largest == 200 * 500
+    assert volume.read < 1.2 * volume.array.size
     assert series.largest == 50 * 60
+
+
+def test_the_data_are_those_of_the_project(artifacts, tmp_path):
+    data = write(tmp_path, artifacts, records()).data
+    angles = artifacts["angles_deg"].array
+    assert data["tilts"]["angles"] == pytest.approx(angles)
+    assert data["tilts"]["shifts"] == pytest.approx(np.round(artifacts["shifts_px"].array, 4))
+    assert [len(series["images"]) for series in data["tilts"]["series"].values()] == [len(angles)] * 2
+    planes = data["slices"]["planes"]
+    assert planes["zy"]["positions"] == list(range(48))
+    labels = Image.open(io.BytesIO(base64.b64decode(data["slices"]["labels"]["xz"][20])))
+    assert np.array_equal(np.asarray(labels), artifacts["labels"].array[:, 20])
+    image = np.asarray(Image.open(io.BytesIO(base64.b64decode(planes["zy"]["images"][30]))).convert("L"), float)
+    volume = artifacts["volume"].array[:, :, 30].T
+    assert np.corrcoef(image.ravel(), np.clip(volume, 0, np.percentile(volume, 99)).ravel())[0, 1] > 0.97
+
+
+def test_pictures_keep_to_their_budget():
+    noise = np.random.default_rng(0).integers(0, 255, (20, 200, 200)).astype(np.uint8)
+    fine, coarse = (sum(map(len, live.webp(noise, budget))) for budget in (10**7, 400_000))
+    assert coarse < 0.85 * fine
+    assert coarse * 3 / 4 < 420_000
+
+
+@pytest.mark.parametrize("size", ["nm", "px"])
+def test_new_numbers_appear_by_their_names(artifacts, tmp_path, size):
+    nm = 1.0 if size == "nm" else np.nan
+    support = {"support_classes": ["support"], "specific_surface_m2_per_g": 112.5, "bulk_nm3": 5e4, "tilt_deg": 3.5}
+    support |= {"roughness_px": 4.0, "roughness_nm": 4.0 * nm}
+    facets = np.zeros(3, [("plane", "S8"), ("area_nm2", "f8"), ("area_fraction", "f8"), ("particle_fraction", "f8")])
+    facets["plane"], facets["area_fraction"] = [b"{110}", b"{111}", b"$x$"], [0.5, 0.3, 0.2]
+    bins = np.zeros(4, [("from_per_nm", "f8"), ("to_per_nm", "f8"), ("area_fraction", "f8")])
+    bins["from_per_nm"], bins["to_per_nm"], bins["area_fraction"] = np.arange(4), np.arange(1, 5), 0.25
+    pores = np.zeros(
+        4, [("from_nm", "f8"), ("to_nm", "f8"), ("from_px", "f8"), ("to_px", "f8"), ("volume_fraction", "f8")]
+    )
+    pores["from_px"], pores["to_px"] = np.arange(4), np.arange(1, 5)
+    pores["from_nm"], pores["to_nm"] = pores["from_px"] * nm, pores["to_px"] * nm
+    disc = np.hypot(*np.meshgrid(np.linspace(-1, 1, 21), np.linspace(-1, 1, 21)))
+    new = {
+        "support_info": MemoryInput(attrs=support),
+        "facet_table": MemoryInput(facets),
+        "curvature_table": MemoryInput(bins),
+        "orientation_map": MemoryInput(np.where(disc <= 1, disc, np.nan)[None].repeat(2, 0).astype(np.float32)),
+        "pore_table": MemoryInput(np.ones(7, [("id", "i4"), ("volume_nm3", "f8")])),
+        "pore_size_table": MemoryInput(pores),
+    }
+    before, page = write(tmp_path, artifacts), write(tmp_path, artifacts | new)
+    for words in ("specific surface 112.5 m²/g", "bulk 50000 nm³", "tilt 3.5°", "Facets", "Pores, one by one", "{110}"):
+        assert words in page.words
+        assert words not in before.words
+    assert ("roughness 4 nm" in page.words) is (size == "nm")
+    assert ("roughness 4 px" in page.words) is (size == "px")
+    alts = [attrs.get("alt") for tag, attrs in page.tags if tag == "img"]
+    for alt in ("by facet", "normals", "mean curvature", "pore diameter"):
+        assert sum(alt in text for text in alts) == 1
+
+
+def test_what_weighs_is_shown_beside_what_is_many(artifacts, tmp_path):
+    rows = artifacts["size_table"].array
+    weighted = np.zeros(len(rows), [*rows.dtype.descr, ("surface_fraction", "f8"), ("volume_fraction", "f8")])
+    for name in rows.dtype.names:
+        weighted[name] = rows[name]
+    page = write(tmp_path, artifacts | {"size_table": MemoryInput(weighted)})
+    assert "Fraction of the particles' surface and volume in each bin" in page.words
+    assert "Fraction of the particles'" not in write(tmp_path, artifacts).words
+
+
+def test_the_command_is_told(artifacts, tmp_path):
+    path = tmp_path / "report.html"
+    write_report(path, artifacts, records(), "t", "tomoseg run 'a b.mrc' --set x.y='<b>'")
+    page = Page(path.read_text())
+    assert "tomoseg run 'a b.mrc' --set x.y='<b>'" in page.words
+    assert [attrs for tag, attrs in page.tags if attrs.get("class") == "command"]
 
 
 def test_provenance_record_becomes_a_stage_record():

@@ -1,6 +1,7 @@
 """Words, scale bars, grey levels, overlays, and the picture of the surfaces."""
 
 import base64
+import gzip
 import io
 import re
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tomoseg.report import images, surfaces, words
+from tomoseg.report import images, mesh, scan, surfaces, words
 from tomoseg.report.contents import LabelClass
 from tomoseg.report.html import Html, el, table
 
@@ -144,7 +145,8 @@ def ball(shape, centre, radius):
 
 
 def drawn(labels, glass=False):
-    picture, pixel = surfaces.render(labels.astype(np.uint8), [surfaces.Surface(1, (200, 100, 50), glass)], side=200)
+    found = scan.fractions(labels.astype(np.uint8), 2)
+    picture, pixel = surfaces.render(found, [surfaces.Surface(1, (200, 100, 50), glass)], side=200)
     return picture[..., 3] / 255, pixel, picture
 
 
@@ -175,7 +177,7 @@ def test_glass_lets_the_inside_be_seen_and_solid_does_not():
 
     def middle(glass):
         picture, _ = surfaces.render(
-            labels, [surfaces.Surface(1, red, glass), surfaces.Surface(2, blue, False)], side=100
+            scan.fractions(labels, 3), [surfaces.Surface(1, red, glass), surfaces.Surface(2, blue, False)], side=100
         )
         return picture[50, 50].astype(int)
 
@@ -199,15 +201,113 @@ def test_nothing_to_draw_is_an_empty_picture():
     assert opacity.max() == 0
 
 
-def test_large_labels_are_averaged_in_slabs_as_a_whole():
-    labels = ball((30, 250, 430), (15, 120, 200), 14)
-    fields, reduction = surfaces.coverage(labels.astype(np.uint8), [1])
+def test_large_labels_are_averaged_in_slabs_as_a_whole(monkeypatch):
+    labels = ball((30, 250, 430), (15, 120, 200), 14).astype(np.uint8)
+    fields, reduction = surfaces.coverage(scan.fractions(labels, 2), [1])
     assert reduction == 3
     assert fields.shape == (1, 10 + 4, 84 + 4, 144 + 4)
     assert fields.sum() * 27 == pytest.approx(labels.sum(), rel=1e-3)  # smoothing keeps the sum, all inside the margin
-    surfaces_read, surfaces.READ_BYTES = surfaces.READ_BYTES, 1
-    try:
-        small, _ = surfaces.coverage(labels.astype(np.uint8), [1])
-    finally:
-        surfaces.READ_BYTES = surfaces_read
+    monkeypatch.setattr(scan, "SLAB_BYTES", 1)
+    small, _ = surfaces.coverage(scan.fractions(labels, 2), [1])
     assert np.array_equal(small, fields)
+
+
+# --- one pass for all slices ---
+
+
+@pytest.mark.parametrize("side", [100, 13])
+@pytest.mark.parametrize("slab", [1, 1 << 20])
+def test_slices_are_those_of_the_volume(side, slab, monkeypatch):
+    monkeypatch.setattr(scan, "SLAB_BYTES", slab)
+    volume = np.random.default_rng(0).random((20, 37, 25)).astype(np.float32)
+    found = scan.slices(volume, side)
+    assert found.factor == -(-37 // side)
+    f = found.factor
+    for plane, (axis, rows, _) in scan.PLANES.items():
+        for image, at in zip(found.images[plane], found.positions[plane], strict=True):
+            exact = np.take(volume, at, axis=axis)
+            exact = exact.T if plane == "zy" else exact
+            assert image[0, 0] == pytest.approx(exact[:f, :f].mean(), abs=1e-6)
+            assert image[-1, -1] == pytest.approx(
+                exact[(len(exact) - 1) // f * f :, (exact.shape[1] - 1) // f * f :].mean()
+            )
+            assert image.shape == (-(-exact.shape[0] // f), -(-exact.shape[1] // f)), rows
+
+
+def test_slices_of_labels_hold_labels():
+    labels = np.random.default_rng(0).choice(np.array([0, 7], np.uint8), (30, 30, 30))
+    found = scan.slices(labels, 10, average=False)
+    assert set(np.unique(found.images["zy"])) == {0, 7}
+    assert np.array_equal(found.images["xz"][4], labels[1::3, found.positions["xz"][4], 1::3])
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 7])
+def test_fractions_of_classes_add_up(factor, monkeypatch):
+    monkeypatch.setattr(scan, "SLAB_BYTES", 5000)
+    labels = np.random.default_rng(0).integers(0, 4, (30, 41, 22)).astype(np.uint8)
+    found = scan.fractions(labels, 4, most_cells=int(np.prod([-(-n // factor) for n in labels.shape])))
+    assert found.factor == factor
+    cell = labels[:factor, -(41 % factor or factor) :, :factor]
+    for index in (1, 2, 3):
+        exact = (cell == index).sum() / factor**3
+        assert found.of[index - 1, 0, -1, 0] / found.full == pytest.approx(exact, abs=0.51 / found.full)
+        total = found.of[index - 1].sum(dtype=float) * factor**3 / found.full
+        assert total == pytest.approx((labels == index).sum(), rel=0.02)
+
+
+# --- surfaces for the page ---
+
+
+def volume_of(points, faces):
+    """Return the volume that triangles enclose, positive where they are turned outwards."""
+    a, b, c = (points[faces[:, i]].astype(float) for i in range(3))
+    return float(np.einsum("ij,ij->", a, np.cross(b, c)) / 6)
+
+
+@pytest.mark.parametrize("most_cells", [10**8, 12_000])
+@pytest.mark.parametrize("target", [10**6, 3000, 600])
+def test_a_ball_stays_a_ball(most_cells, target):
+    labels = ball((60, 64, 70), (28, 33, 31), 18).astype(np.uint8)
+    found = mesh.surface(scan.fractions(labels, 2, most_cells), 1, target)
+    assert 100 < len(found.faces) <= target
+    assert volume_of(found.points, found.faces) == pytest.approx(labels.sum(), rel=0.02)
+    assert (found.points.min(0) + found.points.max(0)) / 2 == pytest.approx([31, 33, 28], abs=0.4)
+    radii = np.linalg.norm(found.points - [31, 33, 28], axis=1)
+    assert radii.mean() == pytest.approx(18, abs=0.4)
+
+
+def test_an_object_cut_by_the_border_is_closed_there():
+    found = mesh.surface(scan.fractions(np.ones((12, 14, 16), np.uint8), 2), 1, 10**6)
+    assert found.points.min(0) == pytest.approx([-0.5] * 3, abs=0.02)
+    assert found.points.max(0) == pytest.approx([15.5, 13.5, 11.5], abs=0.02)
+    assert volume_of(found.points, found.faces) == pytest.approx(12 * 14 * 16, rel=0.02)
+
+
+def test_nothing_has_no_surface():
+    assert len(mesh.surface(scan.fractions(np.zeros((9, 9, 9), np.uint8), 2), 1, 100).faces) == 0
+
+
+def decoded_mesh(packed):
+    """Undo the packing, as the script of the page does."""
+    raw = np.frombuffer(gzip.decompress(base64.b64decode(packed["data"])), np.uint8).astype(np.int64)
+    n, m = packed["points"], 3 * packed["faces"]
+    folded = (raw[: 3 * n] | raw[3 * n : 6 * n] << 8).reshape(3, n)
+    steps = np.where(folded & 1, -((folded + 1) >> 1), folded >> 1)
+    points = (np.cumsum(steps, axis=1) % 65536).T
+    behind = raw[6 * n : 6 * n + m] | raw[6 * n + m : 6 * n + 2 * m] << 8 | raw[6 * n + 2 * m :] << 16
+    corners, new = np.empty(m, np.int64), 0
+    for i, b in enumerate(behind):
+        corners[i] = new - b
+        new += b == 0
+    return points * packed["step"] - 0.5, corners.reshape(-1, 3)
+
+
+def test_packed_surfaces_are_the_same_surfaces():
+    labels = ball((50, 300, 40), (20, 200, 18), 15) | ball((50, 300, 40), (30, 20, 22), 12)
+    found = mesh.surface(scan.fractions(labels.astype(np.uint8), 2), 1, 4000)
+    packed = mesh.encoded(found, labels.shape)
+    points, faces = decoded_mesh(packed)
+    assert len(faces) == len(found.faces) == packed["faces"]
+    apart = points[faces] - found.points[found.faces]
+    assert np.abs(apart).max() <= packed["step"] / 2 + 1e-4
+    assert len(packed["data"]) < 8 * len(faces)

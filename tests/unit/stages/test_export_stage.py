@@ -539,3 +539,30 @@ def test_the_class_that_was_counted_is_red(inputs, tmp_path):
     colors = {surface["file"]: (surface["color"], surface["opacity"]) for surface in json.loads(lines)}
     assert colors["surface_1_Al_O.vtp"] == ("#c8191e", 1.0)
     assert colors["surface_2_Pt.vtp"][1] < 0.5
+
+
+def with_a_pore():
+    labels = labelled()
+    labels[15:19, 24:28, 10:20] = 0  # in the slab of support
+    return MemoryInput(labels, {"class_names": NAMES, "voxel_size_nm": 0.5})
+
+
+def test_closed_pores_are_a_surface(inputs, tmp_path):
+    info, _ = exported({**inputs, "labels": with_a_pore()}, tmp_path, formats="vtp,paraview,multiblock")
+    assert "surface_pores.vtp" in {file["name"] for file in json.loads(info["files"])}
+    left, right, bottom, top, back, front = polydata(tmp_path / "surface_pores.vtp").GetBounds()
+    # Voxels 10 to 19 along x, 24 to 27 along y, 15 to 18 along z, of 0.5 nm; edges are rounded.
+    assert (left, right) == pytest.approx((9.5 * 0.5, 19.5 * 0.5), abs=0.2)
+    assert (bottom, top) == pytest.approx((-27.5 * 0.5, -23.5 * 0.5), abs=0.2)
+    assert (back, front) == pytest.approx((-18.5 * 0.5, -14.5 * 0.5), abs=0.2)
+    assert "surface_pores.vtp" in (tmp_path / "all.vtm").read_text()
+    assert "surface_pores.vtp" in (tmp_path / "paraview_view.py").read_text()
+
+
+def test_pores_that_do_not_fit_are_left_out_and_it_is_said(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr("tomoseg.export.pores.BYTES_PER_VOXEL", 10**9)
+    info, runtime = exported({**inputs, "labels": with_a_pore()}, tmp_path, formats="vtp")
+    names = {file["name"] for file in json.loads(info["files"])}
+    assert "surface_pores.vtp" not in names
+    assert surface_name(2, "Pt") in names
+    assert any("closed pores does not fit" in note for note in runtime.notes)

@@ -24,9 +24,10 @@ def labelled():
     return labels
 
 
-def measured(labels, names=NAMES, voxel_size_nm=0.5, runtime=None, volume=None, **parameters):
+def measured(labels, names=NAMES, voxel_size_nm=0.5, runtime=None, volume=None, reads=None, **parameters):
     outputs, runtime = MemoryOutputs(), runtime or Runtime()
     STAGE.run(
+        **(reads or {}),
         labels=MemoryInput(labels, {"class_names": names, "voxel_size_nm": voxel_size_nm}),
         volume=MemoryInput((10.0 + labels).astype(np.float32) if volume is None else volume),
         params=MeasureParameters(**parameters),
@@ -52,7 +53,30 @@ def test_everything_is_measured():
         assert [row["z_nm"], row["y_nm"], row["x_nm"]] == pytest.approx([0.5 * c for c in centre], abs=0.05)
         assert row["surface_area_nm2"] == pytest.approx(4 * np.pi * (0.5 * radius) ** 2, rel=0.03)
     assert table["mean_intensity"] == pytest.approx(12)
+    np.testing.assert_allclose(table["integrated_intensity"], 12 * table["voxels"])
     assert info["mean_diameter_nm"] == pytest.approx(whole["diameter_nm"].mean())
+    d = whole["diameter_nm"]
+    assert info["d32_nm"] == pytest.approx((d**3).sum() / (d**2).sum())
+    assert d.min() <= info["mean_diameter_ci95_low_nm"] < info["mean_diameter_nm"]
+    assert info["mean_diameter_nm"] < info["mean_diameter_ci95_high_nm"] <= d.max()
+    # Half a voxel of 0.5 nm on either side.
+    assert info["mean_diameter_half_voxel_nm"] == pytest.approx(0.5, rel=0.03)
+    larger = whole["diameter_px"] + 1
+    change = (larger**3).sum() / (larger**2).sum() - info["d32_px"]
+    assert info["d32_half_voxel_px"] == pytest.approx(change, rel=0.03)
+    # The one of 8 px lies in the plate, whose faces at 19.5 and 27.5 are 4.5 and 3.5 px from its centre: 8 of 16 px.
+    largest = whole[0]
+    assert largest["contact_fraction"] == pytest.approx(0.5, abs=0.03)
+    assert largest["contact_area_nm2"] == pytest.approx(largest["contact_fraction"] * largest["surface_area_nm2"])
+    assert table["contact_fraction"].min() < 0.05
+    places = np.stack([table[f"{a}_px"] for a in "zyx"], axis=1)
+    apart = np.linalg.norm(places[:, None] - places, axis=2)
+    apart -= (table["diameter_px"][:, None] + table["diameter_px"]) / 2
+    np.fill_diagonal(apart, np.inf)
+    inner = ~table["touches_border"]
+    np.testing.assert_allclose(table["neighbour_gap_px"][inner], apart.min(axis=1)[inner], atol=0.6)
+    assert not table["elongated_along_beam"].any()
+    assert np.isnan(info["missing_wedge_deg"])
     assert outputs.arrays["size_table"]["count"].sum() == 3
     classes = outputs.arrays["class_table"]
     assert classes["voxels"].tolist() == np.bincount(labels.ravel()).tolist()
@@ -76,22 +100,37 @@ def crowded():
     return labels
 
 
-@pytest.mark.parametrize("separate_touching", [True, False])
-def test_memory_allowed_does_not_change_a_bit(separate_touching, monkeypatch):
+@pytest.mark.parametrize(
+    "how", [{"separate_touching": True}, {"separate_touching": False}, {"separate_by": "intensity"}]
+)
+def test_memory_allowed_does_not_change_a_bit(how, monkeypatch):
     monkeypatch.setattr("tomoseg.measure.particles.LARGE_VOXELS", 30**3)  # larger ones, also cut out, go by blocks
     labels = crowded()
-    volume = np.random.default_rng(0).random(labels.shape, np.float32)
-    choice = {"separate_touching": separate_touching, "measure_support": False}  # its cells follow the memory
+    volume = 5 * labels + np.random.default_rng(0).random(labels.shape, np.float32)
+    how = {"measure_support": False} | how  # its cells follow the memory
     results = [
-        measured(labels, volume=volume, runtime=Runtime(max_memory=n), **choice)[0]
+        measured(labels, volume=volume, runtime=Runtime(max_memory=n), **how)[0]
         # All at once, and slabs and strips as thin as they get: 20 MB is what the cluster of balls needs to be cut.
         for n in (1 << 34, 100 << 20, 20 << 20)
     ]
-    assert results[0].attrs["measurement_info"]["n_objects_cut"] > 0 or not separate_touching
+    assert results[0].attrs["measurement_info"]["n_objects_cut"] > 0 or not how.get("separate_touching", True)
     for other in results[1:]:
-        assert other.attrs == results[0].attrs
+        np.testing.assert_equal(other.attrs, results[0].attrs)  # where NaN is NaN
         for name, table in results[0].arrays.items():
             assert other.arrays[name].tobytes() == table.tobytes()
+
+
+def test_surfaces_that_do_not_fit_in_the_memory_are_made_anew(monkeypatch):
+    labels = labelled()
+    z, y, x = np.indices(SHAPE)
+    labels[(z - 36) ** 2 + (y - 40) ** 2 + (x - 42) ** 2 <= 36] = 2
+    labels[(z - 36) ** 2 + (y - 50) ** 2 + (x - 42) ** 2 <= 36] = 2  # touches the one before
+    results = [measured(labels)[0]]
+    monkeypatch.setattr("tomoseg.stages.measure.SURFACES_SHARE", 0)
+    results.append(measured(labels)[0])
+    tables = [outputs.arrays["particle_table"] for outputs in results]
+    assert len(tables[0]) == 6
+    assert tables[0].tobytes() == tables[1].tobytes()
 
 
 def test_object_that_cannot_be_cut_in_the_memory_is_refused():
@@ -171,6 +210,8 @@ def test_unknown_voxel_size_is_said():
     assert np.isnan(outputs.arrays["particle_table"]["diameter_nm"]).all()
     assert outputs.arrays["particle_table"]["diameter_px"].max() == pytest.approx(16, rel=0.01)
     assert outputs.attrs["measurement_info"]["mean_diameter_px"] > 0
+    assert outputs.attrs["measurement_info"]["mean_diameter_half_voxel_px"] > 0
+    assert np.isnan(outputs.attrs["measurement_info"]["dispersion"])
     assert any("voxel size is unknown" in text for text in runtime.warnings)
     assert any("px" in note for note in runtime.notes)
 
@@ -185,8 +226,68 @@ def test_labels_that_do_not_fit():
 
 
 @pytest.mark.parametrize(
-    "bad", [{"neck_ratio": 1.0}, {"min_voxels": 0}, {"connectivity": 8}, {"size_bin_nm": 0}, {"x": 1}]
+    "bad",
+    [
+        {"neck_ratio": 1.0},
+        {"saddle_ratio": 0},
+        {"separate_by": "colour"},
+        {"atom_diameter_nm": 0},
+        {"min_voxels": 0},
+        {"connectivity": 8},
+        {"size_bin_nm": 0},
+        {"x": 1},
+    ],
 )
 def test_bad_parameters(bad):
     with pytest.raises(ValidationError):
         MeasureParameters(**bad)
+
+
+def test_elongation_along_the_missing_wedge_is_said():
+    z, y, x = np.indices((60, 80, 80))
+    labels = np.zeros(z.shape, np.uint8)
+    for cy in (12, 30, 48, 66):
+        for cx in (12, 30, 48, 66):
+            labels[((z - 30) / 8) ** 2 + ((y - cy) / 5) ** 2 + ((x - cx) / 5) ** 2 <= 1] = 1
+    angles = MemoryInput(np.arange(-70.0, 71, 2))
+    outputs, runtime = measured(labels, ["background", "Pt"], reads={"angles_deg": angles})
+    info = outputs.attrs["measurement_info"]
+    assert (info["n_elongated_along_beam"], info["missing_wedge_deg"]) == (16, pytest.approx(40))
+    assert any("16 of 16 particles are elongated" in text for text in runtime.warnings)
+    # By angles of the alignment, across that direction.
+    refined = {"angles_deg": angles, "refined_angles_deg": MemoryInput(np.arange(20.0, 161, 2))}
+    outputs, runtime = measured(labels, ["background", "Pt"], reads=refined)
+    assert outputs.attrs["measurement_info"]["n_elongated_along_beam"] == 0
+    assert not runtime.warnings
+
+
+def test_dispersion_and_resolution():
+    reads = {"reconstruction_info": MemoryInput(attrs={"resolution_nm": 1.7, "resolution_px": 3.4})}
+    outputs, runtime = measured(labelled(), voxel_size_nm=0.4, reads=reads)
+    info = outputs.attrs["measurement_info"]
+    assert info["atom_diameter_nm"] == 0.277
+    assert info["dispersion"] == pytest.approx((3.32 * 0.277 / info["d32_nm"]) ** (1 / 1.23))
+    assert info["dispersion_ci95_low"] < info["dispersion"] < info["dispersion_ci95_high"]
+    assert (info["resolution_nm"], info["resolution_px"]) == (1.7, 3.4)
+    assert any("shell correlation is 1.7 nm" in note for note in runtime.notes)
+    assert any("dispersion 0.2" in note for note in runtime.notes)
+    for names, given, atom in ((["a", "b", "c"], None, np.nan), (["a", "b", "c"], 0.25, 0.25)):
+        info = measured(labelled(), names, atom_diameter_nm=given)[0].attrs["measurement_info"]
+        np.testing.assert_equal(info["atom_diameter_nm"], atom)
+        assert np.isfinite(info["dispersion"]) == (given is not None)
+        assert np.isnan(info["resolution_nm"])
+
+
+def test_particles_a_voxel_thick():
+    labels = np.zeros((12, 20, 24), np.uint8)
+    labels[5, 4:12, 4:16] = 1
+    labels[8, 15, 3:20] = 1
+    labels[2, 2, 2] = 1
+    outputs, _ = measured(labels, ["background", "Pt"], min_voxels=1)
+    table = outputs.arrays["particle_table"]
+    assert table["voxels"].tolist() == [96, 17, 1]
+    for name in table.dtype.names:
+        assert np.isfinite(table[name]).all(), name
+    # Half a voxel is all there is of them on either side.
+    np.testing.assert_allclose(table["minor_axis_px"], 2 * np.sqrt(5 / 12))
+    assert table["neighbour_gap_px"].max() < 5
