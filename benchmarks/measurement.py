@@ -1,6 +1,6 @@
 """How near measured numbers come to the truth: bodies with equations, simulated catalysts, and the whole pipeline.
 
-    python benchmarks/measurement.py               the three tables; about three minutes
+    python benchmarks/measurement.py               the three tables; about five minutes
     python benchmarks/measurement.py --only bodies
 
 Bodies lie at random places within a voxel and are turned at random; a voxel is inside where its centre is. Catalysts
@@ -12,7 +12,9 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -88,17 +90,33 @@ def bodies() -> None:
 
 
 def catalysts() -> None:
-    """Print counts and mean diameters of simulated catalysts measured from their true labels."""
-    print("| catalyst | particles | found | mean diameter | of the truth |\n|---|---|---|---|---|")
+    """Print what is found in simulated catalysts of which the true labels are measured."""
+    print(f"| catalyst | {COLUMNS} |\n|---|---|---|---|---|---|---|")
     for size, n_particles, seed in CATALYSTS:
         phantom = catalyst(size, n_particles, seed)
-        info = measured(phantom.labels, phantom.density, phantom.class_names).attrs[schema.MEASUREMENT_INFO.name]
-        true, found = phantom.particles["diameter_px"].mean(), info["mean_diameter_px"]
-        print(
-            f"| {size}^3, seed {seed} | {n_particles} | {info['n_particles']} | {found:.3f} px | "
-            f"{100 * (found / true - 1):+.2f} % |"
-        )
+        found = measured(phantom.labels, phantom.density, phantom.class_names).attrs
+        info, support = found[schema.MEASUREMENT_INFO.name], found[schema.SUPPORT_INFO.name]
+        truth = phantom.particles["diameter_px"]
+        print(f"| {size}^3, seed {seed} | {row(info, support, truth, porosity(phantom.labels, size, seed))} |")
     print()
+
+
+COLUMNS = "particles | found | mean diameter | error | porosity | found"
+
+
+def row(info: Mapping[str, Any], support: Mapping[str, Any], true_px: np.ndarray, true_porosity: float) -> str:
+    """Return the cells of one catalyst."""
+    mean = info["mean_diameter_px"]
+    return (
+        f"{len(true_px)} | {info['n_particles']} | {mean:.3f} px | {100 * (mean / true_px.mean() - 1):+.2f} % | "
+        f"{100 * true_porosity:.2f} % | {100 * support['porosity']:.2f} %"
+    )
+
+
+def porosity(labels: np.ndarray, size: int, seed: int) -> float:
+    """Return what part of the plates was cut out as pores and is not filled by particles."""
+    plates = catalyst(size, 0, seed, n_pores=0).labels > 0
+    return float((labels[plates] == 0).mean())
 
 
 def measured(labels: np.ndarray, volume: np.ndarray, class_names: list[str]) -> MemoryOutputs:
@@ -113,21 +131,18 @@ def measured(labels: np.ndarray, volume: np.ndarray, class_names: list[str]) -> 
 
 
 def pipeline() -> None:
-    """Print counts and mean diameters found by `tomoseg run` from raw series."""
-    print("| raw series | particles | found | mean diameter | of the truth |\n|---|---|---|---|---|")
+    """Print what `tomoseg run` finds from raw series."""
+    print(f"| raw series | {COLUMNS} |\n|---|---|---|---|---|---|---|")
     for seed in SERIES:
         with tempfile.TemporaryDirectory() as folder:
             raw, truth, project = (Path(folder) / name for name in ("raw.mrc", "truth.h5", "project.h5"))
             command("simulate", "-o", raw, "--truth", truth, "--seed", seed)
             command("run", raw, "-o", project, "--until", "measure")
             with h5py.File(truth) as true, h5py.File(project) as found:
+                labels = true[schema.LABELS.path][:]
+                info, support = (found[a.path].attrs for a in (schema.MEASUREMENT_INFO, schema.SUPPORT_INFO))
                 diameters = true[schema.PARTICLE_TABLE.path]["diameter_px"]
-                info = found[schema.MEASUREMENT_INFO.path].attrs
-                error = 100 * (info["mean_diameter_px"] / diameters.mean() - 1)
-                print(
-                    f"| seed {seed} | {len(diameters)} | {info['n_particles']} | {info['mean_diameter_px']:.3f} px | "
-                    f"{error:+.2f} % |"
-                )
+                print(f"| seed {seed} | {row(info, support, diameters, porosity(labels, len(labels), seed))} |")
     print()
 
 
