@@ -40,6 +40,32 @@ STATISTICS = (
     ("d43", "mean weighted by volume"),
 )
 WEIGHTS = (("number_fraction", "by number"), ("surface_fraction", "by surface"), ("volume_fraction", "by volume"))
+# What is asked of a support first: attribute, words, and whether it is a fraction to be shown in per cent.
+SUPPORT_FACTS = (
+    ("porosity", "porosity", True),
+    ("porosity_half_voxel_out", "with the surface half a voxel out", True),
+    ("porosity_half_voxel_in", "with the surface half a voxel in", True),
+    ("porosity_with_gaps", "with gaps and corners", True),
+    ("closed_porosity", "closed pores", True),
+    ("n_pores", "pores", False),
+    ("mean_pore_diameter_nm", "mean pore diameter", False),
+    ("mean_pore_diameter_px", "mean pore diameter", False),
+    ("largest_pore_share", "pore volume in the largest", True),
+    ("specific_area_m2_g", "specific surface area", False),
+    ("exposed_area_nm2", "exposed surface", False),
+    ("pore_wall_area_nm2", "of it pore walls", False),
+    ("covered_area_nm2", "covered by particles", False),
+    ("crystal", "orientation of a cubic crystal", False),
+    ("n_facets", "facets", False),
+    ("n_particles_in_pores", "particles in pores", False),
+    ("particles_where_planes_meet_share", "particles where planes meet", True),
+    ("area_where_planes_meet_share", "surface where planes meet", True),
+    ("particles_where_facets_meet_share", "particles where facets meet", True),
+    ("area_where_facets_meet_share", "surface where facets meet", True),
+    ("tortuosity_z", "tortuosity along z", False),
+    ("tortuosity_y", "tortuosity along y", False),
+    ("tortuosity_x", "tortuosity along x", False),
+)
 # Attributes that say how an array is stored, and those that have a place of their own.
 NOT_SHOWN = {"meaning", "dims", "unit", "particle_class", "n_particles", "n_in_size_statistics", "n_touching_border"}
 
@@ -109,8 +135,10 @@ def _statistics(contents: Contents, unit: str) -> Iterator[tuple[str, str]]:
     info = "measurement_info"
     for key, words in STATISTICS:
         value = contents.number(info, f"{key}_{unit}")
+        low, high = (contents.number(info, f"{key}_ci95_{end}_{unit}") for end in ("low", "high"))
+        between = f" (95{NBSP}%: {number(low)} to {number(high)})" if np.isfinite(low) and np.isfinite(high) else ""
         if np.isfinite(value):
-            yield words, f"{number(value)}{NBSP}{unit}"
+            yield words, f"{number(value)}{NBSP}{unit}{between}"
     counted, border = (contents.number(info, key) for key in ("n_in_size_statistics", "n_touching_border"))
     if np.isfinite(counted):
         yield "particles counted in", number(counted, 7)
@@ -152,7 +180,7 @@ def size_words(contents: Contents) -> str:
 def support_curves(contents: Contents) -> Iterator[tuple[Plot, str]]:
     """Yield facets, orientations and curvature of the support's surface."""
     facets, density = contents.rows("facet_table"), contents.rows("orientation_map")
-    if facets is not None and (bars := _bars(facets)):
+    if facets is not None and (bars := _bars(_named(facets))):
         labels, values = bars
         alt = "part of the support's surface, and of the particles, by facet"
         yield bars_plot("facets", labels, values, "fraction", alt), "The support's surface by the planes it faces."
@@ -174,8 +202,22 @@ def pore_curves(contents: Contents) -> Iterator[tuple[Plot, str]]:
 
 
 def _support(contents: Contents) -> Iterator[Html]:
-    rows = _all_facts(contents, "support_info")
+    rows = list(_support_facts(contents))
     yield from _part(contents, "The support", rows, support_curves, "facet_table", "Facets")
+    if more := _all_facts(contents, "support_info"):
+        yield details("All numbers of the support", facts(more))
+
+
+def _support_facts(contents: Contents) -> Iterator[tuple[str, str]]:
+    """Yield what is asked first, in that order; lengths in px only where nm are unknown."""
+    attrs, said = contents.attrs("support_info"), set[str]()
+    for key, words, in_percent in SUPPORT_FACTS:
+        text = show(attrs.get(key))
+        if text == NOTHING or words in said:
+            continue
+        said.add(words)
+        value = f"{number(100 * contents.number('support_info', key))}{NBSP}%" if in_percent else None
+        yield words, value or value_with_unit(attrs[key], split_unit(key)[1])
 
 
 def _pores(contents: Contents) -> Iterator[Html]:
@@ -212,16 +254,28 @@ def _edges(bins: Array) -> tuple[Array, str]:
 def _histogram(bins: Array, name: str, what: str, caption: str) -> Iterator[tuple[Plot, str]]:
     """Yield the plot of a table of bins: columns from_..., to_... with a unit, and fractions."""
     columns = bins.dtype.names or ()
-    starts = [c for c in columns if c.startswith("from_") and np.isfinite(_numbers(bins, c)).all()]
+    starts = [c for c in columns if c.startswith("from_") and not np.isnan(_numbers(bins, c)).any()]
     starts = [c for c in starts if twin(c) == c or twin(c) not in starts]
     heights = _fractions(bins)
     if not starts or starts[0].replace("from_", "to_", 1) not in columns or not heights:
         return
     edges = np.append(_numbers(bins, starts[0]), _numbers(bins, starts[0].replace("from_", "to_", 1))[-1])
+    if len(edges) > 3:  # the outermost bins may be open: they are drawn as wide as their neighbours
+        edges[[0, -1]] = [
+            end if np.isfinite(end) else 2 * near - next_
+            for end, near, next_ in (edges[[0, 1, 2]], edges[[-1, -2, -3]])
+        ]
     if not (np.isfinite(edges).all() and (np.diff(edges) > 0).all()):
         return
     unit = split_unit(starts[0])[1]
     yield distribution_plot(name, edges, heights, f"{what} ({unit})" if unit else what, "fraction", what), caption
+
+
+def _named(facets: Array) -> Array:
+    """Return the facets and families without what is on none of them, which would dwarf them."""
+    if "name" not in (facets.dtype.names or ()):
+        return facets
+    return facets[[plain(name) != "rest" for name in facets["name"]]]
 
 
 def _bars(rows: Array) -> tuple[list[str], list[tuple[str, Array]]] | None:
@@ -245,7 +299,7 @@ def _plain_letters(value: object) -> str:
 def _fractions(rows: Array) -> list[tuple[str, Array]]:
     """Return up to three columns of fractions with plain words for them; counts where there are no fractions."""
     names = [c for c in rows.dtype.names or () if rows[c].dtype.kind in "fiu" and _plain_letters(c.replace("_", " "))]
-    for word in ("fraction", "count"):
+    for word in ("fraction", "share", "count"):
         found = [c for c in names if word in c and np.isfinite(_numbers(rows, c)).any()]
         if found:
             return [(c.replace("_", " "), np.nan_to_num(_numbers(rows, c))) for c in found[:3]]

@@ -12,7 +12,9 @@ NOTHING = "–"
 # Units as they end names of columns and attributes; longer ones first.
 UNITS = {
     "m2_per_g": "m²/g",
+    "m2_g": "m²/g",
     "g_per_cm3": "g/cm³",
+    "g_cm3": "g/cm³",
     "per_nm2": "1/nm²",
     "per_px2": "1/px²",
     "per_nm": "1/nm",
