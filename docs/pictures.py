@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from tomoseg import schema
 from tomoseg.project import Project
+from tomoseg.report.scan import fractions
 from tomoseg.report.surfaces import Surface, render
 
 
@@ -33,7 +34,7 @@ def main() -> None:
         colors = labels.attrs["class_colors"]
         palette = np.array([to_rgba(c, 0.6 if k else 0.0) for k, c in enumerate(colors)])
         axes[3].imshow(palette[labels[z]], interpolation="nearest")
-        axes[4].imshow(render(labels, _surfaces(colors))[0])
+        axes[4].imshow(render(fractions(labels, len(colors)), _surfaces(colors))[0])
         axes[4].set_title("surfaces")
     for one in axes:
         one.set_axis_off()
