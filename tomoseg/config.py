@@ -218,7 +218,10 @@ def _explain(stage: str, model: type[Parameters], error: Any) -> str:
     described = model.model_fields[name].description if name in model.model_fields else ""
     got = error.get("input")
     told = f" ({described})" if described else ""
-    return f"{stage}.{key}: {error['msg'].lower()}, got {shown(repr(got), 100)}{told}"
+    why = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:  # of several parameters together
+        return f"{stage}: {why}"
+    return f"{stage}.{key}: {why[:1].lower()}{why[1:]}, got {shown(repr(got), 100)}{told}"
 
 
 def default_pipeline_text() -> str:

@@ -153,3 +153,9 @@ def test_lists_may_be_written_with_commas():
     assert made["reconstruct"].y_range == (3, 9)
     with pytest.raises(InputError, match="nonsense"):
         config.resolve(config.parse_sets(["export.formats=vti,nonsense"]))
+
+
+def test_parameters_that_do_not_go_together_are_told_without_all_the_others():
+    with pytest.raises(InputError) as caught:
+        config.resolve({"measure": {"crystal_along_z": [1, 0, 0]}})
+    assert str(caught.value) == "measure: crystal_along_z and crystal_along_x are given together or not at all"
