@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from tomoseg import simulate
-from tomoseg.reconstruct.assessment import Sample, resolution
-from tomoseg.reconstruct.cpu_backend import CpuOperator
-from tomoseg.reconstruct.geometry import ParallelGeometry
-from tomoseg.reconstruct.methods import fbp, in_blocks, mlem, osem, sirt, tv, tv_scale
-from tomoseg.reconstruct.resolution import THRESHOLD
-from tomoseg.reconstruct.stopping import cross_validate
+from tomoseg.reconstruction.assessment import Sample, resolution
+from tomoseg.reconstruction.backends.cpu import CpuOperator
+from tomoseg.reconstruction.geometry import ParallelGeometry
+from tomoseg.reconstruction.methods import fbp, in_blocks, mlem, osem, sirt, tv, tv_scale
+from tomoseg.reconstruction.resolution import THRESHOLD
+from tomoseg.reconstruction.stopping import cross_validate
 from tomoseg.runtime import available_cpus, slabs
 from tomoseg.stages.reconstruct import MOST
 

@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 
 from tomoseg import simulate
-from tomoseg.align.warp import rotate_vectors
+from tomoseg.alignment.images.warp import rotate_vectors
 from tomoseg.arrays import MemoryInput, MemoryOutputs
 from tomoseg.errors import TomosegError
 from tomoseg.runtime import Runtime

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from tomoseg.reconstruct.kernels import Floats, compiled
-from tomoseg.reconstruct.simd import LANES, add, at, load, multiply_add, store, zero
+from tomoseg.reconstruction.kernels import Floats, compiled
+from tomoseg.reconstruction.simd import LANES, add, at, load, multiply_add, store, zero
 
 VECTORS = 256  # 16 kB of data and 1 kB of weights: well within the first-level cache
 PASSES = 100_000

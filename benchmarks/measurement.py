@@ -23,7 +23,7 @@ from scipy.spatial.transform import Rotation
 
 from tomoseg import schema
 from tomoseg.arrays import MemoryInput, MemoryOutputs
-from tomoseg.measure.surface import object_surface
+from tomoseg.measurement.common.surface import object_surface
 from tomoseg.runtime import Runtime
 from tomoseg.simulate import catalyst
 from tomoseg.stages.measure import STAGE, MeasureParameters

@@ -38,14 +38,14 @@ import h5py
 import numpy as np
 from scipy import ndimage
 
-from tomoseg.align.warp import rotation_matrix, warp_image
+from tomoseg.alignment.images.warp import rotation_matrix, warp_image
 from tomoseg.arrays import MemoryInput, MemoryOutputs
 from tomoseg.io.angles import read_angles
 from tomoseg.io.raw import open_raw
-from tomoseg.reconstruct import kernels
-from tomoseg.reconstruct.cpu_backend import CpuOperator
-from tomoseg.reconstruct.geometry import ParallelGeometry
-from tomoseg.reconstruct.methods import in_blocks, mlem
+from tomoseg.reconstruction import kernels
+from tomoseg.reconstruction.backends.cpu import CpuOperator
+from tomoseg.reconstruction.geometry import ParallelGeometry
+from tomoseg.reconstruction.methods import in_blocks, mlem
 from tomoseg.runtime import Runtime, available_cpus, slabs
 from tomoseg.stages import align
 
@@ -79,7 +79,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Alignment:
-    """Shifts (n_tilt, 2), direction and offset of the axis as `tomoseg.align.warp` has them, and the images (upright).
+    """Shifts (n_tilt, 2), direction and offset of the axis as in `tomoseg.alignment.images.warp`, and images (upright).
 
     `own` are as the program made them.
     """

@@ -16,9 +16,9 @@ from importlib.util import find_spec
 import numpy as np
 from limits import cache, multiply_adds_per_second, registers
 
-from tomoseg.reconstruct.cpu_backend import CpuOperator
-from tomoseg.reconstruct.geometry import ParallelGeometry
-from tomoseg.reconstruct.methods import in_blocks, mlem, sirt
+from tomoseg.reconstruction.backends.cpu import CpuOperator
+from tomoseg.reconstruction.geometry import ParallelGeometry
+from tomoseg.reconstruction.methods import in_blocks, mlem, sirt
 from tomoseg.runtime import available_cpus
 
 PEERS = {
@@ -69,7 +69,7 @@ def time_tomopy(geometry: ParallelGeometry, data: np.ndarray, iterations: int, w
     """Return ms per slice and iteration of TomoPy's own MLEM, all iterations in one call."""
     import tomopy
 
-    from tomoseg.reconstruct.tomopy_backend import rotation_centre, to_sinograms
+    from tomoseg.reconstruction.backends.tomopy import rotation_centre, to_sinograms
 
     sinograms = to_sinograms(np.maximum(data, 1e-3))
     theta = np.deg2rad(geometry.angles_deg)
@@ -107,7 +107,7 @@ def row(width: int, limit: float, options: argparse.Namespace) -> None:
     line = f"{options.tilts:4d} x {width:4d}   tomoseg {ours:8.3f}, {rate / 1e9:5.1f} G/s = {rate / limit:4.0%}"
     few = data[:, : options.workers]  # a slice per worker: the peers take their time
     if find_spec("astra") is not None:
-        from tomoseg.reconstruct.astra_backend import AstraCpuOperator
+        from tomoseg.reconstruction.backends.astra import AstraCpuOperator
 
         operator = AstraCpuOperator(geometry)
         operator.block = 1
@@ -128,7 +128,7 @@ def row(width: int, limit: float, options: argparse.Namespace) -> None:
 
 def gpu_line(geometry: ParallelGeometry, data: np.ndarray, ours: float, options: argparse.Namespace) -> str:
     """Return the line of a GPU: MLEM as the stage does it, and through the 3D kernels (which SIRT, OSEM and TV use)."""
-    from tomoseg.reconstruct.astra_backend import AstraCudaOperator
+    from tomoseg.reconstruction.backends.astra import AstraCudaOperator
 
     operator = AstraCudaOperator(geometry)
     slab = np.ascontiguousarray(np.tile(data, (1, -(-operator.block // data.shape[1]), 1))[:, : operator.block])
@@ -149,8 +149,8 @@ def gpu_found() -> bool:
     if find_spec("astra") is None:
         print("no GPU is measured: that needs the ASTRA toolbox")
         return False
-    from tomoseg.reconstruct.astra_backend import cuda_available
-    from tomoseg.reconstruct.gpu import usable, why_unused
+    from tomoseg.reconstruction.backends.astra import cuda_available
+    from tomoseg.reconstruction.backends.gpu import usable, why_unused
 
     if not cuda_available():
         print(f"no GPU is measured: {why_unused() or 'there is none'}")

@@ -24,10 +24,10 @@ import numpy as np
 from tomoseg.arrays import MemoryInput, MemoryOutputs
 from tomoseg.io.digest import sha256
 from tomoseg.runtime import Runtime, Stopwatch, available_cpus
-from tomoseg.segment.card import ModelCard
-from tomoseg.segment.classes import default_colors, default_names
-from tomoseg.segment.engines import engine_for, problem_with
-from tomoseg.segment.scaling import Scale, Scaling
+from tomoseg.segmentation.classes import default_colors, default_names
+from tomoseg.segmentation.data.intensity_scaling import Scale, Scaling
+from tomoseg.segmentation.inference.engines import engine_for, problem_with
+from tomoseg.segmentation.networks.card import ModelCard
 
 PAPER_SLICES, HEIGHT, WIDTH = 702, 512, 1024
 LEVELS = (0.0, 55.0, 250.0)
@@ -35,8 +35,8 @@ LEVELS = (0.0, 55.0, 250.0)
 
 def make_model(path: Path, architecture: str, depth: int, base_filters: int) -> None:
     """Save an untrained network: its speed is that of a trained one."""
-    from tomoseg.segment.model_file import save_model
-    from tomoseg.segment.network import build
+    from tomoseg.segmentation.networks.builders import build
+    from tomoseg.segmentation.networks.model_file import save_model
 
     scaling = Scaling("levels", "uint8", Scale(LEVELS[0], LEVELS[1], -0.1, 4.6))
     card = ModelCard(default_names(3), default_colors(3), scaling, 512, 2 ** (depth - 1))
@@ -51,8 +51,8 @@ def busy_seconds() -> float:
 
 def time_patches(path: Path, engines: list[str], patch: int, workers: int, repeats: int) -> None:
     """Print the time of a patch by each engine."""
-    from tomoseg.segment.keras_setup import prepare
-    from tomoseg.segment.model_file import load_model
+    from tomoseg.segmentation.networks.keras_setup import prepare
+    from tomoseg.segmentation.networks.model_file import load_model
 
     runtime, shape = Runtime(device="cpu", workers=workers), (1, patch, patch)
     prepare(runtime)

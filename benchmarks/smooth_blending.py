@@ -23,7 +23,7 @@ import scipy.signal
 from tomoseg.io.digest import sha256
 from tomoseg.io.slices import IGNORE, find_pairs, load_pair
 from tomoseg.runtime import Runtime
-from tomoseg.segment.evaluation import confusion_matrix, scores, validation_pairs
+from tomoseg.segmentation.evaluation.scores import confusion_matrix, scores, validation_pairs
 
 PATCH, SUBDIVISIONS = 512, 2
 
@@ -38,10 +38,10 @@ def main() -> None:
     options.add_argument("--engines", nargs="+", default=["keras"])
     given = options.parse_args()
 
-    from tomoseg.segment.engines import engine_for
-    from tomoseg.segment.inference import SlicePredictor
-    from tomoseg.segment.keras_setup import prepare
-    from tomoseg.segment.model_file import load_model
+    from tomoseg.segmentation.inference.engines import engine_for
+    from tomoseg.segmentation.inference.slice_prediction import SlicePredictor
+    from tomoseg.segmentation.networks.keras_setup import prepare
+    from tomoseg.segmentation.networks.model_file import load_model
 
     runtime = Runtime()
     prepare(runtime)

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from tomoseg import schema
-from tomoseg.align.warp import rotate_vectors
+from tomoseg.alignment.images.warp import rotate_vectors
 
 
 def main() -> None:

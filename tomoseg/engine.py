@@ -13,7 +13,7 @@ from tomoseg.errors import InputError, NotReady, StageFailed
 from tomoseg.io.digest import sha256
 from tomoseg.io.shifts import GivenAlignment
 from tomoseg.project import PeakMemory, Project, Record, job_id, new_run_id, now, versions
-from tomoseg.project.elsewhere import alignment_digest, read_alignment
+from tomoseg.project.other_project import alignment_digest, read_alignment
 from tomoseg.runtime import Runtime, Stopwatch
 from tomoseg.stages import BY_NAME, STAGES
 from tomoseg.stages.base import Parameters, Stage

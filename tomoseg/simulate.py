@@ -2,8 +2,8 @@
 
 Three independent steps, each a plain function: a phantom (`catalyst`), its perfect aligned projections (`project`),
 and the raw series with shifts, a tilted and off-centre axis, noise and a black level (`acquire`). `simulate_series`
-does all three. The projector is on purpose not that of `tomoseg.reconstruct`: it integrates a cubic spline exactly, so
-a reconstruction is never tested against its own discretisation.
+does all three. The projector is on purpose not that of `tomoseg.reconstruction`: it integrates a cubic spline exactly,
+so a reconstruction is never tested against its own discretisation.
 """
 
 import os

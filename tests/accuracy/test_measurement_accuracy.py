@@ -8,17 +8,17 @@ from scipy.integrate import dblquad
 from scipy.spatial.transform import Rotation
 
 from tomoseg.arrays import MemoryInput, MemoryOutputs
-from tomoseg.measure.classes import ClassCounter, area_px2
-from tomoseg.measure.contact import contact_area_px2
-from tomoseg.measure.gaps import distance_between
-from tomoseg.measure.separate import separate
-from tomoseg.measure.shape import covariance, moments, principal_axes, sphericity
-from tomoseg.measure.sizes import confidence_intervals
-from tomoseg.measure.surface import enclosed_px3, object_surface, slab_of
-from tomoseg.measure.wedge import MissingWedge
-from tomoseg.reconstruct.cpu_backend import CpuOperator
-from tomoseg.reconstruct.geometry import ParallelGeometry
-from tomoseg.reconstruct.methods import in_blocks, sirt
+from tomoseg.measurement.common.class_table import ClassCounter, area_px2
+from tomoseg.measurement.common.surface import enclosed_px3, object_surface, slab_of
+from tomoseg.measurement.particles.contact import contact_area_px2
+from tomoseg.measurement.particles.gaps import distance_between
+from tomoseg.measurement.particles.missing_wedge import MissingWedge
+from tomoseg.measurement.particles.separation import separate
+from tomoseg.measurement.particles.shape import covariance, moments, principal_axes, sphericity
+from tomoseg.measurement.particles.sizes import confidence_intervals
+from tomoseg.reconstruction.backends.cpu import CpuOperator
+from tomoseg.reconstruction.geometry import ParallelGeometry
+from tomoseg.reconstruction.methods import in_blocks, sirt
 from tomoseg.runtime import Runtime, slabs
 from tomoseg.simulate import catalyst, project
 from tomoseg.stages.measure import MeasureParameters

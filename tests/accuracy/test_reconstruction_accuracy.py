@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from tomoseg import simulate
-from tomoseg.reconstruct.assessment import SLICES
-from tomoseg.reconstruct.astra_backend import AstraCpuOperator
-from tomoseg.reconstruct.cpu_backend import CpuOperator
-from tomoseg.reconstruct.geometry import ParallelGeometry
-from tomoseg.reconstruct.methods import fbp, in_blocks, mlem, osem, sirt
-from tomoseg.reconstruct.stopping import cross_validate, tried
+from tomoseg.reconstruction.assessment import SLICES
+from tomoseg.reconstruction.backends.astra import AstraCpuOperator
+from tomoseg.reconstruction.backends.cpu import CpuOperator
+from tomoseg.reconstruction.geometry import ParallelGeometry
+from tomoseg.reconstruction.methods import fbp, in_blocks, mlem, osem, sirt
+from tomoseg.reconstruction.stopping import cross_validate, tried
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from tomoseg import simulate
 from tomoseg.arrays import MemoryInput, MemoryOutputs
 from tomoseg.io.slices import find_pairs
 from tomoseg.runtime import Runtime
-from tomoseg.segment.train_settings import TrainSettings
+from tomoseg.segmentation.training.parameters import TrainSettings
 from tomoseg.stages.reconstruct import STAGE as RECONSTRUCT
 from tomoseg.stages.reconstruct import ReconstructParameters
 from tomoseg.stages.segment import STAGE, SegmentParameters
@@ -117,7 +117,7 @@ def slices_in_folders(root, n, seed):
 def network(tmp_path_factory):
     """Train a small network on the slices of one phantom."""
     from tomoseg.io.slices import load_pairs
-    from tomoseg.segment.training import train
+    from tomoseg.segmentation.training.train import train
 
     root = tmp_path_factory.mktemp("network")
     data = load_pairs(slices_in_folders(root / "train", 24, seed=0))
@@ -126,7 +126,7 @@ def network(tmp_path_factory):
 
 
 def test_a_small_network_segments_slices_of_an_object_it_never_saw(network, tmp_path):
-    from tomoseg.segment.evaluation import evaluate_model
+    from tomoseg.segmentation.evaluation.scores import evaluate_model
 
     evaluation = evaluate_model(network.model, slices_in_folders(tmp_path, 12, seed=5), runtime=Runtime())
     pooled = evaluation.pooled()["dice"]

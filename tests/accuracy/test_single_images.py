@@ -8,7 +8,7 @@ from scipy import ndimage
 from skimage.registration import phase_cross_correlation
 
 from tests.accuracy.test_alignment_accuracy import _align, _rms_error
-from tomoseg.align import adjust
+from tomoseg.alignment.finding import image_corrections as adjust
 from tomoseg.arrays import MemoryInput, MemoryOutputs
 from tomoseg.runtime import Runtime
 from tomoseg.simulate import Phantom, SeriesTruth, catalyst, project, stage_motion, tilt_angles

@@ -6,7 +6,7 @@ import tifffile
 from tests.crash.recorder import Recorder, interposed
 from tests.crash.replay import crashes
 from tests.crash.scenario import small_steps
-from tomoseg.annotate import export_slices, import_slices, read_annotations
+from tomoseg.annotation.exchange import export_slices, import_slices, read_annotations
 from tomoseg.project import Project
 from tomoseg.runtime import Runtime
 

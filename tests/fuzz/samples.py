@@ -22,11 +22,11 @@ STACK = np.random.default_rng(11).integers(0, 4000, (5, 16, 20)).astype(np.uint1
 MODEL_CODE = """
 import sys, warnings
 warnings.simplefilter("ignore")
-from tomoseg.segment.keras_setup import keras
-from tomoseg.segment.card import ModelCard
-from tomoseg.segment.model_file import save_model
-from tomoseg.segment.network import unet
-from tomoseg.segment.scaling import Scale, Scaling
+from tomoseg.segmentation.networks.keras_setup import keras
+from tomoseg.segmentation.networks.card import ModelCard
+from tomoseg.segmentation.networks.model_file import save_model
+from tomoseg.segmentation.networks.builders import unet
+from tomoseg.segmentation.data.intensity_scaling import Scale, Scaling
 from pathlib import Path
 card = ModelCard(["vacuum", "oxide", "metal"], ["#000000", "#0072b2", "#e69f00"],
                  Scaling("levels", "uint8", Scale(4.0, 57.0, -0.1, 4.7)), patch=32, multiple=2)

@@ -111,12 +111,12 @@ def read_pipeline_file(path: Path) -> None:
 
 def read_model(path: Path) -> None:
     """Read a network's card and load it."""
-    from tomoseg.segment.card import read_card
-    from tomoseg.segment.model_file import load_model
+    from tomoseg.segmentation.networks.card import read_card
+    from tomoseg.segmentation.networks.model_file import load_model
 
     read_card(path)
     load_model(path)
-    from tomoseg.segment.keras_setup import keras
+    from tomoseg.segmentation.networks.keras_setup import keras
 
     keras.backend.clear_session()
 
@@ -140,7 +140,7 @@ def read_project(path: Path) -> None:
 
 def write_page(path: Path) -> None:
     """Write the report of a project."""
-    from tomoseg.cli.looking import report
+    from tomoseg.cli.inspect import report
 
     with contextlib.redirect_stdout(None):
         report(path, path.with_suffix(".html"))
@@ -261,7 +261,7 @@ def _status_mb(key: str) -> float:
 def warm_up(kind: str, samples: list[Path], folder: Path) -> None:
     """Load and compile what the first try of a kind would: its seconds and memory belong to no try."""
     if kind == "keras":
-        from tomoseg.segment import model_file  # noqa: F401
+        from tomoseg.segmentation.networks import model_file  # noqa: F401
     if kind == "report":
         write_page(Path(shutil.copy(samples[0], folder)))
 

@@ -13,23 +13,23 @@ from tomoseg import schema
 
 PACKAGE = Path(tomoseg.__file__).parent
 EVERYONE_MAY_USE = {"schema", "errors", "arrays", "runtime", "__init__"}
-SCIENCE = {"io", "align", "reconstruct", "segment", "measure", "export", "simulate", "report"}
+SCIENCE = {"io", "alignment", "reconstruction", "segmentation", "measurement", "export", "simulate", "report"}
 HEAVY = {"tensorflow", "keras", "astra", "vtk", "vtkmodules", "numba", "scipy", "skimage", "matplotlib", "tomopy"}
 # Who may import whom inside tomoseg, besides EVERYONE_MAY_USE and itself.
 ALLOWED = {
-    "cli": {"annotate", "config", "engine", "project", "progress", "stages", "doctor"} | SCIENCE,
-    "annotate": {"io", "project", "segment"},
+    "cli": {"annotation", "config", "engine", "project", "progress", "stages", "doctor"} | SCIENCE,
+    "annotation": {"io", "project", "segmentation"},
     "engine": {"config", "io", "project", "stages"},
     "config": {"stages"},
     "stages": SCIENCE,
     "project": {"io", "simulate"},
     "io": set(),
-    "align": {"reconstruct"},
-    "reconstruct": set(),
-    "segment": {"io"},
-    "measure": set(),
-    "export": {"io", "measure"},
-    "report": {"export", "io", "measure"},
+    "alignment": {"reconstruction"},
+    "reconstruction": set(),
+    "segmentation": {"io"},
+    "measurement": set(),
+    "export": {"io", "measurement"},
+    "report": {"export", "io", "measurement"},
     "simulate": set(),
     "progress": set(),
     "doctor": set(),

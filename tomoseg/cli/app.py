@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from tomoseg import __version__
-from tomoseg.cli import judging, keeping, labelling, learning, looking, running
+from tomoseg.cli import annotate, evaluate, history, inspect, run, train
 from tomoseg.errors import InputError, Interrupted, TomosegError
 from tomoseg.runtime import STOPPING
 
@@ -43,7 +43,7 @@ def _global(
 
 
 _debug = False
-for _part in (running, looking, keeping, learning, judging, labelling):
+for _part in (run, inspect, history, train, evaluate, annotate):
     _part.add_commands(app)
 
 

@@ -14,7 +14,7 @@ from tomoseg.errors import StageFailed
 from tomoseg.export.frame import WORLD_SIGNS, to_world
 from tomoseg.export.surfaces import on_cap
 from tomoseg.export.tables import as_text
-from tomoseg.measure.surface import Mesh
+from tomoseg.measurement.common.surface import Mesh
 
 # Pass band of the windowed-sinc filter: removes what the meshing left of voxel steps, keeps shapes of a few voxels.
 PASS_BAND = 0.1

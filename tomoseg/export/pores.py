@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.arrays import ArraySource
-from tomoseg.measure.components import find_components
-from tomoseg.measure.surface import RADIUS_PX, BoolArray, Mesh, object_surface
+from tomoseg.measurement.common.components import find_components
+from tomoseg.measurement.common.surface import RADIUS_PX, BoolArray, Mesh, object_surface
 
 # Smaller ones have no shape: 3 x 3 x 3, as of particles.
 MIN_VOXELS = 27
@@ -24,7 +24,7 @@ def closed_pores(
 
     Returns
     -------
-    array of `tomoseg.measure.components.COMPONENT`, (n,)
+    array of `tomoseg.measurement.common.components.COMPONENT`, (n,)
     """
     found, _ = find_components(background, 6, min_voxels)
     inside = (found["start"] > 0).all(axis=1) & (found["stop"] < np.array(shape)).all(axis=1)

@@ -1,9 +1,10 @@
 """Closed surfaces of the classes, meshed block by block.
 
-They are the surfaces that `measure` reports the area of (`tomoseg.measure.surface`: smoothed without shrinking, at the
-level that encloses the class's own volume), with one difference: where a class goes on beyond the border of the volume
-its surface is closed there by a flat cap, half a voxel outside the last centres. A closed surface has an inside, looks
-solid, and can be printed; the cap is marked, because it is where we stopped looking and no surface of the sample.
+They are the surfaces that `measure` reports the area of (`tomoseg.measurement.common.surface`: smoothed without
+shrinking, at the level that encloses the class's own volume), with one difference: where a class goes on beyond the
+border of the volume its surface is closed there by a flat cap, half a voxel outside the last centres. A closed surface
+has an inside, looks solid, and can be printed; the cap is marked, because it is where we stopped looking and no
+surface of the sample.
 
 Surface nets or flying edges on the labels themselves would be quicker; they follow the staircase of the voxels, which
 smoothing has then to undo, and nothing keeps the volume enclosed. Here the level does.
@@ -19,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.arrays import Array, ArraySource
-from tomoseg.measure.blocks import Strip, strips
-from tomoseg.measure.surface import (
+from tomoseg.measurement.common.blocks import Strip, strips
+from tomoseg.measurement.common.surface import (
     Block,
     BoolArray,
     Float32Array,
@@ -65,7 +66,7 @@ class CoarseLabels:
         return np.concatenate([self._layer(z, box[1], box[2], k) for z in range(box[0].start, box[0].stop)])
 
     def strips(self, n_bytes: float) -> list[Strip]:
-        """Return the blocks, of cells; see `tomoseg.measure.blocks.strips`."""
+        """Return the blocks, of cells; see `tomoseg.measurement.common.blocks.strips`."""
         return strips(self.shape, n_bytes, itemsize=2 if self.factor == 1 else 8)
 
     def _layer(self, z: int, y: slice, x: slice, k: int) -> Float32Array:

@@ -9,10 +9,10 @@ import numpy as np
 
 from tomoseg.errors import InputError, shown
 from tomoseg.io.angles import checked
-from tomoseg.io.apart import open_apart
 from tomoseg.io.companions import mdoc_beside
 from tomoseg.io.limits import reason_of
 from tomoseg.io.mdoc import read_mdoc
+from tomoseg.io.sandbox import open_apart
 from tomoseg.io.series import RawSeries
 
 Reader = Callable[[Path], RawSeries]

@@ -10,9 +10,9 @@ between pixels where their number is even, as here. Y counts the rows as they li
 the bottom, and tomoseg keeps the rows in that order, so no sign changes. TIFF files, whose first row is the top one,
 are turned upside down when IMOD reads them: then Y runs against the rows (`rows_up`).
 
-With a shift (dy, dx), the axis' angle phi and its offset o as `tomoseg.align.warp` defines them, A is the rotation
-((cos, -sin), (sin, cos)) of (x, y) and (DX, DY) = A (dx, dy) - (o, 0). The axis is vertical in the middle of the frame
-afterwards.
+With a shift (dy, dx), the axis' angle phi and its offset o as `tomoseg.alignment.images.warp` defines them, A is the
+rotation ((cos, -sin), (sin, cos)) of (x, y) and (DX, DY) = A (dx, dy) - (o, 0). The axis is vertical in the middle of
+the frame afterwards.
 """
 
 import csv

@@ -20,9 +20,9 @@ from tomoseg.project.journal import JournaledFile, read_journal, recover, unborn
 from tomoseg.project.lock import writing
 from tomoseg.project.probe import survives
 from tomoseg.project.provenance import Record
-from tomoseg.project.soundness import check_ways, read_everything_small, read_json, read_settings, sound_node
 from tomoseg.project.transaction import Transaction
 from tomoseg.project.upgrade import upgrade
+from tomoseg.project.validate import check_ways, read_everything_small, read_json, read_settings, sound_node
 from tomoseg.runtime import on_abrupt_exit
 
 CACHE_BYTES = 64 << 20  # of chunks, per dataset, at most

@@ -16,7 +16,7 @@ from tomoseg.errors import Interrupted, StageFailed
 from tomoseg.project import layout
 from tomoseg.project.journal import Extent
 from tomoseg.project.provenance import Record
-from tomoseg.project.soundness import read_json
+from tomoseg.project.validate import read_json
 
 if TYPE_CHECKING:
     from tomoseg.project.file import Project

@@ -1,9 +1,9 @@
 """Surfaces of the classes as triangles for the page, reduced to what a browser turns smoothly, in few bytes.
 
 They are drawn from the fractions of the classes in cells (`tomoseg.report.scan.Fractions`). Where a cell is a voxel the
-field is smoothed as for the area that is measured (`tomoseg.measure.surface`), else by a narrow Gaussian, as fractions
-are smooth by themselves; the level is the one that encloses the class's own volume. Where a class goes on beyond the
-border of the volume its surface is closed by a flat cap.
+field is smoothed as for the area that is measured (`tomoseg.measurement.common.surface`), else by a narrow Gaussian,
+as fractions are smooth by themselves; the level is the one that encloses the class's own volume. Where a class goes on
+beyond the border of the volume its surface is closed by a flat cap.
 """
 
 import base64
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tomoseg.arrays import Array
-from tomoseg.measure.surface import count_values, level_of, smooth
+from tomoseg.measurement.common.surface import count_values, level_of, smooth
 from tomoseg.report.scan import Fractions
 
 SOLID_TRIANGLES, GLASS_TRIANGLES = 70_000, 130_000

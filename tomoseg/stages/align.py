@@ -19,11 +19,11 @@ from tomoseg.stages.base import Field, InputFile, OtherProject, Parameters, Stag
 from tomoseg.stages.reconstruct import Range
 
 if TYPE_CHECKING:
-    from tomoseg.align.background import Backgrounds, VacuumFit
-    from tomoseg.align.copies import Copies
-    from tomoseg.align.estimate import Alignment
-    from tomoseg.align.patch import Patch
-    from tomoseg.align.trust import Judgement
+    from tomoseg.alignment.finding.estimate import Alignment
+    from tomoseg.alignment.finding.patch import Patch
+    from tomoseg.alignment.images.background import Backgrounds, VacuumFit
+    from tomoseg.alignment.images.reduced_series import Copies
+    from tomoseg.alignment.judging.warnings import Judgement
 
 NOMINAL_DEG = {"y": 0.0, "x": 90.0}
 # Shifts and axis are estimated on copies of at most this side and, for very many tilts, this many pixels in all: the
@@ -177,7 +177,7 @@ def run(
     outputs: Outputs,
     from_project: GivenAlignment | None = None,
 ) -> None:
-    """Align `tilt_series`; see `tomoseg.align.warp` for what the numbers mean."""
+    """Align `tilt_series`; see `tomoseg.alignment.images.warp` for what the numbers mean."""
     angles = _angles(tilt_series, angles_deg)
     given = _given(tilt_series, angles, tilt_series_info, params, from_project)
     with _masked(tilt_series, params) as series:
@@ -193,7 +193,7 @@ def _align(
     runtime: Runtime,
     outputs: Outputs,
 ) -> None:
-    from tomoseg.align.trust import judge
+    from tomoseg.alignment.judging.warnings import judge
 
     survey, copies = _survey(tilt_series, angles, params, runtime)
     nominal = NOMINAL_DEG.get(str(tilt_series_info.attrs.get("tilt_axis", "unknown")))
@@ -245,7 +245,7 @@ def _used_part(tilt_series: Input, i: int) -> float:
 
 def _patch(shape: tuple[int, ...], params: AlignParameters) -> "Patch | None":
     """Return the part of the frame to look at; None for all of it."""
-    from tomoseg.align.patch import Patch
+    from tomoseg.alignment.finding.patch import Patch
 
     if params.x_range is None and params.y_range is None:
         return None
@@ -302,11 +302,11 @@ def _survey(
     tilt_series: Input, angles: NDArray[np.float64], params: AlignParameters, runtime: Runtime
 ) -> "tuple[_Survey, Copies]":
     """Read every image once: its background, and a reduced copy."""
-    from tomoseg.align.background import fit_vacuum
-    from tomoseg.align.copies import Copies, reduce, reduction_factor
-    from tomoseg.align.gaps import reduce_with_gaps
-    from tomoseg.align.intensity import usable_tilts
-    from tomoseg.align.joint import WIDER
+    from tomoseg.alignment.finding.intensity import usable_tilts
+    from tomoseg.alignment.finding.joint import WIDER
+    from tomoseg.alignment.images.background import fit_vacuum
+    from tomoseg.alignment.images.gaps import reduce_with_gaps
+    from tomoseg.alignment.images.reduced_series import Copies, reduce, reduction_factor
 
     n, *shape = tilt_series.shape
     factor = reduction_factor(tuple(shape), _longest_copy(n))
@@ -368,7 +368,7 @@ def _levels(
     fits: "list[VacuumFit]", usable: NDArray[np.bool_], angles: NDArray[np.float64], params: AlignParameters
 ) -> "Backgrounds":
     """Return the level of every tilt, as asked for."""
-    from tomoseg.align.background import Backgrounds, combine_levels
+    from tomoseg.alignment.images.background import Backgrounds, combine_levels
 
     if isinstance(params.background, float):
         return Backgrounds(
@@ -383,9 +383,9 @@ def _levels(
 
 def _aligned_already(copies: "Copies", nominal: float | None, params: AlignParameters, runtime: Runtime) -> "Alignment":
     """Return the alignment of a series that is aligned already."""
-    from tomoseg.align.consistency import is_whole, row_window
-    from tomoseg.align.estimate import Alignment
-    from tomoseg.align.quality import measure_quality
+    from tomoseg.alignment.finding.consistency import is_whole, row_window
+    from tomoseg.alignment.finding.estimate import Alignment
+    from tomoseg.alignment.finding.quality import measure_quality
 
     angle = params.tilt_axis_angle if params.tilt_axis_angle is not None else nominal
     if angle is None:
@@ -408,9 +408,9 @@ def _applied(
     copies: "Copies", given: GivenAlignment, nominal: float | None, params: AlignParameters, runtime: Runtime
 ) -> "Alignment":
     """Apply shifts from elsewhere; what is given by itself takes precedence, and what nobody gave is found."""
-    from tomoseg.align.given import apply_given
-    from tomoseg.align.track import Band
-    from tomoseg.align.warp import Adjustments
+    from tomoseg.alignment.finding.given import apply_given
+    from tomoseg.alignment.finding.track import Band
+    from tomoseg.alignment.images.warp import Adjustments
 
     for note in given.notes:
         runtime.warn(note)
@@ -436,8 +436,8 @@ def _estimated(
     """Find shifts and axis from the images."""
     assert params.method != "none"
     method = params.method
-    from tomoseg.align.estimate import estimate_alignment
-    from tomoseg.align.track import Band
+    from tomoseg.alignment.finding.estimate import estimate_alignment
+    from tomoseg.alignment.finding.track import Band
 
     for _ in runtime.track([0], "finding shifts and tilt axis"):
         found = estimate_alignment(
@@ -456,7 +456,7 @@ def _estimated(
 
 def _scales(copies: "Copies", alignment: "Alignment", params: AlignParameters) -> NDArray[np.float64]:
     """Return the factor for the brightness of each tilt."""
-    from tomoseg.align.intensity import intensity_scales
+    from tomoseg.alignment.finding.intensity import intensity_scales
 
     if not params.normalise:
         return np.ones(copies.n_tilt)
@@ -475,7 +475,7 @@ def _write_aligned(
     outputs: Outputs,
 ) -> None:
     """Resample each raw image once: background, scale, shift, rotation and offset together."""
-    from tomoseg.align.warp import aligned_shape, warp_image
+    from tomoseg.alignment.images.warp import aligned_shape, warp_image
 
     n, *raw_shape = tilt_series.shape
     shape = aligned_shape(tuple(raw_shape), alignment.axis_angle_deg)

@@ -26,7 +26,7 @@ from tomoseg.stages.measure import class_names
 if TYPE_CHECKING:
     from tomoseg.export.manifest import Manifest
     from tomoseg.export.surfaces import CoarseLabels
-    from tomoseg.measure.surface import Mesh
+    from tomoseg.measurement.common.surface import Mesh
 
 Format = Literal[
     "vti", "vtkhdf", "vtp", "stl", "ply", "gltf", "multiblock", "paraview",
@@ -673,7 +673,7 @@ def _looks(k: int, world: _World) -> tuple[str, float]:
 def _pore_mesh(labels: ArraySource, runtime: Runtime) -> "Mesh | None":
     """Return the surface of all closed pores; None where there are none, or too many for the memory allowed."""
     from tomoseg.export import pores, surfaces
-    from tomoseg.measure.components import BYTES_PER_VOXEL
+    from tomoseg.measurement.common.components import BYTES_PER_VOXEL
 
     shape = labels.shape
     pieces = slabs(shape[0], runtime.slab_size(BYTES_PER_VOXEL * int(np.prod(shape[1:])), shape[0]))
@@ -700,7 +700,7 @@ def _pore_mesh(labels: ArraySource, runtime: Runtime) -> "Mesh | None":
 
 def _class_mesh(coarse: "CoarseLabels", k: int, what: str, runtime: Runtime) -> "Mesh":
     from tomoseg.export import surfaces
-    from tomoseg.measure.surface import LevelFinder
+    from tomoseg.measurement.common.surface import LevelFinder
 
     pieces = coarse.strips(READING_SHARE * runtime.max_memory)
     finder = LevelFinder()

@@ -18,11 +18,11 @@ from tomoseg.stages.base import Field, Parameters, Stage
 from tomoseg.stages.support import density_g_cm3
 
 if TYPE_CHECKING:
-    from tomoseg.measure.components import Component, Connectivity
-    from tomoseg.measure.gaps import Compact
-    from tomoseg.measure.particles import Particle, ReadMask, Scene, Table
-    from tomoseg.measure.surface import Box
-    from tomoseg.measure.wedge import MissingWedge
+    from tomoseg.measurement.common.components import Component, Connectivity
+    from tomoseg.measurement.common.surface import Box
+    from tomoseg.measurement.particles.gaps import Compact
+    from tomoseg.measurement.particles.missing_wedge import MissingWedge
+    from tomoseg.measurement.particles.particle_table import Particle, ReadMask, Scene, Table
 
 # The part of the volume above which one particle makes one doubt that it is one.
 HUGE_FRACTION = 0.05
@@ -136,7 +136,7 @@ class MeasureParameters(Parameters):
 class _Counted:
     """Particles as they are measured, and what was left out or needs saying."""
 
-    rows: Array  # of `tomoseg.measure.particles.MEASURED`
+    rows: Array  # of `tomoseg.measurement.particles.particle_table.MEASURED`
     gaps_px: Array  # to the surface of the nearest other one
     n_small: int = 0
     n_cut: int = 0
@@ -159,7 +159,7 @@ def run(
 
     The tilts tell which way the reconstruction elongates; without them, no particle is suspected of that.
     """
-    from tomoseg.measure.particles import particle_table
+    from tomoseg.measurement.particles.particle_table import particle_table
 
     names = class_names(labels)
     voxel_size_nm = float(labels.attrs.get("voxel_size_nm", np.nan))
@@ -224,8 +224,8 @@ def _in_memory(source: ArraySource, runtime: Runtime) -> ArraySource:
 def _measure_classes(
     labels: ArraySource, names: Sequence[str], voxel_size_nm: float, runtime: Runtime, survey: support.Survey | None
 ) -> Array:
-    from tomoseg.measure import classes
-    from tomoseg.measure.blocks import strips
+    from tomoseg.measurement.common import class_table as classes
+    from tomoseg.measurement.common.blocks import strips
 
     pieces = strips(labels.shape, runtime.max_memory * READING_SHARE, labels.dtype.itemsize)
     counter = classes.ClassCounter(len(names))
@@ -255,7 +255,7 @@ def _measure_classes(
 
 
 def _no_particles() -> _Counted:
-    from tomoseg.measure.particles import MEASURED
+    from tomoseg.measurement.particles.particle_table import MEASURED
 
     return _Counted(np.zeros(0, MEASURED), np.zeros(0))
 
@@ -263,9 +263,9 @@ def _no_particles() -> _Counted:
 def _measure_particles(
     labels: ArraySource, volume: ArraySource, k: int, params: MeasureParameters, runtime: Runtime
 ) -> _Counted:
-    from tomoseg.measure.components import find_components
-    from tomoseg.measure.gaps import Compact, Extent, SurfaceStore, surface_gaps
-    from tomoseg.measure.particles import MEASURED, Scene
+    from tomoseg.measurement.common.components import find_components
+    from tomoseg.measurement.particles.gaps import Compact, Extent, SurfaceStore, surface_gaps
+    from tomoseg.measurement.particles.particle_table import MEASURED, Scene
 
     shape = labels.shape[0], labels.shape[1], labels.shape[2]
     pieces = _slabs_to_label(shape, runtime)
@@ -310,7 +310,7 @@ class _Objects:
 
     def particles(self, i: int) -> tuple[list["Particle"], int]:
         """Return the particles of object i that are large enough, and how many there are of any size."""
-        from tomoseg.measure.particles import grown_box
+        from tomoseg.measurement.particles.particle_table import grown_box
 
         row = self.components[i]
         box = grown_box(row["start"], row["stop"], self.scene.labels.shape)
@@ -324,7 +324,7 @@ class _Objects:
 
     def surfaces(self, i: int, first: int) -> Mapping[int, "Compact"]:
         """Return points of the surfaces of the particles of object i, which are numbered from `first` on."""
-        from tomoseg.measure.gaps import Compact
+        from tomoseg.measurement.particles.gaps import Compact
 
         strip_bytes = self.runtime.max_memory * READING_SHARE
         particles, _ = self.particles(i)
@@ -332,14 +332,14 @@ class _Objects:
 
 
 def _slabs_to_label(shape: Sequence[int], runtime: Runtime) -> list[slice]:
-    from tomoseg.measure.components import BYTES_PER_VOXEL
+    from tomoseg.measurement.common.components import BYTES_PER_VOXEL
 
     return slabs(shape[0], runtime.slab_size(BYTES_PER_VOXEL * math.prod(shape[1:]), shape[0]))
 
 
 def _check_memory(n_voxels: int, runtime: Runtime) -> None:
     """Refuse to cut an object of `n_voxels` where that does not fit in the memory allowed."""
-    from tomoseg.measure.separate import BYTES_PER_VOXEL
+    from tomoseg.measurement.particles.separation import BYTES_PER_VOXEL
 
     needed = BYTES_PER_VOXEL * n_voxels / CUTTING_SHARE
     if needed > runtime.max_memory:
@@ -354,8 +354,8 @@ def _component(
     labels: ArraySource, k: int, row: Any, box: "Box", connectivity: "Connectivity", runtime: Runtime
 ) -> "Component":
     """Return one component of a class, to be looked at in a box around it."""
-    from tomoseg.measure.components import Component
-    from tomoseg.measure.particles import LARGE_VOXELS, box_voxels
+    from tomoseg.measurement.common.components import Component
+    from tomoseg.measurement.particles.particle_table import LARGE_VOXELS, box_voxels
 
     lengths = [s.stop - s.start for s in box]
     held = labels[box] if box_voxels(box) <= LARGE_VOXELS else None
@@ -376,9 +376,9 @@ def _planes(box: "Box", z: slice) -> "Box":
 
 def _whole(row: Any, component: "Component", box: "Box") -> "Particle":
     """Return a component as one particle."""
-    from tomoseg.measure.blocks import inside
-    from tomoseg.measure.components import BoxReader
-    from tomoseg.measure.particles import Particle
+    from tomoseg.measurement.common.blocks import inside
+    from tomoseg.measurement.common.components import BoxReader
+    from tomoseg.measurement.particles.particle_table import Particle
 
     reader = BoxReader(component)
     return Particle(row, lambda wanted: reader.read(inside(wanted, box)))
@@ -388,10 +388,10 @@ def _parts(
     component: "Component", box: "Box", scene: "Scene", params: MeasureParameters, runtime: Runtime
 ) -> list["Particle"]:
     """Return the particles into which a component is cut."""
-    from tomoseg.measure.blocks import inside
-    from tomoseg.measure.body import Body
-    from tomoseg.measure.particles import Particle
-    from tomoseg.measure.separate import separate_body, separate_by_intensity
+    from tomoseg.measurement.common.blocks import inside
+    from tomoseg.measurement.common.sparse_object import Body
+    from tomoseg.measurement.particles.particle_table import Particle
+    from tomoseg.measurement.particles.separation import separate_body, separate_by_intensity
 
     body = Body.of(component, box)
     if params.separate_by == "distance":
@@ -406,7 +406,7 @@ def _parts(
 
 
 def _missing_wedge(angles_deg: Input | None) -> "MissingWedge | None":
-    from tomoseg.measure.wedge import MissingWedge
+    from tomoseg.measurement.particles.missing_wedge import MissingWedge
 
     return None if angles_deg is None or angles_deg.shape[0] == 0 else MissingWedge.of(angles_deg[:])
 
@@ -426,7 +426,7 @@ def _counts(table: "Table", counted: _Counted, name: str, params: MeasureParamet
 
 def _sizes(table: "Table", voxel_size_nm: float, params: MeasureParameters, outputs: Outputs) -> dict[str, Any]:
     """Store the size distribution and return the numbers that sum it up, in nm and in px."""
-    from tomoseg.measure import sizes
+    from tomoseg.measurement.particles import sizes
 
     # A particle that the border cuts has no known size.
     whole = table[~table["touches_border"]]
@@ -449,7 +449,7 @@ def _stem(key: str) -> str:
 
 def _dispersion(info: Mapping[str, Any], params: MeasureParameters) -> dict[str, float]:
     """Return the dispersion and its confidence interval; NaN where the atoms' diameter or the voxel size is unknown."""
-    from tomoseg.measure.dispersion import atom_diameter_of, dispersion
+    from tomoseg.measurement.particles.dispersion import atom_diameter_of, dispersion
 
     atom = params.atom_diameter_nm or atom_diameter_of(info["particle_class"])
     return {
@@ -522,7 +522,7 @@ def _doubts(
 
 def _elongation_doubts(whole: "Table", wedge: "MissingWedge") -> Iterator[str]:
     """Yield a warning where many particles, and more than by chance, are elongated along the missing wedge."""
-    from tomoseg.measure.wedge import more_than_chance
+    from tomoseg.measurement.particles.missing_wedge import more_than_chance
 
     n, n_long = int(whole["elongated_along_beam"].sum()), int(wedge.elongated(whole["elongation"]).sum())
     if n >= MANY_ELONGATED * len(whole) and more_than_chance(n, n_long):

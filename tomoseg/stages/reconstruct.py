@@ -17,12 +17,12 @@ from tomoseg.runtime import Runtime, slabs
 from tomoseg.stages.base import Field, Parameters, Stage
 
 if TYPE_CHECKING:
-    from tomoseg.reconstruct.assessment import Sample
-    from tomoseg.reconstruct.backends import Choice
-    from tomoseg.reconstruct.geometry import ParallelGeometry
-    from tomoseg.reconstruct.methods import Method, Result
-    from tomoseg.reconstruct.selection import Selection
-    from tomoseg.reconstruct.stopping import Iterative
+    from tomoseg.reconstruction.assessment import Sample
+    from tomoseg.reconstruction.backends.choice import Choice
+    from tomoseg.reconstruction.geometry import ParallelGeometry
+    from tomoseg.reconstruction.methods import Method, Result
+    from tomoseg.reconstruction.selection import Selection
+    from tomoseg.reconstruction.stopping import Iterative
 
 MANY = 10_000  # iterations
 MOST = {"mlem": 120, "osem": 20, "sirt": 240, "tv": 120}  # iterations that 'auto' tries
@@ -128,7 +128,7 @@ class ReconstructParameters(Parameters):
 
 def check(params: ReconstructParameters) -> list[str]:
     """Say what is missing for the backend asked for."""
-    from tomoseg.reconstruct.backends import missing
+    from tomoseg.reconstruction.backends.choice import missing
 
     problem = missing(params.backend)
     problems = [f"reconstruct.backend: {problem}"] if problem else []
@@ -159,8 +159,8 @@ def run(
     refined_angles_deg: Input | None = None,
 ) -> None:
     """Reconstruct `aligned`, whose tilt axis lies along y through the middle of x."""
-    from tomoseg.reconstruct.backends import choose
-    from tomoseg.reconstruct.gpu import GpuFailed
+    from tomoseg.reconstruction.backends.choice import choose
+    from tomoseg.reconstruction.backends.gpu import GpuFailed
 
     tilts = np.asarray((angles_deg if refined_angles_deg is None else refined_angles_deg)[:], np.float64)
     images, angles = _select(aligned, tilts, tilt_quality, params, runtime)
@@ -190,7 +190,7 @@ def run(
 
 def _instead_of_gpu(choice: "Choice", failure: str, params: ReconstructParameters, runtime: Runtime) -> "Choice":
     """Return what computes all of the volume where the GPU failed, now or before an interruption; raise if none may."""
-    from tomoseg.reconstruct.backends import without_gpu
+    from tomoseg.reconstruction.backends.choice import without_gpu
 
     if runtime.device == "cuda":
         raise StageFailed(
@@ -221,8 +221,8 @@ def _reconstruct(
     choice: "Choice", job: _Job, done: "_Done", params: ReconstructParameters, runtime: Runtime, outputs: Outputs
 ) -> None:
     """Reconstruct with one backend, going on from what is done."""
-    from tomoseg.reconstruct.assessment import Sample
-    from tomoseg.reconstruct.methods import joined
+    from tomoseg.reconstruction.assessment import Sample
+    from tomoseg.reconstruction.methods import joined
 
     images, geometry = job.images, job.geometry
     runtime.device_used = choice.device
@@ -316,8 +316,8 @@ def _decide_iterations(
     runtime: Runtime,
 ) -> None:
     """Settle the number of iterations, and note how it was chosen."""
-    from tomoseg.reconstruct.backends import operator
-    from tomoseg.reconstruct.stopping import FEWEST_TILTS, cross_validate
+    from tomoseg.reconstruction.backends.choice import operator
+    from tomoseg.reconstruction.stopping import FEWEST_TILTS, cross_validate
 
     if params.iterations != "auto":
         done.iterations = params.iterations
@@ -353,8 +353,8 @@ def _assess_resolution(
     voxel_size_nm: float,
 ) -> dict[str, float]:
     """Correlate reconstructions of both halves of the tilts; store the curve and return the resolution."""
-    from tomoseg.reconstruct.assessment import resolution
-    from tomoseg.reconstruct.backends import operator
+    from tomoseg.reconstruction.assessment import resolution
+    from tomoseg.reconstruction.backends.choice import operator
 
     found = resolution(
         lambda some: operator(choice, some),
@@ -383,7 +383,7 @@ def _select(
     runtime: Runtime,
 ) -> "tuple[Selection, NDArray[np.float64]]":
     """Return what is reconstructed of the aligned series, and its angles."""
-    from tomoseg.reconstruct.selection import Selection
+    from tomoseg.reconstruction.selection import Selection
 
     n_tilt, n_y, n_x = aligned.shape
     if len(angles_deg) != n_tilt:
@@ -422,7 +422,7 @@ def _geometry(
     aligned: ArraySource, angles_deg: NDArray[np.float64], params: ReconstructParameters, runtime: Runtime
 ) -> "ParallelGeometry":
     """Return the geometry, or say why there is none."""
-    from tomoseg.reconstruct.geometry import ParallelGeometry
+    from tomoseg.reconstruction.geometry import ParallelGeometry
 
     n_tilt, _, n_x = aligned.shape
     if n_tilt < 2:
@@ -464,9 +464,9 @@ def _solver(
     runtime: Runtime,
 ) -> "Iterator[_Solver]":
     """Yield what reconstructs slices."""
-    from tomoseg.reconstruct import fallback
-    from tomoseg.reconstruct.backends import operator
-    from tomoseg.reconstruct.methods import by_block
+    from tomoseg.reconstruction.backends import fallback
+    from tomoseg.reconstruction.backends.choice import operator
+    from tomoseg.reconstruction.methods import by_block
 
     # As read, without negatives or filtered (with its spectrum), measured, computed.
     # gridrec doubles the width, up to the next power of two.
@@ -519,7 +519,7 @@ def _method(
     """Return the method with its parameters filled in; a signal stops it between iterations."""
     from functools import partial
 
-    from tomoseg.reconstruct import methods
+    from tomoseg.reconstruction import methods
 
     if params.method in DIRECT:
         return partial(methods.fbp, filter_name=params.filter, support=_support(params, geometry))
@@ -532,7 +532,7 @@ def _iterative(params: ReconstructParameters, geometry: "ParallelGeometry", samp
     """Return the method with all but the number of iterations."""
     from functools import partial
 
-    from tomoseg.reconstruct import methods
+    from tomoseg.reconstruction import methods
 
     support = _support(params, geometry)
     if params.method == "osem":
@@ -553,7 +553,7 @@ def _with_tomopy(
     choice: "Choice", geometry: "ParallelGeometry", params: ReconstructParameters, iterations: int, runtime: Runtime
 ) -> "tuple[Callable[[NDArray[np.float32]], list[Result]], int]":
     """Return TomoPy's reconstruction of a group of slices, which it shares out itself, and its blocks."""
-    from tomoseg.reconstruct.tomopy_backend import BLOCK, reconstruct
+    from tomoseg.reconstruction.backends.tomopy import BLOCK, reconstruct
 
     def solve(data: NDArray[np.float32]) -> "list[Result]":
         return reconstruct(

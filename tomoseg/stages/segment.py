@@ -16,17 +16,17 @@ from tomoseg.errors import InputError
 from tomoseg.io.digest import sha256
 from tomoseg.runtime import Runtime, slabs
 from tomoseg.schema import CONFIDENCE, LABELS, SEGMENTATION_INFO, VOLUME
-from tomoseg.segment.engines import EngineName
-from tomoseg.segment.views import N_VIEWS, Views
+from tomoseg.segmentation.inference.engines import EngineName
+from tomoseg.segmentation.inference.test_time_augmentation import N_VIEWS, Views
 from tomoseg.stages.base import Field, InputFile, Parameters, Stage
 
 if TYPE_CHECKING:
-    from tomoseg.segment.card import ModelCard
-    from tomoseg.segment.engines import Engine
-    from tomoseg.segment.histogram import Histogram
-    from tomoseg.segment.inference import SlicePredictor
-    from tomoseg.segment.scaling import Scale
-    from tomoseg.segment.volume import Labelled
+    from tomoseg.segmentation.data.histogram import Histogram
+    from tomoseg.segmentation.data.intensity_scaling import Scale
+    from tomoseg.segmentation.inference.engines import Engine
+    from tomoseg.segmentation.inference.slice_prediction import SlicePredictor
+    from tomoseg.segmentation.inference.volume_prediction import Labelled
+    from tomoseg.segmentation.networks.card import ModelCard
 
 # Bytes that thresholding holds per voxel: f4 twice of a slab and its margins for smoothing; of the slab alone u1 labels
 # and masks, and u4 component numbers with what finding them takes.
@@ -140,14 +140,14 @@ class SegmentParameters(Parameters):
     @classmethod
     def _found(cls, model: Path | None) -> Path | None:
         """Turn the name of a network into its path; `check` tells where there is none of that name."""
-        from tomoseg.segment.known_models import find_model
+        from tomoseg.segmentation.networks.known_models import find_model
 
         return None if model is None else find_model(model)
 
     @classmethod
     def is_known_name(cls, parameter: str, text: str) -> bool:
         """Tell whether `model` is a name and no path."""
-        from tomoseg.segment.known_models import is_name
+        from tomoseg.segmentation.networks.known_models import is_name
 
         return parameter == "model" and is_name(text)
 
@@ -167,7 +167,7 @@ class SegmentParameters(Parameters):
 
 def check(params: SegmentParameters) -> list[str]:
     """List what is wrong with the parameters and the model file."""
-    from tomoseg.segment.classes import problems_with_colors, problems_with_names
+    from tomoseg.segmentation.classes import problems_with_colors, problems_with_names
 
     problems: list[str] = []
     n_classes: int | None = params.classes
@@ -197,9 +197,9 @@ def check(params: SegmentParameters) -> list[str]:
 
 def _check_model(params: SegmentParameters) -> tuple[int | None, list[str]]:
     """Return the number of classes of the network, where it is known without loading it, and what is wrong with it."""
-    from tomoseg.segment.card import read_card
-    from tomoseg.segment.engines import problem_with
-    from tomoseg.segment.known_models import resolve_model
+    from tomoseg.segmentation.inference.engines import problem_with
+    from tomoseg.segmentation.networks.card import read_card
+    from tomoseg.segmentation.networks.known_models import resolve_model
 
     missing = problem_with(params.engine)
     problems = [f"segment.engine: {missing}, or take engine keras"] if missing else []
@@ -262,8 +262,8 @@ def run(*, volume: Input, params: SegmentParameters, runtime: Runtime, outputs: 
 
 def _run_thresholds(volume: Input, params: SegmentParameters, runtime: Runtime, outputs: Outputs) -> None:
     """Label by thresholds, in three passes over the volume: histogram, objects, labels."""
-    from tomoseg.segment.classes import default_colors, default_names
-    from tomoseg.segment.otsu import SmallObjects, labelled_slab
+    from tomoseg.segmentation.classes import default_colors, default_names
+    from tomoseg.segmentation.thresholds.thresholding import SmallObjects, labelled_slab
 
     names = params.class_names or default_names(params.classes)
     colors = params.class_colors or default_colors(params.classes)
@@ -306,7 +306,7 @@ def _run_thresholds(volume: Input, params: SegmentParameters, runtime: Runtime, 
 
 def _planes_at_once(volume: Input, runtime: Runtime, sigma_px: float) -> int:
     """Return how many planes (along z) make a slab that, with its margins for smoothing, fits in the memory allowed."""
-    from tomoseg.segment.rims import HALO_PX
+    from tomoseg.segmentation.thresholds.rims import HALO_PX
 
     nz, ny, nx = volume.shape
     margins = 2 * (int(4 * sigma_px + 0.5) + HALO_PX) * SMOOTHING_BYTES * ny * nx
@@ -318,8 +318,8 @@ def _thresholds(
     volume: Input, size: int, params: SegmentParameters, runtime: Runtime
 ) -> tuple[list[float], list[float]]:
     """Return the thresholds, and the levels of the classes where they were found here."""
-    from tomoseg.segment.histogram import histogram, sampled_range
-    from tomoseg.segment.otsu import find_thresholds, smoothed_slab
+    from tomoseg.segmentation.data.histogram import histogram, sampled_range
+    from tomoseg.segmentation.thresholds.thresholding import find_thresholds, smoothed_slab
 
     if params.thresholds is not None:
         return list(params.thresholds), []
@@ -352,11 +352,11 @@ def _say_removed(removed: list[int], names: list[str], least: list[int], runtime
 
 def _run_network(volume: Input, params: SegmentParameters, runtime: Runtime, outputs: Outputs) -> None:
     """Label slice by slice with a network; probabilities exist for one slab of slices only."""
-    from tomoseg.segment.inference import NORMAL_AXIS
-    from tomoseg.segment.keras_setup import prepare
-    from tomoseg.segment.model_file import load_model
-    from tomoseg.segment.scaling import Scale
-    from tomoseg.segment.volume import planes_of
+    from tomoseg.segmentation.data.intensity_scaling import Scale
+    from tomoseg.segmentation.inference.slice_prediction import NORMAL_AXIS
+    from tomoseg.segmentation.inference.volume_prediction import planes_of
+    from tomoseg.segmentation.networks.keras_setup import prepare
+    from tomoseg.segmentation.networks.model_file import load_model
 
     path = Path(params.model or "")
     prepare(runtime)
@@ -408,7 +408,7 @@ def _predictor(
     engine: "Engine | None" = None,
 ) -> "SlicePredictor":
     """Return what predicts slices as the parameters ask for."""
-    from tomoseg.segment.inference import SlicePredictor
+    from tomoseg.segmentation.inference.slice_prediction import SlicePredictor
 
     return SlicePredictor.of(
         model, card, scale, params.patch, params.overlap, predict_batch=engine, views=params.tta, zoom=zoom
@@ -425,8 +425,8 @@ def _engine(
     runtime: Runtime,
 ) -> "Engine":
     """Return what computes the network, ready for the batches to come, and say what it is."""
-    from tomoseg.segment.engines import engine_for
-    from tomoseg.segment.volume import batches_of, planes_of
+    from tomoseg.segmentation.inference.engines import engine_for
+    from tomoseg.segmentation.inference.volume_prediction import batches_of, planes_of
 
     sizes = _predictor(model, card, card.scaling.trained, params, zoom)
     shapes = batches_of(volume, sizes, params.plane, transposed=params.tta == "dihedral")
@@ -442,8 +442,8 @@ def _labelled(
     volume: Input, predictor: "SlicePredictor", plane: str, first: int, runtime: Runtime
 ) -> "Generator[Labelled]":
     """Yield labels and confidence, slab by slab."""
-    from tomoseg.segment.inference import NORMAL_AXIS
-    from tomoseg.segment.volume import in_all_planes, in_slices, planes_of
+    from tomoseg.segmentation.inference.slice_prediction import NORMAL_AXIS
+    from tomoseg.segmentation.inference.volume_prediction import in_all_planes, in_slices, planes_of
 
     n = volume.shape[NORMAL_AXIS[planes_of(plane)[-1]]]
     _say_where(first, n, runtime)
@@ -461,7 +461,7 @@ def _put(sink: ArraySink, slab: "Labelled", values: Array) -> None:
 
 def _largest_patch(predictor: "SlicePredictor", volume: Input, plane: str) -> list[int]:
     """Return height and width of the patches, the largest ones where planes differ."""
-    from tomoseg.segment.volume import plane_shape, planes_of
+    from tomoseg.segmentation.inference.volume_prediction import plane_shape, planes_of
 
     patches = [predictor.patch_for(plane_shape(volume, one)) for one in planes_of(plane)]
     return list(max(patches, key=math.prod))
@@ -495,7 +495,7 @@ def _network_state(
 
 def _warn_about_intensities(values: "Histogram", scale: "Scale", card: "ModelCard", runtime: Runtime) -> list[str]:
     """Warn where the volume looks unlike what the network was trained on; return what was said."""
-    from tomoseg.segment.scaling import Intensities
+    from tomoseg.segmentation.data.intensity_scaling import Intensities
 
     if not card.trained_here:
         return []
@@ -520,7 +520,7 @@ def _clean(
     Where that was interrupted, objects are looked for again in what is partly clean already. What was cleaned has no
     small objects, and what is left of those that go on beyond it is smaller than before, so the result is the same.
     """
-    from tomoseg.segment.otsu import SmallObjects
+    from tomoseg.segmentation.thresholds.thresholding import SmallObjects
 
     first = state.get("cleaned", 0)
     nz, ny, nx = labels.shape
@@ -588,7 +588,7 @@ def _sampled_histogram(volume: ArraySource) -> "Histogram":
 
     A few voxels far beyond all others leave too few bins for these, which are then counted alone.
     """
-    from tomoseg.segment.histogram import OUTLIERS, histogram, sampled_range
+    from tomoseg.segmentation.data.histogram import OUTLIERS, histogram, sampled_range
 
     low, high = sampled_range(volume, SAMPLED_SLICES)
     chosen = np.unique(np.linspace(0, volume.shape[0] - 1, SAMPLED_SLICES).round().astype(int))

@@ -12,11 +12,11 @@ from tomoseg.errors import InputError
 from tomoseg.runtime import Runtime
 
 if TYPE_CHECKING:
-    from tomoseg.measure.elements import Elements
-    from tomoseg.measure.facets import Crystal
-    from tomoseg.measure.places import Directions
-    from tomoseg.measure.pores import PoreSpace
-    from tomoseg.measure.surface import Block, LevelFinder, Mesh
+    from tomoseg.measurement.common.surface import Block, LevelFinder, Mesh
+    from tomoseg.measurement.particles.particle_environment import Directions
+    from tomoseg.measurement.pores.pores import PoreSpace
+    from tomoseg.measurement.support.facets import Crystal
+    from tomoseg.measurement.support.surface_elements import Elements
 
 # Densities of supports, g/cm3, of the crystals without pores. gamma-alumina: Digne et al., J. Catal. 226 (2004) 54, and
 # references there (3.6 to 3.7); the others: CRC Handbook of Chemistry and Physics, 97th ed.
@@ -69,8 +69,8 @@ def begin(
     runtime: Runtime,
 ) -> "Survey | None":
     """Look for pores, and return what the support's surface is measured with; None where there is no support."""
-    from tomoseg.measure.cells import Cells, cell_side
-    from tomoseg.measure.pores import PoreSpace
+    from tomoseg.measurement.common.coarse_grid import Cells, cell_side
+    from tomoseg.measurement.pores.pores import PoreSpace
 
     if not params.measure_support:
         return None
@@ -126,7 +126,7 @@ class Survey:
     finder: "LevelFinder | None" = None
 
     def __post_init__(self) -> None:
-        from tomoseg.measure.surface import LevelFinder
+        from tomoseg.measurement.common.surface import LevelFinder
 
         self._numbers = self.space.numbers_of_volume()
         if len(self.classes) > 1:
@@ -139,7 +139,7 @@ class Survey:
 
     def take(self, k: int, mesh: "Mesh", block: "Block", labels: ArraySource) -> None:
         """Second pass: take in the surface of class `k` in a block, where that is the support."""
-        from tomoseg.measure.elements import SIDE_PX, block_elements, grown
+        from tomoseg.measurement.support.surface_elements import SIDE_PX, block_elements, grown
 
         if [k] != self.classes or not len(mesh.faces):
             return
@@ -151,7 +151,7 @@ class Survey:
 
     def take_all(self, here: Array, block: "Block", labels: ArraySource) -> None:
         """Second pass: mesh the surface of several classes together."""
-        from tomoseg.measure.classes import block_mesh
+        from tomoseg.measurement.common.class_table import block_mesh
 
         if self.finder is None:
             return
@@ -165,7 +165,7 @@ class Survey:
 
         `voxels` is the number of each class.
         """
-        from tomoseg.measure.elements import Elements
+        from tomoseg.measurement.support.surface_elements import Elements
 
         self.voxels = int(sum(voxels[k] for k in self.classes))
         elements = Elements.joined(self.parts)
@@ -199,8 +199,8 @@ class _Found:
 
 
 def _find_facets(elements: "Elements", params: SupportParameters, outputs: Outputs) -> _Found:
-    from tomoseg.measure import facets as f
-    from tomoseg.measure.places import Directions
+    from tomoseg.measurement.particles.particle_environment import Directions
+    from tomoseg.measurement.support import facets as f
 
     tolerance = params.facet_tolerance_deg
     free = elements[elements.exposed]
@@ -223,8 +223,8 @@ def _find_facets(elements: "Elements", params: SupportParameters, outputs: Outpu
 
 
 def _pores(survey: Survey, elements: "Elements", facets: Array, outputs: Outputs) -> dict[str, Any]:
-    from tomoseg.measure import pores as p
-    from tomoseg.measure.diffusion import tortuosity
+    from tomoseg.measurement.pores import pores as p
+    from tomoseg.measurement.pores.tortuosity import tortuosity
 
     space, nm = survey.space, survey.voxel_size_nm
     walls = np.bincount(np.maximum(elements.pore, 0), elements.areas, minlength=len(space.closed) + 1)[1:]
@@ -271,8 +271,8 @@ def _pores(survey: Survey, elements: "Elements", facets: Array, outputs: Outputs
 
 def _surface(survey: Survey, elements: "Elements", pores: dict[str, Any]) -> dict[str, Any]:
     """Return volume and areas, and what they would be with the surface half a voxel out and in (Steiner's formula)."""
-    from tomoseg.measure.curvature import PLACES, SIGMA_PX, place_kinds
-    from tomoseg.measure.elements import OUTSIDE, PARTICLE, PORE
+    from tomoseg.measurement.support.curvature import PLACES, SIGMA_PX, place_kinds
+    from tomoseg.measurement.support.surface_elements import OUTSIDE, PARTICLE, PORE
 
     nm, volume = survey.voxel_size_nm, float(survey.voxels)
     area, bend = float(elements.areas.sum()), float((elements.mean * elements.areas).sum())
@@ -308,7 +308,7 @@ def _places(
     survey: Survey, elements: "Elements", found: _Found, particles: Array, outputs: Outputs
 ) -> tuple[dict[str, Any], dict[str, Array]]:
     """Return how the particles sit compared with the whole surface, and the columns that tell it of each."""
-    from tomoseg.measure import places as q
+    from tomoseg.measurement.particles import particle_environment as q
 
     nm, space = survey.voxel_size_nm, survey.space
     centres = np.stack([particles[f"{a}_px"] for a in "zyx"], axis=1)

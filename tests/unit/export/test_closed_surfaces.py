@@ -9,7 +9,7 @@ from tomoseg.export.surfaces import (
     joined,
     on_cap,
 )
-from tomoseg.measure.surface import LevelFinder, enclosed_px3
+from tomoseg.measurement.common.surface import LevelFinder, enclosed_px3
 
 
 def ball(radius_px, centre, shape):
@@ -45,7 +45,7 @@ def noise(shape, seed=0):
 def test_blocks_join_without_a_seam(side, factor, monkeypatch):
     labels = noise((30, 26, 22))
     whole = class_mesh(labels, factor=factor)
-    monkeypatch.setattr("tomoseg.measure.blocks.SIDE_PX", side)
+    monkeypatch.setattr("tomoseg.measurement.common.blocks.SIDE_PX", side)
     mesh = class_mesh(labels, factor=factor)
     assert open_edges(mesh.faces) == 0
     assert len(mesh.faces) == len(whole.faces)
@@ -58,7 +58,7 @@ def test_blocks_join_without_a_seam(side, factor, monkeypatch):
 
 @pytest.mark.parametrize(("factor", "tolerance"), [(1, 0.01), (2, 0.02)])
 def test_sphere(factor, tolerance, monkeypatch):
-    monkeypatch.setattr("tomoseg.measure.blocks.SIDE_PX", 7)
+    monkeypatch.setattr("tomoseg.measurement.common.blocks.SIDE_PX", 7)
     labels = ball(12, (20.3, 19.8, 20.1), (41, 40, 43))
     mesh = class_mesh(labels, factor=factor)
     # Within 1% at full resolution, as measured areas are; of blocks of 2 it is a sphere of radius 6, which scatters.
@@ -70,7 +70,7 @@ def test_sphere(factor, tolerance, monkeypatch):
 
 
 def test_caps_half_a_voxel_outside_and_marked(monkeypatch):
-    monkeypatch.setattr("tomoseg.measure.blocks.SIDE_PX", 5)
+    monkeypatch.setattr("tomoseg.measurement.common.blocks.SIDE_PX", 5)
     labels = np.zeros((12, 20, 20), np.uint8)
     labels[:, 6:14, 6:14] = 1  # a bar from border to border
     mesh = class_mesh(labels)

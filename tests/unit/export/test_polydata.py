@@ -6,7 +6,7 @@ import pytest
 from tomoseg.errors import StageFailed
 from tomoseg.export.polydata import points_polydata, surface_polydata, write_vtp
 from tomoseg.export.surfaces import CoarseLabels, block_surface, joined
-from tomoseg.measure.surface import LevelFinder
+from tomoseg.measurement.common.surface import LevelFinder
 
 
 def class_mesh(labels, k=1):

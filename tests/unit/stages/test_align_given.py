@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tomoseg.align.warp import warp_image
+from tomoseg.alignment.images.warp import warp_image
 from tomoseg.arrays import MemoryInput, MemoryOutputs
 from tomoseg.errors import InputError
 from tomoseg.io.shifts import GivenAlignment

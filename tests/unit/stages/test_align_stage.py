@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from tomoseg.align.warp import warp_image
+from tomoseg.alignment.images.warp import warp_image
 from tomoseg.arrays import MemoryInput, MemoryOutputs
 from tomoseg.errors import InputError, StageFailed
 from tomoseg.runtime import Runtime

@@ -50,7 +50,7 @@ RAW = np.random.default_rng(5).normal(100, 30, (4, 24, 40)).astype(np.float32)
 
 def alignment(raw=RAW, angle=84.0, offset=1.75):
     """Return an alignment as the stage leaves it: given shifts, a steep and off-centre axis."""
-    from tomoseg.align.warp import aligned_shape, warp_image
+    from tomoseg.alignment.images.warp import aligned_shape, warp_image
 
     shifts = np.array([[1.5, -2.25], [0.0, 0.5], [-3.25, 4.0], [2.0, 1.0]])
     aligned = np.stack([warp_image(image, s, angle, offset) for image, s in zip(raw, shifts, strict=True)])
@@ -217,7 +217,7 @@ def test_imod_makes_our_aligned_frame_of_the_xf(inputs, tmp_path, source, angle,
 
 
 def test_the_alignment_goes_out_and_comes_back(inputs, tmp_path):
-    from tomoseg.align.warp import warp_image
+    from tomoseg.alignment.images.warp import warp_image
     from tomoseg.io.shifts import fitted, read_shifts
 
     _, runtime = exported(inputs, tmp_path, formats=("alignment",))
@@ -236,7 +236,7 @@ def test_the_alignment_goes_out_and_comes_back(inputs, tmp_path):
 
 
 def test_rotation_and_magnification_of_single_images_go_out(inputs, tmp_path):
-    from tomoseg.align.warp import Adjustments, warp_image
+    from tomoseg.alignment.images.warp import Adjustments, warp_image
 
     found = Adjustments(np.array([0.4, -0.6, 0.2, 0.0]), np.array([1.01, 1.0, 0.985, 1.005]), np.zeros(4))
     quality = np.zeros(4, [(name, "f8") for name in ("rotation_deg", "magnification", "tilt_error_deg", "is_outlier")])
@@ -302,7 +302,7 @@ def test_unknown_pixel_size_is_said_in_the_files(inputs, tmp_path):
 
 
 def test_little_memory_gives_the_same_files(inputs, tmp_path, monkeypatch):
-    monkeypatch.setattr("tomoseg.measure.blocks.SIDE_PX", 8)
+    monkeypatch.setattr("tomoseg.measurement.common.blocks.SIDE_PX", 8)
     exported(inputs, tmp_path / "much")
     exported(inputs, tmp_path / "little", runtime=Runtime(max_memory=4_500_000))  # one row of blocks at a time
     for name in FILES:

@@ -104,7 +104,9 @@ def crowded():
     "how", [{"separate_touching": True}, {"separate_touching": False}, {"separate_by": "intensity"}]
 )
 def test_memory_allowed_does_not_change_a_bit(how, monkeypatch):
-    monkeypatch.setattr("tomoseg.measure.particles.LARGE_VOXELS", 30**3)  # larger ones, also cut out, go by blocks
+    monkeypatch.setattr(
+        "tomoseg.measurement.particles.particle_table.LARGE_VOXELS", 30**3
+    )  # larger ones, also cut out, go by blocks
     labels = crowded()
     volume = 5 * labels + np.random.default_rng(0).random(labels.shape, np.float32)
     how = {"measure_support": False} | how  # its cells follow the memory

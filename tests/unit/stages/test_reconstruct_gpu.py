@@ -7,9 +7,10 @@ from tests.unit.stages.interruptions import Fatal, Killed, killed_again_and_agai
 from tests.unit.stages.test_reconstruct_stage import ANGLES, N_X, reconstruct
 from tomoseg.arrays import MemoryOutputs
 from tomoseg.errors import StageFailed
-from tomoseg.reconstruct import backends, gpu
-from tomoseg.reconstruct.astra_backend import AstraCpuOperator
-from tomoseg.reconstruct.gpu import GpuFailed
+from tomoseg.reconstruction.backends import choice as backends
+from tomoseg.reconstruction.backends import gpu
+from tomoseg.reconstruction.backends.astra import AstraCpuOperator
+from tomoseg.reconstruction.backends.gpu import GpuFailed
 from tomoseg.runtime import Runtime
 
 N_Y = 150

@@ -245,10 +245,10 @@ def test_the_model_is_an_input_file():
 @pytest.fixture(scope="module")
 def model_path(tmp_path_factory):
     """A network that thresholds: one 1x1 convolution with set weights, softmax over three classes."""
-    from tomoseg.segment.card import ModelCard
-    from tomoseg.segment.model_file import save_model
-    from tomoseg.segment.network import unet
-    from tomoseg.segment.scaling import Scale, Scaling
+    from tomoseg.segmentation.data.intensity_scaling import Scale, Scaling
+    from tomoseg.segmentation.networks.builders import unet
+    from tomoseg.segmentation.networks.card import ModelCard
+    from tomoseg.segmentation.networks.model_file import save_model
 
     # depth 1: two convolutions and the classifier. Everything but the centre of the kernels is 0, so that the logits
     # are -40 (s - 0.5), 0 and 40 (s - 2.5) for the scaled intensity s (0 vacuum, 1 support, 4.4 particles), cut at 0.
@@ -330,10 +330,10 @@ def test_a_pixel_size_in_another_unit_is_refused(phantom, model_path, voxel_size
 @pytest.fixture(scope="module")
 def directed_path(tmp_path_factory):
     """A network of random weights: what it makes of a voxel depends on the plane and on the direction."""
-    from tomoseg.segment.card import ModelCard
-    from tomoseg.segment.model_file import save_model
-    from tomoseg.segment.network import unet
-    from tomoseg.segment.scaling import Scale, Scaling
+    from tomoseg.segmentation.data.intensity_scaling import Scale, Scaling
+    from tomoseg.segmentation.networks.builders import unet
+    from tomoseg.segmentation.networks.card import ModelCard
+    from tomoseg.segmentation.networks.model_file import save_model
 
     scaling = Scaling("levels", "uint8", Scale(0.0, 57.0, -0.1, 4.5))
     card = ModelCard(["void", "oxide", "metal"], ["#000000", "#0072b2", "#e69f00"], scaling, 16, 2, pixel_size_nm=0.3)
@@ -344,9 +344,9 @@ def directed_path(tmp_path_factory):
 
 @pytest.mark.parametrize("max_memory", [1, 1 << 30])
 def test_all_planes_give_the_mean_of_the_three(phantom, directed_path, max_memory):
-    from tomoseg.segment.inference import NORMAL_AXIS, SlicePredictor
-    from tomoseg.segment.model_file import load_model
-    from tomoseg.segment.scaling import Scale
+    from tomoseg.segmentation.data.intensity_scaling import Scale
+    from tomoseg.segmentation.inference.slice_prediction import NORMAL_AXIS, SlicePredictor
+    from tomoseg.segmentation.networks.model_file import load_model
 
     volume = phantom[0][:10, :22, :18]
     outputs, _ = run(volume, Runtime(device="cpu", max_memory=max_memory), model=directed_path, plane="all")
@@ -372,7 +372,9 @@ def test_all_planes_give_the_mean_of_the_three(phantom, directed_path, max_memor
 def test_all_planes_need_room_for_their_sums(phantom, model_path, monkeypatch):
     from types import SimpleNamespace
 
-    monkeypatch.setattr("tomoseg.segment.volume.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr(
+        "tomoseg.segmentation.inference.volume_prediction.shutil.disk_usage", lambda _: SimpleNamespace(free=1000)
+    )
     with pytest.raises(StageFailed, match="set TMPDIR"):
         run(phantom[0], model=model_path, plane="all")
 
@@ -382,7 +384,7 @@ def test_a_file_system_that_cannot_reserve_is_none_that_is_full(phantom, model_p
     def refuse(*_):
         raise OSError(number, "no")
 
-    monkeypatch.setattr("tomoseg.segment.volume.os.posix_fallocate", refuse, raising=False)
+    monkeypatch.setattr("tomoseg.segmentation.inference.volume_prediction.os.posix_fallocate", refuse, raising=False)
     if refused:
         with pytest.raises(StageFailed, match="set TMPDIR"):
             run(phantom[0], model=model_path, plane="all")
@@ -392,8 +394,8 @@ def test_a_file_system_that_cannot_reserve_is_none_that_is_full(phantom, model_p
 
 
 def test_slices_in_one_piece_and_symmetric_views(phantom, directed_path):
-    from tomoseg.segment.model_file import load_model
-    from tomoseg.segment.scaling import Scale
+    from tomoseg.segmentation.data.intensity_scaling import Scale
+    from tomoseg.segmentation.networks.model_file import load_model
 
     volume = phantom[0][:11, :6, :17]
     outputs, _ = run(volume, model=directed_path, patch=0, tta="dihedral")
@@ -475,7 +477,7 @@ def test_nan_beyond_the_slices_looked_at_is_refused_too(model_path):
 def test_a_volume_unlike_the_training_slices_is_warned_of(phantom, model_path, tmp_path):
     from dataclasses import replace
 
-    from tomoseg.segment.model_file import load_model, save_model
+    from tomoseg.segmentation.networks.model_file import load_model, save_model
 
     model, card = load_model(model_path)
     path = tmp_path / "told.keras"
@@ -497,10 +499,10 @@ def test_a_volume_unlike_the_training_slices_is_warned_of(phantom, model_path, t
 @pytest.fixture(scope="module")
 def neighbour_path(tmp_path_factory):
     """A network that sees five slices and labels by the first of them: what is above half a support."""
-    from tomoseg.segment.card import ModelCard
-    from tomoseg.segment.model_file import save_model
-    from tomoseg.segment.network import unet
-    from tomoseg.segment.scaling import Scale, Scaling
+    from tomoseg.segmentation.data.intensity_scaling import Scale, Scaling
+    from tomoseg.segmentation.networks.builders import unet
+    from tomoseg.segmentation.networks.card import ModelCard
+    from tomoseg.segmentation.networks.model_file import save_model
 
     net = unet(2, n_channels=5, depth=1, base_filters=2)
     first, second, last = np.zeros((3, 3, 5, 2)), np.zeros((3, 3, 2, 2)), np.zeros((1, 1, 2, 2))
@@ -528,8 +530,8 @@ def test_a_network_sees_the_neighbours_of_a_slice(phantom, neighbour_path, plane
 def test_a_network_of_neighbours_at_another_pixel_size_and_in_other_engines(phantom, neighbour_path, tmp_path):
     from dataclasses import replace
 
-    from tomoseg.segment.engines import problem_with
-    from tomoseg.segment.model_file import load_model, save_model
+    from tomoseg.segmentation.inference.engines import problem_with
+    from tomoseg.segmentation.networks.model_file import load_model, save_model
 
     model, card = load_model(neighbour_path)
     path = tmp_path / "finer.keras"
@@ -544,7 +546,7 @@ def test_a_network_of_neighbours_at_another_pixel_size_and_in_other_engines(phan
 
 
 def test_a_network_is_converted_only_where_that_is_worth_it(phantom, model_path, monkeypatch):
-    from tomoseg.segment.engines import problem_with
+    from tomoseg.segmentation.inference.engines import problem_with
 
     few, _ = run(phantom[0], model=model_path)
     assert few.attrs["segmentation_info"]["engine"].startswith("keras")
@@ -564,7 +566,7 @@ def test_a_network_can_be_stopped_within_a_slice(phantom, model_path, monkeypatc
         if len(calls) == 6:
             raise Interrupted("stopped by SIGTERM")
 
-    monkeypatch.setattr("tomoseg.segment.inference.BATCH_BYTES", 1)  # a patch at a time
+    monkeypatch.setattr("tomoseg.segmentation.inference.slice_prediction.BATCH_BYTES", 1)  # a patch at a time
     monkeypatch.setattr(runtime, "check", check)
     outputs = MemoryOutputs()
     with pytest.raises(Interrupted):
@@ -622,7 +624,7 @@ def test_the_scale_of_the_training_slices_can_be_kept(phantom, model_path):
 
 
 def test_a_model_from_elsewhere_is_used_and_said_loudly(phantom, tmp_path):
-    from tomoseg.segment.keras_setup import keras
+    from tomoseg.segmentation.networks.keras_setup import keras
 
     net = keras.Sequential([keras.Input((None, None, 1)), keras.layers.Conv2D(2, 1, activation="softmax")])
     net.set_weights([np.array([[[[-20.0, 20.0]]]]), np.array([4.0, -4.0])])  # class 1 above 0.2 of the range

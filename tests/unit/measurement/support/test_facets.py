@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from tests.unit.measurement.shapes import grid, polyhedron, surface_elements
+from tomoseg.measurement.support.facets import (
+    FAMILIES,
+    NormalDensity,
+    angle_between,
+    facet_directions,
+    family,
+    find_crystal,
+    given_orientation,
+    nearest_direction,
+)
+
+TOLERANCE_DEG = 10.0
+
+
+def density_of(e):
+    return NormalDensity.of(e.normals.astype(float), e.areas.astype(float))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "n_facets", "shares"),
+    [
+        ({"cube": 26}, 6, (0, 0, 1)),
+        ({"octahedron": 44}, 8, (1, 0, 0)),
+        # Edge of the octahedron 44 sqrt 2, cut off at 28 of 44: six squares of edge 16 sqrt 2, 6 * 512 px^2; of the
+        # eight triangles of (sqrt 3 / 4) (44 sqrt 2)^2 px^2 the corners of edge 16 sqrt 2 are gone.
+        ({"cube": 28, "octahedron": 44}, 14, None),
+    ],
+)
+def test_orientation_and_planes_of_polyhedra(sizes, n_facets, shares):
+    for seed in (5, 6):
+        matrix = Rotation.random(random_state=seed).as_matrix()
+        e = surface_elements(polyhedron(110, matrix, **sizes).astype(np.uint8))
+        density = density_of(e)
+        facets = facet_directions(density, TOLERANCE_DEG)
+        assert len(facets) == n_facets
+        crystal = find_crystal(density, facets, TOLERANCE_DEG)
+        assert crystal.matrix is not None
+        assert angle_between(matrix, crystal.matrix) < 1
+        if shares is None:
+            triangles = 8 * 3**0.5 / 4 * ((44 * 2**0.5) ** 2 - 3 * (16 * 2**0.5) ** 2)
+            shares = triangles / (triangles + 6 * 512), 0, 6 * 512 / (triangles + 6 * 512)
+        for name, share in zip(FAMILIES, shares, strict=True):
+            near = nearest_direction(e.normals, family(name) @ crystal.matrix.T, TOLERANCE_DEG) >= 0
+            measured = float(e.areas[near].sum() / e.areas.sum())
+            # Found within 1.4 points; what is missing are corners.
+            assert measured == pytest.approx(share, abs=0.02)
+        assert float(e.areas[nearest_direction(e.normals, facets, TOLERANCE_DEG) >= 0].sum() / e.areas.sum()) > 0.97
+
+
+def test_a_ball_has_no_facets_and_no_crystal():
+    e = surface_elements(((grid(80) ** 2).sum(axis=0) <= 30**2).astype(np.uint8))
+    density = density_of(e)
+    facets = facet_directions(density, TOLERANCE_DEG)
+    assert len(facets) == 0
+    assert find_crystal(density, facets, TOLERANCE_DEG).matrix is None
+
+
+def test_facets_in_random_directions_are_no_crystal():
+    rng = np.random.default_rng(3)
+    found = 0
+    for _ in range(5):
+        normals = rng.standard_normal((9, 3))
+        normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+        scattered = np.repeat(normals, 400, axis=0) + 0.05 * rng.standard_normal((3600, 3))
+        scattered /= np.linalg.norm(scattered, axis=1, keepdims=True)
+        density = NormalDensity.of(scattered, np.ones(len(scattered)))
+        found += find_crystal(density, facet_directions(density, TOLERANCE_DEG), TOLERANCE_DEG).matrix is not None
+    assert found == 0
+
+
+def test_density_of_normals_is_that_of_the_area_per_steradian():
+    e = surface_elements(((grid(80) ** 2).sum(axis=0) <= 30**2).astype(np.uint8))
+    image = density_of(e).projected()
+    # Equal area: the mean over the two discs is that over the sphere.
+    assert np.nanmean(image) == pytest.approx(1 / (4 * np.pi), rel=0.01)
+    assert np.nanstd(image) < 0.15 / (4 * np.pi)  # voxels favour some directions a little
+
+
+def test_map_shows_a_direction_where_it_is():
+    direction = np.array([0.8, 0.0, 0.6])  # towards +z and +x
+    density = NormalDensity.of(np.repeat(direction[None], 10, axis=0), np.ones(10))
+    image = density.projected(101)
+    hemisphere, row, column = np.unravel_index(np.nanargmax(image), image.shape)
+    assert hemisphere == 1
+    assert row == 50
+    # 2 sin(t / 2) with cos t = 0.8, in units of sqrt 2 / 50
+    assert column - 50 == pytest.approx(2 * np.sqrt(0.1) / np.sqrt(2) * 50, abs=2)
+
+
+def test_given_directions_lie_along_their_axes():
+    matrix = given_orientation((0, 0, 1), (1, 1, 0))
+    assert matrix @ [0, 0, 1] == pytest.approx([1, 0, 0])
+    assert matrix @ (np.array([1, 1, 0]) / 2**0.5) == pytest.approx([0, 0, 1])
+    assert angle_between(matrix, given_orientation((0, 0, 1), (1, -1, 0))) == pytest.approx(0, abs=1e-5)
+    assert angle_between(matrix, given_orientation((0, 0, 1), (1, 0, 0))) == pytest.approx(45)

@@ -1,0 +1,181 @@
+"""Engines other than Keras: the same probabilities, and copies that are kept."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tomoseg.errors import InputError, StageFailed
+from tomoseg.runtime import Runtime
+from tomoseg.segmentation.inference import engines
+from tomoseg.segmentation.inference.engines import cache_folder, engine_for, problem_with
+from tomoseg.stages.segment import STAGE, SegmentParameters
+
+# Converters and TensorFlow's exporter use what NumPy and Python deprecate.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+SHAPE = (2, 32, 64)
+OTHERS = [
+    pytest.param(name, marks=pytest.mark.skipif(problem_with(name) is not None, reason=str(problem_with(name))))
+    for name in ("openvino", "onnxruntime")
+]
+
+
+@pytest.fixture(scope="module", params=["compact", "attention-res-unet"])
+def network(request):
+    """A tiny network whose weights and normalisation are nothing special."""
+    from tomoseg.segmentation.networks.builders import build
+
+    net = build(request.param, 3, depth=3, base_filters=4, seed=1)
+    rng = np.random.default_rng(0)
+    net.set_weights([w + 0.1 * np.abs(rng.normal(size=w.shape)) for w in net.get_weights()])
+    return net
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
+    return tmp_path / "tomoseg"
+
+
+def patches():
+    return np.random.default_rng(1).normal(0.5, 1, SHAPE).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_engines_agree_with_keras(network, name, folder):
+    runtime = Runtime(device="cpu", workers=1)
+    expected = engine_for("keras", network, "a", [SHAPE], runtime)(patches())
+    assert expected.std() > 0.05  # something to agree on
+    engine = engine_for(name, network, "a", [SHAPE], runtime)
+    assert (engine.name, engine.device) == (name, "cpu")
+    np.testing.assert_allclose(engine(patches()), expected, atol=1e-5)
+    np.testing.assert_allclose(engine(patches()[:1]), expected[:1], atol=1e-5)  # a shape nobody spoke of
+    assert len(list(folder.iterdir())) == 2
+
+
+@pytest.fixture
+def compact_network():
+    from tomoseg.segmentation.networks.builders import build
+
+    return build("compact", 2, depth=2, base_filters=2, seed=1)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_converted_copies_are_kept_and_remade_where_damaged(compact_network, name, folder, monkeypatch):
+    runtime, converted = Runtime(device="cpu", workers=1), []
+    real = engines.Converted._made
+    monkeypatch.setattr(engines.Converted, "_made", lambda self, s: converted.append(s) or real(self, s))
+    first = engine_for(name, compact_network, "b", [SHAPE], runtime)(patches())
+    (path,) = folder.iterdir()
+    again = engine_for(name, compact_network, "b", [SHAPE], runtime)(patches())
+    np.testing.assert_array_equal(first, again)
+    assert converted == [SHAPE]
+    sound = path.read_bytes()
+    for damaged in (b"", sound[: len(sound) // 2], sound[:200] + bytes([sound[200] ^ 255]) + sound[201:]):
+        path.write_bytes(damaged)
+        converted.clear()
+        np.testing.assert_array_equal(engine_for(name, compact_network, "b", [SHAPE], runtime)(patches()), first)
+        assert converted == [SHAPE]
+    engine_for(name, compact_network, "another", [SHAPE], runtime)
+    assert len(list(folder.iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", OTHERS[:1])
+def test_a_sound_file_with_nonsense_in_it_is_remade(compact_network, name, folder):
+    import zipfile
+
+    runtime = Runtime(device="cpu", workers=1)
+    expected = engine_for(name, compact_network, "b", [SHAPE], runtime)(patches())
+    (path,) = folder.iterdir()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("xml", "<nothing/>")
+    np.testing.assert_array_equal(engine_for(name, compact_network, "b", [SHAPE], runtime)(patches()), expected)
+    assert any("was damaged" in note for note in runtime.notes)
+
+
+@pytest.mark.parametrize("name", OTHERS[:1])
+def test_a_cache_folder_that_cannot_be_written_stops_nothing(compact_network, name, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "file"))
+    runtime = Runtime(device="cpu", workers=1)
+    assert engine_for(name, compact_network, "b", [SHAPE], runtime)(patches()).shape == (*SHAPE, 2)
+    assert any("could not be kept" in note for note in runtime.notes)
+
+
+def test_an_engine_that_is_not_installed_is_refused_before_computing(monkeypatch):
+    monkeypatch.setattr(engines, "find_spec", lambda _: None)
+    assert problem_with("keras") is None
+    assert "tomoseg[fast]" in problem_with("openvino")
+    (problem,) = [p for p in STAGE.check(SegmentParameters(model="x.keras", engine="onnxruntime")) if "engine" in p]
+    assert "onnxruntime and tf2onnx, not installed here: pip install 'tomoseg[onnx]'" in problem
+    with pytest.raises(InputError, match="not installed"):
+        engine_for("openvino", None, "", [], Runtime(device="cpu"))
+
+
+def test_auto_is_keras_on_a_gpu_and_without_openvino(compact_network, monkeypatch):
+    on_gpu = SimpleNamespace(device="auto", device_used="cuda")
+    engine = engine_for("auto", compact_network, "", [SHAPE], on_gpu)
+    assert (engine.name, engine.device) == ("keras", "cuda")
+    monkeypatch.setattr(engines, "find_spec", lambda _: None)
+    engine = engine_for("auto", compact_network, "", [SHAPE], Runtime(device="cpu"))
+    assert (engine.name, engine.device) == ("keras", "cpu")
+
+
+@pytest.mark.skipif(problem_with("openvino") is not None, reason="openvino is not installed")
+def test_auto_on_a_cpu_is_openvino_where_it_takes_the_network(compact_network, folder, monkeypatch):
+    runtime = Runtime(device="cpu", workers=1)
+    assert engine_for("auto", compact_network, "e", [SHAPE], runtime).name == "openvino"
+
+    def fails(model, shape):
+        raise RuntimeError("no such layer")
+
+    monkeypatch.setattr(engines, "_to_openvino", fails)
+    assert engine_for("auto", compact_network, "other", [SHAPE], runtime).name == "keras"
+    with pytest.raises(StageFailed, match="cannot take this network"):
+        engine_for("openvino", compact_network, "other", [SHAPE], runtime)
+
+
+@pytest.mark.parametrize("name", OTHERS[:1])
+def test_half_precision_is_close_and_shares_the_copy(compact_network, name, folder):
+    runtime = Runtime(device="cpu", workers=1)
+    whole = engine_for(name, compact_network, "b", [SHAPE], runtime)(patches())
+    half = engine_for(f"{name}-bf16", compact_network, "b", [SHAPE], runtime)(patches())
+    np.testing.assert_allclose(half, whole, atol=0.05)
+    assert len(list(folder.iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", OTHERS[:1])
+def test_a_network_that_is_another_after_conversion_is_refused(compact_network, name, folder, monkeypatch):
+    monkeypatch.setitem(engines.LARGEST_DIFFERENCE, name, -1.0)
+    with pytest.raises(StageFailed, match="other probabilities than Keras"):
+        engine_for(name, compact_network, "c", [SHAPE], Runtime(device="cpu", workers=1))
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_gpu_is_refused_where_only_the_cpu_computes(compact_network, name):
+    with pytest.raises(InputError, match="--device cuda"):
+        engine_for(name, compact_network, "c", [SHAPE], Runtime(device="cuda"))
+
+
+@pytest.mark.parametrize("name", OTHERS[:1])
+def test_nothing_reports_its_use_over_the_net(compact_network, name, folder):
+    engine_for(name, compact_network, "d", [SHAPE], Runtime(device="cpu"))
+    assert sys.modules.get("openvino_telemetry") is None
+
+
+@pytest.mark.parametrize(
+    ("platform", "expected"), [("linux", "here/tomoseg"), ("darwin", "here/tomoseg"), ("win32", "there/tomoseg")]
+)
+def test_the_cache_folder_is_the_users(platform, expected, monkeypatch):
+    monkeypatch.setattr(engines.sys, "platform", platform)
+    monkeypatch.setenv("XDG_CACHE_HOME", "here")
+    monkeypatch.setenv("LOCALAPPDATA", "there")
+    assert cache_folder() == Path(expected)
+    for variable in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(variable)
+    assert cache_folder().is_relative_to(Path.home())

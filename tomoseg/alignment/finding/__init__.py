@@ -1,0 +1,1 @@
+"""Finding shifts, tilt axis and per-image corrections."""

@@ -1,0 +1,93 @@
+"""How well a tilt series is in register: figures per tilt that need no truth."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.alignment.finding.consistency import profiles, row_window
+from tomoseg.alignment.finding.track import moved, stretch
+from tomoseg.alignment.images.correlation import taper
+from tomoseg.alignment.images.reduced_series import Copies
+from tomoseg.alignment.images.warp import unrotate_vectors
+from tomoseg.arrays import FloatArray
+
+BORDER = 0.15
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Agreement of the tilts.
+
+    Attributes
+    ----------
+    neighbours : (n_tilt,)
+        Correlation (Pearson) of each image with its neighbour nearer to the lowest tilt, stretched by the ratio of the
+        cosines, where both show something; the lowest tilt with its best neighbour. NaN for unusable tilts.
+    common_line : float
+        Median correlation of the projections onto the tilt axis with their mean; the same in all tilts of an
+        aligned series.
+    """
+
+    neighbours: NDArray[np.float64]
+    common_line: float
+
+    @property
+    def median(self) -> float:
+        """Median of `neighbours`; NaN where no two tilts could be compared."""
+        known = self.neighbours[np.isfinite(self.neighbours)]
+        return float(np.median(known)) if len(known) else float("nan")
+
+
+def measure_quality(copies: Copies, moves_px: FloatArray, axis_angle_deg: float) -> Quality:
+    """Compare neighbouring tilts and common lines for the moves given (0 for the raw series).
+
+    Parameters
+    ----------
+    copies : images with background 0
+    moves_px : (n_tilt, 2) array
+        (dy', dx') after rotation, in pixels of the copies.
+    axis_angle_deg : float
+    """
+    shifts = unrotate_vectors(np.asarray(moves_px, float), axis_angle_deg)
+    usable = np.flatnonzero(copies.usable)
+    neighbours = np.full(copies.n_tilt, np.nan)
+    if len(usable) < 2:
+        return Quality(neighbours, float("nan"))
+    first = int(np.argmin(np.abs(copies.angles_deg[usable])))
+    pairs = {int(usable[k]): int(usable[k - 1 if k > first else k + 1]) for k in range(len(usable)) if k != first}
+    border = taper(copies.images.shape[1:], BORDER)
+    own = [None] * copies.n_tilt if copies.own is None else copies.own
+
+    def one(i: int) -> float:
+        j = pairs.get(i)
+        if j is None:
+            return np.nan
+        ratio = stretch(copies.angles_deg[j], copies.angles_deg[i])
+        other, w_other = moved(copies.images[j], border, shifts[j], ratio, axis_angle_deg, own[j])
+        image, w = moved(copies.images[i], border, shifts[i], 1.0, axis_angle_deg, own[i])
+        return pearson(image, other, w * w_other)
+
+    neighbours[:] = copies.each(one)
+    beside = [k for k in (first - 1, first + 1) if 0 <= k < len(usable)]
+    neighbours[usable[first]] = max(neighbours[usable[k]] for k in beside)
+    return Quality(neighbours, _common_line(copies, moves_px, axis_angle_deg))
+
+
+def pearson(a: FloatArray, b: FloatArray, weight: FloatArray) -> float:
+    """Return the weighted correlation coefficient of two arrays; 0 where one of them is constant."""
+    total = float(weight.sum())
+    if total <= 0:
+        return 0.0
+    da = a - float((a * weight).sum()) / total
+    db = b - float((b * weight).sum()) / total
+    power = float((da * da * weight).sum()) * float((db * db * weight).sum())
+    return float((da * db * weight).sum() / np.sqrt(power)) if power > 0 else 0.0
+
+
+def _common_line(copies: Copies, moves_px: FloatArray, axis_angle_deg: float) -> float:
+    aligned, seen = copies.warped(np.asarray(moves_px, float), axis_angle_deg)
+    window = row_window(seen, copies.usable).astype(float)
+    lines = profiles(aligned, seen, copies.angles_deg, whole=False)[copies.usable]
+    mean = lines.mean(axis=0)
+    return float(np.median([pearson(line, mean, window) for line in lines]))

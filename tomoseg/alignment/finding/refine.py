@@ -1,0 +1,124 @@
+"""The last digits of an alignment: direction of the axis and moves, by how well images are predicted by the others."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize
+
+from tomoseg.alignment.finding.consistency import profiles, register_profiles, row_window
+from tomoseg.alignment.finding.joint import STRAY, align_jointly
+from tomoseg.alignment.finding.solve import Solution, fill_between, solve
+from tomoseg.alignment.finding.track import Band
+from tomoseg.alignment.images.reduced_series import Copies
+from tomoseg.alignment.images.warp import rotate_vectors, unrotate_vectors, wrap_axis_angle
+
+# Longest sides of the copies on which a sample is refined together with its volume, and most passes. A sample that is
+# placed absolutely needs the finest copies only.
+LEVELS = ((64, 30), (128, 16), (10_000, 12))
+# Copies and passes by which directions of the axis are compared, the steps in degrees, and how many of a kind at most.
+DIRECTION_PX, DIRECTION_PASSES, DIRECTION_STEPS, MOST_STEPS = 64, 10, (2.0, 0.4), 5
+LINES_DEG = 0.1  # how far from there the common lines are believed
+CHECK_PX, CHECK_PASSES = 128, 4  # copies and passes by which what was found is compared with what it was found from
+
+
+def refine_angle(copies: Copies, solution: Solution, band: Band) -> float:
+    """Return the direction of the axis, near that of `solution`, for which images are best predicted by the others.
+
+    About the minimum the residual is a parabola in the angle: its vertex through three points is the direction. Near
+    it, common lines of a whole sample tell it still more precisely, if they tell it at all: those of a needle along the
+    axis do not.
+    """
+    angle = solution.axis_angle_deg
+    for step in DIRECTION_STEPS:
+        angle = _direction(copies, solution, angle, step)
+    return _aligned_lines(copies, solution, angle, band) if solution.whole else angle
+
+
+def follow_angle(copies: Copies, solution: Solution, axis_angle_deg: float, band: Band) -> Solution:
+    """Return `solution` for a slightly different direction of the axis: same shifts, a whole sample placed anew."""
+    shifts = unrotate_vectors(solution.moves_px, solution.axis_angle_deg)
+    if solution.whole:
+        return solve(copies, shifts, axis_angle_deg, band, passes=2)
+    return replace(solution, axis_angle_deg=axis_angle_deg, moves_px=rotate_vectors(shifts, axis_angle_deg))
+
+
+def refine_moves(copies: Copies, solution: Solution) -> Solution:
+    """Improve moves together with a reconstruction, on finer and finer copies.
+
+    What that finds is taken only if the images then agree better with what the others predict.
+    """
+    found = solution
+    for longest, passes in LEVELS[2 if solution.whole else 0 :]:
+        found = _refined(copies.reduced(longest), copies.factor, found, passes)
+    small = copies.reduced(CHECK_PX)
+    before, after = (held_out(small, copies.factor, s) for s in (solution, found))
+    return replace(found, residual=after) if after <= before else replace(solution, residual=before)
+
+
+def stray_tilts(solution: Solution) -> NDArray[np.bool_]:
+    """Say which tilts the others do not predict, (n_tilt,): images of something else, spoilt, or at a wrong angle."""
+    found = np.nan_to_num(np.array([]) if solution.residuals is None else solution.residuals)
+    if not found.any():
+        return np.zeros(len(solution.moves_px), bool)
+    return np.asarray(found > STRAY * np.median(found[found > 0]))
+
+
+def _direction(copies: Copies, solution: Solution, start_deg: float, step: float) -> float:
+    """Return the direction near `start_deg` for which images are best predicted, from values `step` degrees apart."""
+    small = copies.reduced(DIRECTION_PX)
+    shifts = unrotate_vectors(solution.moves_px, solution.axis_angle_deg) * copies.factor / small.factor
+
+    @cache
+    def residual(angle: float) -> float:
+        moves = rotate_vectors(shifts, angle)
+        return align_jointly(small, moves, angle, whole=solution.whole, passes=DIRECTION_PASSES).residual
+
+    angle = start_deg
+    for _ in range(MOST_STEPS):
+        low, middle, high = (residual(angle + k * step) for k in (-1, 0, 1))
+        if middle <= min(low, high):
+            curvature = low - 2 * middle + high
+            return wrap_axis_angle(angle + (step * 0.5 * (low - high) / curvature if curvature > 0 else 0.0))
+        angle += step if high < low else -step
+    return wrap_axis_angle(angle)
+
+
+def _aligned_lines(copies: Copies, solution: Solution, near_deg: float, band: Band) -> float:
+    """Return the direction of the axis for which common lines are most alike; `near_deg` if that is not near it."""
+    shifts = unrotate_vectors(solution.moves_px, solution.axis_angle_deg)
+
+    def cost(angle_deg: float) -> float:
+        aligned, seen = copies.warped(rotate_vectors(shifts, angle_deg), angle_deg)
+        lines = profiles(aligned, seen, copies.angles_deg, whole=True)
+        window = row_window(seen, copies.usable)
+        _, scores = register_profiles(lines, window, copies.usable, band, copies.factor, 5.0)
+        return 1 - float(np.nanmean(scores))
+
+    bounds = (near_deg - LINES_DEG, near_deg + LINES_DEG)
+    # A change by this much moves the ends of the frame by a tenth of a pixel of the copy.
+    tolerance = float(np.clip(np.rad2deg(0.2 / max(copies.images.shape[1:])), 0.005, LINES_DEG / 8))
+    found = float(optimize.minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": tolerance}).x)
+    return wrap_axis_angle(found) if abs(found - near_deg) < 0.9 * LINES_DEG else near_deg
+
+
+def _refined(small: Copies, factor: int, solution: Solution, passes: int) -> Solution:
+    scale = factor / small.factor
+    joint = align_jointly(
+        small,
+        solution.moves_px * scale,
+        solution.axis_angle_deg,
+        whole=solution.whole,
+        passes=passes,
+    )
+    moves = fill_between(joint.moves_px / scale, small.usable)
+    return replace(solution, moves_px=moves, residuals=joint.residuals)
+
+
+def held_out(small: Copies, factor: int, solution: Solution) -> float:
+    """Return how badly images are predicted by the others as they stand, moves being of copies reduced by `factor`."""
+    moves = solution.moves_px * factor / small.factor
+    return align_jointly(
+        small, moves, solution.axis_angle_deg, whole=solution.whole, passes=CHECK_PASSES, moving=False
+    ).residual

@@ -1,0 +1,243 @@
+"""Where every image belongs, for a given direction of the tilt axis.
+
+Moves are what shifts and axis offset amount to together: (dy', dx') to add to coordinates after rotation, so that the
+axis comes to the middle of the frame.
+
+A sample that is whole across the axis is placed absolutely: along the axis by the common line, across it by the centre
+of mass, which follows a sinusoid about the axis; nothing can add up. A sample that goes on outside the frame has no
+centre of mass: its shifts come from the chain of neighbours, and the axis offset is the one for which a quick
+reconstruction explains the images best.
+
+Both are then improved together with a reconstruction (`tomoseg.alignment.finding.refine`).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize
+
+from tomoseg.alignment.finding.consistency import (
+    brightness_at_sides,
+    centre_of_mass,
+    is_whole,
+    profiles,
+    register_profiles,
+    row_window,
+)
+from tomoseg.alignment.finding.reproject import Prediction, predict, register_with
+from tomoseg.alignment.finding.track import Band
+from tomoseg.alignment.images.reduced_series import Copies
+from tomoseg.alignment.images.warp import rotate_vectors
+from tomoseg.arrays import FloatArray
+
+OFFSET_REACH = 0.12  # part of the width within which the offset is sought
+OFFSET_PX = 128  # longest side of the copies on which it is sought
+TOUCHING = 0.03  # brightness at a side of the frame, as a part of the sample's, that a cut sample has at least
+STRAY_PX = 0.75  # least disagreement of an image with its prediction that makes it a stray, in px of the copy
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Moves for one direction of the axis.
+
+    Attributes
+    ----------
+    axis_angle_deg : float
+    moves_px : (n_tilt, 2) (dy', dx') in pixels of the copies
+    whole : bool
+        Whether the sample is whole across the axis, and so the centre of mass was used.
+    residual : float
+        See `Prediction`: the smaller, the better the tilts agree.
+    residuals : (n_tilt,) f8, or None
+        The same for each tilt, where it was refined together with a reconstruction; NaN for unusable tilts.
+    """
+
+    axis_angle_deg: float
+    moves_px: NDArray[np.float64]
+    whole: bool
+    residual: float
+    residuals: NDArray[np.float64] | None = None
+
+
+def solve(
+    copies: Copies,
+    shifts_px: FloatArray,
+    axis_angle_deg: float,
+    band: Band,
+    *,
+    passes: int = 3,
+) -> Solution:
+    """Find moves from tracked shifts, for a given direction of the axis.
+
+    Parameters
+    ----------
+    copies : images with background 0
+    shifts_px : (n_tilt, 2) array
+        (dy, dx) of `track_neighbours`, in pixels of the copies.
+    axis_angle_deg : float
+    band : limits of the band-pass
+    passes : int
+        How often to refine; 1 is enough to compare directions of the axis.
+    """
+    moves = rotate_vectors(np.asarray(shifts_px, float), axis_angle_deg)
+    if _looks_whole(copies, moves, axis_angle_deg):
+        solution = _solve_whole(copies, moves, axis_angle_deg, band, passes)
+        if solution is not None:
+            return solution
+    return solve_cut(copies, moves, axis_angle_deg, band, passes)
+
+
+def _looks_whole(copies: Copies, moves: NDArray[np.float64], axis_angle_deg: float) -> bool:
+    aligned, seen = copies.warped(moves, axis_angle_deg)
+    return is_whole(aligned, seen, row_window(seen, copies.usable), copies.usable)
+
+
+def _solve_whole(
+    copies: Copies,
+    moves: NDArray[np.float64],
+    axis_angle_deg: float,
+    band: Band,
+    passes: int,
+) -> Solution | None:
+    """Place a whole sample by common line and centre of mass; None where too many tilts contradict that."""
+    moves = moves.copy()
+    reach = copies.images.shape[1] / 6
+    for _ in range(max(2, passes)):
+        moves += _absolute_step(copies, moves, axis_angle_deg, band, reach)
+        reach = 5.0
+    if passes == 1:
+        residual = _residual(copies, moves, axis_angle_deg, whole=True)
+        return Solution(axis_angle_deg, fill_between(moves, copies.usable), True, residual)
+    for _ in range(passes):
+        residual, steps, at_sides = _compared(copies, moves, axis_angle_deg, band, reach)
+        stray = _strays(steps, copies.usable)
+        if stray.sum() > 0.3 * copies.usable.sum():
+            return None
+        # An image whose sample drifted partly out of the frame has a wrong centre of mass; its prediction is right.
+        # Elsewhere it is the other way round: predictions from tilts far apart are the less certain of the two.
+        stray &= at_sides > TOUCHING
+        if not stray.any():
+            break
+        moves[stray] += steps[stray]
+    return Solution(axis_angle_deg, fill_between(moves, copies.usable), True, residual)
+
+
+def _absolute_step(
+    copies: Copies, moves: NDArray[np.float64], axis_angle_deg: float, band: Band, reach: float
+) -> NDArray[np.float64]:
+    """Return further moves by common line (along the axis) and centre of mass (across it)."""
+    aligned, seen = copies.warped(moves, axis_angle_deg)
+    window = row_window(seen, copies.usable)
+    lines = profiles(aligned, seen, copies.angles_deg, whole=True)
+    along, _ = register_profiles(lines, window, copies.usable, band, copies.factor, reach)
+    return np.stack([along, -centre_of_mass(aligned, window)], axis=1)
+
+
+def _compared(
+    copies: Copies, moves: NDArray[np.float64], axis_angle_deg: float, band: Band, reach: float
+) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+    """Compare a whole sample with its predictions: the residual, moves towards them, brightness at the sides."""
+    aligned, seen = copies.warped(moves, axis_angle_deg)
+    prediction = _predicted(copies, aligned, seen, whole=True)
+    steps, _ = register_with(copies, prediction, aligned, seen, band, reach)
+    return prediction.residual, steps, brightness_at_sides(aligned, seen, row_window(seen, copies.usable))
+
+
+def _residual(copies: Copies, moves: NDArray[np.float64], axis_angle_deg: float, *, whole: bool) -> float:
+    """Return how badly the tilts agree; a sample that goes on outside the frame is continued there."""
+    aligned, seen = copies.warped(moves, axis_angle_deg, extend=not whole)
+    return _predicted(copies, aligned, seen, whole=whole).residual
+
+
+def _strays(steps: NDArray[np.float64], usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Say which tilts disagree with their prediction far more than most."""
+    size = np.abs(steps - np.median(steps[usable], axis=0))
+    limit = np.maximum(STRAY_PX, 8 * np.median(size[usable], axis=0))
+    return np.asarray(usable & (size > limit).any(axis=1))
+
+
+def _predicted(copies: Copies, aligned: NDArray[np.float32], seen: NDArray[np.bool_], *, whole: bool) -> Prediction:
+    """Predict all tilts, brought to one brightness first where the sample is whole: its total is the same in all."""
+    scales = None
+    if whole:
+        total = np.einsum("tyx,y->t", aligned, row_window(seen, copies.usable), dtype=float)
+        usual = np.median(total[copies.usable])
+        scales = np.where(total > 0.2 * usual, usual / np.maximum(total, 1e-30), 1.0)
+    return predict(
+        aligned,
+        seen,
+        copies.angles_deg,
+        copies.usable,
+        whole=whole,
+        workers=copies.workers,
+        scales=scales,
+        checkpoint=copies.checkpoint,
+    )
+
+
+def solve_cut(
+    copies: Copies,
+    moves: NDArray[np.float64],
+    axis_angle_deg: float,
+    band: Band,
+    passes: int,
+) -> Solution:
+    """Place a sample that goes on outside the frame by its predictions and the best axis offset."""
+    moves = moves - moves[copies.usable].mean(axis=0)
+    if passes == 1:
+        trials = [_shifted(moves, o) for o in _offsets(copies, axis_angle_deg)]
+        found = [Solution(axis_angle_deg, t, False, _residual(copies, t, axis_angle_deg, whole=False)) for t in trials]
+        return min(found, key=lambda s: s.residual)
+    small = copies.reduced(OFFSET_PX)
+    scale = copies.factor / small.factor
+    moves = _shifted(moves, best_offset(small, moves * scale, axis_angle_deg) / scale)
+    return Solution(
+        axis_angle_deg,
+        fill_between(moves, copies.usable),
+        False,
+        _residual(small, moves * scale, axis_angle_deg, whole=False),
+    )
+
+
+def _shifted(moves: NDArray[np.float64], across_px: float) -> NDArray[np.float64]:
+    """Return all moves with a constant added across the axis."""
+    return np.asarray(moves + np.array([0.0, across_px]))
+
+
+def _offsets(copies: Copies, axis_angle_deg: float) -> NDArray[np.float64]:
+    """Return trial offsets in px, in both directions."""
+    width = copies.images.shape[1 if abs(axis_angle_deg) > 45 else 2]
+    return np.asarray(np.linspace(-1, 1, 5) * OFFSET_REACH * width)
+
+
+def best_offset(copies: Copies, moves: NDArray[np.float64], axis_angle_deg: float) -> float:
+    """Return the constant move across the axis for which a quick reconstruction explains the images best."""
+
+    def residual(offset: float) -> float:
+        return _residual(copies, _shifted(moves, offset), axis_angle_deg, whole=False)
+
+    trials = _offsets(copies, axis_angle_deg)
+    values = [residual(o) for o in trials]
+    centre, step = trials[int(np.argmin(values))], trials[1] - trials[0]
+    found = optimize.minimize_scalar(
+        residual, bounds=(centre - step, centre + step), method="bounded", options={"xatol": 0.1}
+    )
+    return float(found.x)
+
+
+def fill_between(moves: NDArray[np.float64], usable: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Give unusable tilts the moves that lie between their neighbours'."""
+    out, index = moves.copy(), np.arange(len(moves))
+    for axis in (0, 1):
+        out[~usable, axis] = np.interp(index[~usable], index[usable], moves[usable, axis])
+    return out
+
+
+def sample_reach(copies: Copies, solution: Solution) -> float:
+    """Return how far from the axis, in px of the copies, the sample reaches in nearly all tilts."""
+    aligned, seen = copies.warped(solution.moves_px, solution.axis_angle_deg)
+    line = np.einsum("tyx,y->tx", aligned, row_window(seen, copies.usable))[copies.usable]
+    bright = np.quantile(line, 0.95, axis=1, keepdims=True)
+    x = np.abs(np.arange(line.shape[1]) - (line.shape[1] - 1) / 2)
+    return float(np.quantile(np.where(line > 0.05 * bright, x, 0).max(axis=1), 0.9))

@@ -1,0 +1,89 @@
+"""The ways to place images from tracked shifts, about a given direction of the tilt axis, by the names users give."""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.alignment.finding import solve as solver
+from tomoseg.alignment.finding.consistency import centre_of_mass, is_whole, profiles, register_profiles, row_window
+from tomoseg.alignment.finding.refine import follow_angle, refine_angle, refine_moves
+from tomoseg.alignment.finding.solve import Solution
+from tomoseg.alignment.finding.track import Band
+from tomoseg.alignment.images.reduced_series import Copies
+from tomoseg.alignment.images.warp import rotate_vectors, unrotate_vectors
+from tomoseg.arrays import FloatArray
+
+Method = Literal["auto", "xcorr", "com", "common-line", "reprojection"]
+PASSES = 4  # of centre of mass and common line: what the frame cuts off changes as the images move
+ABSOLUTE = ("com", "common-line")  # right only for a sample that is whole in the frame
+
+
+def place(method: Method, copies: Copies, shifts_px: FloatArray, axis_angle_deg: float, band: Band) -> Solution:
+    """Find moves from tracked shifts, for a given direction of the axis.
+
+    Parameters
+    ----------
+    method : str
+        auto: whichever of the next two suits the sample; common-line: common line along the axis and centre of mass
+        across it; reprojection: comparison with what a quick reconstruction predicts; com: centre of mass in both
+        directions; xcorr: the tracked shifts as they are.
+    copies : images with background 0
+    shifts_px : (n_tilt, 2) array
+        (dy, dx) of `track_neighbours`, in pixels of the copies.
+    axis_angle_deg : float
+    band : limits of the band-pass
+    """
+    moves = rotate_vectors(np.asarray(shifts_px, float), axis_angle_deg)
+    if method == "auto":
+        return solver.solve(copies, shifts_px, axis_angle_deg, band)
+    if method == "reprojection":
+        return solver.solve_cut(copies, moves, axis_angle_deg, band, passes=3)
+    if method == "xcorr":
+        return _as_tracked(copies, moves, axis_angle_deg)
+    return _absolute(method, copies, moves, axis_angle_deg, band)
+
+
+def refine(method: Method, copies: Copies, solution: Solution, band: Band, *, find_angle: bool) -> Solution:
+    """Return `solution` improved as far as its method goes, and for a better direction of the axis if asked."""
+    if method == "xcorr":
+        return solution
+    if find_angle:
+        angle = refine_angle(copies, solution, band)
+        if method in ABSOLUTE:
+            shifts = unrotate_vectors(solution.moves_px, solution.axis_angle_deg)
+            return place(method, copies, shifts, angle, band)
+        solution = follow_angle(copies, solution, angle, band)
+    return solution if method in ABSOLUTE else refine_moves(copies, solution)
+
+
+def _as_tracked(copies: Copies, moves: NDArray[np.float64], axis_angle_deg: float) -> Solution:
+    """Leave the tracked shifts as they are; what was tracked stands still, so the axis goes through its middle."""
+    moves = moves - moves[copies.usable].mean(axis=0)
+    aligned, seen = copies.warped(moves, axis_angle_deg)
+    window = row_window(seen, copies.usable)
+    whole = is_whole(aligned, seen, window, copies.usable)
+    if whole:
+        moves[:, 1] -= centre_of_mass(aligned, window)[copies.usable].mean()
+    return Solution(axis_angle_deg, moves, whole, float("nan"))
+
+
+def _absolute(
+    method: Method, copies: Copies, moves: NDArray[np.float64], axis_angle_deg: float, band: Band
+) -> Solution:
+    """Bring the centre of mass of each image onto the axis, and along it to one height or the profiles together."""
+    reach = copies.images.shape[1] / 6
+    for _ in range(PASSES):
+        aligned, seen = copies.warped(moves, axis_angle_deg)
+        window = row_window(seen, copies.usable)
+        if method == "com":
+            along = -centre_of_mass(aligned.transpose(0, 2, 1), np.ones(aligned.shape[2], np.float32))
+        else:
+            lines = profiles(aligned, seen, copies.angles_deg, whole=True)
+            along, _ = register_profiles(lines, window, copies.usable, band, copies.factor, reach)
+        moves = moves + np.stack([along, -centre_of_mass(aligned, window)], axis=1)
+        moves = solver.fill_between(moves, copies.usable)
+        reach = 5.0
+    aligned, seen = copies.warped(moves, axis_angle_deg)
+    whole = is_whole(aligned, seen, row_window(seen, copies.usable), copies.usable)
+    return Solution(axis_angle_deg, moves, whole, float("nan"))

@@ -1,0 +1,182 @@
+"""Shifts between neighbouring tilts, outward from the lowest one.
+
+Each image is correlated with what the images before it have shown: the mean of the last few, already in register, each
+stretched across the tilt axis by the ratio of the cosines as a flat sample would be. The chain needs nothing of the
+sample to be whole in the frame, but its errors add up; `tomoseg.alignment.finding.consistency` and
+`tomoseg.alignment.finding.reproject` take them out.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from tomoseg.alignment.images.correlation import band_pass, padded_shape, register, taper
+from tomoseg.alignment.images.reduced_series import Copies
+from tomoseg.arrays import FloatArray
+
+MEMORY = 3  # images the reference is the mean of: fewer are noisier, more are blurred by the change of view
+# Beyond this tilt no sample is flat enough for the stretch by 1 / cos to describe it.
+STEEPEST_STRETCH_DEG = 80.0
+BORDER = 0.3  # part of the frame that is tapered: the frame's own edge must not be what correlates
+# Cycles per frame and per pixel of the copy: structures of a third of the frame down to four pixels.
+LOW_CYCLES_PER_FRAME, HIGH_CYCLES_PER_PX = 3.0, 0.25
+
+
+@dataclass(frozen=True)
+class Band:
+    """Limits of the band-pass in cycles per raw pixel; None for those of this module."""
+
+    low: float | None = None
+    high: float | None = None
+
+    def response(self, shape: tuple[int, ...], frame_px: int, factor: int) -> NDArray[np.float32]:
+        """Return the filter for `register` on images padded to `shape`; a pixel is `factor` raw pixels wide."""
+        low = LOW_CYCLES_PER_FRAME / frame_px if self.low is None else self.low * factor
+        # A copy holds nothing beyond half a cycle per pixel, and little that is sharp beyond 0.35.
+        high = HIGH_CYCLES_PER_PX if self.high is None else min(self.high * factor, 0.35)
+        return band_pass(shape, min(low, 0.5 * high), high)
+
+
+def stretch(from_deg: float, to_deg: float) -> float:
+    """Return how much longer a flat sample appears across the axis at tilt `to_deg` than at `from_deg`."""
+    if max(abs(from_deg), abs(to_deg)) > STEEPEST_STRETCH_DEG:
+        return 1.0
+    return float(np.clip(np.cos(np.deg2rad(to_deg)) / np.cos(np.deg2rad(from_deg)), 0.7, 1.4))
+
+
+def track_neighbours(
+    copies: Copies,
+    axis_angle_deg: float | None,
+    band: Band,
+    max_shift_px: float,
+    patch: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Register each image with its neighbours nearer to the lowest tilt.
+
+    Parameters
+    ----------
+    copies : images with background 0
+    axis_angle_deg : float or None
+        Direction to stretch across; None where it is not known yet: no stretch.
+    band : limits of the band-pass
+    max_shift_px : float
+        Largest step between neighbours, in pixels of the copies.
+    patch : two (y, x) arrays, optional
+        Weights of the frame of the lowest tilt: what is followed, and where it is looked for at first. Default: all.
+
+    Returns
+    -------
+    shifts : (n_tilt, 2) array
+        (dy, dx) to add to the coordinates of each copy, 0 for the lowest usable tilt. Unusable tilts get what lies
+        between their neighbours.
+    scores : (n_tilt,) array
+        Normalised correlation with the reference; NaN for unusable tilts, 1 for the lowest.
+    """
+    n = copies.n_tilt
+    shifts, scores = np.zeros((n, 2)), np.full(n, np.nan)
+    usable = np.flatnonzero(copies.usable)
+    if len(usable) == 0:
+        return shifts, scores
+    first = int(np.argmin(np.abs(copies.angles_deg[usable])))
+    scores[usable[first]] = 1.0
+    border = taper(copies.images.shape[1:], BORDER)
+    for chain in (usable[first:], usable[first::-1]):
+        for k in range(1, len(chain)):
+            copies.checkpoint()
+            i, known = int(chain[k]), chain[max(0, k - MEMORY) : k]
+            reference, weight = _reference(copies, known, i, shifts, axis_angle_deg, border)
+            shifts[i], scores[i] = _join(
+                copies, i, reference, weight, shifts[known[-1]], border, band, max_shift_px, patch
+            )
+    index = np.arange(n)
+    for axis in (0, 1):
+        shifts[:, axis] = np.interp(index, usable, shifts[usable, axis])
+    return shifts, scores
+
+
+def _reference(
+    copies: Copies,
+    known: NDArray[np.int_],
+    i: int,
+    shifts: FloatArray,
+    axis_angle_deg: float | None,
+    border: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the mean of the `known` images as tilt `i` would show them in register, and where it is known (0..1)."""
+    total = np.zeros(copies.images.shape[1:], np.float32)
+    weight = np.zeros_like(total)
+    for j in known:
+        ratio = 1.0 if axis_angle_deg is None else stretch(copies.angles_deg[j], copies.angles_deg[i])
+        image, w = moved(copies.images[j], border, shifts[j], ratio, axis_angle_deg or 0.0)
+        total += image * w
+        weight += w
+    return np.asarray(total / np.maximum(weight, 1e-6), np.float32), np.asarray(weight / len(known), np.float32)
+
+
+def moved(
+    image: NDArray[np.float32],
+    border: NDArray[np.float32],
+    shift: FloatArray,
+    ratio: float,
+    axis_angle_deg: float,
+    own: FloatArray | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return an image and its border weight in register, stretched by `ratio` across the axis about the centre.
+
+    `own` is the rotation and magnification of this image, of `Adjustments.matrices`.
+    """
+    phi = np.deg2rad(axis_angle_deg)
+    across = np.array([-np.sin(phi), np.cos(phi)])  # (y, x) of the rotated x'
+    inverse = np.eye(2) + (1 / ratio - 1) * np.outer(across, across)
+    centre = (np.array(image.shape) - 1) / 2
+    shift = np.asarray(shift)
+    if own is not None:
+        back = np.linalg.inv(own)
+        inverse, shift = back @ inverse, back @ shift
+    start = centre - inverse @ centre - shift
+    there = ndimage.affine_transform(image, inverse, start, order=1, mode="nearest")
+    return np.asarray(there), np.asarray(ndimage.affine_transform(border, inverse, start, order=1))
+
+
+def _join(
+    copies: Copies,
+    i: int,
+    reference: NDArray[np.float32],
+    weight: NDArray[np.float32],
+    expected: NDArray[np.float64],
+    border: NDArray[np.float32],
+    band: Band,
+    max_shift_px: float,
+    patch: tuple[NDArray[np.float32], NDArray[np.float32]] | None,
+) -> tuple[NDArray[np.float64], float]:
+    """Return shift and score of image `i`: a full search first, then twice again through one and the same window.
+
+    In the first search each image has its own window; both windows move with the images only afterwards, which takes
+    out the pull of the windows towards no shift.
+    """
+    image = copies.images[i]
+    shape, frame = image.shape, max(image.shape)
+    padded = padded_shape(shape, 2.0)
+    response = band.response(padded, frame, copies.factor)
+    here, w = moved(image, border, expected, 1.0, 0.0)
+    if patch is not None:
+        weight, w = weight * patch[0], w * patch[1]
+    step, score = register(_windowed(reference, weight), _windowed(here, w), response, max_shift_px)
+    shift = expected + step
+    padded = padded_shape(shape, 1.0)
+    response = band.response(padded, frame, copies.factor)
+    for _ in range(2):
+        here, w = moved(image, border, shift, 1.0, 0.0)
+        both = weight * w
+        step, score = register(_windowed(reference, both), _windowed(here, both), response, 3.0)
+        shift = shift + step
+    return shift, score
+
+
+def _windowed(image: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return an image times a window, its weighted mean taken off first so that the window itself leaves no edge."""
+    total = float(weight.sum())
+    mean = float((image * weight).sum()) / total if total > 0 else 0.0
+    return np.asarray((image - mean) * weight, np.float32)

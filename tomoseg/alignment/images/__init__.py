@@ -1,0 +1,1 @@
+"""Raw images brought to a form that can be compared: background, reduced series, warping, correlation."""

@@ -1,0 +1,1 @@
+"""Judging an alignment: prediction of held-out tilts, estimated errors, warnings."""

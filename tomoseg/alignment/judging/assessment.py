@@ -1,0 +1,341 @@
+"""How good an alignment is, judged by what the tilts say of each other.
+
+Some rows across the tilt axis are reconstructed without every eighth tilt, and those are predicted from the volume; so
+for each of the eight groups, until every tilt has been predicted by others. What a tilt shows and the others did not
+foresee is noise, shortcomings of the reconstruction (few tilts, a sample that goes on outside the frame), or
+misalignment. Misalignment alone has the shape of the image's slope, by which it is told apart and measured.
+
+What no comparison of the tilts can see is not in these figures: a translation of the sample. Hardly seen is what tilts
+near each other share, as they are what a tilt is predicted from: errors that change slowly with the angle, above all
+where the sample goes on outside the frame and can be anything there, and a wrong direction of the axis.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft, ndimage
+
+from tomoseg.alignment.images.reduced_series import Copies
+from tomoseg.arrays import FloatArray
+from tomoseg.reconstruction.backends.cpu import CpuOperator
+from tomoseg.reconstruction.geometry import ParallelGeometry
+from tomoseg.reconstruction.methods import osem
+from tomoseg.reconstruction.operators import Floats
+
+LONGEST_PX = 128  # side of the copies that are compared
+ROWS = 32  # neighbouring ones, where the sample is: two blocks of the projector
+FOLDS = 8
+MIN_TILTS = 12  # with fewer, gaps between tilts would be judged, not their alignment
+MIN_RANGE_DEG = 20.0  # in a narrower one nearly the same is seen in all tilts, however wrong the axis
+# As much as 80 iterations of MLEM: with 20 the volume is still blurred, and what it lacks would be called error.
+EFFORT, MOST_SUBSETS, TILTS_PER_SUBSET = 80, 10, 3
+# A sample that goes on outside the frame needs room there, or it is pressed into the frame (as in `reproject`).
+WIDER = 1.5
+LEAST_SEEN = 0.1  # of a tilt's pixels in the rows; with fewer nothing is said of it
+LEAST_BRIGHTNESS = 0.1  # of an image beside its prediction; below, it shows something else
+PREVIEW_EFFORT = 20  # in iterations of MLEM; smoother, to be looked at
+PREVIEW_ROWS = 3
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """How well each tilt agrees with what the others predict, in raw pixels.
+
+    Attributes
+    ----------
+    residual : (n_tilt,) f8
+        ||measured - predicted|| / ||measured|| over the pixels that the raw frame shows.
+    step_px : (n_tilt, 2) f8
+        Move (dy', dx') after rotation that would bring each image nearest to its prediction, to ADD to coordinates:
+        measured, to first order. Beyond a pixel or two of the copies compared it is only a sign that it is large.
+    deviation_px : (n_tilt, 2) f8
+        Standard error of `step_px`, from the residual that is left after the step.
+
+    NaN where nothing can be said.
+    """
+
+    residual: NDArray[np.float64]
+    step_px: NDArray[np.float64]
+    deviation_px: NDArray[np.float64]
+
+    @classmethod
+    def unknown(cls, n_tilt: int) -> "Assessment":
+        """Return one that says nothing."""
+        return cls(np.full(n_tilt, np.nan), np.full((n_tilt, 2), np.nan), np.full((n_tilt, 2), np.nan))
+
+    @property
+    def uncertainty_px(self) -> NDArray[np.float64]:
+        """Standard error of each tilt's position, rms of both directions: smaller errors cannot be seen."""
+        return np.asarray(np.sqrt(np.square(self.deviation_px).mean(axis=1)))
+
+    @property
+    def error_px(self) -> NDArray[np.float64]:
+        """Estimated error of each tilt's position, rms of both directions: the step, or the least that can be seen."""
+        return np.asarray(np.maximum(np.sqrt(np.square(self.step_px).mean(axis=1)), self.uncertainty_px))
+
+    def summary(self, trusted: NDArray[np.bool_]) -> "Summary":
+        """Return figures for the series, from the tilts that are `trusted`."""
+        known = trusted & np.isfinite(self.residual)
+        placed = known & np.isfinite(self.error_px)
+        if not placed.any():
+            return Summary(float(np.median(self.residual[known])) if known.any() else np.nan, np.nan, np.nan)
+        step, deviation = (float(np.sqrt(np.square(v[placed]).mean())) for v in (self.step_px, self.deviation_px))
+        return Summary(float(np.median(self.residual[known])), max(step, deviation), deviation)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Figures for a whole series.
+
+    Attributes
+    ----------
+    residual : median over the tilts
+    error_px : estimated error of the tilts' positions, rms over tilts and both directions; never below `uncertainty_px`
+    uncertainty_px : error that cannot be told from none, rms over tilts and both directions
+    """
+
+    residual: float
+    error_px: float
+    uncertainty_px: float
+
+    @property
+    def error_is_seen(self) -> bool:
+        """Whether the error is above what can be told from none: half as much again, for the chance in both."""
+        return self.error_px > 1.5 * self.uncertainty_px
+
+
+def enough(angles_deg: FloatArray, trusted: NDArray[np.bool_]) -> bool:
+    """Say whether there are tilts enough, and far enough apart, to judge how they agree."""
+    angles = np.asarray(angles_deg)[trusted]
+    return len(angles) >= MIN_TILTS and float(np.ptp(angles)) >= MIN_RANGE_DEG
+
+
+def assess(
+    copies: Copies,
+    moves_px: FloatArray,
+    axis_angle_deg: float,
+    *,
+    whole: bool,
+    trusted: NDArray[np.bool_],
+    rows: slice,
+    scales: FloatArray | None = None,
+) -> Assessment:
+    """Predict each tilt from others, and compare.
+
+    Parameters
+    ----------
+    copies : images with background 0
+    moves_px : (n_tilt, 2) array
+        (dy', dx') after rotation in pixels of the copies; 0 for the raw series.
+    axis_angle_deg : float
+    whole : bool
+        Whether the sample ends inside the frame across the axis.
+    trusted : (n_tilt,) bool
+        Tilts to predict from. All usable ones are predicted.
+    rows : slice
+        Rows to compare, from `brightest_rows`.
+    scales : (n_tilt,) array, optional
+        Factors for the brightness of the images.
+    """
+    found = Assessment.unknown(copies.n_tilt)
+    if not enough(copies.angles_deg, trusted & copies.usable):
+        return found
+    small = copies.reduced(LONGEST_PX)
+    moves = np.asarray(moves_px, float) * copies.factor / small.factor
+    aligned, seen = small.warped(moves, axis_angle_deg, extend=True)
+    measured, seen = aligned[:, rows], seen[:, rows]
+    if scales is not None:
+        measured = measured * np.asarray(scales, np.float32)[:, None, None]
+    predicted = _predicted(small, measured, seen, whole, trusted)
+    for i in np.flatnonzero(copies.usable):
+        power = float(np.square(measured[i][seen[i]], dtype=float).sum())
+        if seen[i].mean() < LEAST_SEEN or power <= 0:
+            continue
+        step, deviation = register_to_first_order(predicted[i], measured[i], seen[i])
+        missed = float(np.square(measured[i] - predicted[i], dtype=float)[seen[i]].sum())
+        found.residual[i] = np.sqrt(missed / power)
+        found.step_px[i], found.deviation_px[i] = step * small.factor, deviation * small.factor
+    return found
+
+
+def brightest_rows(copies: Copies, moves_px: FloatArray, axis_angle_deg: float) -> slice:
+    """Return the rows to compare of copies `LONGEST_PX` long: neighbouring ones, the brightest that most tilts show."""
+    small = copies.reduced(LONGEST_PX)
+    moves = np.asarray(moves_px, float) * copies.factor / small.factor
+    return _brightest(*small.warped(moves, axis_angle_deg), small.usable, ROWS)
+
+
+def _brightest(aligned: NDArray[np.float32], seen: NDArray[np.bool_], usable: NDArray[np.bool_], n_rows: int) -> slice:
+    n = min(n_rows, aligned.shape[1])
+    signal = np.where(seen[usable], aligned[usable], 0).clip(0).sum(axis=(0, 2), dtype=float)
+    shown = (seen[usable].mean(axis=2) > 0.5).mean(axis=0)
+    windows = np.lib.stride_tricks.sliding_window_view
+    # Tilts that do not show a row spoil it: rows that 3 % of them miss have to be twice as bright.
+    worth = windows(signal, n).sum(axis=1) * windows(shown, n).min(axis=1) ** 20
+    start = int(np.argmax(worth))
+    return slice(start, start + n)
+
+
+def _predicted(
+    small: Copies,
+    measured: NDArray[np.float32],
+    seen: NDArray[np.bool_],
+    whole: bool,
+    trusted: NDArray[np.bool_],
+) -> NDArray[np.float32]:
+    """Return (n_tilt, rows, x) predictions of the usable tilts from the trusted ones among the others."""
+    rays = _rays(seen)
+    usable = np.flatnonzero(small.usable)
+    predicted = np.zeros_like(measured)
+    geometry = _geometry(small.angles_deg, measured.shape[2], whole)
+
+    def fold(first: int) -> None:
+        left_out = usable[first::FOLDS]
+        others = np.setdiff1d(np.flatnonzero(small.usable & trusted), left_out)
+        with (
+            closing(CpuOperator(geometry.of(others))) as training,
+            closing(CpuOperator(geometry.of(left_out))) as test,
+        ):
+            for start in range(0, measured.shape[1], training.block):
+                part = slice(start, start + training.block)
+                volume = _reconstructed(training, measured[others, part], rays[others], EFFORT, small)
+                images = test.forward(test.load_volume(volume))
+                predicted[left_out, part] = test.unload_projections(images, volume.shape[1])
+
+    with ThreadPoolExecutor(small.workers) as pool:
+        list(pool.map(fold, range(min(FOLDS, len(usable)))))
+    return predicted
+
+
+def _rays(seen: NDArray[np.bool_]) -> Floats:
+    """Return which rays (n_tilt, x) were measured, in most rows."""
+    return np.asarray(seen.mean(axis=1) > 0.5, np.float32)
+
+
+def _geometry(angles_deg: FloatArray, width: int, whole: bool) -> ParallelGeometry:
+    return ParallelGeometry(angles_deg, width, width if whole else round(WIDER * width), width)
+
+
+def _reconstructed(operator: CpuOperator, projections: Floats, rays: Floats, effort: int, copies: Copies) -> Floats:
+    """Return (z, n, x) slices after about as many iterations of MLEM as `effort` says."""
+    subsets = int(np.clip(len(projections) // TILTS_PER_SUBSET, 1, MOST_SUBSETS))
+
+    def watch(_iteration: int, _volume: Floats) -> None:
+        copies.checkpoint()
+
+    images = np.ascontiguousarray(projections, np.float32)
+    return osem(operator, images, max(1, round(effort / subsets)), subsets, weights=rays, watch=watch).volume
+
+
+def register_to_first_order(
+    predicted: FloatArray, measured: FloatArray, seen: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Find the small move that brings an image into register with its prediction, and how certain it is.
+
+    Gauss-Newton: with g the slopes of the prediction p and p itself (brightness may differ), the difference d = m - p
+    is explained best by the coefficients c = (g'g)^-1 g'd. An image b times as bright and moved by s has
+    c = (-b s, b - 1). Neighbouring pixels of the rest r = d - g c are not independent; with C their covariance, that
+    of c is (g'g)^-1 g'C g (g'g)^-1. C depends on the distance of two pixels only and is taken from r itself, so that
+    g'C g is the product of both power spectra, summed.
+
+    Parameters
+    ----------
+    predicted, measured : (y, x) arrays
+    seen : (y, x) bool, pixels to compare
+
+    Returns
+    -------
+    step : (2,) px (dy, dx) to ADD to coordinates of `measured`, -s; NaN where the prediction has no slope, or the image
+        nothing of it
+    deviation : (2,) px, its standard error
+    """
+    inside = ndimage.binary_erosion(seen, border_value=1)  # slopes beside what was not seen are not known
+    slopes = np.stack([*np.gradient(np.asarray(predicted, float)), np.asarray(predicted, float)]) * inside
+    flat = slopes.reshape(3, -1)
+    normal = flat @ flat.T
+    if not np.linalg.cond(normal / max(float(np.trace(normal)), 1e-300)) < 1e10:
+        return np.full(2, np.nan), np.full(2, np.nan)
+    inverse = np.linalg.inv(normal)
+    difference = (np.asarray(measured, float) - predicted) * inside
+    found = inverse @ (flat @ difference.ravel())
+    covariance = inverse @ _covariance(slopes, difference - np.tensordot(found, slopes, 1), inside) @ inverse
+    brightness = 1 + found[2]
+    if brightness < LEAST_BRIGHTNESS:
+        return np.full(2, np.nan), np.full(2, np.nan)
+    return found[:2] / brightness, np.sqrt(np.maximum(np.diag(covariance)[:2], 0)) / brightness
+
+
+def _covariance(slopes: FloatArray, rest: FloatArray, inside: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the (3, 3) covariance of the sums `slopes` times noise like `rest`, both (..., y, x) and 0 outside."""
+    padded = tuple(2 * n for n in rest.shape)
+    power = np.abs(fft.rfft2(rest, padded)) ** 2
+    power[:, 1:-1] *= 2  # frequencies of which rfft2 keeps one of two
+    spectra = fft.rfft2(slopes, padded)
+    summed = np.einsum("ayx,byx,yx->ab", spectra, spectra.conj(), power).real
+    return np.asarray(summed / np.prod(padded) / max(int(inside.sum()), 1))
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A slice (z, x) f4 across the tilt axis before and after alignment.
+
+    Attributes
+    ----------
+    slices : (2, z, x) f4
+    factor : raw pixels per pixel
+    row : row of the aligned images, at full size, through which the slices lie
+    """
+
+    slices: NDArray[np.float32]
+    factor: int
+    row: int
+
+
+def preview(
+    copies: Copies,
+    moves_px: FloatArray,
+    axis_angle_deg: float,
+    *,
+    whole: bool,
+    trusted: NDArray[np.bool_],
+    full_height: int,
+    adjusted: Copies | None = None,
+) -> Preview:
+    """Reconstruct the brightest slice from the raw and from the aligned copies, quickly.
+
+    Parameters
+    ----------
+    copies, moves_px, axis_angle_deg, whole, trusted : as for `assess`
+    full_height : int
+        Rows of an aligned image at full size.
+    adjusted : Copies, optional
+        With what single images need besides moves, where they need it.
+    """
+    adjusted = copies if adjusted is None else adjusted
+    aligned, seen = adjusted.warped(np.asarray(moves_px, float), axis_angle_deg, extend=True)
+    rows = _brightest(aligned, seen, copies.usable, PREVIEW_ROWS)
+    after = _slice(adjusted, aligned[:, rows], seen[:, rows], whole, trusted)
+    if np.any(moves_px) or adjusted is not copies:
+        aligned, seen = copies.warped(np.zeros_like(moves_px), axis_angle_deg, extend=True)
+        before = _slice(copies, aligned[:, rows], seen[:, rows], whole, trusted)
+    else:
+        before = after
+    from_middle = (rows.start + rows.stop - 1) / 2 - (aligned.shape[1] - 1) / 2
+    row = round((full_height - 1) / 2 + from_middle * copies.factor)
+    return Preview(np.stack([before, after]), copies.factor, int(np.clip(row, 0, full_height - 1)))
+
+
+def _slice(
+    copies: Copies, lines: NDArray[np.float32], seen: NDArray[np.bool_], whole: bool, trusted: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Return the mean slice (z, x), as wide as the images, of a few rows (n_tilt, rows, x)."""
+    used = np.flatnonzero(copies.usable & trusted)
+    geometry = _geometry(copies.angles_deg[used], lines.shape[2], whole)
+    with closing(CpuOperator(geometry)) as operator:
+        mean = lines[used].mean(axis=1, keepdims=True)
+        volume = _reconstructed(operator, mean, _rays(seen[used]), PREVIEW_EFFORT, copies)
+        margin = (geometry.nx - lines.shape[2]) // 2
+        return np.array(volume[:, 0, margin : margin + lines.shape[2]], np.float32)

@@ -1,0 +1,1 @@
+"""Painting labels: slices worth painting, slices out, painted labels back in."""

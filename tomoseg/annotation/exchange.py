@@ -1,0 +1,287 @@
+"""Slices of a project's volume out to paint labels on, and painted labels back in."""
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tomoseg import schema
+from tomoseg.annotation.painting import (
+    PaintedSlices,
+    merged,
+    read_about,
+    read_folder,
+    require_empty,
+    slice_name,
+    write_folder,
+)
+from tomoseg.arrays import Array, Input
+from tomoseg.errors import InputError, NotReady
+from tomoseg.io.digest import sha256
+from tomoseg.io.label_values import LabelMap
+from tomoseg.io.slices import IGNORE
+from tomoseg.project import Project, Record, job_id, new_run_id, now, versions
+from tomoseg.runtime import Runtime, Stopwatch
+
+STEP = "annotate"  # under which taking labels in appears in the history
+VERSION = 1
+
+
+def export_slices(
+    project: Project,
+    folder: Path,
+    runtime: Runtime,
+    *,
+    n_slices: int = 6,
+    plane: str = "xz",
+    class_names: Sequence[str] | None = None,
+    prefill: bool = False,
+) -> PaintedSlices:
+    """Write the slices most worth painting into a folder, see `tomoseg.annotation.painting`; return them.
+
+    What they are chosen by: see `tomoseg.annotation.slice_selection`. Slices that are painted already are not chosen
+    again.
+
+    Raises
+    ------
+    NotReady
+        The project holds no volume, or no labels of it to prefill with.
+    InputError
+        The folder is not empty, classes do not fit, or every slice is painted already.
+    """
+    from tomoseg.annotation.slice_selection import choose, traits
+    from tomoseg.segmentation.classes import default_colors, default_names, problems_with_names
+    from tomoseg.segmentation.inference.slice_prediction import NORMAL_AXIS
+
+    require_empty(folder)
+    reconstruct, volume = project.record("reconstruct"), _volume(project)
+    run_id = reconstruct.run_id if reconstruct is not None else ""
+    labels, confidence = (_of_run(project, artifact, run_id) for artifact in (schema.LABELS, schema.CONFIDENCE))
+    if prefill and labels is None:
+        raise NotReady(f"{project.path} holds no labels of its present volume. Run `tomoseg segment` on it first.")
+    own = [str(name) for name in labels.attrs["class_names"]] if labels is not None else default_names(3)
+    before = read_annotations(project)
+    names = list(class_names or (before.class_names if before is not None else own))
+    if problems := problems_with_names(names):
+        raise InputError.of(problems)
+    if prefill and len(names) != len(own):
+        raise InputError(f"{len(names)} classes are named, but the labels to prefill with have {len(own)}")
+    axis = NORMAL_AXIS[plane]
+    painted = []
+    if before is not None and (before.plane, before.class_names) == (plane, names):
+        painted = [n for n in before.numbers if n < volume.shape[axis]]
+    elif before is not None:
+        runtime.warn(
+            f"the project holds painted {before.plane} slices of {', '.join(before.class_names)}; to take in {plane} "
+            f"slices of {', '.join(names)}, `annotate import` will need --replace, which drops those"
+        )
+    found = traits(volume, confidence, axis, runtime)
+    numbers = choose(found, n_slices, painted)
+    if not numbers:
+        raise InputError(f"every {plane} slice of {project.path} is painted already")
+    runtime.say(f"slices chosen by {found.by}: {', '.join(map(str, numbers))}")
+    images = [_cut(volume, axis, n, np.float32) for n in numbers]
+    blank = np.full(images[0].shape, IGNORE, np.uint8)
+    given = labels if prefill else None
+    size = float(volume.attrs.get("voxel_size_nm", math.nan))
+    chosen = PaintedSlices(
+        plane,
+        numbers,
+        [run_id] * len(numbers),
+        images,
+        [blank if given is None else _cut(given, axis, n, np.uint8) for n in numbers],
+        names,
+        default_colors(len(names)),
+        size if math.isfinite(size) else None,
+    )
+    about = {
+        "project": project.path.name,
+        "series_sha256": _series(project),
+        "chosen_by": found.by,
+        "prefilled": prefill,
+    }
+    write_folder(folder, chosen, about)
+    return chosen
+
+
+def _volume(project: Project) -> Input:
+    if not project.has(schema.VOLUME):
+        raise NotReady(
+            f"{project.path} holds no volume yet. Run `tomoseg run {project.path} --until reconstruct` first."
+        )
+    return project.artifact(schema.VOLUME)
+
+
+def _of_run(project: Project, artifact: schema.Artifact, run_id: str) -> Input | None:
+    """Return what segmentation made of the reconstruction of that run, if it is there."""
+    segment = project.record("segment")
+    if segment is None or segment.consumed.get("reconstruct") != run_id or not project.has(artifact):
+        return None
+    return project.artifact(artifact)
+
+
+def _cut(source: Input, axis: int, number: int, dtype: type) -> Array:
+    """Return one slice perpendicular to an axis, (h, w)."""
+    return np.asarray(source[(slice(None),) * axis + (number,)], dtype)
+
+
+def _series(project: Project) -> str:
+    """Return the digest of the raw series, by which a project is known whatever it is called."""
+    return str(project.artifact(schema.TILT_SERIES_INFO).attrs.get("source_sha256", ""))
+
+
+def import_slices(
+    project: Project,
+    folder: Path,
+    runtime: Runtime,
+    *,
+    label_map: LabelMap | None = None,
+    replace: bool = False,
+    take_unchanged: bool = False,
+) -> PaintedSlices:
+    """Take painted labels into the project, with the images they were painted on; return all that it now holds.
+
+    Raises
+    ------
+    InputError
+        The slices are of another series, or what `tomoseg.annotation.painting.read_folder` and `merged` refuse.
+    """
+    watch = Stopwatch()
+    if read_about(folder).get("series_sha256") != _series(project):
+        raise InputError(f"the slices in {folder} were exported from another tilt series than {project.path} holds")
+    new, left_out = read_folder(folder, label_map, take_unchanged=take_unchanged)
+    if left_out:
+        runtime.say(f"left out, as nobody painted on them: {', '.join(left_out)}")
+    old = None if replace else read_annotations(project)
+    every = new if old is None else merged(old, new)
+    record = _begun(new, folder, label_map, replace)
+    with project.transaction(record, restart=True) as outputs:
+        shape = (len(every.numbers), *every.images[0].shape)
+        images = outputs.create(schema.ANNOTATED_IMAGES.name, shape)
+        labels = outputs.create(schema.ANNOTATED_LABELS.name, shape)
+        for i in range(len(every.numbers)):
+            images[i], labels[i] = every.images[i], every.labels[i]
+        rows = list(zip(every.numbers, every.run_ids, strict=True))
+        outputs.put(schema.ANNOTATED_SLICES.name, np.array(rows, [("number", "i4"), ("run_id", "U64")]))
+        facts = {
+            "plane": every.plane,
+            "class_names": every.class_names,
+            "class_colors": every.class_colors,
+            "pixel_size_nm": every.pixel_size_nm or math.nan,
+        }
+        outputs.set_attrs(schema.ANNOTATION_INFO.name, facts)
+        runtime.check()
+        told = {"wall_seconds": round(watch.seconds, 3), "device": "cpu", "notes": list(runtime.notes)}
+        outputs.commit(dataclasses.replace(record, **told))  # type: ignore[arg-type]
+    return every
+
+
+def _begun(new: PaintedSlices, folder: Path, label_map: LabelMap | None, replace: bool) -> Record:
+    """Return the provenance of taking labels in."""
+    files = {name: {"path": str(file.absolute()), "sha256": sha256(file)} for name, file in new.files.items()}
+    parameters = {
+        "folder": str(folder.absolute()),
+        "label_map": label_map.text if label_map else "",
+        "replace": replace,
+    }
+    digest = hashlib.sha256("".join(f["sha256"] for f in files.values()).encode()).hexdigest()
+    return Record(
+        stage=STEP,
+        run_id=new_run_id(),
+        fingerprint=digest,
+        stage_version=VERSION,
+        parameters=parameters,
+        files=files,
+        consumed={},
+        started=now(),
+        job_id=job_id(),
+        versions=versions(),
+    )
+
+
+def read_annotations(project: Project) -> PaintedSlices | None:
+    """Return the painted slices that a project holds, None where there are none.
+
+    Raises
+    ------
+    InputError
+        They are not what tomoseg writes.
+    """
+    if not all(project.has(artifact) for artifact in schema.BY_HAND):
+        return None
+    images, labels, table, info = (project.artifact(artifact) for artifact in schema.BY_HAND)
+    rows = table[:]
+    try:
+        numbers, run_ids = [int(n) for n in rows["number"]], [bytes(r).decode() for r in rows["run_id"]]
+        names, colors = ([str(text) for text in info.attrs[key]] for key in ("class_names", "class_colors"))
+        plane, size = str(info.attrs["plane"]), float(info.attrs["pixel_size_nm"])
+    except (KeyError, ValueError, TypeError, IndexError) as error:
+        raise _senseless(project) from error
+    if not images.shape == labels.shape or len(numbers) != images.shape[0] or not numbers or min(images.shape) < 1:
+        raise _senseless(project)
+    n = range(len(numbers))
+    pixel_size = size if math.isfinite(size) and size > 0 else None
+    return PaintedSlices(
+        plane, numbers, run_ids, [images[i] for i in n], [labels[i] for i in n], names, colors, pixel_size
+    )
+
+
+def with_volume_neighbours(path: Path, painted: PaintedSlices, channels: int) -> list[Array]:
+    """Return the images of painted slices with their neighbours in the volume, (h, w, channels) each.
+
+    See `tomoseg.segmentation.data.neighbours`: the middle channel is the slice as it was painted on.
+
+    Raises
+    ------
+    InputError
+        A slice was cut from another reconstruction than the project holds now.
+    NotReady
+        The project holds no volume.
+    """
+    from tomoseg.segmentation.inference.slice_prediction import NORMAL_AXIS
+
+    axis, reach = NORMAL_AXIS[painted.plane], channels // 2
+    with Project.read(path) as project:
+        volume, reconstruct = _volume(project), project.record("reconstruct")
+        present = reconstruct.run_id if reconstruct is not None else ""
+        stacks = []
+        for number, run_id, image in zip(painted.numbers, painted.run_ids, painted.images, strict=True):
+            if run_id != present or number >= volume.shape[axis]:
+                raise InputError(
+                    f"slice {slice_name(painted.plane, number)} was cut from an earlier reconstruction than {path} "
+                    "holds: its neighbours are gone. Train with --channels 1, or export, paint and import slices anew."
+                )
+            places = np.clip(np.arange(number - reach, number + reach + 1), 0, volume.shape[axis] - 1)
+            planes = [_cut(volume, axis, int(n), np.float32) for n in places]
+            planes[reach] = image
+            stacks.append(np.stack(planes, axis=-1))
+    return stacks
+
+
+def _senseless(project: Project) -> InputError:
+    return InputError(
+        f"The annotations in {project.path} are not what tomoseg writes: take them in again with `tomoseg annotate "
+        "import --replace`, or take the file from a backup."
+    )
+
+
+def annotations_of(path: Path, tell: Callable[[str], object] = str) -> PaintedSlices:
+    """Return the painted slices of a project file, to train on.
+
+    Raises
+    ------
+    NotReady
+        It holds none.
+    """
+    with Project.read(path) as project:
+        found = read_annotations(project)
+    if found is None:
+        raise NotReady(
+            f"{path} holds no painted slices. Export some with `tomoseg annotate export {path} -o FOLDER`, paint, and "
+            f"take them in with `tomoseg annotate import {path} FOLDER`."
+        )
+    tell(f"painted slices: {', '.join(slice_name(found.plane, n) for n in found.numbers)}")
+    return found

@@ -1,0 +1,97 @@
+"""Which slices of a volume are worth painting: those that tell most, and that differ from each other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.arrays import Array, Input
+from tomoseg.runtime import Runtime, slabs
+from tomoseg.segmentation.data.folds import thumbnail
+from tomoseg.segmentation.data.histogram import sampled_range
+
+Values = NDArray[np.float64]
+SLICES_AT_ONCE = 16  # volumes are chunked by 16 along y
+CERTAIN = 255
+BLOCK = 4  # px; averaged before the entropy is taken, so that noise counts little
+BINS = 64
+
+
+@dataclass(frozen=True)
+class SliceTraits:
+    """What is known of each of n slices.
+
+    Attributes
+    ----------
+    worth : (n,), 0 and up: how much is to be learnt from a slice
+    looks : (n, k) vectors of length 1 whose distance says how differently slices look
+    by : 'uncertainty' or 'entropy': what the worth is
+    """
+
+    worth: Values
+    looks: Values
+    by: str
+
+
+def traits(volume: Input, confidence: Input | None, axis: int, runtime: Runtime) -> SliceTraits:
+    """Read a volume once, slab by slab, and describe its slices perpendicular to `axis`.
+
+    With the confidence of a network (u1, 255 = certain) the worth of a slice is the mean of 1 - confidence / 255. Else
+    it is the Shannon entropy in bits of its intensities, averaged in blocks of 4 x 4 px and counted in 64 bins over
+    the range of the volume: an empty slice has none, one with much structure at many levels has most.
+
+    Raises
+    ------
+    StageFailed
+        The volume holds NaN or infinity, or nothing but one value.
+    """
+    low, high = sampled_range(volume)
+    worth: list[float] = []
+    looks: list[Array] = []
+    for part in runtime.track(slabs(volume.shape[axis], SLICES_AT_ONCE), "annotate: look at slices"):
+        box = (slice(None),) * axis + (part,)
+        images = np.moveaxis(np.asarray(volume[box], np.float32), axis, 0)
+        looks += [thumbnail(image) for image in images]
+        if confidence is None:
+            worth += [_entropy(image, low, high) for image in images]
+        else:
+            doubt = CERTAIN - np.moveaxis(np.asarray(confidence[box], np.float32), axis, 0)
+            worth += [float(d) for d in doubt.mean(axis=(1, 2)) / CERTAIN]
+    return SliceTraits(np.array(worth), np.array(looks), "entropy" if confidence is None else "uncertainty")
+
+
+def _entropy(image: Array, low: float, high: float) -> float:
+    """Return the entropy of a slice in bits; what is beyond the range goes to the end bins."""
+    starts = [np.arange(0, n, BLOCK) for n in image.shape]
+    sums = np.add.reduceat(np.add.reduceat(image.astype(np.float64), starts[0], axis=0), starts[1], axis=1)
+    heights, widths = (np.diff([*edges, n]) for edges, n in zip(starts, image.shape, strict=True))
+    blocks = np.clip(sums / np.outer(heights, widths), low, high)
+    counts = np.histogram(blocks, BINS, (low, high))[0]
+    p = counts[counts > 0] / counts.sum()
+    return float(-(p * np.log2(p)).sum())
+
+
+def choose(found: SliceTraits, wanted: int, painted: Sequence[int] = ()) -> list[int]:
+    """Return the numbers of up to `wanted` slices to paint, ascending.
+
+    Greedily, each next slice is the one with the largest product of its worth and its distance, in looks, from the
+    nearest that is chosen or painted already: farthest-first traversal (Gonzalez 1985,
+    doi:10.1016/0304-3975(85)90224-5) weighted by worth. Slices closer to those than half of an even spacing are left
+    out while there are others.
+    """
+    n = len(found.worth)
+    wanted = min(wanted, n - len(set(painted)))
+    gap = n // (2 * max(wanted + len(painted), 1))
+    chosen: list[int] = []
+    while len(chosen) < wanted:
+        taken = [*painted, *chosen]
+        away = np.min([np.abs(np.arange(n) - t) for t in taken], axis=0) if taken else np.full(n, n)
+        near = np.max([found.looks @ found.looks[t] for t in taken], axis=0) if taken else np.zeros(n)
+        value = (1e-9 + found.worth) * np.sqrt(np.maximum(2 - 2 * near, 1e-9))
+        for least in (gap, 0):
+            free = away > least
+            if free.any():
+                chosen.append(int(np.where(free, value, -1.0).argmax()))
+                break
+    return sorted(chosen)

@@ -1,0 +1,173 @@
+"""Commands around labelled slices and networks: `check-data`, `annotate` and `models`."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from tomoseg.cli.options import BreakLock, ProgressKind, ProjectFile, make_runtime
+from tomoseg.cli.train import ImagesDir, LabelMapText, LabelsDir, label_map_of, words
+from tomoseg.errors import InputError, printable
+from tomoseg.project import Project
+from tomoseg.runtime import stopping_on_signals
+
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+MOST_SHOWN = 20  # errors in one message; --json has all
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.command("check-data")(check_data)
+    app.command("models")(models)
+    annotate = typer.Typer(
+        help="Slices of a project's volume out to paint labels on, and painted labels back in.", no_args_is_help=True
+    )
+    annotate.command("export")(annotate_export)
+    annotate.command("import")(annotate_import)
+    app.add_typer(annotate, name="annotate")
+
+
+def check_data(
+    images_dir: ImagesDir,
+    labels_dir: LabelsDir,
+    label_map: LabelMapText = "",
+    class_names: Annotated[str, typer.Option(metavar="A,B,...", help="Names in class order.")] = "",
+    folds: Annotated[int, typer.Option(help="Parts that training would split the slices into.", min=1)] = 4,
+    guard: Annotated[int, typer.Option(help="Neighbouring slices left out between the parts.", min=0)] = 1,
+    as_json: AsJson = False,
+    progress: ProgressKind = "auto",
+) -> None:
+    """Say what is wrong with labelled slices: files, sizes, values, rare classes, copies, leaks between folds."""
+    from tomoseg.segmentation.data.check import check_data as look
+
+    runtime = make_runtime("cpu", 1, "", progress)
+    with stopping_on_signals():
+        report = look(
+            images_dir,
+            labels_dir,
+            label_map=label_map_of(label_map),
+            class_names=words(class_names),
+            folds=folds,
+            guard=guard,
+            runtime=runtime,
+        )
+    print(json.dumps(report.to_dict(), indent=1) if as_json else _data_text(report))
+    if report.errors:
+        more = len(report.errors) - MOST_SHOWN
+        shown = report.errors[:MOST_SHOWN] + ([f"and {more} more, which --json names"] if more > 0 else [])
+        raise InputError.of([printable(error) for error in shown])
+
+
+def _data_text(report: Any) -> str:
+    """Return the table of classes, what the slices are, and the warnings."""
+    kinds = ", ".join(f"{n} of {kind}" for kind, n in [*report.sizes.items(), *report.dtypes.items()])
+    width = max(len(c.name) for c in report.classes)
+    lines = [
+        f"{report.n_slices} labelled slices: {kinds}",
+        f"{'class':<{width + 5}} {'pixels':>12} {'share':>8} slices",
+    ]
+    lines += [
+        f"{i:>3}  {c.name:<{width}} {c.pixels:>12} {100 * c.share:>7.3g}% {c.slices:>6}"
+        for i, c in enumerate(report.classes)
+    ]
+    lines.append(f"not annotated: {100 * report.unannotated:.3g}% of all pixels")
+    lines += [f"warning: {text}" for text in report.warnings]
+    lines += [] if report.errors else ["usable for training"]
+    return "\n".join(map(printable, lines))
+
+
+def annotate_export(
+    project: ProjectFile,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="A new folder to write to.")],
+    slices: Annotated[int, typer.Option(help="How many.", min=1)] = 6,
+    plane: Annotated[Literal["xz", "xy", "yz"], typer.Option(help="As for `segment`.")] = "xz",
+    class_names: Annotated[
+        str, typer.Option(metavar="A,B,...", help="In class order [default: those of the project's labels].")
+    ] = "",
+    prefill: Annotated[bool, typer.Option("--prefill", help="Begin with the project's labels, to correct.")] = False,
+    progress: ProgressKind = "auto",
+) -> None:
+    """Write the slices most worth painting as TIFF, each with an empty label file (255 = not painted)."""
+    from tomoseg.annotation.exchange import export_slices
+
+    runtime = make_runtime("cpu", 1, "", progress)
+    names = words(class_names)
+    with stopping_on_signals(), Project.read(project) as opened:
+        written = export_slices(
+            opened, output, runtime, n_slices=slices, plane=plane, class_names=names, prefill=prefill
+        )
+    print(f"paint on {output / 'labels'}: {', '.join(f'{i} = {n}' for i, n in enumerate(written.class_names))}")
+    print(f"then: tomoseg annotate import {project} {output}")
+
+
+def annotate_import(
+    project: ProjectFile,
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="As `annotate export` wrote it, with labels painted.")
+    ],
+    label_map: LabelMapText = "",
+    replace: Annotated[bool, typer.Option("--replace", help="Drop what was taken in before.")] = False,
+    take_unchanged: Annotated[
+        bool, typer.Option("--take-unchanged", help="Take prefilled labels too that nobody changed.")
+    ] = False,
+    progress: ProgressKind = "auto",
+    break_lock: BreakLock = False,
+) -> None:
+    """Take painted labels into the project, to train on: `tomoseg train PROJECT -o MODEL.keras`."""
+    from tomoseg.annotation.exchange import import_slices
+
+    runtime = make_runtime("cpu", 1, "", progress)
+    with (
+        stopping_on_signals(lambda: f"{project} is as it was; start the same command again."),
+        Project.write(project, runtime.progress.message, break_lock=break_lock) as opened,
+    ):
+        held = import_slices(
+            opened,
+            folder,
+            runtime,
+            label_map=label_map_of(label_map),
+            replace=replace,
+            take_unchanged=take_unchanged,
+        )
+    for number, labels in zip(held.numbers, held.labels, strict=True):
+        print(f"{held.plane} slice {number}: {100 * float((labels != 255).mean()):.3g}% painted")
+    print(f"then: tomoseg train {project} -o MODEL.keras")
+
+
+def models(as_json: AsJson = False) -> None:
+    """List the networks that `--model NAME` may name: your own, and those that ship with tomoseg."""
+    from tomoseg.segmentation.networks.known_models import known_models, user_folder
+
+    found = known_models()
+    if as_json:
+        print(json.dumps({"folder": str(user_folder()), "models": [m.to_dict() for m in found]}, indent=1))
+        return
+    lines = [line for m in found for line in _model_lines(m)] or ["no networks are known by name"]
+    lines.append(f"put your own (.keras, from `tomoseg train`) into {user_folder()}")
+    print("\n".join(map(printable, lines)))
+
+
+def _model_lines(model: Any) -> list[str]:
+    """Return what is known of a network: its name and where it is, then its classes and scores."""
+    where = "ships with tomoseg" if model.ships else "your own"
+    lines = [f"{model.name}  ({where}{', hidden by your own of that name' if model.hidden else ''})"]
+    if model.card is None:
+        return [*lines, f"    cannot be used: {model.problem}"]
+    card = model.card
+    size = "unknown" if card.pixel_size_nm is None else f"{card.pixel_size_nm:.4g} nm"
+    together = card.scores.get("cross_validated")
+    of = together.get("pooled_dice") if isinstance(together, dict) else None
+    dice = {
+        name: of.get(name) if isinstance(of, dict) else card.scores.get(f"val_dice_{name}") for name in card.class_names
+    }
+    scored = ", ".join(f"{name} {value:.3f}" for name, value in dice.items() if isinstance(value, int | float))
+    if isinstance(of, dict):
+        scored += " (cross-validated; it was trained on all slices)"
+    return [
+        *lines,
+        f"    classes     {', '.join(card.class_names)}",
+        f"    pixel size  {size}",
+        f"    Dice        {scored or 'not validated'}",
+        f"    file        {model.path}",
+    ]

@@ -1,0 +1,1 @@
+"""What all measurements share: blocks, components, surfaces, sparse objects, the coarse grid."""

@@ -1,0 +1,1 @@
+"""Particles: separation, shape, gaps, sizes, and where they sit on the support."""

@@ -1,0 +1,333 @@
+"""What is measured of each particle, and the table of particles."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tomoseg.arrays import Array, ArraySource
+from tomoseg.measurement.common.blocks import placed, strips
+from tomoseg.measurement.common.surface import (
+    RADIUS_PX,
+    Block,
+    BoolArray,
+    Box,
+    Float32Array,
+    FloatArray,
+    LevelFinder,
+    Mesh,
+    level_surface,
+    object_surface,
+    smooth,
+)
+from tomoseg.measurement.particles.contact import contact_area_px2
+from tomoseg.measurement.particles.gaps import MOST_POINTS, thinned
+from tomoseg.measurement.particles.missing_wedge import MissingWedge
+from tomoseg.measurement.particles.shape import covariance, moments, principal_axes, sphericity
+
+Table = NDArray[np.void]
+
+HALF_VOXEL_PX = 0.5
+BACKGROUND = 0
+POWERS = {"px": 1, "px2": 2, "px3": 3}  # of the voxel size, by the unit a column's name ends in
+
+PARTICLE = np.dtype(
+    [
+        ("id", "i4"),
+        ("class_index", "i4"),
+        ("voxels", "i8"),
+        ("volume_nm3", "f8"),
+        ("volume_half_voxel_nm3", "f8"),
+        ("volume_half_voxel_px3", "f8"),
+        ("diameter_nm", "f8"),
+        ("diameter_px", "f8"),
+        ("diameter_half_voxel_nm", "f8"),
+        ("diameter_half_voxel_px", "f8"),
+        ("surface_area_nm2", "f8"),
+        ("surface_area_px2", "f8"),
+        ("sphericity", "f8"),
+        ("major_axis_nm", "f8"),
+        ("middle_axis_nm", "f8"),
+        ("minor_axis_nm", "f8"),
+        ("major_axis_px", "f8"),
+        ("middle_axis_px", "f8"),
+        ("minor_axis_px", "f8"),
+        ("elongation", "f8"),
+        ("major_z", "f8"),
+        ("major_y", "f8"),
+        ("major_x", "f8"),
+        ("elongated_along_beam", "?"),
+        ("z_nm", "f8"),
+        ("y_nm", "f8"),
+        ("x_nm", "f8"),
+        ("z_px", "f8"),
+        ("y_px", "f8"),
+        ("x_px", "f8"),
+        ("neighbour_distance_nm", "f8"),
+        ("neighbour_distance_px", "f8"),
+        ("neighbour_gap_nm", "f8"),
+        ("neighbour_gap_px", "f8"),
+        ("contact_area_nm2", "f8"),
+        ("contact_area_px2", "f8"),
+        ("contact_fraction", "f8"),
+        ("mean_intensity", "f8"),
+        ("integrated_intensity", "f8"),
+        ("touches_border", "?"),
+    ]
+)
+# What is measured of each particle on its own; the table is made of that.
+MEASURED = np.dtype(
+    [
+        ("voxels", "i8"),
+        ("z_px", "f8"),
+        ("y_px", "f8"),
+        ("x_px", "f8"),
+        ("surface_area_px2", "f8"),
+        ("contact_area_px2", "f8"),
+        ("covariance_px2", "f8", (3, 3)),
+        ("mean_intensity", "f8"),
+        ("integrated_intensity", "f8"),
+        ("touches_border", "?"),
+    ]
+)
+
+# Particles whose boxes have more voxels are meshed in blocks, as classes are.
+LARGE_VOXELS = 96**3
+
+ReadMask = Callable[[Box], BoolArray]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a particle is looked at in.
+
+    Attributes
+    ----------
+    volume : (z, y, x), intensities
+    labels : (z, y, x), class of each voxel; support is what is neither background (class 0) nor of the class counted
+    class_index : the class counted
+    """
+
+    volume: ArraySource
+    labels: ArraySource
+    class_index: int
+
+    def outside(self, box: Box) -> BoolArray:
+        """Return which voxels of a box are not of the class counted."""
+        return np.asarray(self.labels[box] != self.class_index)
+
+    def support(self, box: Box) -> BoolArray:
+        """Return where support is in a box."""
+        labels = self.labels[box]
+        return np.asarray((labels != BACKGROUND) & (labels != self.class_index))
+
+
+@dataclass(frozen=True)
+class Particle:
+    """One particle in the volume.
+
+    Attributes
+    ----------
+    extent
+        What is known of it from counting, a row of `tomoseg.measurement.common.components.EXTENT`.
+    mask
+        Returns the particle's voxels in a box of the volume. Boxes are asked for from the first to the last plane.
+    """
+
+    extent: Any
+    mask: ReadMask
+
+    def measured(self, scene: Scene, strip_bytes: float) -> tuple[np.void, Float32Array]:
+        """Measure it, all lengths in px.
+
+        A large particle is looked at in blocks, some `strip_bytes` at a time.
+
+        Returns
+        -------
+        row of `MEASURED`
+            Voxels; the mean of their coordinates (z, y, x) from the centre of voxel (0, 0, 0) of the volume, and the
+            covariance of the points of the body; the area of the smoothed surface inside the volume and of its part
+            that faces support; mean and sum of the intensity over its voxels; whether one lies at the border.
+        surface : float32, (m, 3)
+            Points (z, y, x) of its surface in the volume; its centroid where it has none.
+        """
+        shape = scene.volume.shape
+        row = np.zeros(1, MEASURED)[0]
+        n, start, stop = int(self.extent["voxels"]), self.extent["start"], self.extent["stop"]
+        row["voxels"] = n
+        row["z_px"], row["y_px"], row["x_px"] = centroid = self.extent["sum"] / n
+        row["touches_border"] = (start == 0).any() or (stop == np.array(shape)).any()
+        box = grown_box(start, stop, shape)
+        if box_voxels(box) <= LARGE_VOXELS:
+            points = _measure_at_once(row, self.mask(box), scene, box)
+        else:
+            points = _measure_in_blocks(row, self.mask, scene, box, strip_bytes)
+        if len(points) == 0:
+            return row, centroid.astype(np.float32)[None]
+        return row, points + np.array([s.start for s in box], np.float32)
+
+
+def grown_box(start: Iterable[int], stop: Iterable[int], shape: Iterable[int], margin: int = RADIUS_PX) -> Box:
+    """Return the box [start, stop) with a margin, as far as the volume goes."""
+    z, y, x = (
+        slice(max(0, int(a) - margin), min(int(n), int(b) + margin)) for a, b, n in zip(start, stop, shape, strict=True)
+    )
+    return z, y, x
+
+
+def box_voxels(box: Box) -> int:
+    """Return the number of voxels in a box."""
+    return math.prod(s.stop - s.start for s in box)
+
+
+def _measure_at_once(row: np.void, mask: BoolArray, scene: Scene, box: Box) -> Float32Array:
+    """Fill in what is seen in the box; return the points of the surface in it."""
+    z, y, x = ((s.start == 0, s.stop == n) for s, n in zip(box, scene.volume.shape, strict=True))
+    mesh = object_surface(mask, (z, y, x))
+    row["surface_area_px2"] = mesh.area_px2()
+    row["contact_area_px2"] = contact_area_px2(mesh, mask, scene.support(box), (0, 0, 0))
+    row["covariance_px2"] = covariance(moments(mask), row["voxels"])
+    values = scene.volume[box][mask].astype(np.float64)
+    row["mean_intensity"], row["integrated_intensity"] = values.mean(), values.sum()
+    return mesh.vertices
+
+
+def _measure_in_blocks(row: np.void, mask: ReadMask, scene: Scene, box: Box, strip_bytes: float) -> Float32Array:
+    """Do the same in blocks of the box: where it ends within the volume, the mask is empty and has no surface."""
+    pieces = strips([s.stop - s.start for s in box], strip_bytes, itemsize=2 + scene.volume.dtype.itemsize)
+    finder, sums = LevelFinder(), np.zeros(9, np.int64)
+    for strip in pieces:
+        read = placed(strip.read, box)
+        masks, intensities = strip.parts(mask(read)), strip.parts(scene.volume[read])
+        for (block, inside), (_, intensity) in zip(masks, intensities, strict=True):
+            finder.add(inside, block)
+            own = inside[block.own]
+            sums += moments(own, [r.start + o.start for r, o in zip(block.read, block.own, strict=True)])
+            row["integrated_intensity"] += intensity[block.own][own].sum(dtype=np.float64)
+    row["covariance_px2"] = covariance(sums, row["voxels"])
+    row["mean_intensity"] = row["integrated_intensity"] / row["voxels"]
+    level, points = finder.level(), np.zeros((0, 3), np.float32)
+    for strip in pieces:
+        read = placed(strip.read, box)
+        masks, supports = strip.parts(mask(read)), strip.parts(scene.support(read))
+        for (block, inside), (_, support) in zip(masks, supports, strict=True):
+            mesh, offset = _block_surface(inside, level, block)
+            row["surface_area_px2"] += mesh.area_px2()
+            row["contact_area_px2"] += contact_area_px2(mesh, inside, support, offset)
+            points = np.concatenate([points, mesh.vertices + np.add(offset, [r.start for r in block.read], dtype="f4")])
+            if len(points) > 2 * MOST_POINTS:
+                points = thinned(points)
+    return thinned(points)
+
+
+def _block_surface(inside: BoolArray, level: float, block: Block) -> tuple[Mesh, tuple[int, int, int]]:
+    """Return the surface in a block, and where its origin is in what was read."""
+    z, y, x = (s.start for s in block.meshed)
+    if not inside.any() or inside.all():
+        return level_surface(np.zeros((1, 1, 1), np.float32), level), (z, y, x)
+    return level_surface(smooth(inside)[block.meshed], level, block.border), (z, y, x)
+
+
+def particle_table(
+    rows: ArrayLike,
+    gaps_px: ArrayLike,
+    voxel_size_nm: float,
+    class_index: int = 0,
+    wedge: MissingWedge | None = None,
+) -> Table:
+    """Make the table of particles from what was measured of each, largest first.
+
+    Adds the diameter of the sphere of equal volume; the lengths of the axes, the elongation and the direction of the
+    major axis of the ellipsoid of equal second moments; the sphericity (NaN for a particle at the border, whose
+    surface is open); the distance to the nearest other particle, between centres (NaN where there is none); the part
+    of the surface that is in contact with the support; by how much volume and diameter change when the surface moves
+    by half a voxel: dV = A h, d(diameter) = 2 A h / (pi diameter^2); and all lengths, areas and volumes in nm, which
+    are NaN where the voxel size is.
+
+    Parameters
+    ----------
+    rows : array of `MEASURED`, (n,)
+    gaps_px : (n,)
+        Smallest distance to the surface of another particle, px.
+    voxel_size_nm
+        NaN where unknown.
+    class_index
+        Class of the particles.
+    wedge
+        The missing wedge, to find the particles elongated along it; none are where it is not known.
+
+    Returns
+    -------
+    array of `PARTICLE`, (n,)
+    """
+    rows = np.asarray(rows, dtype=MEASURED)
+    order = np.lexsort((rows["x_px"], rows["y_px"], rows["z_px"], -rows["voxels"]))
+    rows = rows[order]
+    table = np.zeros(len(rows), PARTICLE)
+    for name in set(MEASURED.names or ()) - {"covariance_px2"}:
+        table[name] = rows[name]
+    table["id"] = np.arange(1, len(table) + 1)
+    table["class_index"] = class_index
+    table["neighbour_gap_px"] = np.asarray(gaps_px, dtype=np.float64)[order]
+    table["neighbour_distance_px"] = neighbour_distances(np.stack([table[f"{a}_px"] for a in "zyx"], axis=1))
+    volume, area = table["voxels"], table["surface_area_px2"]
+    table["diameter_px"] = np.cbrt(6 / np.pi * volume)
+    table["volume_half_voxel_px3"] = HALF_VOXEL_PX * area
+    table["diameter_half_voxel_px"] = 2 * HALF_VOXEL_PX * area / (np.pi * table["diameter_px"] ** 2)
+    table["sphericity"] = np.where(table["touches_border"], np.nan, sphericity(volume, area))
+    table["contact_fraction"] = table["contact_area_px2"] / np.where(area > 0, area, np.nan)
+    _fill_axes(table, rows["covariance_px2"], wedge)
+    for name in PARTICLE.names or ():
+        _fill_nm(table, name, voxel_size_nm)
+    table["volume_nm3"] = volume * voxel_size_nm**3  # px^3 * (nm / px)^3
+    return table
+
+
+def _fill_axes(table: Table, covariances: FloatArray, wedge: MissingWedge | None) -> None:
+    lengths, major = principal_axes(covariances)
+    for k, name in enumerate(("major_axis_px", "middle_axis_px", "minor_axis_px")):
+        table[name] = lengths[:, k]
+    table["elongation"] = lengths[:, 0] / lengths[:, 2]
+    for k, name in enumerate(("major_z", "major_y", "major_x")):
+        table[name] = major[:, k]
+    if wedge is not None:
+        table["elongated_along_beam"] = wedge.suspects(table["elongation"], major) & ~table["touches_border"]
+
+
+def _fill_nm(table: Table, name: str, voxel_size_nm: float) -> None:
+    """Fill the twin in nm, nm2 or nm3 of a column in px, px2 or px3."""
+    stem, _, unit = name.rpartition("_")
+    if unit in POWERS:
+        table[f"{stem}_{unit.replace('px', 'nm')}"] = table[name] * voxel_size_nm ** POWERS[unit]
+
+
+def with_columns(table: Table, columns: Mapping[str, Array], voxel_size_nm: float) -> Table:
+    """Return a table with more columns (n,) behind those it has.
+
+    A column whose name ends in _px, _px2 or _px3 brings its twin in nm, nm2 or nm3 along, before it.
+    """
+    kinds: list[tuple[str, Any]] = []
+    for name, values in columns.items():
+        stem, _, unit = name.rpartition("_")
+        twin = [(f"{stem}_{unit.replace('px', 'nm')}", "f8")] if unit in POWERS else []
+        kinds += [*twin, (name, np.asarray(values).dtype)]
+    out = np.zeros(len(table), np.dtype([*((n, table.dtype[n]) for n in table.dtype.names or ()), *kinds]))
+    for name in table.dtype.names or ():
+        out[name] = table[name]
+    for name, values in columns.items():
+        out[name] = values
+        _fill_nm(out, name, voxel_size_nm)
+    return out
+
+
+def neighbour_distances(points: FloatArray) -> FloatArray:
+    """Return the distance (n,) from each point (n, 3) to the nearest other one; NaN where there is no other."""
+    from scipy.spatial import cKDTree
+
+    if len(points) < 2:
+        return np.full(len(points), np.nan)
+    distances, _ = cKDTree(points).query(points, k=2)
+    return np.asarray(distances[:, 1], dtype=np.float64)

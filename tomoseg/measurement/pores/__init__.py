@@ -1,0 +1,1 @@
+"""Pores: how many, how wide, how connected, how tortuous."""

@@ -1,0 +1,1 @@
+"""The support: its surface, facets and curvature."""

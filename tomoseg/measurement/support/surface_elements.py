@@ -1,0 +1,148 @@
+"""The surface of the support in small elements: where, how large, which way it faces and what it faces."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.arrays import Array
+from tomoseg.measurement.common.surface import Block, BoolArray, Box, Float32Array, Mesh
+from tomoseg.measurement.support.curvature import HALO_PX, shape_at, smoothed
+
+OUTSIDE, PORE, PARTICLE = 0, 1, 2  # what the surface faces
+STEPS_PX = (0.8, 1.4, 2.0, 2.8)  # how far from the surface one looks for it
+SIDE_PX = 2  # elements are the triangles in cubes of so many voxels across
+
+
+@dataclass(frozen=True)
+class Elements:
+    """Elements of a surface.
+
+    `centres` (n, 3) in (z, y, x), px from the centre of the first voxel; outward unit `normals` (n, 3); `areas` (n,)
+    px^2; `mean` and `gaussian` curvature (n,), 1/px and 1/px^2, averaged by area; what each faces (n,); and the
+    number of the pore where it faces one (n,), else 0.
+    """
+
+    centres: Float32Array
+    normals: Float32Array
+    areas: Float32Array
+    mean: Float32Array
+    gaussian: Float32Array
+    facing: NDArray[np.uint8]
+    pore: NDArray[np.int32]
+
+    @classmethod
+    def none(cls) -> "Elements":
+        """Return no elements."""
+        flat = np.empty(0, np.float32)
+        corner = np.empty((0, 3), np.float32)
+        return cls(corner, corner, flat, flat, flat, np.empty(0, np.uint8), np.empty(0, np.int32))
+
+    @classmethod
+    def joined(cls, parts: Iterable["Elements"]) -> "Elements":
+        """Return the elements of all parts."""
+        kept = [cls.none(), *parts]
+        return cls(*(np.concatenate([getattr(part, f.name) for part in kept]) for f in fields(cls)))
+
+    def __getitem__(self, chosen: Any) -> "Elements":
+        return Elements(*(getattr(self, f.name)[chosen] for f in fields(self)))
+
+    def __len__(self) -> int:
+        return len(self.areas)
+
+    @property
+    def exposed(self) -> BoolArray:
+        """Which elements face no particle."""
+        return np.asarray(self.facing != PARTICLE)
+
+
+def grown(block: Block, shape: tuple[int, ...]) -> Box:
+    """Return what is to be read of a volume of `shape` for `block_elements`."""
+    z, y, x = (
+        slice(max(0, r.start + m.start - HALO_PX), min(n, r.start + m.stop + HALO_PX))
+        for r, m, n in zip(block.read, block.meshed, shape, strict=True)
+    )
+    return z, y, x
+
+
+def block_elements(
+    mesh: Mesh, block: Block, box: Box, kinds: Array, pores: NDArray[np.int32], side: int, element_px: int
+) -> Elements:
+    """Return the elements of the support's surface in a block.
+
+    Parameters
+    ----------
+    mesh
+        Of the support in `block.meshed`.
+    box, kinds
+        The voxels around it that were read (see `grown`): 0 background, 1 support, 2 particles.
+    pores : (z, y, x) i4
+        Number of the pore of each cell of `side` voxels across, of the whole volume; 0 in none.
+    element_px
+        Side of the cubes whose triangles make an element.
+    """
+    if not len(mesh.faces):
+        return Elements.none()
+    start = np.array([r.start + m.start for r, m in zip(block.read, block.meshed, strict=True)], np.float32)
+    centres = mesh.vertices[mesh.faces].mean(axis=1) + start
+    corner = np.array([b.start for b in box], np.float32)
+    support, particles = kinds == 1, kinds == 2
+    shape = shape_at(smoothed(support, ~particles), centres - corner)
+    areas = np.linalg.norm(mesh.area_vectors(), axis=1).astype(np.float32)
+    known = np.isfinite(shape.mean)
+    normals, mean, gaussian = (
+        np.where(known.reshape((-1,) + (1,) * (a.ndim - 1)), a, 0) for a in (shape.normals, shape.mean, shape.gaussian)
+    )
+    facing, pore = _facing(centres, mesh, kinds, corner, pores, side)
+    facing[~known], pore[~known] = PARTICLE, 0  # deep beneath a particle: nothing known is near
+    return _gathered(centres, normals, areas, mean, gaussian, facing, pore, element_px)
+
+
+def _facing(
+    centres: Array, mesh: Mesh, kinds: Array, corner: Array, pores: NDArray[np.int32], side: int
+) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """Return what lies before each triangle: the first that is not support, looking along its own normal."""
+    normals = mesh.area_vectors()
+    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+    facing = np.zeros(len(centres), np.uint8)
+    pore = np.zeros(len(centres), np.int32)
+    open_ = np.ones(len(centres), bool)
+    for step in STEPS_PX:
+        at = np.rint(centres + step * normals).astype(np.int64)
+        local = np.clip(at - corner.astype(np.int64), 0, np.array(kinds.shape) - 1)
+        kind = kinds[tuple(local.T)]
+        free = open_ & (kind != 1)
+        cell = np.clip(at[free] // side, 0, np.array(pores.shape) - 1)
+        number = np.where(kind[free] == 2, 0, pores[tuple(cell.T)])
+        pore[free] = number
+        facing[free] = np.where(kind[free] == 2, PARTICLE, np.where(number > 0, PORE, OUTSIDE))
+        open_ &= ~free
+    return facing, pore
+
+
+def _gathered(
+    centres: Array, normals: Array, areas: Array, mean: Array, gaussian: Array, facing: Array, pore: Array, side: int
+) -> Elements:
+    """Put the triangles of one cube together that face the same thing and about the same way."""
+    keys = np.floor(centres / side).astype(np.int64) + 1
+    ways = (np.rint(1.3 * normals).astype(np.int64) + 1) @ np.array([9, 3, 1])  # of 27, so that edges stay sharp
+    key = (((keys[:, 0] << 36) | (keys[:, 1] << 18) | keys[:, 2]) * 27 + ways) * 3 + facing
+    _, first, place = np.unique(key, return_index=True, return_inverse=True)
+    total = np.bincount(place, areas)
+
+    def average(values: Array) -> Float32Array:
+        return np.asarray(np.bincount(place, values * areas) / np.maximum(total, 1e-12), np.float32)
+
+    direction = np.stack([average(normals[:, i]) for i in range(3)], axis=1)
+    length = np.linalg.norm(direction, axis=1, keepdims=True)
+    return Elements(
+        np.stack([average(centres[:, i]) for i in range(3)], axis=1),
+        np.asarray(direction / np.maximum(length, 1e-6), np.float32),
+        total.astype(np.float32),
+        average(mean),
+        average(gaussian),
+        facing[first],
+        pore[first],
+    )

@@ -1,0 +1,1 @@
+"""What computes projections: the CPU kernels, ASTRA, TomoPy, and the choice between them."""

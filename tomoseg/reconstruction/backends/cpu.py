@@ -1,0 +1,192 @@
+"""The CPU projector: matched, slice-interleaved, compiled for the machine at hand; see `kernels`."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.reconstruction import kernels
+from tomoseg.reconstruction.geometry import ParallelGeometry
+from tomoseg.reconstruction.kernels import PAD
+from tomoseg.reconstruction.operators import Floats, Operator
+from tomoseg.reconstruction.simd import LANES
+
+STRIP_BYTES = 1 << 19  # of volume under all tilts at once: half of a common second-level cache
+CACHE_LINE = 64  # bytes; a vector that straddles two lines costs two loads
+
+
+def aligned_zeros(shape: tuple[int, ...]) -> Floats:
+    """Return a float32 array of zeros that begins at a cache line."""
+    size = 4 * int(np.prod(shape))
+    raw = np.zeros(size + CACHE_LINE, np.uint8)
+    start = -raw.ctypes.data % CACHE_LINE
+    return raw[start : start + size].view(np.float32).reshape(shape)
+
+
+def split(position: NDArray[np.float64], width: int | None = None) -> tuple[Floats, Floats]:
+    """Return whole part and fraction in [0, 1) of `position`, flat, the last axis padded with zeros to `width`."""
+    whole = np.floor(position)
+    # A fraction that rounds up to 1 in float32 is carried by the kernel like any other sum.
+    parts = (whole.astype(np.float32), (position - whole).astype(np.float32))
+    if width is not None:
+        padding = [(0, 0)] * (position.ndim - 1) + [(0, width - position.shape[-1])]
+        parts = (np.pad(parts[0], padding), np.pad(parts[1], padding))
+    return parts[0].ravel(), parts[1].ravel()
+
+
+@dataclass(frozen=True)
+class _Direction:
+    """Tables for the tilts whose rays cross the same kind of line steeply; see `kernels.project`."""
+
+    tilts: NDArray[np.int64]
+    ray_whole: Floats
+    ray_fraction: Floats
+    row_whole: Floats
+    row_fraction: Floats
+    first: NDArray[np.int32]
+    last: NDArray[np.int32]
+    scale: Floats
+    n_rows: int
+    n_across: int
+    row_stride: int
+    across_stride: int
+
+    @property
+    def strip(self) -> int:
+        """Number of rows that are kept in the cache at a time."""
+        return int(np.clip(STRIP_BYTES // (4 * LANES * self.n_across), 4, 32))
+
+
+def _direction(geometry: ParallelGeometry, along_z: bool) -> _Direction:
+    """Tabulate the rays of the tilts below 45 degrees (`along_z`: sampled once per row) or above (per column)."""
+    cosines, sines = geometry.cosines, geometry.sines
+    tilts = np.flatnonzero((np.abs(cosines) >= np.abs(sines)) == along_z)
+    row_floats = (geometry.nx + 2 * PAD) * LANES
+    if along_z:
+        across, along, rows, columns = cosines[tilts], sines[tilts], geometry.z, geometry.x
+        strides = (row_floats, LANES)
+    else:
+        across, along, rows, columns = sines[tilts], cosines[tilts], geometry.x, geometry.z
+        strides = (LANES, row_floats)
+    across, along = across[:, None], along[:, None]
+    # A ray at detector distance u crosses a row at distance (u - row*along)/across from the centre of that row.
+    ray = geometry.detector / across + (len(columns) - 1) / 2
+    row = -rows * along / across
+    edges = np.array([columns[0] - 1, columns[-1] + 1])[:, None, None]  # where both taps have left the volume
+    seen = edges * across + rows * along + (geometry.n_detector - 1) / 2
+    ray_whole, ray_fraction = split(ray, geometry.n_detector + LANES)
+    row_whole, row_fraction = split(row)
+    return _Direction(
+        tilts=tilts.astype(np.int64),
+        ray_whole=ray_whole,
+        ray_fraction=ray_fraction,
+        row_whole=row_whole,
+        row_fraction=row_fraction,
+        first=np.clip(np.floor(seen.min(0)), 0, geometry.n_detector).astype(np.int32).ravel(),
+        last=np.clip(np.ceil(seen.max(0)) + 1, 0, geometry.n_detector).astype(np.int32).ravel(),
+        scale=(1 / np.abs(across[:, 0])).astype(np.float32),
+        n_rows=len(rows),
+        n_across=len(columns),
+        row_stride=strides[0],
+        across_stride=strides[1],
+    )
+
+
+class CpuOperator(Operator):
+    """Joseph's projector and its transpose on the CPU.
+
+    Arrays are (nz + 2*PAD, nx + 2*PAD, LANES) and (n_tilt, n_detector + 2*PAD, LANES), with a border of zeros.
+    Everything but the arrays passed in is only read, so threads can share one operator.
+    """
+
+    block = LANES
+    threads = True
+    slice_axis = -1
+
+    def __init__(self, geometry: ParallelGeometry) -> None:
+        super().__init__(geometry)
+        self._directions = [d for d in (_direction(geometry, True), _direction(geometry, False)) if d.tilts.size]
+        cosines, sines = geometry.cosines[:, None], geometry.sines[:, None]
+        column = geometry.x * cosines + (geometry.n_detector - 1) / 2
+        self._columns = split(column, geometry.nx + LANES)
+        self._rows = split(geometry.z * sines)
+        self._adjoint = (1 / np.maximum(np.abs(cosines), np.abs(sines))[:, 0]).astype(np.float32)
+        self._linear = np.ones(geometry.n_tilt, np.float32)
+        self._ones = np.ones(geometry.nz * geometry.nx, np.float32)
+
+    def _new_projections(self) -> Floats:
+        return aligned_zeros((self.geometry.n_tilt, self.geometry.n_detector + 2 * PAD, LANES))
+
+    def _new_volume(self) -> Floats:
+        return aligned_zeros((self.geometry.nz + 2 * PAD, self.geometry.nx + 2 * PAD, LANES))
+
+    def load(self, projections: Floats) -> Floats:
+        """Return a copy of a block of projections, shape (n_tilt, n, n_detector), in the backend's layout."""
+        loaded = self._new_projections()
+        loaded[:, PAD:-PAD, : projections.shape[1]] = projections.transpose(0, 2, 1)
+        return loaded
+
+    def load_volume(self, volume: Floats) -> Floats:
+        """Return a copy of a block of slices, shape (nz, n, nx), in the backend's layout."""
+        loaded = self._new_volume()
+        loaded[PAD:-PAD, PAD:-PAD, : volume.shape[1]] = volume.transpose(0, 2, 1)
+        return loaded
+
+    def unload(self, volume: Floats, n: int) -> Floats:
+        """Return `n` slices of the backend's volume as a view of shape (nz, n, nx)."""
+        return volume[PAD:-PAD, PAD:-PAD, :n].transpose(0, 2, 1)
+
+    def unload_projections(self, projections: Floats, n: int) -> Floats:
+        """Return `n` slices of the backend's projections as a view of shape (n_tilt, n, n_detector)."""
+        return projections[:, PAD:-PAD, :n].transpose(0, 2, 1)
+
+    def planes(self, volume: Floats) -> Floats:
+        """Return the backend's volume as a view of shape (nz, nx, slices)."""
+        return volume[PAD:-PAD, PAD:-PAD]
+
+    def forward(self, volume: Floats, out: Floats | None = None) -> Floats:
+        """Return the projections of a volume, written to `out` where given."""
+        if out is None:
+            out = self._new_projections()
+        else:
+            out.fill(0)
+        for d in self._directions:
+            kernels.project(
+                volume.reshape(-1), out.reshape(-1), d.tilts, d.ray_whole, d.ray_fraction, d.row_whole, d.row_fraction,
+                d.first, d.last, d.scale, d.n_rows, d.n_across, d.row_stride, d.across_stride,
+                self.geometry.n_detector, d.strip,
+            )  # fmt: skip
+        return out
+
+    def backward(self, projections: Floats, out: Floats | None = None) -> Floats:
+        """Return the adjoint applied to `projections`, written to `out` where given."""
+        out = self._new_volume() if out is None else out
+        self._backproject(out, projections, self._adjoint, self._ones, kernels.STORE)
+        return out
+
+    def interpolate(self, projections: Floats, plane: Floats) -> Floats:
+        """Return, times `plane` (nz, nx), the sum over tilts of the value interpolated where each voxel is seen."""
+        out = self._new_volume()
+        self._backproject(out, projections, self._linear, plane.reshape(-1), kernels.STORE)
+        return out
+
+    def multiply(self, volume: Floats, projections: Floats, plane: Floats) -> None:
+        """Multiply `volume` in place by the adjoint applied to `projections` and by `plane` (nz, nx)."""
+        self._backproject(volume, projections, self._adjoint, plane.reshape(-1), kernels.PRODUCT)
+
+    def add(self, volume: Floats, projections: Floats, plane: Floats, least: float) -> None:
+        """Add to `volume` in place the adjoint times `plane` (nz, nx); results below `least` become it."""
+        self._backproject(volume, projections, self._adjoint, plane.reshape(-1), kernels.SUM, least)
+
+    def rays(self, plane: Floats) -> Floats:
+        """Return one value per ray, shape (n_tilt, n_detector), to be multiplied with the backend's projections."""
+        return np.pad(plane, ((0, 0), (PAD, PAD)))[:, :, None]
+
+    def _backproject(
+        self, volume: Floats, projections: Floats, inverse: Floats, plane: Floats, mode: int, least: float = -np.inf
+    ) -> None:
+        geometry = self.geometry
+        kernels.backproject(
+            volume.reshape(-1), projections.reshape(-1), *self._columns, *self._rows, inverse, plane, mode,
+            float(least), geometry.nz, geometry.nx, geometry.n_detector,
+        )  # fmt: skip

@@ -1,0 +1,398 @@
+"""Reconstruction methods, the same for every backend.
+
+Each takes an operator and a block of projections, shape (n_tilt, n, n_detector) with n at most ``operator.block``, and
+returns a `Result`. `by_block` and `in_blocks` run one of them over any number of slices. A slice's volume does not
+depend on the slices computed with it; the last digits of sums do depend on which slices make up a block.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.reconstruction import kernels
+from tomoseg.reconstruction import total_variation as variation
+from tomoseg.reconstruction.filters import Filter, filtered
+from tomoseg.reconstruction.geometry import ParallelGeometry
+from tomoseg.reconstruction.operators import Floats, Operator
+
+SHORTEST_RAY = 1e-2  # px; a ray that only grazes a corner of the volume cannot be explained by it and is left out
+
+
+@dataclass(frozen=True)
+class Result:
+    """Reconstructed slices and how well they explain the projections.
+
+    Attributes
+    ----------
+    volume : array, shape (nz, n, nx), float32
+        In units of the projections per pixel length.
+    misfit : array, float64
+        Sum over all rays of (measured - computed)**2, before each iteration and after the last (once for FBP).
+    power : float
+        Sum over all rays of measured**2; ``sqrt(misfit/power)`` is the relative residual.
+    """
+
+    volume: Floats
+    misfit: NDArray[np.float64]
+    power: float
+
+
+Method = Callable[[Operator, Floats], Result]
+Watch = Callable[[int, Floats], None]
+
+
+def look_away(_iteration: int, _volume: Floats) -> None:
+    """Do nothing."""
+
+
+def reciprocal(sums: Floats, support: NDArray[np.bool_] | None, least: float = 0.0) -> Floats:
+    """Return 1/sums, but 0 where `sums` is at most `least` or outside `support`."""
+    used = sums > least if support is None else (sums > least) & support
+    return np.where(used, 1 / np.where(used, sums, 1), 0).astype(np.float32)
+
+
+def mlem(
+    operator: Operator,
+    projections: Floats,
+    iterations: int,
+    support: NDArray[np.bool_] | None = None,
+    weights: Floats | None = None,
+    start: Floats | None = None,
+    watch: Watch = look_away,
+) -> Result:
+    """Reconstruct by maximum-likelihood expectation maximisation.
+
+    (Shepp & Vardi, IEEE Trans. Med. Imaging 1, 113, 1982.)
+
+    ``v <- v * A'(w p / A v) / A'w`` for counts p of Poisson statistics and weights w (1 unless given). The start is a
+    constant with the projections' total. The volume is never negative. Negative projections count as 0, and 0 is a
+    measurement: it empties the voxels on its ray. Rays beyond the detector are not measured: A'w holds only those that
+    are, so that a voxel which leaves the field of view at high tilt is set by the tilts that see it. A voxel that no
+    ray meets is 0.
+
+    Parameters
+    ----------
+    operator : Operator
+    projections : array, shape (n_tilt, n, n_detector)
+    iterations : int
+    support : bool array, shape (nz, nx), optional
+        Voxels that may be other than 0.
+    weights : array, shape (n_tilt, n_detector), optional
+        How much each ray counts, at least 0; a ray of 0 is as if it were not measured. The misfit counts all alike.
+    start : array, shape (nz, n, nx), optional
+        Volume to begin with. A voxel that is 0 stays 0.
+    watch : callable
+        Called before each iteration with its number and the volume in the operator's layout, and after the last; may
+        raise to stop.
+    """
+    n = projections.shape[1]
+    counts = np.maximum(projections, 0)
+    measured = operator.load(counts)
+    plane = reciprocal(_column_sums(operator, weights), support)
+    rays = None if weights is None else operator.rays(weights)
+    volume = _constant(operator, counts, plane) if start is None else operator.load_volume(np.maximum(start, 0))
+    if weights is None and start is None:
+        found = operator.mlem(measured, volume, iterations, watch)
+        if found is not None:
+            return Result(operator.unload(volume, n), found, _power(measured))
+    computed = operator.forward(volume)
+    misfit = np.zeros(iterations + 1)
+    for i in range(iterations):
+        watch(i, volume)
+        misfit[i] = kernels.ratio(measured.reshape(-1), computed.reshape(-1))
+        if rays is not None:
+            computed *= rays
+        operator.multiply(volume, computed, plane)
+        operator.forward(volume, computed)
+    watch(iterations, volume)
+    misfit[iterations] = kernels.difference(measured.reshape(-1), computed.reshape(-1))
+    return Result(operator.unload(volume, n), misfit, _power(measured))
+
+
+def _column_sums(operator: Operator, weights: Floats | None) -> Floats:
+    """Return A'w, shape (nz, nx)."""
+    if weights is None:
+        return operator.column_sums
+    back = operator.backward(operator.load(np.ascontiguousarray(weights[:, None], np.float32)))
+    return np.ascontiguousarray(operator.unload(back, 1)[:, 0])
+
+
+def _constant(operator: Operator, counts: Floats, plane: Floats) -> Floats:
+    """Return a volume, in the operator's layout, constant where `plane` > 0, whose slices have their counts' sum."""
+    n = counts.shape[1]
+    flat = (plane > 0).astype(np.float32)
+    seen = max(float((operator.column_sums * flat).sum(dtype=np.float64)), 1e-30)
+    volume = operator.load_volume(np.broadcast_to(flat[:, None, :], (len(flat), n, flat.shape[1])))
+    level = counts.sum(axis=(0, 2), dtype=np.float64) / seen
+    start = operator.unload(volume, n)
+    start *= level.astype(np.float32)[:, None]
+    return volume
+
+
+def osem(
+    operator: Operator,
+    projections: Floats,
+    iterations: int,
+    subsets: int = 6,
+    support: NDArray[np.bool_] | None = None,
+    weights: Floats | None = None,
+    start: Floats | None = None,
+    watch: Watch = look_away,
+) -> Result:
+    """Reconstruct by ordered subsets (Hudson & Larkin, IEEE Trans. Med. Imaging 13, 601, 1994).
+
+    MLEM's step with every n-th tilt only, for one subset after the other: an iteration, which is a pass over all
+    subsets, does about as much as `subsets` of `mlem`'s. It does not converge to the likelihood's maximum, but circles
+    around it. All else is as in `mlem`.
+
+    Parameters
+    ----------
+    operator : Operator
+    projections : array, shape (n_tilt, n, n_detector)
+    iterations : int
+        Passes over all subsets.
+    subsets : int
+        At most the number of tilts.
+    support : bool array, shape (nz, nx), optional
+        Voxels that may be other than 0.
+    weights, start, watch
+        As in `mlem`.
+    """
+    n = projections.shape[1]
+    counts = np.maximum(projections, 0)
+    measured = operator.load(counts)
+    allowed = _column_sums(operator, weights) > 0
+    if support is not None:
+        allowed &= support
+    parts = []
+    for tilts, part in operator.subsets(subsets):
+        own = None if weights is None else weights[tilts]
+        sums = _column_sums(part, own)
+        rays = None if own is None else part.rays(own)
+        parts.append((part, part.load(counts[tilts]), rays, reciprocal(sums, allowed), allowed & (sums <= 0)))
+    if start is None:
+        volume = _constant(operator, counts, allowed.astype(np.float32))
+    else:
+        volume = operator.load_volume(np.where(allowed[:, None], np.maximum(start, 0), np.float32(0)))
+    misfit = np.zeros(iterations + 1)
+    for i in range(iterations):
+        watch(i, volume)
+        misfit[i] = _misfit(operator, measured, volume)
+        for part, seen, rays, plane, unseen in parts:
+            computed = part.forward(volume)
+            kernels.ratio(seen.reshape(-1), computed.reshape(-1))
+            if rays is not None:
+                computed *= rays
+            kept = operator.planes(volume)[unseen]
+            part.multiply(volume, computed, plane)
+            operator.planes(volume)[unseen] = kept
+    watch(iterations, volume)
+    misfit[iterations] = _misfit(operator, measured, volume)
+    return Result(operator.unload(volume, n), misfit, _power(measured))
+
+
+def tv(
+    operator: Operator,
+    projections: Floats,
+    iterations: int,
+    weight: float,
+    support: NDArray[np.bool_] | None = None,
+    weights: Floats | None = None,
+    start: Floats | None = None,
+    watch: Watch = look_away,
+) -> Result:
+    """Reconstruct by least squares with total variation, which fills the missing wedge with as few edges as possible.
+
+    Minimises ``(A v - p)' W (A v - p) / 2 + weight * TV(v)`` over v >= 0, W being 1 unless weights are given, by FISTA
+    (Beck & Teboulle, SIAM J. Imaging Sci. 2, 183, 2009). TV is the isotropic total variation of each slice, and its
+    proximal map the dual projected gradient method of Beck & Teboulle (IEEE Trans. Image Process. 18, 2419, 2009),
+    continued from iteration to iteration.
+
+    Parameters
+    ----------
+    operator : Operator
+    projections : array, shape (n_tilt, n, n_detector)
+    iterations : int
+    weight : float
+        In units of the projections; `tv_scale` tells what is large.
+    support : bool array, shape (nz, nx), optional
+        Voxels that may be other than 0.
+    weights : array, shape (n_tilt, n_detector), optional
+        How much each ray counts, at least 0. The misfit counts all alike.
+    start : array, shape (nz, n, nx), optional
+        Volume to begin with; by default it is empty.
+    watch : callable
+        As in `mlem`.
+
+    The misfit of the result is that of the volume, those before it are of the points that FISTA looks from.
+    """
+    n = projections.shape[1]
+    measured = operator.load(projections)
+    heaviest = 1.0 if weights is None else max(float(weights.max()), 1e-30)
+    step = 1 / (1.02 * operator.norm_squared * heaviest)  # the power method comes from below
+    rays = None if weights is None else operator.rays(np.asarray(weights, np.float32))
+    allowed = np.ones((operator.geometry.nz, operator.geometry.nx), np.bool_) if support is None else support
+    plane = (allowed * step).astype(np.float32)
+    empty = np.broadcast_to(np.float32(0), (operator.geometry.nz, n, operator.geometry.nx))
+    volume = operator.load_volume(
+        empty if start is None else np.where(allowed[:, None], np.maximum(start, 0), np.float32(0))
+    )
+    before, ahead, computed = volume.copy(), volume.copy(), np.zeros_like(measured)
+    smoothed = variation.Proximal(operator.planes(volume).shape, weight * step, allowed)
+    momentum, misfit = 1.0, np.zeros(iterations + 1)
+    for i in range(iterations):
+        watch(i, volume)
+        operator.forward(ahead, computed)
+        misfit[i] = kernels.difference(measured.reshape(-1), computed.reshape(-1))
+        if rays is not None:
+            computed *= rays
+        operator.add(ahead, computed, plane, -np.inf)
+        before, volume = volume, before
+        smoothed(operator.planes(ahead), operator.planes(volume))
+        following = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
+        np.subtract(volume, before, out=ahead)
+        ahead *= np.float32((momentum - 1) / following)
+        ahead += volume
+        momentum = following
+    watch(iterations, volume)
+    misfit[iterations] = _misfit(operator, measured, volume)
+    return Result(operator.unload(volume, n), misfit, _power(measured))
+
+
+def tv_scale(geometry: ParallelGeometry, projections: Floats) -> float:
+    """Return the weight of total variation, in units of the projections, that is called 1.
+
+    It is that at which the data's pull on an empty volume (A'p, of the order of n_tilt times a projection) is balanced
+    by one unit of slope; it scales with the data, so that a relative weight means the same for every series.
+    """
+    return geometry.n_tilt * float(np.sqrt(np.mean(np.square(projections, dtype=np.float64))))
+
+
+def _misfit(operator: Operator, measured: Floats, volume: Floats) -> float:
+    return float(kernels.difference(measured.reshape(-1), operator.forward(volume).reshape(-1)))
+
+
+def sirt(
+    operator: Operator,
+    projections: Floats,
+    iterations: int,
+    support: NDArray[np.bool_] | None = None,
+    non_negative: bool = True,
+    weights: Floats | None = None,
+    start: Floats | None = None,
+    watch: Watch = look_away,
+) -> Result:
+    """Reconstruct by the simultaneous iterative technique (Gregor & Benson, IEEE Trans. Med. Imaging 27, 918, 2008).
+
+    ``v <- v + C A' W R (p - A v)`` from zeros, with R the inverse row sums of A, W the weights (1 unless given), and C
+    the inverse of A'w.
+
+    Parameters
+    ----------
+    operator : Operator
+    projections : array, shape (n_tilt, n, n_detector)
+    iterations : int
+    support : bool array, shape (nz, nx), optional
+        Voxels that may be other than 0.
+    non_negative : bool
+        Whether negative voxels become 0 after each iteration.
+    weights : array, shape (n_tilt, n_detector), optional
+        How much each ray counts, at least 0. The misfit counts all alike.
+    start : array, shape (nz, n, nx), optional
+        Volume to begin with.
+    watch : callable
+        As in `mlem`.
+    """
+    n = projections.shape[1]
+    geometry = operator.geometry
+    measured = operator.load(projections)
+    plane = reciprocal(_column_sums(operator, weights), support)
+    inverse = reciprocal(operator.row_sums, None, SHORTEST_RAY)
+    rays = operator.rays(inverse if weights is None else inverse * np.asarray(weights, np.float32))
+    empty = np.broadcast_to(np.float32(0), (geometry.nz, n, geometry.nx))
+    volume = operator.load_volume(empty if start is None else start)
+    computed = np.zeros_like(measured) if start is None else operator.forward(volume)
+    least = 0.0 if non_negative else -np.inf
+    misfit = np.zeros(iterations + 1)
+    for i in range(iterations):
+        watch(i, volume)
+        misfit[i] = kernels.difference(measured.reshape(-1), computed.reshape(-1))
+        computed *= rays
+        operator.add(volume, computed, plane, least)
+        operator.forward(volume, computed)
+    watch(iterations, volume)
+    misfit[iterations] = kernels.difference(measured.reshape(-1), computed.reshape(-1))
+    return Result(operator.unload(volume, n), misfit, _power(measured))
+
+
+def fbp(
+    operator: Operator,
+    projections: Floats,
+    filter_name: Filter = "ramp",
+    support: NDArray[np.bool_] | None = None,
+) -> Result:
+    """Reconstruct by filtered back projection, each tilt weighted by the angle it stands for (`filters`).
+
+    The volume may be negative. With a missing wedge its scale is right only for what the measured tilts see.
+
+    Parameters
+    ----------
+    operator : Operator
+    projections : array, shape (n_tilt, n, n_detector)
+    filter_name : str
+        Window on the ramp filter, one of `filters.FILTERS`.
+    support : bool array, shape (nz, nx), optional
+        Voxels that may be other than 0.
+    """
+    n = projections.shape[1]
+    geometry = operator.geometry
+    measured = operator.load(projections)
+    shape = (geometry.nz, geometry.nx)
+    plane = np.ones(shape, np.float32) if support is None else support.astype(np.float32)
+    volume = operator.interpolate(operator.load(filtered(projections, geometry.angles_deg, filter_name)), plane)
+    computed = operator.forward(volume)
+    misfit = kernels.difference(measured.reshape(-1), computed.reshape(-1))
+    return Result(operator.unload(volume, n), np.array([misfit]), _power(measured))
+
+
+def _power(measured: Floats) -> float:
+    """Return the sum of squares, in float64."""
+    flat = measured.reshape(-1)
+    return float(kernels.difference(flat, np.zeros_like(flat)))
+
+
+def by_block(operator: Operator, method: Method, projections: Floats, workers: int = 1) -> list[Result]:
+    """Run `method` over any number of slices; return a result for each block of ``operator.block`` slices.
+
+    Parameters
+    ----------
+    operator : Operator
+    method : callable
+        ``method(operator, projections) -> Result``, such as ``functools.partial(mlem, iterations=30)``.
+    projections : array, shape (n_tilt, n, n_detector)
+    workers : int
+        Blocks to compute at the same time, where the operator allows threads.
+    """
+    blocks = [
+        projections[:, start : start + operator.block] for start in range(0, projections.shape[1], operator.block)
+    ]
+    if not (operator.threads and workers > 1 and len(blocks) > 1):
+        return [method(operator, block) for block in blocks]
+    with ThreadPoolExecutor(min(workers, len(blocks))) as pool:
+        return list(pool.map(lambda block: method(operator, block), blocks))
+
+
+def joined(results: Sequence[Result]) -> Result:
+    """Return the results of neighbouring blocks as one; sums are added in order."""
+    if len(results) == 1:
+        return results[0]
+    volume = np.concatenate([result.volume for result in results], axis=1)
+    return Result(volume, np.sum([r.misfit for r in results], axis=0), float(sum(r.power for r in results)))
+
+
+def in_blocks(operator: Operator, method: Method, projections: Floats, workers: int = 1) -> Result:
+    """Run `method` over any number of slices, as `by_block` does, and return one result."""
+    return joined(by_block(operator, method, projections, workers))

@@ -1,0 +1,114 @@
+"""Resolution of a reconstruction: Fourier shell correlation of two volumes made from every other tilt.
+
+Two volumes from halves of the images have the object in common, not the noise nor the streaks of missing tilts. Their
+Fourier coefficients are correlated over shells of equal spatial frequency (Harauz & van Heel, Optik 73, 146, 1986);
+where the correlation falls below 1/7 = 0.143 the whole data no longer tell signal from noise (Rosenthal & Henderson,
+J. Mol. Biol. 333, 721, 2003). Only directions between the first and the last tilt are counted: nothing was measured in
+the missing wedge.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+from tomoseg.reconstruction.geometry import FloatArray, ParallelGeometry
+from tomoseg.reconstruction.operators import Floats
+
+THRESHOLD = 1 / 7
+TAPER = 0.1  # of each side of the volume, to each end: what is cut off by the border is no detail
+
+
+@dataclass(frozen=True)
+class ShellCorrelation:
+    """Correlation by shell.
+
+    Attributes
+    ----------
+    frequency : (n,) f8
+        Middle of each shell, cycles per px.
+    correlation : (n,) f8
+        -1 to 1.
+    n_coefficients : (n,) i8
+        Fourier coefficients in the shell.
+    """
+
+    frequency: NDArray[np.float64]
+    correlation: NDArray[np.float64]
+    n_coefficients: NDArray[np.int64]
+
+    @property
+    def resolution_px(self) -> float:
+        """Length of a period, px, at which the correlation first falls below 1/7; 2 where it never does.
+
+        NaN where even the coarsest details do not agree.
+        """
+        below = np.flatnonzero(self.correlation < THRESHOLD)
+        if not len(below) and len(self.correlation):
+            return 2.0
+        i = int(below[0]) if len(below) else 0
+        if i == 0:
+            return float("nan")
+        (f0, f1), (c0, c1) = self.frequency[i - 1 : i + 1], self.correlation[i - 1 : i + 1]
+        return float(1 / (f0 + (f1 - f0) * (c0 - THRESHOLD) / (c0 - c1)))
+
+
+def halves(geometry: ParallelGeometry) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the tilts of both halves: every other one in the order of their angles."""
+    order = np.argsort(geometry.angles_deg, kind="stable")
+    return np.sort(order[::2]), np.sort(order[1::2])
+
+
+def shell_correlation(a: Floats, b: Floats, geometry: ParallelGeometry, workers: int = 1) -> ShellCorrelation:
+    """Correlate two volumes (z, y, x) shell by shell, in the directions that the tilts saw."""
+    window = [_taper(n) for n in a.shape]
+    spectra = [_spectrum(volume, window, workers) for volume in (a, b)]
+    shells = min(a.shape[0], a.shape[2]) // 2
+    fy, fx = fft.fftfreq(a.shape[1]), fft.rfftfreq(a.shape[2])
+    cross, first, second = (np.zeros(shells + 1) for _ in range(3))
+    count = np.zeros(shells + 1, np.int64)
+    for z, fz in enumerate(fft.fftfreq(a.shape[0])):  # plane by plane: the tables of a volume would take more than it
+        radius = np.sqrt(fz**2 + fy[:, None] ** 2 + fx[None, :] ** 2)
+        shell = np.minimum((2 * shells * radius).astype(np.int64), shells)  # the last one holds the corners
+        shell[:, ~_seen(fz, fx, geometry)] = shells
+        p, q = spectra[0][z], spectra[1][z]
+        cross += np.bincount(shell.ravel(), (p.real * q.real + p.imag * q.imag).ravel(), shells + 1)
+        first += np.bincount(shell.ravel(), _power(p).ravel(), shells + 1)
+        second += np.bincount(shell.ravel(), _power(q).ravel(), shells + 1)
+        count += np.bincount(shell.ravel(), minlength=shells + 1)
+    used = slice(1, shells)  # the first shell holds the mean, which was taken away, the last one the corners
+    product = np.sqrt(first * second)[used]
+    correlation = np.where(product > 0, cross[used] / np.where(product > 0, product, 1), 0)
+    frequency = (np.arange(1, shells) + 0.5) / (2 * shells)
+    return ShellCorrelation(frequency, correlation, count[used])
+
+
+def _spectrum(volume: Floats, window: list[FloatArray], workers: int) -> NDArray[np.complex64]:
+    tapered = volume - volume.mean(dtype=np.float64).astype(np.float32)
+    for axis, weights in enumerate(window):
+        tapered *= np.expand_dims(weights, [i for i in range(3) if i != axis]).astype(np.float32)
+    return np.asarray(fft.rfftn(tapered, workers=workers), np.complex64)
+
+
+def _power(values: NDArray[np.complex64]) -> FloatArray:
+    return np.asarray(values.real**2 + values.imag**2)
+
+
+def _taper(n: int) -> FloatArray:
+    """Return a window of n weights that falls to 0 at both ends over a share of it (Tukey)."""
+    edge = max(1, round(TAPER * n))
+    distance = np.minimum(np.arange(n), np.arange(n)[::-1]) + 0.5
+    return np.where(distance < edge, 0.5 - 0.5 * np.cos(np.pi * distance / edge), 1.0)
+
+
+def _seen(fz: float, fx: FloatArray, geometry: ParallelGeometry) -> NDArray[np.bool_]:
+    """Tell for frequencies (fx, fz) whether their direction lies between the first and the last tilt.
+
+    A tilt t measures the spectrum along (cos t, sin t) in (x, z); see `ParallelGeometry`.
+    """
+    low, high = float(geometry.angles_deg.min()), float(geometry.angles_deg.max())
+    if high - low >= 180:
+        return np.ones(len(fx), np.bool_)
+    direction = np.rad2deg(np.arctan2(fz, fx))
+    return np.asarray(((direction - low) % 180 <= high - low) | ((fx == 0) & (fz == 0)))

@@ -1,0 +1,1 @@
+"""Labelled slices as training and scoring see them: checks, folds, intensities, augmentation."""

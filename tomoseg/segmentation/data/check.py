@@ -1,0 +1,271 @@
+"""What is wrong with a data set of labelled slices, before hours of training are spent on it."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.arrays import Array
+from tomoseg.errors import InputError
+from tomoseg.io.label_values import LabelMap
+from tomoseg.io.slices import IGNORE, IMAGE_SUFFIXES, LOSSLESS, Pair, by_stem, mask_problem, read_labels, read_slice
+from tomoseg.runtime import Runtime
+from tomoseg.segmentation.classes import default_names, problems_with_names
+from tomoseg.segmentation.data.folds import ALIKE, alike_across, split, thumbnail
+
+RARE_SHARE = 1e-3  # of the annotated pixels
+RARE_SLICES = 3
+# Correlation of all pixels, whatever their brightness and contrast. Neighbouring slices of the gamma-alumina set have
+# up to 0.990, a copy with another brightness and contrast, rounded to 8 bit, 0.9996.
+NEAR_COPY = 0.995
+
+
+@dataclass(frozen=True)
+class ClassShare:
+    """How much of a data set belongs to a class: annotated pixels, their share, and slices it occurs in."""
+
+    name: str
+    pixels: int
+    share: float
+    slices: int
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """The state of a data set.
+
+    Attributes
+    ----------
+    n_slices : pairs that could be read
+    sizes, dtypes : number of slices by 'WxH' in px and by type
+    unannotated : share of all pixels that nobody annotated
+    errors : why it cannot be trained on; empty where it can
+    warnings : what would make training or its scores worse than they need be
+    """
+
+    n_slices: int
+    sizes: Mapping[str, int]
+    dtypes: Mapping[str, int]
+    classes: list[ClassShare]
+    unannotated: float
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON types."""
+        return {
+            "usable": not self.errors,
+            "slices": self.n_slices,
+            "sizes": dict(self.sizes),
+            "dtypes": dict(self.dtypes),
+            "classes": [vars(c) for c in self.classes],
+            "unannotated": self.unannotated,
+            "errors": self.errors,
+            "warnings": self.warnings,
+        }
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """What is kept of a slice once it was read; `counts` are pixels by label."""
+
+    pair: Pair
+    shape: tuple[int, ...]
+    dtype: str
+    digest: str
+    thumbnail: Array
+    counts: NDArray[np.int64]
+
+
+def check_data(
+    images_dir: Path,
+    labels_dir: Path,
+    *,
+    label_map: LabelMap | None = None,
+    class_names: Sequence[str] | None = None,
+    folds: int = 4,
+    guard: int = 1,
+    runtime: Runtime | None = None,
+) -> DataReport:
+    """Read all labelled slices, one at a time, and report what is wrong with them.
+
+    Parameters
+    ----------
+    class_names : names in class order; default names for as many classes as occur unless given
+    folds, guard : see `tomoseg.segmentation.data.folds.split`; each fold is looked at
+
+    Raises
+    ------
+    InputError
+        A folder is missing or holds no images, or options make no sense: there is nothing to report on.
+    """
+    if problems := problems_with_names(class_names) if class_names else []:
+        raise InputError.of(problems)
+    images, labels = by_stem(images_dir, IMAGE_SUFFIXES), by_stem(labels_dir, LOSSLESS)
+    errors, warnings = [], []
+    if orphans := sorted(labels.keys() - images.keys()):
+        errors.append(f"{len(orphans)} label files have no image of the same name: {_few(orphans)}")
+    if unlabelled := sorted(images.keys() - labels.keys()):
+        warnings.append(f"{len(unlabelled)} images have no labels and are left out: {_few(unlabelled)}")
+    pairs = [Pair(name, images[name], labels[name], label_map) for name in sorted(images.keys() & labels.keys())]
+    slices, runtime = [], runtime or Runtime()
+    for pair in runtime.track(pairs, "check-data"):
+        try:
+            slices.append(_look(pair))
+        except InputError as error:
+            errors.append(str(error))
+    counts = np.array([s.counts for s in slices], np.int64).reshape(-1, 256)
+    n_classes = _n_classes(counts, label_map, class_names)
+    names = list(class_names) if class_names else default_names(n_classes)
+    errors += _problems_with_values(counts, n_classes, named=bool(class_names or label_map))
+    errors += _problems_with_types(slices)
+    shares = _shares(counts, names)
+    warnings += _problems_with_shares(shares)
+    warnings += _copies(slices, runtime)
+    warnings += _problems_with_folds(slices, names, folds, guard)
+    total = int(counts.sum())
+    return DataReport(
+        len(slices),
+        Counter(f"{s.shape[1]}x{s.shape[0]}" for s in slices),
+        Counter(s.dtype for s in slices),
+        shares,
+        float(counts[:, IGNORE].sum() / total) if total else 0.0,
+        errors,
+        warnings,
+    )
+
+
+def _look(pair: Pair) -> _Slice:
+    """Read one slice and its labels; raises `InputError` where they cannot be used together."""
+    image, labels = read_slice(pair.image), read_labels(pair.labels, None, pair.label_map)
+    if image.shape != labels.shape:
+        raise InputError(
+            f"{pair.image} is {image.shape[1]} x {image.shape[0]} px, its labels {pair.labels} are "
+            f"{labels.shape[1]} x {labels.shape[0]} px"
+        )
+    digest = hashlib.sha256(f"{image.shape} {image.dtype} ".encode() + np.ascontiguousarray(image).tobytes())
+    counts = np.bincount(labels.ravel(), minlength=256)
+    return _Slice(pair, image.shape, str(image.dtype), digest.hexdigest(), thumbnail(image), counts)
+
+
+def _n_classes(counts: NDArray[np.int64], label_map: LabelMap | None, names: Sequence[str] | None) -> int:
+    if names:
+        return len(names)
+    present = np.flatnonzero(counts[:, :IGNORE].sum(axis=0))
+    return max(2, 1 + int(present.max(initial=0)), label_map.n_classes if label_map else 0)
+
+
+def _problems_with_values(counts: NDArray[np.int64], n_classes: int, *, named: bool) -> Iterator[str]:
+    present = np.flatnonzero(counts[:, :IGNORE].sum(axis=0)).tolist()
+    outside = [v for v in present if v >= n_classes]
+    if outside:
+        n = int((counts[:, outside].sum(axis=1) > 0).sum())
+        known = f"there are {n_classes} classes: labels are 0 to {n_classes - 1}"
+        yield f"{n} label images hold {_few(outside)}, but {known}"
+    if masks := mask_problem({int(v) for v in np.flatnonzero(row)} for row in counts):
+        yield masks
+    elif len(present) < 2 and len(counts):
+        yield f"the labels hold {len(present)} class{'' if present else 'es'}: there is nothing to tell apart"
+    elif not named and 2 * len(present) < n_classes:
+        guess = ",".join(f"{v}={c}" for c, v in enumerate(present))
+        yield (
+            f"the labels hold {_few(present)}, which look like grey values and not like class numbers: say which is "
+            f"which class, for example --label-map {guess}"
+        )
+    if not len(counts):
+        yield "there is no image with labels that can be read"
+
+
+def _problems_with_types(slices: Sequence[_Slice]) -> list[str]:
+    dtypes = Counter(s.dtype for s in slices)
+    if len(dtypes) < 2:
+        return []
+    usual = dtypes.most_common(1)[0][0]
+    others = [s.pair.image.name for s in slices if s.dtype != usual]
+    kinds = ", ".join(f"{n} {dtype}" for dtype, n in dtypes.most_common())
+    return [f"the images are of several types ({kinds}): save all in one; not {usual} are {_few(others)}"]
+
+
+def _shares(counts: NDArray[np.int64], names: Sequence[str]) -> list[ClassShare]:
+    known = max(int(counts[:, :IGNORE].sum()), 1)
+    pixels, occurs = counts.sum(axis=0), (counts > 0).sum(axis=0)
+    return [ClassShare(name, int(pixels[c]), float(pixels[c] / known), int(occurs[c])) for c, name in enumerate(names)]
+
+
+def _problems_with_shares(shares: Sequence[ClassShare]) -> Iterator[str]:
+    for c, share in enumerate(shares):
+        if not share.pixels:
+            yield f"class {c} ({share.name}) occurs nowhere: a network will never predict it"
+        elif share.share < RARE_SHARE or share.slices < RARE_SLICES:
+            yield (
+                f"class {c} ({share.name}) is rare: {share.share:.2g} of the annotated pixels, in {share.slices} slices"
+            )
+
+
+def _copies(slices: Sequence[_Slice], runtime: Runtime) -> list[str]:
+    """Name images that are the same, or the same but for brightness and contrast."""
+    of_digest = defaultdict(list)
+    for s in slices:
+        of_digest[s.digest].append(s)
+    found = []
+    for same in (group for group in of_digest.values() if len(group) > 1):
+        differ = any((s.counts != same[0].counts).any() for s in same)
+        found.append(
+            f"{len(same)} images are the same to the pixel: {_few(s.pair.name for s in same)}"
+            + ("; their labels differ" if differ else "")
+        )
+    singles = [group[0] for group in of_digest.values()]
+    near = list(_near_copies(singles, runtime))
+    if near:
+        names = (f"{a} and {b}" for a, b in near)
+        found.append(
+            f"{len(near)} pairs of images are nearly the same, as copies of other brightness are: {_few(names)}"
+        )
+    return found
+
+
+def _near_copies(slices: Sequence[_Slice], runtime: Runtime) -> Iterator[tuple[str, str]]:
+    """Compare, pixel by pixel, each image with the one before it that looks most like it."""
+    thumbnails = np.array([s.thumbnail for s in slices])
+    for i in runtime.track(range(1, len(slices)), "check-data: copies"):
+        alike = thumbnails[:i] @ thumbnails[i]
+        j = int(alike.argmax())
+        if alike[j] > ALIKE and slices[i].shape == slices[j].shape:
+            a, b = (read_slice(slices[k].pair.image).astype(np.float64).ravel() for k in (i, j))
+            a, b = a - a.mean(), b - b.mean()
+            if a @ b > NEAR_COPY * np.sqrt((a @ a) * (b @ b)):
+                yield slices[j].pair.name, slices[i].pair.name
+
+
+def _problems_with_folds(slices: Sequence[_Slice], names: Sequence[str], folds: int, guard: int) -> Iterator[str]:
+    """Look at every split that training may use: whether it leaks, and whether each part has every class."""
+    thumbnails = {i: s.thumbnail for i, s in enumerate(slices)}
+    for fold in range(folds if folds > 1 and slices else 0):
+        parts = split([s.pair.name for s in slices], folds, fold, guard)
+        if not parts.validation:
+            yield f"fold {fold} of {folds}: too few slices to validate on any"
+            continue
+        alike = alike_across(thumbnails, parts)
+        if alike:
+            i, j = alike[0]
+            yield (
+                f"fold {fold} of {folds}: {len(alike)} of {len(parts.validation)} validation slices look much like a "
+                f"slice trained on (such as {slices[j].pair.name} like {slices[i].pair.name}): scores will flatter; "
+                "name neighbouring slices by neighbouring numbers, or raise the guard"
+            )
+        for what, part in (("training", parts.training), ("validation", parts.validation)):
+            counts = np.sum([slices[i].counts for i in part], axis=0)
+            elsewhere = np.sum([s.counts for s in slices], axis=0)
+            absent = [name for c, name in enumerate(names) if elsewhere[c] and not counts[c]]
+            if absent:
+                yield f"fold {fold} of {folds}: no {what} slice holds {_few(absent)}"
+
+
+def _few(items: Iterable[Any], most: int = 5) -> str:
+    texts = [str(item) for item in items]
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")

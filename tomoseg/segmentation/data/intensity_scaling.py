@@ -1,0 +1,154 @@
+"""Intensities as the network sees them, the same for 8-bit slices and for float reconstructions."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from tomoseg.arrays import Array
+from tomoseg.errors import InputError
+from tomoseg.segmentation.data.histogram import Histogram, partition
+
+Kind = Literal["levels", "range"]
+MOST_BEYOND = 0.01  # of the voxels may lie beyond the intensities of training; 8-bit slices saturate a few per mille
+FEWEST_SLICES = 3  # that tell the levels of their kind: the support of a single one may be a sliver
+ALIKE_SPAN, ALIKE_ZERO = (
+    1.6,
+    0.3,
+)  # see `Scaling.for_slices`; any 3 of the gamma-alumina slices are within 1.16 and 0.05
+UNLIKE = 2.5  # times the noise of training, or the brightness of its particles, is worth a warning
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A linear map of intensities: `zero` becomes 0, `one` becomes 1, then clipped to `low`..`high`."""
+
+    zero: float
+    one: float
+    low: float
+    high: float
+
+    def __call__(self, image: Array) -> NDArray[np.float32]:
+        """Return the scaled image, f4."""
+        scaled = (np.asarray(image, np.float32) - np.float32(self.zero)) / np.float32(self.one - self.zero)
+        return np.asarray(np.clip(scaled, self.low, self.high), np.float32)
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How data of any kind is brought to the intensities a network was trained on.
+
+    kind 'levels' (all networks trained here): 0 is the level of the background and 1 that of the support, the medians
+    of the two darkest classes of a three-class partition of the histogram of the whole volume or data set. Unlike
+    percentiles, these hardly depend on how much of the field of view is empty or on how rare the particles are.
+    Values beyond those the network saw in training (8-bit slices saturate) are clipped to them.
+
+    kind 'range' (a Keras model from elsewhere): integers are divided by the largest value of their type (8 bit: 255),
+    and float data is mapped from its 0.1 .. 99.9 percentiles to 0 .. 1.
+
+    `trained` is the scale used in training for data of type `dtype`; images of the same integer type are slices of the
+    same kind and get the same scale again. `intensities` are what the training slices were like, see `Intensities`;
+    empty where unknown.
+    """
+
+    kind: Kind
+    dtype: str
+    trained: Scale
+    intensities: Mapping[str, float] = field(default_factory=dict)
+
+    def for_data(self, dtype: DTypeLike, values: Histogram) -> Scale:
+        """Return the scale for a volume or a set of images of type `dtype` with the histogram `values`."""
+        kind = np.dtype(dtype)
+        if self.kind == "range":
+            if kind.kind in "iu":
+                return Scale(0.0, float(np.iinfo(kind).max), 0.0, 1.0)
+            return _checked(Scale(values.percentile(0.1), values.percentile(99.9), 0.0, 1.0))
+        if kind.kind in "iu" and kind == np.dtype(self.dtype):
+            return self.trained
+        background, support = find_levels(values)
+        return _checked(Scale(background, support, self.trained.low, self.trained.high))
+
+    def for_slices(self, dtype: DTypeLike, values: Histogram, n_slices: int) -> Scale:
+        """Return the scale for labelled slices of type `dtype` with the histogram `values`.
+
+        Slices of the integer type of training get the scale of training, as `for_data` has it. Those of another
+        material or microscope may have been brought to 8 bits in another way: where at least `FEWEST_SLICES` of them
+        have levels whose distance differs by a factor of more than `ALIKE_SPAN`, or whose background by more than
+        `ALIKE_ZERO` of it, their own levels count.
+        """
+        usual = self.for_data(dtype, values)
+        if self.kind == "range" or usual is not self.trained or n_slices < FEWEST_SLICES:
+            return usual
+        background, support = find_levels(values)
+        span = self.trained.one - self.trained.zero
+        alike = 1 / ALIKE_SPAN < (support - background) / span < ALIKE_SPAN
+        if alike and abs(background - self.trained.zero) < ALIKE_ZERO * span:
+            return usual
+        return _checked(Scale(background, support, self.trained.low, self.trained.high))
+
+
+def find_levels(values: Histogram) -> tuple[float, float]:
+    """Return the intensity levels of background and support; equal where the data holds one level only."""
+    found = partition(values, 3)
+    background = float(found.levels[0])
+    return background, float(found.levels[1]) if found.sizes[1] > 0 else background
+
+
+def scaling_of(values: Histogram, dtype: DTypeLike) -> Scaling:
+    """Return the scaling for a network trained on images of type `dtype` with the histogram `values`."""
+    background, support = find_levels(values)
+    present = values.centres[values.counts > 0]
+    scale = _checked(Scale(background, support, -np.inf, np.inf))
+    low, high = (float(v) for v in scale(present[[0, -1]]))
+    trained = Scale(background, support, low, high)
+    return Scaling("levels", np.dtype(dtype).name, trained, asdict(Intensities.of(values, trained)))
+
+
+@dataclass(frozen=True)
+class Intensities:
+    """What intensities are like, on the scale of a network (0 background, 1 support).
+
+    Attributes
+    ----------
+    noise : half of what lies between the 16 and 84 percentiles of the background (of what is below 0.5)
+    brightest : the level of the brightest of three classes
+    beyond : fraction of what lies beyond the limits of the scale
+    """
+
+    noise: float
+    brightest: float
+    beyond: float
+
+    @classmethod
+    def of(cls, values: Histogram, scale: Scale) -> "Intensities":
+        """Describe the data with the histogram `values`."""
+        scaled = (values.centres - scale.zero) / (scale.one - scale.zero)
+        middle = int(np.searchsorted(scaled, 0.5))
+        low, high = (values.median_between(0, middle, fraction) for fraction in (0.16, 0.84))
+        outside = float(values.counts[(scaled < scale.low) | (scaled > scale.high)].sum() / values.counts.sum())
+        brightest = (float(partition(values, 3).levels[2]) - scale.zero) / (scale.one - scale.zero)
+        return cls((high - low) / 2 / (scale.one - scale.zero), brightest, outside)
+
+    def unlike(self, trained: Mapping[str, float]) -> list[str]:
+        """Say in words how these differ from those that a network was trained on, by name."""
+        found = []
+        if self.beyond > MOST_BEYOND:
+            found.append(
+                f"{100 * self.beyond:.2g} % of the voxels are darker or brighter than anything the network has seen"
+            )
+        for key, value, what in (("noise", self.noise, "noise"), ("brightest", self.brightest, "bright particles")):
+            seen = trained.get(key, 0.0)
+            if seen > 0 and value > 0 and not 1 / UNLIKE < value / seen < UNLIKE:
+                found.append(f"the {what} is {value:.2g} of the support's level, and was {seen:.2g} in training")
+        return found
+
+
+def _checked(scale: Scale) -> Scale:
+    if not scale.one > scale.zero:
+        raise InputError(
+            f"no two levels of intensity were found in the data (background {scale.zero:g}, object {scale.one:g}): "
+            "are these the slices or the volume you meant? They look empty or constant."
+        )
+    return scale

@@ -1,0 +1,1 @@
+"""Labels and confidence from a trained network, for slices and whole volumes."""

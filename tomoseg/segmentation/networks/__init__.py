@@ -1,0 +1,1 @@
+"""Networks: architectures, losses, files with their cards, and the names they are known by."""

@@ -1,0 +1,291 @@
+"""Networks that give each pixel of an image a probability per class.
+
+All are encoders and decoders joined level by level (Ronneberger, Fischer & Brox, MICCAI 2015), of any depth and width:
+`unet` is the network of Genc, Kovarik & Fraser, Scientific Reports 12, 16267 (2022); the others differ from it as their
+docstrings say. They are made of standard layers of Keras only, which `tomoseg.segmentation.networks.file_validation`
+lets through.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tomoseg.errors import InputError
+from tomoseg.segmentation.networks.keras_setup import keras
+from tomoseg.segmentation.networks.se_resnet import encode
+from tomoseg.segmentation.training.parameters import ARCHITECTURES, PRETRAINED_DEPTHS, Architecture
+
+# Of the moving averages that batch normalisation uses for prediction: short trainings must be over their start.
+MOMENTUM = 0.9
+WIDEST = 8  # times the first level's channels: the most that `compact` has
+
+
+def build(
+    name: Architecture,
+    n_classes: int,
+    n_channels: int = 1,
+    depth: int = 6,
+    base_filters: int = 32,
+    seed: int | None = None,
+) -> Any:
+    """Build a network by its name.
+
+    Parameters
+    ----------
+    name : str
+        'unet', 'attention-unet', 'attention-res-unet', 'compact' or 'se-resnet34-unet'.
+    n_classes : int
+        Number of classes C, at least 2.
+    n_channels : int
+        Channels of the input image.
+    depth : int
+        Number of levels; images must be a multiple of 2**(depth - 1) pixels along each side.
+    base_filters : int
+        Channels of the first level; of 'se-resnet34-unet' those of the encoder's first convolution.
+    seed : int, optional
+        Same seed, same initial weights.
+
+    Returns
+    -------
+    keras.Model
+        From (batch, height, width, n_channels) f4 to (batch, height, width, n_classes) probabilities; height and width
+        are free.
+
+    Raises
+    ------
+    InputError
+        There is no such network, or it cannot have these sizes.
+    """
+    makers: dict[str, Callable[..., Any]] = dict(
+        zip(ARCHITECTURES, (unet, attention_unet, attention_res_unet, compact, se_resnet34_unet), strict=True)
+    )
+    if name not in makers:
+        raise InputError(f"there is no architecture '{name}': choose one of {', '.join(makers)}")
+    return makers[name](n_classes, n_channels, depth, base_filters, seed)
+
+
+def unet(n_classes: int, n_channels: int = 1, depth: int = 6, base_filters: int = 32, seed: int | None = None) -> Any:
+    """Build the U-Net of Genc, Kovarik & Fraser; see `build` for parameters and result.
+
+    Each level has two 3x3 convolutions ('same', ReLU, He-normal); levels are joined by 2x2 average pooling on the way
+    down and by 2x2 transposed convolutions (linear) on the way up, whose result is concatenated with the level's own
+    feature maps before its two convolutions. A 1x1 convolution with softmax ends it. The paper's network is the
+    default: six levels of 32, 64, 128, 256, 512 and 1024 channels, 31.1 million weights for three classes.
+    """
+    sizes = (n_classes, n_channels, depth, base_filters)
+    return _encoder_decoder("unet", sizes, seed, _two_convolutions, gated=False)
+
+
+def attention_unet(
+    n_classes: int, n_channels: int = 1, depth: int = 6, base_filters: int = 32, seed: int | None = None
+) -> Any:
+    """Build the U-Net with additive attention gates at its skips; see `build` for parameters and result.
+
+    Oktay et al., 'Attention U-Net: learning where to look for the pancreas', MIDL 2018, equations 1 and 2: what a
+    level hands across is multiplied, pixel by pixel, by a number between 0 and 1 that follows from it and from the
+    coarser level below.
+    """
+    sizes = (n_classes, n_channels, depth, base_filters)
+    return _encoder_decoder("attention_unet", sizes, seed, _two_convolutions, gated=True)
+
+
+def attention_res_unet(
+    n_classes: int, n_channels: int = 1, depth: int = 6, base_filters: int = 32, seed: int | None = None
+) -> Any:
+    """Build the attention U-Net with residual blocks for its pairs of convolutions; see `build`.
+
+    The two convolutions of a level are batch-normalised (Ioffe & Szegedy, ICML 2015), and the level's input is added to
+    their result through a 1x1 convolution (He et al., CVPR 2016).
+    """
+    sizes = (n_classes, n_channels, depth, base_filters)
+    return _encoder_decoder("attention_res_unet", sizes, seed, _projected_block, gated=True)
+
+
+def compact(
+    n_classes: int, n_channels: int = 1, depth: int = 6, base_filters: int = 16, seed: int | None = None
+) -> Any:
+    """Build a small network for a CPU; see `build` for parameters and result.
+
+    Channels double from level to level up to eight times those of the first. On the way down, a level has a 3x3
+    convolution with stride 2 and a residual block of two 3x3 convolutions, all batch-normalised; the first level, where
+    each channel costs most, has one convolution alone. On the way up, features are reduced by a 1x1 convolution before
+    they are enlarged bilinearly, and are added to the level's own, not concatenated with them, before two convolutions
+    (one on the first level). Six levels from 16 channels have 2.1 million weights.
+    """
+    _check_sizes(n_classes, n_channels, depth, base_filters)
+    layers, start = keras.layers, _Initial(seed)
+    widths = [base_filters * min(1 << level, WIDEST) for level in range(depth)]
+    inputs = keras.Input((None, None, n_channels), name="image")
+    x = _normalised(inputs, widths[0], "down1_conv", start)
+    skips = []
+    for level in range(2, depth + 1):
+        skips.append(x)
+        x = _normalised(x, widths[level - 1], f"down{level}_stride", start, strides=2)
+        x = _residual_block(x, x, widths[level - 1], f"down{level}", start)
+    for level in range(depth - 1, 0, -1):
+        filters = widths[level - 1]
+        x = layers.Conv2D(filters, 1, use_bias=False, kernel_initializer=start.he_normal(), name=f"up{level}_reduce")(x)
+        x = layers.UpSampling2D(2, interpolation="bilinear", name=f"up{level}_upsample")(x)
+        x = layers.Add(name=f"up{level}_skip")([x, skips[level - 1]])
+        for i in range(1, 2 if level == 1 else 3):
+            x = _normalised(x, filters, f"up{level}_conv{i}", start)
+    return keras.Model(inputs, _probabilities(x, n_classes, start), name="compact")
+
+
+def se_resnet34_unet(
+    n_classes: int, n_channels: int = 1, depth: int = 6, base_filters: int = 64, seed: int | None = None
+) -> Any:
+    """Build a U-Net on a squeeze-and-excitation ResNet-34; see `build` for parameters and result.
+
+    The encoder is that of `tomoseg.segmentation.networks.se_resnet`: with 64 filters it takes the public ImageNet
+    weights. On the way up, features are doubled in size, joined with the encoder's own of that level, and go through
+    two batch-normalised 3x3 convolutions; the first level, where the encoder has none, has them alone. Six levels, the
+    most there are, have four times the encoder's filters on the level above the deepest, and half as many on each next
+    one: with 64 filters, 24.6 million weights.
+
+    Raises
+    ------
+    InputError
+        `depth` is not one of 3 to 6.
+    """
+    _check_sizes(n_classes, n_channels, depth, base_filters)
+    fewest, most = PRETRAINED_DEPTHS
+    if not fewest <= depth <= most:
+        raise InputError(f"se-resnet34-unet of depth {depth} cannot be built: it has {fewest} to {most} levels")
+    start = _Initial(seed)
+    inputs = keras.Input((None, None, n_channels), name="image")
+    *skips, x = encode(inputs, depth, base_filters, start, MOMENTUM)
+    for level in range(depth - 1, 0, -1):
+        filters = max((base_filters << level) // 8, 1)
+        x = keras.layers.UpSampling2D(2, name=f"up{level}_upsample")(x)
+        if level > 1:
+            x = keras.layers.Concatenate(name=f"up{level}_skip")([x, skips[level - 2]])
+        for i in (1, 2):
+            x = _normalised(x, filters, f"up{level}_conv{i}", start)
+    return keras.Model(inputs, _probabilities(x, n_classes, start), name="se_resnet34_unet")
+
+
+class _Initial:
+    """Initialisers that draw different weights for each layer, the same ones for the same seed."""
+
+    def __init__(self, seed: int | None) -> None:
+        self._seeds: Iterator[int | None] = itertools.repeat(None) if seed is None else itertools.count(1000 * seed)
+
+    def he_normal(self) -> Any:
+        return keras.initializers.HeNormal(seed=next(self._seeds))
+
+    def glorot(self) -> Any:
+        return keras.initializers.GlorotUniform(seed=next(self._seeds))
+
+
+def _check_sizes(n_classes: int, n_channels: int, depth: int, base_filters: int) -> None:
+    if n_classes < 2 or n_channels < 1 or depth < 1 or base_filters < 1:
+        raise InputError(
+            f"a network of {n_classes} classes, {n_channels} channels, depth {depth} and {base_filters} filters cannot "
+            "be built: it needs at least 2 classes, and 1 of everything else"
+        )
+
+
+def _encoder_decoder(
+    name: str,
+    sizes: tuple[int, int, int, int],
+    seed: int | None,
+    block: Callable[[Any, int, str, _Initial], Any],
+    *,
+    gated: bool,
+) -> Any:
+    """Build a network of the U-Net's form; `sizes` are classes, channels, depth and filters."""
+    _check_sizes(*sizes)
+    n_classes, n_channels, depth, base_filters = sizes
+    layers, start = keras.layers, _Initial(seed)
+    inputs = keras.Input((None, None, n_channels), name="image")
+    x, skips = inputs, []
+    for level in range(1, depth):
+        x = block(x, base_filters << (level - 1), f"down{level}", start)
+        skips.append(x)
+        x = layers.AveragePooling2D(2, name=f"down{level}_pool")(x)
+    x = block(x, base_filters << (depth - 1), "bottom", start)
+    for level in range(depth - 1, 0, -1):
+        filters = base_filters << (level - 1)
+        skip = skips[level - 1]
+        if gated:
+            skip = _attended(skip, x, max(filters // 2, 1), f"up{level}_gate", start)
+        x = layers.Conv2DTranspose(
+            filters, 2, strides=2, padding="same", kernel_initializer=start.glorot(), name=f"up{level}_upsample"
+        )(x)
+        x = layers.Concatenate(name=f"up{level}_skip")([x, skip])
+        x = block(x, filters, f"up{level}", start)
+    return keras.Model(inputs, _probabilities(x, n_classes, start), name=name)
+
+
+def _probabilities(x: Any, n_classes: int, start: _Initial) -> Any:
+    return keras.layers.Conv2D(
+        n_classes,
+        1,
+        activation="softmax",
+        kernel_initializer=start.glorot(),
+        dtype="float32",  # whatever the others have: a probability of 1 - 1e-7 is not 1
+        name="probabilities",
+    )(x)
+
+
+def _two_convolutions(x: Any, filters: int, name: str, start: _Initial) -> Any:
+    """Apply the pair of 3x3 convolutions of one level."""
+    for i in (1, 2):
+        x = keras.layers.Conv2D(
+            filters,
+            3,
+            padding="same",
+            activation="relu",
+            kernel_initializer=start.he_normal(),
+            name=f"{name}_conv{i}",
+        )(x)
+    return x
+
+
+def _attended(skip: Any, coarse: Any, filters: int, name: str, start: _Initial) -> Any:
+    """Weight the features of a level by an attention gate.
+
+    a = sigmoid(w . relu(W_x x + W_g g + b_g) + b) on the coarser grid, enlarged bilinearly; the result is a x. W_x
+    is a 2x2 convolution with stride 2, as in the authors' own network.
+    """
+    layers = keras.layers
+    own = layers.Conv2D(
+        filters, 2, strides=2, use_bias=False, kernel_initializer=start.he_normal(), name=f"{name}_own"
+    )(skip)
+    below = layers.Conv2D(filters, 1, kernel_initializer=start.he_normal(), name=f"{name}_below")(coarse)
+    joined = layers.Activation("relu", name=f"{name}_relu")(layers.Add(name=f"{name}_sum")([own, below]))
+    weight = layers.Conv2D(1, 1, activation="sigmoid", kernel_initializer=start.glorot(), name=f"{name}_weight")(joined)
+    weight = layers.UpSampling2D(2, interpolation="bilinear", name=f"{name}_upsample")(weight)
+    return layers.Multiply(name=f"{name}_product")([skip, weight])
+
+
+def _normalised(
+    x: Any, filters: int, name: str, start: _Initial, *, size: int = 3, strides: int = 1, relu: bool = True
+) -> Any:
+    """Apply a batch-normalised convolution, with ReLU unless told otherwise."""
+    x = keras.layers.Conv2D(
+        filters,
+        size,
+        strides=strides,
+        padding="same",
+        use_bias=False,
+        kernel_initializer=start.he_normal(),
+        name=name,
+    )(x)
+    x = keras.layers.BatchNormalization(momentum=MOMENTUM, name=f"{name}_norm")(x)
+    return keras.layers.Activation("relu", name=f"{name}_relu")(x) if relu else x
+
+
+def _residual_block(x: Any, shortcut: Any, filters: int, name: str, start: _Initial) -> Any:
+    """Apply two convolutions, and add the shortcut before the last ReLU."""
+    x = _normalised(x, filters, f"{name}_conv1", start)
+    x = _normalised(x, filters, f"{name}_conv2", start, relu=False)
+    x = keras.layers.Add(name=f"{name}_sum")([x, shortcut])
+    return keras.layers.Activation("relu", name=f"{name}_relu")(x)
+
+
+def _projected_block(x: Any, filters: int, name: str, start: _Initial) -> Any:
+    """Apply a residual block whose shortcut is a 1x1 convolution."""
+    shortcut = _normalised(x, filters, f"{name}_shortcut", start, size=1, relu=False)
+    return _residual_block(x, shortcut, filters, name, start)

@@ -1,0 +1,155 @@
+"""What is known of a trained network, stored inside its `.keras` file and readable without Keras.
+
+A `.keras` file is a zip archive; the card is one more entry in it, `tomoseg.json`, which Keras leaves alone.
+"""
+
+import json
+import math
+import zipfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import NoneType
+from typing import Any, get_args
+
+import numpy as np
+
+from tomoseg.errors import InputError
+from tomoseg.io.limits import reason_of
+from tomoseg.segmentation.classes import default_colors, default_names, problems_with_colors, problems_with_names
+from tomoseg.segmentation.data.intensity_scaling import Kind, Scale, Scaling
+from tomoseg.segmentation.networks.archive import CARD_ENTRY, opened_archive
+
+CARD_FORMAT = 1
+LARGEST_PATCH = 8192  # px
+MOST_CHANNELS = 31
+_KINDS: dict[str, Any] = {
+    **{"class_names": list, "class_colors": list, "patch": int, "multiple": int, "made_by": str, "data_digest": str},
+    **{
+        "channels": int,
+        "pixel_size_nm": int | float | NoneType,
+        "training": dict,
+        "scores": dict,
+        "trained_here": bool,
+    },
+}
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Everything needed to use a network, and where it comes from.
+
+    Attributes
+    ----------
+    class_names, class_colors : one per class, in class order
+    scaling : how intensities were scaled in training
+    patch : side in px of the patches it was trained on
+    multiple : images must be a multiple of this many px along each side
+    pixel_size_nm : of the training images; None where unknown
+    data_digest : SHA-256 of names, images and labels; empty where unknown
+    training : settings and split, as trained
+    scores : on the validation images, for the weights that were kept
+    trained_here : False for a Keras model without a card
+    channels : of the input: the slice to be labelled in the middle, and as many neighbours on either side of it
+    """
+
+    class_names: list[str]
+    class_colors: list[str]
+    scaling: Scaling
+    patch: int
+    multiple: int
+    pixel_size_nm: float | None = None
+    data_digest: str = ""
+    training: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, Any] = field(default_factory=dict)
+    made_by: str = ""
+    trained_here: bool = True
+    channels: int = 1
+
+    def to_json(self) -> str:
+        """Return the card as JSON text."""
+        return json.dumps({"format": CARD_FORMAT, **asdict(self)}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> "ModelCard":
+        """Read a card; raises ValueError, KeyError or TypeError where it is not one."""
+        values = json.loads(text)
+        json.dumps(values, ensure_ascii=False).encode()  # lone surrogates, which nothing can write, are refused here
+        if values.pop("format") != CARD_FORMAT:
+            raise ValueError("the card was written by a newer tomoseg")
+        scaling = values.pop("scaling")
+        trained = Scale(**scaling.pop("trained"))
+        card = cls(scaling=Scaling(trained=trained, **scaling), **values)
+        problems = list(_problems(card))
+        if problems:
+            raise ValueError("; ".join(problems))
+        return card
+
+
+def _problems(card: ModelCard) -> Iterator[str]:
+    """Say what in a card is not what it should be."""
+    for key, kind in _KINDS.items():
+        if not isinstance(getattr(card, key), kind):
+            yield f"{key} is of the wrong kind"
+            return
+    if not all(isinstance(text, str) for text in (*card.class_names, *card.class_colors)):
+        yield "names and colours of classes must be texts"
+        return
+    yield from problems_with_names(card.class_names)
+    yield from problems_with_colors(card.class_colors, len(card.class_names))
+    if not 1 <= card.patch <= LARGEST_PATCH or not 1 <= card.multiple <= LARGEST_PATCH:
+        yield f"patch and multiple must be 1 to {LARGEST_PATCH}"
+    if not 1 <= card.channels <= MOST_CHANNELS or card.channels % 2 == 0:
+        yield f"channels must be odd, and 1 to {MOST_CHANNELS}"
+    if card.pixel_size_nm is not None and not 0 < card.pixel_size_nm < math.inf:
+        yield "pixel_size_nm must be above 0"
+    yield from _problems_with_scaling(card.scaling)
+
+
+def _problems_with_scaling(scaling: Scaling) -> Iterator[str]:
+    if not isinstance(scaling.intensities, dict):
+        yield "intensities is of the wrong kind"
+        return
+    numbers = [*vars(scaling.trained).values(), *scaling.intensities.values()]
+    if scaling.kind not in get_args(Kind):
+        yield "the scaling is of an unknown kind"
+    if not (isinstance(scaling.dtype, str) and np.dtype(scaling.dtype).kind in "iufb"):
+        yield "the scaling is for a type that is no number"
+    if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+        yield "the scaling holds what is no number"
+
+
+def foreign_card(n_classes: int, patch: int, multiple: int) -> ModelCard:
+    """Return the assumptions made of a Keras model that was not trained here."""
+    scaling = Scaling("range", "uint8", Scale(0.0, 255.0, 0.0, 1.0))
+    names, colors = default_names(n_classes), default_colors(n_classes)
+    return ModelCard(names, colors, scaling, patch, multiple, trained_here=False)
+
+
+def read_card(path: Path) -> ModelCard | None:
+    """Return the card of a `.keras` file, or None if it has none (a model from elsewhere).
+
+    Raises
+    ------
+    InputError
+        Where the file is missing, is no `.keras` file, or its card is damaged.
+    """
+    with opened_archive(path) as archive:
+        return card_in(path, archive)
+
+
+def card_in(path: Path, archive: zipfile.ZipFile) -> ModelCard | None:
+    """Return the card of an open `.keras` file; see `read_card`."""
+    if CARD_ENTRY not in archive.namelist():
+        return None
+    text = archive.read(CARD_ENTRY)
+    try:
+        return ModelCard.from_json(text.decode())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"the description inside the model {path} cannot be read: {reason_of(error)}") from error
+
+
+def add_card(path: Path, card: ModelCard) -> None:
+    """Put the card into a `.keras` file that has none."""
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(CARD_ENTRY, card.to_json())

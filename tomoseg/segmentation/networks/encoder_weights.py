@@ -1,0 +1,262 @@
+"""Weights that the encoder of `se-resnet34-unet` can start from.
+
+They are those of the public release 0.0.1 of `classification_models` (P. Yakubovskiy), trained on ImageNet, or others
+of the same layout. Such a file is HDF5 as Keras 2 writes it: a group per layer, named as the layer, with the arrays
+`kernel:0`, `bias:0`, `gamma:0`, `beta:0`, `moving_mean:0` and `moving_variance:0`, as far as the layer has them. The
+layers of squeeze-and-excitation have no names of their own but numbers, `conv2d_1` and so on, which ascend: two per
+residual unit. Where layers have other names altogether, the order that the file notes tells which they are.
+"""
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Callable
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+import numpy as np
+
+from tomoseg.arrays import Array
+from tomoseg.errors import InputError, shown
+from tomoseg.io.atomic import atomic_path
+from tomoseg.io.folders import cache_folder
+from tomoseg.io.limits import reason_of
+from tomoseg.io.sandbox import copy_numbers
+
+IMAGENET = "imagenet"
+_NAME = "seresnet34_imagenet_1000_no_top.h5"
+_URL = f"https://github.com/qubvel/classification_models/releases/download/0.0.1/{_NAME}"
+MD5_OF = {_NAME: "3348fd049f1f9ad307c070ff2b6ec4cb"}
+SECONDS = 30  # that a server may be silent
+MOST_BYTES = 1 << 30
+COLORS = 3
+_NUMBERED = re.compile(r"conv2d(?:_(\d+))?")
+_OPTION = "--encoder-weights"
+
+Layers = dict[str, dict[str, Array]]
+
+
+def split_source(source: str) -> tuple[str, str]:
+    """Return the path or URL that `source` names, and the MD5 that it should have; empty where that is not known.
+
+    'imagenet' is the public file; another's MD5 may follow it as in `weights.h5#md5=0123...`.
+
+    Raises
+    ------
+    InputError
+        It is a URL of another kind than https, or the MD5 is none.
+    """
+    place, _, given = source.partition("#md5=")
+    place = _URL if place == IMAGENET else place
+    if given and not re.fullmatch("[0-9a-fA-F]{32}", given):
+        raise InputError(f"{_OPTION} {source}: what follows '#md5=' must be 32 hexadecimal digits")
+    if "://" in place and not place.startswith("https://"):
+        raise InputError(f"{_OPTION} {source}: give a file, or an address that begins with https://")
+    return place, given.lower() or MD5_OF.get(name_of(source), "")
+
+
+def name_of(source: str) -> str:
+    """Return the name of the file that `source` names, without its folder."""
+    place = source.partition("#md5=")[0]
+    place = _URL if place == IMAGENET else place
+    return Path(urlsplit(place).path if "://" in place else place).name
+
+
+def fetch(source: str, tell: Callable[[str], object] = str, check: Callable[[], object] = str) -> tuple[Path, str]:
+    """Return the file of weights and its MD5, downloaded to the user's cache where `source` is an address.
+
+    Parameters
+    ----------
+    source : see `split_source`
+    tell : called with what is being done
+    check : called now and then while a file is downloaded; may raise to stop
+
+    Raises
+    ------
+    InputError
+        There is no such file, it cannot be downloaded, or its MD5 is another.
+    """
+    place, wanted = split_source(source)
+    if "://" not in place:
+        path = Path(place)
+        if not path.is_file():
+            raise InputError(f"{_OPTION} {source}: there is no such file")
+        return path, _verified(path, wanted)
+    path = cache_folder() / f"{hashlib.sha256(place.encode()).hexdigest()[:12]}_{name_of(source)}"
+    if path.is_file():
+        try:
+            return path, _verified(path, wanted)
+        except InputError:
+            path.unlink()  # damaged on the disk
+    tell(f"downloading {place} to {path.parent}")
+    _download(place, path, wanted, check)
+    return path, _verified(path, wanted)
+
+
+def _download(address: str, path: Path, wanted: str, check: Callable[[], object]) -> None:
+    """Write what is at an address to a file, in one step."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        reply = urlopen(address, timeout=SECONDS)  # noqa: S310  only https comes here
+        with reply, atomic_path(path) as part, part.open("wb") as file:
+            if not str(reply.geturl()).startswith("https://"):
+                raise InputError(f"{_OPTION}: {address} leads to an address that is not https")
+            n_bytes = 0
+            while block := reply.read(1 << 20):
+                check()
+                n_bytes += len(block)
+                if n_bytes > MOST_BYTES:
+                    raise InputError(f"{_OPTION}: what is at {address} has more than {MOST_BYTES} bytes")
+                file.write(block)
+            file.flush()
+            _verified(part, wanted)
+    except (OSError, HTTPException, ValueError) as error:
+        raise InputError(
+            f"{_OPTION}: {address} cannot be downloaded ({reason_of(error)}). On a machine without a connection, "
+            f"download it elsewhere and give the file: {_OPTION} {name_of(address)}"
+        ) from error
+
+
+def _verified(path: Path, wanted: str) -> str:
+    """Return the MD5 of a file, which must be the one wanted, if any is."""
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "md5").hexdigest()
+    if wanted and found != wanted:
+        raise InputError(
+            f"{_OPTION}: {path} has the MD5 {found}, not {wanted}: it is damaged, or another file of that name. "
+            "Download it again; another file on purpose needs another name, or its own MD5 as in FILE#md5=..."
+        )
+    return found
+
+
+def read_layers(path: Path) -> Layers:
+    """Return the arrays of a file of weights: of each layer, by their names without ':0'.
+
+    The file is read in another process, see `tomoseg.io.sandbox`.
+
+    Raises
+    ------
+    InputError
+        It is no such file, or damaged.
+    """
+    from tomoseg.io.readers.weights import arrays
+
+    with tempfile.TemporaryDirectory(prefix="tomoseg-") as folder:
+        copy = Path(folder, "weights.h5")
+        try:
+            copy_numbers(path, copy)
+        except (InputError, OSError) as error:
+            raise InputError(f"the encoder's weights {path} cannot be read: {reason_of(error)}") from error
+        layers: Layers = {}
+        for name, array in arrays(copy).items():
+            layer, *_, weight = name.split("/")
+            layers.setdefault(layer, {})[weight.partition(":")[0]] = array
+    return layers
+
+
+def set_encoder_weights(model: Any, layers: Layers, name: str) -> None:
+    """Put weights into the encoder of a network that `tomoseg.segmentation.networks.builders.se_resnet34_unet` made.
+
+    Parameters
+    ----------
+    layers : see `read_layers`; those of stages that the network does not have are not used
+    name : of the file, for messages
+
+    Raises
+    ------
+    InputError
+        A layer is missing, or has another shape; nothing is put in then.
+    """
+    from tomoseg.segmentation.networks.se_resnet import UNITS
+
+    n_channels = model.input_shape[-1]
+    known = _with_names(layers, UNITS, name)
+    own = [layer for layer in model.layers if layer.weights and not layer.name.startswith(("up", "probabilities"))]
+    in_color = {"conv0": (7, 7, COLORS, model.get_layer("conv0").filters), "bn_data": (COLORS,)}
+    for layer in own:
+        for weight in layer.weights:
+            found = _array(known, layer.name, weight.name, name).shape
+            wanted = in_color.get(layer.name, tuple(weight.shape))
+            if found != wanted:
+                raise InputError(
+                    f"the encoder's weights {name} do not fit: {weight.name} of layer '{layer.name}' has the shape "
+                    f"{found} there and {wanted} in this network. The public ImageNet weights are for "
+                    "--base-filters 64"
+                )
+    adapted = known if n_channels == COLORS else known | for_grey(known, n_channels)
+    for layer in own:
+        for weight in layer.weights:
+            weight.assign(adapted[layer.name][weight.name])
+
+
+def for_grey(first: Layers, n_channels: int) -> Layers:
+    """Return the first layers, `bn_data`, `conv0` and `bn0`, for grey images instead of colours.
+
+    With the same image in all channels they do to it what the given ones do to that image in all three colours. As
+    convolution is linear, the kernels of the colours are summed, each in proportion to what its own normalisation makes
+    of grey, and shared among the channels. What the colours differ by in their means, a constant after the convolution,
+    is left to the means of `bn0`; at the border of an image, where zeros take part, that is an approximation.
+    """
+    from tomoseg.segmentation.networks.se_resnet import EPSILON
+
+    data = {key: np.asarray(value, np.float64) for key, value in first["bn_data"].items()}
+    kernel = np.asarray(first["conv0"]["kernel"], np.float64)
+    deviation = np.sqrt(data["moving_variance"] + EPSILON)
+    grey = {key: value.mean() for key, value in data.items()}
+    common = np.sqrt(grey["moving_variance"] + EPSILON)
+    summed = np.einsum("yxcf,c->yxf", kernel, common / deviation)
+    constants = np.einsum("yxcf,c->f", kernel, data["beta"] - data["moving_mean"] / deviation)
+    constant = summed.sum(axis=(0, 1)) * (grey["beta"] - grey["moving_mean"] / common)
+    shared = np.repeat(summed[:, :, None] / n_channels, n_channels, axis=2)
+    bn0 = {**first["bn0"], "moving_mean": first["bn0"]["moving_mean"] - (constants - constant)}
+    return {
+        "bn_data": {key: np.full(n_channels, value) for key, value in grey.items()},
+        "conv0": {"kernel": shared},
+        "bn0": bn0,
+    }
+
+
+def _with_names(layers: Layers, units: tuple[int, ...], name: str) -> Layers:
+    """Give layers the names that they have here."""
+    order = _order(units)
+    if "conv0" not in layers and len(layers) == len(order):
+        return dict(zip(order, layers.values(), strict=True))
+    numbered = sorted((int(found[1] or 0), layer) for layer in layers if (found := _NUMBERED.fullmatch(layer)))
+    places = [name for name in order if "_se_" in name]
+    if len(numbered) != len(places):
+        raise InputError(
+            f"the encoder's weights {name} are not those of a squeeze-and-excitation ResNet-34: there are "
+            f"{len(numbered)} numbered convolutions among them, not {len(places)}. Give {_NAME} of the "
+            "classification_models release 0.0.1, or a file of the same layout"
+        )
+    return layers | {place: layers[layer] for place, (_, layer) in zip(places, numbered, strict=True)}
+
+
+def _order(units: tuple[int, ...]) -> list[str]:
+    """Return the names of the encoder's layers that have weights, in the order in which Keras lists them.
+
+    That is from input to output, by the longest way to the output: a shortcut comes just before the sum it ends in.
+    """
+    names = ["bn_data", "conv0", "bn0"]
+    for stage, n_units in enumerate(units, start=1):
+        for unit in range(1, n_units + 1):
+            parts = ["bn1", "conv1", "bn2", "conv2", "se_squeeze", "se_excite", *(["sc"] if unit == 1 else [])]
+            names += [f"stage{stage}_unit{unit}_{part}" for part in parts]
+    return [*names, "bn1"]
+
+
+def _array(layers: Layers, layer: str, weight: str, name: str) -> Array:
+    """Return an array of numbers that must be there."""
+    array = layers.get(layer, {}).get(weight)
+    if array is None:
+        raise InputError(
+            f"the encoder's weights {name} lack {weight} of layer '{shown(layer)}': give a file that has it"
+        )
+    if array.dtype.kind != "f" or not np.isfinite(array).all():
+        raise InputError(
+            f"the encoder's weights {name} are damaged: {weight} of layer '{layer}' holds what is no number"
+        )
+    return array

@@ -1,0 +1,114 @@
+"""Networks that are known by name: the user's own, and those that ship with tomoseg.
+
+A name is what stands before `.keras`; of two networks of one name, the user's own is meant. This module is light, as
+parameters are checked with it.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tomoseg.errors import InputError, shown
+from tomoseg.io.folders import data_folder
+
+if TYPE_CHECKING:
+    from tomoseg.segmentation.networks.card import ModelCard
+
+SUFFIX = ".keras"
+VARIABLE = "TOMOSEG_MODELS"
+SHIPPED = Path(__file__).parents[1] / "models"
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A network that a name stands for.
+
+    Attributes
+    ----------
+    path : the `.keras` file
+    ships : True where it came with tomoseg
+    hidden : True where another of the same name comes first
+    card : what is known of it; None where `problem` says why it cannot be read
+    """
+
+    name: str
+    path: Path
+    ships: bool
+    hidden: bool
+    card: "ModelCard | None"
+    problem: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON types."""
+        card = self.card
+        return {
+            "name": self.name,
+            "path": str(self.path),
+            "ships_with_tomoseg": self.ships,
+            "hidden": self.hidden,
+            "problem": self.problem,
+            "class_names": card.class_names if card else [],
+            "pixel_size_nm": card.pixel_size_nm if card else None,
+            "scores": card.scores if card else {},
+            "made_by": card.made_by if card else "",
+        }
+
+
+def user_folder() -> Path:
+    """Return the folder of the user's own networks, which need not exist."""
+    if named := os.environ.get(VARIABLE):
+        return Path(named).expanduser()
+    return data_folder() / "models"
+
+
+def is_name(text: str) -> bool:
+    """Tell whether a text can be the name of a network: no folder, and no `.keras` at its end."""
+    return bool(text) and not text.endswith(SUFFIX) and Path(text).name == text
+
+
+def find_model(model: Path | str) -> Path:
+    """Return the file of a network given by path or by name; what is neither comes back as it is.
+
+    A file comes before a network of that name.
+    """
+    path = Path(model)
+    if not is_name(str(model)) or path.is_file():
+        return path
+    return next((f for folder in (user_folder(), SHIPPED) if (f := folder / f"{path}{SUFFIX}").is_file()), path)
+
+
+def resolve_model(model: Path | str) -> Path:
+    """Return the file of a network given by path or by name.
+
+    Raises
+    ------
+    InputError
+        It looks like a name, and no network has it. A path is not looked at.
+    """
+    found = find_model(model)
+    if is_name(str(found)) and not found.is_file():
+        names = sorted({known.name for known in known_models() if known.card is not None})
+        there = f"there are {', '.join(names)}" if names else "there are none"
+        raise InputError(
+            f"there is no network named '{shown(found)}' ({there}): give one of these, or the path of a {SUFFIX} file. "
+            f"Your own lie in {user_folder()}"
+        )
+    return found
+
+
+def known_models() -> list[KnownModel]:
+    """Return the networks that have a name, by name; files without a card are left out, as nothing is known of them."""
+    from tomoseg.segmentation.networks.card import read_card
+
+    found: list[KnownModel] = []
+    for folder in (user_folder(), SHIPPED):
+        for path in sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else ():
+            hidden = any(known.name == path.stem for known in found)
+            try:
+                card, problem = read_card(path), ""
+            except InputError as error:
+                card, problem = None, str(error)
+            if card is not None or problem:
+                found.append(KnownModel(path.stem, path, folder == SHIPPED, hidden, card, problem))
+    return sorted(found, key=lambda known: (known.name, known.ships))

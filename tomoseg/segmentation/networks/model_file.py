@@ -1,0 +1,197 @@
+"""Save and load networks with their card."""
+
+import math
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tomoseg.errors import InputError
+from tomoseg.io.atomic import atomic_path
+from tomoseg.io.limits import reason_of
+from tomoseg.io.sandbox import copy_numbers
+from tomoseg.segmentation.classes import MAX_CLASSES
+from tomoseg.segmentation.networks import losses  # noqa: F401  registers the loss, so that checkpoints load
+from tomoseg.segmentation.networks.archive import CONFIG_ENTRY, WEIGHTS_ENTRY, extract, opened_archive
+from tomoseg.segmentation.networks.card import ModelCard, add_card, card_in, foreign_card
+from tomoseg.segmentation.networks.file_validation import checked_architecture
+from tomoseg.segmentation.networks.keras_setup import keras
+
+# A U-Net from elsewhere with free input size: six levels at most is what the field uses.
+FOREIGN_PATCH, FOREIGN_MULTIPLE = 512, 32
+SPARE_NUMBERS = 1_000_000  # of weights that a network may have besides those in its file: state of random numbers
+MOST_NUMBERS_PER_MAP = 1 << 30  # 4 GB; the largest map of the paper's network has 16 million for a patch of 512 px
+
+
+def save_model(model: Any, path: Path, card: ModelCard) -> None:
+    """Write weights, architecture and card to `path` in one step; optimiser state is left out.
+
+    The network computes in float32, whatever it was trained in.
+    """
+    # Not clone_model: the clone of a compiled network is compiled, and its optimiser is saved at thrice its size.
+    bare = type(model).from_config(_in_float32(model.get_config()))
+    bare.set_weights(model.get_weights())
+    with atomic_path(path, suffix=".keras") as part:  # Keras wants its suffix
+        bare.save(part)
+        add_card(part, card)
+
+
+def _in_float32(config: Any) -> Any:
+    """Return a description of layers without the policies of mixed precision in it."""
+    if isinstance(config, Mapping):
+        if config.get("class_name") == "DTypePolicy":
+            return {**config, "config": {**config["config"], "name": "float32"}}
+        return {key: _in_float32(value) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        return type(config)(_in_float32(value) for value in config)
+    return config
+
+
+def load_checkpoint(path: Path) -> Any:
+    """Load a network with its optimiser and loss, as training left it.
+
+    Raises
+    ------
+    InputError
+        It is missing or damaged, or not made of what `tomoseg train` uses.
+    """
+    with opened_archive(path) as archive:
+        checked_architecture(path, archive.read(CONFIG_ENTRY), for_training=True)
+    try:
+        return keras.saving.load_model(path, safe_mode=True)
+    except Exception as error:  # Keras raises nearly anything here
+        raise InputError(
+            f"the checkpoint {path} cannot be loaded: {type(error).__name__}: {reason_of(error)}. Train anew with "
+            "--force."
+        ) from error
+
+
+def load_model(path: Path) -> tuple[Any, ModelCard]:
+    """Load a network and its card, without running code that the file may hold.
+
+    Only layers that networks for images are made of are let through, and Keras' safe mode is on besides. A Keras model
+    without a card is taken as it is: see `foreign_card`.
+
+    Raises
+    ------
+    InputError
+        Where the file is missing, damaged, needs code of its own, promises more than it holds, or is no segmentation
+        network for grey images.
+    """
+    with opened_archive(path) as archive, tempfile.TemporaryDirectory(prefix="tomoseg-") as folder:
+        card = card_in(path, archive)
+        config = checked_architecture(path, archive.read(CONFIG_ENTRY))
+        given, weights = Path(folder, "given.h5"), Path(folder, "model.weights.h5")
+        extract(archive, WEIGHTS_ENTRY, given)
+        # Keras gets a file that another process has read and written anew: a damaged one may crash its reader.
+        try:
+            n_numbers = copy_numbers(given, weights)
+        except (InputError, OSError) as error:
+            raise InputError(f"the weights in {path} are damaged: {reason_of(error)}") from error
+        model = _built(path, config, weights, n_numbers)
+    return model, _checked_use(path, model, card)
+
+
+def _built(path: Path, config: dict[str, Any], weights: Path, n_numbers: int) -> Any:
+    """Return the network of a description with its weights."""
+    try:
+        with _held_to(path, 2 * n_numbers + SPARE_NUMBERS):
+            model = keras.saving.deserialize_keras_object(config, safe_mode=True)
+        model.load_weights(weights)
+    except InputError:
+        raise
+    except Exception as error:  # Keras raises nearly anything here
+        raise InputError(
+            f"the network in {path} cannot be loaded: {type(error).__name__}: {reason_of(error)}. It is damaged, or "
+            f"was saved by a newer Keras than {keras.__version__}."
+        ) from error
+    return model
+
+
+@contextmanager
+def _held_to(path: Path, most_numbers: int) -> Iterator[None]:
+    """Refuse, while a network is built or tried, weights beyond those in the file and feature maps beyond all use.
+
+    Keras has no hook for either; its methods are replaced for that time.
+    """
+    add_weight, call = keras.Layer.add_weight, keras.Layer.__call__
+    left = most_numbers
+
+    def counted_weight(layer: Any, shape: Any = None, *args: Any, **kwargs: Any) -> Any:
+        nonlocal left
+        left -= math.prod(shape or ())
+        if left < 0:
+            raise InputError(
+                f"the network in {path} cannot be right: its layers have more weights than are stored in the file"
+            )
+        return add_weight(layer, shape, *args, **kwargs)
+
+    def measured_call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        output = call(layer, *args, **kwargs)
+        numbers = math.prod(n or 1 for n in getattr(output, "shape", ()))
+        if numbers > MOST_NUMBERS_PER_MAP:
+            raise InputError(f"the network in {path} cannot be right: a feature map has {numbers} numbers")
+        return output
+
+    keras.Layer.add_weight, keras.Layer.__call__ = counted_weight, measured_call
+    try:
+        yield
+    finally:
+        keras.Layer.add_weight, keras.Layer.__call__ = add_weight, call
+
+
+def _checked_use(path: Path, model: Any, card: ModelCard | None) -> ModelCard:
+    """Return the card, or a foreign one, once it is known that the network can segment grey images."""
+    shape_in, shape_out = _one_shape(model.input_shape), _one_shape(model.output_shape)
+    n_classes = shape_out[-1] if len(shape_out) == 4 and shape_out[-1] else 0
+    channels = card.channels if card else 1
+    if len(shape_in) != 4 or shape_in[-1] != channels or not 2 <= n_classes <= MAX_CLASSES:
+        raise InputError(
+            f"the network in {path} maps {shape_in} to {shape_out}; needed is one that maps grey images (batch, "
+            f"height, width, {channels}) to class probabilities (batch, height, width, classes)"
+        )
+    if card is None:
+        sides = {side for side in shape_in[1:3] if side is not None}
+        if len(sides) > 1:
+            raise InputError(
+                f"the network in {path} wants images of {shape_in[1:3]} px; only square ones are supported"
+            )
+        fixed = sides.pop() if sides else None
+        card = foreign_card(n_classes, fixed or FOREIGN_PATCH, fixed or FOREIGN_MULTIPLE)
+    if n_classes != len(card.class_names):
+        raise InputError(
+            f"the network in {path} has {n_classes} classes, but its card names {len(card.class_names)}: the file "
+            "was changed after training"
+        )
+    _try_out(path, model, card.patch, channels)
+    return card
+
+
+def _one_shape(shape: Any) -> tuple[int | None, ...]:
+    """Return the shape of the only input or output; an empty one where there are several."""
+    shape = tuple(shape) if isinstance(shape, list | tuple) else ()
+    return shape if all(n is None or isinstance(n, int) for n in shape) else ()
+
+
+class _Trial(keras.Layer):  # type: ignore[misc]
+    """Calls a network layer by layer, where Keras would only ask it for the shape of its output."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def call(self, x: Any) -> Any:
+        return self.model.call(x)
+
+
+def _try_out(path: Path, model: Any, patch: int, channels: int) -> None:
+    """Follow the shapes of one patch through the network, without computing anything."""
+    try:
+        with _held_to(path, 0):
+            shape = tuple(_Trial(model)(keras.KerasTensor((1, patch, patch, channels), "float32")).shape)
+    except Exception as error:  # shapes that do not fit each other; Keras wraps what is raised inside
+        reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {reason_of(error)}"
+        raise InputError(f"the network in {path} does not take patches of {patch} px: {reason}") from error
+    if shape[:3] != (1, patch, patch):
+        raise InputError(f"the network in {path} makes {shape[1:3]} px out of patches of {patch} px")

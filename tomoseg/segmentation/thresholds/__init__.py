@@ -1,0 +1,1 @@
+"""Labels by intensity thresholds, where there is no network."""

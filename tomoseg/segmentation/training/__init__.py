@@ -1,0 +1,1 @@
+"""Training on labelled slices, and cross-validation."""
