@@ -9,8 +9,9 @@ import yaml
 from pydantic import ValidationError
 
 from tomoseg.errors import InputError, shown
+from tomoseg.parameters import Parameters, problems_of
 from tomoseg.stages import BY_NAME, STAGES
-from tomoseg.stages.base import Parameters, Stage
+from tomoseg.stages.base import Stage
 
 Settings = dict[str, Parameters]
 Raw = Mapping[str, Mapping[str, Any]]
@@ -36,7 +37,7 @@ def resolve(*layers: Raw) -> Settings:
         try:
             settings[stage.name] = stage.parameters(**merged)
         except ValidationError as error:
-            problems += [_explain(stage.name, stage.parameters, e) for e in error.errors()]
+            problems += problems_of(error, stage.name, stage.parameters)
     if len(problems) > _MOST_PROBLEMS:
         problems[_MOST_PROBLEMS:] = [f"and {len(problems) - _MOST_PROBLEMS} problems more"]
     if problems:
@@ -208,20 +209,6 @@ def check_stages(settings: Settings, stages: list[str] | None = None) -> None:
     ]
     if problems:
         raise InputError.of(problems)
-
-
-def _explain(stage: str, model: type[Parameters], error: Any) -> str:
-    key = ".".join(shown(part, 100) for part in error["loc"] if not str(part).startswith(("function-", "constrained")))
-    name = str(error["loc"][0]) if error["loc"] else ""
-    if error["type"] == "extra_forbidden":
-        return f"{stage}.{shown(name, 100)}: there is no such parameter; {stage} has {', '.join(model.model_fields)}"
-    described = model.model_fields[name].description if name in model.model_fields else ""
-    got = error.get("input")
-    told = f" ({described})" if described else ""
-    why = error["msg"].removeprefix("Value error, ")
-    if not error["loc"]:  # of several parameters together
-        return f"{stage}: {why}"
-    return f"{stage}.{key}: {why[:1].lower()}{why[1:]}, got {shown(repr(got), 100)}{told}"
 
 
 def default_pipeline_text() -> str:

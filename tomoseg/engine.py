@@ -12,11 +12,12 @@ from tomoseg.config import Settings
 from tomoseg.errors import InputError, NotReady, StageFailed
 from tomoseg.io.digest import sha256
 from tomoseg.io.shifts import GivenAlignment
+from tomoseg.parameters import Parameters
 from tomoseg.project import PeakMemory, Project, Record, job_id, new_run_id, now, versions
 from tomoseg.project.other_project import alignment_digest, read_alignment
 from tomoseg.runtime import Runtime, Stopwatch
 from tomoseg.stages import BY_NAME, STAGES
-from tomoseg.stages.base import Parameters, Stage
+from tomoseg.stages.base import Stage
 
 State = Literal["fresh", "stale", "partial", "missing"]
 CACHE_SHARE = 16  # a stage reads each array through a cache of this part of the memory allowed at most

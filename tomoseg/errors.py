@@ -48,6 +48,10 @@ class Interrupted(TomosegError):
     exit_code = 130
 
 
+class TomosegWarning(UserWarning):
+    """A result needs care: issued by functions called from Python. Commands print it, and keep it with the result."""
+
+
 def printable(text: object) -> str:
     """Return text from a file without what a terminal would obey rather than show, which becomes '?'."""
     return "".join(c if c.isprintable() else "?" for c in str(text))

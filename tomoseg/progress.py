@@ -2,11 +2,41 @@
 
 import sys
 import time
-from typing import Any, Literal
-
-from tomoseg.runtime import Progress, Silent
+from typing import Any, Literal, Protocol
 
 Kind = Literal["auto", "bar", "plain", "none"]
+
+
+class Progress(Protocol):
+    """Where progress and messages go."""
+
+    def start(self, what: str, total: int) -> None:
+        """Begin a task of `total` equal steps."""
+
+    def advance(self, done: int) -> None:
+        """Say that `done` steps of the current task are finished."""
+
+    def finish(self) -> None:
+        """End the current task, if there is one."""
+
+    def message(self, text: str) -> None:
+        """Show a line to the user."""
+
+
+class Silent:
+    """Progress for scripts and tests: nothing is shown."""
+
+    def start(self, what: str, total: int) -> None:
+        """Ignore."""
+
+    def advance(self, done: int) -> None:
+        """Ignore."""
+
+    def finish(self) -> None:
+        """Ignore."""
+
+    def message(self, text: str) -> None:
+        """Ignore."""
 
 
 def make_progress(kind: Kind) -> Progress:

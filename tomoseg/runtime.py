@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import threading
@@ -9,44 +10,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, TypeVar, cast, get_args
 
-from tomoseg.errors import Interrupted
+from tomoseg.errors import InputError, Interrupted
+from tomoseg.progress import Progress, Silent, make_progress
 
 T = TypeVar("T")
 Device = Literal["auto", "cpu", "cuda"]
-
-
-class Progress(Protocol):
-    """Where progress and messages go; see `tomoseg.progress` for the bar, plain-line and silent ones."""
-
-    def start(self, what: str, total: int) -> None:
-        """Begin a task of `total` equal steps."""
-
-    def advance(self, done: int) -> None:
-        """Say that `done` steps of the current task are finished."""
-
-    def finish(self) -> None:
-        """End the current task, if there is one."""
-
-    def message(self, text: str) -> None:
-        """Show a line to the user."""
-
-
-class Silent:
-    """Progress for scripts and tests: nothing is shown."""
-
-    def start(self, what: str, total: int) -> None:
-        """Ignore."""
-
-    def advance(self, done: int) -> None:
-        """Ignore."""
-
-    def finish(self) -> None:
-        """Ignore."""
-
-    def message(self, text: str) -> None:
-        """Ignore."""
 
 
 @dataclass
@@ -115,6 +85,32 @@ class Runtime:
         """Return how many items (slices, tilts) of `bytes_per_item` fit in the memory allowed, at least `multiple`."""
         fits = int(self.max_memory / 2 / max(bytes_per_item, 1))
         return max(multiple, min(n_items, fits // multiple * multiple))
+
+
+def make_runtime(
+    device: str = "auto",
+    workers: int | None = None,
+    max_memory: int | str | None = None,
+    progress: str | Progress | None = None,
+) -> Runtime:
+    """Return a runtime: threads (None or 0: all CPUs of this process), memory (None or '': half the machine's)."""
+    if device not in get_args(Device):
+        raise InputError(f"device is {device}: it must be one of {', '.join(get_args(Device))}.")
+    return Runtime(
+        device=cast(Device, device),
+        workers=workers or available_cpus(),
+        max_memory=parse_memory(max_memory) if max_memory else default_memory(),
+        progress=make_progress(progress) if isinstance(progress, str) else progress or Silent(),  # type: ignore[arg-type]
+    )
+
+
+def parse_memory(text: int | str) -> int:
+    """Turn '8G', '500M' or a number of bytes into bytes."""
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?)(i?B)?\s*", str(text), re.IGNORECASE)
+    size = float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " ") if match else 0
+    if size < 64 << 20:
+        raise InputError(f"--max-memory {text}: give at least 64M, for example 8G or 500M.")
+    return int(size)
 
 
 def slabs(n: int, size: int, first: int = 0) -> list[slice]:

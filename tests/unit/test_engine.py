@@ -7,9 +7,10 @@ import pytest
 
 from tomoseg import config, engine, schema
 from tomoseg.errors import InputError, Interrupted, NotReady, StageFailed
+from tomoseg.parameters import Field, InputFile, Parameters
 from tomoseg.project import Project
 from tomoseg.runtime import Runtime
-from tomoseg.stages.base import Field, InputFile, Parameters, Stage
+from tomoseg.stages.base import Stage
 
 
 class ReadParameters(Parameters):

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import tomoseg
 from tomoseg import runtime as runtime_module
-from tomoseg.cli.options import make_runtime, parse_time, process_start
+from tomoseg.cli.options import parse_time, process_start, runtime_of
 from tomoseg.errors import InputError, Interrupted
 from tomoseg.runtime import Runtime, on_abrupt_exit, stopping_on_signals
 
@@ -157,12 +157,12 @@ def test_no_item_is_begun_that_would_not_end_in_time():
 
 
 def test_a_budget_counts_from_the_start_of_the_program():
-    runtime = make_runtime("cpu", 1, "", "none", " 55m ")
+    runtime = runtime_of("cpu", 1, "", "none", " 55m ")
     # The kernel tells the start in hundredths of a second.
     assert runtime.stop_at == pytest.approx(process_start() + 3300 - 10, abs=0.03)
     assert runtime.budget == "the time budget of 55m"
-    assert make_runtime("cpu", 1, "", "none", "30s").stop_at == pytest.approx(process_start() + 24, abs=0.03)
-    assert make_runtime("cpu", 1, "", "none").stop_at is None
+    assert runtime_of("cpu", 1, "", "none", "30s").stop_at == pytest.approx(process_start() + 24, abs=0.03)
+    assert runtime_of("cpu", 1, "", "none").stop_at is None
 
 
 def test_the_start_of_the_process_is_known():

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from tomoseg.cli.options import BreakLock, ProgressKind, ProjectFile, make_runtime
+from tomoseg.cli.options import BreakLock, ProgressKind, ProjectFile, runtime_of
 from tomoseg.cli.train import ImagesDir, LabelMapText, LabelsDir, label_map_of, words
 from tomoseg.errors import InputError, printable
 from tomoseg.project import Project
@@ -41,7 +41,7 @@ def check_data(
     """Say what is wrong with labelled slices: files, sizes, values, rare classes, copies, leaks between folds."""
     from tomoseg.segmentation.data.check import check_data as look
 
-    runtime = make_runtime("cpu", 1, "", progress)
+    runtime = runtime_of("cpu", 1, "", progress)
     with stopping_on_signals():
         report = look(
             images_dir,
@@ -91,7 +91,7 @@ def annotate_export(
     """Write the slices most worth painting as TIFF, each with an empty label file (255 = not painted)."""
     from tomoseg.annotation.exchange import export_slices
 
-    runtime = make_runtime("cpu", 1, "", progress)
+    runtime = runtime_of("cpu", 1, "", progress)
     names = words(class_names)
     with stopping_on_signals(), Project.read(project) as opened:
         written = export_slices(
@@ -117,7 +117,7 @@ def annotate_import(
     """Take painted labels into the project, to train on: `tomoseg train PROJECT -o MODEL.keras`."""
     from tomoseg.annotation.exchange import import_slices
 
-    runtime = make_runtime("cpu", 1, "", progress)
+    runtime = runtime_of("cpu", 1, "", progress)
     with (
         stopping_on_signals(lambda: f"{project} is as it was; start the same command again."),
         Project.write(project, runtime.progress.message, break_lock=break_lock) as opened,

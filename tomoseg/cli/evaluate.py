@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tomoseg.cli.options import Device, MaxMemory, ProgressKind, StopBefore, Workers, make_runtime
+from tomoseg.cli.options import Device, MaxMemory, ProgressKind, StopBefore, Workers, runtime_of
 from tomoseg.cli.train import ImagesDir, LabelMapText, LabelsDir, label_map_of
 from tomoseg.errors import InputError
 from tomoseg.runtime import stopping_on_signals
@@ -67,7 +67,7 @@ def evaluate(
     from tomoseg.segmentation.networks.known_models import resolve_model
 
     models = _named([resolve_model(path) for path in (model, *(against or []))])
-    runtime = make_runtime(device, workers, max_memory, progress, stop_before)
+    runtime = runtime_of(device, workers, max_memory, progress, stop_before)
     rule = ObjectRule(min_object, object_iou)
     cards = {name: read_card(path) for name, path in models.items()}
     pairs = find_pairs(images_dir, labels_dir, runtime, label_map_of(label_map))

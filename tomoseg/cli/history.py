@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from tomoseg.cli import render
-from tomoseg.cli.options import BreakLock, ProgressKind, ProjectFile, make_runtime
+from tomoseg.cli.options import BreakLock, ProgressKind, ProjectFile, runtime_of
 from tomoseg.errors import InputError, NotReady
 from tomoseg.project import Project, compact
 from tomoseg.runtime import stopping_on_signals
@@ -53,7 +53,7 @@ def export_pipeline(
 
 def _compact(project: ProjectFile, progress: ProgressKind = "auto", break_lock: BreakLock = False) -> None:
     """Write the project anew without the gaps that re-run stages left. Needs room for a second copy for a while."""
-    runtime = make_runtime("cpu", 1, "", progress)
+    runtime = runtime_of("cpu", 1, "", progress)
     with stopping_on_signals(lambda: f"{project} is as it was; start the same command again."):
         saved = compact(project, runtime.check, runtime.progress.message, break_lock=break_lock)
     print(f"{project}: {project.stat().st_size / 1e6:.1f} MB, {saved / 1e6:.1f} MB less")

@@ -13,8 +13,7 @@ import typer
 
 from tomoseg import config
 from tomoseg.errors import InputError
-from tomoseg.progress import make_progress
-from tomoseg.runtime import Runtime, available_cpus, default_memory
+from tomoseg.runtime import Runtime, make_runtime
 from tomoseg.stages.base import Stage
 
 COMPUTING = "How it computes"
@@ -65,14 +64,9 @@ Pipeline = Annotated[
 Sets = Annotated[list[str], typer.Option("--set", metavar="STAGE.PARAM=VALUE", help="Set one parameter; repeatable.")]
 
 
-def make_runtime(device: str, workers: int, max_memory: str, progress: str, stop_before: str = "") -> Runtime:
-    """Make the runtime that the shared options ask for."""
-    runtime = Runtime(
-        device=device,  # type: ignore[arg-type]
-        workers=workers or available_cpus(),
-        max_memory=parse_memory(max_memory) if max_memory else default_memory(),
-        progress=make_progress(progress),  # type: ignore[arg-type]
-    )
+def runtime_of(device: str, workers: int, max_memory: str, progress: str, stop_before: str = "") -> Runtime:
+    """Return the runtime that the shared options ask for."""
+    runtime = make_runtime(device, workers, max_memory, progress)
     if stop_before:
         seconds = parse_time(stop_before)
         # What is left of the time is for writing the state and for leaving.
@@ -108,15 +102,6 @@ def parse_time(text: str) -> float:
             if total > 0:
                 return total
     raise InputError(f"--stop-before {text}: give a time such as 55m, 1h30m, 2:30:00 or 3300s.")
-
-
-def parse_memory(text: str) -> int:
-    """Turn '8G', '500M' or a number of bytes into bytes."""
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?)(i?B)?\s*", text, re.IGNORECASE)
-    size = float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " ") if match else 0
-    if size < 64 << 20:
-        raise InputError(f"--max-memory {text}: give at least 64M, for example 8G or 500M.")
-    return int(size)
 
 
 def with_stage_options(stage: Stage, command: Callable[..., None], hidden: tuple[str, ...] = ()) -> Callable[..., None]:

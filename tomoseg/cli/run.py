@@ -19,7 +19,7 @@ from tomoseg.cli.options import (
     Sets,
     StopBefore,
     Workers,
-    make_runtime,
+    runtime_of,
     with_stage_options,
 )
 from tomoseg.cli.render import run_summary
@@ -73,7 +73,7 @@ def run(
     break_lock: BreakLock = False,
 ) -> None:
     """Run the whole pipeline: on a raw tilt series, or on what is stale or missing in a project."""
-    runtime = make_runtime(device, workers, max_memory, progress, stop_before)
+    runtime = runtime_of(device, workers, max_memory, progress, stop_before)
     given: dict[str, Any] = {"angles": angles, "pixel_size": pixel_size, "tilt_axis": tilt_axis}
     layers = [
         config.read_pipeline(pipeline) if pipeline else {},
@@ -102,7 +102,7 @@ def _import(
     *,
     options: dict[str, Any],
 ) -> None:
-    runtime = make_runtime(device, workers, max_memory, progress, stop_before)
+    runtime = runtime_of(device, workers, max_memory, progress, stop_before)
     layers = [{IMPORT: options}]
     with _stoppable(raw, output), _opened(raw, output, layers, runtime, force, break_lock) as (project, settings):
         print(run_summary(project, [engine.run_one(project, IMPORT, settings, runtime)]))
@@ -125,7 +125,7 @@ def _stage_command(name: str) -> Callable[..., None]:
         *,
         options: dict[str, Any],
     ) -> None:
-        runtime = make_runtime(device, workers, max_memory, progress, stop_before)
+        runtime = runtime_of(device, workers, max_memory, progress, stop_before)
         layers = [config.read_pipeline(pipeline) if pipeline else {}, config.parse_sets(sets), {name: options}]
         with _stoppable(project), Project.write(project, runtime.progress.message, break_lock=break_lock) as opened:
             settings = config.resolve(opened.settings, *layers)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from tomoseg.cli.options import Device, MaxMemory, ProgressKind, StopBefore, Workers, make_runtime
+from tomoseg.cli.options import Device, MaxMemory, ProgressKind, StopBefore, Workers, runtime_of
 from tomoseg.errors import InputError
 from tomoseg.runtime import Runtime, stopping_on_signals
 
@@ -141,7 +141,7 @@ def train(
     parts = _parts(fold)
     if preset not in ("", "paper", "small"):
         raise InputError(f"--preset {preset}: give paper or small.")
-    runtime = make_runtime(device, workers, max_memory, progress, stop_before)
+    runtime = runtime_of(device, workers, max_memory, progress, stop_before)
     values: dict[str, Any] = {
         "epochs": epochs,
         "batch": batch,

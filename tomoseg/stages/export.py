@@ -19,8 +19,9 @@ from tomoseg import __version__, schema
 from tomoseg.arrays import Array, ArraySource, Input, Outputs
 from tomoseg.errors import InputError, StageFailed
 from tomoseg.io.shifts import imod_turns
+from tomoseg.parameters import Field, Parameters
 from tomoseg.runtime import Runtime, slabs
-from tomoseg.stages.base import Field, Parameters, Stage
+from tomoseg.stages.base import Stage
 from tomoseg.stages.measure import class_names
 
 if TYPE_CHECKING:

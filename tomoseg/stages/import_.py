@@ -13,9 +13,10 @@ from tomoseg.arrays import Array, Outputs
 from tomoseg.errors import InputError
 from tomoseg.io.companions import angles_beside, mdoc_beside
 from tomoseg.io.digest import sha256
+from tomoseg.parameters import Field, InputFile, Parameters
 from tomoseg.runtime import Runtime, slabs
 from tomoseg.schema import ANGLES, TILT_SERIES, TILT_SERIES_INFO
-from tomoseg.stages.base import Field, InputFile, Parameters, Stage
+from tomoseg.stages.base import Stage
 
 if TYPE_CHECKING:
     from tomoseg.io.series import Angles, RawSeries

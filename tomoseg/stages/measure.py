@@ -12,9 +12,10 @@ from pydantic import field_validator, model_validator
 from tomoseg import schema
 from tomoseg.arrays import Array, ArraySource, Input, Outputs
 from tomoseg.errors import InputError, StageFailed
+from tomoseg.parameters import Field, Parameters
 from tomoseg.runtime import Runtime, slabs
 from tomoseg.stages import support
-from tomoseg.stages.base import Field, Parameters, Stage
+from tomoseg.stages.base import Stage
 from tomoseg.stages.support import density_g_cm3
 
 if TYPE_CHECKING:

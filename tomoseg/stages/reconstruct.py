@@ -13,8 +13,9 @@ from pydantic import AfterValidator, BeforeValidator
 from tomoseg import schema
 from tomoseg.arrays import ArraySource, Input, Outputs
 from tomoseg.errors import InputError, StageFailed
+from tomoseg.parameters import Field, Parameters
 from tomoseg.runtime import Runtime, slabs
-from tomoseg.stages.base import Field, Parameters, Stage
+from tomoseg.stages.base import Stage
 
 if TYPE_CHECKING:
     from tomoseg.reconstruction.assessment import Sample

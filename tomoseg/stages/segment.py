@@ -14,11 +14,12 @@ from pydantic import field_validator
 from tomoseg.arrays import Array, ArraySink, ArraySource, Input, Outputs
 from tomoseg.errors import InputError
 from tomoseg.io.digest import sha256
+from tomoseg.parameters import Field, InputFile, Parameters
 from tomoseg.runtime import Runtime, slabs
 from tomoseg.schema import CONFIDENCE, LABELS, SEGMENTATION_INFO, VOLUME
 from tomoseg.segmentation.inference.engines import EngineName
 from tomoseg.segmentation.inference.test_time_augmentation import N_VIEWS, Views
-from tomoseg.stages.base import Field, InputFile, Parameters, Stage
+from tomoseg.stages.base import Stage
 
 if TYPE_CHECKING:
     from tomoseg.segmentation.data.histogram import Histogram
