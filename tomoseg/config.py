@@ -162,16 +162,27 @@ def shipped_pipelines() -> dict[str, Path]:
 def parse_sets(assignments: list[str]) -> dict[str, dict[str, Any]]:
     """Turn ['reconstruct.iterations=40', ...] into {stage: {parameter: value}}."""
     problems: list[str] = []
-    layer: dict[str, dict[str, Any]] = {}
+    settings: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         stage, dot, parameter = key.strip().partition(".")
-        if not (equals and dot and stage and parameter):
+        if equals and dot and stage and parameter:
+            settings[f"{stage}.{parameter.replace('-', '_')}"] = parse_value(value.strip())
+        else:
             problems.append(f"--set {assignment}: write STAGE.PARAM=VALUE, for example reconstruct.iterations=40")
-            continue
-        layer.setdefault(stage, {})[parameter.replace("-", "_")] = parse_value(value.strip())
     if problems:
         raise InputError.of(problems)
+    return by_stage(settings)
+
+
+def by_stage(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Turn {'reconstruct.iterations': 40, ...} into {stage: {parameter: value}}."""
+    layer: dict[str, dict[str, Any]] = {}
+    for key, value in settings.items():
+        stage, dot, parameter = key.partition(".")
+        if not (dot and stage and parameter):
+            raise InputError(f"The setting {shown(key, 100)} is not STAGE.PARAM, for example reconstruct.iterations.")
+        layer.setdefault(stage, {})[parameter] = value
     return layer
 
 

@@ -181,9 +181,7 @@ def run(
     before `first` is not fresh.
     """
     names = list(BY_NAME)
-    chosen = names[names.index(first or names[0]) : names.index(last or names[-1]) + 1]
-    if not chosen:
-        raise InputError(f"--from {first} comes after --until {last}; the stages in order are {', '.join(names)}.")
+    chosen = _between(first or names[0], last or names[-1])
     before = {state.name: state for state in states(project, settings)}
     for name in names[: names.index(chosen[0])]:
         _refuse_unless_fresh(project, before[name])
@@ -206,6 +204,18 @@ def run(
     return done
 
 
+def _between(first: str, last: str) -> list[str]:
+    """Return the names of the stages from the first to the last one."""
+    names = list(BY_NAME)
+    for name in (first, last):
+        if name not in names:
+            raise InputError(f"There is no stage '{name}'; the stages are {', '.join(names)}.")
+    chosen = names[names.index(first) : names.index(last) + 1]
+    if not chosen:
+        raise InputError(f"--from {first} comes after --until {last}; the stages in order are {', '.join(names)}.")
+    return chosen
+
+
 def run_one(
     project: Project, name: str, settings: Settings, runtime: Runtime, *, allow_stale: bool = False
 ) -> StageState:
@@ -222,17 +232,18 @@ def run_one(
 
 
 def refuse_other_series(project: Project, settings: Settings) -> None:
-    """Raise `InputError` if the raw file asked for is not the one that the project holds."""
-    record = project.record("import")
-    if record is None:
-        return
-    wanted = file_facts(settings["import"], record).get("raw", {})
-    held = record.files.get("raw", {})
-    if wanted.get("sha256") != held.get("sha256"):
-        raise InputError(
-            f"{project.path} holds another tilt series, {held.get('path')}. Choose another -o for "
-            f"{wanted.get('path')}, or add --force to replace what the project holds."
-        )
+    """Raise `InputError` if the raw data asked for are not those that the project holds."""
+    for stage in STAGES:
+        record = project.record(stage.name) if stage.source else None
+        if record is None:
+            continue
+        wanted = file_facts(settings[stage.name], record).get(stage.source, {})
+        held = record.files.get(stage.source, {})
+        if wanted.get("sha256") != held.get("sha256"):
+            raise InputError(
+                f"{project.path} holds another tilt series, {held.get('path')}. Choose another -o for "
+                f"{wanted.get('path')}, or add --force to replace what the project holds."
+            )
 
 
 def _refuse_unless_fresh(project: Project, state: StageState) -> None:
@@ -276,7 +287,7 @@ def run_stage(
         if outputs.resumed is not None:
             runtime.progress.message(f"{stage.name}: continuing what was interrupted")
         try:
-            filled = _with_defaults(project, stage, parameters)
+            filled = stage.beside(parameters, project.path.absolute())
             stage.run(**inputs, **elsewhere, params=filled, runtime=runtime, outputs=outputs)
         except MemoryError as error:
             raise StageFailed(
@@ -328,11 +339,3 @@ def _alignments_elsewhere(project: Project, parameters: Parameters) -> dict[str,
             raise InputError(f"{name}: {path} is this project itself; name another one.")
         found[name] = read_alignment(path) if path is not None else None
     return found
-
-
-def _with_defaults(project: Project, stage: Stage, parameters: Parameters) -> Parameters:
-    """Fill in what only the project knows: exported files lie beside it unless told otherwise."""
-    if stage.name == "export" and getattr(parameters, "export_dir", "") is None:
-        folder = project.path.absolute().with_name(f"{project.path.stem}_export")
-        return parameters.model_copy(update={"export_dir": str(folder)})
-    return parameters

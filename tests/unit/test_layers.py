@@ -12,12 +12,12 @@ import tomoseg
 from tomoseg import schema
 
 PACKAGE = Path(tomoseg.__file__).parent
-EVERYONE_MAY_USE = {"schema", "errors", "arrays", "runtime", "progress", "parameters", "keywords", "__init__"}
+EVERYONE_MAY_USE = {"schema", "errors", "arrays", "runtime", "progress", "parameters", "keywords", "tables", "__init__"}
 SCIENCE = {"io", "alignment", "reconstruction", "segmentation", "measurement", "export", "simulate", "report"}
 HEAVY = {"tensorflow", "keras", "astra", "vtk", "vtkmodules", "numba", "scipy", "skimage", "matplotlib", "tomopy"}
 # Who may import whom inside tomoseg, besides EVERYONE_MAY_USE and itself.
 ALLOWED = {
-    "cli": {"annotation", "config", "engine", "project", "stages", "doctor"} | SCIENCE,
+    "cli": {"annotation", "api", "config", "engine", "project", "stages", "doctor"} | SCIENCE,
     "annotation": {"io", "project", "segmentation"},
     "engine": {"config", "io", "project", "stages"},
     "config": {"stages"},
@@ -39,7 +39,9 @@ ALLOWED = {
     "runtime": set(),
     "parameters": set(),
     "keywords": set(),
-    "__init__": set(),
+    "tables": set(),
+    "api": {"config", "engine", "project", "report"},
+    "__init__": {"api"} | SCIENCE,
     "__main__": {"cli"},
 }
 

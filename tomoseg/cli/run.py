@@ -1,13 +1,14 @@
 """Commands that compute: `run`, one command per stage, and `simulate`."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from tomoseg import config, engine
+from tomoseg.api import IMPORT, opened_to_run, run_layers
 from tomoseg.cli.options import (
     BreakLock,
     Device,
@@ -23,13 +24,10 @@ from tomoseg.cli.options import (
     with_stage_options,
 )
 from tomoseg.cli.render import run_summary
-from tomoseg.config import Settings
 from tomoseg.errors import InputError
-from tomoseg.project import Project, is_project
-from tomoseg.runtime import Runtime, stopping_on_signals
-from tomoseg.stages import BY_NAME, STAGES
-
-IMPORT = "import"
+from tomoseg.project import Project
+from tomoseg.runtime import stopping_on_signals
+from tomoseg.stages import STAGES
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -74,17 +72,9 @@ def run(
 ) -> None:
     """Run the whole pipeline: on a raw tilt series, or on what is stale or missing in a project."""
     runtime = runtime_of(device, workers, max_memory, progress, stop_before)
-    given: dict[str, Any] = {"angles": angles, "pixel_size": pixel_size, "tilt_axis": tilt_axis}
-    layers = [
-        config.read_pipeline(pipeline) if pipeline else {},
-        config.parse_sets(sets),
-        {IMPORT: {k: str(v) for k, v in given.items() if v is not None}},
-        {"export": {"export_dir": str(export_dir.absolute())}} if export_dir else {},
-    ]
-    for name in filter(None, (first, last)):
-        if name not in BY_NAME:
-            raise InputError(f"There is no stage '{name}'; the stages are {', '.join(BY_NAME)}.")
-    with _stoppable(source, output), _opened(source, output, layers, runtime, force, break_lock) as (project, settings):
+    layers = run_layers(pipeline, config.parse_sets(sets), angles, pixel_size, tilt_axis, export_dir)
+    opened = opened_to_run(source, output, layers, runtime, force=force, break_lock=break_lock)
+    with _stoppable(source, output), opened as (project, settings):
         done = engine.run(project, settings, runtime, first=first, last=last, force=force)
         print(run_summary(project, done))
 
@@ -103,8 +93,8 @@ def _import(
     options: dict[str, Any],
 ) -> None:
     runtime = runtime_of(device, workers, max_memory, progress, stop_before)
-    layers = [{IMPORT: options}]
-    with _stoppable(raw, output), _opened(raw, output, layers, runtime, force, break_lock) as (project, settings):
+    opened = opened_to_run(raw, output, [{IMPORT: options}], runtime, force=force, break_lock=break_lock)
+    with _stoppable(raw, output), opened as (project, settings):
         print(run_summary(project, [engine.run_one(project, IMPORT, settings, runtime)]))
 
 
@@ -133,33 +123,6 @@ def _stage_command(name: str) -> Callable[..., None]:
             print(run_summary(opened, [done]))
 
     return command
-
-
-@contextmanager
-def _opened(
-    source: Path, output: Path | None, layers: list[Any], runtime: Runtime, force: bool, break_lock: bool
-) -> Iterator[tuple[Project, Settings]]:
-    """Open or create the project to work on, with the settings it is to have."""
-    if is_project(source):
-        if output is not None and output.absolute() != source.absolute():
-            raise InputError(f"{source} is a project already; leave out -o {output} to continue it.")
-        with Project.write(source, runtime.progress.message, break_lock=break_lock) as project:
-            yield project, config.resolve(project.settings, *layers)
-        return
-    if output is None:
-        raise InputError(f"Say where the project is to be made: `tomoseg run {source} -o PROJECT.h5`.")
-    raw = {IMPORT: {"raw": str(source.absolute())}}
-    if output.exists():
-        with Project.write(output, runtime.progress.message, break_lock=break_lock) as project:
-            settings = config.resolve(project.settings, *layers, raw)
-            if not force:
-                engine.refuse_other_series(project, settings)
-            yield project, settings
-    else:
-        settings = config.resolve(*layers, raw)
-        config.check_stages(settings)
-        with Project.create(output, break_lock=break_lock) as project:
-            yield project, settings
 
 
 def _stoppable(source: Path, output: Path | None = None) -> AbstractContextManager[None]:

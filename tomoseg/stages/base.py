@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tomoseg.parameters import Parameters
@@ -11,6 +12,11 @@ from tomoseg.schema import Artifact
 def no_problems(_params: Any) -> list[str]:
     """Find nothing wrong beyond what the parameter model checks."""
     return []
+
+
+def as_given(params: Any, _project: Path) -> Any:
+    """Return the parameters as they are: they need nothing that only the project knows."""
+    return params
 
 
 @dataclass(frozen=True)
@@ -31,5 +37,9 @@ class Stage:
     writes: tuple[Artifact, ...]
     run: Callable[..., None]
     check: Callable[[Any], list[str]] = no_problems
+    # Fills in what depends on where the project file is, given its path.
+    beside: Callable[[Any, Path], Any] = as_given
+    # The parameter that names the raw data: a project holds those of one series.
+    source: str = ""
     # What the stage left outside the project (export files) and is no longer there, given its attribute artifacts.
     lost: Callable[[dict[str, Any]], list[str]] = no_problems

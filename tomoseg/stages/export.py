@@ -241,6 +241,13 @@ def run(
     outputs.set_attrs("export_info", {"directory": str(folder), "files": json.dumps(manifest.written)})
 
 
+def beside(params: ExportParameters, project: Path) -> ExportParameters:
+    """Choose a folder beside the project where none is named."""
+    if params.export_dir is not None:
+        return params
+    return params.model_copy(update={"export_dir": str(project.with_name(f"{project.stem}_export"))})
+
+
 def lost(export_info: dict[str, Any]) -> list[str]:
     """Say which of the files written are gone or changed."""
     from tomoseg.export.manifest import lost_files
@@ -775,5 +782,6 @@ STAGE = Stage(
     writes=(schema.EXPORT_INFO,),
     run=run,
     check=check,
+    beside=beside,
     lost=lost,
 )

@@ -293,4 +293,5 @@ STAGE = Stage(
     writes=(TILT_SERIES, ANGLES, TILT_SERIES_INFO),
     run=run,
     check=check,
+    source="raw",
 )
