@@ -1,5 +1,6 @@
 # make demo    sets up, then simulates a catalyst and takes it from the raw series to a report
 # make test    sets up, then checks style and types and runs the tests
+# make docs    sets up, then builds the documentation in docs/_build; warnings are errors
 # make campaign  sets up, then tries to lose data in every way; about an hour
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: setup demo test test-slow campaign clean
+.PHONY: setup demo test test-slow docs campaign clean
 
 setup: $(VENV)/installed
 
@@ -32,13 +33,17 @@ test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile --durations=15
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+docs: setup
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
 
 campaign: setup
 	$(BIN)/python -W ignore -m tests.crash.campaign --points all --kills 100
 
 clean:
-	rm -rf $(VENV) $(DEMO) build *.egg-info
+	rm -rf $(VENV) $(DEMO) build *.egg-info docs/_build docs/examples docs/commands.md
