@@ -1,4 +1,4 @@
-"""Order of stages; what is fresh, stale, partial or missing, and why; running and continuing what is asked for."""
+"""Order and freshness of the stages (fresh, stale, partial, missing, and why), and running them."""
 
 import hashlib
 import json
@@ -49,14 +49,14 @@ def states(project: Project, settings: Settings) -> list[StageState]:
     for stage in STAGES:
         state = _state(project, stage, settings[stage.name], found)
         if state.state != "fresh" and _can_continue(project, stage, settings[stage.name]):
-            how = "interrupted; a run continues it"
+            how = "interrupted; the next run continues it"
             state = replace(state, state="partial", reasons=[how, *(state.reasons if state.record else [])])
         found[stage.name] = state
     return list(found.values())
 
 
 def _can_continue(project: Project, stage: Stage, parameters: Parameters) -> bool:
-    """Tell whether an interrupted run left what a run with these parameters would take up."""
+    """Return whether a run with these parameters would continue what an interrupted one left."""
     partial = project.partial(stage.name)
     begun = project.past_record(partial.run_id) if partial else None
     if partial is None or begun is None:
@@ -89,7 +89,7 @@ def _lost(stage: Stage, attrs: Mapping[str, Any]) -> list[str]:
     try:
         return stage.lost(dict(attrs))
     except (KeyError, TypeError, ValueError, OSError):  # something else wrote them
-        return ["what it says of its own result makes no sense"]
+        return ["its record of the exported files cannot be read"]
 
 
 def _own_reasons(stage: Stage, parameters: Parameters, record: Record) -> list[str]:
@@ -97,7 +97,7 @@ def _own_reasons(stage: Stage, parameters: Parameters, record: Record) -> list[s
     if record.fingerprint == fingerprint(stage, parameters, facts):
         return []
     wanted = config.plain(parameters)
-    reasons = [] if record.stage_version == stage.version else [f"tomoseg's {stage.name} has changed since"]
+    reasons = [] if record.stage_version == stage.version else [f"tomoseg's {stage.name} has changed since then"]
     for name in sorted(facts.keys() | record.files.keys()):
         new, old = facts.get(name), record.files.get(name)
         if new is None or old is None:
@@ -156,7 +156,7 @@ def file_facts(parameters: Parameters, record: Record | None = None) -> dict[str
 
 
 def _gone_companions(parameters: Parameters, record: Record) -> dict[str, dict[str, Any]]:
-    """Return the recorded facts of companions that are no longer there; as of a raw file, the project holds them."""
+    """Return the recorded facts of companion files that are gone: the project holds what was in them."""
     named = parameters.input_file_fields()
     return {name: f for name, f in record.files.items() if name not in named and not Path(f["path"]).exists()}
 
@@ -173,9 +173,9 @@ def run(
     last: str | None = None,
     force: bool = False,
 ) -> list[StageState]:
-    """Run what is stale or missing between two stages, skipping what is fresh unless `force`.
+    """Run the stages from `first` to `last` that are stale or missing; with `force` also those that are fresh.
 
-    Returns the state of each stage looked at; its `reasons` say why it was run.
+    Returns the state of each of these stages; its `reasons` say why it was run.
 
     Raises `InputError` before anything is computed where the settings cannot work, and `NotReady` where a stage
     before `first` is not fresh.
@@ -191,7 +191,7 @@ def run(
         pending = chosen[chosen.index(pending[0]) :]
     config.check_stages(settings, pending)
     for name in pending:
-        _alignments_elsewhere(project, settings[name])
+        _other_alignments(project, settings[name])
     project.store_settings(config.as_raw(settings))
     done = []
     for name in chosen:
@@ -225,7 +225,7 @@ def run_one(
         if current[needed].record is None or not allow_stale:
             _refuse_unless_fresh(project, current[needed])
     config.check_stages(settings, [name])
-    _alignments_elsewhere(project, settings[name])
+    _other_alignments(project, settings[name])
     project.store_settings(config.as_raw(settings))
     record = run_stage(project, BY_NAME[name], settings, runtime)
     return StageState(name, "fresh", [], record)
@@ -249,7 +249,7 @@ def refuse_other_series(project: Project, settings: Settings) -> None:
 def _refuse_unless_fresh(project: Project, state: StageState) -> None:
     if state.state == "fresh":
         return
-    hint = "" if state.record is None else ", or add --allow-stale to use it as it is"
+    hint = "" if state.record is None else ", or add --allow-stale to use it all the same"
     raise NotReady(
         f"The result of {state.name} in {project.path} is {state.state} ({'; '.join(state.reasons)}). "
         f"Run `tomoseg run {project.path} --until {state.name}` first{hint}."
@@ -270,12 +270,12 @@ def run_stage(
     *,
     restart: bool = False,
 ) -> Record:
-    """Run one stage and put its result in place of the old one; the old one stands if it fails.
+    """Run one stage and replace its result; if it fails, the old result stands.
 
-    What an interrupted run of the same stage, parameters and inputs left is continued, unless `restart`.
+    An interrupted run of the same stage with the same parameters and inputs is continued, unless `restart`.
     """
     parameters = settings[stage.name]
-    elsewhere = _alignments_elsewhere(project, parameters)
+    others = _other_alignments(project, parameters)
     watch, memory = Stopwatch(), PeakMemory()
     runtime.begin(f"{stage.name}: {'; '.join(why)}" if why else stage.name)
     runtime.check()
@@ -285,14 +285,14 @@ def run_stage(
         there = (artifact for artifact in stage.reads if not artifact.optional or project.has(artifact))
         inputs = {artifact.name: project.artifact(artifact, cache_bytes) for artifact in there}
         if outputs.resumed is not None:
-            runtime.progress.message(f"{stage.name}: continuing what was interrupted")
+            runtime.progress.message(f"{stage.name}: continuing an interrupted run")
         try:
             filled = stage.beside(parameters, project.path.absolute())
-            stage.run(**inputs, **elsewhere, params=filled, runtime=runtime, outputs=outputs)
+            stage.run(**inputs, **others, params=filled, runtime=runtime, outputs=outputs)
         except MemoryError as error:
             raise StageFailed(
-                f"{stage.name} ran out of memory; give it less at a time with --max-memory (now "
-                f"{runtime.max_memory / 2**30:.1f} GiB), or a smaller volume."
+                f"{stage.name} ran out of memory. Lower --max-memory (now {runtime.max_memory / 2**30:.1f} GiB), or "
+                "reconstruct a smaller volume."
             ) from error
         except BaseException:
             runtime.progress.finish()  # now, and not when the task that was left is collected as garbage
@@ -313,7 +313,7 @@ def run_stage(
 
 
 def _begin(project: Project, stage: Stage, parameters: Parameters, facts: dict[str, dict[str, Any]]) -> Record:
-    """Return the provenance of a run of a stage that begins now."""
+    """Return the provenance record of a run that begins now."""
     consumed = {name: project.record(name) for name in _stages_read(stage)}
     return Record(
         stage=stage.name,
@@ -329,13 +329,13 @@ def _begin(project: Project, stage: Stage, parameters: Parameters, facts: dict[s
     )
 
 
-def _alignments_elsewhere(project: Project, parameters: Parameters) -> dict[str, GivenAlignment | None]:
-    """Return the alignments of the other projects that parameters name, by parameter."""
+def _other_alignments(project: Project, parameters: Parameters) -> dict[str, GivenAlignment | None]:
+    """Return the alignments of other projects that the parameters name, by parameter."""
     named = parameters.input_files()
     found: dict[str, GivenAlignment | None] = {}
     for name in parameters.other_project_fields():
         path = named[name].expanduser() if name in named else None
         if path is not None and path.exists() and project.path.exists() and path.samefile(project.path):
-            raise InputError(f"{name}: {path} is this project itself; name another one.")
+            raise InputError(f"{name}: {path} is this project itself; name another project.")
         found[name] = read_alignment(path) if path is not None else None
     return found

@@ -1,4 +1,4 @@
-"""Runtime choices: device, threads, memory and progress. They never change what a result is, only how it is made."""
+"""Runtime choices (device, threads, memory, progress): how a result is computed, never what it is."""
 
 import contextlib
 import os
@@ -37,7 +37,7 @@ class Runtime:
     device_used: str = "cpu"  # set by a stage that found and used another
 
     def begin(self, what: str) -> None:
-        """Begin a stage: forget what earlier ones said."""
+        """Begin a stage: clear the notes and warnings of earlier ones."""
         self.notes.clear()
         self.warnings.clear()
         self.device_used = "cpu"
@@ -62,12 +62,12 @@ class Runtime:
             self.progress.finish()
 
     def say(self, text: str) -> None:
-        """Tell the user something worth keeping (where a value came from, what was chosen)."""
+        """Report something worth keeping (where a value came from, what was chosen)."""
         self.notes.append(text)
         self.progress.message(text)
 
     def warn(self, text: str) -> None:
-        """Tell the user that a result needs care; kept in the provenance and repeated by the report."""
+        """Warn that a result needs care; kept with its provenance and repeated in the report."""
         self.warnings.append(text)
         self.progress.message(f"warning: {text}")
 
@@ -143,7 +143,7 @@ _clean_ups: list[Callable[[], object]] = []
 
 
 def on_abrupt_exit(clean_up: Callable[[], object]) -> Callable[[], None]:
-    """Have `clean_up` called if the process has to leave in the midst of its work; return what takes that back.
+    """Register what to do if the process must exit in the middle of its work; return a function that undoes this.
 
     It is called in another thread while the work goes on, the latest first. It must be short and wait for nothing that
     the work may hold: removing a file is what it is for.
@@ -153,7 +153,7 @@ def on_abrupt_exit(clean_up: Callable[[], object]) -> Callable[[], None]:
 
 
 def start_again() -> str:
-    """Say how to go on where nothing was kept."""
+    """Return the advice for a command of which nothing was kept."""
     return "Nothing was kept; start the same command again."
 
 
@@ -207,7 +207,7 @@ def _watch(wakeups: socket.socket, advice: Callable[[], str]) -> None:
     if not number:
         return
     arrived = time.monotonic()
-    _write_to_stderr("stopping after the work at hand (once more to stop at once)")
+    _write_to_stderr("stopping after the current step (send the signal again to stop at once)")
     while (left := arrived + GRACE_SECONDS - time.monotonic()) > 0:
         wakeups.settimeout(left)
         try:
@@ -218,7 +218,7 @@ def _watch(wakeups: socket.socket, advice: Callable[[], str]) -> None:
             return
         if another[0] in STOPPING and time.monotonic() > arrived + ECHO_SECONDS:
             break
-    _leave(f"tomoseg: stopped by {signal.Signals(number[0]).name} in the midst of the work at hand. {advice()}")
+    _leave(f"tomoseg: stopped by {signal.Signals(number[0]).name} in the middle of a step. {advice()}")
 
 
 def _leave(message: str) -> None:

@@ -2,13 +2,13 @@
 From a raw tilt series to particle sizes
 ========================================
 
-Align, reconstruct, segment and measure a simulated HAADF-STEM series of a supported catalyst, and compare the result with
-the truth.
+Align, reconstruct, segment and measure a simulated HAADF-STEM series of a supported catalyst, and compare the result
+with the truth.
 """
 
 # %%
-# A raw series with known truth: 6 particles on a porous support, seen from -68 to 68 degrees, with jitter, drift, a tilt
-# axis that is neither vertical nor centred, and the noise of 400 electrons per pixel. For a series of your own:
+# A raw series with known truth: 8 particles on a porous support, seen from -68 to 68 degrees, with jitter, drift, a
+# tilt axis that is neither vertical nor centred, and the noise of 400 electrons per pixel. For a series of your own:
 # ``raw = ts.read_series("HAADF.mrc", angles="HAADF.rawtlt")``.
 import matplotlib.pyplot as plt
 import numpy as np

@@ -7,9 +7,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from tests.conftest import tomoseg
 
 import tomoseg as ts
+from tests.conftest import tomoseg
 
 DATA = Path(__file__).parents[1] / "data"
 COMPUTED = ["import", "align", "reconstruct", "segment", "measure"]

@@ -248,7 +248,7 @@ def test_a_new_stage_version_makes_its_result_stale(made, monkeypatch):
 
     newer = tuple(replace(s, version=2) if s.name == "scale" else s for s in engine.STAGES)
     monkeypatch.setattr(engine, "STAGES", newer)
-    assert _states(made)["scale"].reasons == ["tomoseg's scale has changed since"]
+    assert _states(made)["scale"].reasons == ["tomoseg's scale has changed since then"]
 
 
 def test_a_failed_import_leaves_no_project(tmp_path, raw):

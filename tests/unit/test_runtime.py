@@ -64,8 +64,8 @@ def test_a_process_stuck_in_a_library_leaves_within_ten_seconds(tmp_path, signum
     process.send_signal(signum)
     said = ended(process, within=10)
     assert process.returncode == 130
-    assert said.splitlines()[0].startswith("stopping after the work at hand")
-    assert said.endswith(f"stopped by {signum.name} in the midst of the work at hand. To go on, say please.\n")
+    assert said.splitlines()[0].startswith("stopping after the current step")
+    assert said.endswith(f"stopped by {signum.name} in the middle of a step. To go on, say please.\n")
     assert list(tmp_path.iterdir()) == []
 
 

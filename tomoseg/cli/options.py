@@ -1,4 +1,4 @@
-"""Options that several commands share, and options made from the parameters of a stage."""
+"""Options that several commands share, and options generated from the parameters of a stage."""
 
 import contextlib
 import inspect
@@ -16,30 +16,31 @@ from tomoseg.errors import InputError
 from tomoseg.runtime import Runtime, make_runtime
 from tomoseg.stages.base import Stage
 
-COMPUTING = "How it computes"
+COMPUTING = "Computing"
 LOADED = time.monotonic()
 TIME_TO_LEAVE = 10.0  # seconds kept of a time budget, or a fifth of a short one
 
 Device = Annotated[
-    Literal["auto", "cpu", "cuda"], typer.Option("--device", help="What to compute on.", rich_help_panel=COMPUTING)
+    Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Hardware to compute on.", rich_help_panel=COMPUTING)
 ]
 Workers = Annotated[
-    int, typer.Option("--workers", help="Threads; 0 = all CPUs of this job.", min=0, rich_help_panel=COMPUTING)
+    int, typer.Option("--workers", help="Threads; 0: all CPUs of this job.", min=0, rich_help_panel=COMPUTING)
 ]
 MaxMemory = Annotated[
     str,
-    typer.Option("--max-memory", help="Memory to use, e.g. 8G; default half of it.", rich_help_panel=COMPUTING),
+    typer.Option("--max-memory", help="Memory to use, e.g. 8G; default: half of it.", rich_help_panel=COMPUTING),
 ]
 ProgressKind = Annotated[
-    Literal["auto", "bar", "plain", "none"], typer.Option("--progress", help="On stderr.", rich_help_panel=COMPUTING)
+    Literal["auto", "bar", "plain", "none"],
+    typer.Option("--progress", help="How to show progress.", rich_help_panel=COMPUTING),
 ]
 StopBefore = Annotated[
     str,
     typer.Option(
         "--stop-before",
         metavar="TIME",
-        help="Stop in time to be gone this long after the start (55m, 1h30m, 2:30:00, 3300s), keeping what is needed "
-        "to continue; exit code 130.",
+        help="Exit within this time of the start (55m, 1h30m, 2:30:00, 3300s), keeping what is needed to continue; "
+        "exit code 130.",
         rich_help_panel=COMPUTING,
     ),
 ]
@@ -47,8 +48,8 @@ BreakLock = Annotated[
     bool,
     typer.Option(
         "--break-lock",
-        help="Take over the project's lock even if its holder is on another host and cannot be seen; only when you "
-        "know that it is gone.",
+        help="Take over the project's lock from a process on another host, which cannot be checked from here. Only if "
+        "you know that it has ended.",
     ),
 ]
 ProjectFile = Annotated[Path, typer.Argument(metavar="PROJECT", help="The project file (.h5).", show_default=False)]
@@ -58,7 +59,7 @@ OutputProject = Annotated[
 Pipeline = Annotated[
     str,
     typer.Option(
-        "--pipeline", metavar="FILE|NAME", help="Parameters from a file, or from one that ships with tomoseg."
+        "--pipeline", metavar="FILE|NAME", help="A pipeline file, or the name of one that ships with tomoseg."
     ),
 ]
 Sets = Annotated[list[str], typer.Option("--set", metavar="STAGE.PARAM=VALUE", help="Set one parameter; repeatable.")]
@@ -76,7 +77,7 @@ def runtime_of(device: str, workers: int, max_memory: str, progress: str, stop_b
 
 
 def process_start() -> float:
-    """Return when this process started, in seconds of `time.monotonic`; where that is not known, when it loaded this.
+    """Return when this process started, in seconds of `time.monotonic`, or when this module was loaded.
 
     Loading Python and its packages can take many seconds where they lie on a busy network.
     """

@@ -47,21 +47,22 @@ def run(
         Path | None, typer.Option("--output", "-o", metavar="PROJECT", help="The project file to make from RAW.")
     ] = None,
     angles: Annotated[
-        Path | None, typer.Option("--angles", help="Tilt angles in degrees: .rawtlt, .tlt, .csv, .mdoc, one per line.")
+        Path | None, typer.Option("--angles", help="Tilt angles in degrees: .rawtlt, .tlt, .csv, .mdoc or a list.")
     ] = None,
     pixel_size: Annotated[
-        float | None, typer.Option("--pixel-size", metavar="NM", help="Pixel size in nm, where the file does not say.")
+        float | None, typer.Option("--pixel-size", metavar="NM", help="Pixel size in nm, if the file does not hold it.")
     ] = None,
     tilt_axis: Annotated[
-        str | None, typer.Option("--tilt-axis", metavar="x|y", help="Direction of the tilt axis in the raw image.")
+        str | None,
+        typer.Option("--tilt-axis", metavar="x|y", help="Nominal direction of the tilt axis in the raw image."),
     ] = None,
     pipeline: Pipeline = "",
     sets: Sets = [],  # noqa: B006 - Typer reads the default
-    first: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="First stage to look at.")] = None,
-    last: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Last stage to look at.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Run stages again even where they are fresh.")] = False,
+    first: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="First stage to run.")] = None,
+    last: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Last stage to run.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Run stages again even if they are up to date.")] = False,
     export_dir: Annotated[
-        Path | None, typer.Option("--export-dir", metavar="DIR", help="Where exported files go.")
+        Path | None, typer.Option("--export-dir", metavar="DIR", help="Folder for the exported files.")
     ] = None,
     device: Device = "auto",
     workers: Workers = 0,
@@ -70,7 +71,7 @@ def run(
     stop_before: StopBefore = "",
     break_lock: BreakLock = False,
 ) -> None:
-    """Run the whole pipeline: on a raw tilt series, or on what is stale or missing in a project."""
+    """Run the whole pipeline on a raw tilt series, or bring a project up to date."""
     runtime = runtime_of(device, workers, max_memory, progress, stop_before)
     layers = run_layers(pipeline, config.parse_sets(sets), angles, pixel_size, tilt_axis, export_dir)
     opened = opened_to_run(source, output, layers, runtime, force=force, break_lock=break_lock)
@@ -103,9 +104,7 @@ def _stage_command(name: str) -> Callable[..., None]:
         project: ProjectFile,
         pipeline: Pipeline = "",
         sets: Sets = [],  # noqa: B006 - Typer reads the default
-        allow_stale: Annotated[
-            bool, typer.Option("--allow-stale", help="Use inputs that are no longer up to date.")
-        ] = False,
+        allow_stale: Annotated[bool, typer.Option("--allow-stale", help="Use inputs that are out of date.")] = False,
         device: Device = "auto",
         workers: Workers = 0,
         max_memory: MaxMemory = "",
