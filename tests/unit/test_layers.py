@@ -55,6 +55,21 @@ def _room(path):
     return parts[0] if len(parts) > 1 else path.stem
 
 
+# Within a room, in the order of the flow: a part may import the parts before it, and what stands in the room itself.
+ORDER = {
+    "alignment": ("images", "finding", "judging"),
+    "segmentation": ("data", "networks", "inference", "evaluation", "training"),
+    "measurement": ("common", "pores", "support", "particles"),
+}
+
+
+def _name(path):
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {_name(path): path for path in _modules()}
+
+
 def _imports(path):
     """Yield (module, name) of every import in a file, wherever it stands."""
     for node in ast.walk(ast.parse(path.read_text())):
@@ -62,6 +77,12 @@ def _imports(path):
             yield from ((alias.name, "") for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield from ((node.module or "", alias.name) for alias in node.names)
+
+
+def _imported_modules(path):
+    """Return the modules of tomoseg that a file imports, wherever it does."""
+    named = {f"{module}.{name}" if f"{module}.{name}" in MODULES else module for module, name in _imports(path)}
+    return named & set(MODULES)
 
 
 @pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -85,6 +106,32 @@ def test_only_the_project_room_opens_hdf5(path):
     other_files = {PACKAGE / "io" / "readers" / name for name in foreign} | {PACKAGE / "export" / "vtkhdf.py"}
     if _room(path) != "project" and path not in other_files:
         assert "h5py" not in {module.split(".")[0] for module, _ in _imports(path)}
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    """Also by imports within functions or for annotations: in a cycle nobody can say which module comes first."""
+    left = {name: _imported_modules(path) - {"tomoseg"} for name, path in MODULES.items() if name != "tomoseg"}
+    while free := [name for name, used in left.items() if not used & (left.keys() - {name})]:
+        for name in free:
+            del left[name]
+    assert sorted(left) == []
+
+
+def test_no_stage_imports_another():
+    for path in (PACKAGE / "stages").glob("*.py"):
+        if path.name != "__init__.py":
+            others = {m for m in _imported_modules(path) if m.startswith("tomoseg.stages.")}
+            assert others <= {"tomoseg.stages.base"}, path.name
+
+
+@pytest.mark.parametrize(("room", "parts"), ORDER.items(), ids=ORDER)
+def test_the_parts_of_a_room_follow_the_flow(room, parts):
+    folders = {path.name for path in (PACKAGE / room).iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert set(parts) <= folders
+    for n, part in enumerate(parts):
+        later = tuple(f"tomoseg.{room}.{other}" for other in parts[n + 1 :])
+        for path in (PACKAGE / room / part).rglob("*.py"):
+            assert not [m for m in _imported_modules(path) if m.startswith(later)], path
 
 
 def test_no_path_of_the_project_file_outside_the_schema():
