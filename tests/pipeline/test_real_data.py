@@ -6,7 +6,9 @@ import h5py
 import numpy as np
 import pytest
 
+import tomoseg as ts
 from tests.conftest import tomoseg
+from tomoseg.errors import TomosegWarning
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +68,35 @@ def test_the_needle_s_layers_are_straight_and_sharp(needle):
         np.flatnonzero(profile[y - 8 : y + 8] > low + 0.9 * (high - low)).min(),
     )
     assert rise[1] - rise[0] <= 6  # px from 10 to 90 %
+
+
+def test_python_gives_the_same_bits(needle, shared_data):
+    """The example of the README, on the needle, beside what the command left in the project."""
+    raw = shared_data / "tilt-series" / "needle" / "HAADF.mrc"
+    series = ts.read_series(raw, angles=raw.with_suffix(".rawtlt"))
+    np.testing.assert_array_equal(np.asarray(series.images), needle["/tilt_series/data"][:])
+    np.testing.assert_array_equal(series.angles_deg, needle["/tilt_series/angles_deg"][:])
+    assert series.pixel_size_nm == needle["/tilt_series"].attrs["pixel_size_nm"]
+    with pytest.warns(TomosegWarning):  # labels by thresholds
+        al = ts.align(series.images, series.angles_deg)
+        rec = ts.reconstruct(al.aligned, al.angles_deg, outliers=al.outliers, iterations="auto")
+        seg = ts.segment(rec.volume, classes=3)
+    np.testing.assert_array_equal(al.shifts_px, needle["/alignment/shifts_px"][:])
+    np.testing.assert_array_equal(al.aligned, needle["/alignment/aligned"][:])
+    np.testing.assert_array_equal(rec.volume, needle["/reconstruction/volume"][:])
+    np.testing.assert_array_equal(rec.residuals, needle["/reconstruction/residuals"][:])
+    np.testing.assert_array_equal(seg.labels, needle["/segmentation/labels"][:])
+    mes = ts.measure(
+        seg.labels,
+        rec.volume,
+        voxel_size_nm=series.pixel_size_nm,
+        angles_deg=al.angles_deg,
+        resolution_px=rec.resolution_px,
+    )
+    stored = needle["/measurement/particles"][:]
+    for column in stored.dtype.names:
+        np.testing.assert_array_equal(mes.particles[column], stored[column])
+    assert len(mes.pores) == len(needle["/measurement/pores"])
 
 
 def test_the_dm3_series_goes_through(shared_data, tmp_path):
