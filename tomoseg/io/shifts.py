@@ -68,7 +68,7 @@ class ImageCorrections:
         return np.column_stack([self.rotation_deg, self.magnification, self.tilt_error_deg])
 
     def __str__(self) -> str:
-        """Say in a sentence how large the corrections are."""
+        """Return the size of the corrections in a sentence."""
         found = (
             ("rotation", self.rotation_deg, " degrees"),
             ("magnification", 100 * (self.magnification - 1), " %"),

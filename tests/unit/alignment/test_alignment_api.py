@@ -98,7 +98,8 @@ def test_images_in_any_order_come_back_in_that_order(raw, aligned, options):
 
 def test_images_are_not_modified_and_lists_are_taken(raw):
     images = raw.raw.copy()
-    align(images, list(raw.angles_deg), tilt_axis="y", method="none")
+    with pytest.warns(TomosegWarning, match="use method auto"):  # it is not aligned
+        align(images, list(raw.angles_deg), tilt_axis="y", method="none")
     np.testing.assert_array_equal(images, raw.raw)
 
 
@@ -106,8 +107,9 @@ def test_a_mask_is_applied_to_plain_arrays(raw, tmp_path):
     mask = np.ones(raw.raw.shape[1:], np.uint8)
     mask[:8, :8] = 0
     np.save(tmp_path / "mask.npy", mask)
-    found = align(raw.raw, raw.angles_deg, tilt_axis="y", method="none", mask=tmp_path / "mask.npy")
-    assert (found.aligned[:, :8, :8] == 0).all()
+    with pytest.warns(TomosegWarning, match="use method auto"):
+        found = align(raw.raw, raw.angles_deg, tilt_axis="y", method="none", mask=tmp_path / "mask.npy")
+    assert np.abs(found.aligned[:, :8, :8]).max() < 1e-3  # of 1000 counts
     assert (found.aligned[:, :8, 8:] != 0).any()
 
 

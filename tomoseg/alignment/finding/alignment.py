@@ -1,4 +1,4 @@
-"""What finding an alignment results in: shifts and tilt axis, and the images that they were found from."""
+"""The result of finding an alignment: shifts and tilt axis, and the images that they were found from."""
 
 from dataclasses import dataclass, field
 
@@ -25,7 +25,7 @@ class Alignment:
     notes, warnings : sentences for the user
     unpredicted : (n_tilt,) bool, or None
         Tilts that the others do not predict, and that took no part in finding shifts and axis; None: not tested.
-    corrections : ImageCorrections, or None where none were sought, or where they gained nothing
+    corrections : ImageCorrections, or None where they were not asked for or gained nothing
     """
 
     shifts_px: NDArray[np.float64]

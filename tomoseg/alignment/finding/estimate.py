@@ -109,7 +109,7 @@ def memory_needed(shape: tuple[int, ...], factor: int, *, patch: bool) -> float:
     ----------
     shape : (n_tilt, y, x) of the raw series
     factor : by which its images are reduced
-    patch : whether only a patch is looked at, which is at most as large as the images
+    patch : whether the alignment uses a patch, which is at most as large as the images
     """
     n, height, width = shape[0], shape[1] // factor, shape[2] // factor
     longest = max(height, width)
@@ -123,7 +123,7 @@ def can_show_axis(series: ReducedSeries) -> bool:
 
 
 def _note_if_cut(solution: Solution, method: Method, where: str, notes: list[str], warnings: list[str]) -> None:
-    """Add a note or warning where the sample goes on outside the frame or the patch."""
+    """Add a note or warning where the sample extends beyond the frame or the patch."""
     if solution.whole:
         return
     if method in ABSOLUTE:

@@ -105,7 +105,7 @@ def _passes(
 
 
 class _CorrectingRun(Run):
-    """The volume, the moves and the image corrections as they stand."""
+    """The current volume, moves and image corrections."""
 
     def __init__(
         self,

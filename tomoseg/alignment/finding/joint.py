@@ -2,12 +2,13 @@
 
 The volume is improved by expectation maximisation, a few tilts at a time (ordered subsets), and just before tilts are
 used they are compared with their projections of the volume as it stands, made of all the others: a Gauss-Newton step
-moves each (joint iterative reconstruction and alignment; Gursoy et al., Sci. Rep. 7, 11818, 2017). The volume goes on
+moves each (joint iterative reconstruction and alignment; Gursoy et al., Sci. Rep. 7, 11818, 2017). The volume is kept
 from pass to pass, and images are always resampled from the originals by the moves accumulated so far. Pixels that a raw
 frame does not show count as the volume predicts them, so that they say nothing.
 
 The slow part of the moves costs the volume little to follow: it takes many passes to be undone, which the steps do not
-show. The direction of the axis is sought apart, by how well images are predicted (`tomoseg.alignment.finding.refine`).
+show. The direction of the axis is searched separately, by how well images are predicted
+(`tomoseg.alignment.finding.refine`).
 """
 
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from tomoseg.reconstruction.backends.cpu import CpuOperator
 from tomoseg.reconstruction.geometry import ParallelGeometry
 from tomoseg.reconstruction.operators import Floats, Operator
 
-WIDER = 1.6  # of the frame: how much of a sample that goes on outside it is reconstructed
+WIDER = 1.6  # of the frame: how much of a sample that extends beyond it is reconstructed
 SUBSETS = 24  # at most: the volume is improved by so many parts of the tilts, one after the other
 EDGE = 0.2  # part of the frame over which the weight of pixels falls off at its sides
 MARGIN_PX = 2.0  # pixels so near the border of a raw frame are not compared: splines swing there
@@ -97,7 +98,7 @@ def align_jointly(
 
 
 class Run:
-    """The volume and the moves as they stand."""
+    """The current volume and moves."""
 
     def __init__(
         self, series: ReducedSeries, chosen: NDArray[np.int_], moves: NDArray[np.float64], angle_deg: float, whole: bool

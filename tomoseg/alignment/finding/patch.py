@@ -1,4 +1,4 @@
-"""Aligning by a part of the frame: a patch, followed through the tilts and looked at as if it were all there is."""
+"""Alignment by a part of the frame: a patch, followed through the tilts and treated as the whole frame."""
 
 from dataclasses import dataclass, replace
 
@@ -13,7 +13,7 @@ from tomoseg.alignment.images.warp import correction_matrices, rotate_vectors
 from tomoseg.errors import InputError
 from tomoseg.io.shifts import ImageCorrections
 
-SMALLEST_PX = 16  # of a side, in px of the reduced series: less shows nothing to register
+SMALLEST_PX = 16  # of a side, in px of the reduced series: a smaller patch shows nothing to register
 SOFT = 0.4  # part of the patch that is its soft edge
 TRACK_PX = 128
 
@@ -77,7 +77,7 @@ class View:
 
 
 def whole_frame(series: ReducedSeries) -> View:
-    """Return the view of all there is."""
+    """Return the view of the whole frame."""
     return View(series, np.zeros((series.n_tilt, 2)))
 
 
@@ -87,7 +87,7 @@ def look_at(series: ReducedSeries, patch: Patch, band: Band, max_shift: float) -
     Parameters
     ----------
     series : images with background 0
-    patch : what to look at
+    patch : part of the frame to follow
     band : limits of the band-pass
     max_shift : float
         Largest step between neighbouring tilts, as a part of the longer side of the images.
@@ -100,7 +100,7 @@ def look_at(series: ReducedSeries, patch: Patch, band: Band, max_shift: float) -
     start, size = _in_reduced(series, patch)
     if size.min() < SMALLEST_PX:
         raise InputError(
-            f"align.x_range and align.y_range leave {np.ptp(patch.columns)} x {np.ptp(patch.rows)} px to look at: at "
+            f"align.x_range and align.y_range leave a patch of {np.ptp(patch.columns)} x {np.ptp(patch.rows)} px: at "
             f"least {SMALLEST_PX * series.factor} px are needed in each direction"
         )
     small = series.reduced(TRACK_PX)
@@ -110,7 +110,7 @@ def look_at(series: ReducedSeries, patch: Patch, band: Band, max_shift: float) -
     windows = _window(frame, at, extent), _window(frame, at - extent, 3 * extent)
     reach = max_shift * max(frame)
     shifts = track_neighbours(small, None, band, reach, windows)[0] / ratio
-    # Where it leaves the frame, as much as there is: only the place of the cut differs.
+    # Where the patch would leave the frame it stops at the border: only the place of the cut differs.
     starts = np.clip(np.round(start - shifts), 0, np.array(series.images.shape[1:]) - size).astype(int)
     images = np.stack(
         [image[y : y + size[0], x : x + size[1]] for image, (y, x) in zip(series.images, starts, strict=True)]

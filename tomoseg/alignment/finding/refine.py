@@ -1,4 +1,4 @@
-"""The last digits of an alignment: direction of the axis and moves, by how well images are predicted by the others."""
+"""The last digits of an alignment: direction of the axis and moves for which the tilts predict each other best."""
 
 from dataclasses import replace
 from functools import cache
@@ -20,10 +20,7 @@ LEVELS = ((64, 30), (128, 16), (10_000, 12))
 # Longest side and passes by which directions of the axis are compared, the steps in degrees, and most steps of a kind.
 DIRECTION_PX, DIRECTION_PASSES, DIRECTION_STEPS, MOST_STEPS = 64, 10, (2.0, 0.4), 5
 LINES_DEG = 0.1  # how far from there the common lines are believed
-CHECK_PX, CHECK_PASSES = (
-    128,
-    4,
-)  # reduced images and passes by which what was found is compared with what it was found from
+CHECK_PX, CHECK_PASSES = 128, 4  # longest side and passes by which moves are compared with those they came from
 
 
 def refine_angle(series: ReducedSeries, solution: Solution, band: Band) -> float:
@@ -50,7 +47,7 @@ def follow_angle(series: ReducedSeries, solution: Solution, axis_angle_deg: floa
 def refine_moves(series: ReducedSeries, solution: Solution) -> Solution:
     """Improve moves together with a reconstruction, on finer and finer images.
 
-    What that finds is taken only if the images then agree better with what the others predict.
+    The new moves are taken only if the others then predict the images better.
     """
     found = solution
     for longest, passes in LEVELS[2 if solution.whole else 0 :]:
@@ -120,7 +117,7 @@ def _refined(small: ReducedSeries, factor: int, solution: Solution, passes: int)
 
 
 def held_out(small: ReducedSeries, factor: int, solution: Solution) -> float:
-    """Return how badly the others predict images as they stand; moves are those of a series reduced by `factor`."""
+    """Return the residual of images predicted by the others; moves are those of a series reduced by `factor`."""
     moves = solution.moves_px * factor / small.factor
     return align_jointly(
         small, moves, solution.axis_angle_deg, whole=solution.whole, passes=CHECK_PASSES, moving=False

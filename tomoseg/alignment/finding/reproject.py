@@ -1,4 +1,4 @@
-"""Alignment against what the other tilts predict: a quick reconstruction, projected back to each tilt."""
+"""Alignment with reprojections: each tilt as a quick reconstruction from the other tilts predicts it."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +22,7 @@ WIDER = 1.5
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the series as a whole says each tilt should look like.
+    """The images of all tilts as the series as a whole predicts them.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ def predict(
     def one(rows: slice) -> NDArray[np.float64]:
         checkpoint()
         measured = aligned[chosen, rows] * factors[:, None, None].astype(np.float32)
-        # Border columns are repeated outwards where the sample goes on.
+        # Border columns are repeated outwards where the sample extends beyond the frame.
         extended = np.pad(measured, ((0, 0), (0, 0), (margin, margin)), "edge")
         smooth = filtered(extended, geometry.angles_deg, "shepp-logan")
         volume = operator.interpolate(operator.load(smooth), disc)

@@ -1,10 +1,10 @@
-"""Where every image belongs, for a given direction of the tilt axis.
+"""The place of every image, for a given direction of the tilt axis.
 
 Moves are what shifts and axis offset amount to together: (dy', dx') to add to coordinates after rotation, so that the
 axis comes to the middle of the frame.
 
 A sample that is whole across the axis is placed absolutely: along the axis by the common line, across it by the centre
-of mass, which follows a sinusoid about the axis; nothing can add up. A sample that goes on outside the frame has no
+of mass, which follows a sinusoid about the axis; nothing can add up. A sample that extends beyond the frame has no
 centre of mass: its shifts come from the chain of neighbours, and the axis offset is the one for which a quick
 reconstruction explains the images best.
 
@@ -31,8 +31,8 @@ from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.alignment.images.warp import rotate_vectors
 from tomoseg.arrays import FloatArray
 
-OFFSET_REACH = 0.12  # part of the width within which the offset is sought
-OFFSET_PX = 128  # longest side of the reduced images on which it is sought
+OFFSET_REACH = 0.12  # part of the width within which the offset is searched
+OFFSET_PX = 128  # longest side of the reduced images on which it is searched
 TOUCHING = 0.03  # brightness at a side of the frame, as a part of the sample's, that a cut sample has at least
 STRAY_PX = 0.75  # least disagreement of an image with its prediction that makes it a stray, in px of the reduced images
 
@@ -146,13 +146,13 @@ def _compared(
 
 
 def _residual(series: ReducedSeries, moves: NDArray[np.float64], axis_angle_deg: float, *, whole: bool) -> float:
-    """Return how badly the tilts agree; a sample that goes on outside the frame is continued there."""
+    """Return the residual of the predicted tilts; a sample that extends beyond the frame is continued there."""
     aligned, seen = series.warped(moves, axis_angle_deg, extend=not whole)
     return _predicted(series, aligned, seen, whole=whole).residual
 
 
 def _strays(steps: NDArray[np.float64], usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Say which tilts disagree with their prediction far more than most."""
+    """Return which tilts disagree with their prediction far more than most."""
     size = np.abs(steps - np.median(steps[usable], axis=0))
     limit = np.maximum(STRAY_PX, 8 * np.median(size[usable], axis=0))
     return np.asarray(usable & (size > limit).any(axis=1))
@@ -186,7 +186,7 @@ def solve_cut(
     band: Band,
     passes: int,
 ) -> Solution:
-    """Place a sample that goes on outside the frame by its predictions and the best axis offset."""
+    """Place a sample that extends beyond the frame by its predictions and the best axis offset."""
     moves = moves - moves[series.usable].mean(axis=0)
     if passes == 1:
         trials = [_shifted(moves, o) for o in _offsets(series, axis_angle_deg)]

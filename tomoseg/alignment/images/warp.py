@@ -35,7 +35,7 @@ def rotation_matrix(axis_angle_deg: float) -> NDArray[np.float64]:
 
 
 def swaps_sides(axis_angle_deg: float) -> bool:
-    """Say whether the tilt axis is nearer to the raw image's x, so that height and width change places."""
+    """Return whether the tilt axis is nearer to the raw image's x, so that height and width change places."""
     return abs(axis_angle_deg) > 45
 
 

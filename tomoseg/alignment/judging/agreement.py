@@ -17,7 +17,7 @@ BORDER = 0.15
 
 @dataclass(frozen=True)
 class Agreement:
-    """How much the tilts of a series are alike.
+    """Agreement of the tilts of a series.
 
     Attributes
     ----------

@@ -1,13 +1,14 @@
 """Prediction of held-out tilts: how good an alignment is, judged by the tilts themselves.
 
-Some rows across the tilt axis are reconstructed without every eighth tilt, and those are predicted from the volume; so
-for each of the eight groups, until every tilt has been predicted by others. What a tilt shows and the others did not
-foresee is noise, shortcomings of the reconstruction (few tilts, a sample that goes on outside the frame), or
-misalignment. Misalignment alone has the shape of the image's slope, by which it is told apart and measured.
+Some rows across the tilt axis are reconstructed without every eighth tilt, and the held-out tilts are predicted from
+the volume; this is repeated for the eight groups, until every tilt has been predicted from others. What a tilt shows
+and the others do not predict is noise, a shortcoming of the reconstruction (few tilts, a sample that extends beyond the
+frame), or misalignment. Misalignment alone has the shape of the image's slope, by which it is distinguished and
+measured.
 
-What no comparison of the tilts can see is not in these figures: a translation of the sample. Hardly seen is what tilts
-near each other share, as they are what a tilt is predicted from: errors that change slowly with the angle, above all
-where the sample goes on outside the frame and can be anything there, and a wrong direction of the axis.
+These figures do not include what no comparison of the tilts can show: a translation of the sample. They underestimate
+what neighbouring tilts share, as a tilt is predicted above all from its neighbours: errors that drift slowly with the
+angle, above all where the sample extends beyond the frame and can be anything there, and a wrong direction of the axis.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -28,15 +29,15 @@ from tomoseg.reconstruction.operators import Floats
 LONGEST_PX = 128  # side of the reduced images that are compared
 ROWS = 32  # neighbouring ones, where the sample is: two blocks of the projector
 FOLDS = 8
-MIN_TILTS = 12  # with fewer, gaps between tilts would be judged, not their alignment
+MIN_TILTS = 12  # with fewer, gaps between tilts would be assessed, not their alignment
 MIN_RANGE_DEG = 20.0  # in a narrower one nearly the same is seen in all tilts, however wrong the axis
-# As much as 80 iterations of MLEM: with 20 the volume is still blurred, and what it lacks would be called error.
+# Equivalent to 80 iterations of MLEM: with 20 the volume is still blurred, and what it lacks would count as error.
 EFFORT, MOST_SUBSETS, TILTS_PER_SUBSET = 80, 10, 3
-# A sample that goes on outside the frame needs room there, or it is pressed into the frame (as in `reproject`).
+# A sample that extends beyond the frame needs room there, or it is pressed into the frame (as in `reproject`).
 WIDER = 1.5
-LEAST_SEEN = 0.1  # of a tilt's pixels in the rows; with fewer nothing is said of it
+LEAST_SEEN = 0.1  # of a tilt's pixels in the rows; with fewer it is not assessed
 LEAST_BRIGHTNESS = 0.1  # of an image beside its prediction; below, it shows something else
-PREVIEW_EFFORT = 20  # in iterations of MLEM; smoother, to be looked at
+PREVIEW_EFFORT = 20  # in iterations of MLEM; smoother, for display
 PREVIEW_ROWS = 3
 
 

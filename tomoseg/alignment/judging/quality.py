@@ -16,7 +16,7 @@ from tomoseg.arrays import FloatArray
 
 @dataclass(frozen=True)
 class AlignmentQuality:
-    """How well the tilts agree with and predict each other, raw and aligned.
+    """Agreement of neighbouring tilts and prediction of held-out tilts, raw and aligned.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What the figures of quality mean for the user: a summary, and a warning for each reason to doubt an alignment."""
+"""The quality of an alignment in words: a summary, and a warning for each reason to doubt the alignment."""
 
 from collections.abc import Iterator
 
@@ -31,13 +31,17 @@ def summary(quality: AlignmentQuality) -> str:
     raw, aligned = quality.summaries
     if not np.isfinite(aligned.residual):
         return ""
-    limit = "" if aligned.error_is_detected else " (upper limits: no error was detected)"
-    slow = "" if quality.whole else "; errors that change slowly from tilt to tilt are not included: the sample is cut"
-    return (
-        f"prediction of held-out tilts: residual {raw.residual:.3f} before alignment, {aligned.residual:.3f} after; "
-        f"estimated alignment error: {aligned.error_px:.2g} px rms, {aligned.worst_error_px:.2g} px at the worst tilt"
-        f"{limit}{slow}"
-    )
+    text = f"prediction of held-out tilts: residual {raw.residual:.3f} before alignment, {aligned.residual:.3f} after"
+    if np.isfinite(aligned.error_px):
+        text += (
+            f"; estimated alignment error: {aligned.error_px:.2g} px rms, {aligned.worst_error_px:.2g} px at the worst "
+            f"tilt; detection limit {aligned.uncertainty_px:.2g} px"
+        )
+        if not quality.whole:
+            text += (
+                "; errors that drift slowly from tilt to tilt are underestimated: the sample extends beyond the frame"
+            )
+    return text
 
 
 def prediction_warnings(quality: AlignmentQuality) -> list[str]:
