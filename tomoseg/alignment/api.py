@@ -35,23 +35,12 @@ if TYPE_CHECKING:
 
 NOMINAL_DEG = {"y": 0.0, "x": 90.0}
 LEAST_PX = 8  # of an image's side
-QUALITY_DTYPE = np.dtype(
-    [
-        ("angle_deg", "f8"),
-        ("background", "f8"),
-        ("scale", "f8"),
-        ("correlation_before", "f8"),
-        ("correlation_after", "f8"),
-        ("is_outlier", "u1"),
-        ("residual_before", "f8"),
-        ("residual_after", "f8"),
-        ("error_px", "f8"),
-        ("error_uncertainty_px", "f8"),
-        ("rotation_deg", "f8"),
-        ("magnification", "f8"),
-        ("tilt_error_deg", "f8"),
-    ]
+QUALITY_COLUMNS = (
+    *("angle_deg", "background", "scale", "correlation_before", "correlation_after", "is_outlier"),
+    *("residual_before", "residual_after", "error_px", "error_uncertainty_px"),
+    *("rotation_deg", "magnification", "tilt_error_deg"),
 )
+QUALITY_DTYPE = np.dtype([(name, "u1" if name.startswith("is_") else "f8") for name in QUALITY_COLUMNS])
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,52 +241,46 @@ def align_series(
         given = read_shifts(params.shifts_file.expanduser(), rows_up=imod_turns(source))
     if given is not None:
         given = fitted(given, angles, shape[1:], np.nan if pixel_size_nm is None else float(pixel_size_nm))
-    with _masked(tilt_series, params) as (series, mask):
-        return _align(series, angles, mask, NOMINAL_DEG.get(str(tilt_axis)), given, params, runtime, outputs)
-
-
-def _align(
-    tilt_series: ArraySource,
-    angles: NDArray[np.float64],
-    mask: Mask | None,
-    nominal_deg: float | None,
-    given: GivenAlignment | None,
-    params: AlignParameters,
-    runtime: Runtime,
-    outputs: Outputs,
-) -> AlignmentSummary:
-    n, *raw_shape = tilt_series.shape
-    patch = _patch(tuple(raw_shape), params)
-    needed = memory_needed(tilt_series.shape, reduction_of(tilt_series.shape), patch=patch is not None)
+    patch = _patch(shape[1:], params) if given is None and params.method != "none" else None
+    needed = memory_needed(shape, reduction_of(shape), patch=patch is not None)
     if needed > runtime.max_memory:
+        allowed = runtime.max_memory
         runtime.warn(
-            f"the alignment needs about {needed / 2**20:.0f} MB of memory, more than the limit of "
-            f"{runtime.max_memory / 2**20:.0f} MB"
+            f"the alignment needs about {needed / 2**20:.0f} MB of memory, and {allowed / 2**20:.0f} MB are allowed"
         )
-    backgrounds, series = survey_series(tilt_series, angles, params.background, runtime, mask)
-    usable = series.usable
-    alignment, placement = _found(series, nominal_deg, patch, given, params, runtime)
-    scales = np.ones(n)
-    if params.normalise:
-        corrected, moves = series.corrected(alignment.corrections), alignment.moves_px / series.factor
-        scales = intensity_scales(corrected, moves, alignment.axis_angle_deg, whole=alignment.whole)
-    for _ in runtime.track([0], "assessing the alignment"):
-        quality = assess_alignment(series, alignment, placement, scales, tuple(raw_shape))
-    del series, placement  # the memory is wanted for the images at full size
-    resample_series(
-        tilt_series,
-        outputs.create("aligned", (n, *aligned_shape(tuple(raw_shape), alignment.axis_angle_deg))),
-        usable=usable,
-        levels=backgrounds.levels,
-        scales=scales,
-        shifts_px=alignment.shifts_px,
-        axis_angle_deg=alignment.axis_angle_deg,
-        axis_offset_px=alignment.axis_offset_px,
-        corrections=alignment.corrections,
-        runtime=runtime,
-    )
+    with _masked(tilt_series, params) as (raw, mask):
+        backgrounds, series = survey_series(raw, angles, params.background, runtime, mask)
+        usable = series.usable
+        alignment, placement = _found(series, NOMINAL_DEG.get(str(tilt_axis)), patch, given, params, runtime)
+        scales = np.ones(len(angles))
+        if params.normalise:
+            scales = intensity_scales(
+                series.corrected(alignment.corrections),
+                alignment.moves_px / series.factor,
+                alignment.axis_angle_deg,
+                whole=alignment.whole,
+            )
+        for _ in runtime.track([0], "assessing the alignment"):
+            quality = assess_alignment(series, alignment, placement, scales, shape[1:])
+        del series, placement  # the memory is wanted for the images at full size
+        resample_series(
+            raw,
+            outputs.create("aligned", (shape[0], *aligned_shape(shape, alignment.axis_angle_deg))),
+            usable=usable,
+            levels=backgrounds.levels,
+            scales=scales,
+            shifts_px=alignment.shifts_px,
+            axis_angle_deg=alignment.axis_angle_deg,
+            axis_offset_px=alignment.axis_offset_px,
+            corrections=alignment.corrections,
+            runtime=runtime,
+        )
     _report(backgrounds, alignment, quality, params, given, runtime)
-    corrections = alignment.corrections or ImageCorrections.none(n)
+    corrections = alignment.corrections or ImageCorrections.none(len(angles))
+    columns = {"angle_deg": angles, "background": backgrounds.levels, "scale": scales, "is_outlier": quality.outliers}
+    table = np.zeros(len(angles), QUALITY_DTYPE)
+    for name, values in (columns | quality.columns | vars(corrections)).items():
+        table[name] = values
     return AlignmentSummary(
         angles_deg=angles + corrections.tilt_error_deg,
         shifts_px=alignment.shifts_px,
@@ -305,7 +288,7 @@ def _align(
         tilt_axis_offset_px=alignment.axis_offset_px,
         outliers=quality.outliers,
         method=alignment.method,
-        table=_table(angles, backgrounds, scales, corrections, quality),
+        table=table,
         figures=quality.figures,
         preview=quality.preview,
     )
@@ -340,21 +323,6 @@ def _found(
                 correct=params.refine,
             )
     return found
-
-
-def _table(
-    angles: NDArray[np.float64],
-    backgrounds: Backgrounds,
-    scales: NDArray[np.float64],
-    corrections: ImageCorrections,
-    quality: AlignmentQuality,
-) -> Array:
-    """Return the table of figures per tilt."""
-    table = np.zeros(len(angles), QUALITY_DTYPE)
-    columns = {"angle_deg": angles, "background": backgrounds.levels, "scale": scales, "is_outlier": quality.outliers}
-    for name, values in (columns | quality.columns | vars(corrections)).items():
-        table[name] = values
-    return table
 
 
 def _report(
