@@ -106,7 +106,7 @@ def test_a_catalyst_cut_on_all_sides_by_the_frame(size, n_particles, step, allow
     outputs, runtime = _align(series.raw[:, inside, inside], series.angles_deg)
     assert abs(outputs.attrs["alignment_info"]["tilt_axis_angle_deg"] - 5) < allowed_deg
     assert _rms_error(outputs, series.truth, series.angles_deg).max() < allowed_px
-    assert any("outside the frame" in note for note in runtime.notes)
+    assert any("beyond the frame" in note for note in runtime.notes)
 
 
 def test_spoilt_images_are_found_and_drag_no_other():

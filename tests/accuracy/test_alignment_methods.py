@@ -49,7 +49,7 @@ def test_the_axis_is_found_whatever_the_method(series, method):
 @pytest.mark.parametrize("method", ["com", "common-line"])
 def test_a_centre_of_mass_of_a_cut_sample_is_not_trusted(series, method):
     _, runtime = _align(series.raw[:, 16:-16, 16:-16], series.angles_deg, method=method, tilt_axis_angle=5)
-    assert any("not to be trusted; use auto or reprojection" in warning for warning in runtime.warnings)
+    assert any("is unreliable; use method auto or reprojection" in warning for warning in runtime.warnings)
 
 
 @pytest.mark.parametrize("method", ["auto", "xcorr", "none"])

@@ -8,7 +8,7 @@ from scipy import ndimage
 from skimage.registration import phase_cross_correlation
 
 from tests.accuracy.test_alignment_accuracy import _align, _rms_error
-from tomoseg.alignment.finding import image_corrections as adjust
+from tomoseg.alignment.finding import image_corrections
 from tomoseg.arrays import MemoryInput, MemoryOutputs
 from tomoseg.runtime import Runtime
 from tomoseg.simulate import Phantom, SeriesTruth, catalyst, project, stage_motion, tilt_angles
@@ -133,7 +133,7 @@ def test_what_each_image_needs_is_found(shaken, refined):
     np.testing.assert_allclose(
         outputs.arrays["refined_angles_deg"], shaken.angles_deg + table["tilt_error_deg"], atol=1e-12
     )
-    assert any("single images: turned by" in note for note in runtime.notes)
+    assert any("image corrections: rotation" in note for note in runtime.notes)
     assert not runtime.warnings
 
 
@@ -171,14 +171,14 @@ def test_only_what_is_asked_for(phantom, kind):
 def test_nothing_is_kept_where_images_need_nothing(steady):
     plain, _ = _align(steady.raw, steady.angles_deg, tilt_axis_angle=AXIS_DEG)
     asked, runtime = _align(steady.raw, steady.angles_deg, tilt_axis_angle=AXIS_DEG, refine=ALL)
-    assert any("hardly make the tilts agree better" in note for note in runtime.notes)
+    assert any("hardly improve the agreement of the tilts" in note for note in runtime.notes)
     assert plain.arrays.keys() == asked.arrays.keys()
     for name, array in plain.arrays.items():
         assert array.tobytes() == asked.arrays[name].tobytes(), name
 
 
 def test_what_noise_would_make_of_it_is_small(steady, monkeypatch):
-    monkeypatch.setattr(adjust, "LEAST_GAIN", -1.0)  # whatever is found is taken
+    monkeypatch.setattr(image_corrections, "LEAST_GAIN", -1.0)  # whatever is found is taken
     plain, _ = _align(steady.raw, steady.angles_deg, tilt_axis_angle=AXIS_DEG)
     asked, _ = _align(steady.raw, steady.angles_deg, tilt_axis_angle=AXIS_DEG, refine=ALL)
     table = asked.arrays["tilt_quality"]
@@ -203,5 +203,5 @@ def test_a_patch_tells_what_the_whole_images_need(shaken):
 
 def test_two_tilts_tell_nothing_of_single_images(steady):
     outputs, runtime = _align(steady.raw[16:18], steady.angles_deg[16:18], tilt_axis_angle=AXIS_DEG, refine=ALL)
-    assert any("too few tilts to find what single images need" in warning for warning in runtime.warnings)
+    assert any("too few tilts to find image corrections" in warning for warning in runtime.warnings)
     assert (outputs.arrays["tilt_quality"]["magnification"] == 1).all()

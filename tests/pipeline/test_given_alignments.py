@@ -53,7 +53,7 @@ def test_another_channel_takes_the_alignment_over(project, edx):
     np.testing.assert_allclose(taken_axis, axis / [1, 2])
 
 
-def test_what_single_images_need_besides_is_taken_over(project, edx):
+def test_image_corrections_are_taken_over(project, edx):
     with h5py.File(project, "r+") as file:
         table = file[schema.TILT_QUALITY.path][()]
         table["rotation_deg"][:2] = 0.5, -0.5
@@ -61,7 +61,7 @@ def test_what_single_images_need_besides_is_taken_over(project, edx):
         table["tilt_error_deg"][4:6] = 0.25, -0.25
         file[schema.TILT_QUALITY.path][...] = table
     said = tomoseg("align", edx, "--from", project).stderr
-    assert "single images: turned by 0.15 degrees rms (at most 0.50)" in " ".join(said.split())
+    assert "image corrections: rotation 0.15 degrees rms (0.50 at most)" in " ".join(said.split())
     with h5py.File(edx, "r") as file:
         for name in ("rotation_deg", "magnification", "tilt_error_deg"):
             np.testing.assert_array_equal(file[schema.TILT_QUALITY.path][name], table[name])
@@ -135,11 +135,11 @@ def no_project(project, file):
     ("change", "message"),
     [
         (unaligned, "holds no alignment"),
-        (not_finite, "not what tomoseg writes"),
-        (no_numbers, "not what tomoseg writes"),
+        (not_finite, "is damaged, or another program changed it"),
+        (no_numbers, "is damaged, or another program changed it"),
         (linked, "it is a link"),
-        (another_size, "not what tomoseg writes"),
-        (vanishing, "not what tomoseg writes"),
+        (another_size, "is damaged, or another program changed it"),
+        (vanishing, "is damaged, or another program changed it"),
         (no_project, "not a tomoseg project"),
     ],
 )

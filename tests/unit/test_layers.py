@@ -24,7 +24,7 @@ ALLOWED = {
     "stages": SCIENCE,
     "project": {"io", "simulate"},
     "io": set(),
-    "alignment": {"reconstruction"},
+    "alignment": {"io", "project", "reconstruction"},  # project: the alignment of another one
     "reconstruction": set(),
     "segmentation": {"io"},
     "measurement": set(),

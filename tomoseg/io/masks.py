@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.arrays import Array, Input
+from tomoseg.arrays import Array, ArraySource
 from tomoseg.errors import InputError
 from tomoseg.io.raw import FORMATS, open_raw
 from tomoseg.io.readers.mrc import read_single
@@ -71,16 +71,16 @@ def _tiff_stack(path: Path) -> RawSeries | None:
 
 
 class MaskedSeries:
-    """A tilt series (`tomoseg.arrays.Input`) that is NaN where its mask is 0."""
+    """A tilt series (`tomoseg.arrays.ArraySource`) that is NaN where its mask is 0."""
 
-    def __init__(self, series: Input, mask: Mask) -> None:
-        self._series, self.mask = series, mask
-        self.shape, self.attrs = series.shape, series.attrs
+    def __init__(self, series: ArraySource, mask: Mask) -> None:
+        self._series, self._mask = series, mask
+        self.shape = series.shape
         self.dtype = np.dtype(np.float32 if series.dtype.itemsize <= 2 else np.float64)
 
     def __getitem__(self, part: slice) -> Array:
         images = np.asarray(self._series[part], self.dtype)
-        images[~np.broadcast_to(self.mask.used(part), images.shape)] = np.nan
+        images[~np.broadcast_to(self._mask.used(part), images.shape)] = np.nan
         return images
 
 

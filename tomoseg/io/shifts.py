@@ -1,4 +1,4 @@
-"""Alignments from elsewhere and to elsewhere: IMOD's .xf, tables of shifts, and the fit to a series.
+"""Alignments exchanged with other programs and projects: IMOD's .xf, tables of shifts, and their fit to a series.
 
 A line of an .xf file is A11 A12 A21 A22 DX DY, which moves (X, Y) of the raw image to
 
@@ -32,40 +32,82 @@ from tomoseg.io.limits import read_text
 
 _MAX_BYTES = 4_000_000  # more than ten thousand tilts of six numbers
 ANGLE_TOLERANCE_DEG = 0.05
-# IMOD's tiltalign corrects the angles beside an .xf; what is left after a common offset is another series.
-CORRECTED_DEG = 2.0
-# Magnification and turn of single images, which are not taken from elsewhere: so much is left out, and said.
+# IMOD's tiltalign refines the angles beside an .xf; a larger difference, after a common offset, is another series.
+REFINED_DEG = 2.0
+# Magnification and rotation of single images are not taken from an .xf: up to this much is left out with a warning.
 MOST_STRETCH, MOST_TURN_DEG = 0.02, 1.0
-SAME_PIXEL = 0.01  # relative difference of pixel sizes below which they are one
+SAME_PIXEL = 0.01  # relative difference below which two pixel sizes are the same
+
+
+@dataclass(frozen=True)
+class ImageCorrections:
+    """Image corrections: what single images need in addition to a shift.
+
+    Attributes
+    ----------
+    rotation_deg : (n_tilt,) f8
+        Angle to turn each image by about its centre, in the sense of the tilt axis' angle.
+    magnification : (n_tilt,) f8
+        Factor to magnify each image by about its centre.
+    tilt_error_deg : (n_tilt,) f8
+        Angle to add to the tilt angles as recorded.
+    """
+
+    rotation_deg: NDArray[np.float64]
+    magnification: NDArray[np.float64]
+    tilt_error_deg: NDArray[np.float64]
+
+    @classmethod
+    def none(cls, n_tilt: int) -> "ImageCorrections":
+        """Return corrections that change nothing."""
+        return cls(np.zeros(n_tilt), np.ones(n_tilt), np.zeros(n_tilt))
+
+    @property
+    def columns(self) -> NDArray[np.float64]:
+        """Rotation, magnification and tilt error as the columns of an (n_tilt, 3) array."""
+        return np.column_stack([self.rotation_deg, self.magnification, self.tilt_error_deg])
+
+    def __str__(self) -> str:
+        """Return the size of the corrections in a sentence."""
+        found = (
+            ("rotation", self.rotation_deg, " degrees"),
+            ("magnification", 100 * (self.magnification - 1), " %"),
+            ("tilt angle", self.tilt_error_deg, " degrees"),
+        )
+        said = [
+            f"{what} {np.sqrt(np.square(v).mean()):.2f}{unit} rms ({np.abs(v).max():.2f} at most)"
+            for what, v, unit in found
+            if v.any()
+        ]
+        return f"image corrections: {', '.join(said)}"
 
 
 @dataclass(frozen=True)
 class GivenAlignment:
-    """An alignment that was not found from the images.
+    """An alignment that was not found from the images of the series it is applied to.
 
     Attributes
     ----------
     source : what it comes from, for messages
     shifts_px : (n, 2) f8, (dy, dx) to add to a raw image's coordinates
     angles_deg : (n,) f8 of these shifts, ascending, or None where they have the order of the series
-    corrected : whether those angles may have been corrected by the other program
-    axis_angle_deg, axis_offset_px : float, or None where not known
+    angles_refined : whether the other program may have refined those angles
+    axis_angle_deg, axis_offset_px : float, or None where unknown
     image_shape : (height, width) of the images that the shifts are for, or None: those of the series
     pixel_size_nm : NaN where unknown
-    besides : (n, 3) f8 rotation (degrees), magnification and change of the tilt angle (degrees) of single images;
-        None where there is nothing
+    corrections : image corrections, or None where there are none
     notes : what the user should be told
     """
 
     source: str
     shifts_px: NDArray[np.float64]
     angles_deg: NDArray[np.float64] | None = None
-    corrected: bool = False
+    angles_refined: bool = False
     axis_angle_deg: float | None = None
     axis_offset_px: float | None = None
     image_shape: tuple[int, int] | None = None
     pixel_size_nm: float = math.nan
-    besides: NDArray[np.float64] | None = None
+    corrections: ImageCorrections | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -73,31 +115,32 @@ class GivenAlignment:
 
 
 def tilts_beside(path: Path) -> Path | None:
-    """Return the .tlt or .rawtlt beside an .xf, which tells the order of its lines."""
+    """Return the .tlt or .rawtlt beside an .xf, which gives the order of its lines."""
     return angles_beside(path) if _is_xf(path) else None
 
 
 def read_shifts(path: Path | str, *, rows_up: bool = False) -> GivenAlignment:
     """Read shifts from an IMOD .xf or a table.
 
-    A table has columns separated by commas, semicolons, tabs or blanks: with a header that names one like dy, one like
-    dx and perhaps one like angle or tilt, or without one two columns, dy and dx. Lines that start with # are skipped.
+    The columns of a table are separated by commas, semicolons, tabs or blanks. Its header names one column like dy, one
+    like dx and optionally one like angle or tilt; without a header there are two columns, dy and dx. Lines that start
+    with # are skipped.
 
     Parameters
     ----------
-    path : file of either kind; an .xf is told by its name
-    rows_up : whether the raw file is one that IMOD turns upside down, see above
+    path : file of either kind; an .xf is recognised by its name
+    rows_up : whether IMOD turns the raw file upside down, see the module's text
 
     Raises
     ------
     InputError
-        The file is missing, or a line is not what it should be; the message names it.
+        The file is missing or a line is malformed; the message names the line.
     """
     path = Path(path)
     lines = [(i, line.strip()) for i, line in enumerate(read_text(path, _MAX_BYTES, "file of shifts").splitlines(), 1)]
     lines = [(i, line) for i, line in lines if line and not line.startswith("#")]
     if not lines:
-        raise InputError(f"{path} is empty: it should hold one line for each tilt")
+        raise InputError(f"{path} is empty: it must hold one line for each tilt")
     return _read_xf(path, lines, rows_up=rows_up) if _is_xf(path) else _read_table(path, lines)
 
 
@@ -117,17 +160,18 @@ def _read_xf(path: Path, lines: list[tuple[int, str]], *, rows_up: bool) -> Give
     apart = np.abs((turns - turn + 180) % 360 - 180).max()
     if np.linalg.det(matrices).min() <= 0 or np.abs(stretch - 1).max() > MOST_STRETCH or apart > MOST_TURN_DEG:
         raise InputError(
-            f"{path} does more than shift and turn: magnifications from {stretch.min():.3f} to {stretch.max():.3f}, "
-            f"images turned up to {apart:.2f} degrees against each other. tomoseg applies shifts and one direction of "
-            f"the tilt axis; up to {MOST_STRETCH:.0%} and {MOST_TURN_DEG:g} degree can be left out"
+            f"{path} does more than shift and rotate the series: it magnifies images by {stretch.min():.3f} to "
+            f"{stretch.max():.3f} and turns them by up to {apart:.2f} degrees against each other. tomoseg takes shifts "
+            f"and one direction of the tilt axis from it, and leaves out magnifications of up to {MOST_STRETCH:.0%} "
+            f"and rotations of up to {MOST_TURN_DEG:g} degree"
         )
     found = GivenAlignment(str(path), _shifts_of(matrices, moves))
     if np.abs(stretch - 1).max() > 1e-4 or apart > 0.01:
         found.notes.append(
-            f"{path.name} also magnifies by up to {np.abs(stretch - 1).max():.2%} and turns single images by up to "
-            f"{apart:.2f} degrees, which is left out"
+            f"{path.name} also magnifies images by up to {np.abs(stretch - 1).max():.2%} and turns them by up to "
+            f"{apart:.2f} degrees against each other; both are left out"
         )
-    if np.abs(matrices - np.eye(2)).max() > 1e-6:  # else it only shifts, and says nothing of the axis
+    if np.abs(matrices - np.eye(2)).max() > 1e-6:  # else it only shifts, and does not tell the axis
         angle = 90 - (90 - turn) % 180
         # The axis is along Y either way up; half a turn of the frame is the same alignment.
         found = replace(found, axis_angle_deg=angle, axis_offset_px=0.0)
@@ -145,14 +189,14 @@ def _ordered_by_companion(path: Path, found: GivenAlignment) -> GivenAlignment:
         return found
     angles = read_angles(beside)
     _require_as_many(f"{beside} has {len(angles)} angles", len(angles), path.name, len(found.shifts_px))
-    return replace(_sorted(found, angles), corrected=True)
+    return replace(_sorted(found, angles), angles_refined=True)
 
 
 def _read_table(path: Path, lines: list[tuple[int, str]]) -> GivenAlignment:
     delimiter = next((sign for sign in ";\t," if sign in lines[0][1]), "")
     try:
         rows = [(i, next(csv.reader([line], delimiter=delimiter)) if delimiter else line.split()) for i, line in lines]
-    except csv.Error as error:  # a field beyond all measure
+    except csv.Error as error:  # an endless field
         raise InputError(f"{path} cannot be read as a table: {error}") from error
     first = [cell.strip().lower() for cell in rows[0][1]]
     if is_number(first[0]):
@@ -162,7 +206,7 @@ def _read_table(path: Path, lines: list[tuple[int, str]]) -> GivenAlignment:
     angle = next((k for k, name in enumerate(first) if re.search(r"angle|tilt|theta", name)), None)
     wanted = columns if angle is None else [*columns, angle]
     if len(rows) < 2:
-        raise InputError(f"{path} holds a header line and no shifts")
+        raise InputError(f"{path} holds a header line but no shifts")
     values = np.array([_numbers(path, i, _picked(path, i, row, wanted), len(wanted)) for i, row in rows[1:]])
     found = GivenAlignment(str(path), values[:, :2])
     return found if angle is None else _sorted(found, values[:, 2])
@@ -173,14 +217,14 @@ def _column(path: Path, header: list[str], pattern: str) -> int:
     if len(found) != 1:
         raise InputError(
             f"{path}: it is not clear which columns hold the shifts (the columns are {shown(', '.join(header), 200)}); "
-            "name them dy_px and dx_px, and one with the tilt angles angle_deg"
+            "name them dy_px and dx_px, and a column of tilt angles angle_deg"
         )
     return found[0]
 
 
 def _picked(path: Path, line: int, row: list[str], columns: list[int]) -> list[str]:
     if len(row) <= max(columns):
-        raise InputError(f"{path}, line {line}: there are {len(row)} columns, {max(columns) + 1} are needed")
+        raise InputError(f"{path}, line {line}: {max(columns) + 1} columns are needed, not {len(row)}")
     return [row[k] for k in columns]
 
 
@@ -190,23 +234,23 @@ def _numbers(path: Path, line: int, cells: list[str], n: int, what: str = "numbe
     except ValueError:
         values = []
     if len(cells) != n or len(values) != n or not all(map(math.isfinite, values)):
-        raise InputError(f"{path}, line {line}: '{shown(' '.join(cells), 80)}' should be {n} {what}")
+        raise InputError(f"{path}, line {line}: '{shown(' '.join(cells), 80)}' must be {n} {what}")
     return values
 
 
 def _sorted(found: GivenAlignment, angles_deg: NDArray[np.float64]) -> GivenAlignment:
-    """Bring shifts into the order in which an import brings the images."""
+    """Sort shifts by tilt angle, as the import sorts the images."""
     order = np.argsort(angles_deg, kind="stable")
     return replace(found, shifts_px=found.shifts_px[order], angles_deg=angles_deg[order])
 
 
-# --- the fit to a series ---
+# --- fit to a series ---
 
 
 def fitted(
     given: GivenAlignment, angles_deg: FloatArray, image_shape: tuple[int, ...], pixel_size_nm: float
 ) -> GivenAlignment:
-    """Return an alignment in pixels of the series it is to be used for.
+    """Convert an alignment to pixels of the series that it is applied to.
 
     Parameters
     ----------
@@ -218,20 +262,20 @@ def fitted(
     Raises
     ------
     InputError
-        The alignment is of another number of tilts, of other angles, or of another field of view.
+        The alignment is for another number of tilts, other angles, or another field of view.
     """
     _require_as_many(f"{given.source} aligns {len(given.shifts_px)} tilts", len(given.shifts_px), "", len(angles_deg))
     if given.angles_deg is not None:
         apart = given.angles_deg - np.asarray(angles_deg, float)
-        if given.corrected:
+        if given.angles_refined:
             apart = apart - np.median(apart)
         worst = int(np.abs(apart).argmax())
-        limit = CORRECTED_DEG if given.corrected else ANGLE_TOLERANCE_DEG
+        limit = REFINED_DEG if given.angles_refined else ANGLE_TOLERANCE_DEG
         if abs(apart[worst]) > limit:
             raise InputError(
                 f"{given.source} is the alignment of other tilts: its image at {given.angles_deg[worst]:g} degrees "
-                f"would be used for the one at {angles_deg[worst]:g} degrees, and at most {limit:g} degrees may lie "
-                "between. Give the alignment of a series taken at the same angles."
+                f"would be used for the image at {angles_deg[worst]:g} degrees; the angles may differ by at most "
+                f"{limit:g} degrees. Give the alignment of a series taken at the same angles."
             )
     if given.image_shape is None:
         return given
@@ -242,16 +286,14 @@ def fitted(
 
 def _require_as_many(what: str, n: int, name: str, expected: int) -> None:
     if n != expected:
-        raise InputError(
-            f"{what}, {name or 'the series'} has {expected}: give one for each image, and the same images to both."
-        )
+        raise InputError(f"{what}, {name or 'the series'} has {expected}: both must describe the same images.")
 
 
 def _scale(given: GivenAlignment, shape: tuple[int, int], pixel_size_nm: float) -> float:
     """Return how many pixels of the series one pixel of the alignment is wide.
 
-    Images that were binned lose the rows and columns that fill no pixel, so sizes tell the factor to a pixel only: a
-    whole number that fits is taken, else the ratio of the pixel sizes where they are known.
+    Binned images lose the rows and columns that do not fill a pixel, so their sizes give the factor to within a pixel
+    only: a whole number that fits is taken, else the ratio of the pixel sizes where both are known.
     """
     assert given.image_shape is not None
     by_sides = [mine / other for mine, other in zip(shape, given.image_shape, strict=True)]
@@ -262,9 +304,9 @@ def _scale(given: GivenAlignment, shape: tuple[int, int], pixel_size_nm: float) 
     if not fitting or abs(by_pixel / fitting[0] - 1) > max(SAME_PIXEL, 2 * leeway):
         raise InputError(
             f"{given.source} is the alignment of another field of view: "
-            f"{_size_words(given.image_shape, given.pixel_size_nm)}, and here {_size_words(shape, pixel_size_nm)}. "
-            "Both must show the same area, binned differently at most; where a pixel size is wrong, import that series "
-            "again with the right one (--pixel-size NM)."
+            f"{_size_words(given.image_shape, given.pixel_size_nm)}, while this series has "
+            f"{_size_words(shape, pixel_size_nm)}. Both must show the same area, though the binning may differ. If a "
+            "pixel size is wrong, import that series again with the right one (--pixel-size NM)."
         )
     return fitting[0]
 
@@ -274,7 +316,7 @@ def _size_words(shape: tuple[int, int], pixel_size_nm: float) -> str:
     return f"images of {shape[1]} x {shape[0]} px{size}"
 
 
-# --- for IMOD ---
+# --- IMOD ---
 
 
 def transforms(
@@ -288,7 +330,7 @@ def transforms(
 ) -> NDArray[np.float64]:
     """Return (n, 6) lines A11 A12 A21 A22 DX DY that bring raw images into the aligned frame, see the module's text.
 
-    `rotation_deg` and `magnification` are of single images, (n,), about their centre and before the shift.
+    `rotation_deg` and `magnification`, (n,), are image corrections: about the centre of each image, before its shift.
     """
     phi = math.radians(axis_angle_deg)
     matrix = np.array([[math.cos(phi), -math.sin(phi)], [math.sin(phi), math.cos(phi)]])
@@ -300,11 +342,11 @@ def transforms(
 
 
 def write_transforms(path: Path, table: FloatArray) -> None:
-    """Write (n, 6) lines of an .xf."""
+    """Write the (n, 6) lines of an .xf."""
     lines = ("".join([*(f"{v:15.10f}" for v in row[:4]), *(f"{v:14.6f}" for v in row[4:])]) for row in table)
     path.write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
 
 
 def imod_turns(source: str) -> bool:
-    """Tell whether IMOD turns a raw file upside down as it reads it."""
+    """Return whether IMOD turns a raw file upside down when reading it."""
     return Path(source).suffix.lower() in {".tif", ".tiff"}

@@ -92,11 +92,11 @@ def test_the_tlt_beside_tells_the_order(tmp_path):
 
 def test_what_an_alignment_has_not_is_left_out_or_refused(tmp_path):
     found = read_shifts(written(tmp_path / "a.xf", "1.005 0 0 1.005 0 0\n"))
-    assert "magnifies by up to 0.50%" in found.notes[0]
+    assert "magnifies images by up to 0.50%" in found.notes[0]
     for line in ("1.05 0 0 1.05 0 0", "-1 0 0 1 0 0", "0 0 0 0 0 0"):
-        with pytest.raises(InputError, match="more than shift and turn"):
+        with pytest.raises(InputError, match="more than shift and rotate"):
             read_shifts(written(tmp_path / "b.xf", f"{line}\n"))
-    with pytest.raises(InputError, match="turned up to 2"):
+    with pytest.raises(InputError, match="turns them by up to 2"):
         read_shifts(written(tmp_path / "c.xf", "1 0 0 1 0 0\n0.9976 -0.0698 0.0698 0.9976 0 0\n"))
 
 
@@ -106,11 +106,11 @@ def test_what_an_alignment_has_not_is_left_out_or_refused(tmp_path):
         ("a.csv", "", "is empty"),
         ("a.csv", "dy,dx\n", "no shifts"),
         ("a.csv", "a,b\n1,2\n", "not clear which columns"),
-        ("a.csv", "dy,dx\n1\n", "line 2: there are 1 columns"),
+        ("a.csv", "dy,dx\n1\n", "line 2: 2 columns are needed, not 1"),
         ("a.csv", "dy,dx\n1,nan\n", "line 2"),
         ("a.csv", "1,2\n3,4,5\n", "line 2"),
         ("a.csv", "1,2\n3,1_0\n", "line 2"),
-        ("a.xf", "1 0 0 1 0\n", "line 1: .* should be 6 numbers"),
+        ("a.xf", "1 0 0 1 0\n", "line 1: .* must be 6 numbers"),
         ("a.xf", "1 0 0 1 0 inf\n", "line 1"),
     ],
 )
@@ -124,7 +124,7 @@ def test_other_numbers_and_angles_are_refused():
     assert fitted(given, ANGLES + 0.04, (10, 10), 1.0) is given
     with pytest.raises(InputError, match=r"other\.h5 aligns 3 tilts, the series has 4"):
         fitted(given, np.arange(4), (10, 10), 1.0)
-    with pytest.raises(InputError, match=r"at 10 degrees would be used for the one at 10\.06 degrees"):
+    with pytest.raises(InputError, match=r"at 10 degrees would be used for the image at 10\.06 degrees"):
         fitted(given, [-10, 0, 10.06], (10, 10), 1.0)
 
 

@@ -67,7 +67,7 @@ def test_the_quality_of_the_alignment_is_left(done, series):
     # The centre of mass is right to 0.01 px here (see the tests of accuracy); measured 0.02 on so small images.
     assert info["error_uncertainty_px"] <= info["estimated_error_px"] < 0.06
     assert (table["error_px"] >= table["error_uncertainty_px"]).all()
-    assert any("predicted by the others" in note for note in runtime.notes)
+    assert any("prediction of held-out tilts" in note for note in runtime.notes)
     preview, about = outputs.arrays["alignment_preview"], outputs.attrs["alignment_preview"]
     assert preview.shape == (2, 64, 64)
     assert preview.dtype == np.float32

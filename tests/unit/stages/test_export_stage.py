@@ -236,9 +236,10 @@ def test_the_alignment_goes_out_and_comes_back(inputs, tmp_path):
 
 
 def test_rotation_and_magnification_of_single_images_go_out(inputs, tmp_path):
-    from tomoseg.alignment.images.warp import Adjustments, warp_image
+    from tomoseg.alignment.images.warp import correction_matrices, warp_image
+    from tomoseg.io.shifts import ImageCorrections
 
-    found = Adjustments(np.array([0.4, -0.6, 0.2, 0.0]), np.array([1.01, 1.0, 0.985, 1.005]), np.zeros(4))
+    found = ImageCorrections(np.array([0.4, -0.6, 0.2, 0.0]), np.array([1.01, 1.0, 0.985, 1.005]), np.zeros(4))
     quality = np.zeros(4, [(name, "f8") for name in ("rotation_deg", "magnification", "tilt_error_deg", "is_outlier")])
     quality["rotation_deg"], quality["magnification"] = found.rotation_deg, found.magnification
     quality["tilt_error_deg"] = [0.1, 0, 0, -0.1]
@@ -249,8 +250,8 @@ def test_rotation_and_magnification_of_single_images_go_out(inputs, tmp_path):
     exported({**inputs, **given}, tmp_path, formats=("alignment",))
     np.testing.assert_array_equal(np.loadtxt(tmp_path / "alignment.tlt"), refined)
     lines = np.loadtxt(tmp_path / "alignment.xf")
-    for raw, shift, own, line in zip(RAW, shifts, found.matrices, lines, strict=True):
-        expected = warp_image(raw, shift, *axis, own=own)
+    for raw, shift, matrix, line in zip(RAW, shifts, correction_matrices(found), lines, strict=True):
+        expected = warp_image(raw, shift, *axis, correction=matrix)
         imod = transformed(raw, line, expected.shape)
         inside = (imod != 0) & (expected != 0)
         assert inside.mean() > 0.5

@@ -2,7 +2,7 @@
 
 For each direction tried, the images are placed (`tomoseg.alignment.finding.solve`) and a quick reconstruction without
 negative densities is projected back: only about the true axis can one object explain all tilts. The half circle is
-scanned on small copies, so that no direction is missed, then the best is refined on larger ones.
+scanned on small images, so that no direction is missed, then the best is refined on larger ones.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from scipy import optimize
 
 from tomoseg.alignment.finding.solve import Solution, solve
 from tomoseg.alignment.finding.track import Band
-from tomoseg.alignment.images.reduced_series import Copies
+from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.alignment.images.warp import wrap_axis_angle
 from tomoseg.arrays import FloatArray
 
@@ -44,7 +44,7 @@ class AxisSearch:
 
 
 def search_axis(
-    copies: Copies,
+    series: ReducedSeries,
     shifts_px: FloatArray,
     band: Band,
     near_deg: float | None = None,
@@ -54,9 +54,9 @@ def search_axis(
 
     Parameters
     ----------
-    copies : images with background 0
+    series : images with background 0
     shifts_px : (n_tilt, 2) array
-        (dy, dx) of `track_neighbours`, in pixels of the copies.
+        (dy, dx) of `track_neighbours`, in pixels of the reduced series.
     band : limits of the band-pass
     near_deg : float, optional
         Nominal direction; only directions within `reach_deg` of it are tried. Default: all.
@@ -66,21 +66,21 @@ def search_axis(
     else:
         n = int(np.ceil(reach_deg / SCAN_STEP_DEG))
         trials = near_deg + np.linspace(-reach_deg, reach_deg, 2 * n + 1)
-    measure = _measure(copies, shifts_px, band, SCAN_PX)
+    measure = _measure(series, shifts_px, band, SCAN_PX)
     scan = [measure(angle) for angle in trials]
     costs = np.array([s.residual * (1.0 if s.whole else CUT_HANDICAP) for s in scan])
     best = int(np.argmin(costs))
     step = trials[1] - trials[0]
-    angle = _descend(_measure(copies, shifts_px, band, COARSE_PX), trials[best], step, 0.3, scan[best].whole)
-    fine = _measure(copies, shifts_px, band, FINE_PX)
+    angle = _descend(_measure(series, shifts_px, band, COARSE_PX), trials[best], step, 0.3, scan[best].whole)
+    fine = _measure(series, shifts_px, band, FINE_PX)
     angle = _descend(fine, angle, 1.0, 0.05, scan[best].whole)
     return AxisSearch(wrap_axis_angle(angle), fine(angle).residual, _rival(trials, costs, best))
 
 
-def _measure(copies: Copies, shifts_px: FloatArray, band: Band, longest_px: int) -> Callable[[float], Solution]:
-    """Return a function of the angle that solves on copies of at most `longest_px`."""
-    small = copies.reduced(longest_px)
-    shifts = np.asarray(shifts_px) * copies.factor / small.factor
+def _measure(series: ReducedSeries, shifts_px: FloatArray, band: Band, longest_px: int) -> Callable[[float], Solution]:
+    """Return a function of the angle that solves on reduced images of at most `longest_px`."""
+    small = series.reduced(longest_px)
+    shifts = np.asarray(shifts_px) * series.factor / small.factor
 
     def measure(angle_deg: float) -> Solution:
         return solve(small, shifts, wrap_axis_angle(angle_deg), band, passes=1)

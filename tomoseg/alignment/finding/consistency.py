@@ -1,4 +1,4 @@
-"""What all tilts must agree on: absolute constraints, so that errors do not add up along the series.
+"""Absolute constraints that all tilts must meet, so that errors do not add up along the series.
 
 A parallel projection keeps, row by row along the tilt axis, the total of the sample (the common line: the same profile
 in every tilt) and moves the centre of mass of what those rows hold as x0 cos(t) + z0 sin(t) (the Helgason-Ludwig
@@ -41,7 +41,7 @@ def profiles(
 ) -> NDArray[np.float64]:
     """Return (n_tilt, y) projections of the aligned images onto the tilt axis.
 
-    Where the sample goes on outside the frame, the projection takes the same part of a flat sample in all tilts: a
+    Where the sample extends beyond the frame, the projection takes the same part of a flat sample in all tilts: a
     tapered window as wide as the frame at zero tilt, narrowed by cos(tilt), and the mean instead of the sum.
     """
     if whole:
@@ -118,7 +118,7 @@ def brightness_at_sides(aligned: FloatArray, seen: NDArray[np.bool_], window: Fl
 
 
 def is_whole(aligned: FloatArray, seen: NDArray[np.bool_], window: FloatArray, usable: NDArray[np.bool_]) -> bool:
-    """Say whether the sample lies inside the frame across the axis in (nearly) all tilts: vacuum on both sides."""
+    """Return whether the sample lies inside the frame across the axis in (nearly) all tilts: vacuum on both sides."""
     sides = brightness_at_sides(aligned, seen, window)[usable]
     return bool(np.median(sides) < WHOLE_MEDIAN and np.quantile(sides, 0.9) < WHOLE_MOST)
 

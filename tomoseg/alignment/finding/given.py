@@ -1,83 +1,111 @@
-"""Shifts that were not found from the images, applied as they are; what they leave open is found for them."""
+"""Shifts that are known beforehand, applied as they are; an axis that they leave open is found for them."""
+
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.alignment.finding import solve as solver
-from tomoseg.alignment.finding.consistency import centre_of_mass, is_whole, row_window
-from tomoseg.alignment.finding.estimate import Alignment, can_show_axis, find_direction
-from tomoseg.alignment.finding.quality import measure_quality
+from tomoseg.alignment.finding.alignment import Alignment, Placement
+from tomoseg.alignment.finding.consistency import centre_of_mass, row_window
+from tomoseg.alignment.finding.estimate import can_show_axis, find_direction
 from tomoseg.alignment.finding.refine import refine_angle
 from tomoseg.alignment.finding.solve import Solution
 from tomoseg.alignment.finding.track import Band
-from tomoseg.alignment.images.reduced_series import Copies
-from tomoseg.alignment.images.warp import Adjustments, rotate_vectors
-from tomoseg.arrays import FloatArray
+from tomoseg.alignment.images.reduced_series import ReducedSeries
+from tomoseg.alignment.images.warp import rotate_vectors
+from tomoseg.io.shifts import GivenAlignment
+
+
+def keep_as_is(
+    series: ReducedSeries, *, axis_angle_deg: float | None, axis_near_deg: float | None, axis_offset_px: float | None
+) -> tuple[Alignment, Placement]:
+    """Take a series for aligned already: shifts of 0, and the axis as given.
+
+    Parameters
+    ----------
+    series : images with background 0
+    axis_angle_deg, axis_near_deg, axis_offset_px : float or None
+        Direction of the axis as given, else the nominal one, else vertical; offset in raw pixels, else 0.
+    """
+    warnings = []
+    angle = axis_angle_deg if axis_angle_deg is not None else axis_near_deg
+    if angle is None:
+        angle = 0.0
+        warnings.append(
+            "method none, but the direction of the tilt axis is unknown: it is taken as the raw image's vertical. If "
+            "it is horizontal, set tilt_axis_angle to 90."
+        )
+    offset = axis_offset_px or 0.0
+    zeros = np.zeros((series.n_tilt, 2))
+    moves = zeros - np.array([0.0, offset / series.factor])
+    whole = solver.looks_whole(series, moves, angle)
+    alignment = Alignment(zeros, angle, offset, whole, "none", warnings=warnings)
+    return alignment, Placement(series, zeros, series, moves)
 
 
 def apply_given(
-    copies: Copies,
-    shifts_px: FloatArray,
-    how: str,
+    series: ReducedSeries,
+    given: GivenAlignment,
     *,
     axis_angle_deg: float | None = None,
     axis_near_deg: float | None = None,
     axis_offset_px: float | None = None,
     band: Band | None = None,
-    adjustments: Adjustments | None = None,
-) -> Alignment:
-    """Align a tilt series by given shifts.
+) -> tuple[Alignment, Placement]:
+    """Align a tilt series by given shifts and image corrections, which are kept as they are.
 
     Parameters
     ----------
-    copies : images with background 0
-    shifts_px : (n_tilt, 2) array
-        (dy, dx) to add to raw coordinates, in raw pixels; kept as they are.
-    how : in words, what the shifts come from
+    series : images with background 0
+    given : in raw pixels of this series
     axis_angle_deg, axis_near_deg, axis_offset_px, band
-        As for `estimate_alignment`: direction and offset of the axis are found for these shifts where not given.
-    adjustments : Adjustments, optional
-        What single images need besides; kept as it is.
+        As for `estimate_alignment`; they take precedence over what `given` says of the axis. Where neither says
+        anything, direction and offset of the axis are found for these shifts.
     """
-    raw, copies = copies, copies.adjusted(adjustments)
-    band, warnings = band or Band(), list[str]()
-    shifts = np.array(shifts_px, float)
-    here = shifts / copies.factor
-    angle, sought = axis_angle_deg, axis_angle_deg is None
-    if angle is None and can_show_axis(copies):
-        angle = find_direction(copies, here, band, axis_near_deg, warnings)
+    raw, series = series, series.corrected(given.corrections)
+    band, warnings = band or Band(), list(given.notes)
+    here = given.shifts_px / series.factor
+    angle = given.axis_angle_deg if axis_angle_deg is None else axis_angle_deg
+    offset = given.axis_offset_px if axis_offset_px is None else axis_offset_px
+    to_refine = angle is None
+    if angle is None and can_show_axis(series):
+        angle = find_direction(series, here, band, axis_near_deg, warnings)
     elif angle is None:
         angle = axis_near_deg or 0.0
-        warnings.append(f"too few tilts to find the direction of the tilt axis for the shifts given: {angle:g} assumed")
-        sought = False
-    whole = _is_whole(copies, rotate_vectors(here, angle), angle)
-    if sought:
-        angle = refine_angle(copies, Solution(angle, rotate_vectors(here, angle), whole, float("nan")), band)
+        warnings.append(
+            f"too few tilts to find the direction of the tilt axis for the given shifts: {angle:g} degrees assumed"
+        )
+        to_refine = False
+    whole = solver.looks_whole(series, rotate_vectors(here, angle), angle)
+    if to_refine:
+        angle = refine_angle(series, Solution(angle, rotate_vectors(here, angle), whole, float("nan")), band)
     moves = rotate_vectors(here, angle)
-    offset = axis_offset_px
     if offset is None:
-        offset = _offset(copies, moves, angle, whole=whole) * copies.factor if can_show_axis(copies) else 0.0
-    before = measure_quality(raw, np.zeros_like(moves), angle)
-    after = measure_quality(copies, moves - np.array([0.0, offset / copies.factor]), angle)
-    return Alignment(
-        shifts, angle, offset, before, after, whole, float("nan"), how, [], warnings, adjustments=adjustments
+        offset = _offset(series, moves, angle, whole=whole) * series.factor if can_show_axis(series) else 0.0
+    alignment = Alignment(
+        np.array(given.shifts_px),
+        angle,
+        offset,
+        whole,
+        f"as in {Path(given.source).name}",
+        [f"shifts as in {given.source}"],
+        warnings,
+        corrections=given.corrections,
     )
+    placed = moves - np.array([0.0, offset / series.factor])
+    return alignment, Placement(raw, np.zeros_like(moves), series, placed)
 
 
-def _is_whole(copies: Copies, moves: NDArray[np.float64], axis_angle_deg: float) -> bool:
-    aligned, seen = copies.warped(moves, axis_angle_deg)
-    return is_whole(aligned, seen, row_window(seen, copies.usable), copies.usable)
-
-
-def _offset(copies: Copies, moves: NDArray[np.float64], axis_angle_deg: float, *, whole: bool) -> float:
-    """Return the offset of the axis in px of the copies, for moves that do not hold it yet."""
+def _offset(series: ReducedSeries, moves: NDArray[np.float64], axis_angle_deg: float, *, whole: bool) -> float:
+    """Return the offset of the axis in px of the reduced series, for moves that do not include it."""
     if not whole:
-        small = copies.reduced(solver.OFFSET_PX)
-        scale = copies.factor / small.factor
+        small = series.reduced(solver.OFFSET_PX)
+        scale = series.factor / small.factor
         return -solver.best_offset(small, moves * scale, axis_angle_deg) / scale
-    aligned, seen = copies.warped(moves, axis_angle_deg)
-    centres = centre_of_mass(aligned, row_window(seen, copies.usable))[copies.usable]
-    t = np.deg2rad(copies.angles_deg[copies.usable])
+    aligned, seen = series.warped(moves, axis_angle_deg)
+    centres = centre_of_mass(aligned, row_window(seen, series.usable))[series.usable]
+    t = np.deg2rad(series.angles_deg[series.usable])
     # The centre of mass goes round the axis: x = offset + x0 cos(t) + z0 sin(t)
     terms = np.stack([np.ones(len(t)), np.cos(t), np.sin(t)], axis=1)
     return float(np.linalg.lstsq(terms, centres, rcond=None)[0][0])

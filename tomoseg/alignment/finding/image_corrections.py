@@ -1,4 +1,4 @@
-"""Rotation, magnification and tilt of single images, found together with a reconstruction.
+"""Image corrections: rotation, magnification and tilt of each image, found together with a reconstruction.
 
 The passes are those of `tomoseg.alignment.finding.joint`, with more unknowns for each image. With p an image as the
 volume predicts it, y and x from the centre of the frame, and t its tilt, an image that is to be turned by a, magnified
@@ -6,8 +6,8 @@ by 1 + b and was taken at t + c differs from p by
 
     a (x dp/dy - y dp/dx) + b (y dp/dy + x dp/dx) + c dp/dt
 
-besides what its move and its brightness do. The last is the difference of two projections. Each of these is thought to
-be small beforehand, so that noise does not run away with what hardly shows.
+in addition to what its move and its brightness do. The last is the difference of two projections. All three are
+expected to be small beforehand, so that noise does not run away with what hardly shows.
 
 What all images have in common cannot be told from the direction of the axis, the size of a voxel and the volume's own
 rotation about the axis: rotations and tilt errors have the mean 0, magnifications the mean 1. A tilt error that grows
@@ -26,16 +26,17 @@ from numpy.typing import NDArray
 from tomoseg.alignment.finding.joint import GAIN, LARGEST_PX, STRAY, Run
 from tomoseg.alignment.finding.refine import CHECK_PX, held_out
 from tomoseg.alignment.finding.solve import Solution, fill_between
-from tomoseg.alignment.images.reduced_series import Copies
-from tomoseg.alignment.images.warp import Adjustments, rotation_matrix
+from tomoseg.alignment.images.reduced_series import ReducedSeries
+from tomoseg.alignment.images.warp import rotation_matrix
+from tomoseg.io.shifts import ImageCorrections
 from tomoseg.reconstruction.backends.cpu import CpuOperator
 from tomoseg.reconstruction.operators import Floats, Operator
 
-Adjustment = Literal["rotation", "magnification", "tilt-angle"]
-KINDS: tuple[Adjustment, ...] = ("rotation", "magnification", "tilt-angle")
+CorrectionKind = Literal["rotation", "magnification", "tilt-angle"]
+KINDS: tuple[CorrectionKind, ...] = ("rotation", "magnification", "tilt-angle")
 USUAL = np.array([1.0, 0.01, 1.0])  # standard deviation thought likely beforehand: degrees, of 1, degrees
 LARGEST = 0.5 * USUAL  # of a step
-LEVELS = ((128, 20), (10_000, 16))  # longest sides of the copies, and passes
+LEVELS = ((128, 20), (10_000, 16))  # longest sides of the reduced images, and passes
 SETTLING = 8  # passes in which the volume forms before anything is moved
 APART_DEG = 0.25  # to either side: tilts whose projections tell how images change with tilt
 # Part by which the residual has to fall: three more numbers for each image take up to 0.8 % off without need of them,
@@ -43,45 +44,47 @@ APART_DEG = 0.25  # to either side: tilts whose projections tell how images chan
 LEAST_GAIN = 0.01
 
 
-def adjust(copies: Copies, solution: Solution, kinds: Sequence[Adjustment]) -> tuple[Solution, Adjustments | None]:
-    """Find rotation, magnification and tilt of each image, as far as `kinds` names them, and better moves with them.
+def find_corrections(
+    series: ReducedSeries, solution: Solution, kinds: Sequence[CorrectionKind]
+) -> tuple[Solution, ImageCorrections | None]:
+    """Find the `kinds` of image corrections, and better moves with them.
 
-    What that finds is taken only if the images then agree clearly better with what the others predict.
+    They are taken only if the others then predict the images clearly better.
 
     Parameters
     ----------
-    copies : images with background 0, at least 5 usable
+    series : images with background 0, at least 5 usable
     solution : right to a fraction of a pixel
     kinds : of rotation, magnification and tilt-angle
 
     Returns
     -------
     solution : with better moves
-    adjustments : Adjustments, or None where nothing was gained, and `solution` is as it was
+    corrections : ImageCorrections; None where nothing was gained, and `solution` is unchanged
     """
     wanted = np.array([kind in kinds for kind in KINDS])
     if not wanted.any():
         return solution, None
-    found, values = solution, np.zeros((copies.n_tilt, 3))
-    finer = [(copies.reduced(longest), passes) for longest, passes in LEVELS]
-    for small, passes in finer if finer[0][0].factor > copies.factor else finer[:1]:
-        found, values = _passes(small, copies.factor, found, values, wanted, passes)
-    adjustments = _as_adjustments(values)
-    small = copies.reduced(CHECK_PX)
-    before = held_out(small, copies.factor, solution)
-    after = held_out(small.adjusted(adjustments), copies.factor, found)
+    found, values = solution, np.zeros((series.n_tilt, 3))
+    finer = [(series.reduced(longest), passes) for longest, passes in LEVELS]
+    for small, passes in finer if finer[0][0].factor > series.factor else finer[:1]:
+        found, values = _passes(small, series.factor, found, values, wanted, passes)
+    corrections = _as_corrections(values)
+    small = series.reduced(CHECK_PX)
+    before = held_out(small, series.factor, solution)
+    after = held_out(small.corrected(corrections), series.factor, found)
     if not after < (1 - LEAST_GAIN) * before:
         return solution, None
-    return replace(found, residual=after), adjustments
+    return replace(found, residual=after), corrections
 
 
-def _as_adjustments(values: NDArray[np.float64]) -> Adjustments:
-    """Return columns of rotation (degrees), magnification less 1, and tilt error (degrees) as what they are."""
-    return Adjustments(values[:, 0].copy(), 1 + values[:, 1], values[:, 2].copy())
+def _as_corrections(values: NDArray[np.float64]) -> ImageCorrections:
+    """Return the corrections for columns of rotation (degrees), magnification less 1, and tilt error (degrees)."""
+    return ImageCorrections(values[:, 0].copy(), 1 + values[:, 1], values[:, 2].copy())
 
 
 def _passes(
-    small: Copies,
+    small: ReducedSeries,
     factor: int,
     solution: Solution,
     values: NDArray[np.float64],
@@ -90,36 +93,36 @@ def _passes(
 ) -> tuple[Solution, NDArray[np.float64]]:
     """Go through all images `passes` times; return better moves, and values with a row per tilt."""
     scale = factor / small.factor
-    run = _AdjustingRun(small, solution, solution.moves_px * scale, values, wanted)
+    run = _CorrectingRun(small, solution, solution.moves_px * scale, values, wanted)
     with ThreadPoolExecutor(max(1, small.workers)) as pool:
         run.start(pool)
         for number in range(passes):
             if number < SETTLING:
                 run.once(pool, moving=False, along_only=False)
             else:
-                run.adjust_once(pool)
+                run.correct_once(pool)
     return replace(solution, moves_px=fill_between(run.moves / scale, small.usable)), run.values
 
 
-class _AdjustingRun(Run):
-    """The volume, the moves, and what else images need, as they stand."""
+class _CorrectingRun(Run):
+    """The current volume, moves and image corrections."""
 
     def __init__(
         self,
-        copies: Copies,
+        series: ReducedSeries,
         solution: Solution,
         moves: NDArray[np.float64],
         values: NDArray[np.float64],
         wanted: NDArray[np.bool_],
     ) -> None:
-        self.plain, self.values, self.wanted = copies, values.copy(), wanted
-        adjusted = copies.adjusted(_as_adjustments(values))
-        super().__init__(adjusted, np.flatnonzero(copies.usable), moves, solution.axis_angle_deg, solution.whole)
+        self.plain, self.values, self.wanted = series, values.copy(), wanted
+        corrected = series.corrected(_as_corrections(values))
+        super().__init__(corrected, np.flatnonzero(series.usable), moves, solution.axis_angle_deg, solution.whole)
         height, width = self.shape
         self.y = (np.arange(height, dtype=np.float32) - (height - 1) / 2)[:, None]
         self.x = np.arange(width, dtype=np.float32) - (width - 1) / 2
 
-    def adjust_once(self, pool: ThreadPoolExecutor) -> None:
+    def correct_once(self, pool: ThreadPoolExecutor) -> None:
         """Go through all subsets."""
         misfit, power = np.zeros(len(self.chosen)), np.zeros(len(self.chosen))
         typical = self.typical
@@ -197,7 +200,7 @@ class _AdjustingRun(Run):
         self.values[self.chosen, 2] -= np.polyval(line, tilts)
 
     def _warp_as_found(self) -> None:
-        self.copies = self.plain.adjusted(_as_adjustments(self.values))
+        self.series = self.plain.corrected(_as_corrections(self.values))
 
 
 def _slope(image: Floats, axis: int) -> Floats:

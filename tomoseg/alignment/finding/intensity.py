@@ -5,22 +5,14 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tomoseg.alignment.finding.consistency import row_window
-from tomoseg.alignment.images.reduced_series import Copies
+from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.arrays import FloatArray
 
 TREND_TILTS = 9  # a sample that is cut by the frame changes its total slowly; what differs from this median flickers
 
 
-def usable_tilts(signals: FloatArray, finite: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Say which tilts show something: finite, and at least a tenth as bright above background as usual."""
-    bright = np.asarray(signals)[finite & (np.asarray(signals) > 0)]
-    if len(bright) == 0:
-        return np.zeros(len(signals), bool)
-    return np.asarray(finite & (np.asarray(signals) > 0.1 * np.median(bright)))
-
-
 def intensity_scales(
-    copies: Copies, moves_px: FloatArray, axis_angle_deg: float, *, whole: bool
+    series: ReducedSeries, moves_px: FloatArray, axis_angle_deg: float, *, whole: bool
 ) -> NDArray[np.float64]:
     """Return the factor for each tilt that evens out changes of beam current or gain.
 
@@ -30,18 +22,18 @@ def intensity_scales(
 
     Parameters
     ----------
-    copies, moves_px, axis_angle_deg : as for `Copies.warped`
+    series, moves_px, axis_angle_deg : as for `ReducedSeries.warped`
     whole : bool
 
     Returns
     -------
     (n_tilt,) factors, 1 for unusable tilts
     """
-    aligned, seen = copies.warped(moves_px, axis_angle_deg)
-    window = row_window(seen, copies.usable)
+    aligned, seen = series.warped(moves_px, axis_angle_deg)
+    window = row_window(seen, series.usable)
     totals = np.einsum("tyx,y->t", aligned, window, dtype=float)
-    scales = np.ones(copies.n_tilt)
-    usable = copies.usable & (totals > 0)
+    scales = np.ones(series.n_tilt)
+    usable = series.usable & (totals > 0)
     if not usable.any():
         return scales
     known = totals[usable]

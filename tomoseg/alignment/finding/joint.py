@@ -2,12 +2,13 @@
 
 The volume is improved by expectation maximisation, a few tilts at a time (ordered subsets), and just before tilts are
 used they are compared with their projections of the volume as it stands, made of all the others: a Gauss-Newton step
-moves each (joint iterative reconstruction and alignment; Gursoy et al., Sci. Rep. 7, 11818, 2017). The volume goes on
+moves each (joint iterative reconstruction and alignment; Gursoy et al., Sci. Rep. 7, 11818, 2017). The volume is kept
 from pass to pass, and images are always resampled from the originals by the moves accumulated so far. Pixels that a raw
 frame does not show count as the volume predicts them, so that they say nothing.
 
 The slow part of the moves costs the volume little to follow: it takes many passes to be undone, which the steps do not
-show. The direction of the axis is sought apart, by how well images are predicted (`tomoseg.alignment.finding.refine`).
+show. The direction of the axis is searched separately, by how well images are predicted
+(`tomoseg.alignment.finding.refine`).
 """
 
 from collections.abc import Callable
@@ -19,14 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.alignment.images.correlation import taper
-from tomoseg.alignment.images.reduced_series import Copies
+from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.alignment.images.warp import aligned_shape, unrotate_vectors
 from tomoseg.arrays import FloatArray
 from tomoseg.reconstruction.backends.cpu import CpuOperator
 from tomoseg.reconstruction.geometry import ParallelGeometry
 from tomoseg.reconstruction.operators import Floats, Operator
 
-WIDER = 1.6  # of the frame: how much of a sample that goes on outside it is reconstructed
+WIDER = 1.6  # of the frame: how much of a sample that extends beyond it is reconstructed
 SUBSETS = 24  # at most: the volume is improved by so many parts of the tilts, one after the other
 EDGE = 0.2  # part of the frame over which the weight of pixels falls off at its sides
 MARGIN_PX = 2.0  # pixels so near the border of a raw frame are not compared: splines swing there
@@ -43,7 +44,7 @@ class Joint:
 
     Attributes
     ----------
-    moves_px : (n_tilt, 2) (dy', dx') in pixels of the copies; unusable tilts as they were
+    moves_px : (n_tilt, 2) (dy', dx') in pixels of the reduced series; unusable tilts as they were
     residual : float
         Root mean square of measured minus predicted images, as part of that of the measured ones; predicted before an
         image was used in the pass.
@@ -56,7 +57,7 @@ class Joint:
 
 
 def align_jointly(
-    copies: Copies,
+    series: ReducedSeries,
     moves_px: FloatArray,
     axis_angle_deg: float,
     *,
@@ -69,9 +70,9 @@ def align_jointly(
 
     Parameters
     ----------
-    copies : images with background 0, at least 5 usable
+    series : images with background 0, at least 5 usable
     moves_px : (n_tilt, 2) array
-        (dy', dx') after rotation, in pixels of the copies, right to a few pixels.
+        (dy', dx') after rotation, in pixels of the reduced series, right to a few pixels.
     axis_angle_deg : float
     whole : bool
         Whether the sample ends inside the frame across the axis.
@@ -80,30 +81,30 @@ def align_jointly(
     moving : bool
         False: the images stay; only the residual is wanted.
     tolerance_px : float
-        Steps (rms over the tilts, either direction) at which to stop, in pixels of the copies.
+        Steps (rms over the tilts, either direction) at which to stop, in pixels of the reduced series.
     """
-    chosen = np.flatnonzero(copies.usable)
-    run = Run(copies, chosen, np.array(moves_px, np.float64), axis_angle_deg, whole)
-    with ThreadPoolExecutor(max(1, copies.workers)) as pool:
+    chosen = np.flatnonzero(series.usable)
+    run = Run(series, chosen, np.array(moves_px, np.float64), axis_angle_deg, whole)
+    with ThreadPoolExecutor(max(1, series.workers)) as pool:
         run.start(pool)
         for number in range(passes):
             steps = run.once(pool, moving=moving, along_only=number < ALONG_PASSES)
             if number > ALONG_PASSES and float(np.sqrt(np.square(steps).mean(axis=0)).max()) < tolerance_px:
                 break
-    residuals = np.full(copies.n_tilt, np.nan)
+    residuals = np.full(series.n_tilt, np.nan)
     residuals[chosen] = np.sqrt(run.misfit / np.maximum(run.power, 1e-30))
     total = float(np.sqrt(run.misfit.sum() / max(float(run.power.sum()), 1e-30)))
     return Joint(run.moves, total, residuals)
 
 
 class Run:
-    """The volume and the moves as they stand."""
+    """The current volume and moves."""
 
     def __init__(
-        self, copies: Copies, chosen: NDArray[np.int_], moves: NDArray[np.float64], angle_deg: float, whole: bool
+        self, series: ReducedSeries, chosen: NDArray[np.int_], moves: NDArray[np.float64], angle_deg: float, whole: bool
     ) -> None:
-        self.copies, self.chosen, self.moves, self.angle_deg = copies, chosen, moves, angle_deg
-        self.shape = aligned_shape(copies.images.shape, angle_deg)
+        self.series, self.chosen, self.moves, self.angle_deg = series, chosen, moves, angle_deg
+        self.shape = aligned_shape(series.images.shape, angle_deg)
         height, width = self.shape
         self.side = width if whole else round(width * WIDER)
         self.aim()
@@ -114,8 +115,8 @@ class Run:
         self.misfit, self.power = np.zeros(len(chosen)), np.zeros(len(chosen))
 
     def aim(self) -> None:
-        """Take the tilts of the copies for those at which the volume is seen."""
-        geometry = ParallelGeometry(self.copies.angles_deg[self.chosen], self.shape[1], self.side, self.side)
+        """Take the tilts of the reduced images for those at which the volume is seen."""
+        geometry = ParallelGeometry(self.series.angles_deg[self.chosen], self.shape[1], self.side, self.side)
         self.operator = CpuOperator(geometry)
         indices = np.arange(len(self.chosen))
         self.subsets = [(indices[tilts], part) for tilts, part in self.operator.subsets(SUBSETS)]
@@ -141,7 +142,7 @@ class Run:
         misfit, power = np.zeros(len(self.chosen)), np.zeros(len(self.chosen))
         typical = self.typical
         for (tilts, part), plane in zip(self.subsets, self.planes, strict=True):
-            self.copies.checkpoint()
+            self.series.checkpoint()
             computed = list(pool.map(part.forward, self.volumes))
             predicted = self.joined(part, computed)
             images, seen = self.warped(pool, tilts)
@@ -191,7 +192,7 @@ class Run:
         images, seen = np.empty((len(which), *self.shape), np.float32), np.empty((len(which), *self.shape), bool)
 
         def one(k: int) -> None:
-            self.copies.resample(which[k], shifts[k], self.angle_deg, images[k], seen[k], margin_px=MARGIN_PX)
+            self.series.resample(which[k], shifts[k], self.angle_deg, images[k], seen[k], margin_px=MARGIN_PX)
 
         list(pool.map(one, range(len(which))))
         return images, seen

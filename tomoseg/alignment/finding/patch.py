@@ -1,4 +1,4 @@
-"""Aligning by a part of the frame: a patch, followed through the tilts and looked at as if it were all there is."""
+"""Alignment by a part of the frame: a patch, followed through the tilts and treated as the whole frame."""
 
 from dataclasses import dataclass, replace
 
@@ -8,11 +8,12 @@ from numpy.typing import NDArray
 from tomoseg.alignment.finding.solve import Solution
 from tomoseg.alignment.finding.track import Band, track_neighbours
 from tomoseg.alignment.images.correlation import taper
-from tomoseg.alignment.images.reduced_series import Copies
-from tomoseg.alignment.images.warp import Adjustments, rotate_vectors
+from tomoseg.alignment.images.reduced_series import ReducedSeries
+from tomoseg.alignment.images.warp import correction_matrices, rotate_vectors
 from tomoseg.errors import InputError
+from tomoseg.io.shifts import ImageCorrections
 
-SMALLEST_PX = 16  # of a side, in px of the copies: less shows nothing to register
+SMALLEST_PX = 16  # of a side, in px of the reduced series: a smaller patch shows nothing to register
 SOFT = 0.4  # part of the patch that is its soft edge
 TRACK_PX = 128
 
@@ -35,11 +36,11 @@ class View:
 
     Attributes
     ----------
-    copies : the patch at each tilt, background 0
-    centres_px : (n_tilt, 2) f8, (y, x) of the patch's centre from the centre of each image, in px of the copies
+    series : the patch at each tilt, background 0
+    centres_px : (n_tilt, 2) f8, (y, x) of the patch's centre from the centre of each image, in px of the reduced series
     """
 
-    copies: Copies
+    series: ReducedSeries
     centres_px: NDArray[np.float64]
 
     @property
@@ -47,46 +48,46 @@ class View:
         """Whether the patch is all of every image."""
         return not self.centres_px.any()
 
-    def back(self, solution: Solution, adjustments: Adjustments | None = None) -> Solution:
+    def back(self, solution: Solution, corrections: ImageCorrections | None = None) -> Solution:
         """Return moves of the whole images, given those of the patch: R M (c + q) + m = R M q + m_patch.
 
         M is the rotation and magnification of single images.
         """
         if self.is_whole_frame:
             return solution
-        moves = solution.moves_px - self._centres(solution.axis_angle_deg, adjustments)
+        moves = solution.moves_px - self._centres(solution.axis_angle_deg, corrections)
         # Whatever it holds, the patch is not all of the sample that the frame shows.
         return replace(solution, moves_px=moves, whole=False)
 
     def moves(
-        self, moves_px: NDArray[np.float64], axis_angle_deg: float, adjustments: Adjustments | None = None
+        self, moves_px: NDArray[np.float64], axis_angle_deg: float, corrections: ImageCorrections | None = None
     ) -> NDArray[np.float64]:
         """Return moves of the patch, given those of the whole images, that keep it in the middle of its frame."""
         if self.is_whole_frame:
             return moves_px
-        own = moves_px + self._centres(axis_angle_deg, adjustments)
-        return np.asarray(own - own[self.copies.usable].mean(axis=0))
+        moves = moves_px + self._centres(axis_angle_deg, corrections)
+        return np.asarray(moves - moves[self.series.usable].mean(axis=0))
 
-    def _centres(self, axis_angle_deg: float, adjustments: Adjustments | None) -> NDArray[np.float64]:
+    def _centres(self, axis_angle_deg: float, corrections: ImageCorrections | None) -> NDArray[np.float64]:
         """Return where the centres of the patch lie after rotation, from the centres of the images."""
         centres = self.centres_px
-        if adjustments is not None:
-            centres = np.einsum("tij,tj->ti", adjustments.matrices, centres)
+        if corrections is not None:
+            centres = np.einsum("tij,tj->ti", correction_matrices(corrections), centres)
         return rotate_vectors(centres, axis_angle_deg)
 
 
-def whole_frame(copies: Copies) -> View:
-    """Return the view of all there is."""
-    return View(copies, np.zeros((copies.n_tilt, 2)))
+def whole_frame(series: ReducedSeries) -> View:
+    """Return the view of the whole frame."""
+    return View(series, np.zeros((series.n_tilt, 2)))
 
 
-def look_at(copies: Copies, patch: Patch, band: Band, max_shift: float) -> View:
+def look_at(series: ReducedSeries, patch: Patch, band: Band, max_shift: float) -> View:
     """Follow a patch outward from the lowest tilt, and cut it out of every image.
 
     Parameters
     ----------
-    copies : images with background 0
-    patch : what to look at
+    series : images with background 0
+    patch : part of the frame to follow
     band : limits of the band-pass
     max_shift : float
         Largest step between neighbouring tilts, as a part of the longer side of the images.
@@ -96,34 +97,34 @@ def look_at(copies: Copies, patch: Patch, band: Band, max_shift: float) -> View:
     InputError
         The patch is too small to be followed.
     """
-    start, size = _in_copies(copies, patch)
+    start, size = _in_reduced(series, patch)
     if size.min() < SMALLEST_PX:
         raise InputError(
-            f"align.x_range and align.y_range leave {np.ptp(patch.columns)} x {np.ptp(patch.rows)} px to look at: at "
-            f"least {SMALLEST_PX * copies.factor} px are needed in each direction"
+            f"align.x_range and align.y_range leave a patch of {np.ptp(patch.columns)} x {np.ptp(patch.rows)} px: at "
+            f"least {SMALLEST_PX * series.factor} px are needed in each direction"
         )
-    small = copies.reduced(TRACK_PX)
-    ratio = copies.factor / small.factor
-    at, extent = _in_copies(small, patch)
+    small = series.reduced(TRACK_PX)
+    ratio = series.factor / small.factor
+    at, extent = _in_reduced(small, patch)
     frame = small.images.shape[1:]
     windows = _window(frame, at, extent), _window(frame, at - extent, 3 * extent)
     reach = max_shift * max(frame)
     shifts = track_neighbours(small, None, band, reach, windows)[0] / ratio
-    # Where it leaves the frame, as much as there is: only the place of the cut differs.
-    starts = np.clip(np.round(start - shifts), 0, np.array(copies.images.shape[1:]) - size).astype(int)
+    # Where the patch would leave the frame it stops at the border: only the place of the cut differs.
+    starts = np.clip(np.round(start - shifts), 0, np.array(series.images.shape[1:]) - size).astype(int)
     images = np.stack(
-        [image[y : y + size[0], x : x + size[1]] for image, (y, x) in zip(copies.images, starts, strict=True)]
+        [image[y : y + size[0], x : x + size[1]] for image, (y, x) in zip(series.images, starts, strict=True)]
     )
-    centres = starts + (size - 1) / 2 - (np.array(copies.images.shape[1:]) - 1) / 2
-    return View(replace(copies, images=images), centres)
+    centres = starts + (size - 1) / 2 - (np.array(series.images.shape[1:]) - 1) / 2
+    return View(replace(series, images=images), centres)
 
 
-def _in_copies(copies: Copies, patch: Patch) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
-    """Return first pixel and size (y, x) of the patch in px of the copies, whose centre is that of the raw images."""
-    shape = np.array(copies.images.shape[1:])
-    # The copies leave out some raw pixels, on both sides alike: the centre stays the centre.
+def _in_reduced(series: ReducedSeries, patch: Patch) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
+    """Return first pixel and size (y, x) of the patch in px of the reduced series."""
+    shape = np.array(series.images.shape[1:])
+    # Reduced images leave out some raw pixels, on both sides alike: the centre stays that of the raw images.
     from_centre = np.array([patch.rows, patch.columns]) - np.array(patch.frame)[:, None] / 2
-    limits = from_centre / copies.factor + shape[:, None] / 2
+    limits = from_centre / series.factor + shape[:, None] / 2
     edges = np.clip(np.round(limits), 0, shape[:, None]).astype(int)
     return edges[:, 0], edges[:, 1] - edges[:, 0]
 

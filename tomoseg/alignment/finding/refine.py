@@ -1,4 +1,4 @@
-"""The last digits of an alignment: direction of the axis and moves, by how well images are predicted by the others."""
+"""The last digits of an alignment: direction of the axis and moves for which the tilts predict each other best."""
 
 from dataclasses import replace
 from functools import cache
@@ -11,19 +11,19 @@ from tomoseg.alignment.finding.consistency import profiles, register_profiles, r
 from tomoseg.alignment.finding.joint import STRAY, align_jointly
 from tomoseg.alignment.finding.solve import Solution, fill_between, solve
 from tomoseg.alignment.finding.track import Band
-from tomoseg.alignment.images.reduced_series import Copies
+from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.alignment.images.warp import rotate_vectors, unrotate_vectors, wrap_axis_angle
 
-# Longest sides of the copies on which a sample is refined together with its volume, and most passes. A sample that is
-# placed absolutely needs the finest copies only.
+# Longest sides of the reduced images on which a sample is refined together with its volume, and most passes. A sample
+# that is placed absolutely needs the finest images only.
 LEVELS = ((64, 30), (128, 16), (10_000, 12))
-# Copies and passes by which directions of the axis are compared, the steps in degrees, and how many of a kind at most.
+# Longest side and passes by which directions of the axis are compared, the steps in degrees, and most steps of a kind.
 DIRECTION_PX, DIRECTION_PASSES, DIRECTION_STEPS, MOST_STEPS = 64, 10, (2.0, 0.4), 5
 LINES_DEG = 0.1  # how far from there the common lines are believed
-CHECK_PX, CHECK_PASSES = 128, 4  # copies and passes by which what was found is compared with what it was found from
+CHECK_PX, CHECK_PASSES = 128, 4  # longest side and passes by which moves are compared with those they came from
 
 
-def refine_angle(copies: Copies, solution: Solution, band: Band) -> float:
+def refine_angle(series: ReducedSeries, solution: Solution, band: Band) -> float:
     """Return the direction of the axis, near that of `solution`, for which images are best predicted by the others.
 
     About the minimum the residual is a parabola in the angle: its vertex through three points is the direction. Near
@@ -32,43 +32,43 @@ def refine_angle(copies: Copies, solution: Solution, band: Band) -> float:
     """
     angle = solution.axis_angle_deg
     for step in DIRECTION_STEPS:
-        angle = _direction(copies, solution, angle, step)
-    return _aligned_lines(copies, solution, angle, band) if solution.whole else angle
+        angle = _direction(series, solution, angle, step)
+    return _aligned_lines(series, solution, angle, band) if solution.whole else angle
 
 
-def follow_angle(copies: Copies, solution: Solution, axis_angle_deg: float, band: Band) -> Solution:
+def follow_angle(series: ReducedSeries, solution: Solution, axis_angle_deg: float, band: Band) -> Solution:
     """Return `solution` for a slightly different direction of the axis: same shifts, a whole sample placed anew."""
     shifts = unrotate_vectors(solution.moves_px, solution.axis_angle_deg)
     if solution.whole:
-        return solve(copies, shifts, axis_angle_deg, band, passes=2)
+        return solve(series, shifts, axis_angle_deg, band, passes=2)
     return replace(solution, axis_angle_deg=axis_angle_deg, moves_px=rotate_vectors(shifts, axis_angle_deg))
 
 
-def refine_moves(copies: Copies, solution: Solution) -> Solution:
-    """Improve moves together with a reconstruction, on finer and finer copies.
+def refine_moves(series: ReducedSeries, solution: Solution) -> Solution:
+    """Improve moves together with a reconstruction, on finer and finer images.
 
-    What that finds is taken only if the images then agree better with what the others predict.
+    The new moves are taken only if the others then predict the images better.
     """
     found = solution
     for longest, passes in LEVELS[2 if solution.whole else 0 :]:
-        found = _refined(copies.reduced(longest), copies.factor, found, passes)
-    small = copies.reduced(CHECK_PX)
-    before, after = (held_out(small, copies.factor, s) for s in (solution, found))
+        found = _refined(series.reduced(longest), series.factor, found, passes)
+    small = series.reduced(CHECK_PX)
+    before, after = (held_out(small, series.factor, s) for s in (solution, found))
     return replace(found, residual=after) if after <= before else replace(solution, residual=before)
 
 
-def stray_tilts(solution: Solution) -> NDArray[np.bool_]:
-    """Say which tilts the others do not predict, (n_tilt,): images of something else, spoilt, or at a wrong angle."""
+def unpredicted_tilts(solution: Solution) -> NDArray[np.bool_]:
+    """Return which tilts the others do not predict, (n_tilt,): of something else, damaged, or at a wrong angle."""
     found = np.nan_to_num(np.array([]) if solution.residuals is None else solution.residuals)
     if not found.any():
         return np.zeros(len(solution.moves_px), bool)
     return np.asarray(found > STRAY * np.median(found[found > 0]))
 
 
-def _direction(copies: Copies, solution: Solution, start_deg: float, step: float) -> float:
+def _direction(series: ReducedSeries, solution: Solution, start_deg: float, step: float) -> float:
     """Return the direction near `start_deg` for which images are best predicted, from values `step` degrees apart."""
-    small = copies.reduced(DIRECTION_PX)
-    shifts = unrotate_vectors(solution.moves_px, solution.axis_angle_deg) * copies.factor / small.factor
+    small = series.reduced(DIRECTION_PX)
+    shifts = unrotate_vectors(solution.moves_px, solution.axis_angle_deg) * series.factor / small.factor
 
     @cache
     def residual(angle: float) -> float:
@@ -85,25 +85,25 @@ def _direction(copies: Copies, solution: Solution, start_deg: float, step: float
     return wrap_axis_angle(angle)
 
 
-def _aligned_lines(copies: Copies, solution: Solution, near_deg: float, band: Band) -> float:
+def _aligned_lines(series: ReducedSeries, solution: Solution, near_deg: float, band: Band) -> float:
     """Return the direction of the axis for which common lines are most alike; `near_deg` if that is not near it."""
     shifts = unrotate_vectors(solution.moves_px, solution.axis_angle_deg)
 
     def cost(angle_deg: float) -> float:
-        aligned, seen = copies.warped(rotate_vectors(shifts, angle_deg), angle_deg)
-        lines = profiles(aligned, seen, copies.angles_deg, whole=True)
-        window = row_window(seen, copies.usable)
-        _, scores = register_profiles(lines, window, copies.usable, band, copies.factor, 5.0)
+        aligned, seen = series.warped(rotate_vectors(shifts, angle_deg), angle_deg)
+        lines = profiles(aligned, seen, series.angles_deg, whole=True)
+        window = row_window(seen, series.usable)
+        _, scores = register_profiles(lines, window, series.usable, band, series.factor, 5.0)
         return 1 - float(np.nanmean(scores))
 
     bounds = (near_deg - LINES_DEG, near_deg + LINES_DEG)
-    # A change by this much moves the ends of the frame by a tenth of a pixel of the copy.
-    tolerance = float(np.clip(np.rad2deg(0.2 / max(copies.images.shape[1:])), 0.005, LINES_DEG / 8))
+    # A change by this much moves the ends of the frame by a tenth of a pixel of the reduced image.
+    tolerance = float(np.clip(np.rad2deg(0.2 / max(series.images.shape[1:])), 0.005, LINES_DEG / 8))
     found = float(optimize.minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": tolerance}).x)
     return wrap_axis_angle(found) if abs(found - near_deg) < 0.9 * LINES_DEG else near_deg
 
 
-def _refined(small: Copies, factor: int, solution: Solution, passes: int) -> Solution:
+def _refined(small: ReducedSeries, factor: int, solution: Solution, passes: int) -> Solution:
     scale = factor / small.factor
     joint = align_jointly(
         small,
@@ -116,8 +116,8 @@ def _refined(small: Copies, factor: int, solution: Solution, passes: int) -> Sol
     return replace(solution, moves_px=moves, residuals=joint.residuals)
 
 
-def held_out(small: Copies, factor: int, solution: Solution) -> float:
-    """Return how badly images are predicted by the others as they stand, moves being of copies reduced by `factor`."""
+def held_out(small: ReducedSeries, factor: int, solution: Solution) -> float:
+    """Return the residual of images predicted by the others; moves are those of a series reduced by `factor`."""
     moves = solution.moves_px * factor / small.factor
     return align_jointly(
         small, moves, solution.axis_angle_deg, whole=solution.whole, passes=CHECK_PASSES, moving=False

@@ -1,4 +1,4 @@
-"""Alignment against what the other tilts predict: a quick reconstruction, projected back to each tilt."""
+"""Alignment with reprojections: each tilt as a quick reconstruction from the other tilts predicts it."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tomoseg.alignment.finding.track import Band
 from tomoseg.alignment.images.correlation import padded_shape, register, taper
-from tomoseg.alignment.images.reduced_series import Copies
+from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.arrays import FloatArray
 from tomoseg.reconstruction.backends.cpu import CpuOperator
 from tomoseg.reconstruction.filters import filtered
@@ -22,7 +22,7 @@ WIDER = 1.5
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the series as a whole says each tilt should look like.
+    """The images of all tilts as the series as a whole predicts them.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ def predict(
 
     Parameters
     ----------
-    aligned, seen : (n_tilt, y, x) from `Copies.warped` (extended outwards where the sample is not `whole`)
+    aligned, seen : (n_tilt, y, x) from `ReducedSeries.warped` (extended outwards where the sample is not `whole`)
     angles_deg : (n_tilt,)
     usable : (n_tilt,) bool; other tilts take no part
     whole : bool
@@ -78,7 +78,7 @@ def predict(
     def one(rows: slice) -> NDArray[np.float64]:
         checkpoint()
         measured = aligned[chosen, rows] * factors[:, None, None].astype(np.float32)
-        # Border columns are repeated outwards where the sample goes on.
+        # Border columns are repeated outwards where the sample extends beyond the frame.
         extended = np.pad(measured, ((0, 0), (0, 0), (margin, margin)), "edge")
         smooth = filtered(extended, geometry.angles_deg, "shepp-logan")
         volume = operator.interpolate(operator.load(smooth), disc)
@@ -101,7 +101,7 @@ def predict(
 
 
 def register_with(
-    copies: Copies,
+    series: ReducedSeries,
     prediction: Prediction,
     aligned: NDArray[np.float32],
     seen: NDArray[np.bool_],
@@ -117,14 +117,14 @@ def register_with(
     """
     shape = aligned.shape[1:]
     padded = padded_shape(shape, 1.0)
-    response = band.response(padded, max(shape), copies.factor)
+    response = band.response(padded, max(shape), series.factor)
     window = taper(shape, 0.4)
 
     def one(i: int) -> tuple[NDArray[np.float64], float]:
-        if not copies.usable[i]:
+        if not series.usable[i]:
             return np.zeros(2), np.nan
         w = window * seen[i]
         return register(prediction.images[i] * w, aligned[i] * w, response, max_shift_px)
 
-    found = copies.each(one)
+    found = series.each(one)
     return np.array([f[0] for f in found]), np.array([f[1] for f in found])

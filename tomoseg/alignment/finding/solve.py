@@ -1,10 +1,10 @@
-"""Where every image belongs, for a given direction of the tilt axis.
+"""The place of every image, for a given direction of the tilt axis.
 
 Moves are what shifts and axis offset amount to together: (dy', dx') to add to coordinates after rotation, so that the
 axis comes to the middle of the frame.
 
 A sample that is whole across the axis is placed absolutely: along the axis by the common line, across it by the centre
-of mass, which follows a sinusoid about the axis; nothing can add up. A sample that goes on outside the frame has no
+of mass, which follows a sinusoid about the axis; nothing can add up. A sample that extends beyond the frame has no
 centre of mass: its shifts come from the chain of neighbours, and the axis offset is the one for which a quick
 reconstruction explains the images best.
 
@@ -27,14 +27,14 @@ from tomoseg.alignment.finding.consistency import (
 )
 from tomoseg.alignment.finding.reproject import Prediction, predict, register_with
 from tomoseg.alignment.finding.track import Band
-from tomoseg.alignment.images.reduced_series import Copies
+from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.alignment.images.warp import rotate_vectors
 from tomoseg.arrays import FloatArray
 
-OFFSET_REACH = 0.12  # part of the width within which the offset is sought
-OFFSET_PX = 128  # longest side of the copies on which it is sought
+OFFSET_REACH = 0.12  # part of the width within which the offset is searched
+OFFSET_PX = 128  # longest side of the reduced images on which it is searched
 TOUCHING = 0.03  # brightness at a side of the frame, as a part of the sample's, that a cut sample has at least
-STRAY_PX = 0.75  # least disagreement of an image with its prediction that makes it a stray, in px of the copy
+STRAY_PX = 0.75  # least disagreement of an image with its prediction that makes it a stray, in px of the reduced images
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Solution:
     Attributes
     ----------
     axis_angle_deg : float
-    moves_px : (n_tilt, 2) (dy', dx') in pixels of the copies
+    moves_px : (n_tilt, 2) (dy', dx') in pixels of the reduced series
     whole : bool
         Whether the sample is whole across the axis, and so the centre of mass was used.
     residual : float
@@ -61,7 +61,7 @@ class Solution:
 
 
 def solve(
-    copies: Copies,
+    series: ReducedSeries,
     shifts_px: FloatArray,
     axis_angle_deg: float,
     band: Band,
@@ -72,29 +72,30 @@ def solve(
 
     Parameters
     ----------
-    copies : images with background 0
+    series : images with background 0
     shifts_px : (n_tilt, 2) array
-        (dy, dx) of `track_neighbours`, in pixels of the copies.
+        (dy, dx) of `track_neighbours`, in pixels of the reduced series.
     axis_angle_deg : float
     band : limits of the band-pass
     passes : int
         How often to refine; 1 is enough to compare directions of the axis.
     """
     moves = rotate_vectors(np.asarray(shifts_px, float), axis_angle_deg)
-    if _looks_whole(copies, moves, axis_angle_deg):
-        solution = _solve_whole(copies, moves, axis_angle_deg, band, passes)
+    if looks_whole(series, moves, axis_angle_deg):
+        solution = _solve_whole(series, moves, axis_angle_deg, band, passes)
         if solution is not None:
             return solution
-    return solve_cut(copies, moves, axis_angle_deg, band, passes)
+    return solve_cut(series, moves, axis_angle_deg, band, passes)
 
 
-def _looks_whole(copies: Copies, moves: NDArray[np.float64], axis_angle_deg: float) -> bool:
-    aligned, seen = copies.warped(moves, axis_angle_deg)
-    return is_whole(aligned, seen, row_window(seen, copies.usable), copies.usable)
+def looks_whole(series: ReducedSeries, moves: NDArray[np.float64], axis_angle_deg: float) -> bool:
+    """Return whether the sample, placed like this, lies inside the frame across the axis."""
+    aligned, seen = series.warped(moves, axis_angle_deg)
+    return is_whole(aligned, seen, row_window(seen, series.usable), series.usable)
 
 
 def _solve_whole(
-    copies: Copies,
+    series: ReducedSeries,
     moves: NDArray[np.float64],
     axis_angle_deg: float,
     band: Band,
@@ -102,17 +103,17 @@ def _solve_whole(
 ) -> Solution | None:
     """Place a whole sample by common line and centre of mass; None where too many tilts contradict that."""
     moves = moves.copy()
-    reach = copies.images.shape[1] / 6
+    reach = series.images.shape[1] / 6
     for _ in range(max(2, passes)):
-        moves += _absolute_step(copies, moves, axis_angle_deg, band, reach)
+        moves += _absolute_step(series, moves, axis_angle_deg, band, reach)
         reach = 5.0
     if passes == 1:
-        residual = _residual(copies, moves, axis_angle_deg, whole=True)
-        return Solution(axis_angle_deg, fill_between(moves, copies.usable), True, residual)
+        residual = _residual(series, moves, axis_angle_deg, whole=True)
+        return Solution(axis_angle_deg, fill_between(moves, series.usable), True, residual)
     for _ in range(passes):
-        residual, steps, at_sides = _compared(copies, moves, axis_angle_deg, band, reach)
-        stray = _strays(steps, copies.usable)
-        if stray.sum() > 0.3 * copies.usable.sum():
+        residual, steps, at_sides = _compared(series, moves, axis_angle_deg, band, reach)
+        stray = _strays(steps, series.usable)
+        if stray.sum() > 0.3 * series.usable.sum():
             return None
         # An image whose sample drifted partly out of the frame has a wrong centre of mass; its prediction is right.
         # Elsewhere it is the other way round: predictions from tilts far apart are the less certain of the two.
@@ -120,81 +121,83 @@ def _solve_whole(
         if not stray.any():
             break
         moves[stray] += steps[stray]
-    return Solution(axis_angle_deg, fill_between(moves, copies.usable), True, residual)
+    return Solution(axis_angle_deg, fill_between(moves, series.usable), True, residual)
 
 
 def _absolute_step(
-    copies: Copies, moves: NDArray[np.float64], axis_angle_deg: float, band: Band, reach: float
+    series: ReducedSeries, moves: NDArray[np.float64], axis_angle_deg: float, band: Band, reach: float
 ) -> NDArray[np.float64]:
     """Return further moves by common line (along the axis) and centre of mass (across it)."""
-    aligned, seen = copies.warped(moves, axis_angle_deg)
-    window = row_window(seen, copies.usable)
-    lines = profiles(aligned, seen, copies.angles_deg, whole=True)
-    along, _ = register_profiles(lines, window, copies.usable, band, copies.factor, reach)
+    aligned, seen = series.warped(moves, axis_angle_deg)
+    window = row_window(seen, series.usable)
+    lines = profiles(aligned, seen, series.angles_deg, whole=True)
+    along, _ = register_profiles(lines, window, series.usable, band, series.factor, reach)
     return np.stack([along, -centre_of_mass(aligned, window)], axis=1)
 
 
 def _compared(
-    copies: Copies, moves: NDArray[np.float64], axis_angle_deg: float, band: Band, reach: float
+    series: ReducedSeries, moves: NDArray[np.float64], axis_angle_deg: float, band: Band, reach: float
 ) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
     """Compare a whole sample with its predictions: the residual, moves towards them, brightness at the sides."""
-    aligned, seen = copies.warped(moves, axis_angle_deg)
-    prediction = _predicted(copies, aligned, seen, whole=True)
-    steps, _ = register_with(copies, prediction, aligned, seen, band, reach)
-    return prediction.residual, steps, brightness_at_sides(aligned, seen, row_window(seen, copies.usable))
+    aligned, seen = series.warped(moves, axis_angle_deg)
+    prediction = _predicted(series, aligned, seen, whole=True)
+    steps, _ = register_with(series, prediction, aligned, seen, band, reach)
+    return prediction.residual, steps, brightness_at_sides(aligned, seen, row_window(seen, series.usable))
 
 
-def _residual(copies: Copies, moves: NDArray[np.float64], axis_angle_deg: float, *, whole: bool) -> float:
-    """Return how badly the tilts agree; a sample that goes on outside the frame is continued there."""
-    aligned, seen = copies.warped(moves, axis_angle_deg, extend=not whole)
-    return _predicted(copies, aligned, seen, whole=whole).residual
+def _residual(series: ReducedSeries, moves: NDArray[np.float64], axis_angle_deg: float, *, whole: bool) -> float:
+    """Return the residual of the predicted tilts; a sample that extends beyond the frame is continued there."""
+    aligned, seen = series.warped(moves, axis_angle_deg, extend=not whole)
+    return _predicted(series, aligned, seen, whole=whole).residual
 
 
 def _strays(steps: NDArray[np.float64], usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Say which tilts disagree with their prediction far more than most."""
+    """Return which tilts disagree with their prediction far more than most."""
     size = np.abs(steps - np.median(steps[usable], axis=0))
     limit = np.maximum(STRAY_PX, 8 * np.median(size[usable], axis=0))
     return np.asarray(usable & (size > limit).any(axis=1))
 
 
-def _predicted(copies: Copies, aligned: NDArray[np.float32], seen: NDArray[np.bool_], *, whole: bool) -> Prediction:
+def _predicted(
+    series: ReducedSeries, aligned: NDArray[np.float32], seen: NDArray[np.bool_], *, whole: bool
+) -> Prediction:
     """Predict all tilts, brought to one brightness first where the sample is whole: its total is the same in all."""
     scales = None
     if whole:
-        total = np.einsum("tyx,y->t", aligned, row_window(seen, copies.usable), dtype=float)
-        usual = np.median(total[copies.usable])
+        total = np.einsum("tyx,y->t", aligned, row_window(seen, series.usable), dtype=float)
+        usual = np.median(total[series.usable])
         scales = np.where(total > 0.2 * usual, usual / np.maximum(total, 1e-30), 1.0)
     return predict(
         aligned,
         seen,
-        copies.angles_deg,
-        copies.usable,
+        series.angles_deg,
+        series.usable,
         whole=whole,
-        workers=copies.workers,
+        workers=series.workers,
         scales=scales,
-        checkpoint=copies.checkpoint,
+        checkpoint=series.checkpoint,
     )
 
 
 def solve_cut(
-    copies: Copies,
+    series: ReducedSeries,
     moves: NDArray[np.float64],
     axis_angle_deg: float,
     band: Band,
     passes: int,
 ) -> Solution:
-    """Place a sample that goes on outside the frame by its predictions and the best axis offset."""
-    moves = moves - moves[copies.usable].mean(axis=0)
+    """Place a sample that extends beyond the frame by its predictions and the best axis offset."""
+    moves = moves - moves[series.usable].mean(axis=0)
     if passes == 1:
-        trials = [_shifted(moves, o) for o in _offsets(copies, axis_angle_deg)]
-        found = [Solution(axis_angle_deg, t, False, _residual(copies, t, axis_angle_deg, whole=False)) for t in trials]
+        trials = [_shifted(moves, o) for o in _offsets(series, axis_angle_deg)]
+        found = [Solution(axis_angle_deg, t, False, _residual(series, t, axis_angle_deg, whole=False)) for t in trials]
         return min(found, key=lambda s: s.residual)
-    small = copies.reduced(OFFSET_PX)
-    scale = copies.factor / small.factor
+    small = series.reduced(OFFSET_PX)
+    scale = series.factor / small.factor
     moves = _shifted(moves, best_offset(small, moves * scale, axis_angle_deg) / scale)
     return Solution(
         axis_angle_deg,
-        fill_between(moves, copies.usable),
+        fill_between(moves, series.usable),
         False,
         _residual(small, moves * scale, axis_angle_deg, whole=False),
     )
@@ -205,19 +208,19 @@ def _shifted(moves: NDArray[np.float64], across_px: float) -> NDArray[np.float64
     return np.asarray(moves + np.array([0.0, across_px]))
 
 
-def _offsets(copies: Copies, axis_angle_deg: float) -> NDArray[np.float64]:
+def _offsets(series: ReducedSeries, axis_angle_deg: float) -> NDArray[np.float64]:
     """Return trial offsets in px, in both directions."""
-    width = copies.images.shape[1 if abs(axis_angle_deg) > 45 else 2]
+    width = series.images.shape[1 if abs(axis_angle_deg) > 45 else 2]
     return np.asarray(np.linspace(-1, 1, 5) * OFFSET_REACH * width)
 
 
-def best_offset(copies: Copies, moves: NDArray[np.float64], axis_angle_deg: float) -> float:
+def best_offset(series: ReducedSeries, moves: NDArray[np.float64], axis_angle_deg: float) -> float:
     """Return the constant move across the axis for which a quick reconstruction explains the images best."""
 
     def residual(offset: float) -> float:
-        return _residual(copies, _shifted(moves, offset), axis_angle_deg, whole=False)
+        return _residual(series, _shifted(moves, offset), axis_angle_deg, whole=False)
 
-    trials = _offsets(copies, axis_angle_deg)
+    trials = _offsets(series, axis_angle_deg)
     values = [residual(o) for o in trials]
     centre, step = trials[int(np.argmin(values))], trials[1] - trials[0]
     found = optimize.minimize_scalar(
@@ -234,10 +237,10 @@ def fill_between(moves: NDArray[np.float64], usable: NDArray[np.bool_]) -> NDArr
     return out
 
 
-def sample_reach(copies: Copies, solution: Solution) -> float:
-    """Return how far from the axis, in px of the copies, the sample reaches in nearly all tilts."""
-    aligned, seen = copies.warped(solution.moves_px, solution.axis_angle_deg)
-    line = np.einsum("tyx,y->tx", aligned, row_window(seen, copies.usable))[copies.usable]
+def sample_reach(series: ReducedSeries, solution: Solution) -> float:
+    """Return how far from the axis, in px of the reduced series, the sample reaches in nearly all tilts."""
+    aligned, seen = series.warped(solution.moves_px, solution.axis_angle_deg)
+    line = np.einsum("tyx,y->tx", aligned, row_window(seen, series.usable))[series.usable]
     bright = np.quantile(line, 0.95, axis=1, keepdims=True)
     x = np.abs(np.arange(line.shape[1]) - (line.shape[1] - 1) / 2)
     return float(np.quantile(np.where(line > 0.05 * bright, x, 0).max(axis=1), 0.9))

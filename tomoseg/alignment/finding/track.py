@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tomoseg.alignment.images.correlation import band_pass, padded_shape, register, taper
-from tomoseg.alignment.images.reduced_series import Copies
+from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.arrays import FloatArray
 
 MEMORY = 3  # images the reference is the mean of: fewer are noisier, more are blurred by the change of view
 # Beyond this tilt no sample is flat enough for the stretch by 1 / cos to describe it.
 STEEPEST_STRETCH_DEG = 80.0
 BORDER = 0.3  # part of the frame that is tapered: the frame's own edge must not be what correlates
-# Cycles per frame and per pixel of the copy: structures of a third of the frame down to four pixels.
+# Cycles per frame and per pixel of the reduced image: structures of a third of the frame down to four pixels.
 LOW_CYCLES_PER_FRAME, HIGH_CYCLES_PER_PX = 3.0, 0.25
 
 
@@ -34,7 +34,7 @@ class Band:
     def response(self, shape: tuple[int, ...], frame_px: int, factor: int) -> NDArray[np.float32]:
         """Return the filter for `register` on images padded to `shape`; a pixel is `factor` raw pixels wide."""
         low = LOW_CYCLES_PER_FRAME / frame_px if self.low is None else self.low * factor
-        # A copy holds nothing beyond half a cycle per pixel, and little that is sharp beyond 0.35.
+        # A reduced image holds nothing beyond half a cycle per pixel, and little that is sharp beyond 0.35.
         high = HIGH_CYCLES_PER_PX if self.high is None else min(self.high * factor, 0.35)
         return band_pass(shape, min(low, 0.5 * high), high)
 
@@ -47,7 +47,7 @@ def stretch(from_deg: float, to_deg: float) -> float:
 
 
 def track_neighbours(
-    copies: Copies,
+    series: ReducedSeries,
     axis_angle_deg: float | None,
     band: Band,
     max_shift_px: float,
@@ -57,38 +57,38 @@ def track_neighbours(
 
     Parameters
     ----------
-    copies : images with background 0
+    series : images with background 0
     axis_angle_deg : float or None
         Direction to stretch across; None where it is not known yet: no stretch.
     band : limits of the band-pass
     max_shift_px : float
-        Largest step between neighbours, in pixels of the copies.
+        Largest step between neighbours, in pixels of the reduced series.
     patch : two (y, x) arrays, optional
         Weights of the frame of the lowest tilt: what is followed, and where it is looked for at first. Default: all.
 
     Returns
     -------
     shifts : (n_tilt, 2) array
-        (dy, dx) to add to the coordinates of each copy, 0 for the lowest usable tilt. Unusable tilts get what lies
-        between their neighbours.
+        (dy, dx) to add to the coordinates of each reduced image, 0 for the lowest usable tilt. Unusable tilts get what
+        lies between their neighbours.
     scores : (n_tilt,) array
         Normalised correlation with the reference; NaN for unusable tilts, 1 for the lowest.
     """
-    n = copies.n_tilt
+    n = series.n_tilt
     shifts, scores = np.zeros((n, 2)), np.full(n, np.nan)
-    usable = np.flatnonzero(copies.usable)
+    usable = np.flatnonzero(series.usable)
     if len(usable) == 0:
         return shifts, scores
-    first = int(np.argmin(np.abs(copies.angles_deg[usable])))
+    first = int(np.argmin(np.abs(series.angles_deg[usable])))
     scores[usable[first]] = 1.0
-    border = taper(copies.images.shape[1:], BORDER)
+    border = taper(series.images.shape[1:], BORDER)
     for chain in (usable[first:], usable[first::-1]):
         for k in range(1, len(chain)):
-            copies.checkpoint()
+            series.checkpoint()
             i, known = int(chain[k]), chain[max(0, k - MEMORY) : k]
-            reference, weight = _reference(copies, known, i, shifts, axis_angle_deg, border)
+            reference, weight = _reference(series, known, i, shifts, axis_angle_deg, border)
             shifts[i], scores[i] = _join(
-                copies, i, reference, weight, shifts[known[-1]], border, band, max_shift_px, patch
+                series, i, reference, weight, shifts[known[-1]], border, band, max_shift_px, patch
             )
     index = np.arange(n)
     for axis in (0, 1):
@@ -97,7 +97,7 @@ def track_neighbours(
 
 
 def _reference(
-    copies: Copies,
+    series: ReducedSeries,
     known: NDArray[np.int_],
     i: int,
     shifts: FloatArray,
@@ -105,11 +105,11 @@ def _reference(
     border: NDArray[np.float32],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the mean of the `known` images as tilt `i` would show them in register, and where it is known (0..1)."""
-    total = np.zeros(copies.images.shape[1:], np.float32)
+    total = np.zeros(series.images.shape[1:], np.float32)
     weight = np.zeros_like(total)
     for j in known:
-        ratio = 1.0 if axis_angle_deg is None else stretch(copies.angles_deg[j], copies.angles_deg[i])
-        image, w = moved(copies.images[j], border, shifts[j], ratio, axis_angle_deg or 0.0)
+        ratio = 1.0 if axis_angle_deg is None else stretch(series.angles_deg[j], series.angles_deg[i])
+        image, w = moved(series.images[j], border, shifts[j], ratio, axis_angle_deg or 0.0)
         total += image * w
         weight += w
     return np.asarray(total / np.maximum(weight, 1e-6), np.float32), np.asarray(weight / len(known), np.float32)
@@ -121,19 +121,19 @@ def moved(
     shift: FloatArray,
     ratio: float,
     axis_angle_deg: float,
-    own: FloatArray | None = None,
+    correction: FloatArray | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return an image and its border weight in register, stretched by `ratio` across the axis about the centre.
 
-    `own` is the rotation and magnification of this image, of `Adjustments.matrices`.
+    `correction` is the rotation and magnification of this image, one of `correction_matrices`.
     """
     phi = np.deg2rad(axis_angle_deg)
     across = np.array([-np.sin(phi), np.cos(phi)])  # (y, x) of the rotated x'
     inverse = np.eye(2) + (1 / ratio - 1) * np.outer(across, across)
     centre = (np.array(image.shape) - 1) / 2
     shift = np.asarray(shift)
-    if own is not None:
-        back = np.linalg.inv(own)
+    if correction is not None:
+        back = np.linalg.inv(correction)
         inverse, shift = back @ inverse, back @ shift
     start = centre - inverse @ centre - shift
     there = ndimage.affine_transform(image, inverse, start, order=1, mode="nearest")
@@ -141,7 +141,7 @@ def moved(
 
 
 def _join(
-    copies: Copies,
+    series: ReducedSeries,
     i: int,
     reference: NDArray[np.float32],
     weight: NDArray[np.float32],
@@ -156,17 +156,17 @@ def _join(
     In the first search each image has its own window; both windows move with the images only afterwards, which takes
     out the pull of the windows towards no shift.
     """
-    image = copies.images[i]
+    image = series.images[i]
     shape, frame = image.shape, max(image.shape)
     padded = padded_shape(shape, 2.0)
-    response = band.response(padded, frame, copies.factor)
+    response = band.response(padded, frame, series.factor)
     here, w = moved(image, border, expected, 1.0, 0.0)
     if patch is not None:
         weight, w = weight * patch[0], w * patch[1]
     step, score = register(_windowed(reference, weight), _windowed(here, w), response, max_shift_px)
     shift = expected + step
     padded = padded_shape(shape, 1.0)
-    response = band.response(padded, frame, copies.factor)
+    response = band.response(padded, frame, series.factor)
     for _ in range(2):
         here, w = moved(image, border, shift, 1.0, 0.0)
         both = weight * w

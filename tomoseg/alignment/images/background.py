@@ -53,11 +53,11 @@ class VacuumFit:
 
 @dataclass(frozen=True)
 class Backgrounds:
-    """Levels to subtract, one per tilt, and in words how they were found."""
+    """Levels to subtract, one per tilt, and how they were found in words."""
 
     levels: NDArray[np.float64]
     how: str
-    trusted: bool
+    certain: bool
 
 
 def fit_vacuum(image: Array) -> VacuumFit:
@@ -100,7 +100,7 @@ def _tiles(image: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def combine_levels(fits: list[VacuumFit], angles_deg: FloatArray) -> Backgrounds:
-    """Make the levels of all tilts consistent; see the module's text for the reasoning.
+    """Combine the fits of all tilts into consistent levels; see the module's text for the reasoning.
 
     Parameters
     ----------
@@ -113,34 +113,34 @@ def combine_levels(fits: list[VacuumFit], angles_deg: FloatArray) -> Backgrounds
     parts = np.array([f.part for f in fits])
     if not found.any() or _inconsistent(levels[found], parts[found], signal):
         constant = 0.0 if levels.min() >= 0 else float(min(f.lowest for f in fits))
-        how = f"no vacuum seen: the sample fills the frame, {constant:g} counts taken as background of all tilts"
-        return Backgrounds(np.full(len(fits), constant), how, trusted=False)
+        how = f"no vacuum in view, the sample fills the frame: {constant:g} counts taken as the background of all tilts"
+        return Backgrounds(np.full(len(fits), constant), how, certain=False)
     errors = np.array([f.error for f in fits])
     if np.all(np.abs(levels[found]) <= np.maximum(NEGLIGIBLE * signal, 3.5 * errors[found])):
-        return Backgrounds(np.zeros(len(fits)), "the vacuum is at 0 already, nothing subtracted", trusted=True)
+        return Backgrounds(np.zeros(len(fits)), "the vacuum is at 0 already, nothing is subtracted", certain=True)
     film = _film_level(levels[found], np.asarray(angles_deg)[found], signal)
     if film is not None:
         how = (
-            f"the darkest part brightens with tilt as a film does: it is sample and not vacuum, {film:g} counts "
-            "taken as background of all tilts"
+            f"the darkest part brightens with tilt as a film does, so it is sample and not vacuum: {film:g} counts are "
+            "taken as the background of all tilts"
         )
-        return Backgrounds(np.full(len(fits), film), how, trusted=False)
+        return Backgrounds(np.full(len(fits), film), how, certain=False)
     levels, replaced = _without_jumps_up(levels, parts, signal)
     how = f"darkest flat part of each image, {levels.min():.6g} to {levels.max():.6g} counts"
     if replaced:
-        how += f"; {replaced} tilts without vacuum take the level of the tilts beside them"
-    return Backgrounds(levels, how, trusted=True)
+        how += f"; {replaced} tilts without vacuum are given the level of their neighbours"
+    return Backgrounds(levels, how, certain=True)
 
 
 def _inconsistent(levels: FloatArray, parts: FloatArray, signal: float) -> bool:
-    """Say whether levels come from small dark places that differ from tilt to tilt: thin parts of the sample."""
+    """Return whether levels come from small dark places that differ from tilt to tilt: thin parts of the sample."""
     if len(levels) < 3 or np.median(parts) > 0.1:
         return False
     return bool(np.median(np.abs(np.diff(levels))) > STEADY * signal)
 
 
 def _film_level(levels: FloatArray, angles_deg: FloatArray, signal: float) -> float | None:
-    """Return the constant part of levels that rise as 1 / cos(tilt), or None where they do not."""
+    """Return the constant part of levels that rise as 1 / cos(tilt), None if they do not."""
     thickness = 1 / np.maximum(np.abs(np.cos(np.deg2rad(angles_deg))), 0.1)
     if len(levels) < 5 or np.ptp(thickness) < 0.3:
         return None

@@ -1,4 +1,4 @@
-"""How far two images are apart: windowed, zero-padded, band-passed cross-correlation with an exact subpixel peak."""
+"""Displacement of two images: windowed, zero-padded, band-passed cross-correlation with an exact subpixel peak."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,7 +1,7 @@
-"""Images with parts that are not to be looked at, for finding shifts.
+"""Images with missing pixels, such as those of a mask, made fit for finding shifts.
 
-A hole in the sample, dark or bright, is an edge that stands still while the sample moves. What lies around it is
-carried into it smoothly instead, so that it holds nothing to register.
+A hole in the image, dark or bright, has an edge that stands still while the sample moves. It is filled smoothly from
+its surroundings, so that it holds nothing to register.
 """
 
 import numpy as np
@@ -11,13 +11,13 @@ from scipy import ndimage
 from tomoseg.alignment.images.reduced_series import reduce
 from tomoseg.arrays import FloatArray
 
-ENOUGH = 0.3  # weight of known pixels under a Gaussian from which its mean is taken
+ENOUGH = 0.3  # least weight of known pixels under a Gaussian whose mean is used
 
 
 def reduce_with_gaps(image: FloatArray, factor: int) -> NDArray[np.float32]:
-    """Average `factor` x `factor` pixels of an image (y, x) that is NaN where it is not known, and fill the gaps.
+    """Average `factor` x `factor` pixels of an image (y, x) that is NaN where pixels are missing, and fill the gaps.
 
-    Each gap is filled by the Gaussian mean of what is known around, with the narrowest Gaussian that reaches it.
+    Each gap is filled by the Gaussian mean of the known pixels around it, with the narrowest Gaussian that reaches it.
     """
     known = np.isfinite(image)
     weight = reduce(known, factor)

@@ -1,4 +1,4 @@
-"""Reduced copies of a tilt series on which alignment is estimated, and their way into the aligned frame."""
+"""The reduced tilt series that an alignment is found from, and resampling it into the aligned frame."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tomoseg.alignment.images.warp import Adjustments, aligned_shape, sampling, unrotate_vectors
+from tomoseg.alignment.images.warp import aligned_shape, correction_matrices, sampling, unrotate_vectors
 from tomoseg.arrays import Array, FloatArray
+from tomoseg.io.shifts import ImageCorrections
 
 T = TypeVar("T")
 
@@ -49,7 +50,7 @@ def reduction_factor(shape: tuple[int, ...], longest_px: int) -> int:
 
 
 @dataclass(frozen=True)
-class Copies:
+class ReducedSeries:
     """A reduced tilt series, ready to be resampled again and again.
 
     Attributes
@@ -59,8 +60,8 @@ class Copies:
     usable : (n_tilt,) bool, False for blank or corrupt tilts
     factor : raw pixels per pixel
     workers : threads
-    checkpoint : called by all threads that work on the copies, at least every few seconds; may raise to stop
-    own : (n_tilt, 2, 2) f8 rotation and magnification of each image, of `Adjustments.matrices`; None: none
+    checkpoint : called by all threads that work on the images, at least every few seconds; may raise to stop
+    correction_matrices : (n_tilt, 2, 2) f8 rotation and magnification of each image; None where there is no correction
     """
 
     images: NDArray[np.float32]
@@ -69,18 +70,22 @@ class Copies:
     factor: int
     workers: int = 1
     checkpoint: Callable[[], None] = lambda: None
-    own: NDArray[np.float64] | None = None
+    correction_matrices: NDArray[np.float64] | None = None
 
-    def adjusted(self, adjustments: Adjustments | None) -> "Copies":
-        """Return copies that come turned and magnified into the aligned frame, with the true tilts."""
-        if adjustments is None:
+    def corrected(self, corrections: ImageCorrections | None) -> "ReducedSeries":
+        """Return the series with image corrections applied: true tilt angles, and images turned and magnified."""
+        if corrections is None:
             return self
-        adjusted = replace(self, angles_deg=self.angles_deg + adjustments.tilt_error_deg, own=adjustments.matrices)
-        adjusted.__dict__["splines"] = self.splines
-        return adjusted
+        corrected = replace(
+            self,
+            angles_deg=self.angles_deg + corrections.tilt_error_deg,
+            correction_matrices=correction_matrices(corrections),
+        )
+        corrected.__dict__["splines"] = self.splines
+        return corrected
 
-    def reduced(self, longest_px: int) -> "Copies":
-        """Return copies no longer than `longest_px` on a side."""
+    def reduced(self, longest_px: int) -> "ReducedSeries":
+        """Return the series reduced further, to images of at most `longest_px` on a side."""
         k = reduction_factor(self.images.shape, longest_px)
         if k == 1:
             return self
@@ -104,7 +109,7 @@ class Copies:
         def some(indices: NDArray[np.int_]) -> list[T]:
             return [one(int(i)) for i in indices]
 
-        # Few large parts: images of the small copies take less time than handing over a task.
+        # Few large parts: small images take less time than handing over a task.
         parts = np.array_split(np.arange(self.n_tilt), self.workers)
         with ThreadPoolExecutor(self.workers) as pool:
             return [result for part in pool.map(some, parts) for result in part]
@@ -117,8 +122,7 @@ class Copies:
         Parameters
         ----------
         moves_px : (n_tilt, 2) array
-            (dy', dx') to add to coordinates AFTER rotation, in pixels of these copies: what shifts and axis offset
-            amount to together.
+            (dy', dx') to add to coordinates AFTER rotation, in pixels of this series: shifts and axis offset together.
         axis_angle_deg : float
         extend : bool
             Repeat border pixels outwards rather than fill with 0, for samples that go on outside the frame.
@@ -154,8 +158,8 @@ class Copies:
 
         `shift_px` is (dy, dx) in the raw frame. What lies within `margin_px` of the frame's border is not seen.
         """
-        own = None if self.own is None else self.own[i]
-        matrix, start = sampling(self.images.shape, image.shape, shift_px, axis_angle_deg, 0.0, own)
+        correction = None if self.correction_matrices is None else self.correction_matrices[i]
+        matrix, start = sampling(self.images.shape, image.shape, shift_px, axis_angle_deg, 0.0, correction)
         _resample(self.splines[i], matrix, start, image, seen, margin_px, extend)
 
     @cached_property

@@ -9,18 +9,16 @@ and o its offset:
 
 The tilt axis has the direction (sin phi, cos phi) in the raw image: vertical at 0, along x at 90 degrees.
 
-Where single images were found to be turned or magnified, m times and by the angle a, they are brought back about their
-centre before anything else: p_s = m R(a) p + (dx, dy), with R the rotation above. The axis of such an image has the
-angle phi + a.
+Image corrections come first: an image is magnified m times and turned by the angle a about its centre,
+p_s = m R(a) p + (dx, dy), with R the rotation above. The axis of such an image has the angle phi + a.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from tomoseg.arrays import Array, FloatArray
+from tomoseg.io.shifts import ImageCorrections
 
 # A translation this close to whole pixels is one: far below any accuracy of alignment, far above rounding errors.
 WHOLE_PX = 1e-6
@@ -37,7 +35,7 @@ def rotation_matrix(axis_angle_deg: float) -> NDArray[np.float64]:
 
 
 def swaps_sides(axis_angle_deg: float) -> bool:
-    """Say whether the tilt axis is nearer to the raw image's x, so that height and width change places."""
+    """Return whether the tilt axis is nearer to the raw image's x, so that height and width change places."""
     return abs(axis_angle_deg) > 45
 
 
@@ -62,49 +60,10 @@ def unrotate_vectors(vectors: FloatArray, axis_angle_deg: float) -> NDArray[np.f
     return np.asarray(vectors @ rotation_matrix(axis_angle_deg))
 
 
-@dataclass(frozen=True)
-class Adjustments:
-    """What single images need besides a shift, and their true tilts.
-
-    Attributes
-    ----------
-    rotation_deg : (n_tilt,) f8
-        To turn each image by, in the sense of the tilt axis' angle.
-    magnification : (n_tilt,) f8
-        To magnify each image by.
-    tilt_error_deg : (n_tilt,) f8
-        To add to the tilt angles as recorded.
-    """
-
-    rotation_deg: NDArray[np.float64]
-    magnification: NDArray[np.float64]
-    tilt_error_deg: NDArray[np.float64]
-
-    @classmethod
-    def none(cls, n_tilt: int) -> "Adjustments":
-        """Return those that change nothing."""
-        return cls(np.zeros(n_tilt), np.ones(n_tilt), np.zeros(n_tilt))
-
-    @property
-    def matrices(self) -> NDArray[np.float64]:
-        """Return (n_tilt, 2, 2) m R(a) of the module's text, for (y, x)."""
-        turns = np.stack([rotation_matrix(a) for a in self.rotation_deg])
-        return np.asarray(self.magnification[:, None, None] * turns)
-
-    @property
-    def words(self) -> str:
-        """What was found, in a sentence."""
-        found = (
-            ("turned by", self.rotation_deg, " degrees"),
-            ("magnified by", 100 * (self.magnification - 1), " %"),
-            ("tilted further by", self.tilt_error_deg, " degrees"),
-        )
-        said = [
-            f"{what} {np.sqrt(np.square(v).mean()):.2f}{unit} rms (at most {np.abs(v).max():.2f})"
-            for what, v, unit in found
-            if v.any()
-        ]
-        return f"single images: {', '.join(said)}"
+def correction_matrices(corrections: ImageCorrections) -> NDArray[np.float64]:
+    """Return m R(a) of the module's text for every image, (n_tilt, 2, 2), for vectors (y, x)."""
+    turns = np.stack([rotation_matrix(a) for a in corrections.rotation_deg])
+    return np.asarray(corrections.magnification[:, None, None] * turns)
 
 
 def sampling(
@@ -113,7 +72,7 @@ def sampling(
     shift_px: FloatArray,
     axis_angle_deg: float,
     offset_px: float,
-    own: FloatArray | None = None,
+    correction: FloatArray | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return (A, b) such that aligned pixel i = (row, column) shows the raw image at A i + b.
 
@@ -123,13 +82,13 @@ def sampling(
     shift_px : (dy, dx) of this tilt, to add to raw coordinates
     axis_angle_deg, offset_px : float
         Angle and offset of the tilt axis, see the module's text.
-    own : (2, 2) array, optional
-        Rotation and magnification of this image, of `Adjustments.matrices`; none by default.
+    correction : (2, 2) array, optional
+        Rotation and magnification of this image, one of `correction_matrices`; none by default.
     """
     # Inverse of the module's formula: M p = R^T (q + (0, o)) - shift, with q from the centre of the aligned image.
     matrix, shift = rotation_matrix(axis_angle_deg).T, np.asarray(shift_px, float)
-    if own is not None:
-        back = np.linalg.inv(own)
+    if correction is not None:
+        back = np.linalg.inv(correction)
         matrix, shift = back @ matrix, back @ shift
     raw_centre = (np.asarray(raw_shape[-2:], float) - 1) / 2
     out_centre = (np.asarray(out_shape[-2:], float) - 1) / 2
@@ -143,7 +102,7 @@ def warp_image(
     axis_angle_deg: float,
     offset_px: float,
     order: int = 3,
-    own: FloatArray | None = None,
+    correction: FloatArray | None = None,
 ) -> NDArray[np.float32]:
     """Bring one raw image, background already 0, into the aligned frame in a single resampling.
 
@@ -155,8 +114,8 @@ def warp_image(
         are copied and none is changed.
     order : int
         Of the interpolating spline.
-    own : (2, 2) array, optional
-        Rotation and magnification of this image, of `Adjustments.matrices`; none by default.
+    correction : (2, 2) array, optional
+        Rotation and magnification of this image, one of `correction_matrices`; none by default.
 
     Returns
     -------
@@ -164,7 +123,7 @@ def warp_image(
     """
     data = np.asarray(image, np.float32)
     out_shape = aligned_shape(data.shape, axis_angle_deg)
-    matrix, start = sampling(data.shape, out_shape, shift_px, axis_angle_deg, offset_px, own)
+    matrix, start = sampling(data.shape, out_shape, shift_px, axis_angle_deg, offset_px, correction)
     whole = np.round(start)
     if np.isin(np.abs(matrix), (0, 1)).all() and np.abs(start - whole).max() < WHOLE_PX:
         return _copy_whole(data, out_shape, matrix.astype(int), whole.astype(int))

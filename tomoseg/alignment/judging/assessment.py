@@ -1,13 +1,14 @@
-"""How good an alignment is, judged by what the tilts say of each other.
+"""Prediction of held-out tilts: how good an alignment is, judged by the tilts themselves.
 
-Some rows across the tilt axis are reconstructed without every eighth tilt, and those are predicted from the volume; so
-for each of the eight groups, until every tilt has been predicted by others. What a tilt shows and the others did not
-foresee is noise, shortcomings of the reconstruction (few tilts, a sample that goes on outside the frame), or
-misalignment. Misalignment alone has the shape of the image's slope, by which it is told apart and measured.
+Some rows across the tilt axis are reconstructed without every eighth tilt, and the held-out tilts are predicted from
+the volume; this is repeated for the eight groups, until every tilt has been predicted from others. What a tilt shows
+and the others do not predict is noise, a shortcoming of the reconstruction (few tilts, a sample that extends beyond the
+frame), or misalignment. Misalignment alone has the shape of the image's slope, by which it is distinguished and
+measured.
 
-What no comparison of the tilts can see is not in these figures: a translation of the sample. Hardly seen is what tilts
-near each other share, as they are what a tilt is predicted from: errors that change slowly with the angle, above all
-where the sample goes on outside the frame and can be anything there, and a wrong direction of the axis.
+These figures do not include what no comparison of the tilts can show: a translation of the sample. They underestimate
+what neighbouring tilts share, as a tilt is predicted above all from its neighbours: errors that drift slowly with the
+angle, above all where the sample extends beyond the frame and can be anything there, and a wrong direction of the axis.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -18,31 +19,31 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from tomoseg.alignment.images.reduced_series import Copies
+from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.arrays import FloatArray
 from tomoseg.reconstruction.backends.cpu import CpuOperator
 from tomoseg.reconstruction.geometry import ParallelGeometry
 from tomoseg.reconstruction.methods import osem
 from tomoseg.reconstruction.operators import Floats
 
-LONGEST_PX = 128  # side of the copies that are compared
+LONGEST_PX = 128  # side of the reduced images that are compared
 ROWS = 32  # neighbouring ones, where the sample is: two blocks of the projector
 FOLDS = 8
-MIN_TILTS = 12  # with fewer, gaps between tilts would be judged, not their alignment
+MIN_TILTS = 12  # with fewer, gaps between tilts would be assessed, not their alignment
 MIN_RANGE_DEG = 20.0  # in a narrower one nearly the same is seen in all tilts, however wrong the axis
-# As much as 80 iterations of MLEM: with 20 the volume is still blurred, and what it lacks would be called error.
+# Equivalent to 80 iterations of MLEM: with 20 the volume is still blurred, and what it lacks would count as error.
 EFFORT, MOST_SUBSETS, TILTS_PER_SUBSET = 80, 10, 3
-# A sample that goes on outside the frame needs room there, or it is pressed into the frame (as in `reproject`).
+# A sample that extends beyond the frame needs room there, or it is pressed into the frame (as in `reproject`).
 WIDER = 1.5
-LEAST_SEEN = 0.1  # of a tilt's pixels in the rows; with fewer nothing is said of it
+LEAST_SEEN = 0.1  # of a tilt's pixels in the rows; with fewer it is not assessed
 LEAST_BRIGHTNESS = 0.1  # of an image beside its prediction; below, it shows something else
-PREVIEW_EFFORT = 20  # in iterations of MLEM; smoother, to be looked at
+PREVIEW_EFFORT = 20  # in iterations of MLEM; smoother, for display
 PREVIEW_ROWS = 3
 
 
 @dataclass(frozen=True)
 class Assessment:
-    """How well each tilt agrees with what the others predict, in raw pixels.
+    """How well the other tilts predict each tilt, in raw pixels.
 
     Attributes
     ----------
@@ -50,11 +51,11 @@ class Assessment:
         ||measured - predicted|| / ||measured|| over the pixels that the raw frame shows.
     step_px : (n_tilt, 2) f8
         Move (dy', dx') after rotation that would bring each image nearest to its prediction, to ADD to coordinates:
-        measured, to first order. Beyond a pixel or two of the copies compared it is only a sign that it is large.
+        measured, to first order. Beyond a pixel or two of the reduced images it is only a sign that it is large.
     deviation_px : (n_tilt, 2) f8
         Standard error of `step_px`, from the residual that is left after the step.
 
-    NaN where nothing can be said.
+    NaN where nothing is known.
     """
 
     residual: NDArray[np.float64]
@@ -63,27 +64,28 @@ class Assessment:
 
     @classmethod
     def unknown(cls, n_tilt: int) -> "Assessment":
-        """Return one that says nothing."""
+        """Return an assessment in which nothing is known."""
         return cls(np.full(n_tilt, np.nan), np.full((n_tilt, 2), np.nan), np.full((n_tilt, 2), np.nan))
 
     @property
     def uncertainty_px(self) -> NDArray[np.float64]:
-        """Standard error of each tilt's position, rms of both directions: smaller errors cannot be seen."""
+        """Standard error of each tilt's position, rms of both directions: smaller errors cannot be detected."""
         return np.asarray(np.sqrt(np.square(self.deviation_px).mean(axis=1)))
 
     @property
     def error_px(self) -> NDArray[np.float64]:
-        """Estimated error of each tilt's position, rms of both directions: the step, or the least that can be seen."""
+        """Estimated error of each tilt's position, rms of both directions; never below `uncertainty_px`."""
         return np.asarray(np.maximum(np.sqrt(np.square(self.step_px).mean(axis=1)), self.uncertainty_px))
 
-    def summary(self, trusted: NDArray[np.bool_]) -> "Summary":
-        """Return figures for the series, from the tilts that are `trusted`."""
-        known = trusted & np.isfinite(self.residual)
+    def summary(self, inliers: NDArray[np.bool_]) -> "Summary":
+        """Return the figures for the series, from the tilts that are `inliers`."""
+        known = inliers & np.isfinite(self.residual)
         placed = known & np.isfinite(self.error_px)
         if not placed.any():
-            return Summary(float(np.median(self.residual[known])) if known.any() else np.nan, np.nan, np.nan)
+            return Summary(float(np.median(self.residual[known])) if known.any() else np.nan, np.nan, np.nan, np.nan)
         step, deviation = (float(np.sqrt(np.square(v[placed]).mean())) for v in (self.step_px, self.deviation_px))
-        return Summary(float(np.median(self.residual[known])), max(step, deviation), deviation)
+        worst = float(self.error_px[placed].max())
+        return Summary(float(np.median(self.residual[known])), max(step, deviation), deviation, worst)
 
 
 @dataclass(frozen=True)
@@ -93,33 +95,35 @@ class Summary:
     Attributes
     ----------
     residual : median over the tilts
-    error_px : estimated error of the tilts' positions, rms over tilts and both directions; never below `uncertainty_px`
-    uncertainty_px : error that cannot be told from none, rms over tilts and both directions
+    error_px : estimated alignment error, rms over tilts and both directions; never below `uncertainty_px`
+    uncertainty_px : smallest error that can be detected, rms over tilts and both directions
+    worst_error_px : estimated error of the worst tilt, rms over both directions
     """
 
     residual: float
     error_px: float
     uncertainty_px: float
+    worst_error_px: float
 
     @property
-    def error_is_seen(self) -> bool:
-        """Whether the error is above what can be told from none: half as much again, for the chance in both."""
+    def error_is_detected(self) -> bool:
+        """Whether the error exceeds its uncertainty, by half as much again for the chance in both."""
         return self.error_px > 1.5 * self.uncertainty_px
 
 
-def enough(angles_deg: FloatArray, trusted: NDArray[np.bool_]) -> bool:
-    """Say whether there are tilts enough, and far enough apart, to judge how they agree."""
-    angles = np.asarray(angles_deg)[trusted]
+def enough(angles_deg: FloatArray, inliers: NDArray[np.bool_]) -> bool:
+    """Return whether there are enough tilts, over enough of a range, to predict some of them from the others."""
+    angles = np.asarray(angles_deg)[inliers]
     return len(angles) >= MIN_TILTS and float(np.ptp(angles)) >= MIN_RANGE_DEG
 
 
 def assess(
-    copies: Copies,
+    series: ReducedSeries,
     moves_px: FloatArray,
     axis_angle_deg: float,
     *,
     whole: bool,
-    trusted: NDArray[np.bool_],
+    inliers: NDArray[np.bool_],
     rows: slice,
     scales: FloatArray | None = None,
 ) -> Assessment:
@@ -127,30 +131,30 @@ def assess(
 
     Parameters
     ----------
-    copies : images with background 0
+    series : images with background 0
     moves_px : (n_tilt, 2) array
-        (dy', dx') after rotation in pixels of the copies; 0 for the raw series.
+        (dy', dx') after rotation in pixels of the reduced series; 0 for the raw series.
     axis_angle_deg : float
     whole : bool
         Whether the sample ends inside the frame across the axis.
-    trusted : (n_tilt,) bool
+    inliers : (n_tilt,) bool
         Tilts to predict from. All usable ones are predicted.
     rows : slice
         Rows to compare, from `brightest_rows`.
     scales : (n_tilt,) array, optional
         Factors for the brightness of the images.
     """
-    found = Assessment.unknown(copies.n_tilt)
-    if not enough(copies.angles_deg, trusted & copies.usable):
+    found = Assessment.unknown(series.n_tilt)
+    if not enough(series.angles_deg, inliers & series.usable):
         return found
-    small = copies.reduced(LONGEST_PX)
-    moves = np.asarray(moves_px, float) * copies.factor / small.factor
+    small = series.reduced(LONGEST_PX)
+    moves = np.asarray(moves_px, float) * series.factor / small.factor
     aligned, seen = small.warped(moves, axis_angle_deg, extend=True)
     measured, seen = aligned[:, rows], seen[:, rows]
     if scales is not None:
         measured = measured * np.asarray(scales, np.float32)[:, None, None]
-    predicted = _predicted(small, measured, seen, whole, trusted)
-    for i in np.flatnonzero(copies.usable):
+    predicted = _predicted(small, measured, seen, whole, inliers)
+    for i in np.flatnonzero(series.usable):
         power = float(np.square(measured[i][seen[i]], dtype=float).sum())
         if seen[i].mean() < LEAST_SEEN or power <= 0:
             continue
@@ -161,10 +165,10 @@ def assess(
     return found
 
 
-def brightest_rows(copies: Copies, moves_px: FloatArray, axis_angle_deg: float) -> slice:
-    """Return the rows to compare of copies `LONGEST_PX` long: neighbouring ones, the brightest that most tilts show."""
-    small = copies.reduced(LONGEST_PX)
-    moves = np.asarray(moves_px, float) * copies.factor / small.factor
+def brightest_rows(series: ReducedSeries, moves_px: FloatArray, axis_angle_deg: float) -> slice:
+    """Return the neighbouring rows to compare, of images `LONGEST_PX` long: the brightest that most tilts show."""
+    small = series.reduced(LONGEST_PX)
+    moves = np.asarray(moves_px, float) * series.factor / small.factor
     return _brightest(*small.warped(moves, axis_angle_deg), small.usable, ROWS)
 
 
@@ -180,13 +184,13 @@ def _brightest(aligned: NDArray[np.float32], seen: NDArray[np.bool_], usable: ND
 
 
 def _predicted(
-    small: Copies,
+    small: ReducedSeries,
     measured: NDArray[np.float32],
     seen: NDArray[np.bool_],
     whole: bool,
-    trusted: NDArray[np.bool_],
+    inliers: NDArray[np.bool_],
 ) -> NDArray[np.float32]:
-    """Return (n_tilt, rows, x) predictions of the usable tilts from the trusted ones among the others."""
+    """Return (n_tilt, rows, x) predictions of the usable tilts from the inliers ones among the others."""
     rays = _rays(seen)
     usable = np.flatnonzero(small.usable)
     predicted = np.zeros_like(measured)
@@ -194,7 +198,7 @@ def _predicted(
 
     def fold(first: int) -> None:
         left_out = usable[first::FOLDS]
-        others = np.setdiff1d(np.flatnonzero(small.usable & trusted), left_out)
+        others = np.setdiff1d(np.flatnonzero(small.usable & inliers), left_out)
         with (
             closing(CpuOperator(geometry.of(others))) as training,
             closing(CpuOperator(geometry.of(left_out))) as test,
@@ -219,12 +223,14 @@ def _geometry(angles_deg: FloatArray, width: int, whole: bool) -> ParallelGeomet
     return ParallelGeometry(angles_deg, width, width if whole else round(WIDER * width), width)
 
 
-def _reconstructed(operator: CpuOperator, projections: Floats, rays: Floats, effort: int, copies: Copies) -> Floats:
+def _reconstructed(
+    operator: CpuOperator, projections: Floats, rays: Floats, effort: int, series: ReducedSeries
+) -> Floats:
     """Return (z, n, x) slices after about as many iterations of MLEM as `effort` says."""
     subsets = int(np.clip(len(projections) // TILTS_PER_SUBSET, 1, MOST_SUBSETS))
 
     def watch(_iteration: int, _volume: Floats) -> None:
-        copies.checkpoint()
+        series.checkpoint()
 
     images = np.ascontiguousarray(projections, np.float32)
     return osem(operator, images, max(1, round(effort / subsets)), subsets, weights=rays, watch=watch).volume
@@ -295,47 +301,47 @@ class Preview:
 
 
 def preview(
-    copies: Copies,
+    series: ReducedSeries,
     moves_px: FloatArray,
     axis_angle_deg: float,
     *,
     whole: bool,
-    trusted: NDArray[np.bool_],
+    inliers: NDArray[np.bool_],
     full_height: int,
-    adjusted: Copies | None = None,
+    corrected: ReducedSeries | None = None,
 ) -> Preview:
-    """Reconstruct the brightest slice from the raw and from the aligned copies, quickly.
+    """Reconstruct the brightest slice quickly, from the raw and from the aligned images.
 
     Parameters
     ----------
-    copies, moves_px, axis_angle_deg, whole, trusted : as for `assess`
+    series, moves_px, axis_angle_deg, whole, inliers : as for `assess`
     full_height : int
         Rows of an aligned image at full size.
-    adjusted : Copies, optional
-        With what single images need besides moves, where they need it.
+    corrected : ReducedSeries, optional
+        The series with image corrections applied, where there are any.
     """
-    adjusted = copies if adjusted is None else adjusted
-    aligned, seen = adjusted.warped(np.asarray(moves_px, float), axis_angle_deg, extend=True)
-    rows = _brightest(aligned, seen, copies.usable, PREVIEW_ROWS)
-    after = _slice(adjusted, aligned[:, rows], seen[:, rows], whole, trusted)
-    if np.any(moves_px) or adjusted is not copies:
-        aligned, seen = copies.warped(np.zeros_like(moves_px), axis_angle_deg, extend=True)
-        before = _slice(copies, aligned[:, rows], seen[:, rows], whole, trusted)
+    corrected = series if corrected is None else corrected
+    aligned, seen = corrected.warped(np.asarray(moves_px, float), axis_angle_deg, extend=True)
+    rows = _brightest(aligned, seen, series.usable, PREVIEW_ROWS)
+    after = _slice(corrected, aligned[:, rows], seen[:, rows], whole, inliers)
+    if np.any(moves_px) or corrected is not series:
+        aligned, seen = series.warped(np.zeros_like(moves_px), axis_angle_deg, extend=True)
+        before = _slice(series, aligned[:, rows], seen[:, rows], whole, inliers)
     else:
         before = after
     from_middle = (rows.start + rows.stop - 1) / 2 - (aligned.shape[1] - 1) / 2
-    row = round((full_height - 1) / 2 + from_middle * copies.factor)
-    return Preview(np.stack([before, after]), copies.factor, int(np.clip(row, 0, full_height - 1)))
+    row = round((full_height - 1) / 2 + from_middle * series.factor)
+    return Preview(np.stack([before, after]), series.factor, int(np.clip(row, 0, full_height - 1)))
 
 
 def _slice(
-    copies: Copies, lines: NDArray[np.float32], seen: NDArray[np.bool_], whole: bool, trusted: NDArray[np.bool_]
+    series: ReducedSeries, lines: NDArray[np.float32], seen: NDArray[np.bool_], whole: bool, inliers: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
     """Return the mean slice (z, x), as wide as the images, of a few rows (n_tilt, rows, x)."""
-    used = np.flatnonzero(copies.usable & trusted)
-    geometry = _geometry(copies.angles_deg[used], lines.shape[2], whole)
+    used = np.flatnonzero(series.usable & inliers)
+    geometry = _geometry(series.angles_deg[used], lines.shape[2], whole)
     with closing(CpuOperator(geometry)) as operator:
         mean = lines[used].mean(axis=1, keepdims=True)
-        volume = _reconstructed(operator, mean, _rays(seen[used]), PREVIEW_EFFORT, copies)
+        volume = _reconstructed(operator, mean, _rays(seen[used]), PREVIEW_EFFORT, series)
         margin = (geometry.nx - lines.shape[2]) // 2
         return np.array(volume[:, 0, margin : margin + lines.shape[2]], np.float32)

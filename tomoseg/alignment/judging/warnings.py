@@ -1,24 +1,13 @@
-"""What is made of the assessment of an alignment: figures to store, a note, and doubts in words."""
+"""The quality of an alignment in words: a summary, and a warning for each reason to doubt the alignment."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.alignment.finding.estimate import Alignment
-from tomoseg.alignment.images.reduced_series import Copies
-from tomoseg.alignment.images.warp import aligned_shape
-from tomoseg.alignment.judging.assessment import (
-    MIN_RANGE_DEG,
-    MIN_TILTS,
-    Assessment,
-    Preview,
-    assess,
-    brightest_rows,
-    enough,
-    preview,
-)
-from tomoseg.arrays import Array, FloatArray
+from tomoseg.alignment.judging.agreement import Agreement
+from tomoseg.alignment.judging.assessment import MIN_RANGE_DEG, MIN_TILTS
+from tomoseg.alignment.judging.quality import AlignmentQuality
 
 # A pixel is the mean over its width: errors of half a pixel widen it by a third at most, and those below are lost in
 # the blur that reconstruction adds. Above, details of a pixel fade.
@@ -26,172 +15,145 @@ LARGE_PX = 0.5
 # The residual of an aligned series is that of noise and of few tilts, and cannot fall. Where positions in the raw
 # series were off by more than LARGE_PX, bringing them right takes away more than this part of it.
 CLEAR_GAIN = 0.05
-# Where this is what the others do not foresee, it is half of an image's power.
-FORESEEN = 0.5**0.5
+# At this residual, half of an image's power is not predicted by the other tilts.
+HALF_PREDICTED = 0.5**0.5
 # One bad image in ten is bad luck; more are a bad series, or an alignment that failed.
 MANY_OUTLIERS, FEWEST_OUTLIERS = 0.1, 3
 # A single tilt stands out where it lies this many times further from its place than its own uncertainty and than the
 # others usually do: once in thousands by chance.
 STANDS_OUT = 5.0
+CLEAR_DROP = 0.02  # of the correlation of neighbours, that no change of the resampling explains
+ALIKE = 0.5  # correlation below which neighbouring tilts show hardly the same
 
 
-@dataclass(frozen=True)
-class Judgement:
-    """How well the tilts predict each other, raw and aligned.
-
-    Attributes
-    ----------
-    before, after : Assessment
-    angles_deg : (n_tilt,)
-    outliers : (n_tilt,) bool
-        Tilts that took no part in predicting others, empty ones among them.
-    whole : bool
-        Whether the sample ends inside the frame across the axis.
-    preview : Preview, or None for too few tilts
-    """
-
-    before: Assessment
-    after: Assessment
-    angles_deg: NDArray[np.float64]
-    outliers: NDArray[np.bool_]
-    whole: bool
-    preview: Preview | None
-
-    @property
-    def as_given(self) -> bool:
-        """Whether nothing was moved."""
-        return self.before is self.after
-
-    @property
-    def enough(self) -> bool:
-        """Whether there are tilts enough, and far enough apart, to judge."""
-        return enough(self.angles_deg, ~self.outliers)
-
-    def fill(self, table: Array) -> None:
-        """Fill the columns of a table with a row per tilt; NaN where nothing can be said."""
-        table["residual_before"], table["residual_after"] = self.before.residual, self.after.residual
-        table["error_px"], table["error_uncertainty_px"] = self.after.error_px, self.after.uncertainty_px
-
-    def attrs(self) -> dict[str, float]:
-        """Return the figures for the series; NaN where nothing can be said."""
-        aligned = self.after.summary(~self.outliers)
-        return {
-            "residual_before": self.before.summary(~self.outliers).residual,
-            "residual_after": aligned.residual,
-            "estimated_error_px": aligned.error_px,
-            "error_uncertainty_px": aligned.uncertainty_px,
-        }
-
-    def note(self) -> str:
-        """Say in a sentence how well the tilts predict each other; empty where nothing can be said."""
-        raw, aligned = (a.summary(~self.outliers) for a in (self.before, self.after))
-        if not np.isfinite(aligned.residual):
-            return ""
-        about = "about" if aligned.error_is_seen else "at most about"
-        slowly = "" if self.whole else "; errors that change slowly from tilt to tilt cannot be seen in such a sample"
-        return (
-            f"tilts predicted by the others: residual {raw.residual:.3f} -> {aligned.residual:.3f}; images lie {about} "
-            f"{aligned.error_px:.2g} px from where the others put them{slowly}"
+def summary(quality: AlignmentQuality) -> str:
+    """Return a sentence on the prediction of held-out tilts and the estimated error; empty where unknown."""
+    raw, aligned = quality.summaries
+    if not np.isfinite(aligned.residual):
+        return ""
+    text = f"prediction of held-out tilts: residual {raw.residual:.3f} before alignment, {aligned.residual:.3f} after"
+    if np.isfinite(aligned.error_px):
+        text += (
+            f"; estimated alignment error: {aligned.error_px:.2g} px rms, {aligned.worst_error_px:.2g} px at the worst "
+            f"tilt; detection limit {aligned.uncertainty_px:.2g} px"
         )
+        if not quality.whole:
+            text += (
+                "; errors that drift slowly from tilt to tilt are underestimated: the sample extends beyond the frame"
+            )
+    return text
 
-    def doubts(self) -> list[str]:
-        """Return a sentence for each reason not to rely on the alignment."""
-        if not self.enough:
-            return [
-                f"{(~self.outliers).sum()} tilts are too few to judge how good the alignment is, or their range is too "
-                f"narrow ({MIN_TILTS} over {MIN_RANGE_DEG:g} degrees are needed): look at the aligned images before "
-                "relying on it"
-            ]
-        found = (self._unforeseen(), self._error(), self._gain(), self._many(), self._single())
-        return [words for words in found if words]
 
-    def _unforeseen(self) -> str:
-        residual = self.after.summary(~self.outliers).residual
-        if not residual > FORESEEN:
-            return ""
-        return (
-            f"the tilts foresee less than half of what the others show (residual {residual:.2f}): the images are too "
+def prediction_warnings(quality: AlignmentQuality) -> list[str]:
+    """Return a sentence for each reason in the prediction of held-out tilts not to rely on the alignment."""
+    if not quality.can_predict:
+        return [
+            f"{(~quality.outliers).sum()} tilts are too few to judge the alignment, or cover too small a range: "
+            f"{MIN_TILTS} tilts over {MIN_RANGE_DEG:g} degrees are needed. Look at the aligned images before relying "
+            "on it."
+        ]
+    reasons = (_unpredicted, _large_error, _no_gain, _many_outliers, _single_tilts)
+    return [text for reason in reasons for text in reason(quality)]
+
+
+def _unpredicted(quality: AlignmentQuality) -> Iterator[str]:
+    residual = quality.summaries[1].residual
+    if residual > HALF_PREDICTED:
+        yield (
+            f"the tilts predict less than half of what each other show (residual {residual:.2f}): the images are too "
             "noisy, too few, or not aligned"
         )
 
-    def _error(self) -> str:
-        aligned = self.after.summary(~self.outliers)
-        if not (aligned.error_px > LARGE_PX and aligned.error_is_seen):
-            return ""
+
+def _large_error(quality: AlignmentQuality) -> Iterator[str]:
+    aligned = quality.summaries[1]
+    if aligned.error_px > LARGE_PX and aligned.error_is_detected:
         advice = "check the direction of the tilt axis and the angles, and leave out bad images"
-        if self.as_given:
+        if quality.is_unchanged:
             advice = "if the series is not aligned yet, use method auto"
-        return (
-            f"the aligned images lie about {aligned.error_px:.1f} px from where the other tilts put them: details of "
-            f"that size are lost in the reconstruction; {advice}"
+        yield (
+            f"the estimated alignment error is {aligned.error_px:.1f} px rms, {aligned.worst_error_px:.1f} px at the "
+            f"worst tilt: details of that size are lost in the reconstruction; {advice}"
         )
 
-    def _gain(self) -> str:
-        if self.as_given:
-            return ""
-        raw, aligned = (a.summary(~self.outliers) for a in (self.before, self.after))
-        worse = aligned.residual > (1 + CLEAR_GAIN) * raw.residual
-        needed = raw.error_px > LARGE_PX and raw.error_is_seen
-        if not worse and not (needed and aligned.residual > (1 - CLEAR_GAIN) * raw.residual):
-            return ""
-        return (
+
+def _no_gain(quality: AlignmentQuality) -> Iterator[str]:
+    if quality.is_unchanged:
+        return
+    raw, aligned = quality.summaries
+    worse = aligned.residual > (1 + CLEAR_GAIN) * raw.residual
+    needed = raw.error_px > LARGE_PX and raw.error_is_detected
+    if worse or (needed and aligned.residual > (1 - CLEAR_GAIN) * raw.residual):
+        yield (
             f"the tilts predict each other {'worse' if worse else 'hardly better'} after alignment than before "
-            f"(residual {raw.residual:.2f} -> {aligned.residual:.2f}): do not trust it. If the series is aligned "
-            "already use method none; else give the axis angle."
-        )
-
-    def _many(self) -> str:
-        n = int(self.outliers.sum())
-        if n < FEWEST_OUTLIERS or n <= MANY_OUTLIERS * len(self.outliers):
-            return ""
-        return (
-            f"{n} of {len(self.outliers)} images are outliers: that many make the alignment of the others doubtful too"
-        )
-
-    def _single(self) -> str:
-        known = ~self.outliers & np.isfinite(self.after.error_px)
-        if not known.any():
-            return ""
-        error = np.where(known, self.after.error_px, 0)
-        usual = np.maximum(np.nan_to_num(self.after.uncertainty_px), np.median(error[known]))
-        far = (error > 2 * LARGE_PX) & (error > STANDS_OUT * usual)
-        if not far.any():
-            return ""
-        listed = ", ".join(f"{a:g}" for a in self.angles_deg[far][:10]) + (" ..." if far.sum() > 10 else "")
-        return (
-            f"{far.sum()} of {len(error)} images lie {error[far].min():.1f} px or more from where the other tilts put "
-            f"them, far more than the rest (tilt {listed} degrees): look at them, and leave them out if they are bad"
+            f"(residual {raw.residual:.2f} before, {aligned.residual:.2f} after): the alignment is unreliable. If the "
+            "series is aligned already, use method none; otherwise give tilt_axis_angle."
         )
 
 
-def judge(
-    copies: Copies,
-    alignment: Alignment,
-    scales: FloatArray,
-    outliers: NDArray[np.bool_],
-    raw_shape: tuple[int, ...],
-) -> Judgement:
-    """Assess the raw and the aligned series.
+def _many_outliers(quality: AlignmentQuality) -> Iterator[str]:
+    n, total = int(quality.outliers.sum()), len(quality.outliers)
+    if n >= FEWEST_OUTLIERS and n > MANY_OUTLIERS * total:
+        yield f"{n} of {total} images are outliers: with so many, the alignment of the others is doubtful too"
+
+
+def _single_tilts(quality: AlignmentQuality) -> Iterator[str]:
+    known = ~quality.outliers & np.isfinite(quality.aligned.error_px)
+    if not known.any():
+        return
+    error = np.where(known, quality.aligned.error_px, 0)
+    usual = np.maximum(np.nan_to_num(quality.aligned.uncertainty_px), np.median(error[known]))
+    far = (error > 2 * LARGE_PX) & (error > STANDS_OUT * usual)
+    if far.any():
+        yield (
+            f"{far.sum()} of {len(error)} images have an estimated alignment error of {error[far].min():.1f} px or "
+            f"more, far above that of the others ({_listed(quality.angles_deg[far])}): look at them, and leave them "
+            "out if they are bad"
+        )
+
+
+def outlier_warnings(angles_deg: NDArray[np.float64], outliers: NDArray[np.bool_]) -> list[str]:
+    """Return a sentence that names the outliers, if there are any."""
+    if not outliers.any():
+        return []
+    return [
+        f"{outliers.sum()} of {len(angles_deg)} images are empty or do not agree with the others "
+        f"({_listed(angles_deg[outliers])}): look at them, and leave them out of the series if they are bad. Empty "
+        "images are 0 in the aligned series, and their shifts lie between those of their neighbours."
+    ]
+
+
+def agreement_warnings(before: Agreement, after: Agreement, *, given: bool, found: bool) -> list[str]:
+    """Return a sentence if neighbouring tilts agree less after alignment, or hardly at all.
 
     Parameters
     ----------
-    copies : images with background 0
-    alignment : Alignment
-    scales : (n_tilt,)
-        Factors for the brightness of the aligned images.
-    outliers : (n_tilt,) bool, empty images among them
-    raw_shape : (height, width) of a raw image
+    before, after : of the raw and the aligned series
+    given : bool
+        Whether the shifts were given: channels too noisy to be aligned by themselves are what that is for.
+    found : bool
+        Whether the shifts were found from the images.
     """
-    angle, moves = alignment.axis_angle_deg, alignment.moves_px / copies.factor
-    trusted, whole = ~outliers, alignment.whole
-    adjusted = copies.adjusted(alignment.adjustments)
-    rows = brightest_rows(adjusted, moves, angle)
-    after = assess(adjusted, moves, angle, whole=whole, trusted=trusted, rows=rows, scales=scales)
-    before = after
-    if moves.any() or np.any(scales != 1) or alignment.adjustments is not None:
-        before = assess(copies, np.zeros_like(moves), angle, whole=whole, trusted=trusted, rows=rows)
-    shown = None
-    if enough(copies.angles_deg, trusted):
-        height = aligned_shape(raw_shape, angle)[0]
-        shown = preview(copies, moves, angle, whole=whole, trusted=trusted, full_height=height, adjusted=adjusted)
-    return Judgement(before, after, copies.angles_deg, outliers, whole, shown)
+    less = after.median < before.median - CLEAR_DROP
+    if given and less:
+        return [
+            f"the correlation of neighbouring tilts falls from {before.median:.3f} to {after.median:.3f} with the "
+            "given shifts: check that they belong to this series, in its order, in px, and with the right signs"
+        ]
+    if found and less:
+        return [
+            f"the correlation of neighbouring tilts falls from {before.median:.3f} before alignment to "
+            f"{after.median:.3f} after: the alignment is unreliable. If the series is aligned already, use method "
+            "none; otherwise give tilt_axis_angle or the limits of the band-pass."
+        ]
+    if not given and after.median < ALIKE:
+        return [
+            f"the correlation of neighbouring tilts is only {after.median:.2f} after alignment: the alignment is "
+            "unreliable. The images may be too noisy, the tilt steps too large, or the angles wrong."
+        ]
+    return []
+
+
+def _listed(angles_deg: NDArray[np.float64]) -> str:
+    """Return tilt angles in words, the first ten of many."""
+    return f"tilt {', '.join(f'{a:g}' for a in angles_deg[:10])}{' ...' if len(angles_deg) > 10 else ''} degrees"

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from tomoseg.alignment.finding.estimate import estimate_alignment
-from tomoseg.alignment.finding.intensity import intensity_scales, usable_tilts
-from tomoseg.alignment.finding.quality import measure_quality, pearson
+from tomoseg.alignment.finding.intensity import intensity_scales
 from tomoseg.alignment.finding.solve import solve
 from tomoseg.alignment.finding.track import Band
-from tomoseg.alignment.images.reduced_series import Copies
+from tomoseg.alignment.images.reduced_series import ReducedSeries
+from tomoseg.alignment.judging.agreement import measure_agreement
 
 
-def _copies(series, usable=None, raw=None):
+def _reduced(series, usable=None, raw=None):
     raw = series.raw if raw is None else raw
     usable = np.ones(len(raw), bool) if usable is None else usable
-    return Copies(np.asarray(raw, np.float32), series.angles_deg, usable, 1, 2)
+    return ReducedSeries(np.asarray(raw, np.float32), series.angles_deg, usable, 1, 2)
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +25,13 @@ def leaning(ellipsoids):
 
 
 @pytest.fixture(scope="module")
-def found(leaning):
-    return estimate_alignment(_copies(leaning))
+def found_and_placed(leaning):
+    return estimate_alignment(_reduced(leaning))
+
+
+@pytest.fixture(scope="module")
+def found(found_and_placed):
+    return found_and_placed[0]
 
 
 def test_axis_and_shifts_are_found_without_any_hint(leaning, found, less_translation):
@@ -38,9 +43,12 @@ def test_axis_and_shifts_are_found_without_any_hint(leaning, found, less_transla
     assert found.whole
 
 
-def test_quality_says_so(found):
-    assert found.after.median > found.before.median + 0.05
-    assert found.after.common_line > found.before.common_line
+def test_neighbours_agree_better_than_before(found_and_placed):
+    found, placed = found_and_placed
+    before = measure_agreement(placed.raw, placed.raw_moves_px, found.axis_angle_deg)
+    after = measure_agreement(placed.aligned, placed.aligned_moves_px, found.axis_angle_deg)
+    assert after.median > before.median + 0.05
+    assert after.common_line > before.common_line
     assert not found.warnings
 
 
@@ -55,7 +63,7 @@ def test_shifts_and_offset_add_up_to_the_moves(found):
 
 def test_the_axis_along_x(ellipsoids, less_translation):
     series = ellipsoids(shape=(64, 72), phi=90.0, offset=-2.0, seed=4)
-    found = estimate_alignment(_copies(series), axis_near_deg=90.0)
+    found, _ = estimate_alignment(_reduced(series), axis_near_deg=90.0)
     assert min(abs(found.axis_angle_deg - 90), abs(found.axis_angle_deg + 90)) < 0.2
     if found.axis_angle_deg > 0:  # -89.9 is as good, but turns the frame by 180 degrees
         d = less_translation(found.moves_px, series.moves_px, series.angles_deg)
@@ -64,7 +72,7 @@ def test_the_axis_along_x(ellipsoids, less_translation):
 
 def test_an_explicit_axis_is_used_as_it_is_zero_included(ellipsoids):
     series = ellipsoids(phi=4.0, seed=5)
-    found = estimate_alignment(_copies(series), axis_angle_deg=0.0, axis_offset_px=1.5)
+    found, _ = estimate_alignment(_reduced(series), axis_angle_deg=0.0, axis_offset_px=1.5)
     assert found.axis_angle_deg == 0.0
     assert found.axis_offset_px == 1.5
 
@@ -73,11 +81,12 @@ def test_blank_tilts_lie_between_their_neighbours(leaning, less_translation):
     usable = np.ones(len(leaning.raw), bool)
     usable[[6, 17]] = False
     raw = np.where(usable[:, None, None], leaning.raw, 0)
-    found = estimate_alignment(_copies(leaning, usable, raw), axis_angle_deg=-33.0)
+    found, placed = estimate_alignment(_reduced(leaning, usable, raw), axis_angle_deg=-33.0)
     d = less_translation(found.moves_px[usable], leaning.moves_px[usable], leaning.angles_deg[usable])
     assert np.sqrt((d**2).mean(axis=0)).max() < 0.08
     assert np.isfinite(found.shifts_px).all()
-    assert np.isnan(found.after.neighbours[~usable]).all()
+    after = measure_agreement(placed.aligned, placed.aligned_moves_px, -33.0)
+    assert np.isnan(after.neighbours[~usable]).all()
 
 
 def test_an_image_partly_out_of_view_is_placed_by_the_others(leaning, less_translation):
@@ -87,7 +96,7 @@ def test_an_image_partly_out_of_view_is_placed_by_the_others(leaning, less_trans
     raw[8, :, :-far] = leaning.raw[8, :, far:]
     shifts[8, 1] += far
     moves[8] += far * np.array([np.sin(np.deg2rad(-33)), np.cos(np.deg2rad(-33))])
-    solution = solve(_copies(leaning, raw=raw), shifts + 0.5, -33.0, Band())
+    solution = solve(_reduced(leaning, raw=raw), shifts + 0.5, -33.0, Band())
     assert solution.whole
     d = less_translation(solution.moves_px, moves, leaning.angles_deg)
     assert np.abs(d[8]).max() < 1.0
@@ -97,8 +106,8 @@ def test_an_image_partly_out_of_view_is_placed_by_the_others(leaning, less_trans
 def test_a_sample_cut_by_the_frame_is_aligned_by_reprojection(ellipsoids, less_translation):
     series = ellipsoids(shape=(96, 96), angles_deg=np.arange(-66, 67, 3.0), jitter=1.5, seed=2, spread=0.35)
     cut = series.raw[:, 18:-18, 18:-18]
-    copies = Copies(np.ascontiguousarray(cut), series.angles_deg, np.ones(len(cut), bool), 1, 2)
-    found = estimate_alignment(copies, axis_angle_deg=0.0)
+    reduced = ReducedSeries(np.ascontiguousarray(cut), series.angles_deg, np.ones(len(cut), bool), 1, 2)
+    found, _ = estimate_alignment(reduced, axis_angle_deg=0.0)
     assert not found.whole
     d = less_translation(found.moves_px, series.moves_px, series.angles_deg)
     before = less_translation(0 * found.moves_px, series.moves_px, series.angles_deg)
@@ -109,8 +118,8 @@ def test_a_sample_cut_by_the_frame_is_aligned_by_reprojection(ellipsoids, less_t
 
 def test_too_few_tilts_are_aligned_by_their_neighbours_only(leaning):
     pair = slice(12, 14)
-    copies = Copies(leaning.raw[pair], leaning.angles_deg[pair], np.ones(2, bool), 1, 1)
-    found = estimate_alignment(copies, axis_near_deg=90.0)
+    reduced = ReducedSeries(leaning.raw[pair], leaning.angles_deg[pair], np.ones(2, bool), 1, 1)
+    found, _ = estimate_alignment(reduced, axis_near_deg=90.0)
     assert found.axis_angle_deg == 90.0
     assert found.axis_offset_px == 0.0
     assert len(found.warnings) == 1
@@ -126,34 +135,11 @@ def test_a_stop_is_passed_on(leaning):
         raise Stop
 
     with pytest.raises(Stop):
-        estimate_alignment(replace(_copies(leaning), checkpoint=stop))
+        estimate_alignment(replace(_reduced(leaning), checkpoint=stop))
 
 
 def test_scales_even_out_the_beam(leaning):
     flicker = np.random.default_rng(0).uniform(0.7, 1.3, len(leaning.raw))
-    copies = _copies(leaning, raw=leaning.raw * flicker[:, None, None])
-    scales = intensity_scales(copies, leaning.moves_px, -33.0, whole=True)
+    reduced = _reduced(leaning, raw=leaning.raw * flicker[:, None, None])
+    scales = intensity_scales(reduced, leaning.moves_px, -33.0, whole=True)
     np.testing.assert_allclose(scales * flicker, np.median(scales * flicker), rtol=0.01)
-
-
-def test_dark_images_are_not_usable():
-    signals = np.array([100.0, 120.0, 3.0, 0.0, 90.0, -2.0])
-    finite = np.array([True, True, True, True, False, True])
-    assert usable_tilts(signals, finite).tolist() == [True, True, False, False, False, False]
-    assert not usable_tilts(np.zeros(3), np.ones(3, bool)).any()
-
-
-def test_pearson_is_numpys():
-    rng = np.random.default_rng(0)
-    a = rng.random((9, 9))
-    b = a + rng.random((9, 9))
-    assert pearson(a, b, np.ones((9, 9))) == pytest.approx(np.corrcoef(a.ravel(), b.ravel())[0, 1])
-    assert pearson(a, np.ones((9, 9)), np.ones((9, 9))) == 0
-
-
-def test_quality_of_true_moves_beats_that_of_none(leaning):
-    copies = _copies(leaning)
-    at_truth = measure_quality(copies, leaning.moves_px, -33.0)
-    raw = measure_quality(copies, 0 * leaning.moves_px, -33.0)
-    assert at_truth.median > 0.95 > raw.median
-    assert np.isfinite(at_truth.neighbours).all()

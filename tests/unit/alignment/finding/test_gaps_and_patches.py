@@ -1,4 +1,4 @@
-"""Gaps that are filled from around, and patches that are cut out of copies."""
+"""Gaps that are filled from around, and patches that are cut out of images."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from tomoseg.alignment.finding.patch import Patch, look_at
 from tomoseg.alignment.finding.solve import Solution
 from tomoseg.alignment.finding.track import Band
 from tomoseg.alignment.images.gaps import reduce_with_gaps
-from tomoseg.alignment.images.reduced_series import Copies, reduce
+from tomoseg.alignment.images.reduced_series import ReducedSeries, reduce
 from tomoseg.alignment.images.warp import warp_image
 
 
@@ -41,18 +41,18 @@ def _moving(shifts):
 def test_a_patch_is_followed_and_cut_out_at_the_same_place_of_the_scene():
     shifts = np.array([[6, -4], [3, -2], [0, 0], [-2, 3], [-5, 7]])
     images = _moving(shifts)
-    copies = Copies(images, np.arange(-10.0, 11, 5), np.ones(5, bool), 2, 1)
-    view = look_at(copies, Patch((60, 124), (40, 120), (192, 160)), Band(), 1 / 3)
-    assert view.copies.images.shape == (5, 32, 40)
-    np.testing.assert_array_equal(view.copies.images, np.stack([images[2, 30:62, 20:60]] * 5))
+    reduced = ReducedSeries(images, np.arange(-10.0, 11, 5), np.ones(5, bool), 2, 1)
+    view = look_at(reduced, Patch((60, 124), (40, 120), (192, 160)), Band(), 1 / 3)
+    assert view.series.images.shape == (5, 32, 40)
+    np.testing.assert_array_equal(view.series.images, np.stack([images[2, 30:62, 20:60]] * 5))
     # Rows 30 to 61 of 96: their centre lies at 45.5 - 47.5 from the middle, where no shift is needed.
     np.testing.assert_array_equal(view.centres_px, np.array([-2, 0]) - shifts)
 
 
 def test_moves_of_a_patch_are_those_of_the_images_once_its_place_is_known():
     shifts = np.array([[6, -4], [3, -2], [0, 0], [-2, 3], [-5, 7]])
-    copies = Copies(_moving(shifts), np.arange(-10.0, 11, 5), np.ones(5, bool), 1, 1)
-    view = look_at(copies, Patch((30, 62), (20, 60), (96, 80)), Band(), 1 / 3)
+    reduced = ReducedSeries(_moving(shifts), np.arange(-10.0, 11, 5), np.ones(5, bool), 1, 1)
+    view = look_at(reduced, Patch((30, 62), (20, 60), (96, 80)), Band(), 1 / 3)
     whole = view.back(Solution(0.0, np.zeros((5, 2)), True, 0.0))
     np.testing.assert_allclose(whole.moves_px - whole.moves_px[2], shifts)
     assert not whole.whole
@@ -60,8 +60,8 @@ def test_moves_of_a_patch_are_those_of_the_images_once_its_place_is_known():
 
 def test_a_patch_at_the_edge_stays_in_the_frame():
     shifts = np.array([[6, -9], [0, 0], [-5, 9]])
-    copies = Copies(_moving(shifts), np.array([-5.0, 0, 5]), np.ones(3, bool), 1, 1)
-    view = look_at(copies, Patch((0, 40), (50, 80), (96, 80)), Band(), 1 / 3)
-    assert view.copies.images.shape == (3, 40, 30)
+    reduced = ReducedSeries(_moving(shifts), np.array([-5.0, 0, 5]), np.ones(3, bool), 1, 1)
+    view = look_at(reduced, Patch((0, 40), (50, 80), (96, 80)), Band(), 1 / 3)
+    assert view.series.images.shape == (3, 40, 30)
     # It would have left the frame at the top and on the right.
     np.testing.assert_array_equal(view.centres_px[0], view.centres_px[1])

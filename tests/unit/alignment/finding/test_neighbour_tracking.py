@@ -5,12 +5,12 @@ import pytest
 from scipy import ndimage
 
 from tomoseg.alignment.finding.track import Band, stretch, track_neighbours
-from tomoseg.alignment.images.reduced_series import Copies
+from tomoseg.alignment.images.reduced_series import ReducedSeries
 
 
-def _copies(images, angles, usable=None):
+def _reduced(images, angles, usable=None):
     usable = np.ones(len(images), bool) if usable is None else usable
-    return Copies(np.asarray(images, np.float32), angles, usable, 1, 2)
+    return ReducedSeries(np.asarray(images, np.float32), angles, usable, 1, 2)
 
 
 def _film(angles, shifts, size=96, seed=0):
@@ -28,7 +28,7 @@ def test_steps_of_a_third_of_the_frame_are_found(ellipsoids):
     series = ellipsoids(angles_deg=np.arange(-10, 11, 2.0), jitter=0.0, spread=0.12)
     slide = np.array([(0, 0), (5, -6), (-9, 3), (8, 8), (-7, -9), (0, 0), (12, -8), (-8, 6), (3, 3), (-11, 9), (2, -1)])
     moved = np.stack([np.roll(image, d, (0, 1)) for image, d in zip(series.raw, slide, strict=True)])
-    shifts, scores = track_neighbours(_copies(moved, series.angles_deg), None, Band(), 64 / 3)
+    shifts, scores = track_neighbours(_reduced(moved, series.angles_deg), None, Band(), 64 / 3)
     # Thick samples change between tilts of 2 degrees: a few tenths of a pixel per step of the chain.
     np.testing.assert_allclose(shifts, -slide, atol=1.0)
     assert np.nanmin(scores) > 0.8
@@ -38,9 +38,9 @@ def test_a_film_that_fills_the_frame_is_followed_with_the_stretch():
     angles = np.arange(-60, 61, 4.0)
     shifts = np.random.default_rng(5).normal(0, 3, (len(angles), 2))
     shifts -= shifts[len(angles) // 2]
-    copies = _copies(_film(angles, shifts), angles)
-    found, scores = track_neighbours(copies, 0.0, Band(), 30)
-    _, plain_scores = track_neighbours(copies, None, Band(), 30)
+    reduced = _reduced(_film(angles, shifts), angles)
+    found, scores = track_neighbours(reduced, 0.0, Band(), 30)
+    _, plain_scores = track_neighbours(reduced, None, Band(), 30)
     assert np.median(scores) > np.median(plain_scores)
     # Across the axis the stretch is about the frame's centre, which moves with the drift: up to 10 px times a stretch
     # of 1.15 per step, part of it a translation of the sample; along the axis nothing of the kind.
@@ -57,7 +57,7 @@ def test_blank_tilts_neither_stop_nor_drag_the_chain(ellipsoids, less_translatio
     usable = np.ones(len(series.raw), bool)
     usable[[3, 12, 20]] = False  # 12 is the lowest tilt
     images = np.where(usable[:, None, None], series.raw, 0)
-    shifts, scores = track_neighbours(_copies(images, series.angles_deg, usable), None, Band(), 20)
+    shifts, scores = track_neighbours(_reduced(images, series.angles_deg, usable), None, Band(), 20)
     assert np.isnan(scores[~usable]).all()
     np.testing.assert_allclose(shifts[3], (shifts[2] + shifts[4]) / 2)
     d = less_translation(shifts[usable], series.shifts_px[usable], series.angles_deg[usable])
@@ -73,7 +73,7 @@ def test_stretch_is_the_ratio_of_cosines_within_reason(a, b, ratio):
 
 def test_nothing_usable_gives_zero():
     shifts, scores = track_neighbours(
-        _copies(np.zeros((3, 16, 16)), np.arange(3.0), np.zeros(3, bool)), None, Band(), 5
+        _reduced(np.zeros((3, 16, 16)), np.arange(3.0), np.zeros(3, bool)), None, Band(), 5
     )
     assert (shifts == 0).all()
     assert np.isnan(scores).all()

@@ -28,7 +28,7 @@ def test_the_vacuum_ends_at_zero(level, part):
     found = _levels(_images(level, part=part))
     # Noise 5 over 40 % of 9216 pixels: 0.08 counts; choosing the darkest tiles must not bias it by more than that.
     np.testing.assert_allclose(found.levels, level, atol=0.4)
-    assert found.trusted
+    assert found.certain
 
 
 def test_counted_electrons_have_no_bias():
@@ -62,7 +62,7 @@ def _textured(low, high, seed=0):
 def test_a_sample_that_fills_every_frame_is_not_harmed():
     images = _textured(800, 4000)
     found = _levels(images)
-    assert not found.trusted or found.levels.max() < images.min()
+    assert not found.certain or found.levels.max() < images.min()
     assert (images - found.levels[:, None, None]).min() >= 0
 
 
@@ -72,7 +72,7 @@ def test_a_flat_film_is_not_vacuum():
     for black in (0.0, -30000.0):
         images = _images(film + black, noise=20) + rng.normal(0, 1, (13, 1, 1))
         found = _levels(images)
-        assert not found.trusted
+        assert not found.certain
         assert np.ptp(found.levels) == 0
         # The film's own 1000 counts stay; the black level below it is found by extrapolation, to a few per cent.
         np.testing.assert_allclose(found.levels, black, atol=60)

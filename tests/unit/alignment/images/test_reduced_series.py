@@ -1,9 +1,9 @@
-"""Reduced copies keep the centre, and come into the aligned frame as the full images do."""
+"""Reduced images keep the centre, and come into the aligned frame as the full images do."""
 
 import numpy as np
 import pytest
 
-from tomoseg.alignment.images.reduced_series import Copies, reduce, reduction_factor
+from tomoseg.alignment.images.reduced_series import ReducedSeries, reduce, reduction_factor
 from tomoseg.alignment.images.warp import warp_image
 
 
@@ -29,12 +29,12 @@ def test_copies_are_warped_like_raw_images(workers):
     from scipy import ndimage
 
     images = ndimage.gaussian_filter(rng.random((5, 30, 42)), (0, 2, 2)).astype(np.float32)
-    copies = Copies(images, np.arange(5.0), np.ones(5, bool), 1, workers)
+    reduced = ReducedSeries(images, np.arange(5.0), np.ones(5, bool), 1, workers)
     shifts = rng.normal(0, 2, (5, 2))
     phi, offset = 64.0, 1.7
     c, s = np.cos(np.deg2rad(phi)), np.sin(np.deg2rad(phi))
     moves = np.stack([s * shifts[:, 1] + c * shifts[:, 0], c * shifts[:, 1] - s * shifts[:, 0] - offset], axis=1)
-    aligned, seen = copies.warped(moves, phi)
+    aligned, seen = reduced.warped(moves, phi)
     assert aligned.shape == (5, 42, 30)
     for i in range(5):
         once = warp_image(images[i], shifts[i], phi, offset)

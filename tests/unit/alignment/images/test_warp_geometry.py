@@ -5,6 +5,7 @@ import pytest
 from scipy import ndimage
 
 from tomoseg.alignment.images import warp
+from tomoseg.io.shifts import ImageCorrections
 
 
 def _dot(shape, y, x):
@@ -41,8 +42,8 @@ def test_single_images_are_turned_and_magnified_about_their_centre_before_all_el
     # Raw centre (20, 24), a spot at p = (x, y) = (8, -5); turned by 3 - 1.5 degrees in all, 1.04 times as large.
     y, x = np.mgrid[:41, :49] - np.array([20.0, 24.0])[:, None, None]
     spot = np.exp(-((x - 8) ** 2 + (y + 5) ** 2) / 8)
-    own = warp.Adjustments(np.array([-1.5]), np.array([1.04]), np.zeros(1)).matrices[0]
-    aligned = warp.warp_image(spot, (1.25, -2.5), 3.0, 0.75, own=own).astype(float)
+    correction = warp.correction_matrices(ImageCorrections(np.array([-1.5]), np.array([1.04]), np.zeros(1)))[0]
+    aligned = warp.warp_image(spot, (1.25, -2.5), 3.0, 0.75, correction=correction).astype(float)
     phi, both = np.deg2rad(3.0), np.deg2rad(1.5)
     across = 1.04 * (8 * np.cos(both) + 5 * np.sin(both)) - 2.5 * np.cos(phi) - 1.25 * np.sin(phi) - 0.75
     along = 1.04 * (8 * np.sin(both) - 5 * np.cos(both)) - 2.5 * np.sin(phi) + 1.25 * np.cos(phi)
@@ -53,12 +54,16 @@ def test_single_images_are_turned_and_magnified_about_their_centre_before_all_el
 
 def test_images_that_need_nothing_are_copied_bit_for_bit():
     image = np.random.default_rng(0).normal(-3e4, 1e4, (12, 17)).astype(np.float32)
-    nothing = warp.Adjustments.none(3).matrices
-    for own in (None, nothing[1]):
-        np.testing.assert_array_equal(warp.warp_image(image, (2, -3), 0.0, 0.0, own=own)[2:, :-3], image[:-2, 3:])
+    nothing = warp.correction_matrices(ImageCorrections.none(3))
+    for correction in (None, nothing[1]):
+        np.testing.assert_array_equal(
+            warp.warp_image(image, (2, -3), 0.0, 0.0, correction=correction)[2:, :-3], image[:-2, 3:]
+        )
     # A larger entry of 1 alone is no whole move.
-    turned = warp.Adjustments(np.array([10.0]), 1 / np.cos(np.deg2rad([10.0])), np.zeros(1)).matrices[0]
-    assert np.unique(warp.warp_image(image, (0, 0), 0.0, 0.0, own=turned)).size > 100
+    turned = warp.correction_matrices(ImageCorrections(np.array([10.0]), 1 / np.cos(np.deg2rad([10.0])), np.zeros(1)))[
+        0
+    ]
+    assert np.unique(warp.warp_image(image, (0, 0), 0.0, 0.0, correction=turned)).size > 100
 
 
 def test_a_positive_angle_is_counter_clockwise_as_displayed():

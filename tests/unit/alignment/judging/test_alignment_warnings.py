@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from tomoseg.alignment.judging.agreement import Agreement
 from tomoseg.alignment.judging.assessment import Assessment
-from tomoseg.alignment.judging.warnings import Judgement
+from tomoseg.alignment.judging.quality import AlignmentQuality
+from tomoseg.alignment.judging.warnings import agreement_warnings, outlier_warnings, prediction_warnings, summary
 
 N = 40
 ANGLES = np.linspace(-60, 60, N)
@@ -17,10 +19,15 @@ def assessment(residual, step_px=0.02, deviation_px=0.02):
 RAW, GOOD = assessment(0.4, 6.0, 1.0), assessment(0.03)
 
 
-def doubts(before=RAW, after=GOOD, outliers=()):
+def quality(raw=RAW, aligned=GOOD, outliers=(), angles_deg=ANGLES, whole=True):
     bad = np.zeros(N, bool)
     bad[list(outliers)] = True
-    return Judgement(before, after, ANGLES, bad, True, None).doubts()
+    agreements = Agreement(np.full(N, 0.7), 0.9), Agreement(np.full(N, 0.99), 0.95)
+    return AlignmentQuality(raw, aligned, *agreements, angles_deg, bad, whole, None)
+
+
+def doubts(before=RAW, after=GOOD, outliers=()):
+    return prediction_warnings(quality(before, after, outliers))
 
 
 def test_a_good_alignment_is_not_doubted():
@@ -37,16 +44,16 @@ def test_a_series_that_was_aligned_is_not_doubted():
 
 def test_large_errors_are_doubted_only_where_they_are_seen():
     (words,) = doubts(after=assessment(0.2, 0.8, 0.2))
-    assert "0.8 px" in words
+    assert "estimated alignment error is 0.8 px rms, 0.8 px at the worst tilt" in words
     assert "tilt axis" in words
-    # Images of 4096 px are judged on copies of 128: what cannot be seen is no reason to worry.
+    # Images of 4096 px are judged on images of 128: what cannot be detected is no reason to worry.
     assert doubts(after=assessment(0.05, 1.0, 0.9)) == []
 
 
 def test_a_residual_that_does_not_fall_is_doubted_where_it_should():
     (words,) = doubts(after=assessment(0.39))
     assert "hardly better" in words
-    assert "0.40 -> 0.39" in words
+    assert "residual 0.40 before, 0.39 after" in words
 
 
 def test_a_residual_that_rises_is_doubted():
@@ -82,37 +89,72 @@ def test_single_images_out_of_place_are_named():
 def test_too_few_tilts_are_said_to_be_too_few():
     (words,) = doubts(outliers=range(29))
     assert "11 tilts are too few" in words
-    narrow = Judgement(RAW, GOOD, ANGLES / 10, np.zeros(N, bool), True, None)
-    assert "narrow" in narrow.doubts()[0]
+    assert "too small a range" in prediction_warnings(quality(angles_deg=ANGLES / 10))[0]
 
 
-def test_the_figures_are_those_of_the_tilts_that_are_trusted():
+def test_the_figures_are_those_of_the_inliers():
     after = assessment(0.03, 0.1, 0.02)
     after.residual[:10], after.step_px[:10] = 0.9, 5.0
-    outliers = np.arange(N) < 10
-    judgement = Judgement(RAW, after, ANGLES, outliers, True, None)
-    attrs = judgement.attrs()
-    assert attrs["residual_before"] == pytest.approx(0.4)
-    assert attrs["residual_after"] == pytest.approx(0.03)
-    assert attrs["estimated_error_px"] == pytest.approx(0.1)
-    assert attrs["error_uncertainty_px"] == pytest.approx(0.02)
-    assert "0.400 -> 0.030" in judgement.note()
-    table = np.zeros(
-        N, [(name, "f8") for name in ("residual_before", "residual_after", "error_px", "error_uncertainty_px")]
+    after.step_px[20] = 0.3
+    found = quality(aligned=after, outliers=range(10))
+    rms = np.sqrt((29 * 0.1**2 + 0.3**2) / 30)
+    figures = found.figures
+    assert figures["residual_before"] == pytest.approx(0.4)
+    assert figures["residual_after"] == pytest.approx(0.03)
+    assert figures["estimated_error_px"] == pytest.approx(rms)
+    assert figures["error_uncertainty_px"] == pytest.approx(0.02)
+    assert (figures["correlation_before"], figures["correlation_after"]) == (0.7, 0.99)
+    assert (figures["common_line_before"], figures["common_line_after"]) == (0.9, 0.95)
+    assert summary(found) == (
+        "prediction of held-out tilts: residual 0.400 before alignment, 0.030 after; "
+        "estimated alignment error: 0.11 px rms, 0.3 px at the worst tilt; detection limit 0.02 px"
     )
-    judgement.fill(table)
-    assert table["error_px"][[0, 20]].tolist() == pytest.approx([5.0, 0.1])
-    assert table["residual_after"][[0, 20]].tolist() == pytest.approx([0.9, 0.03])
+    assert found.columns["error_px"][[0, 20, 21]].tolist() == pytest.approx([5.0, 0.3, 0.1])
+    assert found.columns["residual_after"][[0, 20]].tolist() == pytest.approx([0.9, 0.03])
+
+
+def test_the_error_is_never_below_its_uncertainty():
+    words = summary(quality(aligned=assessment(0.03, 0.02, 0.05)))
+    assert words.endswith("0.05 px rms, 0.05 px at the worst tilt; detection limit 0.05 px")
 
 
 def test_a_cut_sample_hides_slow_errors():
-    notes = [Judgement(RAW, GOOD, ANGLES, np.zeros(N, bool), whole, None).note() for whole in (True, False)]
-    assert ["slowly" in note for note in notes] == [False, True]
+    assert ["beyond the frame" in summary(quality(whole=whole)) for whole in (True, False)] == [False, True]
 
 
 def test_nothing_known_is_nothing_said():
     nothing = Assessment.unknown(N)
-    judgement = Judgement(nothing, nothing, ANGLES, np.zeros(N, bool), True, None)
-    assert judgement.note() == ""
-    assert judgement.doubts() == []
-    assert all(np.isnan(value) for value in judgement.attrs().values())
+    found = quality(nothing, nothing)
+    assert summary(found) == ""
+    assert prediction_warnings(found) == []
+    predicted = ("residual_before", "residual_after", "estimated_error_px", "error_uncertainty_px")
+    assert all(np.isnan(found.figures[name]) for name in predicted)
+
+
+def agreement(correlation):
+    return Agreement(np.full(N, correlation), np.nan)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "given", "found", "words"),
+    [
+        (0.8, 0.9, False, True, None),
+        (0.8, 0.7, False, True, "falls from 0.800 before alignment to 0.700 after: the alignment is unreliable"),
+        (0.3, 0.4, False, True, "only 0.40"),
+        (0.3, 0.4, False, False, "only 0.40"),
+        (0.8, 0.7, False, False, None),  # with method none nothing was moved but by the offset
+        (0.3, 0.4, True, False, None),  # a noisy channel
+        (0.8, 0.7, True, False, "falls from 0.800 to 0.700 with the given shifts"),
+        (np.nan, np.nan, False, True, None),
+    ],
+)
+def test_neighbours_that_do_not_agree(before, after, given, found, words):
+    warnings = agreement_warnings(agreement(before), agreement(after), given=given, found=found)
+    assert [words in warning for warning in warnings] == ([True] if words else [])
+
+
+def test_outliers_are_named_by_their_tilt():
+    assert outlier_warnings(ANGLES, np.zeros(N, bool)) == []
+    (words,) = outlier_warnings(np.arange(40.0), np.arange(40) < 12)
+    assert words.startswith("12 of 40 images are empty or do not agree")
+    assert "(tilt 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 ... degrees)" in words

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from tomoseg.alignment.images.reduced_series import Copies
+from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.alignment.images.warp import rotate_vectors
 from tomoseg.alignment.judging.assessment import (
     Assessment,
@@ -32,7 +32,7 @@ def perfect(phantom):
 
 
 def series(perfect, dose=400.0, crop=0, jitter_px=2.0):
-    """Return copies of a simulated series and the moves that align it, in px of raw images and copies alike."""
+    """Return a simulated series, not reduced, and the moves that align it in px."""
     shifts = stage_motion(len(ANGLES), jitter_px, 4 * jitter_px, 1)
     raw = acquire(
         perfect,
@@ -47,13 +47,13 @@ def series(perfect, dose=400.0, crop=0, jitter_px=2.0):
     images = (raw - BLACK)[:, crop : SIZE - crop, crop : SIZE - crop]
     images = np.ascontiguousarray(images / np.quantile(images, 0.999), np.float32)
     moves = rotate_vectors(shifts, AXIS_DEG) - np.array([0.0, OFFSET_PX])
-    return Copies(images, ANGLES, np.ones(len(ANGLES), bool), 1, 2), moves
+    return ReducedSeries(images, ANGLES, np.ones(len(ANGLES), bool), 1, 2), moves
 
 
-def judged(copies, moves, *, whole=True, trusted=None, **options):
-    trusted = np.ones(copies.n_tilt, bool) if trusted is None else trusted
-    rows = brightest_rows(copies, moves, AXIS_DEG)
-    return assess(copies, moves, AXIS_DEG, whole=whole, trusted=trusted, rows=rows, **options)
+def judged(reduced, moves, *, whole=True, inliers=None, **options):
+    inliers = np.ones(reduced.n_tilt, bool) if inliers is None else inliers
+    rows = brightest_rows(reduced, moves, AXIS_DEG)
+    return assess(reduced, moves, AXIS_DEG, whole=whole, inliers=inliers, rows=rows, **options)
 
 
 def error_of(found):
@@ -124,9 +124,9 @@ def test_nothing_is_said_where_the_prediction_has_no_slope():
 @pytest.mark.parametrize("dose", [4000, 400, 40])
 @pytest.mark.parametrize("size_px", [0.1, 0.3, 1.0])
 def test_the_estimated_error_follows_the_true_one(dose, size_px, perfect):
-    copies, moves = series(perfect, dose)
+    reduced, moves = series(perfect, dose)
     errors, true = wrong_by(size_px)
-    found = judged(copies, moves + errors)
+    found = judged(reduced, moves + errors)
     estimated = error_of(found)
     # Measured 1.2 times small errors, because the others are wrong as well, and 0.75 times those of a pixel with noise.
     assert 0.6 * true < estimated.error_px < 1.5 * true
@@ -137,25 +137,25 @@ def test_the_estimated_error_follows_the_true_one(dose, size_px, perfect):
 
 @pytest.mark.parametrize("dose", [4000, 400, 40])
 def test_no_error_is_seen_where_there_is_none(dose, perfect):
-    copies, moves = series(perfect, dose)
-    estimated = error_of(judged(copies, moves))
+    reduced, moves = series(perfect, dose)
+    estimated = error_of(judged(reduced, moves))
     # Measured 0.02 (and 0.03 at dose 40), with what cannot be told from it.
     assert estimated.uncertainty_px <= estimated.error_px < 0.05
     assert estimated.error_px < 2.5 * estimated.uncertainty_px
 
 
 def test_the_error_of_a_sample_cut_by_the_frame(perfect):
-    copies, moves = series(perfect, crop=22, jitter_px=1.0)
+    reduced, moves = series(perfect, crop=22, jitter_px=1.0)
     errors, true = wrong_by(0.5)
-    aligned, wrong = (error_of(judged(copies, m, whole=False)) for m in (moves, moves + errors))
+    aligned, wrong = (error_of(judged(reduced, m, whole=False)) for m in (moves, moves + errors))
     assert aligned.error_px < 0.25  # what leaves and enters the frame looks like motion
     assert 0.6 * true < wrong.error_px < 1.7 * true
 
 
 def test_one_tilt_out_of_place_is_found(perfect):
-    copies, moves = series(perfect)
+    reduced, moves = series(perfect)
     moves[20] += (0.0, 0.8)
-    found = judged(copies, moves)
+    found = judged(reduced, moves)
     np.testing.assert_allclose(found.step_px[20], (0.0, -0.8), atol=0.2)
     assert found.error_px[20] > 5 * np.median(found.error_px)
     assert found.residual[20] > 1.3 * np.median(found.residual)
@@ -174,46 +174,46 @@ def test_the_residual_of_noise_is_its_part_of_the_signal(perfect):
 
 
 def test_aligning_lowers_the_residual(perfect):
-    copies, moves = series(perfect)
-    raw, aligned = judged(copies, np.zeros_like(moves)), judged(copies, moves)
+    reduced, moves = series(perfect)
+    raw, aligned = judged(reduced, np.zeros_like(moves)), judged(reduced, moves)
     assert (aligned.residual < 0.5 * raw.residual).mean() > 0.9
 
 
 def test_distrusted_tilts_are_predicted_and_predict_nothing(perfect):
-    copies, moves = series(perfect)
-    images = copies.images.copy()
+    reduced, moves = series(perfect)
+    images = reduced.images.copy()
     images[12] = np.random.default_rng(0).uniform(0, 1, images[12].shape)
-    broken, trusted = replace(copies, images=images), np.arange(len(ANGLES)) != 12
-    rows = brightest_rows(copies, moves, AXIS_DEG)
-    clean = assess(copies, moves, AXIS_DEG, whole=True, trusted=trusted, rows=rows)
-    found = assess(broken, moves, AXIS_DEG, whole=True, trusted=trusted, rows=rows)
-    np.testing.assert_array_equal(found.residual[trusted], clean.residual[trusted])
+    broken, inliers = replace(reduced, images=images), np.arange(len(ANGLES)) != 12
+    rows = brightest_rows(reduced, moves, AXIS_DEG)
+    clean = assess(reduced, moves, AXIS_DEG, whole=True, inliers=inliers, rows=rows)
+    found = assess(broken, moves, AXIS_DEG, whole=True, inliers=inliers, rows=rows)
+    np.testing.assert_array_equal(found.residual[inliers], clean.residual[inliers])
     assert found.residual[12] > 0.5
-    included = assess(broken, moves, AXIS_DEG, whole=True, trusted=np.ones_like(trusted), rows=rows)
+    included = assess(broken, moves, AXIS_DEG, whole=True, inliers=np.ones_like(inliers), rows=rows)
     assert np.median(included.residual) > np.median(found.residual)
 
 
 def test_unusable_tilts_are_not_a_number(perfect):
-    copies, moves = series(perfect)
+    reduced, moves = series(perfect)
     usable = np.arange(len(ANGLES)) != 3
-    found = judged(replace(copies, usable=usable), moves)
+    found = judged(replace(reduced, usable=usable), moves)
     assert np.flatnonzero(np.isnan(found.residual)).tolist() == [3]
     assert np.flatnonzero(np.isnan(found.error_px)).tolist() == [3]
 
 
 def test_of_few_tilts_nothing_is_said(perfect):
-    copies, moves = series(perfect)
+    reduced, moves = series(perfect)
     few = np.arange(len(ANGLES)) < 11
-    assert np.isnan(judged(copies, moves, trusted=few).error_px).all()
-    narrow = replace(copies, angles_deg=ANGLES / 10)  # 13.6 degrees in all
+    assert np.isnan(judged(reduced, moves, inliers=few).error_px).all()
+    narrow = replace(reduced, angles_deg=ANGLES / 10)  # 13.6 degrees in all
     assert np.isnan(judged(narrow, moves).error_px).all()
     assert np.isnan(Assessment.unknown(4).summary(np.ones(4, bool)).residual)
 
 
 def test_brightness_is_evened_out_before_comparing(perfect):
-    copies, moves = series(perfect)
+    reduced, moves = series(perfect)
     flicker = np.random.default_rng(0).uniform(0.7, 1.4, len(ANGLES))
-    dimmed = replace(copies, images=copies.images * np.float32(flicker)[:, None, None])
+    dimmed = replace(reduced, images=reduced.images * np.float32(flicker)[:, None, None])
     even, flickering = judged(dimmed, moves, scales=1 / flicker), judged(dimmed, moves)
     assert np.median(even.residual) < 0.5 * np.median(flickering.residual)
     assert error_of(flickering).error_px < 0.3  # brightness is not taken for motion
@@ -223,12 +223,12 @@ def test_rows_that_some_tilts_do_not_show_are_left_alone(perfect):
     """The bottom is brightest, and below the frame in a few tilts: what is missing there is not an error."""
     rod = perfect.copy()
     rod[:, 48:] = perfect[:, 47:48] * np.linspace(1, 1.5, 48, dtype=np.float32)[:, None]  # on to the border
-    copies, moves = series(rod, dose=None, jitter_px=0.5)
+    reduced, moves = series(rod, dose=None, jitter_px=0.5)
     moved = np.zeros_like(moves)
     moved[[5, 30], 0] = -30.0
-    pairs = zip(copies.images, moved, strict=True)
+    pairs = zip(reduced.images, moved, strict=True)
     images = np.stack([ndimage.shift(image, -move, order=1, mode="constant") for image, move in pairs])
-    cut = replace(copies, images=images.astype(np.float32))
+    cut = replace(reduced, images=images.astype(np.float32))
     moves = moves + rotate_vectors(moved, AXIS_DEG)
     shown = cut.warped(moves, AXIS_DEG)[1].any(axis=2).all(axis=0)
     assert shown[brightest_rows(cut, moves, AXIS_DEG)].all()
@@ -237,16 +237,16 @@ def test_rows_that_some_tilts_do_not_show_are_left_alone(perfect):
 
 
 def test_threads_do_not_change_the_result(perfect):
-    copies, moves = series(perfect)
-    one, two = (judged(replace(copies, workers=n), moves) for n in (1, 2))
+    reduced, moves = series(perfect)
+    one, two = (judged(replace(reduced, workers=n), moves) for n in (1, 2))
     np.testing.assert_array_equal(one.residual, two.residual)
     np.testing.assert_array_equal(one.error_px, two.error_px)
 
 
 def test_the_raw_pixel_is_the_unit_whatever_the_copies(perfect):
-    copies, moves = series(perfect)
+    reduced, moves = series(perfect)
     errors, true = wrong_by(1.0)
-    reduced = copies.reduced(SIZE // 2)
+    reduced = reduced.reduced(SIZE // 2)
     found = error_of(judged(reduced, (moves + errors) / 2))
     assert 0.7 * true < found.error_px < 1.5 * true
 
@@ -254,14 +254,14 @@ def test_the_raw_pixel_is_the_unit_whatever_the_copies(perfect):
 # --- the slice to look at ---
 
 
-def shown(copies, moves, whole=True, full_height=SIZE):
-    every = np.ones(copies.n_tilt, bool)
-    return preview(copies, moves, AXIS_DEG, whole=whole, trusted=every, full_height=full_height)
+def shown(reduced, moves, whole=True, full_height=SIZE):
+    every = np.ones(reduced.n_tilt, bool)
+    return preview(reduced, moves, AXIS_DEG, whole=whole, inliers=every, full_height=full_height)
 
 
 def test_the_preview_is_the_sample_once_aligned(phantom, perfect):
-    copies, moves = series(perfect)
-    made = shown(copies, moves)
+    reduced, moves = series(perfect)
+    made = shown(reduced, moves)
     assert made.slices.shape == (2, SIZE, SIZE)
     assert made.slices.dtype == np.float32
     totals = perfect.sum(axis=(0, 2))
@@ -273,19 +273,19 @@ def test_the_preview_is_the_sample_once_aligned(phantom, perfect):
 
 
 def test_the_row_is_that_of_the_images_at_full_size(perfect):
-    copies, moves = series(perfect)
-    made, reduced = shown(copies, moves), shown(copies.reduced(SIZE // 2), moves / 2)
-    assert (made.factor, reduced.factor) == (1, 2)
+    reduced, moves = series(perfect)
+    made, smaller = shown(reduced, moves), shown(reduced.reduced(SIZE // 2), moves / 2)
+    assert (made.factor, smaller.factor) == (1, 2)
     totals = perfect.sum(axis=(0, 2))
-    assert totals[reduced.row] > 0.9 * totals.max()
+    assert totals[smaller.row] > 0.9 * totals.max()
 
 
 def test_a_series_left_alone_looks_the_same_before_and_after(perfect):
-    copies, moves = series(perfect)
-    made = shown(copies, np.zeros_like(moves))
+    reduced, moves = series(perfect)
+    made = shown(reduced, np.zeros_like(moves))
     np.testing.assert_array_equal(made.slices[0], made.slices[1])
 
 
 def test_the_preview_of_a_cut_sample_is_as_wide_as_the_frame(perfect):
-    copies, moves = series(perfect, crop=22)
-    assert shown(copies, moves, whole=False, full_height=SIZE - 44).slices.shape == (2, SIZE - 44, SIZE - 44)
+    reduced, moves = series(perfect, crop=22)
+    assert shown(reduced, moves, whole=False, full_height=SIZE - 44).slices.shape == (2, SIZE - 44, SIZE - 44)

@@ -1,4 +1,4 @@
-"""How well a tilt series is in register: figures per tilt that need no truth."""
+"""Agreement of neighbouring tilts, and of their projections onto the tilt axis."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from tomoseg.alignment.finding.consistency import profiles, row_window
 from tomoseg.alignment.finding.track import moved, stretch
 from tomoseg.alignment.images.correlation import taper
-from tomoseg.alignment.images.reduced_series import Copies
+from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.alignment.images.warp import unrotate_vectors
 from tomoseg.arrays import FloatArray
 
@@ -16,8 +16,8 @@ BORDER = 0.15
 
 
 @dataclass(frozen=True)
-class Quality:
-    """Agreement of the tilts.
+class Agreement:
+    """Agreement of the tilts of a series.
 
     Attributes
     ----------
@@ -39,39 +39,39 @@ class Quality:
         return float(np.median(known)) if len(known) else float("nan")
 
 
-def measure_quality(copies: Copies, moves_px: FloatArray, axis_angle_deg: float) -> Quality:
-    """Compare neighbouring tilts and common lines for the moves given (0 for the raw series).
+def measure_agreement(series: ReducedSeries, moves_px: FloatArray, axis_angle_deg: float) -> Agreement:
+    """Compare neighbouring tilts and common lines, for given moves (0 for the raw series).
 
     Parameters
     ----------
-    copies : images with background 0
+    series : images with background 0
     moves_px : (n_tilt, 2) array
-        (dy', dx') after rotation, in pixels of the copies.
+        (dy', dx') after rotation, in pixels of the reduced series.
     axis_angle_deg : float
     """
     shifts = unrotate_vectors(np.asarray(moves_px, float), axis_angle_deg)
-    usable = np.flatnonzero(copies.usable)
-    neighbours = np.full(copies.n_tilt, np.nan)
+    usable = np.flatnonzero(series.usable)
+    neighbours = np.full(series.n_tilt, np.nan)
     if len(usable) < 2:
-        return Quality(neighbours, float("nan"))
-    first = int(np.argmin(np.abs(copies.angles_deg[usable])))
+        return Agreement(neighbours, float("nan"))
+    first = int(np.argmin(np.abs(series.angles_deg[usable])))
     pairs = {int(usable[k]): int(usable[k - 1 if k > first else k + 1]) for k in range(len(usable)) if k != first}
-    border = taper(copies.images.shape[1:], BORDER)
-    own = [None] * copies.n_tilt if copies.own is None else copies.own
+    border = taper(series.images.shape[1:], BORDER)
+    matrices = [None] * series.n_tilt if series.correction_matrices is None else series.correction_matrices
 
     def one(i: int) -> float:
         j = pairs.get(i)
         if j is None:
             return np.nan
-        ratio = stretch(copies.angles_deg[j], copies.angles_deg[i])
-        other, w_other = moved(copies.images[j], border, shifts[j], ratio, axis_angle_deg, own[j])
-        image, w = moved(copies.images[i], border, shifts[i], 1.0, axis_angle_deg, own[i])
+        ratio = stretch(series.angles_deg[j], series.angles_deg[i])
+        other, w_other = moved(series.images[j], border, shifts[j], ratio, axis_angle_deg, matrices[j])
+        image, w = moved(series.images[i], border, shifts[i], 1.0, axis_angle_deg, matrices[i])
         return pearson(image, other, w * w_other)
 
-    neighbours[:] = copies.each(one)
+    neighbours[:] = series.each(one)
     beside = [k for k in (first - 1, first + 1) if 0 <= k < len(usable)]
     neighbours[usable[first]] = max(neighbours[usable[k]] for k in beside)
-    return Quality(neighbours, _common_line(copies, moves_px, axis_angle_deg))
+    return Agreement(neighbours, _common_line(series, moves_px, axis_angle_deg))
 
 
 def pearson(a: FloatArray, b: FloatArray, weight: FloatArray) -> float:
@@ -85,9 +85,9 @@ def pearson(a: FloatArray, b: FloatArray, weight: FloatArray) -> float:
     return float((da * db * weight).sum() / np.sqrt(power)) if power > 0 else 0.0
 
 
-def _common_line(copies: Copies, moves_px: FloatArray, axis_angle_deg: float) -> float:
-    aligned, seen = copies.warped(np.asarray(moves_px, float), axis_angle_deg)
-    window = row_window(seen, copies.usable).astype(float)
-    lines = profiles(aligned, seen, copies.angles_deg, whole=False)[copies.usable]
+def _common_line(series: ReducedSeries, moves_px: FloatArray, axis_angle_deg: float) -> float:
+    aligned, seen = series.warped(np.asarray(moves_px, float), axis_angle_deg)
+    window = row_window(seen, series.usable).astype(float)
+    lines = profiles(aligned, seen, series.angles_deg, whole=False)[series.usable]
     mean = lines.mean(axis=0)
     return float(np.median([pearson(line, mean, window) for line in lines]))

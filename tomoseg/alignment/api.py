@@ -1,0 +1,426 @@
+"""Align a tilt series: `align` on arrays, `align_series` on handles."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tomoseg.alignment.finding.alignment import Alignment, Placement
+from tomoseg.alignment.finding.estimate import estimate_alignment, memory_needed
+from tomoseg.alignment.finding.given import apply_given, keep_as_is
+from tomoseg.alignment.finding.intensity import intensity_scales
+from tomoseg.alignment.finding.patch import Patch
+from tomoseg.alignment.finding.track import Band
+from tomoseg.alignment.images.background import Backgrounds
+from tomoseg.alignment.images.reduced_series import ReducedSeries
+from tomoseg.alignment.images.resample import resample_series
+from tomoseg.alignment.images.survey import reduction_of, survey_series
+from tomoseg.alignment.images.warp import aligned_shape
+from tomoseg.alignment.judging.assessment import Preview
+from tomoseg.alignment.judging.quality import AlignmentQuality, assess_alignment
+from tomoseg.alignment.judging.warnings import agreement_warnings, outlier_warnings, prediction_warnings, summary
+from tomoseg.alignment.parameters import AlignParameters, check
+from tomoseg.arrays import Array, ArraySource, MemoryOutputs, Outputs
+from tomoseg.errors import InputError
+from tomoseg.io.masks import Mask, MaskedSeries, open_mask, require_fit
+from tomoseg.io.shifts import GivenAlignment, ImageCorrections, fitted, imod_turns, read_shifts
+from tomoseg.keywords import takes_parameters
+from tomoseg.runtime import Runtime
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NOMINAL_DEG = {"y": 0.0, "x": 90.0}
+LEAST_PX = 8  # of an image's side
+QUALITY_COLUMNS = (
+    *("angle_deg", "background", "scale", "correlation_before", "correlation_after", "is_outlier"),
+    *("residual_before", "residual_after", "error_px", "error_uncertainty_px"),
+    *("rotation_deg", "magnification", "tilt_error_deg"),
+)
+QUALITY_DTYPE = np.dtype([(name, "u1" if name.startswith("is_") else "f8") for name in QUALITY_COLUMNS])
+
+
+@dataclass(frozen=True, eq=False)
+class AlignmentSummary:
+    """What is known of an aligned series, but for its images.
+
+    Attributes
+    ----------
+    angles_deg : (n_tilt,) f8
+        Tilt angles in degrees: refined ones where they were sought and found, else as recorded.
+    shifts_px : (n_tilt, 2) f8
+        (dy, dx) to add to a raw image's coordinates to bring it into register, before rotation.
+    tilt_axis_angle_deg : float
+        Direction of the tilt axis from the raw image's vertical, counter-clockwise as displayed, in (-90, 90].
+    tilt_axis_offset_px : float
+        Distance of the tilt axis from the image centre after rotation, towards +x.
+    outliers : (n_tilt,) bool
+        Images that are empty or do not agree with the others.
+    method : str
+        How the shifts were found.
+    table : (n_tilt,) structured array
+        Figures per tilt, see `quality`.
+    figures : dict of str to float
+        Figures for the series: ``correlation_before`` and ``correlation_after`` of neighbouring tilts,
+        ``common_line_...``, ``residual_...`` of the prediction of held-out tilts, ``estimated_error_px``, ...
+    preview : Preview or None
+        Slice across the tilt axis before and after alignment, ``slices`` (2, z, x); None for too few tilts.
+    """
+
+    angles_deg: NDArray[np.float64]
+    shifts_px: NDArray[np.float64]
+    tilt_axis_angle_deg: float
+    tilt_axis_offset_px: float
+    outliers: NDArray[np.bool_]
+    method: str
+    table: Array
+    figures: dict[str, float]
+    preview: Preview | None
+
+    @property
+    def has_refined_angles(self) -> bool:
+        """Whether tilt angles were refined."""
+        return bool(self.table["tilt_error_deg"].any())
+
+    @property
+    def quality(self) -> "pd.DataFrame":
+        """Figures per tilt, a row for each image in the order of the images; NaN where unknown.
+
+        ``angle_deg`` as recorded, ``background`` (counts), brightness ``scale``, ``correlation_before`` and ``_after``
+        with the neighbour, ``is_outlier``, ``residual_before`` and ``_after`` of the prediction by the other tilts,
+        estimated ``error_px`` and its uncertainty, and the image corrections: ``rotation_deg``, ``magnification``,
+        ``tilt_error_deg``.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(self.table).astype({"is_outlier": bool})
+
+    @property
+    def estimated_error_px(self) -> float:
+        """Estimated alignment error in raw px per direction, rms over the tilts; NaN for too few tilts."""
+        return self.figures["estimated_error_px"]
+
+
+@dataclass(frozen=True, eq=False)
+class AlignedSeries(AlignmentSummary):
+    """An aligned tilt series, and how it was aligned.
+
+    Arrays are in the order of the images given. In addition to the attributes of `AlignmentSummary`:
+
+    Attributes
+    ----------
+    aligned : (n_tilt, y, x) f4
+        Counts above background. The tilt axis is vertical, through x = (nx - 1)/2. Height and width change places where
+        the axis is nearer to the raw image's x.
+    notes, warnings : list of str
+        What was found, and what needs care.
+    """
+
+    aligned: NDArray[np.float32]
+    notes: list[str]
+    warnings: list[str]
+
+
+@takes_parameters("align", AlignParameters, check)
+def align(
+    images: ArrayLike | ArraySource,
+    angles_deg: ArrayLike,
+    *,
+    tilt_axis: Literal["x", "y", "unknown"] | None = None,
+    pixel_size_nm: float | None = None,
+    source: str | None = None,
+    params: AlignParameters,
+    runtime: Runtime,
+) -> AlignedSeries:
+    """Align a raw tilt series: find shifts and tilt axis, and resample each image once.
+
+    Parameters
+    ----------
+    images : array, shape (n_tilt, y, x)
+        Raw images in counts, or a handle that is read by slicing. NaN and infinite pixels become background.
+    angles_deg : array, shape (n_tilt,)
+        Tilt angles in degrees, in any order.
+    tilt_axis : {'y', 'x'}, optional
+        Nominal direction of the tilt axis in the images: vertical or horizontal. The direction is then found within 20
+        degrees of it; otherwise in the whole half circle.
+    pixel_size_nm : float, optional
+        Pixel size in nm, by which an alignment of another binning is scaled (`from_project`).
+    source : str, optional
+        Name of the raw file: IMOD turns TIFF files upside down, which matters for its .xf (`shifts_file`).
+
+    Returns
+    -------
+    AlignedSeries
+        ``aligned``, ``angles_deg``, ``shifts_px``, ``tilt_axis_angle_deg``, ``tilt_axis_offset_px``, ``outliers``,
+        ``quality`` and more, in the order of `images`. Files that go by ascending angle, such as a stack of masks, are
+        matched by angle.
+
+    Raises
+    ------
+    InputError
+        A parameter, a file or an array cannot be used.
+    StageFailed
+        Every image is empty.
+
+    Notes
+    -----
+    With p = (x, y) a raw pixel from the image centre, (dy, dx) its shift, phi the angle and o the offset of the axis,
+    the aligned pixel lies at ``R(phi) (p + (dx, dy)) - (o, 0)``.
+
+    Neighbouring tilts are registered by cross-correlation. A sample that is whole in the frame is then placed by centre
+    of mass and common line; images and volume are finally improved together, as in Gursoy et al., Sci. Rep. 7, 11818
+    (2017). The estimated error comes from predicting each tilt by a reconstruction from the others.
+
+    Examples
+    --------
+    >>> from tomoseg.alignment.api import align
+    >>> from tomoseg.simulate import simulate_series
+    >>> raw = simulate_series(32, 4, tilt_step_deg=10, jitter_px=1, seed=0)
+    >>> series = align(raw.raw, raw.angles_deg, tilt_axis="y", method="common-line", tilt_axis_angle=0)
+    >>> series.aligned.shape, series.shifts_px.shape
+    ((15, 32, 32), (15, 2))
+    >>> bool(series.figures["residual_after"] < series.figures["residual_before"])
+    True
+    """
+    raw = cast(ArraySource, images if hasattr(images, "dtype") else np.asarray(images))
+    angles = np.asarray(angles_deg, np.float64)
+    _require_series(raw, angles)
+    order = np.argsort(angles, kind="stable")
+    is_sorted = bool((order == np.arange(len(order))).all())
+    outputs = MemoryOutputs()
+    found = align_series(
+        raw if is_sorted else _Reordered(raw, order),
+        angles[order],
+        tilt_axis=tilt_axis,
+        pixel_size_nm=pixel_size_nm,
+        source=source or "",
+        given=_of_project(params),
+        params=params,
+        runtime=runtime,
+        outputs=outputs,
+    )
+    aligned = outputs.arrays["aligned"]
+    if not is_sorted:
+        back = np.argsort(order)
+        aligned = aligned[back]
+        per_tilt = {name: getattr(found, name)[back] for name in ("angles_deg", "shifts_px", "outliers", "table")}
+        found = replace(found, **per_tilt)
+    return AlignedSeries(**vars(found), aligned=aligned, notes=list(runtime.notes), warnings=list(runtime.warnings))
+
+
+def align_series(
+    tilt_series: ArraySource,
+    angles_deg: ArrayLike,
+    *,
+    tilt_axis: str | None = None,
+    pixel_size_nm: float | None = None,
+    source: str = "",
+    given: GivenAlignment | None = None,
+    params: AlignParameters,
+    runtime: Runtime,
+    outputs: Outputs,
+) -> AlignmentSummary:
+    """Align a tilt series slab by slab; the aligned images go to `outputs`.
+
+    Parameters
+    ----------
+    tilt_series : (n_tilt, y, x) raw images
+    angles_deg : (n_tilt,), ascending
+    tilt_axis, pixel_size_nm, source : as for `align`
+    given : GivenAlignment, optional
+        The alignment of `params.from_project`.
+    outputs : receives 'aligned', (n_tilt, y, x) f4
+    """
+    angles = np.asarray(angles_deg, np.float64)
+    _require_series(tilt_series, angles)
+    shape = tuple(tilt_series.shape)
+    if params.shifts_file is not None:
+        given = read_shifts(params.shifts_file.expanduser(), rows_up=imod_turns(source))
+    if given is not None:
+        given = fitted(given, angles, shape[1:], np.nan if pixel_size_nm is None else float(pixel_size_nm))
+    patch = _patch(shape[1:], params) if given is None and params.method != "none" else None
+    needed = memory_needed(shape, reduction_of(shape), patch=patch is not None)
+    if needed > runtime.max_memory:
+        allowed = runtime.max_memory
+        runtime.warn(
+            f"the alignment needs about {needed / 2**20:.0f} MB of memory, and {allowed / 2**20:.0f} MB are allowed"
+        )
+    with _masked(tilt_series, params) as (raw, mask):
+        backgrounds, series = survey_series(raw, angles, params.background, runtime, mask)
+        usable = series.usable
+        alignment, placement = _found(series, NOMINAL_DEG.get(str(tilt_axis)), patch, given, params, runtime)
+        scales = np.ones(len(angles))
+        if params.normalise:
+            scales = intensity_scales(
+                series.corrected(alignment.corrections),
+                alignment.moves_px / series.factor,
+                alignment.axis_angle_deg,
+                whole=alignment.whole,
+            )
+        for _ in runtime.track([0], "assessing the alignment"):
+            quality = assess_alignment(series, alignment, placement, scales, shape[1:])
+        del series, placement  # the memory is wanted for the images at full size
+        resample_series(
+            raw,
+            outputs.create("aligned", (shape[0], *aligned_shape(shape, alignment.axis_angle_deg))),
+            usable=usable,
+            levels=backgrounds.levels,
+            scales=scales,
+            shifts_px=alignment.shifts_px,
+            axis_angle_deg=alignment.axis_angle_deg,
+            axis_offset_px=alignment.axis_offset_px,
+            corrections=alignment.corrections,
+            runtime=runtime,
+        )
+    _report(backgrounds, alignment, quality, params, given, runtime)
+    corrections = alignment.corrections or ImageCorrections.none(len(angles))
+    columns = {"angle_deg": angles, "background": backgrounds.levels, "scale": scales, "is_outlier": quality.outliers}
+    table = np.zeros(len(angles), QUALITY_DTYPE)
+    for name, values in (columns | quality.columns | vars(corrections)).items():
+        table[name] = values
+    return AlignmentSummary(
+        angles_deg=angles + corrections.tilt_error_deg,
+        shifts_px=alignment.shifts_px,
+        tilt_axis_angle_deg=alignment.axis_angle_deg,
+        tilt_axis_offset_px=alignment.axis_offset_px,
+        outliers=quality.outliers,
+        method=alignment.method,
+        table=table,
+        figures=quality.figures,
+        preview=quality.preview,
+    )
+
+
+def _found(
+    series: ReducedSeries,
+    nominal_deg: float | None,
+    patch: Patch | None,
+    given: GivenAlignment | None,
+    params: AlignParameters,
+    runtime: Runtime,
+) -> tuple[Alignment, Placement]:
+    """Find the alignment, or take it from what is given."""
+    angle_deg, offset_px = params.tilt_axis_angle, params.tilt_axis_offset
+    axis = {"axis_angle_deg": angle_deg, "axis_near_deg": nominal_deg, "axis_offset_px": offset_px}
+    band = Band(params.low_frequency, params.high_frequency)
+    if given is not None:
+        for _ in runtime.track([0], "applying the given shifts"):
+            found = apply_given(series, given, **axis, band=band)
+    elif params.method == "none":
+        found = keep_as_is(series, **axis)
+    else:
+        for _ in runtime.track([0], "finding shifts and tilt axis"):
+            found = estimate_alignment(
+                series,
+                **axis,
+                band=band,
+                max_shift=params.max_shift,
+                method=params.method,
+                patch=patch,
+                correct=params.refine,
+            )
+    return found
+
+
+def _report(
+    backgrounds: Backgrounds,
+    alignment: Alignment,
+    quality: AlignmentQuality,
+    params: AlignParameters,
+    given: GivenAlignment | None,
+    runtime: Runtime,
+) -> None:
+    """Tell what was found, and warn where it is unreliable."""
+    (runtime.say if backgrounds.certain else runtime.warn)(f"background: {backgrounds.how}")
+    is_given = params.tilt_axis_angle is not None or (given is not None and given.axis_angle_deg is not None)
+    origin = "given" if is_given else "as imported" if params.method == "none" else "found"
+    before, after = quality.raw_agreement, quality.aligned_agreement
+    runtime.say(
+        f"tilt axis {alignment.axis_angle_deg:.2f} degrees from the vertical ({origin}), "
+        f"{alignment.axis_offset_px:+.1f} px from the centre; shifts up to {np.abs(alignment.shifts_px).max():.1f} px; "
+        f"correlation of neighbouring tilts {before.median:.3f} before alignment, {after.median:.3f} after; common "
+        f"line {before.common_line:.3f} before, {after.common_line:.3f} after"
+    )
+    notes = ([str(alignment.corrections)] if alignment.corrections is not None else []) + alignment.notes
+    was_found = given is None and params.method != "none"
+    warnings = [
+        *alignment.warnings,
+        *outlier_warnings(quality.angles_deg, quality.outliers),
+        *agreement_warnings(before, after, given=given is not None, found=was_found),
+    ]
+    # The prediction is that of the whole frame, which is not what a patch was chosen for.
+    if params.x_range is None and params.y_range is None:
+        notes.append(summary(quality))
+        # Of few tilts: nothing was asked for with method none, and fewer than five have had their warning.
+        if quality.can_predict or (params.method != "none" and np.sum(~quality.outliers) >= 5):
+            warnings += prediction_warnings(quality)
+    for note in filter(None, notes):
+        runtime.say(note)
+    for warning in warnings:
+        runtime.warn(warning)
+
+
+# --- inputs ---
+
+
+def _require_series(tilt_series: ArraySource, angles: NDArray[np.float64]) -> None:
+    """Raise InputError unless there is a series of images with an angle for each."""
+    shape = tuple(tilt_series.shape)
+    if len(shape) != 3 or angles.shape != shape[:1]:
+        raise InputError(
+            f"the tilt series has the shape {shape} and there are {angles.size} angles: it must be (n_tilt, y, x), "
+            "with one angle for each image"
+        )
+    if min(shape[1:]) < LEAST_PX:
+        raise InputError(
+            f"images of {shape[2]} x {shape[1]} px are too small to align: at least {LEAST_PX} px are needed in each "
+            "direction"
+        )
+    if not np.isfinite(angles).all():
+        raise InputError(f"the tilt angle of image {int(np.argmin(np.isfinite(angles))) + 1} is not a finite number")
+
+
+def _patch(raw_shape: tuple[int, ...], params: AlignParameters) -> Patch | None:
+    """Return the patch of the frame to align by; None for all of it."""
+    if params.x_range is None and params.y_range is None:
+        return None
+    height, width = raw_shape
+    rows, columns = params.y_range or (0, height), params.x_range or (0, width)
+    for name, limits, n in (("y_range", rows, height), ("x_range", columns, width)):
+        if limits[1] > n:
+            raise InputError(f"align.{name} is {limits[0]},{limits[1]}, but the images are {width} x {height} px.")
+    return Patch(rows, columns, (height, width))
+
+
+def _of_project(params: AlignParameters) -> GivenAlignment | None:
+    """Return the alignment of the project that the parameters name, if any."""
+    if params.from_project is None:
+        return None
+    from tomoseg.project.other_project import read_alignment
+
+    return read_alignment(params.from_project.expanduser())
+
+
+@contextmanager
+def _masked(tilt_series: ArraySource, params: AlignParameters) -> Iterator[tuple[ArraySource, Mask | None]]:
+    """Yield the series, NaN where the mask is 0, and the mask."""
+    if params.mask is None:
+        yield tilt_series, None
+        return
+    with open_mask(params.mask.expanduser()) as mask:
+        require_fit(mask, tuple(tilt_series.shape))
+        yield MaskedSeries(tilt_series, mask), mask
+
+
+class _Reordered:
+    """Images of a series in another order."""
+
+    def __init__(self, series: ArraySource, order: NDArray[np.intp]) -> None:
+        self._series, self._order = series, order
+        self.shape, self.dtype = tuple(series.shape), series.dtype
+
+    def __getitem__(self, part: slice) -> Any:
+        return np.stack([np.asarray(self._series[int(i)]) for i in self._order[part]])

@@ -1,0 +1,128 @@
+"""One reading of the whole tilt series: the background of each image, usable images, and the reduced series."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.alignment.images.background import Backgrounds, VacuumFit, combine_levels, fit_vacuum
+from tomoseg.alignment.images.gaps import reduce_with_gaps
+from tomoseg.alignment.images.reduced_series import ReducedSeries, reduce, reduction_factor
+from tomoseg.arrays import ArraySource, FloatArray
+from tomoseg.errors import StageFailed
+from tomoseg.io.masks import Mask
+from tomoseg.runtime import Runtime, slabs
+
+# The alignment is found from images of at most this side and, for very many tilts, this many pixels in all: the same
+# whatever memory is allowed, so that the result is.
+REDUCED_PX, REDUCED_PIXELS = 256, 180 * 256**2
+SMALLEST_PX = 64  # however many tilts there are
+KNOWN = 0.99  # part of the pixels within the mask that must be finite
+LEAST_KNOWN = 0.05  # of the image
+LEAST_SIGNAL = 0.1  # of the usual brightness above background
+READ_AHEAD = 16  # images
+
+
+def reduction_of(shape: tuple[int, ...]) -> int:
+    """Return how many raw pixels are averaged along each axis of a series of `shape` (n_tilt, y, x)."""
+    longest = max(SMALLEST_PX, min(REDUCED_PX, int(np.sqrt(REDUCED_PIXELS / shape[0]))))
+    return reduction_factor(shape, longest)
+
+
+def survey_series(
+    tilt_series: ArraySource,
+    angles_deg: NDArray[np.float64],
+    background: Literal["auto", "none"] | float,
+    runtime: Runtime,
+    mask: Mask | None = None,
+) -> tuple[Backgrounds, ReducedSeries]:
+    """Read every image once: find its background, and reduce it.
+
+    Parameters
+    ----------
+    tilt_series : (n_tilt, y, x)
+        Pixels that are not finite count as missing.
+    angles_deg : (n_tilt,)
+    background : level in counts to subtract; 'auto': the darkest flat part of each image, 'none': 0
+    runtime : threads, memory, progress
+    mask : Mask, optional
+        What `tilt_series` was masked with.
+
+    Returns
+    -------
+    backgrounds : levels to subtract, one per tilt
+    series : background 0, one common scale; images that are empty or damaged are 0 and not usable
+
+    Raises
+    ------
+    StageFailed
+        Every image is empty.
+    """
+    n = tilt_series.shape[0]
+    factor = reduction_of(tilt_series.shape)
+    fits: list[VacuumFit] = []
+    finite = np.zeros(n, bool)
+    images = np.empty((0, 0, 0), np.float32)
+    for i, image in _images(tilt_series, runtime):
+        known = np.isfinite(image)
+        used = 1.0 if mask is None else float(mask.used(slice(i, i + 1)).mean())
+        finite[i] = known.mean() > max(KNOWN * used, LEAST_KNOWN)
+        # Where much may be masked, its filling must not pass for vacuum.
+        filling = np.min if used == 1 else np.median
+        fits.append(fit_vacuum(np.where(known, image, filling(image[known]) if known.any() else 0)))
+        small = reduce(fill_missing(image, fits[i].level), factor) if used == 1 else reduce_with_gaps(image, factor)
+        if i == 0:
+            images = np.empty((n, *small.shape), np.float32)
+        images[i] = small
+    usable = usable_tilts(np.array([f.signal for f in fits]), finite)
+    if not usable.any():
+        raise StageFailed(
+            "every image of the tilt series is empty: no image holds anything brighter than its background. Check the "
+            "raw file in another viewer and import it again."
+        )
+    backgrounds = _backgrounds(fits, usable, angles_deg, background)
+    images -= backgrounds.levels[:, None, None].astype(np.float32)
+    images[~usable] = 0
+    # One scale for all: correlations do not depend on it.
+    images /= max(float(np.quantile(images[usable], 0.999, overwrite_input=True)), 1e-30)
+    return backgrounds, ReducedSeries(images, angles_deg, usable, factor, runtime.workers, runtime.check)
+
+
+def _images(tilt_series: ArraySource, runtime: Runtime) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Yield index and image, reading as many at once as memory allows."""
+    n, height, width = tilt_series.shape
+    size = runtime.slab_size(height * width * 40, n)  # raw, f4, and the f8 copies of one image at a time
+    for slab in runtime.track(slabs(n, min(size, READ_AHEAD)), "reading the tilt series"):
+        for i, image in enumerate(tilt_series[slab], slab.start):
+            runtime.check()
+            yield i, np.asarray(image, np.float32)
+
+
+def fill_missing(image: NDArray[np.float32], level: float) -> NDArray[np.float32]:
+    """Replace non-finite pixels with the background level."""
+    return np.where(np.isfinite(image), image, np.float32(level))
+
+
+def usable_tilts(signals: FloatArray, finite: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which tilts show something: finite, and at least a tenth as bright above background as usual."""
+    bright = np.asarray(signals)[finite & (np.asarray(signals) > 0)]
+    if len(bright) == 0:
+        return np.zeros(len(signals), bool)
+    return np.asarray(finite & (np.asarray(signals) > LEAST_SIGNAL * np.median(bright)))
+
+
+def _backgrounds(
+    fits: list[VacuumFit],
+    usable: NDArray[np.bool_],
+    angles_deg: NDArray[np.float64],
+    background: Literal["auto", "none"] | float,
+) -> Backgrounds:
+    """Return the level of every tilt: as given, or found from the usable tilts."""
+    if background == "none":
+        return Backgrounds(np.zeros(len(fits)), "nothing subtracted, as asked", certain=True)
+    if background != "auto":
+        return Backgrounds(np.full(len(fits), float(background)), f"{background:g} counts as given", certain=True)
+    known = np.flatnonzero(usable)
+    found = combine_levels([fits[i] for i in known], angles_deg[known])
+    return Backgrounds(np.interp(np.arange(len(fits)), known, found.levels), found.how, found.certain)

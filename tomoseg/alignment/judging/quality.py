@@ -1,0 +1,119 @@
+"""The quality of an alignment in figures, per tilt and for the series."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.alignment.finding.alignment import Alignment, Placement
+from tomoseg.alignment.images.reduced_series import ReducedSeries
+from tomoseg.alignment.images.warp import aligned_shape
+from tomoseg.alignment.judging.agreement import Agreement, measure_agreement
+from tomoseg.alignment.judging.assessment import Assessment, Preview, Summary, assess, brightest_rows, enough, preview
+from tomoseg.alignment.judging.outliers import find_outliers
+from tomoseg.arrays import FloatArray
+
+
+@dataclass(frozen=True)
+class AlignmentQuality:
+    """Agreement of neighbouring tilts and prediction of held-out tilts, raw and aligned.
+
+    Attributes
+    ----------
+    raw, aligned : Assessment
+        Prediction of held-out tilts.
+    raw_agreement, aligned_agreement : Agreement
+        Of neighbouring tilts.
+    angles_deg : (n_tilt,) as recorded
+    outliers : (n_tilt,) bool
+        Tilts that took no part in predicting others, empty ones among them.
+    whole : bool
+        Whether the sample ends inside the frame across the axis.
+    preview : Preview, or None for too few tilts
+    """
+
+    raw: Assessment
+    aligned: Assessment
+    raw_agreement: Agreement
+    aligned_agreement: Agreement
+    angles_deg: NDArray[np.float64]
+    outliers: NDArray[np.bool_]
+    whole: bool
+    preview: Preview | None
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether the alignment left the series as it was."""
+        return self.raw is self.aligned
+
+    @property
+    def can_predict(self) -> bool:
+        """Whether there are enough tilts, over enough of a range, to predict some of them from the others."""
+        return enough(self.angles_deg, ~self.outliers)
+
+    @property
+    def summaries(self) -> tuple[Summary, Summary]:
+        """Prediction of held-out tilts in the raw and in the aligned series."""
+        return self.raw.summary(~self.outliers), self.aligned.summary(~self.outliers)
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The figures for the series; NaN where unknown."""
+        raw, aligned = self.summaries
+        return {
+            "correlation_before": self.raw_agreement.median,
+            "correlation_after": self.aligned_agreement.median,
+            "common_line_before": self.raw_agreement.common_line,
+            "common_line_after": self.aligned_agreement.common_line,
+            "residual_before": raw.residual,
+            "residual_after": aligned.residual,
+            "estimated_error_px": aligned.error_px,
+            "error_uncertainty_px": aligned.uncertainty_px,
+        }
+
+    @property
+    def columns(self) -> dict[str, NDArray[np.float64]]:
+        """The figures per tilt, (n_tilt,) each: NaN where unknown, but correlations of empty tilts are 0."""
+        return {
+            "correlation_before": np.nan_to_num(self.raw_agreement.neighbours),
+            "correlation_after": np.nan_to_num(self.aligned_agreement.neighbours),
+            "residual_before": self.raw.residual,
+            "residual_after": self.aligned.residual,
+            "error_px": self.aligned.error_px,
+            "error_uncertainty_px": self.aligned.uncertainty_px,
+        }
+
+
+def assess_alignment(
+    series: ReducedSeries,
+    alignment: Alignment,
+    placement: Placement,
+    scales: FloatArray,
+    raw_shape: tuple[int, ...],
+) -> AlignmentQuality:
+    """Assess the raw and the aligned series.
+
+    Parameters
+    ----------
+    series : images with background 0
+    alignment, placement : as found for `series`
+    scales : (n_tilt,)
+        Factors for the brightness of the aligned images.
+    raw_shape : (height, width) of a raw image
+    """
+    angle, moves = alignment.axis_angle_deg, alignment.moves_px / series.factor
+    raw_agreement = measure_agreement(placement.raw, placement.raw_moves_px, angle)
+    aligned_agreement = measure_agreement(placement.aligned, placement.aligned_moves_px, angle)
+    outliers = find_outliers(series.usable, aligned_agreement.neighbours, alignment.unpredicted)
+    inliers, whole = ~outliers, alignment.whole
+    corrected = series.corrected(alignment.corrections)
+    rows = brightest_rows(corrected, moves, angle)
+    aligned = assess(corrected, moves, angle, whole=whole, inliers=inliers, rows=rows, scales=scales)
+    raw = aligned
+    if moves.any() or np.any(scales != 1) or alignment.corrections is not None:
+        raw = assess(series, np.zeros_like(moves), angle, whole=whole, inliers=inliers, rows=rows)
+    shown = None
+    if enough(series.angles_deg, inliers):
+        height = aligned_shape(raw_shape, angle)[0]
+        shown = preview(series, moves, angle, whole=whole, inliers=inliers, full_height=height, corrected=corrected)
+    return AlignmentQuality(raw, aligned, raw_agreement, aligned_agreement, series.angles_deg, outliers, whole, shown)

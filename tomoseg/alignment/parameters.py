@@ -1,0 +1,130 @@
+"""The parameters of alignment."""
+
+from pathlib import Path
+from typing import Literal
+
+from tomoseg.errors import InputError
+from tomoseg.io.shifts import read_shifts, tilts_beside
+from tomoseg.parameters import Field, InputFile, OtherProject, Parameters, Range
+
+
+class AlignParameters(Parameters):
+    """How the tilt series is brought into register."""
+
+    method: Literal["auto", "xcorr", "com", "common-line", "reprojection", "none"] = Field(
+        "auto",
+        description="how shifts are found after the cross-correlation of neighbouring tilts. auto: common-line for a "
+        "sample that is whole in the frame across the axis, reprojection for one that is not; xcorr: no further step, "
+        "rough; com: centre of mass in both directions, for a sample that is whole in the frame; common-line: centre "
+        "of mass across the axis and, along it, the images' projections onto the axis; reprojection: comparison with "
+        "reprojections of a quick reconstruction; none: the series is aligned already, shifts are 0 and the axis is as "
+        "given",
+    )
+    tilt_axis_angle: float | None = Field(
+        None,
+        gt=-90,
+        le=90,
+        description="direction of the tilt axis in degrees from the raw image's vertical, counter-clockwise as "
+        "displayed; null: found from the images, within 20 degrees of the nominal direction where the import knows one",
+    )
+    tilt_axis_offset: float | None = Field(
+        None,
+        description="distance of the tilt axis from the image centre in px after rotation, positive to the right; "
+        "null: found from the images, or 0 with method none",
+    )
+    background: Literal["auto", "none"] | float = Field(
+        "auto",
+        description="counts of vacuum to subtract: auto (the darkest flat part of each image), none, or a number for "
+        "all images",
+    )
+    normalise: bool = Field(
+        False,
+        description="scale the aligned images to one brightness. Off by default: beam currents are mostly steady, and "
+        "a sample that the frame cuts is rightly brighter at high tilt",
+    )
+    low_frequency: float | None = Field(
+        None, gt=0, lt=0.5, description="lower limit of the band-pass in cycles per raw pixel; null: 3 cycles per image"
+    )
+    high_frequency: float | None = Field(
+        None,
+        gt=0,
+        le=0.5,
+        description="upper limit of the band-pass in cycles per raw pixel; null: a quarter of a cycle per pixel of the "
+        "reduced images (at most 256 px on a side)",
+    )
+    max_shift: float = Field(
+        1 / 3,
+        gt=0,
+        le=0.5,
+        description="largest step between neighbouring tilts, as a fraction of the longer image side",
+    )
+    x_range: Range | None = Field(
+        None,
+        description="patch to align by: columns of the image at the lowest tilt in raw px, first and one past the "
+        "last. Shifts and axis are found from this patch, which has a soft edge and is followed through the tilts; "
+        "null: all",
+    )
+    y_range: Range | None = Field(None, description="patch to align by: rows, as for x_range")
+    mask: InputFile | None = Field(
+        None,
+        description="grey image (TIFF, MRC, NPY, PNG) of the size of the raw images, or a stack with one for each tilt "
+        "by ascending angle: pixels of 0 (a probe, dirt, a scale bar burnt in) are ignored, and become background in "
+        "the aligned series",
+    )
+    refine: tuple[Literal["rotation", "magnification", "tilt-angle"], ...] = Field(
+        (),
+        description="image corrections to find after the shifts: rotation (in addition to the tilt axis angle), "
+        "magnification, tilt-angle. They are kept if the tilts then predict each other better. For unsteady stages, "
+        "and lenses that are refocused between images",
+    )
+    shifts_file: InputFile | None = Field(
+        None,
+        description="file of shifts to apply unchanged instead of finding them: an IMOD .xf (with a .tlt or .rawtlt "
+        "beside it if its lines are not by ascending angle), or a table with columns dy and dx in raw px, to add to a "
+        "raw image's coordinates, and optionally the tilt angle. Direction and offset of the axis are as given, else "
+        "from an .xf that rotates, else found for these shifts",
+    )
+    from_project: OtherProject | None = Field(
+        None,
+        json_schema_extra={"flags": ["--from"]},
+        description="another project (.h5) whose shifts and tilt axis are applied unchanged, for another channel (an "
+        "EDX map, a second detector) recorded at the same tilts over the same area; the binning may differ. Only the "
+        "alignment of that file counts: this result becomes stale when the other series is aligned anew, and not when "
+        "later stages run there",
+    )
+
+    def companions(self) -> dict[str, Path]:
+        """Return the tilt angles beside an .xf, which give the order of its lines."""
+        beside = None if self.shifts_file is None else tilts_beside(self.shifts_file.expanduser())
+        return {} if beside is None else {"tilt angles of the shifts": beside}
+
+
+def check(params: AlignParameters) -> list[str]:
+    """Return what is wrong with the parameters in combination, and with the files they name."""
+    problems = []
+    low, high = params.low_frequency, params.high_frequency
+    if low is not None and high is not None and low >= high:
+        problems.append(f"align.low_frequency {low:g} must be below align.high_frequency {high:g} cycles per pixel")
+    sources = {"shifts_file": params.shifts_file, "from_project": params.from_project}
+    named = [f"align.{name}" for name, value in sources.items() if value is not None]
+    named += ["align.method none"] if named and params.method == "none" else []
+    if len(named) > 1:
+        problems.append(f"{' and '.join(named)} contradict each other: each gives the shifts; keep one of them")
+    if params.refine and (taken := named or (["align.method none"] if params.method == "none" else [])):
+        problems.append(f"align.refine and {taken[0]} contradict each other: image corrections need shifts to be found")
+    if params.shifts_file is not None:
+        try:
+            read_shifts(params.shifts_file.expanduser())
+        except InputError as error:
+            problems.append(f"align.shifts_file: {error}")
+    if params.from_project is not None and not params.from_project.expanduser().is_file():
+        problems.append(f"align.from_project: there is no project {params.from_project}")
+    if params.mask is not None:
+        from tomoseg.io.masks import open_mask
+
+        try:
+            with open_mask(params.mask.expanduser()):
+                pass
+        except InputError as error:
+            problems.append(f"align.mask: {error}")
+    return problems
