@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tomoseg.errors import InputError, shown
 
@@ -22,6 +22,16 @@ class AlignmentInputFileMarker(InputFileMarker):
 
 InputFile = Annotated[Path, InputFileMarker()]
 OtherProject = Annotated[Path, AlignmentInputFileMarker()]
+
+
+def _rising(limits: tuple[int, int]) -> tuple[int, int]:
+    """Refuse a range without a voxel."""
+    if not 0 <= limits[0] < limits[1]:
+        raise ValueError("must be two whole numbers from 0 on, the second larger than the first")
+    return limits
+
+
+Range = Annotated[tuple[int, int], AfterValidator(_rising)]
 
 
 class Parameters(BaseModel):
@@ -123,4 +133,4 @@ def _markers(annotation: Any) -> Iterator[Any]:
         yield from _markers(part)
 
 
-__all__ = ["Field", "InputFile", "OtherProject", "Parameters", "problems_of"]
+__all__ = ["Field", "InputFile", "OtherProject", "Parameters", "Range", "problems_of"]

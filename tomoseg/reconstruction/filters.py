@@ -1,15 +1,12 @@
-"""What filtered back projection does to the projections: the ramp filter and the weight of each tilt."""
-
-from typing import Literal, get_args
+"""Filtering before back projection: the ramp filter, and the weight of each tilt."""
 
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
 from tomoseg.reconstruction.geometry import FloatArray
+from tomoseg.reconstruction.parameters import Filter
 
-Filter = Literal["ramp", "shepp-logan", "cosine", "hamming", "hann"]
-FILTERS: tuple[str, ...] = get_args(Filter)
 WEDGE = 3.0  # a gap between tilts of more than this many times the median gap was not measured
 
 

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from tomoseg.reconstruction import kernels
 from tomoseg.reconstruction import total_variation as variation
-from tomoseg.reconstruction.filters import Filter, filtered
+from tomoseg.reconstruction.filters import filtered
 from tomoseg.reconstruction.geometry import ParallelGeometry
 from tomoseg.reconstruction.operators import Floats, Operator
+from tomoseg.reconstruction.parameters import Filter
 
 SHORTEST_RAY = 1e-2  # px; a ray that only grazes a corner of the volume cannot be explained by it and is left out
 
@@ -48,9 +49,9 @@ def look_away(_iteration: int, _volume: Floats) -> None:
     """Do nothing."""
 
 
-def reciprocal(sums: Floats, support: NDArray[np.bool_] | None, least: float = 0.0) -> Floats:
-    """Return 1/sums, but 0 where `sums` is at most `least` or outside `support`."""
-    used = sums > least if support is None else (sums > least) & support
+def reciprocal(sums: Floats, voxel_mask: NDArray[np.bool_] | None, least: float = 0.0) -> Floats:
+    """Return 1/sums, but 0 where `sums` is at most `least` or outside `voxel_mask`."""
+    used = sums > least if voxel_mask is None else (sums > least) & voxel_mask
     return np.where(used, 1 / np.where(used, sums, 1), 0).astype(np.float32)
 
 
@@ -58,7 +59,7 @@ def mlem(
     operator: Operator,
     projections: Floats,
     iterations: int,
-    support: NDArray[np.bool_] | None = None,
+    voxel_mask: NDArray[np.bool_] | None = None,
     weights: Floats | None = None,
     start: Floats | None = None,
     watch: Watch = look_away,
@@ -78,8 +79,8 @@ def mlem(
     operator : Operator
     projections : array, shape (n_tilt, n, n_detector)
     iterations : int
-    support : bool array, shape (nz, nx), optional
-        Voxels that may be other than 0.
+    voxel_mask : bool array, shape (nz, nx), optional
+        Voxels that may hold density.
     weights : array, shape (n_tilt, n_detector), optional
         How much each ray counts, at least 0; a ray of 0 is as if it were not measured. The misfit counts all alike.
     start : array, shape (nz, n, nx), optional
@@ -91,7 +92,7 @@ def mlem(
     n = projections.shape[1]
     counts = np.maximum(projections, 0)
     measured = operator.load(counts)
-    plane = reciprocal(_column_sums(operator, weights), support)
+    plane = reciprocal(_column_sums(operator, weights), voxel_mask)
     rays = None if weights is None else operator.rays(weights)
     volume = _constant(operator, counts, plane) if start is None else operator.load_volume(np.maximum(start, 0))
     if weights is None and start is None:
@@ -137,7 +138,7 @@ def osem(
     projections: Floats,
     iterations: int,
     subsets: int = 6,
-    support: NDArray[np.bool_] | None = None,
+    voxel_mask: NDArray[np.bool_] | None = None,
     weights: Floats | None = None,
     start: Floats | None = None,
     watch: Watch = look_away,
@@ -156,8 +157,8 @@ def osem(
         Passes over all subsets.
     subsets : int
         At most the number of tilts.
-    support : bool array, shape (nz, nx), optional
-        Voxels that may be other than 0.
+    voxel_mask : bool array, shape (nz, nx), optional
+        Voxels that may hold density.
     weights, start, watch
         As in `mlem`.
     """
@@ -165,8 +166,8 @@ def osem(
     counts = np.maximum(projections, 0)
     measured = operator.load(counts)
     allowed = _column_sums(operator, weights) > 0
-    if support is not None:
-        allowed &= support
+    if voxel_mask is not None:
+        allowed &= voxel_mask
     parts = []
     for tilts, part in operator.subsets(subsets):
         own = None if weights is None else weights[tilts]
@@ -199,7 +200,7 @@ def tv(
     projections: Floats,
     iterations: int,
     weight: float,
-    support: NDArray[np.bool_] | None = None,
+    voxel_mask: NDArray[np.bool_] | None = None,
     weights: Floats | None = None,
     start: Floats | None = None,
     watch: Watch = look_away,
@@ -218,8 +219,8 @@ def tv(
     iterations : int
     weight : float
         In units of the projections; `tv_scale` tells what is large.
-    support : bool array, shape (nz, nx), optional
-        Voxels that may be other than 0.
+    voxel_mask : bool array, shape (nz, nx), optional
+        Voxels that may hold density.
     weights : array, shape (n_tilt, n_detector), optional
         How much each ray counts, at least 0. The misfit counts all alike.
     start : array, shape (nz, n, nx), optional
@@ -234,7 +235,7 @@ def tv(
     heaviest = 1.0 if weights is None else max(float(weights.max()), 1e-30)
     step = 1 / (1.02 * operator.norm_squared * heaviest)  # the power method comes from below
     rays = None if weights is None else operator.rays(np.asarray(weights, np.float32))
-    allowed = np.ones((operator.geometry.nz, operator.geometry.nx), np.bool_) if support is None else support
+    allowed = np.ones((operator.geometry.nz, operator.geometry.nx), np.bool_) if voxel_mask is None else voxel_mask
     plane = (allowed * step).astype(np.float32)
     empty = np.broadcast_to(np.float32(0), (operator.geometry.nz, n, operator.geometry.nx))
     volume = operator.load_volume(
@@ -279,7 +280,7 @@ def sirt(
     operator: Operator,
     projections: Floats,
     iterations: int,
-    support: NDArray[np.bool_] | None = None,
+    voxel_mask: NDArray[np.bool_] | None = None,
     non_negative: bool = True,
     weights: Floats | None = None,
     start: Floats | None = None,
@@ -295,8 +296,8 @@ def sirt(
     operator : Operator
     projections : array, shape (n_tilt, n, n_detector)
     iterations : int
-    support : bool array, shape (nz, nx), optional
-        Voxels that may be other than 0.
+    voxel_mask : bool array, shape (nz, nx), optional
+        Voxels that may hold density.
     non_negative : bool
         Whether negative voxels become 0 after each iteration.
     weights : array, shape (n_tilt, n_detector), optional
@@ -309,7 +310,7 @@ def sirt(
     n = projections.shape[1]
     geometry = operator.geometry
     measured = operator.load(projections)
-    plane = reciprocal(_column_sums(operator, weights), support)
+    plane = reciprocal(_column_sums(operator, weights), voxel_mask)
     inverse = reciprocal(operator.row_sums, None, SHORTEST_RAY)
     rays = operator.rays(inverse if weights is None else inverse * np.asarray(weights, np.float32))
     empty = np.broadcast_to(np.float32(0), (geometry.nz, n, geometry.nx))
@@ -332,7 +333,7 @@ def fbp(
     operator: Operator,
     projections: Floats,
     filter_name: Filter = "ramp",
-    support: NDArray[np.bool_] | None = None,
+    voxel_mask: NDArray[np.bool_] | None = None,
 ) -> Result:
     """Reconstruct by filtered back projection, each tilt weighted by the angle it stands for (`filters`).
 
@@ -343,15 +344,15 @@ def fbp(
     operator : Operator
     projections : array, shape (n_tilt, n, n_detector)
     filter_name : str
-        Window on the ramp filter, one of `filters.FILTERS`.
-    support : bool array, shape (nz, nx), optional
-        Voxels that may be other than 0.
+        Window on the ramp filter, one of `parameters.Filter`.
+    voxel_mask : bool array, shape (nz, nx), optional
+        Voxels that may hold density.
     """
     n = projections.shape[1]
     geometry = operator.geometry
     measured = operator.load(projections)
     shape = (geometry.nz, geometry.nx)
-    plane = np.ones(shape, np.float32) if support is None else support.astype(np.float32)
+    plane = np.ones(shape, np.float32) if voxel_mask is None else voxel_mask.astype(np.float32)
     volume = operator.interpolate(operator.load(filtered(projections, geometry.angles_deg, filter_name)), plane)
     computed = operator.forward(volume)
     misfit = kernels.difference(measured.reshape(-1), computed.reshape(-1))

@@ -8,6 +8,7 @@ the missing wedge.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from tomoseg.reconstruction.geometry import FloatArray, ParallelGeometry
 from tomoseg.reconstruction.operators import Floats
 
 THRESHOLD = 1 / 7
+SHELL_DTYPE = np.dtype([("frequency_per_px", "f8"), ("correlation", "f8"), ("coefficients", "i8")])
 TAPER = 0.1  # of each side of the volume, to each end: what is cut off by the border is no detail
 
 
@@ -37,6 +39,11 @@ class ShellCorrelation:
     frequency: NDArray[np.float64]
     correlation: NDArray[np.float64]
     n_coefficients: NDArray[np.int64]
+
+    def table(self) -> NDArray[Any]:
+        """Return the table that is stored, a row for each shell."""
+        rows = zip(self.frequency, self.correlation, self.n_coefficients, strict=True)
+        return np.array(list(rows), SHELL_DTYPE)
 
     @property
     def resolution_px(self) -> float:

@@ -23,6 +23,7 @@ from tomoseg.runtime import slabs
 HELD_OUT = 8  # one tilt in so many is left out
 FEWEST_TILTS = 12  # below, leaving some out changes the reconstruction too much
 TOLERANCE = 0.02
+STOPPING_DTYPE = np.dtype([("iterations", "i8"), ("held_out", "f8")])
 GROWTH = 1.1  # ratio of neighbouring numbers of iterations that are tried
 
 

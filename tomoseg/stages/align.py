@@ -14,10 +14,9 @@ from tomoseg import schema
 from tomoseg.arrays import Array, Input, Outputs
 from tomoseg.errors import InputError, StageFailed
 from tomoseg.io.shifts import GivenAlignment, fitted, imod_turns, read_shifts, tilts_beside
-from tomoseg.parameters import Field, InputFile, OtherProject, Parameters
+from tomoseg.parameters import Field, InputFile, OtherProject, Parameters, Range
 from tomoseg.runtime import Runtime, slabs
 from tomoseg.stages.base import Stage
-from tomoseg.stages.reconstruct import Range
 
 if TYPE_CHECKING:
     from tomoseg.alignment.finding.estimate import Alignment

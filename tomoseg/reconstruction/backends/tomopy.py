@@ -54,10 +54,12 @@ from scipy.integrate import trapezoid
 from scipy.special import pro_ang1
 
 from tomoseg.reconstruction.backends.cpu import CpuOperator
-from tomoseg.reconstruction.filters import Filter, filtered, tilt_weights
+from tomoseg.reconstruction.filters import filtered, tilt_weights
 from tomoseg.reconstruction.geometry import ParallelGeometry
+from tomoseg.reconstruction.method_table import METHODS, MethodName
 from tomoseg.reconstruction.methods import Result
 from tomoseg.reconstruction.operators import Floats, spread_order
+from tomoseg.reconstruction.parameters import Filter
 
 BLOCK = CpuOperator.block  # slices whose residuals are computed together
 FAINTEST = 1e-6  # of a slice's brightest projection: what stands for "nothing measured", since 0 would make NaN
@@ -90,14 +92,14 @@ def rotation_centre(geometry: ParallelGeometry) -> float:
 def reconstruct(
     projections: Floats,
     geometry: ParallelGeometry,
-    method: Literal["mlem", "osem", "sirt", "tv", "fbp", "gridrec"],
+    method: MethodName,
     *,
     astra: Literal["cpu", "cuda"] | None = None,
     iterations: int = 1,
     subsets: int = 1,
     filter_name: Filter = "ramp",
     non_negative: bool = True,
-    support: NDArray[np.bool_] | None = None,
+    voxel_mask: NDArray[np.bool_] | None = None,
     workers: int = 1,
     checkpoint: Callable[[], None] = lambda: None,
 ) -> list[Result]:
@@ -116,7 +118,7 @@ def reconstruct(
         ``mlem``, ``osem``, ``sirt``, ``fbp`` or ``gridrec``; with `astra` ``mlem`` (on a GPU), ``sirt`` or ``fbp``.
     astra : str, optional
         Where ASTRA computes for TomoPy; TomoPy itself unless given.
-    iterations, subsets, filter_name, non_negative, support
+    iterations, subsets, filter_name, non_negative, voxel_mask
         As in `methods`.
     workers : int
         Cores for TomoPy.
@@ -124,10 +126,10 @@ def reconstruct(
         Called before each iteration; may raise to stop.
     """
     subsets = min(subsets, geometry.n_tilt)
-    is_likelihood, is_direct = method in ("mlem", "osem"), method in ("fbp", "gridrec")
+    is_likelihood, is_direct = method in ("mlem", "osem"), METHODS[method].is_direct
     measured = np.maximum(projections, 0) if is_likelihood else projections
     judge = CpuOperator(geometry)
-    seen = judge.column_sums > 0 if support is None else support & (judge.column_sums > 0)
+    seen = judge.column_sums > 0 if voxel_mask is None else voxel_mask & (judge.column_sums > 0)
     sinograms = _prepared(measured, geometry, method, astra, filter_name)
     slices = np.zeros((len(sinograms), geometry.nz, geometry.nx), np.float32)
     if is_likelihood:
@@ -158,7 +160,7 @@ def _prepared(
     if method == "fbp" and astra is None:
         return to_sinograms(filtered(measured, geometry.angles_deg, filter_name))
     sinograms = to_sinograms(measured)
-    if method in ("fbp", "gridrec"):  # what they do with each tilt is to be ours
+    if METHODS[method].is_direct:  # what they do with each tilt is to be ours
         sinograms *= (tilt_weights(geometry.angles_deg) * geometry.n_tilt / np.pi).astype(np.float32)[:, None]
     return sinograms
 
@@ -215,7 +217,7 @@ def gridrec(sinograms: Floats, geometry: ParallelGeometry, filter_name: Filter, 
         With the weight of each tilt, relative to pi/n_tilt.
     geometry : ParallelGeometry
     filter_name : str
-        One of `filters.FILTERS`.
+        One of `parameters.Filter`.
     workers : int
         Cores for TomoPy, each of which takes a grid of `gridrec_width` squared.
     """
