@@ -69,10 +69,10 @@ def mlem(
     (Shepp & Vardi, IEEE Trans. Med. Imaging 1, 113, 1982.)
 
     ``v <- v * A'(w p / A v) / A'w`` for counts p of Poisson statistics and weights w (1 unless given). The start is a
-    constant with the projections' total. The volume is never negative. Negative projections count as 0, and 0 is a
-    measurement: it empties the voxels on its ray. Rays beyond the detector are not measured: A'w holds only those that
-    are, so that a voxel which leaves the field of view at high tilt is set by the tilts that see it. A voxel that no
-    ray meets is 0.
+    constant volume with the total of the projections. The volume is never negative. Negative projections count as 0,
+    and 0 is a measurement: it empties the voxels on its ray. Rays beyond the detector are not measured: A'w holds only
+    those that are, so that a voxel which leaves the field of view at high tilt is determined by the tilts that see it.
+    A voxel that no ray meets is 0.
 
     Parameters
     ----------
@@ -82,9 +82,9 @@ def mlem(
     voxel_mask : bool array, shape (nz, nx), optional
         Voxels that may hold density.
     weights : array, shape (n_tilt, n_detector), optional
-        How much each ray counts, at least 0; a ray of 0 is as if it were not measured. The misfit counts all alike.
+        Weight of each ray, at least 0; 0 means not measured. The misfit counts all rays alike.
     start : array, shape (nz, n, nx), optional
-        Volume to begin with. A voxel that is 0 stays 0.
+        Initial volume. A voxel that is 0 stays 0.
     watch : callable
         Called before each iteration with its number and the volume in the operator's layout, and after the last; may
         raise to stop.
@@ -145,9 +145,9 @@ def osem(
 ) -> Result:
     """Reconstruct by ordered subsets (Hudson & Larkin, IEEE Trans. Med. Imaging 13, 601, 1994).
 
-    MLEM's step with every n-th tilt only, for one subset after the other: an iteration, which is a pass over all
-    subsets, does about as much as `subsets` of `mlem`'s. It does not converge to the likelihood's maximum, but circles
-    around it. All else is as in `mlem`.
+    MLEM's update with every n-th tilt only, one subset after another. An iteration is a pass over all subsets and
+    achieves about as much as `subsets` iterations of `mlem`. It does not converge to the maximum of the likelihood but
+    cycles around it. All else is as in `mlem`.
 
     Parameters
     ----------
@@ -218,17 +218,17 @@ def tv(
     projections : array, shape (n_tilt, n, n_detector)
     iterations : int
     weight : float
-        In units of the projections; `tv_scale` tells what is large.
+        In units of the projections; compare with `tv_scale`.
     voxel_mask : bool array, shape (nz, nx), optional
         Voxels that may hold density.
     weights : array, shape (n_tilt, n_detector), optional
-        How much each ray counts, at least 0. The misfit counts all alike.
+        Weight of each ray, at least 0. The misfit counts all rays alike.
     start : array, shape (nz, n, nx), optional
-        Volume to begin with; by default it is empty.
+        Initial volume; empty by default.
     watch : callable
         As in `mlem`.
 
-    The misfit of the result is that of the volume, those before it are of the points that FISTA looks from.
+    The last misfit is that of the volume; those before it are of the extrapolated points of FISTA.
     """
     n = projections.shape[1]
     measured = operator.load(projections)
@@ -264,10 +264,10 @@ def tv(
 
 
 def tv_scale(geometry: ParallelGeometry, projections: Floats) -> float:
-    """Return the weight of total variation, in units of the projections, that is called 1.
+    """Return the weight of the total variation, in units of the projections, for a relative weight of 1.
 
-    It is that at which the data's pull on an empty volume (A'p, of the order of n_tilt times a projection) is balanced
-    by one unit of slope; it scales with the data, so that a relative weight means the same for every series.
+    At this weight one unit of slope balances the pull of the data on an empty volume (A'p, of the order of n_tilt times
+    a projection). It scales with the data, so that a relative weight means the same for every series.
     """
     return geometry.n_tilt * float(np.sqrt(np.mean(np.square(projections, dtype=np.float64))))
 
@@ -299,11 +299,11 @@ def sirt(
     voxel_mask : bool array, shape (nz, nx), optional
         Voxels that may hold density.
     non_negative : bool
-        Whether negative voxels become 0 after each iteration.
+        Whether to set negative voxels to 0 after each iteration.
     weights : array, shape (n_tilt, n_detector), optional
-        How much each ray counts, at least 0. The misfit counts all alike.
+        Weight of each ray, at least 0. The misfit counts all rays alike.
     start : array, shape (nz, n, nx), optional
-        Volume to begin with.
+        Initial volume; empty by default.
     watch : callable
         As in `mlem`.
     """
@@ -337,7 +337,7 @@ def fbp(
 ) -> Result:
     """Reconstruct by filtered back projection, each tilt weighted by the angle it stands for (`filters`).
 
-    The volume may be negative. With a missing wedge its scale is right only for what the measured tilts see.
+    The volume may be negative. With a missing wedge, its scale is right only in the directions that were measured.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ class Selection:
     tilts : int array, shape (n,)
         Tilts that are used, rising.
     binning : int
-        Pixels averaged in each direction. What is left over at the far end along y is not used; across the axis, the
+        Pixels averaged in each direction. Rows left over at the far end of y are not used; across the axis, the
         binned pixels stay centred about it.
     first, n_slices : int
         Rows that are used, in binned pixels.
@@ -48,12 +48,12 @@ class Selection:
 
     @property
     def buffer_bytes(self) -> int:
-        """Bytes held while reading, beside what is returned."""
+        """Bytes held while reading, besides the array that is returned."""
         rows = 0 if self.binning == 1 else max(PIXELS_AT_ONCE, self.binning)
         return 2 * 4 * rows * len(self.tilts) * self.aligned.shape[2]
 
     def __getitem__(self, key: tuple[slice, slice]) -> Floats:
-        """Return (n, rows, n_detector), float32, of consecutive ones among the tilts and of consecutive rows."""
+        """Return (n, rows, n_detector), float32: consecutive tilts of the selected ones, and consecutive rows."""
         tilts = self.tilts[key[0]]
         start, stop, _ = key[1].indices(self.n_slices)
         if self.binning == 1:

@@ -101,7 +101,7 @@ def test_a_slab_that_does_not_fit_is_halved(played, aligned):
     whole, _ = on_gpu(aligned)
     played.room = 40
     outputs, runtime = on_gpu(aligned)
-    assert runtime.warnings == ["CUDA error 2: out of memory; going on with 32 slices at a time"]
+    assert runtime.warnings == ["CUDA error 2: out of memory; continuing with 32 slices at a time"]
     assert outputs.attrs["reconstruction_info"]["device"] == "cuda"
     np.testing.assert_array_equal(outputs.arrays["volume"], whole.arrays["volume"])
 
