@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 
 from tomoseg import simulate
-from tomoseg.reconstruction.assessment import Sample, resolution
+from tomoseg.reconstruction.assessment import measure_resolution, take_sample
 from tomoseg.reconstruction.backends.cpu import CpuOperator
 from tomoseg.reconstruction.geometry import ParallelGeometry
+from tomoseg.reconstruction.method_table import METHODS
 from tomoseg.reconstruction.methods import fbp, in_blocks, mlem, osem, sirt, tv, tv_scale
 from tomoseg.reconstruction.resolution import THRESHOLD
 from tomoseg.reconstruction.stopping import cross_validate
 from tomoseg.runtime import available_cpus, slabs
-from tomoseg.stages.reconstruct import MOST
 
 SERIES = ((400, 68, 2), (40, 68, 2), (4000, 68, 2), (400, 50, 5), (400, 76, 1))  # dose, largest tilt, step in degrees
 SHOWN = {"mlem": (10, 30, 60), "osem": (2, 5, 10), "sirt": (30, 100, 200), "tv": (30, 60, 100)}
@@ -61,16 +61,16 @@ def correlations(geometry: ParallelGeometry, data: np.ndarray, method: Callable,
 
 def rows(geometry: ParallelGeometry, data: np.ndarray, truth: np.ndarray) -> None:
     """Print a line per method."""
-    sample = Sample.taken(data, geometry)
+    sample = take_sample(data, geometry)
     straight = in_blocks(CpuOperator(geometry), partial(fbp, filter_name="hann"), data, WORKERS).volume
     print(f"| fbp, hann | {np.corrcoef(straight.ravel(), truth.ravel())[0, 1]:.3f} | | | |")
-    weight = 0.02 * tv_scale(geometry, sample.projections)
+    weight = 0.02 * tv_scale(geometry, sample)
     for name, method in (("mlem", mlem), ("osem", osem), ("sirt", sirt), ("tv", partial(tv, weight=weight))):
-        curve = cross_validate(CpuOperator, geometry, sample.projections, method, MOST[name], WORKERS)
+        curve = cross_validate(CpuOperator, geometry, sample, method, METHODS[name].most_iterations, WORKERS)
         numbers = sorted({*SHOWN[name], *curve.iterations.tolist()})
         found = correlations(geometry, data, method, numbers, truth)
         best = max(found, key=found.__getitem__)
-        shells = resolution(CpuOperator, geometry, sample, partial(method, iterations=curve.best), WORKERS)
+        shells = measure_resolution(CpuOperator, geometry, sample, partial(method, iterations=curve.best), WORKERS)
         given = ", ".join(f"{found[n]:.3f} ({n})" for n in SHOWN[name])
         print(
             f"| {name} | {given} | {found[curve.best]:.3f} ({curve.best}) | {found[best]:.3f} ({best}) "
@@ -93,11 +93,11 @@ def plot(phantom: simulate.Phantom, path: Path) -> None:
     clean = simulate.project(phantom.density, angles)
     for dose, colour in zip(DRAWN, ("tab:blue", "tab:red"), strict=True):
         data = noisy(clean, dose)
-        sample = Sample.taken(data, geometry)
-        curve = cross_validate(CpuOperator, geometry, sample.projections, mlem, MOST["mlem"], WORKERS)
+        sample = take_sample(data, geometry)
+        curve = cross_validate(CpuOperator, geometry, sample, mlem, METHODS["mlem"].most_iterations, WORKERS)
         chosen = curve.best
         found = correlations(geometry, data, mlem, curve.iterations.tolist(), phantom.density)
-        shells = resolution(CpuOperator, geometry, sample, partial(mlem, iterations=chosen), WORKERS)
+        shells = measure_resolution(CpuOperator, geometry, sample, partial(mlem, iterations=chosen), WORKERS)
         label = f"{dose} electrons"
         left.plot(curve.iterations, curve.held_out, color=colour, label=f"{label}: residual")
         lowest = curve.held_out[curve.iterations == chosen]

@@ -1,9 +1,9 @@
 """Tilt series with known truth: phantoms, their projections, and the raw images a microscope would have made of them.
 
-Three independent steps, each a plain function: a phantom (`catalyst`), its perfect aligned projections (`project`),
-and the raw series with shifts, a tilted and off-centre axis, noise and a black level (`acquire`). `simulate_series`
-does all three. The projector is on purpose not that of `tomoseg.reconstruction`: it integrates a cubic spline exactly,
-so a reconstruction is never tested against its own discretisation.
+Three independent steps: a phantom (`catalyst`), its perfect aligned projections (`project`), and the raw series with
+shifts, a tilted and off-centre axis, noise and a black level (`acquire`). `simulate_series` does all three. The
+projector differs from that of `tomoseg.reconstruction` on purpose: it integrates a cubic spline exactly, so that a
+reconstruction is never tested against its own discretisation.
 """
 
 import os
@@ -51,7 +51,7 @@ class Phantom:
 
 @dataclass(frozen=True)
 class SeriesTruth:
-    """What a perfect analysis of a simulated series would find.
+    """The result that a perfect analysis of a simulated series would give.
 
     `shifts_px` (n_tilt, 2) holds (dy, dx) to ADD to a raw image's coordinates to bring it into register, as `align`
     stores it; their mean is zero. Any alignment may differ by a translation of the object: a constant along the axis
@@ -89,16 +89,16 @@ def catalyst(
     min_gap_px: float = 3.0,
     particle_density: float = 4.5,
 ) -> Phantom:
-    """Make a supported catalyst: overlapping faceted plates with pores, and bright spheres on their surfaces.
+    """Return a supported catalyst: overlapping faceted plates with pores, and bright spheres on their surfaces.
 
     Parameters
     ----------
     size : int
         Voxels along each side of the cubic volume.
     n_particles, n_plates, n_pores : int
-        How many of each.
+        Number of each.
     seed : int
-        Same seed, same phantom.
+        The same seed gives the same phantom.
     mean_diameter_px : float, optional
         Median diameter of the log-normal distribution in px; 8.5 px in a volume of 192 and in proportion by default.
     diameter_spread : float
@@ -112,10 +112,10 @@ def catalyst(
     Raises
     ------
     InputError
-        Where so many particles of that size do not fit.
+        The particles do not all fit on the support.
     """
     if size < 32:
-        raise InputError(f"a phantom of {size} voxels is too small for plates and particles: use 32 or more")
+        raise InputError(f"A phantom of {size} voxels is too small for plates and particles; use 32 or more.")
     rng = np.random.default_rng(seed)
     unit = size / REFERENCE_SIZE  # px per reference px
     solid = _plates(size, n_plates, rng)
@@ -152,7 +152,7 @@ def _plates(size: int, n_plates: int, rng: np.random.Generator) -> FloatArray:
 
 
 def _coverage(signed_distance: FloatArray) -> FloatArray:
-    """Turn the signed distance (px, negative inside) into the covered fraction of a voxel: a ramp one px wide."""
+    """Return the covered fraction of a voxel at a signed distance (px, negative inside): a ramp one px wide."""
     return np.asarray(np.clip(0.5 - signed_distance, 0, 1), np.float32)
 
 
@@ -232,14 +232,14 @@ def _place_particles(
                 break
         else:
             raise InputError(
-                f"only {i} of {len(diameters)} particles with a gap of {min_gap_px:g} px fit on the support of a "
-                f"phantom of {size} voxels: ask for fewer or smaller particles, or a larger size"
+                f"Only {i} of {len(diameters)} particles with a gap of {min_gap_px:g} px fit on the support of a "
+                f"phantom of {size} voxels; ask for fewer or smaller particles, or a larger size."
             )
     return placed
 
 
 def _fits(centre: FloatArray, diameter: float, others: NDArray[Any], min_gap_px: float, size: int) -> bool:
-    """Say whether a sphere stays in the field of view and clear of the `others`."""
+    """Return whether a sphere stays in the field of view and clear of the `others`."""
     if np.linalg.norm(centre - (size - 1) / 2) + diameter / 2 > size * OBJECT_RADIUS:
         return False
     distance = np.sqrt(sum((others[axis] - c) ** 2 for axis, c in zip("zyx", centre, strict=True)))
@@ -247,7 +247,7 @@ def _fits(centre: FloatArray, diameter: float, others: NDArray[Any], min_gap_px:
 
 
 def _compose(support: FloatArray, particles: NDArray[Any], particle_density: float) -> Phantom:
-    """Render spheres into the support: partial volumes in the density, the class of most of a voxel in the labels."""
+    """Render spheres into the support: density with partial volumes, labels by the class that fills most of a voxel."""
     covered = np.zeros(support.shape, np.float32)
     for p in particles:
         radius = p["diameter_px"] / 2
@@ -283,7 +283,7 @@ def project(volume: FloatArray, angles_deg: FloatArray, workers: int | None = No
     """
     angles = np.deg2rad(np.atleast_1d(np.asarray(angles_deg, float)))
     if volume.ndim != 3:
-        raise InputError(f"only a volume (z, y, x) can be projected, not an array of shape {volume.shape}")
+        raise InputError(f"Only a volume (z, y, x) can be projected, not an array of shape {volume.shape}.")
     _, ny, nx = volume.shape
     columns, x, z = _spline_columns(volume)
     projections = np.empty((len(angles), ny, nx), np.float32)
@@ -371,7 +371,7 @@ def acquire(
     dtype: DTypeLike = np.uint16,
     seed: int = 0,
 ) -> Array:
-    """Make the raw series a microscope would record of perfect aligned projections.
+    """Return the raw series that a microscope would record of perfect aligned projections.
 
     A raw pixel p = (x, y), from the image centre, looks at the aligned image where alignment would put it: registered
     p_s = p + (dx, dy); rotated x' = cos(phi) x_s - sin(phi) y_s, y' = sin(phi) x_s + cos(phi) y_s; aligned
@@ -381,7 +381,7 @@ def acquire(
     ----------
     projections : (n_tilt, y, x) array, tilt axis along y through x = (nx - 1) / 2
     shifts_px : (n_tilt, 2) array, optional
-        (dy, dx) that alignment should find: to ADD to raw coordinates.
+        (dy, dx) that an alignment should find, to ADD to raw coordinates.
     tilt_axis_angle_deg, tilt_axis_offset_px : float
         As stored by `align`: angle from the vertical, counter-clockwise as displayed; offset towards +x after rotation.
     dose : float or None
@@ -396,13 +396,14 @@ def acquire(
     dtype : numpy dtype
         Of the raw series; integers are rounded and clipped to its range.
     seed : int
-        Same seed, same noise.
+        The same seed gives the same noise.
     """
     perfect = np.asarray(projections, np.float32)
     shifts = np.zeros((len(perfect), 2)) if shifts_px is None else np.asarray(shifts_px, float)
     if perfect.ndim != 3 or shifts.shape != (len(perfect), 2):
         raise InputError(
-            f"projections {perfect.shape} must be (n_tilt, y, x) and shifts {shifts.shape} one (dy, dx) for each"
+            f"Projections of shape {perfect.shape} and shifts of shape {shifts.shape} do not fit: (n_tilt, y, x) and "
+            "(n_tilt, 2) are needed."
         )
     scale, background = _exposure(perfect, dose, vacuum)
     gain = _gain(perfect.max() * scale + background, counts_per_electron, black_level, dtype, noisy=dose is not None)
@@ -421,7 +422,10 @@ def _exposure(perfect: FloatArray, dose: float | None, vacuum: float) -> tuple[f
         return 1.0, 0.0
     shadow = perfect[perfect > 0.05 * perfect.max()]
     if dose <= 0 or shadow.size == 0:
-        raise InputError(f"dose {dose:g} must be above 0 electrons per pixel, and the projections must show an object")
+        raise InputError(
+            f"A dose of {dose:g} electrons per pixel cannot be simulated: it must be above 0, and the projections must "
+            "show an object."
+        )
     return dose / float(shadow.mean(dtype=float)), vacuum * dose
 
 
@@ -460,7 +464,10 @@ def _misalign(image: FloatArray, shift: FloatArray, angle_deg: float, offset_px:
 def tilt_angles(max_tilt_deg: float = 68.0, step_deg: float = 2.0) -> NDArray[np.float64]:
     """Return equally spaced tilts from -max_tilt_deg to max_tilt_deg."""
     if not (step_deg > 0 and 0 <= max_tilt_deg <= 90):
-        raise InputError(f"a tilt range of +-{max_tilt_deg:g} degrees in steps of {step_deg:g} is not possible")
+        raise InputError(
+            f"Tilts of +-{max_tilt_deg:g} degrees in steps of {step_deg:g} are not possible: at most 90 degrees, and "
+            "steps above 0."
+        )
     n = int(np.floor(2 * max_tilt_deg / step_deg + 1e-9)) + 1
     return np.asarray((np.arange(n) - (n - 1) / 2) * step_deg, np.float64)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tomoseg import simulate
-from tomoseg.reconstruction.assessment import SLICES
+from tomoseg.reconstruction.assessment import SAMPLE_SLICES
 from tomoseg.reconstruction.backends.astra import AstraCpuOperator
 from tomoseg.reconstruction.backends.cpu import CpuOperator
 from tomoseg.reconstruction.geometry import ParallelGeometry
@@ -158,13 +158,13 @@ def test_simulated_catalyst_is_recovered(catalyst):
 def test_the_number_of_iterations_chosen_is_nearly_the_best(catalyst, method, most):
     geometry, series, density = catalyst
     front = int(np.argmin(np.abs(geometry.angles_deg)))
-    start = int(np.argmax(np.convolve(series[front].sum(axis=1), np.ones(SLICES), mode="valid")))
-    sample = np.ascontiguousarray(series[:, start : start + SLICES])
+    start = int(np.argmax(np.convolve(series[front].sum(axis=1), np.ones(SAMPLE_SLICES), mode="valid")))
+    sample = np.ascontiguousarray(series[:, start : start + SAMPLE_SLICES])
     chosen = cross_validate(CpuOperator, geometry, sample, method, most, workers=2).best
 
     def agreement(iterations: int) -> float:
         found = in_blocks(CpuOperator(geometry), partial(method, iterations=iterations), sample, workers=2)
-        return correlation(found.volume, density[:, start : start + SLICES])
+        return correlation(found.volume, density[:, start : start + SAMPLE_SLICES])
 
     best = max(agreement(int(number)) for number in tried(most)[::3])
     assert agreement(chosen) > 0.99 * best

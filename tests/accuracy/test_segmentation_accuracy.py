@@ -9,10 +9,10 @@ from scipy import ndimage
 from tomoseg import simulate
 from tomoseg.arrays import MemoryInput, MemoryOutputs
 from tomoseg.io.slices import find_pairs
+from tomoseg.reconstruction.parameters import ReconstructParameters
 from tomoseg.runtime import Runtime
 from tomoseg.segmentation.training.parameters import TrainSettings
 from tomoseg.stages.reconstruct import STAGE as RECONSTRUCT
-from tomoseg.stages.reconstruct import ReconstructParameters
 from tomoseg.stages.segment import STAGE, SegmentParameters
 
 # Keras 3.15 converts its variables in a way that NumPy 2 deprecates.

@@ -22,7 +22,7 @@ ALLOWED = {
     "engine": {"config", "io", "project", "stages"},
     "config": {"stages"},
     "stages": SCIENCE,
-    "project": {"io", "simulate"},
+    "project": {"io"},
     "io": set(),
     "alignment": {"io", "project", "reconstruction"},  # project: the alignment of another one
     "reconstruction": set(),

@@ -177,5 +177,17 @@ def simulate(
     write_angles(output.with_suffix(".rawtlt"), series.angles_deg)
     print(output, output.with_suffix(".rawtlt"), sep="\n")
     if truth is not None:
-        write_truth(truth, series)
+        phantom = series.truth.phantom
+        write_truth(
+            truth,
+            angles_deg=series.angles_deg,
+            shifts_px=series.truth.shifts_px,
+            tilt_axis_angle_deg=series.truth.tilt_axis_angle_deg,
+            tilt_axis_offset_px=series.truth.tilt_axis_offset_px,
+            volume=phantom.density,
+            voxel_size_nm=series.pixel_size_nm,
+            labels=phantom.labels,
+            class_names=phantom.class_names,
+            particles=phantom.particles,
+        )
         print(truth)

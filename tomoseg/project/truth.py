@@ -1,24 +1,47 @@
 """The truth behind a simulated series, as an HDF5 file with the same paths and names as a project."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
 
 from tomoseg import schema
+from tomoseg.arrays import Array
 from tomoseg.io.atomic import atomic_path
-from tomoseg.simulate import SimulatedSeries
 
 
-def write_truth(path: Path, series: SimulatedSeries) -> None:
-    """Write volume, labels, particles, shifts and tilt axis; read them with `h5py` at the paths of `tomoseg.schema`."""
-    truth = series.truth
+def write_truth(
+    path: Path,
+    *,
+    angles_deg: Array,
+    shifts_px: Array,
+    tilt_axis_angle_deg: float,
+    tilt_axis_offset_px: float,
+    volume: Array,
+    voxel_size_nm: float,
+    labels: Array,
+    class_names: Sequence[str],
+    particles: Array,
+) -> None:
+    """Write the truth; read it with `h5py` at the paths of `tomoseg.schema`.
+
+    Parameters
+    ----------
+    angles_deg : (n_tilt,), tilt angles
+    shifts_px : (n_tilt, 2), (dy, dx) to add to raw coordinates
+    tilt_axis_angle_deg, tilt_axis_offset_px : the tilt axis, as the alignment stores it
+    volume, labels : (z, y, x), density and class of each voxel
+    voxel_size_nm : size of a voxel
+    class_names : a name for each class
+    particles : structured array, a row for each particle
+    """
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        file[schema.ANGLES.path] = series.angles_deg
-        file[schema.SHIFTS.path] = truth.shifts_px
-        file[schema.ALIGNMENT_INFO.path].attrs["tilt_axis_angle_deg"] = truth.tilt_axis_angle_deg
-        file[schema.ALIGNMENT_INFO.path].attrs["tilt_axis_offset_px"] = truth.tilt_axis_offset_px
-        file.create_dataset(schema.VOLUME.path, data=truth.phantom.density, compression="gzip")
-        file[schema.VOLUME.path].attrs["voxel_size_nm"] = series.pixel_size_nm
-        file.create_dataset(schema.LABELS.path, data=truth.phantom.labels, compression="gzip")
-        file[schema.LABELS.path].attrs["class_names"] = list(truth.phantom.class_names)
-        file[schema.PARTICLE_TABLE.path] = truth.phantom.particles
+        file[schema.ANGLES.path] = angles_deg
+        file[schema.SHIFTS.path] = shifts_px
+        file[schema.ALIGNMENT_INFO.path].attrs["tilt_axis_angle_deg"] = tilt_axis_angle_deg
+        file[schema.ALIGNMENT_INFO.path].attrs["tilt_axis_offset_px"] = tilt_axis_offset_px
+        file.create_dataset(schema.VOLUME.path, data=volume, compression="gzip")
+        file[schema.VOLUME.path].attrs["voxel_size_nm"] = voxel_size_nm
+        file.create_dataset(schema.LABELS.path, data=labels, compression="gzip")
+        file[schema.LABELS.path].attrs["class_names"] = list(class_names)
+        file[schema.PARTICLE_TABLE.path] = particles

@@ -1,16 +1,13 @@
-"""What filtered back projection does to the projections: the ramp filter and the weight of each tilt."""
-
-from typing import Literal, get_args
+"""Filtering before back projection: the ramp filter, and the weight of each tilt."""
 
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
 from tomoseg.reconstruction.geometry import FloatArray
+from tomoseg.reconstruction.parameters import Filter
 
-Filter = Literal["ramp", "shepp-logan", "cosine", "hamming", "hann"]
-FILTERS: tuple[str, ...] = get_args(Filter)
-WEDGE = 3.0  # a gap between tilts of more than this many times the median gap was not measured
+WEDGE = 3.0  # a gap between tilts of more than this many times the median gap counts as missing wedge
 
 
 def window(name: Filter, frequency: FloatArray) -> NDArray[np.float64]:
@@ -31,7 +28,7 @@ def ramp(n: int, name: Filter = "ramp") -> NDArray[np.float64]:
     """Return the filter's transfer function at the ``n//2 + 1`` frequencies of a real transform of even length n.
 
     It is the transform of the band-limited ramp sampled in space (Kak & Slaney, Principles of Computerized
-    Tomographic Imaging, 1988, eq. 61), whose mean is right; |f| itself sampled in frequency would lose the mean.
+    Tomographic Imaging, 1988, eq. 61), which keeps the mean; |f| itself sampled in frequency would lose it.
     """
     distance = np.concatenate((np.arange(n // 2 + 1), np.arange(n // 2 - 1, 0, -1)))
     kernel = np.zeros(n)
@@ -45,8 +42,8 @@ def tilt_weights(angles_deg: FloatArray) -> NDArray[np.float64]:
     """Return the angle each tilt stands for, in radians: half the way to its neighbours on either side.
 
     Directions repeat after 180 degrees, so -90 and +90 are the same tilt; tilts at the same direction share its angle.
-    A gap wider than `WEDGE` times the median is the missing wedge (or tilts left out): it is not handed to the tilts
-    at its rims, which would smear them over the image; they get half a median gap on that side instead.
+    A gap wider than `WEDGE` times the median is the missing wedge (or tilts left out). Sharing it between the tilts at
+    its rims would smear these over the image; they get half a median gap on that side instead.
     """
     direction = np.round(np.mod(np.asarray(angles_deg, np.float64), 180), 6) % 180
     unique, inverse, count = np.unique(direction, return_inverse=True, return_counts=True)
@@ -61,7 +58,7 @@ def tilt_weights(angles_deg: FloatArray) -> NDArray[np.float64]:
 def filtered(projections: NDArray[np.float32], angles_deg: FloatArray, name: Filter = "ramp") -> NDArray[np.float32]:
     """Return projections, shape (n_tilt, n, n_detector), filtered along the detector and weighted per tilt."""
     n_detector = projections.shape[-1]
-    length = 2 * scipy.fft.next_fast_len(n_detector, real=True)  # twice as long: no wrapping round
+    length = 2 * scipy.fft.next_fast_len(n_detector, real=True)  # twice as long, to prevent wrap-around
     spectrum = scipy.fft.rfft(projections, length, axis=-1)
     weights = tilt_weights(angles_deg)[:, None, None]
     spectrum *= (weights * ramp(length, name)).astype(np.float32)

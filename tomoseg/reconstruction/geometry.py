@@ -83,7 +83,7 @@ class ParallelGeometry:
         return np.arange(self.n_detector, dtype=np.float64) - (self.n_detector - 1) / 2
 
     def of(self, tilts: slice | NDArray[np.integer]) -> "ParallelGeometry":
-        """Return the geometry of some of the tilts."""
+        """Return the geometry with some of the tilts only."""
         return replace(self, angles_deg=self.angles_deg[tilts])
 
     def cylinder(self) -> NDArray[np.bool_]:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from tomoseg.reconstruction import kernels
 from tomoseg.reconstruction import total_variation as variation
-from tomoseg.reconstruction.filters import Filter, filtered
+from tomoseg.reconstruction.filters import filtered
 from tomoseg.reconstruction.geometry import ParallelGeometry
 from tomoseg.reconstruction.operators import Floats, Operator
+from tomoseg.reconstruction.parameters import Filter
 
 SHORTEST_RAY = 1e-2  # px; a ray that only grazes a corner of the volume cannot be explained by it and is left out
 
@@ -48,9 +49,9 @@ def look_away(_iteration: int, _volume: Floats) -> None:
     """Do nothing."""
 
 
-def reciprocal(sums: Floats, support: NDArray[np.bool_] | None, least: float = 0.0) -> Floats:
-    """Return 1/sums, but 0 where `sums` is at most `least` or outside `support`."""
-    used = sums > least if support is None else (sums > least) & support
+def reciprocal(sums: Floats, voxel_mask: NDArray[np.bool_] | None, least: float = 0.0) -> Floats:
+    """Return 1/sums, but 0 where `sums` is at most `least` or outside `voxel_mask`."""
+    used = sums > least if voxel_mask is None else (sums > least) & voxel_mask
     return np.where(used, 1 / np.where(used, sums, 1), 0).astype(np.float32)
 
 
@@ -58,7 +59,7 @@ def mlem(
     operator: Operator,
     projections: Floats,
     iterations: int,
-    support: NDArray[np.bool_] | None = None,
+    voxel_mask: NDArray[np.bool_] | None = None,
     weights: Floats | None = None,
     start: Floats | None = None,
     watch: Watch = look_away,
@@ -68,22 +69,22 @@ def mlem(
     (Shepp & Vardi, IEEE Trans. Med. Imaging 1, 113, 1982.)
 
     ``v <- v * A'(w p / A v) / A'w`` for counts p of Poisson statistics and weights w (1 unless given). The start is a
-    constant with the projections' total. The volume is never negative. Negative projections count as 0, and 0 is a
-    measurement: it empties the voxels on its ray. Rays beyond the detector are not measured: A'w holds only those that
-    are, so that a voxel which leaves the field of view at high tilt is set by the tilts that see it. A voxel that no
-    ray meets is 0.
+    constant volume with the total of the projections. The volume is never negative. Negative projections count as 0,
+    and 0 is a measurement: it empties the voxels on its ray. Rays beyond the detector are not measured: A'w holds only
+    those that are, so that a voxel which leaves the field of view at high tilt is determined by the tilts that see it.
+    A voxel that no ray meets is 0.
 
     Parameters
     ----------
     operator : Operator
     projections : array, shape (n_tilt, n, n_detector)
     iterations : int
-    support : bool array, shape (nz, nx), optional
-        Voxels that may be other than 0.
+    voxel_mask : bool array, shape (nz, nx), optional
+        Voxels that may hold density.
     weights : array, shape (n_tilt, n_detector), optional
-        How much each ray counts, at least 0; a ray of 0 is as if it were not measured. The misfit counts all alike.
+        Weight of each ray, at least 0; 0 means not measured. The misfit counts all rays alike.
     start : array, shape (nz, n, nx), optional
-        Volume to begin with. A voxel that is 0 stays 0.
+        Initial volume. A voxel that is 0 stays 0.
     watch : callable
         Called before each iteration with its number and the volume in the operator's layout, and after the last; may
         raise to stop.
@@ -91,7 +92,7 @@ def mlem(
     n = projections.shape[1]
     counts = np.maximum(projections, 0)
     measured = operator.load(counts)
-    plane = reciprocal(_column_sums(operator, weights), support)
+    plane = reciprocal(_column_sums(operator, weights), voxel_mask)
     rays = None if weights is None else operator.rays(weights)
     volume = _constant(operator, counts, plane) if start is None else operator.load_volume(np.maximum(start, 0))
     if weights is None and start is None:
@@ -137,16 +138,16 @@ def osem(
     projections: Floats,
     iterations: int,
     subsets: int = 6,
-    support: NDArray[np.bool_] | None = None,
+    voxel_mask: NDArray[np.bool_] | None = None,
     weights: Floats | None = None,
     start: Floats | None = None,
     watch: Watch = look_away,
 ) -> Result:
     """Reconstruct by ordered subsets (Hudson & Larkin, IEEE Trans. Med. Imaging 13, 601, 1994).
 
-    MLEM's step with every n-th tilt only, for one subset after the other: an iteration, which is a pass over all
-    subsets, does about as much as `subsets` of `mlem`'s. It does not converge to the likelihood's maximum, but circles
-    around it. All else is as in `mlem`.
+    MLEM's update with every n-th tilt only, one subset after another. An iteration is a pass over all subsets and
+    achieves about as much as `subsets` iterations of `mlem`. It does not converge to the maximum of the likelihood but
+    cycles around it. All else is as in `mlem`.
 
     Parameters
     ----------
@@ -156,8 +157,8 @@ def osem(
         Passes over all subsets.
     subsets : int
         At most the number of tilts.
-    support : bool array, shape (nz, nx), optional
-        Voxels that may be other than 0.
+    voxel_mask : bool array, shape (nz, nx), optional
+        Voxels that may hold density.
     weights, start, watch
         As in `mlem`.
     """
@@ -165,8 +166,8 @@ def osem(
     counts = np.maximum(projections, 0)
     measured = operator.load(counts)
     allowed = _column_sums(operator, weights) > 0
-    if support is not None:
-        allowed &= support
+    if voxel_mask is not None:
+        allowed &= voxel_mask
     parts = []
     for tilts, part in operator.subsets(subsets):
         own = None if weights is None else weights[tilts]
@@ -199,7 +200,7 @@ def tv(
     projections: Floats,
     iterations: int,
     weight: float,
-    support: NDArray[np.bool_] | None = None,
+    voxel_mask: NDArray[np.bool_] | None = None,
     weights: Floats | None = None,
     start: Floats | None = None,
     watch: Watch = look_away,
@@ -217,24 +218,24 @@ def tv(
     projections : array, shape (n_tilt, n, n_detector)
     iterations : int
     weight : float
-        In units of the projections; `tv_scale` tells what is large.
-    support : bool array, shape (nz, nx), optional
-        Voxels that may be other than 0.
+        In units of the projections; compare with `tv_scale`.
+    voxel_mask : bool array, shape (nz, nx), optional
+        Voxels that may hold density.
     weights : array, shape (n_tilt, n_detector), optional
-        How much each ray counts, at least 0. The misfit counts all alike.
+        Weight of each ray, at least 0. The misfit counts all rays alike.
     start : array, shape (nz, n, nx), optional
-        Volume to begin with; by default it is empty.
+        Initial volume; empty by default.
     watch : callable
         As in `mlem`.
 
-    The misfit of the result is that of the volume, those before it are of the points that FISTA looks from.
+    The last misfit is that of the volume; those before it are of the extrapolated points of FISTA.
     """
     n = projections.shape[1]
     measured = operator.load(projections)
     heaviest = 1.0 if weights is None else max(float(weights.max()), 1e-30)
     step = 1 / (1.02 * operator.norm_squared * heaviest)  # the power method comes from below
     rays = None if weights is None else operator.rays(np.asarray(weights, np.float32))
-    allowed = np.ones((operator.geometry.nz, operator.geometry.nx), np.bool_) if support is None else support
+    allowed = np.ones((operator.geometry.nz, operator.geometry.nx), np.bool_) if voxel_mask is None else voxel_mask
     plane = (allowed * step).astype(np.float32)
     empty = np.broadcast_to(np.float32(0), (operator.geometry.nz, n, operator.geometry.nx))
     volume = operator.load_volume(
@@ -263,10 +264,10 @@ def tv(
 
 
 def tv_scale(geometry: ParallelGeometry, projections: Floats) -> float:
-    """Return the weight of total variation, in units of the projections, that is called 1.
+    """Return the weight of the total variation, in units of the projections, for a relative weight of 1.
 
-    It is that at which the data's pull on an empty volume (A'p, of the order of n_tilt times a projection) is balanced
-    by one unit of slope; it scales with the data, so that a relative weight means the same for every series.
+    At this weight one unit of slope balances the pull of the data on an empty volume (A'p, of the order of n_tilt times
+    a projection). It scales with the data, so that a relative weight means the same for every series.
     """
     return geometry.n_tilt * float(np.sqrt(np.mean(np.square(projections, dtype=np.float64))))
 
@@ -279,7 +280,7 @@ def sirt(
     operator: Operator,
     projections: Floats,
     iterations: int,
-    support: NDArray[np.bool_] | None = None,
+    voxel_mask: NDArray[np.bool_] | None = None,
     non_negative: bool = True,
     weights: Floats | None = None,
     start: Floats | None = None,
@@ -295,21 +296,21 @@ def sirt(
     operator : Operator
     projections : array, shape (n_tilt, n, n_detector)
     iterations : int
-    support : bool array, shape (nz, nx), optional
-        Voxels that may be other than 0.
+    voxel_mask : bool array, shape (nz, nx), optional
+        Voxels that may hold density.
     non_negative : bool
-        Whether negative voxels become 0 after each iteration.
+        Whether to set negative voxels to 0 after each iteration.
     weights : array, shape (n_tilt, n_detector), optional
-        How much each ray counts, at least 0. The misfit counts all alike.
+        Weight of each ray, at least 0. The misfit counts all rays alike.
     start : array, shape (nz, n, nx), optional
-        Volume to begin with.
+        Initial volume; empty by default.
     watch : callable
         As in `mlem`.
     """
     n = projections.shape[1]
     geometry = operator.geometry
     measured = operator.load(projections)
-    plane = reciprocal(_column_sums(operator, weights), support)
+    plane = reciprocal(_column_sums(operator, weights), voxel_mask)
     inverse = reciprocal(operator.row_sums, None, SHORTEST_RAY)
     rays = operator.rays(inverse if weights is None else inverse * np.asarray(weights, np.float32))
     empty = np.broadcast_to(np.float32(0), (geometry.nz, n, geometry.nx))
@@ -332,26 +333,26 @@ def fbp(
     operator: Operator,
     projections: Floats,
     filter_name: Filter = "ramp",
-    support: NDArray[np.bool_] | None = None,
+    voxel_mask: NDArray[np.bool_] | None = None,
 ) -> Result:
     """Reconstruct by filtered back projection, each tilt weighted by the angle it stands for (`filters`).
 
-    The volume may be negative. With a missing wedge its scale is right only for what the measured tilts see.
+    The volume may be negative. With a missing wedge, its scale is right only in the directions that were measured.
 
     Parameters
     ----------
     operator : Operator
     projections : array, shape (n_tilt, n, n_detector)
     filter_name : str
-        Window on the ramp filter, one of `filters.FILTERS`.
-    support : bool array, shape (nz, nx), optional
-        Voxels that may be other than 0.
+        Window on the ramp filter, one of `parameters.Filter`.
+    voxel_mask : bool array, shape (nz, nx), optional
+        Voxels that may hold density.
     """
     n = projections.shape[1]
     geometry = operator.geometry
     measured = operator.load(projections)
     shape = (geometry.nz, geometry.nx)
-    plane = np.ones(shape, np.float32) if support is None else support.astype(np.float32)
+    plane = np.ones(shape, np.float32) if voxel_mask is None else voxel_mask.astype(np.float32)
     volume = operator.interpolate(operator.load(filtered(projections, geometry.angles_deg, filter_name)), plane)
     computed = operator.forward(volume)
     misfit = kernels.difference(measured.reshape(-1), computed.reshape(-1))

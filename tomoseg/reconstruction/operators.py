@@ -1,6 +1,6 @@
 """The operator that a reconstruction method works with: projection and back projection of a block of slices.
 
-A backend keeps a block of slices in the layout it likes best; the methods see those arrays only through this interface
+A backend keeps a block of slices in the layout that suits it; the methods see those arrays only through this interface
 and through arithmetic that is the same for every element.
 """
 
@@ -64,9 +64,9 @@ class Operator(ABC):
         """Return the back projection (the adjoint, as far as the backend has it), written to `out` where given."""
 
     def interpolate(self, projections: Floats, plane: Floats) -> Floats:
-        """Return, times `plane` (nz, nx), the sum over tilts of the value interpolated where each voxel is seen.
+        """Return the sum over tilts of the value interpolated where each voxel is seen, times `plane` (nz, nx).
 
-        This is what filtered back projection calls for. A backend that has only the adjoint uses that.
+        Filtered back projection needs this. A backend that has only the adjoint uses the adjoint.
         """
         volume = self.backward(projections)
         volume *= np.expand_dims(plane, self.slice_axis)
@@ -78,7 +78,7 @@ class Operator(ABC):
         volume *= np.expand_dims(plane, self.slice_axis)
 
     def add(self, volume: Floats, projections: Floats, plane: Floats, least: float) -> None:
-        """Add to `volume` in place the back projection times `plane` (nz, nx); results below `least` become it."""
+        """Add to `volume` in place the back projection times `plane` (nz, nx); clip the result to at least `least`."""
         back = self.backward(projections)
         back *= np.expand_dims(plane, self.slice_axis)
         volume += back
@@ -87,10 +87,10 @@ class Operator(ABC):
     def mlem(
         self, measured: Floats, volume: Floats, iterations: int, watch: Callable[[int, Floats], None]
     ) -> NDArray[np.float64] | None:
-        """Iterate `methods.mlem` from `volume` in place where the backend has a faster way to; None where it has not.
+        """Iterate `methods.mlem` in place from `volume` if the backend has a faster way; return None if it has none.
 
-        `measured` and `volume` are in the backend's layout, `volume` is more than 0 where it is not to stay 0. Returned
-        is the misfit before each iteration and after the last; `watch` is called as `methods.mlem` says.
+        `measured` and `volume` are in the backend's layout; voxels of `volume` that are 0 stay 0. Returns the misfit
+        before each iteration and after the last; `watch` is called as `methods.mlem` says.
         """
         return None
 
@@ -112,7 +112,7 @@ class Operator(ABC):
 
     @cached_property
     def norm_squared(self) -> float:
-        """Largest eigenvalue of A'A, to some 1%, by the power method from a slice of ones."""
+        """Largest eigenvalue of A'A, to about 1 %, by the power method from a slice of ones."""
         ones = np.ones((self.geometry.nz, 1, self.geometry.nx), np.float32)
         volume, value = self.load_volume(ones / np.sqrt(ones.size)), 0.0
         for _ in range(POWER_STEPS):
@@ -122,7 +122,7 @@ class Operator(ABC):
         return value
 
     def subsets(self, n: int) -> "list[tuple[slice, Operator]]":
-        """Return, for each of `n` interleaved subsets, which tilts it has and their operator; kept until `close`."""
+        """Return the tilts and the operator of each of `n` interleaved subsets; operators are kept until `close`."""
         n = min(n, self.geometry.n_tilt)
         if n not in self._subsets:
             taken = [slice(start, None, n) for start in spread_order(n)]

@@ -1,13 +1,14 @@
 """Resolution of a reconstruction: Fourier shell correlation of two volumes made from every other tilt.
 
-Two volumes from halves of the images have the object in common, not the noise nor the streaks of missing tilts. Their
+Two volumes from halves of the images share the object, but neither the noise nor the streaks of missing tilts. Their
 Fourier coefficients are correlated over shells of equal spatial frequency (Harauz & van Heel, Optik 73, 146, 1986);
-where the correlation falls below 1/7 = 0.143 the whole data no longer tell signal from noise (Rosenthal & Henderson,
+where the correlation falls below 1/7 = 0.143 the full data no longer tell signal from noise (Rosenthal & Henderson,
 J. Mol. Biol. 333, 721, 2003). Only directions between the first and the last tilt are counted: nothing was measured in
 the missing wedge.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,8 @@ from tomoseg.reconstruction.geometry import FloatArray, ParallelGeometry
 from tomoseg.reconstruction.operators import Floats
 
 THRESHOLD = 1 / 7
-TAPER = 0.1  # of each side of the volume, to each end: what is cut off by the border is no detail
+SHELL_DTYPE = np.dtype([("frequency_per_px", "f8"), ("correlation", "f8"), ("coefficients", "i8")])
+TAPER = 0.1  # share of each side that is tapered at either end, so that the border does not count as detail
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,16 @@ class ShellCorrelation:
     correlation: NDArray[np.float64]
     n_coefficients: NDArray[np.int64]
 
+    def table(self) -> NDArray[Any]:
+        """Return the table that is stored, a row for each shell."""
+        rows = zip(self.frequency, self.correlation, self.n_coefficients, strict=True)
+        return np.array(list(rows), SHELL_DTYPE)
+
     @property
     def resolution_px(self) -> float:
         """Length of a period, px, at which the correlation first falls below 1/7; 2 where it never does.
 
-        NaN where even the coarsest details do not agree.
+        NaN where even the coarsest details do not correlate.
         """
         below = np.flatnonzero(self.correlation < THRESHOLD)
         if not len(below) and len(self.correlation):
@@ -68,7 +75,7 @@ def shell_correlation(a: Floats, b: Floats, geometry: ParallelGeometry, workers:
     fy, fx = fft.fftfreq(a.shape[1]), fft.rfftfreq(a.shape[2])
     cross, first, second = (np.zeros(shells + 1) for _ in range(3))
     count = np.zeros(shells + 1, np.int64)
-    for z, fz in enumerate(fft.fftfreq(a.shape[0])):  # plane by plane: the tables of a volume would take more than it
+    for z, fz in enumerate(fft.fftfreq(a.shape[0])):  # plane by plane: a table of the volume would exceed it
         radius = np.sqrt(fz**2 + fy[:, None] ** 2 + fx[None, :] ** 2)
         shell = np.minimum((2 * shells * radius).astype(np.int64), shells)  # the last one holds the corners
         shell[:, ~_seen(fz, fx, geometry)] = shells
@@ -77,7 +84,7 @@ def shell_correlation(a: Floats, b: Floats, geometry: ParallelGeometry, workers:
         first += np.bincount(shell.ravel(), _power(p).ravel(), shells + 1)
         second += np.bincount(shell.ravel(), _power(q).ravel(), shells + 1)
         count += np.bincount(shell.ravel(), minlength=shells + 1)
-    used = slice(1, shells)  # the first shell holds the mean, which was taken away, the last one the corners
+    used = slice(1, shells)  # the first shell holds the mean, which was subtracted, the last one the corners
     product = np.sqrt(first * second)[used]
     correlation = np.where(product > 0, cross[used] / np.where(product > 0, product, 1), 0)
     frequency = (np.arange(1, shells) + 0.5) / (2 * shells)
@@ -103,7 +110,7 @@ def _taper(n: int) -> FloatArray:
 
 
 def _seen(fz: float, fx: FloatArray, geometry: ParallelGeometry) -> NDArray[np.bool_]:
-    """Tell for frequencies (fx, fz) whether their direction lies between the first and the last tilt.
+    """Return whether the directions of frequencies (fx, fz) lie between the first and the last tilt.
 
     A tilt t measures the spectrum along (cos t, sin t) in (x, z); see `ParallelGeometry`.
     """

@@ -1,4 +1,4 @@
-"""What of the aligned series is reconstructed: some of the tilts, some of the slices, binned or not."""
+"""The part of an aligned series that is reconstructed: some of the tilts, some of the slices, binned or not."""
 
 from dataclasses import dataclass
 
@@ -6,8 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.arrays import ArraySource
+from tomoseg.errors import InputError, StageFailed
+from tomoseg.reconstruction.geometry import ParallelGeometry
 from tomoseg.reconstruction.operators import Floats
-from tomoseg.runtime import slabs
+from tomoseg.runtime import Runtime, slabs
 
 PIXELS_AT_ONCE = 64  # along y, read of the stored series to be binned
 
@@ -22,7 +24,7 @@ class Selection:
     tilts : int array, shape (n,)
         Tilts that are used, rising.
     binning : int
-        Pixels averaged in each direction. What is left over at the far end along y is not used; across the axis, the
+        Pixels averaged in each direction. Rows left over at the far end of y are not used; across the axis, the
         binned pixels stay centred about it.
     first, n_slices : int
         Rows that are used, in binned pixels.
@@ -46,12 +48,12 @@ class Selection:
 
     @property
     def buffer_bytes(self) -> int:
-        """Bytes held while reading, beside what is returned."""
+        """Bytes held while reading, besides the array that is returned."""
         rows = 0 if self.binning == 1 else max(PIXELS_AT_ONCE, self.binning)
         return 2 * 4 * rows * len(self.tilts) * self.aligned.shape[2]
 
     def __getitem__(self, key: tuple[slice, slice]) -> Floats:
-        """Return (n, rows, n_detector), float32, of consecutive ones among the tilts and of consecutive rows."""
+        """Return (n, rows, n_detector), float32: consecutive tilts of the selected ones, and consecutive rows."""
         tilts = self.tilts[key[0]]
         start, stop, _ = key[1].indices(self.n_slices)
         if self.binning == 1:
@@ -80,3 +82,74 @@ def binned(images: Floats, factor: int) -> Floats:
     low, high = np.maximum(edges[:-1], np.arange(nx)[:, None]), np.minimum(edges[1:], np.arange(1, nx + 1)[:, None])
     overlap = np.maximum(high - low, 0) / factor  # of each pixel (row) with each binned one (column)
     return np.asarray(rows @ overlap.astype(np.float32), np.float32)
+
+
+def select(
+    aligned: ArraySource,
+    angles_deg: NDArray[np.float64],
+    outliers: NDArray[np.bool_] | None,
+    binning: int,
+    y_range: tuple[int, int] | None,
+    runtime: Runtime,
+) -> tuple[Selection, NDArray[np.float64]]:
+    """Return the part of an aligned series (n_tilt, y, x) without outliers within `y_range`, and its angles."""
+    n_tilt, n_y, n_x = aligned.shape
+    if len(angles_deg) != n_tilt:
+        raise InputError(
+            f"The aligned series has {n_tilt} images but there are {len(angles_deg)} tilt angles: one for each image "
+            "is needed. Align the series again."
+        )
+    if min(n_y, n_x) < binning:
+        raise InputError(
+            f"Images of {n_y} x {n_x} px cannot be binned by {binning}; choose a smaller reconstruct.binning."
+        )
+    kept = np.arange(n_tilt)
+    if outliers is not None and outliers.any():
+        n = int(outliers.sum())
+        listed = ", ".join(f"{angle:g}" for angle in angles_deg[outliers][:10]) + (" ..." if n > 10 else "")
+        runtime.say(f"leaving out {n} outlier image{'s' if n > 1 else ''} (tilt {listed} degrees)")
+        kept = np.flatnonzero(~outliers)
+    rows = within("y_range", y_range, n_y // binning)
+    return Selection(aligned, kept, binning, rows.start, rows.stop - rows.start), angles_deg[kept]
+
+
+def within(name: str, limits: tuple[int, int] | None, n: int) -> slice:
+    """Return the part of `n` voxels that the parameter `name` asks for."""
+    if limits is None:
+        return slice(0, n)
+    if limits[1] > n:
+        raise InputError(
+            f"reconstruct.{name} is {limits[0]},{limits[1]}, but the volume has {n} voxels in that direction."
+        )
+    return slice(*limits)
+
+
+def series_geometry(
+    n_detector: int, angles_deg: NDArray[np.float64], nz: int | None, runtime: Runtime
+) -> ParallelGeometry:
+    """Return the geometry of slices of (nz, n_detector) voxels; square ones where `nz` is None."""
+    n_tilt = len(angles_deg)
+    if n_tilt < 2:
+        raise InputError(
+            f"The tilt series has {'only one usable image' if n_tilt else 'no usable image'}. A volume needs images "
+            "from several directions: import the whole series."
+        )
+    span = float(np.ptp(angles_deg))
+    if span > 180:
+        runtime.say(
+            f"the tilts span {span:.1f} degrees: directions 180 degrees apart are the same, and each image counts as "
+            "a measurement of its own"
+        )
+    return ParallelGeometry(angles_deg, n_detector=n_detector, nx=n_detector, nz=nz or n_detector)
+
+
+def refuse_non_finite(data: Floats, angles_deg: NDArray[np.floating]) -> None:
+    """Raise where projections (n_tilt, n, n_detector) are NaN or infinite."""
+    bad = np.flatnonzero(~np.isfinite(data).all(axis=(1, 2)))
+    if len(bad):
+        names = ", ".join(f"number {i + 1} at {angles_deg[i]:g} degrees" for i in bad[:5])
+        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+        raise StageFailed(
+            f"The aligned tilt series contains non-finite values (NaN or infinity) in image {names}{more}. Align it "
+            "again; if the raw images contain them, leave those images out at import."
+        )

@@ -1,7 +1,7 @@
-"""How many iterations are right: as many as predict best the projections that were left out.
+"""The number of iterations that best predicts projections that were held out.
 
-An iterative method first finds what all tilts share, and later the noise of each. Noise differs from tilt to tilt, so a
-volume reconstructed from most tilts predicts the others better and better until it begins to fit noise: the minimum is
+An iterative method first finds what all tilts share, and later the noise of each. Noise differs from tilt to tilt: a
+volume reconstructed from most tilts predicts the others better and better until it begins to fit noise. The minimum is
 where to stop (cross-validation; Coakley, IEEE Trans. Nucl. Sci. 38, 9, 1991, for MLEM).
 """
 
@@ -20,10 +20,11 @@ from tomoseg.reconstruction.methods import Result, Watch
 from tomoseg.reconstruction.operators import Floats, Operator
 from tomoseg.runtime import slabs
 
-HELD_OUT = 8  # one tilt in so many is left out
-FEWEST_TILTS = 12  # below, leaving some out changes the reconstruction too much
-TOLERANCE = 0.02
-GROWTH = 1.1  # ratio of neighbouring numbers of iterations that are tried
+HELD_OUT = 8  # one tilt in eight is held out
+FEWEST_TILTS = 12  # with fewer, holding some out changes the reconstruction too much
+TOLERANCE = 0.02  # of the smallest residual
+STOPPING_DTYPE = np.dtype([("iterations", "i8"), ("held_out", "f8")])
+GROWTH = 1.1  # ratio of neighbouring numbers of iterations
 
 
 class Iterative(Protocol):
@@ -42,7 +43,7 @@ class StoppingCurve:
     iterations : (n,) i8
         Numbers of iterations, rising.
     held_out : (n,) f8
-        Relative residual ||p - A v|| / ||p|| of the held-out projections after so many.
+        Relative residual ||p - A v|| / ||p|| of the held-out projections after that many.
     """
 
     iterations: NDArray[np.int64]
@@ -52,8 +53,8 @@ class StoppingCurve:
     def best(self) -> int:
         """Fewest iterations whose residual is within `TOLERANCE` of the smallest.
 
-        The curve is flat at its minimum, which lies somewhat late: noise that no tilt sees, in the missing wedge and
-        between the tilts, grows with every iteration without being predicted wrongly.
+        The curve is flat at its minimum, which lies somewhat late: noise in the missing wedge and between the tilts
+        grows with every iteration, but no held-out tilt sees it.
         """
         return int(self.iterations[np.argmax(self.held_out <= (1 + TOLERANCE) * self.held_out.min())])
 
@@ -72,12 +73,12 @@ def cross_validate(
     workers: int = 1,
     check: Callable[[], None] = lambda: None,
 ) -> StoppingCurve:
-    """Reconstruct some slices without every eighth tilt, and see how well those are predicted.
+    """Reconstruct some slices without every eighth tilt, and measure how well these tilts are predicted.
 
     Parameters
     ----------
     operator_for : callable
-        Returns the operator of a geometry.
+        Return the operator of a geometry.
     geometry : ParallelGeometry
         Of all tilts; at least `FEWEST_TILTS`.
     projections : array, shape (n_tilt, n, n_detector), float32
@@ -85,22 +86,22 @@ def cross_validate(
     method : callable
         ``method(operator, projections, iterations=, watch=)``.
     most : int
-        Largest number of iterations that is tried.
+        Largest number of iterations to try.
     workers : int
         Blocks of slices computed at the same time, where the operator allows threads.
     check : callable
         Called before each iteration; may raise to stop.
     """
-    left_out = np.arange(geometry.n_tilt) % HELD_OUT == HELD_OUT // 2
+    held_out = np.arange(geometry.n_tilt) % HELD_OUT == HELD_OUT // 2
     numbers = tried(most)
     with (
-        closing(operator_for(geometry.of(np.flatnonzero(~left_out)))) as training,
-        closing(operator_for(geometry.of(np.flatnonzero(left_out)))) as test,
+        closing(operator_for(geometry.of(np.flatnonzero(~held_out)))) as training,
+        closing(operator_for(geometry.of(np.flatnonzero(held_out)))) as test,
     ):
 
         def misfits(block: slice) -> FloatArray:
-            """Return the sum of squares of what is not predicted after each of `numbers` iterations."""
-            expected = test.load(projections[left_out, block])
+            """Return the sum of squares of the prediction's error after each of `numbers` iterations."""
+            expected = test.load(projections[held_out, block])
             found: dict[int, float] = {}
 
             def watch(iteration: int, volume: Floats) -> None:
@@ -108,18 +109,18 @@ def cross_validate(
                 if iteration in wanted:
                     found[iteration] = kernels.difference(expected.reshape(-1), test.forward(volume).reshape(-1))
 
-            method(training, projections[~left_out, block], iterations=most, watch=watch)
+            method(training, projections[~held_out, block], iterations=most, watch=watch)
             return np.array([found[number] for number in numbers])
 
         wanted = set(numbers.tolist())
         blocks = slabs(projections.shape[1], training.block)
         with ThreadPoolExecutor(workers if training.threads else 1) as pool:
             total = np.sum(list(pool.map(misfits, blocks)), axis=0)
-    power = float(np.square(projections[left_out], dtype=np.float64).sum())
+    power = float(np.square(projections[held_out], dtype=np.float64).sum())
     return StoppingCurve(numbers, np.sqrt(total / power) if power > 0 else np.zeros(len(numbers)))
 
 
 def tried(most: int) -> NDArray[np.int64]:
-    """Return the numbers of iterations at which held-out projections are looked at: all small ones, then ever fewer."""
+    """Return the numbers of iterations to evaluate: every small one, then ever sparser ones up to `most`."""
     numbers = np.unique(np.round(GROWTH ** np.arange(np.log(most) / np.log(GROWTH) + 1)).astype(np.int64))
     return np.append(numbers[numbers < most], most)

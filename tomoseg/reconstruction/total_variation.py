@@ -4,14 +4,12 @@ Arrays are (nz, nx, n): n slices, each on its own. The dual field of a slice has
 and (z + 1, x), and one to the right, between (z, x) and (z, x + 1); across the border of the slice there is none.
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.reconstruction.kernels import Floats, compiled
 
-INNER = 8  # dual steps per proximal map; they go on where those of the iteration before had ended
+INNER = 8  # dual steps per proximal map; each map continues from the dual field of the previous one
 
 
 class Proximal:
@@ -26,7 +24,7 @@ class Proximal:
         self._down, self._right = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
 
     def __call__(self, point: Floats, out: Floats) -> None:
-        """Write to `out` the map of `point`, nearly: it gets closer with every call for points that change little."""
+        """Write an approximate map of `point` to `out`, which improves with every call if points change little."""
         if self._weight > 0:
             length = np.float32(1 / (8 * self._weight))  # a slice's gradient has a squared norm of 8 at most
             for _ in range(INNER):
@@ -53,7 +51,7 @@ def _primal_map(
 
 
 def _dual_step(volume: Floats, down: Floats, right: Floats, length: float) -> None:
-    """Go a step along the gradient of the volume in the dual field, and back to vectors of length 1 at most."""
+    """Take a step in the dual field along the gradient of the volume; shorten its vectors to length 1 at most."""
     nz, nx, n = volume.shape
     for z in range(nz):
         for x in range(nx):
@@ -68,10 +66,3 @@ def _dual_step(volume: Floats, down: Floats, right: Floats, length: float) -> No
 
 
 _primal, _ascend = compiled()(_primal_map), compiled()(_dual_step)
-
-
-def total_variation(slices: NDArray[np.floating[Any]]) -> float:
-    """Return the isotropic total variation of slices (nz, nx, n), summed."""
-    dz, dx = np.zeros_like(slices), np.zeros_like(slices)
-    dz[:-1], dx[:, :-1] = np.diff(slices, axis=0), np.diff(slices, axis=1)
-    return float(np.sqrt(dz**2 + dx**2).sum(dtype=np.float64))

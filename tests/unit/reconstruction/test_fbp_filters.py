@@ -1,7 +1,10 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 
-from tomoseg.reconstruction.filters import FILTERS, filtered, ramp, tilt_weights, window
+from tomoseg.reconstruction.filters import filtered, ramp, tilt_weights, window
+from tomoseg.reconstruction.parameters import Filter
 
 
 def test_even_tilts_each_stand_for_one_step():
@@ -33,7 +36,7 @@ def test_weights_of_hardly_any_tilts_are_finite(angles):
     assert weights.sum() <= np.pi + 1e-12
 
 
-@pytest.mark.parametrize("name", FILTERS)
+@pytest.mark.parametrize("name", get_args(Filter))
 def test_windows_are_one_at_the_mean_and_never_rise(name):
     values = window(name, np.linspace(0, 0.5, 50))
     assert values[0] == pytest.approx(1)
@@ -44,7 +47,7 @@ def test_the_ramp_is_the_frequency_and_windows_only_lower_it():
     frequency = np.fft.rfftfreq(512)
     # Band-limited in space: the ramp differs from |f| only near f = 0, by the truncated tail 2/(pi^2 n).
     np.testing.assert_allclose(ramp(512), frequency, atol=1.01 * 2 / (np.pi**2 * 512))
-    for name in FILTERS:
+    for name in get_args(Filter):
         assert np.all(ramp(512, name) <= ramp(512) + 1e-12)
 
 

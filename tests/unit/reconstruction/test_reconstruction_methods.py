@@ -205,11 +205,11 @@ def test_voxels_that_no_ray_meets_are_zero():
 
 
 @pytest.mark.parametrize("method", SHORT, ids=NAMES)
-def test_the_support_is_respected(method, projections):
-    support = GEOMETRY.cylinder()
-    volume = method(CpuOperator(GEOMETRY), projections, support=support).volume
-    assert np.all(volume[~support[:, None].repeat(2, 1)] == 0)
-    assert np.any(volume[support[:, None].repeat(2, 1)] != 0)
+def test_the_voxel_mask_is_respected(method, projections):
+    mask = GEOMETRY.cylinder()
+    volume = method(CpuOperator(GEOMETRY), projections, voxel_mask=mask).volume
+    assert np.all(volume[~mask[:, None].repeat(2, 1)] == 0)
+    assert np.any(volume[mask[:, None].repeat(2, 1)] != 0)
 
 
 @pytest.mark.parametrize("method", SHORT, ids=NAMES)

@@ -10,7 +10,14 @@ from tomoseg import simulate
 from tomoseg.reconstruction.backends.cpu import CpuOperator
 from tomoseg.reconstruction.geometry import ParallelGeometry
 from tomoseg.reconstruction.methods import in_blocks, mlem, tv, tv_scale
-from tomoseg.reconstruction.total_variation import Proximal, total_variation
+from tomoseg.reconstruction.total_variation import Proximal
+
+
+def total_variation(slices):
+    """Return the isotropic total variation of slices (nz, nx, n), summed."""
+    dz, dx = np.zeros_like(slices), np.zeros_like(slices)
+    dz[:-1], dx[:, :-1] = np.diff(slices, axis=0), np.diff(slices, axis=1)
+    return float(np.sqrt(dz**2 + dx**2).sum(dtype=np.float64))
 
 
 def objective(v, u, weight):

@@ -41,7 +41,7 @@ class PlayedGpu(AstraCpuOperator):
 @pytest.fixture
 def played(monkeypatch):
     """Put a GPU into this machine; return its class."""
-    astra_or_cpu = backends.operator
+    astra_or_cpu = backends.Choice.operator
 
     class Gpu(PlayedGpu):
         pass
@@ -50,7 +50,7 @@ def played(monkeypatch):
         return Gpu(geometry) if choice.device == "cuda" else astra_or_cpu(choice, geometry)
 
     monkeypatch.setattr(backends, "_gpu", lambda: True)
-    monkeypatch.setattr(backends, "operator", operator)
+    monkeypatch.setattr(backends.Choice, "operator", operator)
     return Gpu
 
 
@@ -81,7 +81,7 @@ def assert_same(found, expected):
 @pytest.mark.parametrize("method", ["mlem", "osem", "sirt", "tv", "fbp"])
 def test_slabs_are_as_large_as_the_gpu_allows(played, aligned, method):
     outputs, runtime = on_gpu(aligned, method=method)
-    assert "64 slices at a time on the GPU" in runtime.notes
+    assert "reconstructing 64 slices at a time on the GPU" in runtime.notes
     assert outputs.attrs["reconstruction_info"]["device"] == runtime.device_used == "cuda"
     played.slab = 16
     small, _ = on_gpu(aligned, method=method)
@@ -92,16 +92,16 @@ def test_slabs_are_as_large_as_the_gpu_allows(played, aligned, method):
 def test_slabs_are_no_larger_than_the_memory_here_allows(played, aligned):
     # A slice of 24 x 24 voxels and 17 tilts takes 3 x 2304 + 6 x 1632 bytes, 32 of them 0.53 MB.
     _, runtime = on_gpu(aligned, max_memory=2 * 600_000)
-    assert "32 slices at a time on the GPU" in runtime.notes
+    assert "reconstructing 32 slices at a time on the GPU" in runtime.notes
     _, runtime = on_gpu(aligned, max_memory=1)
-    assert "16 slices at a time on the GPU" in runtime.notes
+    assert "reconstructing 16 slices at a time on the GPU" in runtime.notes
 
 
 def test_a_slab_that_does_not_fit_is_halved(played, aligned):
     whole, _ = on_gpu(aligned)
     played.room = 40
     outputs, runtime = on_gpu(aligned)
-    assert runtime.warnings == ["CUDA error 2: out of memory; going on with 32 slices at a time"]
+    assert runtime.warnings == ["CUDA error 2: out of memory; continuing with 32 slices at a time"]
     assert outputs.attrs["reconstruction_info"]["device"] == "cuda"
     np.testing.assert_array_equal(outputs.arrays["volume"], whole.arrays["volume"])
 

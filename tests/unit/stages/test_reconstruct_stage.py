@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from tests.unit.stages.interruptions import Fatal, Killed, killed_again_and_again
 from tomoseg.arrays import MemoryInput, MemoryOutputs
 from tomoseg.errors import InputError, Interrupted, StageFailed
-from tomoseg.reconstruction.assessment import SLICES
+from tomoseg.reconstruction.assessment import SAMPLE_SLICES
 from tomoseg.reconstruction.backends import choice as backends
 from tomoseg.reconstruction.backends.cpu import CpuOperator
 from tomoseg.reconstruction.geometry import ParallelGeometry
@@ -112,10 +112,10 @@ def test_workers_and_memory_do_not_change_the_result(aligned, method):
 def test_no_more_than_fits_is_read_at_once(aligned):
     source = Watched(aligned)
     reconstruct(source, runtime=Runtime(device="cpu", workers=4, max_memory=1))
-    assert source.most == SLICES  # the sample that the resolution is measured on, whatever the memory
+    assert source.most == SAMPLE_SLICES  # the sample that the resolution is measured on, whatever the memory
     source = Watched(aligned)
     reconstruct(source, runtime=Runtime(device="cpu", workers=1, max_memory=1 << 30))
-    assert source.most > SLICES
+    assert source.most > SAMPLE_SLICES
 
 
 def test_an_unknown_pixel_size_stays_unknown(aligned):
@@ -241,7 +241,7 @@ def test_what_is_not_a_number_names_the_image(aligned, value):
 
 
 def test_one_image_is_not_enough(aligned):
-    with pytest.raises(InputError, match="one image only"):
+    with pytest.raises(InputError, match="only one usable image"):
         reconstruct(aligned[:1], angles=[0.0])
 
 
@@ -403,7 +403,7 @@ def test_outliers_are_left_out(aligned):
     outputs, runtime = reconstruct(spoilt, outliers=[5])
     expected, _ = reconstruct(aligned[kept], angles=ANGLES[kept])
     np.testing.assert_array_equal(outputs.arrays["volume"], expected.arrays["volume"])
-    assert any("1 images" in note and f"{ANGLES[5]:g}" in note for note in runtime.notes)
+    assert any("1 outlier image " in note and f"{ANGLES[5]:g}" in note for note in runtime.notes)
     dimmed, _ = reconstruct(spoilt, outliers=[5], exclude_outliers=False)
     # MLEM averages over the tilts: one empty image of 17 takes about a 17th of the density.
     ratio = dimmed.arrays["volume"].sum() / expected.arrays["volume"].sum()
@@ -433,7 +433,7 @@ def test_iterations_are_chosen_from_the_data(noisy, method):
 def test_with_few_tilts_the_usual_number_is_taken(aligned):
     outputs, runtime = reconstruct(aligned[::2], angles=ANGLES[::2], iterations="auto")
     assert outputs.attrs["reconstruction_info"]["iterations"] == 30
-    assert any("too few tilts" in note for note in runtime.notes)
+    assert any("9 tilts are too few" in note for note in runtime.notes)
 
 
 def test_an_empty_series_has_neither_choice_nor_resolution(aligned):
@@ -465,7 +465,7 @@ def test_tv_is_not_asked_of_tomopy():
 def test_gridrec_is_of_tomopy_only(monkeypatch, backend):
     monkeypatch.setattr(backends, "find_spec", lambda name: True)
     (problem,) = check(ReconstructParameters(method="gridrec", backend=backend))
-    assert problem.startswith("reconstruct.method: gridrec is TomoPy's own")
+    assert problem.startswith(f"reconstruct.method: backend {backend} does not compute gridrec. Use backend tomopy, or")
     assert check(ReconstructParameters(method="gridrec", backend="tomopy")) == []
 
 
@@ -473,7 +473,7 @@ def test_gridrec_is_of_tomopy_only(monkeypatch, backend):
 def test_what_astra_does_not_do_through_tomopy(monkeypatch, method):
     monkeypatch.setattr(backends, "find_spec", lambda name: True)
     (problem,) = check(ReconstructParameters(method=method, backend="tomopy-astra"))
-    assert problem.startswith(f"reconstruct.method: {method}")
+    assert problem.startswith(f"reconstruct.method: backend tomopy-astra does not compute {method}. Use backend")
     assert check(ReconstructParameters(method="sirt", backend="tomopy-astra")) == []
 
 

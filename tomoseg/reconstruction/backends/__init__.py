@@ -1,1 +1,1 @@
-"""What computes projections: the CPU kernels, ASTRA, TomoPy, and the choice between them."""
+"""Backends that compute projections (CPU kernels, ASTRA, TomoPy), and the choice between them."""

@@ -25,8 +25,8 @@ from tomoseg.reconstruction.geometry import ParallelGeometry
 from tomoseg.reconstruction.operators import Floats, Operator
 
 EM_TOLERANCE = 0.01  # relative; the 8-bit fractions of the 2D and 3D kernels differ by less
-CHOSEN = -1  # the GPU that CUDA has chosen, in ASTRA's terms
-FAINT = 128.0  # data whose largest number is less are multiplied for EM_CUDA
+CHOSEN = -1  # ASTRA's number for the GPU that CUDA chose
+FAINT = 128.0  # data whose maximum is smaller are scaled up for EM_CUDA
 
 
 def cuda_available() -> bool:
@@ -40,7 +40,7 @@ def cuda_available() -> bool:
 
 
 class _AstraOperator(Operator):
-    """What both have in common: arrays are (n, nz, nx) and (n, n_tilt, n_detector)."""
+    """Common part of both: arrays are (n, nz, nx) and (n, n_tilt, n_detector)."""
 
     slice_axis = 0
 
@@ -108,11 +108,11 @@ class AstraCpuOperator(_AstraOperator):
 class AstraCudaOperator(_AstraOperator):
     """ASTRA's 3D parallel-beam kernels on one or several GPUs, a slab of slices at a time.
 
-    Where there are several GPUs, ASTRA shares out the tilts of a projection and the slices of a back projection itself
-    (its CompositeGeometryManager), once it is told which GPUs there are. MLEM stays on the GPU, see `mlem`.
+    With several GPUs, ASTRA itself distributes the tilts of a projection and the slices of a back projection (its
+    CompositeGeometryManager), once it is told which GPUs to use. MLEM stays on the GPU, see `mlem`.
 
-    Older versions of ASTRA only log that a GPU failed and leave the result as it was, newer ones raise (2.5 does): both
-    become a `GpuFailed`.
+    Older versions of ASTRA only log the failure of a GPU and leave the result as it was; newer ones raise (2.5 does).
+    Either becomes a `GpuFailed`.
     """
 
     threads = False
@@ -122,7 +122,7 @@ class AstraCudaOperator(_AstraOperator):
         self._gpus = gpu.usable()
         self.block = gpu.slab(geometry, self._gpus.free)
         self._matrices: dict[int, tuple[int, Any]] = {}  # by number of slices: projector and operator
-        if len(self._gpus.numbers) > 1:  # a single one is that which CUDA or ASTRA_GPU_INDEX has chosen
+        if len(self._gpus.numbers) > 1:  # a single one is chosen by CUDA or ASTRA_GPU_INDEX
             import astra
 
             astra.set_gpu_index(list(self._gpus.numbers))
@@ -143,7 +143,7 @@ class AstraCudaOperator(_AstraOperator):
     def forward(self, volume: Floats, out: Floats | None = None) -> Floats:
         """Return the projections of a volume, written to `out` where given."""
         out = self._projections(len(volume)) if out is None else out
-        mark = out[:, :, 0]  # in every part that ASTRA may compute by itself
+        mark = out[:, :, 0]  # touches every part that ASTRA may compute separately
         _compute(lambda: self._matrix(len(volume)).FP(volume, out=out), volume, out, mark)
         return out
 
@@ -157,13 +157,12 @@ class AstraCudaOperator(_AstraOperator):
     def mlem(
         self, measured: Floats, volume: Floats, iterations: int, watch: Callable[[int, Floats], None]
     ) -> NDArray[np.float64] | None:
-        """Iterate MLEM with ASTRA's EM_CUDA, which does all of an iteration on the GPU; None where that is not sure.
+        """Iterate MLEM with ASTRA's EM_CUDA, which keeps an iteration on the GPU; return None where it is not safe.
 
-        It is not with an ASTRA before 2.5 (whose EM_CUDA ends the whole process when memory is short), and where a test
-        slice does not come out as with the 3D kernels. Each slice is a 2D problem of its own. ASTRA
-        copies its data and volume there and the volume back for every call, and a call is one iteration, since the
-        misfit and the volume are wanted after each: what is saved are the copies between the two projections, and all
-        arithmetic here.
+        It is not safe with an ASTRA before 2.5, whose EM_CUDA ends the whole process when memory is short, or where it
+        does not do to a test slice what the 3D kernels do. Each slice is a 2D problem of its own. Every call copies the
+        data and the volume to the GPU and the volume back, and a call is one iteration, since the misfit and the volume
+        are needed after each. What is saved are the copies between the two projections and all arithmetic here.
         """
         if not self.keeps_mlem:
             return None
@@ -179,7 +178,7 @@ class AstraCudaOperator(_AstraOperator):
             map_to = pool.map if len(shares) > 1 else map
 
             def advance(steps: int) -> float:
-                """Go `steps` iterations on in all slices, a thread for each GPU; return the misfit after them."""
+                """Advance all slices by `steps` iterations, a thread for each GPU; return the misfit after them."""
 
                 def all_of(share: list[_EmSlice]) -> list[float]:
                     return [one.advance(steps) for one in share]
@@ -192,12 +191,12 @@ class AstraCudaOperator(_AstraOperator):
                 watch(i, volume)
                 misfit[i + 1] = advance(1)
             watch(iterations, volume)
-        if not all(volume[i].any() for i in kept):  # EM_CUDA does not say it when one of its projections fails
+        if not all(volume[i].any() for i in kept):  # EM_CUDA does not report that one of its projections failed
             raise gpu.GpuFailed("the GPU failed without an error: it returned an empty slice")
         return misfit
 
     def _not_to_vanish(self, measured: Floats, volume: Floats) -> list[int]:
-        """Return the slices that MLEM cannot make empty: something was measured on rays through voxels that may be."""
+        """Return the slices that MLEM cannot make empty: something was measured on rays through their voxels."""
         begun = [i for i, image in enumerate(volume) if image.any()]
         if not begun:
             return []
@@ -235,10 +234,10 @@ class AstraCudaOperator(_AstraOperator):
 
 
 class _EmSlice:
-    """A slice in ASTRA's EM_CUDA. Its arrays here, (n_tilt, n_detector) and (nz, nx), are those that ASTRA works on.
+    """A slice in ASTRA's EM_CUDA, which works on the arrays here, (n_tilt, n_detector) and (nz, nx).
 
-    EM_CUDA takes what it projects to at most 1e-6 for 0, so data of small numbers are multiplied, by a power of two,
-    which rounds nothing: a result does not depend on the unit of the data.
+    EM_CUDA treats projections of at most 1e-6 as 0. Data of small numbers are therefore scaled by a power of two, which
+    rounds nothing: a result does not depend on the unit of the data.
     """
 
     def __init__(self, geometry: ParallelGeometry, measured: Floats, image: Floats, number: int) -> None:
@@ -276,7 +275,7 @@ class _EmSlice:
         self._stack.close()
 
     def advance(self, steps: int) -> float:
-        """Go `steps` iterations on; return the misfit after them."""
+        """Advance by `steps` iterations; return the misfit after them."""
         import astra
 
         if self._scale != 1:
@@ -294,10 +293,10 @@ class _EmSlice:
 
 
 def _compute(what: Callable[[], object], given: Floats, out: Floats, mark: Floats) -> None:
-    """Have `out` computed on the GPU from what is given; raise if that failed, or left no sign of having been done.
+    """Compute `out` on the GPU from `given`; raise if that failed, with or without an error.
 
-    `mark` is a view of the part of `out` that must be there afterwards. Nothing at all out of something is a failure,
-    too: older versions of ASTRA go on after an error, with the zeros they began with.
+    `mark` is a view of a part of `out` that must have been written. Zeros only, from data that are not, are a failure
+    too: older versions of ASTRA carry on after an error with the zeros they began with.
     """
     mark.fill(np.nan)
     try:
@@ -309,7 +308,7 @@ def _compute(what: Callable[[], object], given: Floats, out: Floats, mark: Float
 
 
 def _has_safe_em() -> bool:
-    """Return whether ASTRA is one whose EM_CUDA raises an error when it cannot go on."""
+    """Return whether ASTRA's EM_CUDA raises an error when it cannot continue."""
     import astra
 
     version = re.match(r"(\d+)\.(\d+)", str(astra.__version__))

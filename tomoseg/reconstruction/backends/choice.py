@@ -1,4 +1,4 @@
-"""Which backend computes, on which device."""
+"""The choice of a backend and of the device that it computes on."""
 
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -7,10 +7,18 @@ from typing import Literal
 from tomoseg.errors import InputError
 from tomoseg.reconstruction.backends import gpu
 from tomoseg.reconstruction.geometry import ParallelGeometry
+from tomoseg.reconstruction.method_table import BackendName
 from tomoseg.reconstruction.operators import Operator
+from tomoseg.runtime import Device
 
-Backend = Literal["auto", "cpu", "astra", "tomopy", "tomopy-astra"]
-Device = Literal["auto", "cpu", "cuda"]
+_PACKAGES = {  # what each backend needs: module, name, how to install it
+    "tomopy": ("tomopy", "TomoPy is", "`conda install -c conda-forge tomopy` (it is not on PyPI)"),
+    "astra": (
+        "astra",
+        "the ASTRA toolbox is",
+        "`pip install astra-toolbox` or `conda install -c conda-forge astra-toolbox`",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -22,23 +30,39 @@ class Choice:
     reason: str
     warning: str = ""
 
+    @property
+    def is_tomopy(self) -> bool:
+        """Whether TomoPy runs the iterations."""
+        return self.backend.startswith("tomopy")
 
-def missing(backend: Backend) -> str:
-    """Return what is wrong with asking for `backend` here, or an empty string; imports nothing heavy."""
-    if backend in ("tomopy", "tomopy-astra") and find_spec("tomopy") is None:
-        return (
-            f"The {backend} backend was asked for, but TomoPy is not installed. Install it with `conda install -c "
-            "conda-forge tomopy` (it is not on PyPI), or leave the backend at 'auto'."
-        )
-    if backend in ("astra", "tomopy-astra") and find_spec("astra") is None:
-        return (
-            f"The {backend} backend was asked for, but the ASTRA toolbox is not installed. Install it with `pip "
-            "install astra-toolbox` or `conda install -c conda-forge astra-toolbox`, or leave the backend at 'auto'."
-        )
+    def operator(self, geometry: ParallelGeometry) -> Operator:
+        """Return the backend's operator; TomoPy has none, and tomoseg's own takes its place."""
+        if self.backend == "astra":
+            from tomoseg.reconstruction.backends.astra import AstraCpuOperator, AstraCudaOperator
+
+            return AstraCudaOperator(geometry) if self.device == "cuda" else AstraCpuOperator(geometry)
+        from tomoseg.reconstruction.backends.cpu import CpuOperator
+
+        return CpuOperator(geometry)
+
+    def without_gpu(self, backend: BackendName) -> "Choice":
+        """Return what computes instead, the GPU having failed, where `backend` was asked for."""
+        return Choice("astra" if backend == "astra" else "cpu", "cpu", f"{self.backend} failed on the GPU")
+
+
+def why_missing(backend: BackendName) -> str:
+    """Return why `backend` cannot be used here, or an empty string; imports nothing heavy."""
+    for part in ("tomopy", "astra"):
+        module, subject, how = _PACKAGES[part]
+        if part in backend.split("-") and find_spec(module) is None:
+            return (
+                f"The {backend} backend was asked for, but {subject} not installed. Install it with {how}, or leave "
+                "the backend at 'auto'."
+            )
     return ""
 
 
-def choose(backend: Backend, device: Device) -> Choice:
+def choose(backend: BackendName, device: Device) -> Choice:
     """Choose backend and device.
 
     'auto' is ASTRA on a GPU where there is one and it may be used, else tomoseg's own projector on the CPU, which is
@@ -49,44 +73,25 @@ def choose(backend: Backend, device: Device) -> Choice:
     InputError
         The backend is not installed, or a GPU was asked for and ASTRA finds none.
     """
-    problem = missing(backend)
-    if problem:
+    if problem := why_missing(backend):
         raise InputError(problem)
     if backend in ("cpu", "tomopy"):
-        name: Literal["cpu", "tomopy"] = "cpu" if backend == "cpu" else "tomopy"
-        return Choice(
-            name, "cpu", f"the {name} backend computes on the CPU only" if device == "cuda" else "as asked for"
-        )
+        reason = f"the {backend} backend computes on the CPU only" if device == "cuda" else "as asked for"
+        return Choice(backend, "cpu", reason)
     found = device != "cpu" and _gpu()
-    if device == "cuda" and not found:
+    if found:
+        reason = "a CUDA GPU was found" if device == "auto" else "as asked for"
+        return Choice("astra" if backend == "auto" else backend, "cuda", reason)
+    if device == "cuda":
         raise InputError(
             "--device cuda was asked for, but the ASTRA toolbox finds no CUDA GPU. Check the driver with `nvidia-smi` "
             "and that ASTRA was built for CUDA (`python -c 'import astra; astra.test_CUDA()'`), or use --device auto "
             "or cpu."
         )
-    through: Literal["astra", "tomopy-astra"] = "tomopy-astra" if backend == "tomopy-astra" else "astra"
-    if found:
-        return Choice(through, "cuda", "a CUDA GPU was found" if device == "auto" else "as asked for")
-    own: Literal["cpu", "astra", "tomopy-astra"] = "cpu" if backend == "auto" else through
+    on_cpu = "cpu" if backend == "auto" else backend
     if device == "cpu":
-        return Choice(own, "cpu", "as asked for")
-    return Choice(own, "cpu", "ASTRA finds no CUDA GPU", gpu.why_unused())
-
-
-def without_gpu(choice: Choice, backend: Backend) -> Choice:
-    """Return what computes instead of `choice`, whose GPU failed."""
-    return Choice("astra" if backend == "astra" else "cpu", "cpu", f"{choice.backend} failed on the GPU")
-
-
-def operator(choice: Choice, geometry: ParallelGeometry) -> Operator:
-    """Return the operator of a backend that has one, else tomoseg's own: for TomoPy see `tomopy_backend`."""
-    if choice.backend == "astra":
-        from tomoseg.reconstruction.backends.astra import AstraCpuOperator, AstraCudaOperator
-
-        return AstraCudaOperator(geometry) if choice.device == "cuda" else AstraCpuOperator(geometry)
-    from tomoseg.reconstruction.backends.cpu import CpuOperator
-
-    return CpuOperator(geometry)
+        return Choice(on_cpu, "cpu", "as asked for")
+    return Choice(on_cpu, "cpu", "ASTRA finds no CUDA GPU", gpu.why_unused())
 
 
 def _gpu() -> bool:

@@ -96,7 +96,7 @@ class CpuOperator(Operator):
     """Joseph's projector and its transpose on the CPU.
 
     Arrays are (nz + 2*PAD, nx + 2*PAD, LANES) and (n_tilt, n_detector + 2*PAD, LANES), with a border of zeros.
-    Everything but the arrays passed in is only read, so threads can share one operator.
+    The operator itself is only read, so threads can share it.
     """
 
     block = LANES
@@ -165,7 +165,7 @@ class CpuOperator(Operator):
         return out
 
     def interpolate(self, projections: Floats, plane: Floats) -> Floats:
-        """Return, times `plane` (nz, nx), the sum over tilts of the value interpolated where each voxel is seen."""
+        """Return the sum over tilts of the value interpolated where each voxel is seen, times `plane` (nz, nx)."""
         out = self._new_volume()
         self._backproject(out, projections, self._linear, plane.reshape(-1), kernels.STORE)
         return out
@@ -175,7 +175,7 @@ class CpuOperator(Operator):
         self._backproject(volume, projections, self._adjoint, plane.reshape(-1), kernels.PRODUCT)
 
     def add(self, volume: Floats, projections: Floats, plane: Floats, least: float) -> None:
-        """Add to `volume` in place the adjoint times `plane` (nz, nx); results below `least` become it."""
+        """Add to `volume` in place the adjoint times `plane` (nz, nx); clip the result to at least `least`."""
         self._backproject(volume, projections, self._adjoint, plane.reshape(-1), kernels.SUM, least)
 
     def rays(self, plane: Floats) -> Floats:

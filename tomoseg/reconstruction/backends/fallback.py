@@ -1,4 +1,4 @@
-"""What to do when a GPU fails: smaller slabs."""
+"""Smaller slabs after a failure of the GPU."""
 
 from collections.abc import Callable
 
@@ -11,24 +11,24 @@ from tomoseg.reconstruction.operators import Floats, Operator
 
 
 def by_block(operator: Operator, method: Method, projections: Floats, warn: Callable[[str], None]) -> list[Result]:
-    """Run `method` as `methods.by_block` does; where the GPU fails, go on with slabs of half as many slices.
+    """Run `method` as `methods.by_block` does; if the GPU fails, continue with slabs of half as many slices.
 
-    The results are those of smaller blocks then, and `operator.block` stays at that. What a slice comes out as does not
-    depend on it.
+    The results are then those of smaller blocks, and `operator.block` keeps the smaller size. The volume of a slice
+    does not depend on it.
 
     Raises
     ------
     GpuFailed
-        The GPU fails with the fewest slices, too.
+        The GPU fails even with the fewest slices.
     """
     while True:
         try:
             results = methods.by_block(operator, method, projections)
-            if not all(np.isfinite(result.misfit).all() for result in results):  # as it is if any voxel is not
-                raise GpuFailed("the GPU returned what are not numbers")
+            if not all(np.isfinite(result.misfit).all() for result in results):  # not finite if any voxel is not
+                raise GpuFailed("the GPU returned values that are not numbers")
             return results
         except GpuFailed as error:
             if operator.block <= LEAST:
                 raise
             operator.block //= 2
-            warn(f"{error}; going on with {operator.block} slices at a time")
+            warn(f"{error}; continuing with {operator.block} slices at a time")

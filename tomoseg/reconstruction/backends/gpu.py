@@ -1,8 +1,8 @@
-"""Which GPUs CUDA may use here, how much of their memory is free, and how many slices fit in it.
+"""The GPUs that CUDA may use here, the memory free on them, and the number of slices that fit in it.
 
-What is free is asked of `nvidia-smi`, which knows all GPUs of the machine, whatever CUDA was told to use. CUDA numbers
-them by speed, `nvidia-smi` by their place, unless `CUDA_DEVICE_ORDER=PCI_BUS_ID`: which is which is not known for sure.
-So the least free of all that may be meant counts, and several GPUs compute together only if they are of one model.
+`nvidia-smi` tells the free memory of all GPUs of the machine, whatever CUDA was told to use. CUDA numbers them by
+speed, `nvidia-smi` by bus position, unless `CUDA_DEVICE_ORDER=PCI_BUS_ID`: a number does not identify a GPU for sure.
+So the least memory free on any GPU that may be meant counts, and several compute together only if of one model.
 """
 
 import os
@@ -16,20 +16,20 @@ from functools import lru_cache
 from tomoseg.reconstruction.geometry import ParallelGeometry
 
 QUERY = ("--query-gpu=uuid,name,memory.free", "--format=csv,noheader,nounits")
-SECONDS = 20  # a driver that wakes up its GPUs takes some
-ASSUMED = 1 << 30  # bytes, where nothing tells; what ASTRA assumes then, too
-SHARE = 0.5  # of what is free now; the rest is for CUDA itself (some 0.3 GB) and for others
+TIMEOUT_S = 20  # a driver that wakes up its GPUs takes some time
+ASSUMED = 1 << 30  # bytes, where nothing is known; ASTRA assumes the same
+SHARE = 0.5  # of the free memory; the rest is for CUDA itself (about 0.3 GB) and for other processes
 MOST, LEAST = 256, 16  # slices; the volume is written 16 at a time
 MOST_VALUES = 2**31 - 1  # in an array on the GPU, so that 32 bits can count them
 
 
 class GpuFailed(Exception):
-    """The GPU, or what drives it, did not compute what it was asked for. What it left behind is not to be used."""
+    """The GPU or its driver failed; whatever it left in an array must not be used."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU as `nvidia-smi` lists it; `free` is in bytes, None where it is not told (as for a GPU cut into parts)."""
+    """A GPU as `nvidia-smi` lists it; `free` is in bytes, None where unknown (as for a GPU divided into instances)."""
 
     uuid: str
     name: str
@@ -38,9 +38,9 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Usable:
-    """GPUs to compute on: CUDA's numbers of them, the bytes free on the fullest one, and who told.
+    """GPUs to compute on: their CUDA numbers, the bytes free on the fullest one, and the source of that number.
 
-    `numbers` is empty where it is the one that CUDA takes by itself.
+    `numbers` is empty where CUDA's own choice is used.
     """
 
     numbers: tuple[int, ...]
@@ -49,7 +49,7 @@ class Usable:
 
 
 def parse(listing: str) -> list[Gpu]:
-    """Return the GPUs in what `nvidia-smi` answers to `QUERY`: a line for each, memory in MiB."""
+    """Return the GPUs in the answer of `nvidia-smi` to `QUERY`: a line for each, memory in MiB."""
     found = []
     for line in listing.splitlines():
         parts = [part.strip() for part in line.split(",")]
@@ -59,12 +59,12 @@ def parse(listing: str) -> list[Gpu]:
 
 
 def listed() -> list[Gpu]:
-    """Return the GPUs that `nvidia-smi` knows; none where there is no `nvidia-smi`, or it does not answer."""
+    """Return the GPUs that `nvidia-smi` lists; none where it is missing or does not answer."""
     command = shutil.which("nvidia-smi")
     if command is None:
         return []
     try:
-        answer = subprocess.run([command, *QUERY], capture_output=True, text=True, timeout=SECONDS, check=True)
+        answer = subprocess.run([command, *QUERY], capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return []
     return parse(answer.stdout)
@@ -73,8 +73,9 @@ def listed() -> list[Gpu]:
 def visible(gpus: Sequence[Gpu], setting: str | None, by_place: bool = False) -> list[Gpu]:
     """Return the GPUs that `CUDA_VISIBLE_DEVICES` (None where it is not set) lets CUDA use.
 
-    The list ends at its first entry that names no GPU, as it does for CUDA. Numbers mean `nvidia-smi`'s only where CUDA
-    numbers GPUs `by_place`; else any might be meant, and as many are returned, each with the least that any has free.
+    The list ends at its first entry that names no GPU, as it does for CUDA. Numbers are those of `nvidia-smi` only if
+    CUDA numbers GPUs `by_place`. Otherwise a number may mean any of them, and is taken for a GPU with the least memory
+    that any has free.
     """
     if setting is None:
         return list(gpus)
@@ -91,7 +92,7 @@ def visible(gpus: Sequence[Gpu], setting: str | None, by_place: bool = False) ->
 
 
 def _least(gpus: Sequence[Gpu]) -> Gpu:
-    """Return what is true of every one of `gpus`: the least memory free, and the name if they have one in common."""
+    """Return what holds for each of `gpus`: the least memory free, and the name if they share one."""
     free = [gpu.free for gpu in gpus]
     known = [bytes_free for bytes_free in free if bytes_free is not None]
     names = {gpu.name for gpu in gpus}
@@ -106,10 +107,10 @@ def hidden() -> bool:
 
 @lru_cache(maxsize=1)
 def usable() -> Usable:
-    """Return the GPUs to compute on and what is free on each of them now, which is asked once.
+    """Return the GPUs to compute on and the memory free on them at the first call.
 
-    All that CUDA may use if they are of one model, else the one that it takes first; those that `ASTRA_GPU_INDEX` names
-    where it is set.
+    These are the GPUs that `ASTRA_GPU_INDEX` names, where it is set; else all that CUDA may use if they are of one
+    model, or the one that CUDA takes first.
     """
     by_place = os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
     gpus = visible(listed(), os.environ.get("CUDA_VISIBLE_DEVICES"), by_place)
@@ -120,12 +121,12 @@ def usable() -> Usable:
         return Usable(numbers, free, "nvidia-smi")
     total = _total(_told_by_astra())
     if total is not None:
-        return Usable(numbers, total // 2, "the GPU's size, of which half is taken to be free")
-    return Usable(numbers, ASSUMED, "nothing, so 1 GiB is taken to be free")
+        return Usable(numbers, total // 2, "the GPU's size, half of which is assumed to be free")
+    return Usable(numbers, ASSUMED, "nothing: 1 GiB is assumed to be free")
 
 
 def _asked_of_astra() -> tuple[int, ...]:
-    """Return the GPUs that `ASTRA_GPU_INDEX` names, which ASTRA itself obeys when it is imported."""
+    """Return the GPUs that `ASTRA_GPU_INDEX` names; ASTRA itself obeys it when it is imported."""
     setting = os.environ.get("ASTRA_GPU_INDEX", "")
     parts = [part.strip() for part in setting.split(",")]
     return tuple(int(part) for part in parts) if all(part.isdecimal() for part in parts) else ()
@@ -148,19 +149,20 @@ def _total(description: str) -> int | None:
 
 
 def bytes_per_slice(geometry: ParallelGeometry) -> int:
-    """Return how much a slice takes on the GPU while it is computed.
+    """Return the memory that a slice takes on the GPU while it is computed.
 
-    A projection needs the volume, its copy as a texture, and the projections; a back projection the same of the others;
-    MLEM on the GPU three copies of the volume and two of the projections, and a texture of one slice.
+    A projection needs the volume, its copy as a texture, and the projections; a back projection the projections, their
+    copy as a texture, and the volume; MLEM on the GPU three copies of the volume, two of the projections, and a texture
+    of one slice.
     """
     return 4 * 3 * (geometry.nz * geometry.nx + geometry.n_tilt * geometry.n_detector)
 
 
 def slab(geometry: ParallelGeometry, free: int) -> int:
-    """Return how many slices to compute together where `free` bytes are: 16 times a power of two, so as to be halved.
+    """Return how many slices to compute together in `free` bytes: 16 times a power of two, which can be halved.
 
-    Never less than 16: ASTRA takes what does not fit in parts. Never more than 256: that fills any GPU, and what an
-    interruption costs is no more than a slab.
+    Never fewer than 16: ASTRA divides what does not fit. Never more than 256: that fills any GPU, and an interruption
+    costs no more than a slab.
     """
     values = max(geometry.nz * geometry.nx, geometry.n_tilt * geometry.n_detector)
     fits = min(SHARE * free / bytes_per_slice(geometry), MOST_VALUES / values)
@@ -171,18 +173,18 @@ def slab(geometry: ParallelGeometry, free: int) -> int:
 
 
 def why_unused() -> str:
-    """Return, in words for the user, why ASTRA does not use a GPU that is there; empty where there is none to use."""
+    """Return, in words for the user, why ASTRA cannot use a GPU that is present; empty if there is none to use."""
     gpus = [] if hidden() else listed()
     if not gpus:
         return ""
-    what = f"there is a GPU ({', '.join(sorted({gpu.name for gpu in gpus}))}), but the reconstruction cannot use it: "
+    what = f"the reconstruction cannot use the GPU ({', '.join(sorted({gpu.name for gpu in gpus}))}): "
     try:
         import astra
     except (ImportError, OSError) as error:
         return f"{what}the ASTRA toolbox cannot be loaded ({error}); install it with `pip install astra-toolbox`"
     if not astra.has_feature("cuda"):
         return (
-            f"{what}the ASTRA toolbox that is installed was built without CUDA; install a build with it, such as that "
+            f"{what}the ASTRA toolbox installed here was built without CUDA; install a build with CUDA, such as that "
             "of `pip install astra-toolbox` on Linux or Windows"
         )
     return (

@@ -1,6 +1,6 @@
 """TomoPy's own `mlem`, `sirt` and `gridrec`, its back projection for FBP, and ASTRA through it, in tomoseg's geometry.
 
-What has to be said to TomoPy (1.10 to 1.15), and where it stands in its sources:
+TomoPy's conventions (1.10 to 1.15), and where they stand in its sources:
 
 - Data are in "sinogram order", (slice, tilt, detector), angles in radians (`recon/algorithm.py`).
 - With (a, b) the two axes of its slice, a detector pixel is met by points with ``-a*sin(t) + b*cos(t)`` (`utils.c`,
@@ -11,7 +11,7 @@ What has to be said to TomoPy (1.10 to 1.15), and where it stands in its sources
 - `mlem` divides by the computed projection without a test (`mlem.c`): 0/0 makes NaN as soon as all voxels on a ray are
   0, so no projection may be exactly 0. `accelerated=True` ignores `center` and is not used.
 - Its `osem` takes the order of the tilts as floats or integers, depending on the version (`osem.c`): here it is `mlem`
-  on one subset after the other, which leaves alone what a subset does not see (`mlem.c`).
+  on one subset after the other, which leaves voxels that a subset does not see as they are (`mlem.c`).
 - `fbp` only back projects, it does not filter (`fbp.c`), and adds to what it is given.
 - A volume is initialised to 1e-6 unless `init_recon` is given.
 
@@ -19,7 +19,7 @@ What has to be said to TomoPy (1.10 to 1.15), and where it stands in its sources
 
 - It shifts pixel d by ``d - center``, so our axis is at ``center = (n_detector - 1)/2``; and the axis goes through
   voxel (n + 1)//2 of each side (once rows are mirrored), not through (n - 1)/2: the data are shifted by the difference.
-- It extends the detector to the next power of two only, with zeros: the filter's tails then come round. Here data are
+- It extends the detector to the next power of two only, with zeros: the filter's tails then wrap around. Here data are
   extended to a power of two at least twice their width, and wider than the volume.
 - |f| sampled at 1/width repeats the filter's kernel every `width` pixels; its tails, -1/(pi d)^2 at odd d, take
   1/(6 width^2) of the sum of a projection from all of its pixels. That constant is put back.
@@ -40,8 +40,8 @@ ASTRA through TomoPy (``algorithm=tomopy.astra``, `recon/wrappers.py`):
 - It goes on from `init_recon`; only `FBP` overwrites it. Clearing negatives between iterations is what ASTRA's
   MinConstraint does.
 - ASTRA's FBP gives every tilt the weight pi/n_tilt, as `gridrec` does.
-- TomoPy drops what goes wrong in its threads (`_dist_recon`), and then returns the start: with ASTRA, which may run out
-  of memory, only one is used.
+- TomoPy discards errors in its threads (`_dist_recon`), and then returns the start: with ASTRA, which may run out of
+  memory, only one thread is used.
 """
 
 from collections.abc import Callable
@@ -54,13 +54,15 @@ from scipy.integrate import trapezoid
 from scipy.special import pro_ang1
 
 from tomoseg.reconstruction.backends.cpu import CpuOperator
-from tomoseg.reconstruction.filters import Filter, filtered, tilt_weights
+from tomoseg.reconstruction.filters import filtered, tilt_weights
 from tomoseg.reconstruction.geometry import ParallelGeometry
+from tomoseg.reconstruction.method_table import METHODS, MethodName
 from tomoseg.reconstruction.methods import Result
 from tomoseg.reconstruction.operators import Floats, spread_order
+from tomoseg.reconstruction.parameters import Filter
 
 BLOCK = CpuOperator.block  # slices whose residuals are computed together
-FAINTEST = 1e-6  # of a slice's brightest projection: what stands for "nothing measured", since 0 would make NaN
+FAINTEST = 1e-6  # of a slice's brightest projection: replaces 0, which would make NaN
 GRIDREC_FILTERS = {
     "ramp": "ramlak",
     "shepp-logan": "shepp",
@@ -90,14 +92,14 @@ def rotation_centre(geometry: ParallelGeometry) -> float:
 def reconstruct(
     projections: Floats,
     geometry: ParallelGeometry,
-    method: Literal["mlem", "osem", "sirt", "tv", "fbp", "gridrec"],
+    method: MethodName,
     *,
     astra: Literal["cpu", "cuda"] | None = None,
     iterations: int = 1,
     subsets: int = 1,
     filter_name: Filter = "ramp",
     non_negative: bool = True,
-    support: NDArray[np.bool_] | None = None,
+    voxel_mask: NDArray[np.bool_] | None = None,
     workers: int = 1,
     checkpoint: Callable[[], None] = lambda: None,
 ) -> list[Result]:
@@ -115,8 +117,8 @@ def reconstruct(
     method : str
         ``mlem``, ``osem``, ``sirt``, ``fbp`` or ``gridrec``; with `astra` ``mlem`` (on a GPU), ``sirt`` or ``fbp``.
     astra : str, optional
-        Where ASTRA computes for TomoPy; TomoPy itself unless given.
-    iterations, subsets, filter_name, non_negative, support
+        Device on which ASTRA computes for TomoPy; by default TomoPy itself computes.
+    iterations, subsets, filter_name, non_negative, voxel_mask
         As in `methods`.
     workers : int
         Cores for TomoPy.
@@ -124,10 +126,10 @@ def reconstruct(
         Called before each iteration; may raise to stop.
     """
     subsets = min(subsets, geometry.n_tilt)
-    is_likelihood, is_direct = method in ("mlem", "osem"), method in ("fbp", "gridrec")
+    is_likelihood, is_direct = method in ("mlem", "osem"), METHODS[method].is_direct
     measured = np.maximum(projections, 0) if is_likelihood else projections
     judge = CpuOperator(geometry)
-    seen = judge.column_sums > 0 if support is None else support & (judge.column_sums > 0)
+    seen = judge.column_sums > 0 if voxel_mask is None else voxel_mask & (judge.column_sums > 0)
     sinograms = _prepared(measured, geometry, method, astra, filter_name)
     slices = np.zeros((len(sinograms), geometry.nz, geometry.nx), np.float32)
     if is_likelihood:
@@ -154,11 +156,11 @@ def reconstruct(
 def _prepared(
     measured: Floats, geometry: ParallelGeometry, method: str, astra: str | None, filter_name: Filter
 ) -> Floats:
-    """Return the sinograms as `method` wants them: filtered, weighted or as they are."""
+    """Return the sinograms as `method` needs them: filtered, weighted or as they are."""
     if method == "fbp" and astra is None:
         return to_sinograms(filtered(measured, geometry.angles_deg, filter_name))
     sinograms = to_sinograms(measured)
-    if method in ("fbp", "gridrec"):  # what they do with each tilt is to be ours
+    if METHODS[method].is_direct:  # to give each tilt our weight instead of pi/n_tilt
         sinograms *= (tilt_weights(geometry.angles_deg) * geometry.n_tilt / np.pi).astype(np.float32)[:, None]
     return sinograms
 
@@ -215,7 +217,7 @@ def gridrec(sinograms: Floats, geometry: ParallelGeometry, filter_name: Filter, 
         With the weight of each tilt, relative to pi/n_tilt.
     geometry : ParallelGeometry
     filter_name : str
-        One of `filters.FILTERS`.
+        One of `parameters.Filter`.
     workers : int
         Cores for TomoPy, each of which takes a grid of `gridrec_width` squared.
     """
@@ -242,7 +244,7 @@ def gridrec(sinograms: Floats, geometry: ParallelGeometry, filter_name: Filter, 
 
 
 def gridrec_width(geometry: ParallelGeometry) -> int:
-    """Return how many detector pixels `gridrec` is given: a power of two."""
+    """Return the number of detector pixels that `gridrec` is given: a power of two."""
     return int(2 ** np.ceil(np.log2(max(16, 2 * geometry.n_detector, geometry.nx + 2, geometry.nz + 2))))
 
 
@@ -258,7 +260,7 @@ def gridrec_sinograms(sinograms: Floats, geometry: ParallelGeometry, width: int)
 
 
 def gridrec_gain(n: int, width: int) -> NDArray[np.float64]:
-    """Return how many times too bright `gridrec` makes each of `n` voxels along an axis.
+    """Return the factor by which `gridrec` makes each of `n` voxels along an axis too bright.
 
     It is the transform of the kernel as far as it reaches, over that of the whole kernel, which `gridrec` divides by:
     the prolate function again (Slepian & Pollak, Bell Syst. Tech. J. 40, 43, 1961), one voxel off.

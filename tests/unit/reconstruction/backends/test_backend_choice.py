@@ -2,7 +2,7 @@ import pytest
 
 from tomoseg.errors import InputError
 from tomoseg.reconstruction.backends import choice as backends
-from tomoseg.reconstruction.backends.choice import choose, missing, operator
+from tomoseg.reconstruction.backends.choice import Choice, choose, why_missing
 
 
 @pytest.fixture
@@ -59,8 +59,8 @@ def test_asking_for_a_gpu_that_is_not_there_is_refused(gpu, backend):
 @pytest.mark.parametrize(("backend", "how"), [("tomopy", "conda install"), ("astra", "pip install")])
 def test_a_backend_that_is_not_installed_says_how_to_install_it(monkeypatch, backend, how):
     monkeypatch.setattr(backends, "find_spec", lambda name: None)
-    assert how in missing(backend)
-    assert missing("auto") == missing("cpu") == ""
+    assert how in why_missing(backend)
+    assert why_missing("auto") == why_missing("cpu") == ""
     with pytest.raises(InputError, match=how):
         choose(backend, "auto")
 
@@ -68,7 +68,7 @@ def test_a_backend_that_is_not_installed_says_how_to_install_it(monkeypatch, bac
 @pytest.mark.parametrize(("absent", "how"), [("tomopy", "conda install"), ("astra", "pip install")])
 def test_astra_through_tomopy_needs_both(monkeypatch, absent, how):
     monkeypatch.setattr(backends, "find_spec", lambda name: None if name == absent else True)
-    assert how in missing("tomopy-astra")
+    assert how in why_missing("tomopy-astra")
 
 
 def test_operators_are_those_of_the_choice():
@@ -78,7 +78,7 @@ def test_operators_are_those_of_the_choice():
 
     geometry = ParallelGeometry(np.array([0.0, 10.0]), 8, 8, 8)
     names = {
-        type(operator(backends.Choice(b, d, ""), geometry)).__name__
+        type(Choice(b, d, "").operator(geometry)).__name__
         for b, d in (("cpu", "cpu"), ("astra", "cpu"), ("astra", "cuda"))
     }
     assert names == {"CpuOperator", "AstraCpuOperator", "AstraCudaOperator"}

@@ -111,9 +111,9 @@ def relative(a, b):
 
 
 @pytest.mark.parametrize("numbers", [(), (0, 1), (2,)], indirect=True)
-@pytest.mark.parametrize("support", [None, GEOMETRY.cylinder()], ids=["all", "cylinder"])
-def test_mlem_on_the_gpu_is_mlem(em, numbers, support):
-    method = partial(mlem, iterations=12, support=support)
+@pytest.mark.parametrize("voxel_mask", [None, GEOMETRY.cylinder()], ids=["all", "cylinder"])
+def test_mlem_on_the_gpu_is_mlem(em, numbers, voxel_mask):
+    method = partial(mlem, iterations=12, voxel_mask=voxel_mask)
     ours = in_blocks(AstraCpuOperator(GEOMETRY), method, projections())
     theirs = in_blocks(Stand(GEOMETRY), method, projections())
     assert len(em) == 1 + 5  # the test slice, and the slices

@@ -1,0 +1,357 @@
+"""Reconstruct a volume from an aligned tilt series: `reconstruct` on arrays, `reconstruct_series` on handles."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tomoseg.arrays import ArraySource, MemoryOutputs, Outputs
+from tomoseg.errors import InputError, StageFailed
+from tomoseg.keywords import takes_parameters
+from tomoseg.reconstruction.assessment import choose_iterations, describe_resolution, measure_resolution, take_sample
+from tomoseg.reconstruction.backends.choice import Choice, choose
+from tomoseg.reconstruction.backends.gpu import GpuFailed
+from tomoseg.reconstruction.checkpoint import Checkpoint
+from tomoseg.reconstruction.geometry import ParallelGeometry
+from tomoseg.reconstruction.memory import sample_threads
+from tomoseg.reconstruction.method_table import METHODS, MethodRow, methods_of
+from tomoseg.reconstruction.methods import tv_scale
+from tomoseg.reconstruction.operators import Floats
+from tomoseg.reconstruction.parameters import ReconstructParameters, check
+from tomoseg.reconstruction.selection import Selection, refuse_non_finite, select, series_geometry, within
+from tomoseg.reconstruction.slab_loop import reconstruct_slabs
+from tomoseg.reconstruction.solver import Recipe
+from tomoseg.runtime import Runtime
+
+if TYPE_CHECKING:
+    import pandas as pd  # type: ignore[import-untyped]
+
+
+@dataclass(frozen=True, eq=False)
+class Summary:
+    """What is known of a volume that was written slab by slab.
+
+    Attributes
+    ----------
+    method, backend, device : what computed it
+    iterations : 0 for a direct method
+    residuals : (iterations + 1,) f8, relative residual before each iteration and after the last
+    voxel_size_nm : NaN where the pixel size is unknown
+    resolution_px, resolution_nm : NaN where they were not asked for or not found
+    shells : table of the shell correlation, as it is stored; None where it was not asked for
+    stopping : table of the numbers of iterations tried, as it is stored; None where the number was not chosen so
+    """
+
+    method: str
+    backend: str
+    device: str
+    iterations: int
+    residuals: NDArray[np.float64]
+    voxel_size_nm: float
+    resolution_px: float
+    shells: NDArray[Any] | None
+    stopping: NDArray[Any] | None
+
+    @property
+    def resolution_nm(self) -> float:
+        """The resolution in nm."""
+        return self.resolution_px * self.voxel_size_nm
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """A reconstructed volume and how far it can be relied on.
+
+    Attributes
+    ----------
+    volume : (nz, ny, nx) f4
+        Density, in units of the images per voxel length; the tilt axis lies along y, the beam along z.
+    residuals : (iterations + 1,) f8
+        Relative residual ``||p - A v|| / ||p||`` before each iteration and after the last; one for a direct method.
+    resolution_px, resolution_nm : float
+        Period at which the Fourier shell correlation of even and odd tilts falls below 1/7; 2 px where it never does,
+        NaN where nothing correlates, or ``resolution=False``.
+    voxel_size_nm : float
+        NaN where no pixel size was given.
+    iterations : int
+        Number of iterations; 0 for a direct method.
+    method, backend, device : str
+        What computed the volume.
+    shells : DataFrame or None
+        ``frequency_per_px``, ``correlation`` and number of Fourier ``coefficients`` of each shell.
+    stopping : DataFrame or None
+        Relative residual of ``held_out`` tilts after each number of ``iterations`` that was tried; None where the
+        number was given, or too few tilts could be held out.
+    notes, warnings : list of str
+        What was decided on the way, and what needs care.
+    """
+
+    volume: NDArray[np.float32]
+    residuals: NDArray[np.float64]
+    resolution_px: float
+    resolution_nm: float
+    voxel_size_nm: float
+    iterations: int
+    method: str
+    backend: str
+    device: str
+    shells: "pd.DataFrame | None"
+    stopping: "pd.DataFrame | None"
+    notes: list[str]
+    warnings: list[str]
+
+
+@takes_parameters("reconstruct", ReconstructParameters, check)
+def reconstruct(
+    aligned: ArrayLike | ArraySource,
+    angles_deg: ArrayLike,
+    *,
+    outliers: ArrayLike | None = None,
+    pixel_size_nm: float | None = None,
+    params: ReconstructParameters,
+    runtime: Runtime,
+) -> Reconstruction:
+    """Reconstruct a volume from an aligned tilt series.
+
+    Parameters
+    ----------
+    aligned : array, shape (n_tilt, ny, nx)
+        Aligned images, the tilt axis along y through the middle of x; anything that is sliced like an array. They are
+        read a few rows at a time and are not modified.
+    angles_deg : array, shape (n_tilt,)
+        Tilt angles in degrees. A point at (x, z) from the middle of a slice is seen at ``x*cos(t) + z*sin(t)``.
+    outliers : bool array, shape (n_tilt,), optional
+        Images to leave out.
+    pixel_size_nm : float, optional
+        Size of a pixel of `aligned`.
+
+    Returns
+    -------
+    Reconstruction
+        `volume`, `residuals`, `resolution_px` and more.
+
+    Raises
+    ------
+    InputError
+        A parameter or an array cannot be used.
+    StageFailed
+        An image contains NaN or infinite values, or the GPU asked for failed.
+
+    Notes
+    -----
+    `mlem`, the default, multiplies the volume v by ``A'(p / A v) / A'1`` in every iteration, with p the images and A
+    the projection (Shepp & Vardi, IEEE Trans. Med. Imaging 1, 113, 1982). Each of the methods in
+    `tomoseg.reconstruction.methods` states its equation and source. The number of iterations is found by
+    cross-validation (Coakley, IEEE Trans. Nucl. Sci. 38, 9, 1991), the resolution by Fourier shell correlation (Harauz
+    & van Heel, Optik 73, 146, 1986). Results do not depend on `workers` or `max_memory`.
+
+    Examples
+    --------
+    A cylinder along the tilt axis, seen from 31 directions:
+
+    >>> import numpy as np
+    >>> from tomoseg.reconstruction.api import reconstruct
+    >>> angles_deg = np.linspace(-60, 60, 31)
+    >>> x = np.arange(32) - 15.5
+    >>> chord = 2 * np.sqrt(np.clip(8**2 - x**2, 0, None))  # the same from every direction
+    >>> aligned = np.tile(chord, (31, 4, 1))
+    >>> result = reconstruct(aligned, angles_deg, iterations=20, pixel_size_nm=0.5, device="cpu")
+    >>> result.volume.shape, result.volume.dtype
+    ((32, 4, 32), dtype('float32'))
+    >>> print(f"{result.volume[16, 2, 16]:.1f}")
+    1.0
+    >>> bool(result.residuals[-1] < 0.05 * result.residuals[0])
+    True
+    """
+    series = aligned if hasattr(aligned, "shape") and hasattr(aligned, "dtype") else np.asarray(aligned)
+    series = cast(ArraySource, series)
+    if len(series.shape) != 3:
+        raise InputError(f"An aligned series has the shape (n_tilt, ny, nx), not {tuple(series.shape)}.")
+    left_out = None if outliers is None else np.asarray(outliers, bool)
+    if left_out is not None and left_out.shape != (series.shape[0],):
+        raise InputError(f"outliers must hold one value for each of the {series.shape[0]} images.")
+    outputs = MemoryOutputs()
+    found = reconstruct_series(
+        series,
+        np.asarray(angles_deg, np.float64),
+        outliers=left_out,
+        pixel_size_nm=pixel_size_nm,
+        params=params,
+        runtime=runtime,
+        outputs=outputs,
+    )
+    return Reconstruction(
+        outputs.arrays["volume"],
+        found.residuals,
+        found.resolution_px,
+        found.resolution_nm,
+        found.voxel_size_nm,
+        found.iterations,
+        found.method,
+        found.backend,
+        found.device,
+        _data_frame(found.shells),
+        _data_frame(found.stopping),
+        list(runtime.notes),
+        list(runtime.warnings),
+    )
+
+
+def _data_frame(table: NDArray[Any] | None) -> "pd.DataFrame | None":
+    import pandas as pd
+
+    return None if table is None else pd.DataFrame(table)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is reconstructed, how it was seen, and the part of each slice that is kept, along z and along x."""
+
+    series: Selection
+    geometry: ParallelGeometry
+    kept: tuple[slice, slice]
+    voxel_size_nm: float
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of the volume that is stored."""
+        z, x = self.kept
+        return z.stop - z.start, self.series.shape[1], x.stop - x.start
+
+
+def reconstruct_series(
+    aligned: ArraySource,
+    angles_deg: NDArray[np.float64],
+    *,
+    outliers: NDArray[np.bool_] | None,
+    pixel_size_nm: float | None,
+    params: ReconstructParameters,
+    runtime: Runtime,
+    outputs: Outputs,
+) -> Summary:
+    """Reconstruct an aligned series (n_tilt, y, x); write the artifact `volume` to `outputs`, and return all else.
+
+    An interrupted run is continued from `outputs.resumed`.
+    """
+    left_out = outliers if params.exclude_outliers else None
+    series, angles = select(aligned, angles_deg, left_out, params.binning, params.y_range, runtime)
+    geometry = series_geometry(series.shape[2], angles, params.z_size, runtime)
+    kept = within("z_range", params.z_range, geometry.nz), within("x_range", params.x_range, geometry.nx)
+    voxel_size_nm = float("nan") if pixel_size_nm is None else float(pixel_size_nm) * params.binning
+    task = _Task(series, geometry, kept, voxel_size_nm)
+    choice = _choose(params, runtime)
+    begun = outputs.resumed
+    if choice.device == "cuda" and runtime.device == "auto" and begun is not None and begun.get("gpu_failed"):
+        choice = _instead_of_gpu(choice, begun["gpu_failed"], params, runtime)
+    done = Checkpoint.resumed(begun, choice)
+    try:
+        return _reconstruct(choice, task, done, params, runtime, outputs)
+    except GpuFailed as error:
+        choice = _instead_of_gpu(choice, str(error), params, runtime)
+        done = Checkpoint(choice.backend, choice.device, gpu_failed=str(error))
+        outputs.checkpoint(done.state())  # before slices from the GPU are written over
+        return _reconstruct(choice, task, done, params, runtime, outputs)
+
+
+def _choose(params: ReconstructParameters, runtime: Runtime) -> Choice:
+    """Choose backend and device, or say why the method cannot be computed there."""
+    choice, row = choose(params.backend, runtime.device), METHODS[params.method]
+    if choice.device == "cpu" and choice.backend in row.on_gpu_only:
+        backends = " or ".join(name for name in row.backends if name not in ("auto", *row.on_gpu_only))
+        others = " or ".join(name for name in methods_of(choice.backend) if name != row.name)
+        raise InputError(
+            f"Backend {choice.backend} computes {row.name} on a GPU only, and there is none to use "
+            f"({choice.reason}). Use backend {backends}, or method {others}."
+        )
+    if choice.warning:
+        runtime.warn(choice.warning)
+    return choice
+
+
+def _instead_of_gpu(choice: Choice, failure: str, params: ReconstructParameters, runtime: Runtime) -> Choice:
+    """Return what computes all of the volume where the GPU failed, now or before an interruption; raise if none may."""
+    if runtime.device == "cuda":
+        raise StageFailed(
+            f"The reconstruction failed on the GPU: {failure}. Check with `nvidia-smi` whether another process uses "
+            "its memory, or use --device auto or cpu."
+        )
+    runtime.warn(f"the reconstruction failed on the GPU ({failure}): the whole volume is computed on the CPU instead")
+    return choice.without_gpu(params.backend)
+
+
+def _reconstruct(
+    choice: Choice, task: _Task, done: Checkpoint, params: ReconstructParameters, runtime: Runtime, outputs: Outputs
+) -> Summary:
+    """Reconstruct with one backend, going on from what is done."""
+    geometry, row = task.geometry, METHODS[params.method]
+    runtime.device_used = choice.device
+    runtime.say(f"reconstructing with backend {choice.backend} on {choice.device}: {choice.reason}")
+    sample = take_sample(task.series, geometry)
+    refuse_non_finite(sample, geometry.angles_deg)
+    recipe = Recipe(row, choice, geometry, _options(row, geometry, sample, params))
+    threads = sample_threads(geometry, recipe.volumes, runtime.workers, runtime.max_memory)
+    if done.slices:
+        runtime.say(f"continuing after {done.slices} of {task.shape[1]} slices")
+    elif params.iterations != "auto" and not row.is_direct:
+        done.iterations = params.iterations
+    elif not row.is_direct:
+        done.set_iterations(*choose_iterations(recipe, sample, threads, runtime))
+    volume = outputs.create("volume", task.shape, attrs={"voxel_size_nm": task.voxel_size_nm})
+    reconstruct_slabs(task.series, recipe, done, task.kept, volume, runtime, outputs)
+    resolution_px, shells = float("nan"), None
+    if params.resolution:
+        method = recipe.method(done.iterations, runtime.check)
+        found = measure_resolution(choice.operator, geometry, sample, method, threads)
+        resolution_px, shells = found.resolution_px, found.table()
+        runtime.say(describe_resolution(resolution_px, task.voxel_size_nm, sample.shape[1]))
+    _report_fit(done, row, runtime)
+    return Summary(
+        row.name,
+        choice.backend,
+        choice.device,
+        done.iterations,
+        done.residuals,
+        task.voxel_size_nm,
+        resolution_px,
+        shells,
+        done.stopping,
+    )
+
+
+def _options(
+    row: MethodRow, geometry: ParallelGeometry, sample: Floats, params: ReconstructParameters
+) -> dict[str, Any]:
+    """Return the keywords of the method's function that the parameters decide."""
+    every: dict[str, Any] = {
+        "subsets": params.subsets,
+        "non_negative": params.non_negative,
+        "filter_name": params.filter,
+    }
+    if "weight" in row.options:
+        every["weight"] = params.tv_weight * tv_scale(geometry, sample)
+    voxel_mask = geometry.cylinder() if params.support == "cylinder" else None
+    return {"voxel_mask": voxel_mask} | {name: every[name] for name in row.options}
+
+
+def _report_fit(done: Checkpoint, row: MethodRow, runtime: Runtime) -> None:
+    """Say how well the volume explains the images, and what the user should know about them."""
+    if done.power == 0:
+        runtime.warn("the aligned series is empty (every pixel is 0), and so is the volume")
+        return
+    if row.name == "mlem" and done.negative_pixels > 5e-4 * done.pixels:
+        text = (
+            f"{done.negative_pixels / done.pixels:.1%} of the aligned pixels are negative "
+            f"({done.negative_amount / done.amount:.2%} of the signal) and count as 0 in mlem"
+        )
+        if done.negative_amount > 0.05 * done.amount:
+            runtime.warn(f"{text}; check the background that the alignment subtracted")
+        else:
+            runtime.say(text)
+    first, last = done.residuals[0], done.residuals[-1]
+    if row.is_direct:
+        runtime.say(f"relative residual {last:.3f}")
+        return
+    runtime.say(f"relative residual {first:.3f} at the start, {last:.3f} after {done.iterations} iterations")
+    if last > first:
+        runtime.warn("the relative residual grew: the volume explains the images worse than the start did")
