@@ -1,4 +1,4 @@
-"""Writing a folder of files so that under its name a reader finds the old one or the complete new one."""
+"""Atomic writing of folders: under its name a reader finds the old folder or the complete new one."""
 
 import glob
 import os
@@ -9,21 +9,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tomoseg.errors import InputError
+from tomoseg.io.atomic import fsync, fsync_folder
 from tomoseg.runtime import on_abrupt_exit
 
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary empty folder beside `path` to write to; on leaving without an error it takes the name `path`.
+    """Yield a temporary empty folder to write to; it is renamed to `path` on leaving without an error.
 
-    An older folder or file of that name is moved aside first, since a folder cannot be renamed over another: a process
-    killed in between leaves none of that name, never half of one. The data are on the disk (fsync) before the name is
-    given. After an error, or an interruption, the temporary folder is removed and `path` is as it was before.
+    A folder cannot be renamed over another, so an older folder or file of that name is moved aside first: a process
+    killed in between leaves no folder of that name, never half of one. The data are synced to disk before the rename.
+    After an error, or an interruption, the temporary folder is removed and `path` is unchanged.
 
     Raises
     ------
     InputError
-        The folder that holds `path` does not exist or cannot be written to.
+        The folder that holds `path` does not exist or is not writable.
     """
     try:
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
@@ -35,19 +36,19 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         temporary.chmod(0o755)  # mkdtemp makes folders that only their owner can read
         for where, _, names in os.walk(temporary, topdown=False):
             for name in names:
-                _fsync(Path(where) / name)
-            _fsync_folder(Path(where))
+                fsync(Path(where) / name)
+            fsync_folder(Path(where))
         _replace(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     finally:
         unregister()
-    _fsync_folder(path.parent)
+    fsync_folder(path.parent)
 
 
 def remove_unfinished_folders(path: Path) -> None:
-    """Remove what killed processes left of `path`; only where no other process may be writing it."""
+    """Remove temporary folders of `path` that killed processes left behind; no other process may be writing it."""
     for part in path.parent.glob(f".{glob.escape(path.name)}.????????.part"):
         _remove(part)
 
@@ -72,16 +73,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def _fsync_folder(folder: Path) -> None:
-    if os.name == "posix":
-        _fsync(folder)
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

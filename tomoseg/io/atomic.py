@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old file or the complete new one, never half of it."""
+"""Atomic writing of files: a reader sees the old file or the complete new one, never half of it."""
 
 import glob
 import os
@@ -13,16 +13,16 @@ from tomoseg.runtime import on_abrupt_exit
 
 @contextmanager
 def atomic_path(path: Path | str, suffix: str = ".part") -> Iterator[Path]:
-    """Yield a temporary path beside `path` to write to; on leaving without an error it takes the name `path`.
+    """Yield a temporary path to write to; it is renamed to `path` on leaving without an error.
 
-    Its own name ends in `suffix`, for libraries that tell the format by it. The temporary file is in the same folder,
-    because a rename is atomic only within one file system. The data are on the disk (fsync) before the name is given.
-    After an error, or an interruption, the temporary file is removed and `path` is as it was before.
+    The temporary name ends in `suffix`, for libraries that choose the format by the name. The temporary file is in the
+    same folder, because a rename is atomic only within one file system. The data are synced to disk before the rename.
+    After an error, or an interruption, the temporary file is removed and `path` is unchanged.
 
     Raises
     ------
     InputError
-        The folder does not exist or cannot be written to.
+        The folder does not exist or is not writable.
     """
     path = Path(path)
     try:
@@ -35,31 +35,37 @@ def atomic_path(path: Path | str, suffix: str = ".part") -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
-        _fsync(temporary)
+        fsync(temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     finally:
         unregister()
-    if os.name == "posix":
-        _fsync(path.parent)  # the new name itself is only safe once its folder is on the disk
+    fsync_folder(path.parent)  # the new name itself is only safe once its folder is on the disk
 
 
 def remove_unfinished(path: Path) -> None:
-    """Remove what killed processes left of `path`; only where no other process may be writing it."""
+    """Remove temporary files of `path` that killed processes left behind; no other process may be writing it."""
     once = f".{glob.escape(path.name)}.????????.part"
     for pattern in (once, f".{once}.????????.part"):  # a writer that is given a temporary path may use another itself
         for part in path.parent.glob(pattern):
             part.unlink(missing_ok=True)
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Sync a file to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Sync the names in a folder to disk, where the operating system can."""
+    if os.name == "posix":
+        fsync(folder)
 
 
 def _umask() -> int:
