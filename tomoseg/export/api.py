@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from tomoseg.arrays import Array, ArraySource
 from tomoseg.errors import InputError, StageFailed
 from tomoseg.export import sizes
-from tomoseg.export.classes import Classes, class_names_of
+from tomoseg.export.classes import Classes, names_in
 from tomoseg.export.context import AlignmentRecord, ExportContext
 from tomoseg.export.formats import FORMATS
 from tomoseg.export.formats.base import Format
@@ -86,7 +86,7 @@ def export(
     records : mapping of str to mapping, optional
         Numbers for the summary, by topic, for example {"reconstruction": {"iterations": 40}}.
     alignment : tomoseg.export.context.AlignmentRecord, optional
-        The alignment, for the format `alignment`.
+        The alignment, for the format `alignment`, which otherwise writes nothing.
 
     Returns
     -------
@@ -119,17 +119,16 @@ def export(
     ['volume.vti', 'labels.vti', 'labels.mrc', 'volume.mrc']
     """
     volume, labels = _as_volume(volume), _as_labels(labels)
+    if volume.shape != labels.shape:
+        raise InputError(f"volume and labels must have the same shape, and have {volume.shape} and {labels.shape}.")
     attrs: Mapping[str, Any] = getattr(labels, "attrs", {})
-    if class_names is None:
-        class_names = class_names_of(labels) if "class_names" in attrs else _default_names(labels)  # type: ignore[arg-type]
-    if isinstance(labels, np.ndarray) and labels.size and labels.max() >= len(class_names):
-        raise InputError(f"labels hold class {labels.max()}, but class_names has {len(class_names)} names: name all.")
+    names = _class_names(labels, attrs, class_names)
     return export_files(
         Path(folder),
         volume,
         labels,
         voxel_size_nm=float(attrs.get("voxel_size_nm", np.nan) if voxel_size_nm is None else voxel_size_nm),
-        class_names=list(class_names),
+        class_names=names,
         class_colors=[str(c) for c in (attrs.get("class_colors", ()) if class_colors is None else class_colors)],
         particle_class=particle_class or "",
         tables={name: _as_table(table) for name, table in (tables or {}).items()},
@@ -279,9 +278,14 @@ def _array_or_handle(data: Any, name: str) -> ArraySource:
     return values
 
 
-def _default_names(labels: ArraySource) -> list[str]:
-    last = max(int(np.max(labels[z])) for z in range(labels.shape[0]))
-    return ["background", *(f"class_{k}" for k in range(1, last + 1))]
+def _class_names(labels: ArraySource, attrs: Mapping[str, Any], given: Sequence[str] | None) -> list[str]:
+    stored = given if given is not None else names_in(attrs)
+    highest = max(int(np.max(labels[z])) for z in range(labels.shape[0]))
+    if stored is None:
+        return ["background", *(f"class_{k}" for k in range(1, highest + 1))]
+    if highest >= len(stored):
+        raise InputError(f"class_names has {len(stored)} names, but the labels hold class {highest}; name every class.")
+    return list(stored)
 
 
 def _as_table(table: Any) -> Array:

@@ -1,10 +1,9 @@
 """Names, colours and file names of the classes of a segmentation."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from typing import Any
 
 from tomoseg.arrays import Input
 from tomoseg.errors import InputError
@@ -55,7 +54,15 @@ def class_names_of(labels: Input) -> list[str]:
     InputError
         The labels carry no names.
     """
-    stored = labels.attrs.get("class_names")
-    if stored is None or len(np.atleast_1d(stored)) == 0:
+    names = names_in(labels.attrs)
+    if names is None:
         raise InputError("the labels carry no class names (attribute class_names); segment again.")
+    return names
+
+
+def names_in(attrs: Mapping[str, Any]) -> list[str] | None:
+    """Return the names of the classes that attributes of labels hold, or None."""
+    stored = attrs.get("class_names")
+    if stored is None or len(stored) == 0:
+        return None
     return [name.decode() if isinstance(name, bytes) else str(name) for name in stored]

@@ -130,6 +130,12 @@ class ExportContext:
         }
 
     @property
+    def has_points(self) -> bool:
+        """Whether there is a table of particles with their positions."""
+        columns = self.tables["particles"].dtype.names if "particles" in self.tables else None
+        return {"z_px", "y_px", "x_px"} <= set(columns or ())
+
+    @property
     def slab_bytes(self) -> int:
         """Bytes of a volume to read at once."""
         return int(READING_SHARE * self.runtime.max_memory)

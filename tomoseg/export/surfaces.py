@@ -120,7 +120,7 @@ def coarsening(n_faces: int, target_triangles: int) -> int:
 
 
 def bytes_needed(n_faces: int, factor: int) -> int:
-    """Return the bytes needed at most for a surface of `n_faces` voxel faces, meshed from cells of `factor`^3 voxels."""
+    """Return the most bytes that a surface of `n_faces` voxel faces takes, meshed from cells of `factor`^3 voxels."""
     return 2 * n_faces * BYTES_PER_TRIANGLE // factor**2
 
 

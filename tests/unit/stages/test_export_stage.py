@@ -69,8 +69,8 @@ def alignment(raw=RAW, angle=84.0, offset=1.75):
     }
 
 
-@pytest.fixture(scope="module")
-def inputs():
+def measured():
+    """Return what the stage reads, by name."""
     labels = MemoryInput(labelled(), {"class_names": NAMES, "voxel_size_nm": 0.5})
     volume = MemoryInput((labelled() * 2.5).astype(np.float32), {"voxel_size_nm": 0.5})
     outputs = MemoryOutputs()
@@ -84,6 +84,11 @@ def inputs():
     tables = {name: outputs.as_input(name) for name in ("class_table", "particle_table", "size_table")}
     info = MemoryInput(None, {"pixel_size_source": "told by --pixel-size", "source": "raw.mrc"})
     return {"volume": volume, "labels": labels, "tilt_series_info": info, **tables, **alignment()}
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    return measured()
 
 
 def exported(inputs, folder, runtime=None, **parameters):
@@ -418,9 +423,7 @@ def test_what_is_said_is_near_what_is_written(inputs, tmp_path, monkeypatch):
     said = [note.split(" will take about ") for note in runtime.notes if " will take about " in note]
     units = {"bytes": 1, "kB": 1e3, "MB": 1e6}
     expected = {name: float(size.split()[0]) * units[size.split()[1]] for name, size in said if name in written}
-    assert (
-        len(expected) == 13
-    )  # volume and labels in five formats, and a surface in four, of which .ome.zarr holds both
+    assert len(expected) == 13  # volume and labels in four formats and both in OME-Zarr, a surface in four
     for name, size in expected.items():
         if written[name] > 100_000:
             # Never much less than it takes; a surface has half the triangles that its voxel faces could give.
@@ -437,7 +440,7 @@ def test_each_format_counts_for_the_space_on_the_disk(inputs, tmp_path, monkeypa
     free(raw + 1)
     exported(inputs, tmp_path / "enough", formats="mrc")
     for formats in ("mrc,vti", "mrc,vtkhdf", "mrc,tiff", "mrc,zarr", "mrc,stl"):
-        with pytest.raises(StageFailed, match=r"of free space and the files need .*fewer formats"):
+        with pytest.raises(StageFailed, match=r"of free space, and the files need .*fewer formats"):
             exported(inputs, tmp_path / "little", formats=formats)
     assert list((tmp_path / "little").iterdir()) == []
 

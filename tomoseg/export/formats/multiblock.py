@@ -39,7 +39,7 @@ def _write(context: ExportContext) -> None:
     has_polydata = "vtp" in context.formats
     blocks = {
         "surfaces": {s.name: f"{s.stem}.vtp" for s in context.surfaces} if has_polydata else {},
-        "points": {"particles as points": "particles.vtp"} if has_polydata and "particles" in context.tables else {},
+        "points": {"particles as points": "particles.vtp"} if has_polydata and context.has_points else {},
         "images": {name: f"{name}.vti" for name in context.arrays} if "vti" in context.formats else {},
     }
     with context.writing("all.vtm") as path:

@@ -174,7 +174,7 @@ main()
 
 
 def _write(context: ExportContext) -> None:
-    points = "particles.vtp" if "particles" in context.tables else None
+    points = "particles.vtp" if context.has_points else None
     with context.writing("paraview_view.py", ", for ParaView: Tools > Python Shell > Run Script") as path:
         write_script(path, context.surfaces, points, "nm" if context.size_is_known else "voxels")
 

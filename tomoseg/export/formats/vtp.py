@@ -27,7 +27,7 @@ def write_vtp(path: Path, polydata: Any, facts: Facts | None = None) -> None:
 
 
 def _write_points(context: ExportContext) -> None:
-    if "particles" not in context.tables:
+    if not context.has_points:
         return
     table = context.tables["particles"][:]
     points = np.stack([table[f"{axis}_px"] for axis in "zyx"], axis=1)
@@ -40,7 +40,7 @@ def _write_surface(path: Path, surface: Surface, context: ExportContext) -> None
 
 
 def _file_names(context: ExportContext) -> list[str]:
-    points = ["particles.vtp"] if "particles" in context.tables else []
+    points = ["particles.vtp"] if context.has_points else []
     return [*points, *(f"{stem}.vtp" for stem in context.surface_stems)]
 
 
