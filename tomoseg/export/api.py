@@ -279,13 +279,15 @@ def _array_or_handle(data: Any, name: str) -> ArraySource:
 
 
 def _class_names(labels: ArraySource, attrs: Mapping[str, Any], given: Sequence[str] | None) -> list[str]:
-    stored = given if given is not None else names_in(attrs)
-    highest = max(int(np.max(labels[z])) for z in range(labels.shape[0]))
-    if stored is None:
+    names = list(given) if given is not None else names_in(attrs)
+    if names is not None and not isinstance(labels, np.ndarray):
+        return names  # not worth a pass over a file
+    highest = max(int(np.max(labels[z : z + 1])) for z in range(labels.shape[0]))
+    if names is None:
         return ["background", *(f"class_{k}" for k in range(1, highest + 1))]
-    if highest >= len(stored):
-        raise InputError(f"class_names has {len(stored)} names, but the labels hold class {highest}; name every class.")
-    return list(stored)
+    if highest >= len(names):
+        raise InputError(f"class_names has {len(names)} names, but the labels hold class {highest}; name every class.")
+    return names
 
 
 def _as_table(table: Any) -> Array:

@@ -136,9 +136,9 @@ class ExportContext:
         return {"z_px", "y_px", "x_px"} <= set(columns or ())
 
     @property
-    def slab_bytes(self) -> int:
-        """Bytes of a volume to read at once."""
-        return int(READING_SHARE * self.runtime.max_memory)
+    def writing_options(self) -> dict[str, Any]:
+        """Options that the writers of volumes share: how much is read at once, and how progress is shown."""
+        return {"slab_bytes": int(READING_SHARE * self.runtime.max_memory), "track": self.runtime.track}
 
     @property
     def surface_stems(self) -> list[str]:

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tomoseg.errors import InputError
-from tomoseg.export.folder import atomic_folder, remove_unfinished_folders
-from tomoseg.io.atomic import atomic_path, remove_unfinished
+from tomoseg.io.atomic import atomic_folder, atomic_path, remove_unfinished
 
 MANIFEST = "tomoseg-export.json"
 
@@ -42,18 +41,16 @@ class Manifest:
 
     def writing(self, name: str) -> AbstractContextManager[Path]:
         """Yield a temporary path; on leaving without an error the file takes its name and is listed."""
-        return self._writing(name, atomic_path, remove_unfinished)
+        return self._writing(name, atomic_path)
 
     def writing_folder(self, name: str) -> AbstractContextManager[Path]:
         """Yield a temporary empty folder; on leaving without an error it takes its name and is listed."""
-        return self._writing(name, atomic_folder, remove_unfinished_folders)
+        return self._writing(name, atomic_folder)
 
     @contextmanager
-    def _writing(
-        self, name: str, atomic: Callable[[Path], AbstractContextManager[Path]], remove_old: Callable[[Path], None]
-    ) -> Iterator[Path]:
+    def _writing(self, name: str, atomic: Callable[[Path], AbstractContextManager[Path]]) -> Iterator[Path]:
         path = self.directory / name
-        remove_old(path)
+        remove_unfinished(path)
         with atomic(path) as temporary:
             yield temporary
             # Listed before it takes its name, beside the entry of what it replaces: if the process is killed in

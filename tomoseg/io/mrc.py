@@ -24,6 +24,7 @@ def write_mrc(
     *,
     kind: Literal["stack", "volume"] = "volume",
     label: str = "written by tomoseg",
+    what: str = "writing MRC",
     track: Track = untracked,
 ) -> None:
     """Write a tilt series or a volume as an MRC file, atomically.
@@ -42,8 +43,8 @@ def write_mrc(
         "stack": images of a series (space group 0); "volume": a 3D volume (space group 1).
     label
         First label of the header, ASCII, cut to 80 characters.
-    track
-        Shows the progress over the slabs; `runtime.track` fits.
+    what, track
+        Text shown with the progress over the slabs, and what shows it; `runtime.track` fits.
 
     Raises
     ------
@@ -58,7 +59,7 @@ def write_mrc(
     statistics = _Statistics()
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(bytes(1024))  # the header holds the statistics, which are known at the end
-        for piece in track(pieces, f"writing {path.name}"):
+        for piece in track(pieces, what):
             values = np.ascontiguousarray(data[piece], dtype=dtype)
             statistics.add(values)
             file.write(values.data)

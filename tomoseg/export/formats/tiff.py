@@ -27,8 +27,8 @@ def write_ome_tiff(
     data: ArraySource,
     voxel_size_nm: float,
     name: str,
-    *,
     facts: Facts | None = None,
+    *,
     slab_bytes: int = 64 << 20,
     track: Track = untracked,
 ) -> None:
@@ -47,10 +47,8 @@ def write_ome_tiff(
         Name of the image.
     facts
         Texts to store as a map annotation.
-    slab_bytes
-        Bytes to read at once; at least one plane is read.
-    track
-        Shows the progress over the slabs; `runtime.track` fits.
+    slab_bytes, track
+        Bytes to read at once (at least one plane is read), and what shows the progress.
     """
     import tifffile
 
@@ -91,15 +89,7 @@ def write_ome_tiff(
 def _write(context: ExportContext) -> None:
     for name, data in context.arrays.items():
         with context.writing(f"{name}.ome.tif") as path:
-            write_ome_tiff(
-                path,
-                data,
-                context.voxel_size_nm,
-                name,
-                facts=context.facts,
-                slab_bytes=context.slab_bytes,
-                track=context.runtime.track,
-            )
+            write_ome_tiff(path, data, context.voxel_size_nm, name, context.facts, **context.writing_options)
 
 
 FORMAT = Format(

@@ -29,8 +29,8 @@ def write_vti(
     data: ArraySource,
     voxel_size: float,
     name: str,
-    *,
     facts: Facts | None = None,
+    *,
     compress: bool = False,
     slab_bytes: int = 64 << 20,
     track: Track = untracked,
@@ -52,10 +52,8 @@ def write_vti(
         Texts to store as field data.
     compress
         Compress each plane by zlib: worth it for labels, not for noisy floats.
-    slab_bytes
-        Bytes to read at once.
-    track
-        Shows the progress over the slabs; `runtime.track` fits.
+    slab_bytes, track
+        Bytes to read at once, and what shows the progress.
     """
     dtype = np.dtype(data.dtype).newbyteorder("<")
     head = _head(tuple(data.shape), voxel_size, name, TYPES[f"{dtype.kind}{dtype.itemsize}"], facts or {}, compress)
@@ -128,16 +126,8 @@ def _append_zlib(file: BinaryIO, planes: Iterable[Array], n_planes: int, plane_b
 def _write(context: ExportContext) -> None:
     for name, data in context.arrays.items():
         with context.writing(f"{name}.vti") as path:
-            write_vti(
-                path,
-                data,
-                context.voxel_size,
-                name,
-                facts=context.facts,
-                compress=name == "labels",
-                slab_bytes=context.slab_bytes,
-                track=context.runtime.track,
-            )
+            compress = name == "labels"
+            write_vti(path, data, context.voxel_size, name, context.facts, compress=compress, **context.writing_options)
 
 
 FORMAT = Format(

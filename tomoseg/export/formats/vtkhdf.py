@@ -30,8 +30,8 @@ def write_vtkhdf(
     data: ArraySource,
     voxel_size: float,
     name: str,
-    *,
     facts: Facts | None = None,
+    *,
     slab_bytes: int = 64 << 20,
     track: Track = untracked,
 ) -> None:
@@ -49,10 +49,8 @@ def write_vtkhdf(
         Name of the array.
     facts
         Texts to store as attributes of the group `VTKHDF`: readers of this version know no texts as field data.
-    slab_bytes
-        Bytes to read at once; at least one chunk is read.
-    track
-        Shows the progress over the pieces; `runtime.track` fits.
+    slab_bytes, track
+        Bytes to read at once (at least one chunk is read), and what shows the progress.
     """
     import h5py
 
@@ -143,15 +141,7 @@ def _open_new(path: Path) -> Iterator[_Sink]:
 def _write(context: ExportContext) -> None:
     for name, data in context.arrays.items():
         with context.writing(f"{name}.vtkhdf") as path:
-            write_vtkhdf(
-                path,
-                data,
-                context.voxel_size,
-                name,
-                facts=context.facts,
-                slab_bytes=context.slab_bytes,
-                track=context.runtime.track,
-            )
+            write_vtkhdf(path, data, context.voxel_size, name, context.facts, **context.writing_options)
 
 
 FORMAT = Format(

@@ -51,11 +51,9 @@ def write_ome_zarr(
         Scale, in nanometer. If NaN (unknown), the scale is 1 and no unit is given.
     class_names, class_colors
         One per class; colours as #rrggbb. Class 0, the background, is transparent.
-    slab_bytes
-        Bytes to read at once; at least 33 MB are read, from which one chunk of a coarser level is made. Peak memory is
-        then 150 MB (measured).
-    track
-        Shows the progress over the pieces; `runtime.track` fits.
+    slab_bytes, track
+        Bytes to read at once, and what shows the progress. At least 33 MB are read, from which one chunk of a coarser
+        level is made; peak memory is then 150 MB (measured).
     """
     import zarr
 
@@ -185,15 +183,9 @@ def _most_common(values: Array, factors: Sequence[int], n_classes: int) -> Array
 
 def _write(context: ExportContext) -> None:
     with context.writing_folder("volume.ome.zarr") as folder:
+        names, colors = context.classes.names, context.classes.colors
         write_ome_zarr(
-            folder,
-            context.volume,
-            context.labels,
-            context.voxel_size_nm,
-            context.classes.names,
-            context.classes.colors,
-            slab_bytes=context.slab_bytes,
-            track=context.runtime.track,
+            folder, context.volume, context.labels, context.voxel_size_nm, names, colors, **context.writing_options
         )
 
 
