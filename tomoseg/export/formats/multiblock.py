@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from xml.sax.saxutils import quoteattr
 
 from tomoseg.export.context import ExportContext
 from tomoseg.export.formats.base import Format
@@ -18,6 +17,8 @@ def write_vtm(path: Path, blocks: Mapping[str, Mapping[str, str]]) -> None:
     blocks
         The data sets of each group: name and file name, .vtp or .vti. Empty groups are left out.
     """
+    from xml.sax.saxutils import quoteattr  # imports all of urllib
+
     groups: list[str] = []
     for name, files in blocks.items():
         if files:

@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO
-from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
@@ -78,6 +77,8 @@ def _head(
     facts: Facts,
     compress: bool,
 ) -> str:
+    from xml.sax.saxutils import quoteattr  # imports all of urllib
+
     extent = " ".join(f"0 {n - 1}" for n in shape[::-1])
     origin = " ".join(repr(float(v)) for v in world_origin(shape, voxel_size))
     spacing = " ".join([repr(float(voxel_size))] * 3)
@@ -98,6 +99,8 @@ def _head(
 
 def _text_array(key: str, text: str | Sequence[str]) -> str:
     """Return a string array of field data: the bytes of each text, ended by 0, as decimal numbers."""
+    from xml.sax.saxutils import quoteattr
+
     texts = [text] if isinstance(text, str) else list(text)
     codes = " ".join(str(byte) for t in texts for byte in (*t.encode(), 0))
     tuples = f'NumberOfTuples="{len(texts)}"'
