@@ -7,16 +7,28 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar, cast, get_args
+from typing import Literal, Protocol, TypeVar, cast, get_args
 
 from tomoseg.errors import InputError, Interrupted
 from tomoseg.progress import Progress, Silent, make_progress
 
 T = TypeVar("T")
 Device = Literal["auto", "cpu", "cuda"]
+
+
+class Track(Protocol):
+    """Yields items one after the other while their progress is shown, as `Runtime.track` does."""
+
+    def __call__(self, items: Sequence[T], what: str, /) -> Iterable[T]:
+        """Yield the items; `what` describes them to the user."""
+
+
+def untracked(items: Sequence[T], _what: str, /) -> Iterable[T]:
+    """Yield items without showing progress."""
+    return items
 
 
 @dataclass

@@ -103,7 +103,8 @@ def test_imports_point_one_way(path):
 @pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_only_the_project_room_opens_hdf5(path):
     foreign = ("hdf5.py", "weights.py")  # EMD, hspy, data exchange; the weights of networks
-    other_files = {PACKAGE / "io" / "readers" / name for name in foreign} | {PACKAGE / "export" / "vtkhdf.py"}
+    other_files = {PACKAGE / "io" / "readers" / name for name in foreign}
+    other_files |= {PACKAGE / "export" / "formats" / "vtkhdf.py"}
     if _room(path) != "project" and path not in other_files:
         assert "h5py" not in {module.split(".")[0] for module, _ in _imports(path)}
 

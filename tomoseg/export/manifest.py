@@ -1,4 +1,4 @@
-"""What an export has written into a directory, so that it replaces its own files and nobody else's.
+"""The manifest of an export folder: which files an export wrote, so that the next one replaces these and no others.
 
 A result may be a folder of many files (OME-Zarr): it is listed, checked and replaced as one.
 """
@@ -6,23 +6,22 @@ A result may be a folder of many files (OME-Zarr): it is listed, checked and rep
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from tomoseg.errors import InputError
-from tomoseg.export.folder import atomic_folder, remove_unfinished_folders
-from tomoseg.io.atomic import atomic_path, remove_unfinished
+from tomoseg.io.atomic import atomic_folder, atomic_path, remove_unfinished
 
 MANIFEST = "tomoseg-export.json"
 
 
 class Manifest:
-    """The list of files, with size and time of change, that is kept in the directory as `tomoseg-export.json`.
+    """The list of exported files with their sizes and times of change, kept in the folder as `tomoseg-export.json`.
 
-    A file is our own as long as it has the size and the time it had when it was written, a folder as long as this is
-    true of all files in it and there are no others. Parameters: `directory`, an existing folder.
+    A file is our own as long as it has the size and the time that it was written with, a folder as long as this holds
+    for all files in it and there are no others. Parameters: `directory`, an existing folder.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -31,51 +30,41 @@ class Manifest:
         self.written: list[dict[str, Any]] = []
 
     def foreign(self, names: Iterable[str]) -> list[str]:
-        """Return those of `names` that exist and are not as we left them."""
+        """Return those of `names` that exist and were not written by an export, or were changed since."""
         return [name for name in names if (self.directory / name).exists() and not self._is_ours(name)]
 
     def left_over(self) -> list[str]:
-        """Return the files of earlier exports that are still there unchanged and were not written now."""
+        """Return the unchanged files of earlier exports that this one did not write again."""
         now = {entry["name"] for entry in self.written}
         names = dict.fromkeys(entry["name"] for entry in self._entries)
         return [n for n in names if n not in now and (self.directory / n).exists() and self._is_ours(n)]
 
+    def writing(self, name: str) -> AbstractContextManager[Path]:
+        """Yield a temporary path; on leaving without an error the file takes its name and is listed."""
+        return self._writing(name, atomic_path)
+
+    def writing_folder(self, name: str) -> AbstractContextManager[Path]:
+        """Yield a temporary empty folder; on leaving without an error it takes its name and is listed."""
+        return self._writing(name, atomic_folder)
+
     @contextmanager
-    def writing(self, name: str) -> Iterator[Path]:
-        """Yield a temporary path; when all went well the file takes its name, and is listed."""
+    def _writing(self, name: str, atomic: Callable[[Path], AbstractContextManager[Path]]) -> Iterator[Path]:
         path = self.directory / name
         remove_unfinished(path)
-        with atomic_path(path) as temporary:
+        with atomic(path) as temporary:
             yield temporary
-            # Listed before it takes its name, beside the entry of the file it replaces: a process killed in between
-            # leaves a file that is still known, whichever of the two it is. Renaming keeps size and time.
-            entry = self._listed(temporary, name)
-        self._renamed(entry)
-
-    @contextmanager
-    def writing_folder(self, name: str) -> Iterator[Path]:
-        """Yield a temporary empty folder; when all went well it takes its name, and is listed."""
-        path = self.directory / name
-        remove_unfinished_folders(path)
-        with atomic_folder(path) as temporary:
-            yield temporary
-            entry = self._listed(temporary, name)
-        self._renamed(entry)
+            # Listed before it takes its name, beside the entry of what it replaces: if the process is killed in
+            # between, either of the two is still known as ours. Renaming keeps size and time.
+            entry = _entry(temporary, name)
+            self._save([*self._entries, entry])
+        self._entries = [e for e in self._entries if e["name"] != name] + [entry]
+        self.written.append(entry)
 
     def finish(self) -> None:
-        """Save the list without what has been replaced or is gone."""
+        """Save the list without entries of files that were replaced or removed."""
         remove_unfinished(self.directory / MANIFEST)
         self._entries = [e for e in self._entries if (self.directory / e["name"]).exists()]
         self._save(self._entries)
-
-    def _listed(self, temporary: Path, name: str) -> dict[str, Any]:
-        entry = _entry(temporary, name)
-        self._save([*self._entries, entry])
-        return entry
-
-    def _renamed(self, entry: dict[str, Any]) -> None:
-        self._entries = [e for e in self._entries if e["name"] != entry["name"]] + [entry]
-        self.written.append(entry)
 
     def _is_ours(self, name: str) -> bool:
         return _entry(self.directory / name, name) in self._entries
@@ -87,7 +76,10 @@ class Manifest:
 
 
 def lost_files(export_info: Mapping[str, Any]) -> list[str]:
-    """Say which exported files are gone or have another size, given the attributes `directory` and `files`."""
+    """Return a sentence for each exported file that is missing or has another size.
+
+    `export_info` are the attributes `directory` and `files` that an export left in the project.
+    """
     directory = Path(str(export_info.get("directory", "")))
     problems = []
     for entry in json.loads(export_info.get("files", "[]")):
@@ -100,7 +92,7 @@ def lost_files(export_info: Mapping[str, Any]) -> list[str]:
 
 
 def _entry(path: Path, name: str) -> dict[str, Any]:
-    """Return name, bytes and mtime_ns of a file; of a folder the sum, the latest, and a digest over all of `files`."""
+    """Return name, bytes and mtime_ns of a file; for a folder the sum, the latest, and a digest over all its files."""
     status = path.stat()
     if not path.is_dir():
         return {"name": name, "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
@@ -124,6 +116,6 @@ def _read_entries(path: Path) -> list[dict[str, Any]]:
         return list(json.loads(path.read_text(encoding="utf-8"))["files"]) if path.exists() else []
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise InputError(
-            f"{path} should list what earlier exports wrote, but cannot be read ({error}); remove it, and export with "
-            "overwrite or into another directory."
+            f"{path}, the list of exported files, cannot be read: {error}. Remove it and set export.overwrite=true, or "
+            "export to another folder."
         ) from error

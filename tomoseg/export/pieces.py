@@ -1,19 +1,17 @@
-"""A volume cut along the chunks of a file, so that each chunk is written once, and little is held meanwhile."""
+"""Pieces of a volume that end where the chunks of a file end, so that each chunk is written once."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 
 from tomoseg.runtime import slabs
 
 Piece = tuple[slice, slice, slice]
-# Like `Runtime.track`: yields the pieces one after the other while somebody watches.
-Track = Callable[[Sequence[Piece], str], Iterable[Piece]]
 
 
 def pieces(shape: Sequence[int], chunks: Sequence[int], itemsize: int, n_bytes: float) -> list[Piece]:
-    """Cut a volume (z, y, x) into boxes that end where chunks end, as long along x, then y, as fits in `n_bytes`.
+    """Cut a volume (z, y, x) into boxes of whole chunks, as long along x, then y, as fits in `n_bytes`.
 
-    At least one chunk, however little `n_bytes` is.
+    A box has at least one chunk, however small `n_bytes` is.
 
     Returns
     -------

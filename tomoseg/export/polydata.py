@@ -1,10 +1,10 @@
-"""Surfaces and points as VTK poly data (.vtp). VTK is imported when it is used."""
+"""Surfaces and points as VTK poly data. VTK is imported when it is used."""
 
 import errno
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,18 +12,22 @@ from numpy.typing import NDArray
 from tomoseg.arrays import Array
 from tomoseg.errors import StageFailed
 from tomoseg.export.frame import WORLD_SIGNS, to_world
-from tomoseg.export.surfaces import on_cap
 from tomoseg.export.tables import as_text
-from tomoseg.measurement.common.surface import Mesh
+
+if TYPE_CHECKING:
+    from tomoseg.measurement.common.surface import Mesh
 
 # Pass band of the windowed-sinc filter: removes what the meshing left of voxel steps, keeps shapes of a few voxels.
 PASS_BAND = 0.1
-PLY_VERTEX = np.dtype([("position", "<f4", 3), ("normal", "<f4", 3), ("color", "u1", 3)])
-PLY_FACE = np.dtype([("n", "u1"), ("points", "<i4", 3)])
 
 
 def surface_polydata(
-    mesh: Mesh, shape: tuple[int, ...], voxel_size: float, *, smoothing_iterations: int = 20, target_triangles: int = 0
+    mesh: "Mesh",
+    shape: tuple[int, ...],
+    voxel_size: float,
+    *,
+    smoothing_iterations: int = 20,
+    target_triangles: int = 0,
 ) -> Any:
     """Turn a closed surface into VTK poly data, upright in ParaView, with outward normals.
 
@@ -32,20 +36,24 @@ def surface_polydata(
     mesh
         Vertices (z, y, x) in px.
     shape
-        Of the labels (z, y, x): tells which triangles are caps at the border; they get the cell array `on_border` 1.
+        Shape of the labels (z, y, x). Triangles of the caps at the border of this volume get 1 in the cell array
+        `on_border`.
     voxel_size
-        Unit of the file per px.
+        Size of a voxel in the unit of the file.
     smoothing_iterations
-        Of the windowed-sinc filter, which does not shrink (Taubin, Zhang & Golub, ECCV 1996); 0: none.
+        Iterations of the windowed-sinc filter, which does not shrink surfaces (Taubin, Zhang & Golub, ECCV 1996); 0:
+        no smoothing.
     target_triangles
-        Above this number triangles are removed by quadric error (Garland & Heckbert, 1997), which keeps flat parts
-        flat and the volume enclosed; 0: none is removed.
+        A surface of more triangles is reduced to this number by quadric error (Garland & Heckbert, 1997), which keeps
+        flat parts flat and the volume enclosed; 0: no reduction.
 
     Returns
     -------
     vtkPolyData
     """
     from vtkmodules.vtkFiltersCore import vtkPolyDataNormals, vtkQuadricDecimation
+
+    from tomoseg.export.surfaces import on_cap
 
     data = _triangles(mesh.vertices[:, ::-1], mesh.faces)
     if smoothing_iterations:
@@ -76,13 +84,13 @@ def points_polydata(points_px: Array, voxel_size: float, columns: Mapping[str, A
     Parameters
     ----------
     points_px
-        Centres.
+        Centres of the particles.
     voxel_size
-        Unit of the file per px.
+        Size of a voxel in the unit of the file.
     columns : (n,) or (n, m) each
-        Numbers and truth values (as 0 and 1) become arrays of numbers of m components, texts arrays of strings.
-        Directions `NAME_z`, `NAME_y`, `NAME_x` as numbers become a vector `NAME` besides, along the axes of the file;
-        positions `z_UNIT`, ... are no directions.
+        Numbers and truth values (0 or 1) become arrays of numbers of m components, texts arrays of strings. Directions
+        `NAME_z`, `NAME_y`, `NAME_x` are also written as a vector `NAME` along the axes of the file; positions `z_UNIT`,
+        ... are not directions.
 
     Returns
     -------
@@ -104,7 +112,7 @@ def points_polydata(points_px: Array, voxel_size: float, columns: Mapping[str, A
 
 
 def _directions(columns: Mapping[str, Array]) -> dict[str, Array]:
-    """Return the vectors (n, 3), (z, y, x), of which the columns hold the three components."""
+    """Return the vectors (n, 3), (z, y, x), whose three components are columns."""
     found = {}
     for name in columns:
         stem = name.removesuffix("_z")
@@ -114,72 +122,29 @@ def _directions(columns: Mapping[str, Array]) -> dict[str, Array]:
     return found
 
 
-def write_vtp(path: Path, polydata: Any, facts: Mapping[str, str | Sequence[str]] | None = None) -> None:
-    """Write poly data as .vtp, compressed, with texts as field data.
+def surface_arrays(polydata: Any) -> tuple[Array, Array, Array]:
+    """Return points (n, 3), outward normals (n, 3) and triangles (m, 3) of a surface, as views where VTK allows."""
+    points = _numpy_of(polydata.GetPoints().GetData())
+    normals = _numpy_of(polydata.GetPointData().GetNormals())
+    return points, normals, _numpy_of(polydata.GetPolys().GetConnectivityArray()).reshape(-1, 3)
+
+
+def write_by_vtk(writer: Any, path: Path, polydata: Any) -> None:
+    """Write poly data by one of VTK's writers.
 
     Raises
     ------
     OSError
         The disk is full.
     StageFailed
-        VTK could not write it for another reason.
+        VTK could not write the file for another reason.
     """
-    from vtkmodules.vtkIOXML import vtkXMLPolyDataWriter
-
-    for key, text in (facts or {}).items():
-        polydata.GetFieldData().AddArray(_texts([text] if isinstance(text, str) else text, key))
-    writer = vtkXMLPolyDataWriter()
-    writer.SetHeaderTypeToUInt64()
-    writer.EncodeAppendedDataOff()
-    _write(writer, path, polydata)
-
-
-def write_stl(path: Path, polydata: Any, unit: str) -> None:
-    """Write a surface as binary STL, for printing and finite elements; the header says the unit, the format has none.
-
-    Raises as `write_vtp` does.
-    """
-    from vtkmodules.vtkIOGeometry import vtkSTLWriter
-
-    writer = vtkSTLWriter()
-    writer.SetFileTypeToBinary()
-    writer.SetHeader(f"tomoseg; unit of length: {unit}"[:79])  # never begins with "solid", as texts do
-    _write(writer, path, polydata)
-
-
-def write_ply(path: Path, polydata: Any, unit: str, color: str) -> None:
-    """Write a surface as binary PLY with normals and one colour, #rrggbb; a comment says the unit."""
-    points, normals, triangles = surface_arrays(polydata)
-    vertices = np.empty(len(points), PLY_VERTEX)
-    vertices["position"], vertices["normal"] = points, normals
-    vertices["color"] = np.frombuffer(bytes.fromhex(color.lstrip("#")), np.uint8)
-    faces = np.empty(len(triangles), PLY_FACE)
-    faces["n"], faces["points"] = 3, triangles
-    properties = [f"property float {name}" for name in ("x", "y", "z", "nx", "ny", "nz")]
-    properties += [f"property uchar {name}" for name in ("red", "green", "blue")]
-    head = ["ply", "format binary_little_endian 1.0", f"comment tomoseg; unit of length: {unit}"]
-    head += [f"element vertex {len(points)}", *properties]
-    head += [f"element face {len(triangles)}", "property list uchar int vertex_indices", "end_header"]
-    with path.open("wb") as file:
-        file.write("".join(f"{line}\n" for line in head).encode("ascii"))
-        file.write(vertices.data)
-        file.write(faces.data)
-
-
-def surface_arrays(polydata: Any) -> tuple[Array, Array, Array]:
-    """Return points (n, 3), outward normals (n, 3) and triangles (m, 3) of a surface; views where VTK allows it."""
-    points = _numpy_of(polydata.GetPoints().GetData())
-    normals = _numpy_of(polydata.GetPointData().GetNormals())
-    return points, normals, _numpy_of(polydata.GetPolys().GetConnectivityArray()).reshape(-1, 3)
-
-
-def _write(writer: Any, path: Path, polydata: Any) -> None:
     from vtkmodules.vtkCommonCore import vtkObject
     from vtkmodules.vtkCommonMisc import vtkErrorCode
 
     writer.SetFileName(str(path))
     writer.SetInputData(polydata)
-    vtkObject.GlobalWarningDisplayOff()  # what it would print says less than its code
+    vtkObject.GlobalWarningDisplayOff()  # its messages say less than the error code
     try:
         done = writer.Write()
     finally:
@@ -204,7 +169,7 @@ def _smoothed(data: Any, iterations: int) -> Any:
 
 
 def _flatten_caps(points: Array, before: Array, shape: tuple[int, ...]) -> None:
-    """Put points (n, 3) that lay on a cap at the border of the volume back onto it, and none outside; in place."""
+    """Move points (n, 3) that lay on a cap back onto the border of the volume, and the others inside; in place."""
     for axis, n in enumerate(shape):
         for border in (-0.5, n - 0.5):
             points[np.abs(before[:, axis] - border) < 1e-3, axis] = border
@@ -224,7 +189,7 @@ def _triangles(points: NDArray[Any], faces: Array) -> Any:
 
 
 def _vtk_array(values: Array) -> Any:
-    """Return a copy of the values (n,) or (n, 3) as a VTK array."""
+    """Copy values (n,) or (n, 3) into a VTK array."""
     from vtkmodules.util import numpy_support
 
     to_vtk: Any = numpy_support.numpy_to_vtk  # untyped
@@ -247,7 +212,7 @@ def _applied(filter_: Any, data: Any) -> Any:
 
 def _add_array(attributes: Any, name: str, values: Array) -> None:
     if values.dtype.kind in "OSU":
-        attributes.AddArray(_texts([as_text(value) for value in values], name))
+        attributes.AddArray(vtk_texts([as_text(value) for value in values], name))
         return
     # VTK has neither truth values nor half floats.
     if values.dtype.char in "?e":
@@ -257,7 +222,8 @@ def _add_array(attributes: Any, name: str, values: Array) -> None:
     attributes.AddArray(array)
 
 
-def _texts(texts: Iterable[str], name: str) -> Any:
+def vtk_texts(texts: Iterable[str], name: str) -> Any:
+    """Return texts as a VTK array."""
     from vtkmodules.vtkCommonCore import vtkStringArray
 
     array = vtkStringArray()

@@ -1,4 +1,4 @@
-"""Closed pores: background that no path through background joins to the border of the volume."""
+"""Closed pores: regions of background that no path through background connects to the border of the volume."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,7 +9,7 @@ from tomoseg.arrays import ArraySource
 from tomoseg.measurement.common.components import find_components
 from tomoseg.measurement.common.surface import RADIUS_PX, BoolArray, Mesh, object_surface
 
-# Smaller ones have no shape: 3 x 3 x 3, as of particles.
+# Smaller pores have no shape: 3 x 3 x 3 voxels, as for particles.
 MIN_VOXELS = 27
 # Per voxel of the box around a pore while it is meshed: labels, numbers of components, the mask, and three fields.
 BYTES_PER_VOXEL = 30
@@ -18,9 +18,9 @@ BYTES_PER_VOXEL = 30
 def closed_pores(
     background: Iterable[BoolArray], shape: Sequence[int], min_voxels: int = MIN_VOXELS
 ) -> NDArray[np.void]:
-    """Find the closed pores of a volume of `shape` (z, y, x), whose background comes as consecutive slabs.
+    """Find the closed pores of a volume of `shape` (z, y, x), given its background as consecutive slabs.
 
-    Voxels are one pore where they share a face, so that material that touches at an edge closes a pore.
+    Voxels of one pore share faces, so material that touches at an edge closes a pore.
 
     Returns
     -------
@@ -32,12 +32,12 @@ def closed_pores(
 
 
 def box_voxels(pores: NDArray[np.void]) -> NDArray[np.int64]:
-    """Return the voxels (n,) of the boxes in which the pores are meshed."""
+    """Return the number of voxels (n,) of the box in which each pore is meshed."""
     return np.asarray(np.prod(pores["stop"] - pores["start"] + 2 * RADIUS_PX, axis=1, dtype=np.int64))
 
 
 def pore_surface(labels: ArraySource, pore: np.void) -> Mesh:
-    """Return the surface of a pore, in px of the labels, at the level that encloses its number of voxels."""
+    """Mesh a pore, in px of the labels, at the level that encloses its number of voxels."""
     import cc3d
 
     box = tuple(slice(int(a), int(b)) for a, b in zip(pore["start"], pore["stop"], strict=True))
@@ -49,7 +49,7 @@ def pore_surface(labels: ArraySource, pore: np.void) -> Mesh:
 
 
 def together(meshes: Sequence[Mesh]) -> Mesh:
-    """Return separate surfaces as one."""
+    """Combine separate surfaces into one mesh."""
     starts = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes)])
     return Mesh(
         np.concatenate([np.zeros((0, 3), np.float32), *(mesh.vertices for mesh in meshes)]),

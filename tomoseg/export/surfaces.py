@@ -1,15 +1,15 @@
 """Closed surfaces of the classes, meshed block by block.
 
-They are the surfaces that `measure` reports the area of (`tomoseg.measurement.common.surface`: smoothed without
-shrinking, at the level that encloses the class's own volume), with one difference: where a class goes on beyond the
-border of the volume its surface is closed there by a flat cap, half a voxel outside the last centres. A closed surface
-has an inside, looks solid, and can be printed; the cap is marked, because it is where we stopped looking and no
-surface of the sample.
+They are the surfaces whose areas `measure` reports (`tomoseg.measurement.common.surface`: smoothed without shrinking,
+at the level that encloses the volume of the class), with one difference: where a class continues beyond the border of
+the volume, its surface is closed by a flat cap, half a voxel outside the outermost voxel centres. A closed surface has
+an inside, looks solid, and can be printed. The cap is marked, because it is the end of the data and not a surface of
+the sample.
 
-Surface nets or flying edges on the labels themselves would be quicker; they follow the staircase of the voxels, which
-smoothing has then to undo, and nothing keeps the volume enclosed. Here the level does.
+Surface nets or flying edges on the labels would be faster, but they follow the staircase of the voxels, which smoothing
+has to undo, and nothing preserves the enclosed volume. Here the level does.
 
-Blocks have one size whatever the memory allowed, so that a surface is the same to the bit at any limit.
+The size of the blocks does not depend on the memory allowed, so that a surface is the same to the bit at any limit.
 """
 
 import math
@@ -30,22 +30,22 @@ from tomoseg.measurement.common.surface import (
     smooth,
 )
 
-# While a surface is joined, smoothed and written. Measured: 140.
+# Needed while a surface is joined, smoothed and written. Measured: 140.
 BYTES_PER_TRIANGLE = 150
-# Larger surfaces are not thinned out: VTK's quadric decimation takes 740 bytes per triangle and 15 us for each one that
-# it removes. With this number it fits in the least --max-memory.
-MOST_THINNED = 48_000
-# Nor is one of more than this times the target: it would lose its shape.
-THINNING = 2.5
-# While faces are counted in a slab: labels, where they differ, and the labels on both sides.
+# Larger surfaces are not reduced: VTK's quadric decimation takes 740 bytes per triangle and 15 us for each one that it
+# removes. This many fit in the smallest --max-memory.
+MOST_REDUCED = 48_000
+# Nor are surfaces of more than this times the target: they would lose their shape.
+LARGEST_REDUCTION = 2.5
+# Needed while faces are counted in a slab: labels, where they differ, and the labels on both sides.
 BYTES_PER_VOXEL = 12
-# How far from the border, px, a triangle of the cap may lie after the windowed-sinc filter.
+# Largest distance from the border, px, of a triangle of the cap after the windowed-sinc filter.
 CAP_TOLERANCE_PX = 0.25
 
 
 @dataclass(frozen=True)
 class CoarseLabels:
-    """Labels (z, y, x) read in cells of `factor`^3 voxels; cells at the end that lack voxels are filled up.
+    """Labels (z, y, x) read in cells of `factor`^3 voxels; incomplete cells at the end repeat their last voxels.
 
     `shape` is in cells. The position of a cell's centre, px, is cell * factor + (factor - 1) / 2.
     """
@@ -59,7 +59,7 @@ class CoarseLabels:
         return tuple(-(-n // self.factor) for n in self.labels.shape)
 
     def fraction(self, box: Sequence[slice], k: int) -> Array:
-        """Return what part of each cell in a box is of class `k`: bool at full resolution, else float32."""
+        """Return the fraction of class `k` in each cell of a box: bool at full resolution, else float32."""
         f = self.factor
         if f == 1:
             return np.asarray(self.labels[tuple(box)] == k)
@@ -84,7 +84,7 @@ class CoarseLabels:
 class Patch:
     """The part of a surface in one block: points (n, 3) in cells, triangles (m, 3) as in `Mesh`.
 
-    `seam` (n,) tells which of the points lie on the sides to other blocks.
+    `seam` (n,) marks the points on the sides shared with other blocks.
     """
 
     points: Float32Array
@@ -93,13 +93,13 @@ class Patch:
 
 
 def boundary_faces(slabs_of_labels: Iterable[Array], n_classes: int) -> NDArray[np.int64]:
-    """Count for each class the voxel faces between it and another class; consecutive slabs (z, y, x)."""
+    """Count the voxel faces between each class and the others, given the labels as consecutive slabs (z, y, x)."""
     faces = np.zeros(n_classes, np.int64)
     last: Array | None = None
     for slab in slabs_of_labels:
         block = slab if last is None else np.concatenate([last, slab])
         for axis in range(3):
-            here = block if axis == 0 or last is None else slab  # the plane before has been counted in its own slab
+            here = block if axis == 0 or last is None else slab  # the previous plane was counted in its own slab
             low, high = np.moveaxis(here, axis, 0)[:-1], np.moveaxis(here, axis, 0)[1:]
             differ = low != high
             for side in (low, high):
@@ -109,30 +109,30 @@ def boundary_faces(slabs_of_labels: Iterable[Array], n_classes: int) -> NDArray[
 
 
 def coarsening(n_faces: int, target_triangles: int) -> int:
-    """Return the size of cells at which the surface of `n_faces` voxel faces is near the target; 0: no target.
+    """Return the cell size, in voxels, at which a surface of `n_faces` voxel faces is near the target; 0: no target.
 
-    A voxel face gives two triangles at most, and cells of f^3 voxels f^2 times fewer.
+    A voxel face gives at most two triangles, and cells of f^3 voxels give f^2 times fewer.
     """
     if not target_triangles:
         return 1
-    limit = max(target_triangles, min(THINNING * target_triangles, MOST_THINNED))
+    limit = max(target_triangles, min(LARGEST_REDUCTION * target_triangles, MOST_REDUCED))
     return max(1, math.ceil(math.sqrt(2 * n_faces / limit)))
 
 
 def bytes_needed(n_faces: int, factor: int) -> int:
-    """Return the memory that the surface of `n_faces` voxel faces takes at most, meshed from cells of `factor`^3."""
+    """Return the most bytes that a surface of `n_faces` voxel faces takes, meshed from cells of `factor`^3 voxels."""
     return 2 * n_faces * BYTES_PER_TRIANGLE // factor**2
 
 
 def block_surface(fraction: Array, level: float, block: Block) -> Patch | None:
-    """Return the part of a class's closed surface that lies in a block; None where there is none.
+    """Return the part of a class's closed surface that lies in a block, or None if there is none.
 
-    `fraction` are the fractions of the class at `block.read`.
+    `fraction` is the fraction of the class in each cell of `block.read`.
     """
     if not fraction.any():
         return None
     field = smooth(fraction)[block.meshed]
-    # Beyond the border the field is mirrored at the level: the surface crosses midway, half a voxel outside.
+    # Beyond the border the field is mirrored about the level, so that the surface crosses half a voxel outside.
     for axis, sides in enumerate(block.border):
         field = _capped(field, axis, sides, level)
     mesh = level_surface(field, level)
@@ -149,8 +149,8 @@ def block_surface(fraction: Array, level: float, block: Block) -> Patch | None:
 def joined(patches: Sequence[Patch], coarse: CoarseLabels) -> Mesh:
     """Join the patches of all blocks into one surface, in px of the labels.
 
-    Points of their seams at the same place become one point: neighbouring blocks compute the points on the side they
-    share from the same numbers, so they agree exactly.
+    Coincident points of the seams are merged. They agree exactly, because neighbouring blocks compute the points on
+    their shared side from the same numbers.
     """
     if not patches:
         return level_surface(np.zeros((2, 2, 2), np.float32), 0.5)
@@ -166,13 +166,13 @@ def joined(patches: Sequence[Patch], coarse: CoarseLabels) -> Mesh:
     a, b, c = faces.T
     faces = faces[(a != b) & (b != c) & (c != a)]
     vertices = points[kept] * coarse.factor + np.float32((coarse.factor - 1) / 2)
-    # The last cells may reach beyond the volume, where their voxels were made up.
+    # The last cells may reach beyond the volume, where voxels were repeated.
     np.minimum(vertices, np.array(coarse.labels.shape, np.float32) - np.float32(0.5), out=vertices)
     return Mesh(vertices, faces, np.ones(len(faces), np.float32))
 
 
 def on_cap(vertices_px: Array, faces: Array, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Tell which triangles (m, 3) lie on the flat caps at the border of a volume of `shape`."""
+    """Mark the triangles (m, 3) that lie on the flat caps at the border of a volume of `shape`."""
     flat = np.zeros(len(faces), bool)
     for axis, n in enumerate(shape):
         along = vertices_px[faces, axis]

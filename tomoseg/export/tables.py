@@ -1,11 +1,7 @@
-"""Tables as CSV and Parquet, and numbers as JSON. Units stand in the names of columns and keys."""
+"""Columns of tables: their values, units and descriptions. Units stand in the names of the columns."""
 
-import csv
-import json
 import math
 import re
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +9,7 @@ from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
 
-# Endings of names and the units they stand for; the first that fits.
+# Endings of names and their units; the first that fits counts.
 UNITS = {
     "_m2_per_g": "m2/g",
     "_g_per_cm3": "g/cm3",
@@ -60,7 +56,7 @@ DESCRIPTIONS = {
 
 
 def columns_of(table: NDArray[np.void]) -> dict[str, Array]:
-    """Return the columns (n,) of a structured array; one of m numbers per row becomes NAME_0 ... NAME_m-1."""
+    """Return the columns (n,) of a structured array; a column of m numbers per row becomes NAME_0 to NAME_m-1."""
     found: dict[str, Array] = {}
     for name in table.dtype.names or ():
         column = table[name]
@@ -73,84 +69,17 @@ def columns_of(table: NDArray[np.void]) -> dict[str, Array]:
 
 
 def as_text(value: Any) -> str:
-    """Return what a column of texts holds as a text: bytes are UTF-8."""
+    """Return a value of a text column as text; bytes are UTF-8."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def unit_of(name: str) -> str:
-    """Return the unit that the name of a column or a number says, "" where it says none, "1" for counts and ratios."""
+    """Return the unit that a name ends in; "1" for counts and ratios, "" if the name tells none."""
     ending = next((unit for ending, unit in UNITS.items() if name.endswith(ending)), "")
     return ending or ("1" if COUNTS.fullmatch(name) else "")
 
 
 def description_of(name: str) -> str:
-    """Return what a column of our tables means, "" for one that is not known."""
+    """Return the meaning of a column of our tables, "" if it is not known."""
     stem = re.sub(r"_(?:nm|px)[23]?$", "", name)
     return DESCRIPTIONS.get(name, DESCRIPTIONS.get(stem, ""))
-
-
-def write_csv(path: Path, table: NDArray[np.void]) -> None:
-    """Write a structured array (n,) as CSV in UTF-8: a line of column names, then one line per row.
-
-    Numbers are written so that they read back exactly; NaN is an empty cell, which spreadsheets and pandas take as
-    missing; truth values are `true` and `false`.
-    """
-    columns = columns_of(table)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([_cell(column[i]) for column in columns.values()] for i in range(len(table)))
-
-
-def write_parquet(path: Path, table: NDArray[np.void], facts: Mapping[str, str] | None = None) -> None:
-    """Write a structured array (n,) as Parquet.
-
-    Each field carries `unit` and, where known, `description` in its metadata, the file the texts of `facts`. NaN is
-    null, which Parquet's readers take as missing.
-    """
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    arrays, fields = [], []
-    for name, column in columns_of(table).items():
-        if column.dtype.kind in "OSU":
-            array = pa.array([as_text(value) for value in column], pa.string())
-        else:
-            array = pa.array(np.ascontiguousarray(column, column.dtype.newbyteorder("=")), from_pandas=True)
-        metadata = {"unit": unit_of(name), "description": description_of(name)}
-        fields.append(pa.field(name, array.type, metadata={key: text for key, text in metadata.items() if text}))
-        arrays.append(array)
-    schema = pa.schema(fields, metadata=dict(facts or {}))
-    parquet.write_table(pa.Table.from_arrays(arrays, schema=schema), path, compression="zstd")
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write numbers and texts as JSON in UTF-8; NaN and infinite are null, arrays lists, tables lists of objects."""
-    text = json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
-
-
-def plain(value: Any) -> Any:
-    """Return a value as JSON can hold it: see `write_json`."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(inner) for key, inner in value.items()}
-    if isinstance(value, np.ndarray) and value.dtype.names:
-        columns = columns_of(value)
-        return [{name: plain(column[i]) for name, column in columns.items()} for i in range(len(value))]
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [plain(inner) for inner in value]
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return as_text(value) if isinstance(value, bytes) else value
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, bytes):
-        return as_text(value)
-    if isinstance(value, (bool, np.bool_)):
-        return "true" if value else "false"
-    if isinstance(value, (float, np.floating)):
-        return "" if np.isnan(value) else repr(float(value))
-    return str(value)

@@ -1,8 +1,7 @@
-"""Writing MRC stacks and volumes (2014 standard, doi:10.1016/j.jsb.2015.04.002) and angle files, slab by slab."""
+"""Writers of MRC files (2014 standard, doi:10.1016/j.jsb.2015.04.002), slab by slab, and of angle files."""
 
 import math
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,9 +11,7 @@ from numpy.typing import NDArray
 from tomoseg.arrays import Array, ArraySource
 from tomoseg.errors import InputError
 from tomoseg.io.atomic import atomic_path
-
-# Like `Runtime.track`: yields the slabs one after the other while somebody watches.
-Track = Callable[[Sequence[slice], str], Iterable[slice]]
+from tomoseg.runtime import Track, slabs, untracked
 
 SLAB_BYTES = 64 << 20
 MODES: dict[str, int] = {"i1": 0, "i2": 1, "f4": 2, "u2": 6, "f2": 12}
@@ -27,52 +24,51 @@ def write_mrc(
     *,
     kind: Literal["stack", "volume"] = "volume",
     label: str = "written by tomoseg",
-    track: Track | None = None,
+    what: str = "writing MRC",
+    track: Track = untracked,
 ) -> None:
-    """Write a tilt series or a volume as an MRC file; `path` appears only once it is complete.
+    """Write a tilt series or a volume as an MRC file, atomically.
 
     Parameters
     ----------
     path
-        The file to write; one that exists is replaced.
-    data : array or handle, shape (n, y, x)
-        Read in slabs of some 64 MiB. Real: int8, int16, uint16, float16 and float32 are stored as they are, float64
-        as float32, other integers (labels) and bool in the narrowest of int8 (mode 0, signed in the 2014
-        standard), int16 (mode 1) and uint16 (mode 6) that holds all their values, which costs one more pass.
+        File to write; an existing one is replaced.
+    data : array or handle, (n, y, x)
+        Real values, read in slabs of about 64 MiB. int8, int16, uint16, float16 and float32 are stored unchanged,
+        float64 as float32. Other integers (labels) and bool are stored in the narrowest type that holds all values:
+        int8 (mode 0, signed in the 2014 standard), int16 (mode 1) or uint16 (mode 6). This takes one more pass.
     pixel_size_nm
-        Size of a pixel or voxel, nm; None or NaN where unknown, which is stored as a cell of 0.
+        Size of a pixel or voxel, nm; None or NaN if unknown, stored as a cell size of 0.
     kind
         "stack": images of a series (space group 0); "volume": a 3D volume (space group 1).
     label
-        Text for the first label of the header; ASCII, at most 80 characters are kept.
-    track
-        Called with the slabs and a description and yields the slabs, to show progress: `runtime.track` fits.
+        First label of the header, ASCII, cut to 80 characters.
+    what, track
+        Text shown with the progress over the slabs, and what shows it; `runtime.track` fits.
 
     Raises
     ------
     InputError
-        `data` is not 3D, is empty, complex, holds integers beyond 16 bits, or the folder cannot be written to.
+        `data` is not 3D, is empty, complex, holds integers beyond 16 bits, or the folder is not writable.
     """
     path = Path(path)
     shape = _checked_shape(path, data)
     slab = max(1, SLAB_BYTES // (shape[1] * shape[2] * 8))
-    pieces = [slice(start, min(start + slab, shape[0])) for start in range(0, shape[0], slab)]
+    pieces = slabs(shape[0], slab)
     dtype = _stored_dtype(path, data, pieces)
     statistics = _Statistics()
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(bytes(1024))  # the header holds the statistics, which are known at the end
-        for piece in track(pieces, f"writing {path.name}") if track else pieces:
+        for piece in track(pieces, what):
             values = np.ascontiguousarray(data[piece], dtype=dtype)
             statistics.add(values)
             file.write(values.data)
         file.seek(0)
         file.write(_header(shape, dtype, pixel_size_nm, statistics, kind=kind, label=label).tobytes())
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def write_angles(path: Path | str, angles_deg: Sequence[float] | NDArray[np.floating[Any]]) -> None:
-    """Write tilt angles in degrees, one per line (.rawtlt), so that they read back exactly.
+    """Write tilt angles in degrees, one per line (.rawtlt); they read back exactly.
 
     Raises
     ------
@@ -87,14 +83,14 @@ def write_angles(path: Path | str, angles_deg: Sequence[float] | NDArray[np.floa
 
 
 class _Statistics:
-    """Smallest, largest, mean and root-mean-square deviation of the finite values of images that pass by."""
+    """Running minimum, maximum, mean and rms deviation of the finite values of images."""
 
     def __init__(self) -> None:
         self.smallest, self.largest, self.mean = math.inf, -math.inf, 0.0
         self._n, self._squares = 0, 0.0
 
     def add(self, images: Array) -> None:
-        """Take in some images; Chan's update keeps the variance accurate where the mean is large against it."""
+        """Add images; Chan's update keeps the variance accurate where the mean is large compared with it."""
         for image in images:
             values = image.astype(np.float64).ravel()
             values = values[np.isfinite(values)]
@@ -109,7 +105,7 @@ class _Statistics:
             self._n = n
 
     def for_header(self) -> tuple[float, float, float, float]:
-        """Return minimum, maximum, mean and rms; the standard's mark for "not determined" if nothing was finite."""
+        """Return minimum, maximum, mean and rms; the standard's "not determined" if no value was finite."""
         if self._n == 0:
             return 0.0, -1.0, -2.0, -1.0
         return self.smallest, self.largest, self.mean, math.sqrt(self._squares / self._n)
@@ -118,14 +114,14 @@ class _Statistics:
 def _checked_shape(path: Path, data: ArraySource) -> tuple[int, int, int]:
     shape = tuple(int(n) for n in data.shape)
     if len(shape) != 3 or min(shape) < 1:
-        raise InputError(f"cannot write {path}: an MRC stack needs a 3D array with data, this one has shape {shape}")
+        raise InputError(f"cannot write {path}: an MRC file holds a non-empty 3D array, and this one has shape {shape}")
     if data.dtype.kind not in "fiub":
-        raise InputError(f"cannot write {path}: values of type {data.dtype} do not fit an MRC file; give real numbers")
+        raise InputError(f"cannot write {path}: an MRC file cannot hold values of type {data.dtype}; give real numbers")
     return shape
 
 
 def _stored_dtype(path: Path, data: ArraySource, pieces: Sequence[slice]) -> np.dtype[Any]:
-    """Return the little-endian dtype of the file: as given where MRC has it, else one that holds all values."""
+    """Return the little-endian dtype of the file: that of the data where MRC has it, else one that holds all values."""
     code = f"{data.dtype.kind}{data.dtype.itemsize}"
     if code in MODES:
         return np.dtype(f"<{code}")
@@ -140,8 +136,8 @@ def _stored_dtype(path: Path, data: ArraySource, pieces: Sequence[slice]) -> np.
         if limits.min <= smallest and largest <= limits.max:
             return np.dtype(f"<{code}")
     raise InputError(
-        f"cannot write {path}: MRC holds 16-bit integers at most and the values go from {smallest} to {largest}; "
-        "write them as float32"
+        f"cannot write {path}: MRC holds integers of at most 16 bits, and the values range from {smallest} to "
+        f"{largest}; convert them to float32"
     )
 
 

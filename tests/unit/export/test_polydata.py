@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from tomoseg.errors import StageFailed
-from tomoseg.export.polydata import points_polydata, surface_polydata, write_vtp
+from tomoseg.export.formats.vtp import write_vtp
+from tomoseg.export.polydata import points_polydata, surface_polydata
 from tomoseg.export.surfaces import CoarseLabels, block_surface, joined
 from tomoseg.measurement.common.surface import LevelFinder
 

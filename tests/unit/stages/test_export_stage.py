@@ -9,9 +9,11 @@ from scipy import ndimage
 
 from tomoseg.arrays import MemoryInput, MemoryOutputs
 from tomoseg.errors import InputError, StageFailed
+from tomoseg.export.classes import surface_stem
+from tomoseg.export.parameters import ALL_FORMATS, ExportParameters
 from tomoseg.runtime import Runtime
 from tomoseg.stages import measure
-from tomoseg.stages.export import ALL_FORMATS, STAGE, ExportParameters, surface_name
+from tomoseg.stages.export import STAGE
 
 NAMES = ["background", "γ-Al₂O₃", "Pt", "absent"]
 FILES = {
@@ -67,8 +69,8 @@ def alignment(raw=RAW, angle=84.0, offset=1.75):
     }
 
 
-@pytest.fixture(scope="module")
-def inputs():
+def measured():
+    """Return what the stage reads, by name."""
     labels = MemoryInput(labelled(), {"class_names": NAMES, "voxel_size_nm": 0.5})
     volume = MemoryInput((labelled() * 2.5).astype(np.float32), {"voxel_size_nm": 0.5})
     outputs = MemoryOutputs()
@@ -82,6 +84,11 @@ def inputs():
     tables = {name: outputs.as_input(name) for name in ("class_table", "particle_table", "size_table")}
     info = MemoryInput(None, {"pixel_size_source": "told by --pixel-size", "source": "raw.mrc"})
     return {"volume": volume, "labels": labels, "tilt_series_info": info, **tables, **alignment()}
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    return measured()
 
 
 def exported(inputs, folder, runtime=None, **parameters):
@@ -353,9 +360,9 @@ def test_full_disk_is_said_before_writing(inputs, tmp_path, monkeypatch):
 
 
 def test_names_of_surfaces():
-    assert surface_name(2, "Pt") == "surface_2_Pt.vtp"
-    assert surface_name(1, "../a b/c") == "surface_1_a_b_c.vtp"
-    assert surface_name(3, "??") == "surface_3_class.vtp"
+    assert surface_stem(2, "Pt") == "surface_2_Pt"
+    assert surface_stem(1, "../a b/c") == "surface_1_a_b_c"
+    assert surface_stem(3, "??") == "surface_3_class"
 
 
 @pytest.mark.parametrize("bad", [{"formats": []}, {"formats": ["povray"]}, {"smoothing_iterations": -1}, {"y": 1}])
@@ -371,8 +378,8 @@ def test_scattered_voxels_have_no_surface_and_it_is_said(inputs, tmp_path):
     given = {**inputs, "labels": MemoryInput(labels, {"class_names": NAMES[:3], "voxel_size_nm": 0.5})}
     info, runtime = exported(given, tmp_path / "out")
     names = {file["name"] for file in json.loads(info["files"])}
-    assert surface_name(1, NAMES[1]) in names
-    assert surface_name(2, "Pt") not in names
+    assert "surface_1_Al_O.vtp" in names
+    assert "surface_2_Pt.vtp" not in names
     assert any("Pt" in note and "no surface" in note for note in runtime.notes)
 
 
@@ -393,19 +400,17 @@ def test_what_refers_to_other_files_needs_them(inputs, tmp_path, formats, missin
 
 
 def test_sizes_are_said_before_anything_is_written(inputs, tmp_path, monkeypatch):
-    monkeypatch.setattr("tomoseg.stages.export.BIG_FILE_BYTES", 1)
+    monkeypatch.setattr("tomoseg.export.api.BIG_FILE_BYTES", 1)
     _, runtime = exported(inputs, tmp_path, formats="all")
     first_written = next(i for i, note in enumerate(runtime.notes) if note.startswith("wrote"))
     said = runtime.notes[:first_written]
     for name in ("volume.vti", "volume.vtkhdf", "volume.mrc", "volume.ome.tif", "volume.ome.zarr", "surfaces.glb"):
-        assert sum(note.startswith(f"{name} will have about ") for note in said) == 1
-    assert "volume.mrc will have about 96 kB" in said  # 20 x 30 x 40 x 4 bytes
+        assert sum(note.startswith(f"{name} will take about ") for note in said) == 1
+    assert "volume.mrc will take about 96 kB" in said  # 20 x 30 x 40 x 4 bytes
     assert any("in all; " in note and "are free" in note for note in said)
 
 
-def test_what_is_said_is_near_what_is_written(inputs, tmp_path):
-    from tomoseg.stages import export as stage
-
+def test_what_is_said_is_near_what_is_written(inputs, tmp_path, monkeypatch):
     # A volume that shrinks by compression as reconstructions do, and labels.
     rng = np.random.default_rng(2)
     z, y, x = np.indices((64, 128, 192))
@@ -413,11 +418,13 @@ def test_what_is_said_is_near_what_is_written(inputs, tmp_path):
     volume = (labels * 100 + rng.normal(0, 5, labels.shape)).astype(np.float32)
     attrs = {"class_names": NAMES[:2], "voxel_size_nm": 0.5}
     given = {**inputs, "labels": MemoryInput(labels, attrs), "volume": MemoryInput(volume)}
-    info, _ = exported(given, tmp_path, formats="all")
+    monkeypatch.setattr("tomoseg.export.api.BIG_FILE_BYTES", 1)
+    info, runtime = exported(given, tmp_path, formats="all")
     written = {file["name"]: file["bytes"] for file in json.loads(info["files"])}
-    params = ExportParameters(formats="all")
-    planned = stage._planned_surfaces(given["labels"], NAMES[:2], params, Runtime())
-    expected = stage._expected_bytes(given["volume"], given["labels"], NAMES[:2], planned, params)
+    said = [note.split(" will take about ") for note in runtime.notes if " will take about " in note]
+    units = {"bytes": 1, "kB": 1e3, "MB": 1e6}
+    expected = {name: float(size.split()[0]) * units[size.split()[1]] for name, size in said if name in written}
+    assert len(expected) == 13  # volume and labels in four formats and both in OME-Zarr, a surface in four
     for name, size in expected.items():
         if written[name] > 100_000:
             # Never much less than it takes; a surface has half the triangles that its voxel faces could give.
@@ -434,20 +441,20 @@ def test_each_format_counts_for_the_space_on_the_disk(inputs, tmp_path, monkeypa
     free(raw + 1)
     exported(inputs, tmp_path / "enough", formats="mrc")
     for formats in ("mrc,vti", "mrc,vtkhdf", "mrc,tiff", "mrc,zarr", "mrc,stl"):
-        with pytest.raises(StageFailed, match=r"of free space and the files need .*fewer formats"):
+        with pytest.raises(StageFailed, match=r"of free space, and the files need .*fewer formats"):
             exported(inputs, tmp_path / "little", formats=formats)
     assert list((tmp_path / "little").iterdir()) == []
 
 
 WRITERS = {
-    "vtkhdf": ("tomoseg.export.vtkhdf.write_vtkhdf", "volume.vtkhdf"),
-    "tiff": ("tomoseg.export.tiff.write_ome_tiff", "volume.ome.tif"),
-    "zarr": ("tomoseg.export.omezarr.write_ome_zarr", "volume.ome.zarr"),
-    "stl": ("tomoseg.export.polydata.write_stl", "surface_1_Al_O.stl"),
-    "ply": ("tomoseg.export.polydata.write_ply", "surface_1_Al_O.ply"),
-    "gltf": ("tomoseg.export.glb.Scene.write", "surfaces.glb"),
-    "parquet": ("tomoseg.export.tables.write_parquet", "classes.parquet"),
-    "json": ("tomoseg.export.tables.write_json", "summary.json"),
+    "vtkhdf": ("tomoseg.export.formats.vtkhdf.write_vtkhdf", "volume.vtkhdf"),
+    "tiff": ("tomoseg.export.formats.tiff.write_ome_tiff", "volume.ome.tif"),
+    "zarr": ("tomoseg.export.formats.zarr.write_ome_zarr", "volume.ome.zarr"),
+    "stl": ("tomoseg.export.formats.stl.write_stl", "surface_1_Al_O.stl"),
+    "ply": ("tomoseg.export.formats.ply.write_ply", "surface_1_Al_O.ply"),
+    "gltf": ("tomoseg.export.formats.gltf.Scene.write", "surfaces.glb"),
+    "parquet": ("tomoseg.export.formats.parquet.write_parquet", "classes.parquet"),
+    "json": ("tomoseg.export.formats.json.write_json", "summary.json"),
 }
 
 
@@ -565,5 +572,5 @@ def test_pores_that_do_not_fit_are_left_out_and_it_is_said(inputs, tmp_path, mon
     info, runtime = exported({**inputs, "labels": with_a_pore()}, tmp_path, formats="vtp")
     names = {file["name"] for file in json.loads(info["files"])}
     assert "surface_pores.vtp" not in names
-    assert surface_name(2, "Pt") in names
-    assert any("closed pores does not fit" in note for note in runtime.notes)
+    assert "surface_2_Pt.vtp" in names
+    assert any("closed pores: it does not fit" in note for note in runtime.notes)

@@ -1,38 +1,29 @@
-"""A script that shows an export in ParaView: support translucent grey, particles red, pores blue, a scale bar."""
+"""Format `paraview`: a script that shows the surfaces, the support translucent, with a scale bar."""
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
-RED, GREY, BLUE = "#c8191e", "#a0a0a0", "#3b78b8"
+from tomoseg.export.context import ExportContext, Surface
+from tomoseg.export.formats.base import Format
 
 
-@dataclass(frozen=True)
-class Shown:
-    """A surface in the picture: its file, name, colour #rrggbb, and opacity from 0 to 1."""
-
-    file: str
-    name: str
-    color: str
-    opacity: float
-
-
-def write_script(path: Path, surfaces: Sequence[Shown], points: str | None, unit: str) -> None:
-    """Write the script; it finds the files beside itself, wherever the folder is taken to.
+def write_script(path: Path, surfaces: Sequence[Surface], points: str | None, unit: str) -> None:
+    """Write the script; it finds the .vtp files beside itself, so the folder can be moved.
 
     Parameters
     ----------
     path
         File to write, in the folder of the others.
     surfaces
-        What is shown; those with an opacity below 1 as glass.
+        What is shown; surfaces with an opacity below 1 are drawn as glass.
     points
-        File of the particles as points: loaded, and hidden until it is asked for; None: there is none.
+        File of the particles as points, loaded but hidden; None: there is none.
     unit
-        Of lengths, for the scale bar.
+        Unit of length, for the scale bar.
     """
-    text = _TEMPLATE.replace("@SURFACES@", json.dumps([asdict(s) for s in surfaces], indent=4))
+    shown = [{"file": f"{s.stem}.vtp", "name": s.name, "color": s.color, "opacity": s.opacity} for s in surfaces]
+    text = _TEMPLATE.replace("@SURFACES@", json.dumps(shown, indent=4))
     text = text.replace("@POINTS@", repr(points)).replace("@UNIT@", json.dumps(unit))
     path.write_text(text, encoding="utf-8")
 
@@ -180,3 +171,19 @@ def round_length(longest):
 
 main()
 '''
+
+
+def _write(context: ExportContext) -> None:
+    points = "particles.vtp" if context.has_points else None
+    with context.writing("paraview_view.py", ", for ParaView: Tools > Python Shell > Run Script") as path:
+        write_script(path, context.surfaces, points, "nm" if context.size_is_known else "voxels")
+
+
+FORMAT = Format(
+    name="paraview",
+    description="a script that shows the surfaces of vtp in ParaView",
+    file_names=lambda _: ["paraview_view.py"],
+    write=_write,
+    refers_to=("vtp",),
+    by_default=True,
+)

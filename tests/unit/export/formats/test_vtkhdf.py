@@ -5,7 +5,7 @@ import h5py
 import numpy as np
 import pytest
 
-from tomoseg.export.vtkhdf import write_vtkhdf
+from tomoseg.export.formats.vtkhdf import write_vtkhdf
 
 pytest.importorskip("resource")  # a limit on the size of files stands for a full disk
 
@@ -13,7 +13,7 @@ FULL = """
 import resource, signal, sys
 from pathlib import Path
 import numpy as np
-from tomoseg.export.vtkhdf import write_vtkhdf
+from tomoseg.export.formats.vtkhdf import write_vtkhdf
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 volume = np.random.default_rng(0).normal(size=(40, 100, 100)).astype(np.float32)

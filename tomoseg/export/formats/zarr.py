@@ -1,7 +1,7 @@
-"""OME-Zarr 0.5 (Zarr 3): volume and labels in chunks, each halved until it is small, for napari, Fiji and the web.
+"""Format `zarr`: volume and labels as OME-Zarr 0.5 (Zarr 3), in chunks and at decreasing resolutions.
 
-The specification is that of ngff.openmicroscopy.org/0.5. Arrays are the project's own, (z, y, x) with y down, as napari
-shows them; nothing is turned. The centre of voxel (0, 0, 0) is the origin at every level.
+The specification is that of ngff.openmicroscopy.org/0.5. The arrays are those of the project, (z, y, x) with y down, as
+napari shows them; nothing is rotated. The centre of voxel (0, 0, 0) is the origin at every level.
 """
 
 import itertools
@@ -13,13 +13,16 @@ from typing import Any
 import numpy as np
 
 from tomoseg.arrays import Array, ArraySource
-from tomoseg.export.pieces import Track, pieces
+from tomoseg.export.context import ExportContext
+from tomoseg.export.formats.base import Format
+from tomoseg.export.pieces import pieces
+from tomoseg.runtime import Track, untracked
 
 CHUNKS = (64, 128, 128)
-# The last level is no larger than this along any axis.
+# The coarsest level is no larger than this along any axis.
 SMALLEST_PX = 128
 LABELS = "classes"
-CHUNKS_AT_ONCE = 2  # that are packed or unpacked; ten, as is usual, take 90 MB more and no less time
+CHUNKS_AT_ONCE = 2  # are compressed at a time; zarr's default of ten takes 90 MB more and is no faster
 
 Reduce = Callable[[Array, Sequence[int]], Array]
 
@@ -33,80 +36,57 @@ def write_ome_zarr(
     class_colors: Sequence[str],
     *,
     slab_bytes: int = 64 << 20,
-    track: Track | None = None,
+    track: Track = untracked,
 ) -> None:
     """Write volume and labels into an empty folder as one OME-Zarr image with its labels under `labels/classes`.
 
     Parameters
     ----------
     folder
-        Where to write; an existing, empty folder.
+        An existing, empty folder.
     volume, labels : array or handle, (z, y, x)
-        Read in boxes of whole chunks. Each level of the volume is the mean over 2 x 2 x 2 voxels of the one before,
-        each level of the labels the commonest class among them, of equally common ones the lowest index.
+        Read in boxes of whole chunks. Each level of the volume is the mean over 2 x 2 x 2 voxels of the finer level,
+        each level of the labels their most common class; ties go to the lowest index.
     voxel_size_nm
-        Scale, unit nanometer; NaN where unknown: then the scale is 1 and no unit is named.
+        Scale, in nanometer. If NaN (unknown), the scale is 1 and no unit is given.
     class_names, class_colors
         One per class; colours as #rrggbb. Class 0, the background, is transparent.
-    slab_bytes
-        How much is read at once, 33 MB at least (what one chunk of a coarser level is made of). Measured: 150 MB are
-        held then.
-    track
-        Called with the pieces and a description and yields the pieces, to show progress: `runtime.track` fits.
+    slab_bytes, track
+        Bytes to read at once, and what shows the progress. At least 33 MB are read, from which one chunk of a coarser
+        level is made; peak memory is then 150 MB (measured).
     """
     import zarr
 
-    with zarr.config.set({"async.concurrency": CHUNKS_AT_ONCE}):
-        _write(
-            zarr.open_group(folder, mode="w", zarr_format=3),
-            volume,
-            labels,
-            voxel_size_nm,
-            class_names,
-            class_colors,
-            slab_bytes,
-            track,
-        )
-
-
-def stored_voxels(shape: Sequence[int]) -> int:
-    """Return the number of voxels of all levels together."""
-    return sum(math.prod(level) for level in _level_shapes(shape))
-
-
-def _write(
-    group: Any,
-    volume: ArraySource,
-    labels: ArraySource,
-    voxel_size_nm: float,
-    class_names: Sequence[str],
-    class_colors: Sequence[str],
-    slab_bytes: int,
-    track: Track | None,
-) -> None:
     shapes = _level_shapes(volume.shape)
     n_classes = len(class_names)
 
-    def commonest(values: Array, factors: Sequence[int]) -> Array:
-        return _commonest(values, factors, n_classes)
+    def most_common(values: Array, factors: Sequence[int]) -> Array:
+        return _most_common(values, factors, n_classes)
 
-    _write_levels(group, volume, shapes, _mean, slab_bytes, track, "volume")
-    group.attrs["ome"] = {"version": "0.5", "multiscales": [_multiscale("volume", shapes, voxel_size_nm, "mean")]}
-    group.create_group("labels").attrs["ome"] = {"version": "0.5", "labels": [LABELS]}
-    of_labels = group.create_group(f"labels/{LABELS}")
-    _write_levels(of_labels, labels, shapes, commonest, slab_bytes, track, "labels")
-    of_labels.attrs["ome"] = {
-        "version": "0.5",
-        "multiscales": [_multiscale(LABELS, shapes, voxel_size_nm, "mode")],
-        "image-label": {
-            "colors": [
-                {"label-value": k, "rgba": [*bytes.fromhex(color.lstrip("#")), 255 if k else 0]}
-                for k, color in enumerate(class_colors)
-            ],
-            "properties": [{"label-value": k, "class": name} for k, name in enumerate(class_names)],
-            "source": {"image": "../../"},
-        },
-    }
+    with zarr.config.set({"async.concurrency": CHUNKS_AT_ONCE}):
+        group = zarr.open_group(folder, mode="w", zarr_format=3)
+        _write_levels(group, volume, shapes, _mean, slab_bytes, track, "volume")
+        group.attrs["ome"] = {"version": "0.5", "multiscales": [_multiscale("volume", shapes, voxel_size_nm, "mean")]}
+        group.create_group("labels").attrs["ome"] = {"version": "0.5", "labels": [LABELS]}
+        of_labels = group.create_group(f"labels/{LABELS}")
+        _write_levels(of_labels, labels, shapes, most_common, slab_bytes, track, "labels")
+        of_labels.attrs["ome"] = {
+            "version": "0.5",
+            "multiscales": [_multiscale(LABELS, shapes, voxel_size_nm, "mode")],
+            "image-label": {
+                "colors": [
+                    {"label-value": k, "rgba": [*bytes.fromhex(color.lstrip("#")), 255 if k else 0]}
+                    for k, color in enumerate(class_colors)
+                ],
+                "properties": [{"label-value": k, "class": name} for k, name in enumerate(class_names)],
+                "source": {"image": "../../"},
+            },
+        }
+
+
+def stored_voxels(shape: Sequence[int]) -> int:
+    """Return the total number of voxels of all levels."""
+    return sum(math.prod(level) for level in _level_shapes(shape))
 
 
 def _level_shapes(shape: Sequence[int]) -> list[tuple[int, ...]]:
@@ -117,7 +97,7 @@ def _level_shapes(shape: Sequence[int]) -> list[tuple[int, ...]]:
 
 
 def _factors(fine: Sequence[int], coarse: Sequence[int]) -> tuple[int, ...]:
-    """Return by how much each axis is reduced: 2, or 1 where there is one voxel only."""
+    """Return the reduction factor of each axis: 2, or 1 for an axis of a single voxel."""
     return tuple(1 if n == m else 2 for n, m in zip(fine, coarse, strict=True))
 
 
@@ -129,7 +109,7 @@ def _multiscale(name: str, shapes: Sequence[tuple[int, ...]], voxel_size_nm: flo
     for level, shape in enumerate(shapes):
         if level:
             scale = scale * _factors(shapes[level - 1], shape)
-        # Voxel 0 of a level lies in the midst of those that it was made of.
+        # Voxel 0 of a level lies at the centre of the voxels that it was made of.
         transforms = [
             {"type": "scale", "scale": (scale * size).tolist()},
             {"type": "translation", "translation": ((scale - 1) / 2 * size).tolist()},
@@ -145,7 +125,7 @@ def _write_levels(
     shapes: Sequence[tuple[int, ...]],
     reduce: Reduce,
     slab_bytes: int,
-    track: Track | None,
+    track: Track,
     name: str,
 ) -> None:
     from zarr.codecs import BloscCodec
@@ -166,14 +146,14 @@ def _write_levels(
         factors = (1, 1, 1) if level == 0 else _factors(shapes[level - 1], shape)
         todo = pieces(shape, chunks, dtype.itemsize * math.prod(factors), slab_bytes)
         what = f"writing {name}, level {level + 1} of {len(shapes)}"
-        for piece in track(todo, what) if track else todo:
+        for piece in track(todo, what):
             fine = source[tuple(slice(p.start * f, p.stop * f) for p, f in zip(piece, factors, strict=True))]
             target[piece] = fine if level == 0 else reduce(fine, factors)
         source = target
 
 
 def _cells(values: Array, factors: Sequence[int]) -> list[Array]:
-    """Return the voxels of each cell of `factors` one by one; the last cell of an axis may repeat its last voxel."""
+    """Return one array per position in a cell of `factors`; an incomplete last cell repeats its last voxel."""
     padding = [(0, -n % f) for n, f in zip(values.shape, factors, strict=True)]
     whole = np.pad(values, padding, mode="edge") if any(after for _, after in padding) else values
     starts = itertools.product(*(range(f) for f in factors))
@@ -188,7 +168,7 @@ def _mean(values: Array, factors: Sequence[int]) -> Array:
     return np.asarray(total / np.float32(len(voxels)), dtype=values.dtype)
 
 
-def _commonest(values: Array, factors: Sequence[int], n_classes: int) -> Array:
+def _most_common(values: Array, factors: Sequence[int], n_classes: int) -> Array:
     voxels = _cells(values, factors)
     best = np.zeros(voxels[0].shape, values.dtype)
     most = np.zeros(voxels[0].shape, np.uint8)
@@ -199,3 +179,26 @@ def _commonest(values: Array, factors: Sequence[int], n_classes: int) -> Array:
         best[count > most] = k
         np.maximum(most, count, out=most)
     return best
+
+
+def _write(context: ExportContext) -> None:
+    with context.writing_folder("volume.ome.zarr") as folder:
+        names, colors = context.classes.names, context.classes.colors
+        write_ome_zarr(
+            folder, context.volume, context.labels, context.voxel_size_nm, names, colors, **context.writing_options
+        )
+
+
+def _expected_bytes(context: ExportContext) -> dict[str, int]:
+    shape = context.volume.shape
+    size = sum(context.compressed_bytes.values()) * stored_voxels(shape) / math.prod(shape)
+    return {"volume.ome.zarr": int(size)}
+
+
+FORMAT = Format(
+    name="zarr",
+    description="volume and labels as OME-Zarr 0.5 for napari, Fiji and web viewers",
+    file_names=lambda _: ["volume.ome.zarr"],
+    expected_bytes=_expected_bytes,
+    write=_write,
+)

@@ -3,8 +3,8 @@ import os
 
 import pytest
 
-from tomoseg.export.folder import atomic_folder
 from tomoseg.export.manifest import MANIFEST, Manifest, lost_files
+from tomoseg.io.atomic import atomic_folder
 
 
 def write(manifest, name, **files):

@@ -4,7 +4,10 @@ import json
 import numpy as np
 import pytest
 
-from tomoseg.export.tables import unit_of, write_csv, write_json, write_parquet
+from tomoseg.export.formats.csv import write_csv
+from tomoseg.export.formats.json import write_json
+from tomoseg.export.formats.parquet import write_parquet
+from tomoseg.export.tables import unit_of
 
 
 def test_columns_and_cells(tmp_path):

@@ -1,4 +1,4 @@
-"""VTK image data in HDF5 (.vtkhdf): compressed in chunks, for volumes that do not fit in memory whole.
+"""Format `vtkhdf`: VTK image data in HDF5, compressed in chunks, for volumes larger than memory.
 
 The layout is that of "VTKHDF File Format" (docs.vtk.org), version 1.0, which every reader knows: VTK since 9.1 and
 ParaView since 5.10, which up to 5.11 does not tell the format by the name and asks for the reader: "VTKHDF Reader".
@@ -6,7 +6,7 @@ HDF5's own filters (shuffle, gzip) need no plugin.
 """
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,8 +14,12 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from tomoseg.arrays import ArraySource
+from tomoseg.export.context import ExportContext
+from tomoseg.export.facts import Facts
+from tomoseg.export.formats.base import Format
 from tomoseg.export.frame import world_origin
-from tomoseg.export.pieces import Track, pieces
+from tomoseg.export.pieces import pieces
+from tomoseg.runtime import Track, untracked
 
 CHUNKS = (8, 128, 128)
 GZIP_LEVEL = 1  # noise of floats does not shrink more with others, which take several times as long
@@ -26,10 +30,10 @@ def write_vtkhdf(
     data: ArraySource,
     voxel_size: float,
     name: str,
+    facts: Facts | None = None,
     *,
-    facts: Mapping[str, str | Sequence[str]] | None = None,
     slab_bytes: int = 64 << 20,
-    track: Track | None = None,
+    track: Track = untracked,
 ) -> None:
     """Write a volume as VTK image data in HDF5, upright in ParaView: see `tomoseg.export.frame`.
 
@@ -40,15 +44,13 @@ def write_vtkhdf(
     data : array or handle, (z, y, x)
         Read in boxes of whole chunks, from the last plane to the first. The values are point data.
     voxel_size
-        Distance of neighbouring voxels, in the unit the file is meant in.
+        Distance of neighbouring voxels, in the unit of the file.
     name
         Name of the array.
     facts
-        Texts to be stored as attributes of the group `VTKHDF`: readers of this version know no texts as field data.
-    slab_bytes
-        How much is read at once; a chunk at least.
-    track
-        Called with the pieces and a description and yields the pieces, to show progress: `runtime.track` fits.
+        Texts to store as attributes of the group `VTKHDF`: readers of this version know no texts as field data.
+    slab_bytes, track
+        Bytes to read at once (at least one chunk is read), and what shows the progress.
     """
     import h5py
 
@@ -71,14 +73,14 @@ def write_vtkhdf(
             name, (nz, ny, nx), dtype, chunks=chunks, shuffle=True, compression="gzip", compression_opts=GZIP_LEVEL
         )
         stored.attrs.create("Attribute", b"Scalars", dtype=h5py.string_dtype("ascii", len("Scalars")))
-        for z, y, x in track(todo, f"writing {name}.vtkhdf") if track else todo:
+        for z, y, x in track(todo, f"writing {name}.vtkhdf"):
             read = data[nz - z.stop : nz - z.start, ny - y.stop : ny - y.start, x]
             stored[z, y, x] = read[::-1, ::-1]
             sink.check()
 
 
 class _Sink(io.RawIOBase):
-    """A file that keeps the first error of writing to itself, and takes and drops what comes after it.
+    """A file that remembers its first write error and silently drops what is written after it.
 
     HDF5 does not survive an error while it closes a file, as on a full disk: it would end the process.
     """
@@ -88,12 +90,12 @@ class _Sink(io.RawIOBase):
         self._error: OSError | None = None
 
     def check(self) -> None:
-        """Raise the error of writing that there was."""
+        """Raise the first write error, if there was one."""
         if self._error is not None:
             raise self._error
 
     def write(self, data: Any) -> int:
-        """Write all of the data, or drop it."""
+        """Write all of the data, or drop it after an error."""
         left = memoryview(data).cast("B")
         total = len(left)
         while len(left) and self._error is None:
@@ -104,22 +106,22 @@ class _Sink(io.RawIOBase):
         return total
 
     def readinto(self, buffer: Any) -> int:
-        """Read back, zeros where what was there has been dropped."""
+        """Read back; zeros where data were dropped."""
         view = memoryview(buffer).cast("B")
         n = self._file.readinto(view)  # type: ignore[attr-defined]
         view[n:] = bytes(len(view) - n)
         return len(view)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a place."""
+        """Set the position."""
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
-        """Return the place."""
+        """Return the position."""
         return self._file.tell()
 
     def truncate(self, size: int | None = None) -> int:
-        """Make the file longer or shorter."""
+        """Set the length of the file."""
         try:
             return self._file.truncate(size)
         except OSError as error:
@@ -129,8 +131,23 @@ class _Sink(io.RawIOBase):
 
 @contextmanager
 def _open_new(path: Path) -> Iterator[_Sink]:
-    """Open a file to write to by HDF5; raises the error of writing, if there was one, when HDF5 is done with it."""
+    """Open a file that HDF5 may write to; the first write error is raised after HDF5 has closed it."""
     with path.open("w+b", buffering=0) as file:
         sink = _Sink(file)
         yield sink
         sink.check()
+
+
+def _write(context: ExportContext) -> None:
+    for name, data in context.arrays.items():
+        with context.writing(f"{name}.vtkhdf") as path:
+            write_vtkhdf(path, data, context.voxel_size, name, context.facts, **context.writing_options)
+
+
+FORMAT = Format(
+    name="vtkhdf",
+    description="the same compressed, for VTK 9.1 and ParaView 5.10 or later",
+    file_names=lambda _: ["volume.vtkhdf", "labels.vtkhdf"],
+    expected_bytes=lambda context: {f"{name}.vtkhdf": size for name, size in context.compressed_bytes.items()},
+    write=_write,
+)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tomoseg.export.vti import write_vti
+from tomoseg.export.formats.vti import write_vti
 
 
 def read_image(path):

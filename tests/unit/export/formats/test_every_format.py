@@ -18,9 +18,10 @@ import zarr
 
 from tests.unit.stages.test_export_stage import alignment
 from tomoseg.arrays import MemoryInput, MemoryOutputs
+from tomoseg.export.parameters import ExportParameters
 from tomoseg.runtime import Runtime
 from tomoseg.stages import measure
-from tomoseg.stages.export import STAGE, ExportParameters
+from tomoseg.stages.export import STAGE
 
 SHAPE = (48, 60, 76)
 NAMES, COLORS = ["vacuum", "γ-Al₂O₃", "Pt"], ["#000000", "#9a9a9a", "#c8191e"]

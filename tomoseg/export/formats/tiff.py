@@ -1,22 +1,22 @@
-"""OME-TIFF, plane by plane: for Fiji, QuPath and everything that reads TIFF.
+"""Format `tiff`: OME-TIFF, written plane by plane, for Fiji, QuPath and every program that reads TIFF.
 
-Planes are the array's own, (z, y, x) with y down, as napari and Fiji show them; nothing is turned.
+The planes are those of the array, (z, y, x) with y down, as napari and Fiji show them; nothing is rotated.
 """
 
 import json
 import math
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tomoseg.arrays import Array, ArraySource
-from tomoseg.runtime import slabs
-
-# Like `Runtime.track`: yields the slabs one after the other while somebody watches.
-Track = Callable[[Sequence[slice], str], Iterable[slice]]
+from tomoseg.export.context import ExportContext
+from tomoseg.export.facts import Facts, as_texts
+from tomoseg.export.formats.base import Format
+from tomoseg.runtime import Track, slabs, untracked
 
 # Offsets of classic TIFF have 32 bits; some room for the directories of the planes.
 MOST_CLASSIC_BYTES = (1 << 32) - (1 << 26)
@@ -27,10 +27,10 @@ def write_ome_tiff(
     data: ArraySource,
     voxel_size_nm: float,
     name: str,
+    facts: Facts | None = None,
     *,
-    facts: Mapping[str, str | Sequence[str]] | None = None,
     slab_bytes: int = 64 << 20,
-    track: Track | None = None,
+    track: Track = untracked,
 ) -> None:
     """Write a volume as OME-TIFF with zlib compression; BigTIFF where it needs more than 4 GB.
 
@@ -39,18 +39,16 @@ def write_ome_tiff(
     path
         File to write.
     data : array or handle, (z, y, x)
-        float32 or integers; read in slabs from the first plane to the last.
+        float32 or integers, read in slabs from the first plane to the last.
     voxel_size_nm
-        Stored as PhysicalSizeX, Y and Z in nm, and as the resolution of each plane, which programs that know nothing
-        of OME use; NaN where unknown: then neither is stored, and programs show voxels.
+        Stored as PhysicalSizeX, Y and Z in nm, and as the resolution of each plane, for programs that do not read OME
+        metadata. If NaN (unknown), neither is stored and programs show voxels.
     name
         Name of the image.
     facts
-        Texts to be stored as a map annotation.
-    slab_bytes
-        How much is read at once; a plane at least.
-    track
-        Called with the slabs and a description and yields the slabs, to show progress: `runtime.track` fits.
+        Texts to store as a map annotation.
+    slab_bytes, track
+        Bytes to read at once (at least one plane is read), and what shows the progress.
     """
     import tifffile
 
@@ -60,11 +58,11 @@ def write_ome_tiff(
     parts = slabs(shape[0], max(1, slab_bytes // plane))
 
     def planes() -> Iterator[Array]:
-        for part in track(parts, f"writing {name}.ome.tif") if track else parts:
+        for part in track(parts, f"writing {name}.ome.tif"):
             yield from np.ascontiguousarray(data[part], dtype=dtype)
 
-    texts = {key: text if isinstance(text, str) else ", ".join(text) for key, text in (facts or {}).items()}
-    # Not by the time, as is usual: the same data give the same file.
+    texts = as_texts(facts or {})
+    # Not made from the time, as is usual: the same data give the same file.
     identity = uuid.uuid5(uuid.NAMESPACE_URL, json.dumps([name, shape, voxel_size_nm, texts]))
     metadata: dict[str, Any] = {"axes": "ZYX", "Name": name, "UUID": f"urn:uuid:{identity}"}
     if texts:
@@ -86,3 +84,18 @@ def write_ome_tiff(
             metadata=metadata,
             **physical,
         )
+
+
+def _write(context: ExportContext) -> None:
+    for name, data in context.arrays.items():
+        with context.writing(f"{name}.ome.tif") as path:
+            write_ome_tiff(path, data, context.voxel_size_nm, name, context.facts, **context.writing_options)
+
+
+FORMAT = Format(
+    name="tiff",
+    description="volume and labels as OME-TIFF for Fiji and napari",
+    file_names=lambda _: ["volume.ome.tif", "labels.ome.tif"],
+    expected_bytes=lambda context: {f"{name}.ome.tif": size for name, size in context.compressed_bytes.items()},
+    write=_write,
+)

@@ -1,25 +1,24 @@
-"""VTK image data (.vti), written plane by plane: raw or zlib-compressed appended data with 64-bit offsets.
+"""Format `vti`: VTK image data, written plane by plane as raw or zlib-compressed appended data with 64-bit offsets.
 
-The format is that of VTK's XML files ("VTK XML Formats", docs.vtk.org): after the underscore of AppendedData, each
-array is a header of UInt64 and the values. Without compression the header is the number of bytes; with it, the number
-of blocks, the size of a block, the size of a last smaller block (0: none), and the compressed size of each block.
+VTK's own writer is not used because it takes the whole volume in memory. The layout is that of VTK's XML files ("VTK
+XML Formats", docs.vtk.org): after the underscore of AppendedData, each array is a header of UInt64 and the values.
+Without compression the header is the number of bytes; with it, the number of blocks, the size of a block, the size of a
+last smaller block (0: none), and the compressed size of each block.
 """
 
-import os
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO
-from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
 from tomoseg.arrays import Array, ArraySource
+from tomoseg.export.context import ExportContext
+from tomoseg.export.facts import Facts
+from tomoseg.export.formats.base import Format
 from tomoseg.export.frame import world_origin
-from tomoseg.runtime import slabs
-
-# Like `Runtime.track`: yields the slabs one after the other while somebody watches.
-Track = Callable[[Sequence[slice], str], Iterable[slice]]
+from tomoseg.runtime import Track, slabs, untracked
 
 TYPES = {"u1": "UInt8", "i1": "Int8", "u2": "UInt16", "i2": "Int16", "i4": "Int32", "f4": "Float32", "f8": "Float64"}
 
@@ -29,11 +28,11 @@ def write_vti(
     data: ArraySource,
     voxel_size: float,
     name: str,
+    facts: Facts | None = None,
     *,
-    facts: Mapping[str, str | Sequence[str]] | None = None,
     compress: bool = False,
     slab_bytes: int = 64 << 20,
-    track: Track | None = None,
+    track: Track = untracked,
 ) -> None:
     """Write a volume as VTK image data, upright in ParaView: see `tomoseg.export.frame`.
 
@@ -45,17 +44,15 @@ def write_vti(
         Read in slabs, from the last plane to the first. The values are at the centres of the voxels
         (point data), so that ParaView can contour and render them.
     voxel_size
-        Distance of neighbouring voxels, in the unit the file is meant in.
+        Distance of neighbouring voxels, in the unit of the file.
     name
         Name of the array.
     facts
-        Texts to be stored as field data.
+        Texts to store as field data.
     compress
         Compress each plane by zlib: worth it for labels, not for noisy floats.
-    slab_bytes
-        How much is read at once.
-    track
-        Called with the slabs and a description and yields the slabs, to show progress: `runtime.track` fits.
+    slab_bytes, track
+        Bytes to read at once, and what shows the progress.
     """
     dtype = np.dtype(data.dtype).newbyteorder("<")
     head = _head(tuple(data.shape), voxel_size, name, TYPES[f"{dtype.kind}{dtype.itemsize}"], facts or {}, compress)
@@ -65,13 +62,11 @@ def write_vti(
         file.write(head.encode())
         planes = (
             np.ascontiguousarray(plane[::-1], dtype=dtype)
-            for piece in (track(pieces, f"writing {name}") if track else pieces)
+            for piece in track(pieces, f"writing {name}")
             for plane in data[piece][::-1]
         )
         (_append_zlib if compress else _append_raw)(file, planes, nz, int(np.prod(data.shape[1:])) * dtype.itemsize)
         file.write(b"\n  </AppendedData>\n</VTKFile>\n")
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _head(
@@ -79,9 +74,11 @@ def _head(
     voxel_size: float,
     name: str,
     vtk_type: str,
-    facts: Mapping[str, str | Sequence[str]],
+    facts: Facts,
     compress: bool,
 ) -> str:
+    from xml.sax.saxutils import quoteattr  # imports all of urllib
+
     extent = " ".join(f"0 {n - 1}" for n in shape[::-1])
     origin = " ".join(repr(float(v)) for v in world_origin(shape, voxel_size))
     spacing = " ".join([repr(float(voxel_size))] * 3)
@@ -102,6 +99,8 @@ def _head(
 
 def _text_array(key: str, text: str | Sequence[str]) -> str:
     """Return a string array of field data: the bytes of each text, ended by 0, as decimal numbers."""
+    from xml.sax.saxutils import quoteattr
+
     texts = [text] if isinstance(text, str) else list(text)
     codes = " ".join(str(byte) for t in texts for byte in (*t.encode(), 0))
     tuples = f'NumberOfTuples="{len(texts)}"'
@@ -125,3 +124,23 @@ def _append_zlib(file: BinaryIO, planes: Iterable[Array], n_planes: int, plane_b
     file.seek(start)
     file.write(header.tobytes())  # now with the sizes
     file.seek(end)
+
+
+def _write(context: ExportContext) -> None:
+    for name, data in context.arrays.items():
+        with context.writing(f"{name}.vti") as path:
+            compress = name == "labels"
+            write_vti(path, data, context.voxel_size, name, context.facts, compress=compress, **context.writing_options)
+
+
+FORMAT = Format(
+    name="vti",
+    description="volume and labels for ParaView",
+    file_names=lambda _: ["volume.vti", "labels.vti"],
+    expected_bytes=lambda context: {
+        "volume.vti": context.raw_bytes["volume"],
+        "labels.vti": context.compressed_bytes["labels"],
+    },
+    write=_write,
+    by_default=True,
+)

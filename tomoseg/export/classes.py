@@ -1,0 +1,68 @@
+"""Names, colours and file names of the classes of a segmentation."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tomoseg.arrays import Input
+from tomoseg.errors import InputError
+
+COLORS = ("#000000", "#9a9a9a", "#c8191e", "#3b78b8", "#2e8b57", "#d99a1c")  # where the labels name none
+RED, GREY, BLUE = "#c8191e", "#a0a0a0", "#3b78b8"  # of surfaces: particles, what surrounds them, closed pores
+GLASS = 0.25  # opacity of the surfaces around the particles
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes of the labels: names, one #rrggbb each, and the index of the class whose objects are particles."""
+
+    names: tuple[str, ...]
+    colors: tuple[str, ...]
+    particles: int
+
+    @classmethod
+    def of(cls, names: Sequence[str], colors: Sequence[str] = (), particle_class: str = "") -> "Classes":
+        """Complete the colours where there is not one per class; the particles are the last class unless named."""
+        if len(colors) != len(names):
+            colors = [COLORS[k % len(COLORS)] for k in range(len(names))]
+        particles = names.index(particle_class) if particle_class in names else len(names) - 1
+        return cls(tuple(names), tuple(colors), particles)
+
+    def stem(self, k: int) -> str:
+        """Return the file name, without its ending, of the surface of class `k`."""
+        return surface_stem(k, self.names[k])
+
+    def appearance(self, k: int) -> tuple[str, float]:
+        """Return colour and opacity of a surface: red particles; the rest glass, grey if it is a single class."""
+        if k == self.particles:
+            return RED, 1.0
+        return GREY if len(self.names) <= 3 else self.colors[k], GLASS
+
+
+def surface_stem(index: int, name: str) -> str:
+    """Return a file name for the surface of a class; the index separates names that differ in odd characters only."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-") or "class"
+    return f"surface_{index}_{plain}"
+
+
+def class_names_of(labels: Input) -> list[str]:
+    """Return the names of the classes, in class order, from the attributes of the labels.
+
+    Raises
+    ------
+    InputError
+        The labels carry no names.
+    """
+    names = names_in(labels.attrs)
+    if names is None:
+        raise InputError("the labels carry no class names (attribute class_names); segment again.")
+    return names
+
+
+def names_in(attrs: Mapping[str, Any]) -> list[str] | None:
+    """Return the names of the classes that attributes of labels hold, or None."""
+    stored = attrs.get("class_names")
+    if stored is None or len(stored) == 0:
+        return None
+    return [name.decode() if isinstance(name, bytes) else str(name) for name in stored]

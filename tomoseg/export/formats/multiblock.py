@@ -1,0 +1,57 @@
+"""Format `multiblock`: a VTK index (.vtm) through which ParaView opens all files of an export, by name."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from tomoseg.export.context import ExportContext
+from tomoseg.export.formats.base import Format
+
+
+def write_vtm(path: Path, blocks: Mapping[str, Mapping[str, str]]) -> None:
+    """Write an index of files; no data are copied.
+
+    Parameters
+    ----------
+    path
+        File to write, in the folder of the files that it lists.
+    blocks
+        The data sets of each group: name and file name, .vtp or .vti. Empty groups are left out.
+    """
+    from xml.sax.saxutils import quoteattr  # imports all of urllib
+
+    groups: list[str] = []
+    for name, files in blocks.items():
+        if files:
+            sets = [
+                f"      <DataSet index={quoteattr(str(i))} name={quoteattr(title)} file={quoteattr(file)}/>\n"
+                for i, (title, file) in enumerate(files.items())
+            ]
+            head = f'    <Block index="{len(groups)}" name={quoteattr(name)}>\n'
+            groups.append(head + "".join(sets) + "    </Block>\n")
+    path.write_text(
+        '<?xml version="1.0" encoding="UTF-8"?>\n'
+        '<VTKFile type="vtkMultiBlockDataSet" version="1.0" byte_order="LittleEndian" header_type="UInt64">\n'
+        "  <vtkMultiBlockDataSet>\n" + "".join(groups) + "  </vtkMultiBlockDataSet>\n</VTKFile>\n",
+        encoding="utf-8",
+    )
+
+
+def _write(context: ExportContext) -> None:
+    has_polydata = "vtp" in context.formats
+    blocks = {
+        "surfaces": {s.name: f"{s.stem}.vtp" for s in context.surfaces} if has_polydata else {},
+        "points": {"particles as points": "particles.vtp"} if has_polydata and context.has_points else {},
+        "images": {name: f"{name}.vti" for name in context.arrays} if "vti" in context.formats else {},
+    }
+    with context.writing("all.vtm") as path:
+        write_vtm(path, blocks)
+
+
+FORMAT = Format(
+    name="multiblock",
+    description="one file that opens those of vti and vtp together",
+    file_names=lambda _: ["all.vtm"],
+    write=_write,
+    refers_to=("vti", "vtp"),
+    by_default=True,
+)

@@ -1,0 +1,47 @@
+"""Format `parquet`: each table as Parquet with units and descriptions, for pandas, R and polars."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.export.context import ExportContext
+from tomoseg.export.facts import Facts, as_texts
+from tomoseg.export.formats.base import Format
+from tomoseg.export.tables import as_text, columns_of, description_of, unit_of
+
+
+def write_parquet(path: Path, table: NDArray[np.void], facts: Facts | None = None) -> None:
+    """Write a structured array (n,) as Parquet.
+
+    The metadata of each field hold its `unit` and, where known, a `description`; those of the file hold `facts`. NaN is
+    null, which readers of Parquet take as missing.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    arrays, fields = [], []
+    for name, column in columns_of(table).items():
+        if column.dtype.kind in "OSU":
+            array = pa.array([as_text(value) for value in column], pa.string())
+        else:
+            array = pa.array(np.ascontiguousarray(column, column.dtype.newbyteorder("=")), from_pandas=True)
+        metadata = {"unit": unit_of(name), "description": description_of(name)}
+        fields.append(pa.field(name, array.type, metadata={key: text for key, text in metadata.items() if text}))
+        arrays.append(array)
+    schema = pa.schema(fields, metadata=as_texts(facts or {}))
+    parquet.write_table(pa.Table.from_arrays(arrays, schema=schema), path, compression="zstd")
+
+
+def _write(context: ExportContext) -> None:
+    for name, table in context.tables.items():
+        with context.writing(f"{name}.parquet") as path:
+            write_parquet(path, table[:], context.facts)
+
+
+FORMAT = Format(
+    name="parquet",
+    description="the tables with units, for pandas, R and polars",
+    file_names=lambda context: [f"{name}.parquet" for name in context.tables],
+    write=_write,
+)

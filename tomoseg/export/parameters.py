@@ -1,0 +1,93 @@
+"""Parameters of an export."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import field_validator
+
+from tomoseg.export.formats import FORMATS
+from tomoseg.parameters import Field, Parameters
+
+ALL_FORMATS = tuple(f.name for f in FORMATS)
+DEFAULT_FORMATS = tuple(f.name for f in FORMATS if f.by_default)
+if TYPE_CHECKING:
+    FormatName = str
+else:
+    FormatName = Literal[ALL_FORMATS]
+
+
+class ExportFolder(Parameters):
+    """Where to write."""
+
+    export_dir: str | None = Field(
+        None, description="Folder to write to, created if missing. Default: <project>_export beside the project."
+    )
+
+
+class ExportOptions(Parameters):
+    """What to write, and how."""
+
+    formats: tuple[FormatName, ...] = Field(
+        DEFAULT_FORMATS,
+        min_length=1,
+        description="Formats to write, or 'all'. " + "; ".join(f"{f.name}: {f.description}" for f in FORMATS) + ".",
+    )
+    smoothing_iterations: int = Field(
+        20,
+        ge=0,
+        le=500,
+        description="Iterations of the windowed-sinc filter that smooths the surfaces without shrinking them; 0: no "
+        "smoothing.",
+    )
+    target_triangles: int = Field(
+        1_000_000,
+        ge=0,
+        description="Triangles per surface. A surface that would have more is meshed from cells of several voxels, or "
+        "simplified; 0: no limit.",
+    )
+    overwrite: bool = Field(
+        False, description="Also replace files in the folder that were not written by an earlier export."
+    )
+
+    @field_validator("formats", mode="before")
+    @classmethod
+    def _all(cls, formats: Any) -> Any:
+        """Expand 'all' to every format."""
+        return ALL_FORMATS if isinstance(formats, (list, tuple)) and "all" in formats else formats
+
+
+class ExportParameters(ExportOptions, ExportFolder):  # in this order `export_dir` is listed first
+    """Where to write, what, and how."""
+
+
+def check(params: ExportParameters) -> list[str]:
+    """Return the problems with the folder and with the combination of formats."""
+    return check_options(params) + folder_problems(params.export_dir)
+
+
+def check_options(params: ExportOptions) -> list[str]:
+    """Return a sentence for each format that refers to files of formats that are not written."""
+    return [
+        f"export.formats: {f.name} refers to files of {' and '.join(f.refers_to)}; add {_one_of(f.refers_to)}"
+        for f in FORMATS
+        if f.name in params.formats and f.refers_to and not set(f.refers_to) & set(params.formats)
+    ]
+
+
+def folder_problems(export_dir: str | Path | None) -> list[str]:
+    """Return what makes it impossible to write to a folder, which need not exist."""
+    if export_dir is None:
+        return []
+    folder = Path(export_dir)
+    existing = next((p for p in (folder, *folder.absolute().parents) if p.exists()), None)
+    if existing is not None and not existing.is_dir():
+        return [f"export.export_dir: {existing} is a file; name a folder"]
+    if existing is not None and not os.access(existing, os.W_OK):
+        return [f"export.export_dir: {existing} cannot be written to; name another folder"]
+    return []
+
+
+def _one_of(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else "one of them"
