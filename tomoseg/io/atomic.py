@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old file or the complete new one, never half of it."""
+"""Atomic writing: a reader sees the old file or the complete new one, never half of it."""
 
 import glob
 import os
@@ -15,7 +15,7 @@ from tomoseg.runtime import on_abrupt_exit
 def atomic_path(path: Path | str, suffix: str = ".part") -> Iterator[Path]:
     """Yield a temporary path beside `path` to write to; on leaving without an error it takes the name `path`.
 
-    Its own name ends in `suffix`, for libraries that tell the format by it. The temporary file is in the same folder,
+    Its own name ends in `suffix`, for libraries that go by the extension. The temporary file is in the same folder,
     because a rename is atomic only within one file system. The data are on the disk (fsync) before the name is given.
     After an error, or an interruption, the temporary file is removed and `path` is as it was before.
 
@@ -47,7 +47,7 @@ def atomic_path(path: Path | str, suffix: str = ".part") -> Iterator[Path]:
 
 
 def remove_unfinished(path: Path) -> None:
-    """Remove what killed processes left of `path`; only where no other process may be writing it."""
+    """Remove the temporary files of `path` that killed processes left; no other process may be writing it."""
     once = f".{glob.escape(path.name)}.????????.part"
     for pattern in (once, f".{once}.????????.part"):  # a writer that is given a temporary path may use another itself
         for part in path.parent.glob(pattern):
