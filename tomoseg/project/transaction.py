@@ -1,4 +1,4 @@
-"""A running stage's outputs, kept aside until all of them replace the old ones at once."""
+"""The outputs of a running stage, kept aside until all of them replace the old ones at once."""
 
 import json
 import time
@@ -75,7 +75,7 @@ class Transaction:
     def create(
         self, name: str, shape: tuple[int, ...], dtype: Any = None, attrs: Mapping[str, Any] | None = None
     ) -> ArraySink:
-        """Reserve an array to be filled slab by slab; continued, it is the one that was begun."""
+        """Reserve an array to be filled slab by slab; a continued run gets the one that was begun."""
         artifact = schema.BY_NAME[name]
         path = self._path + artifact.path
         file = self._project.file
@@ -104,7 +104,7 @@ class Transaction:
         target.attrs.update(attrs)
 
     def checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Say that all written so far, with `state` (JSON values), is enough to continue from here."""
+        """Note that all written so far, with `state` (JSON values), is enough to continue from here."""
         self._state = json.dumps(state)
         since = time.monotonic() - self._saved_at
         if since >= max(CHECKPOINT_SECONDS, self._save_cost / CHECKPOINT_SHARE):
@@ -227,7 +227,7 @@ def _write_facts(group: h5py.Group, record: Record) -> None:
 
 
 def _close_lost_runs(file: h5py.File) -> None:
-    """Mark runs whose process ended without a word: whoever writes now is the only one."""
+    """Mark runs whose process ended without recording it: this process is the only writer."""
     for path in [f"{schema.HISTORY}/{run_id}" for run_id in file.get(schema.HISTORY, ())]:
         record = read_record(file, path)
         if record is not None and record.outcome == "running":
