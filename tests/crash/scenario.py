@@ -20,7 +20,7 @@ import numpy as np
 
 from tomoseg import config, engine, schema
 from tomoseg.io.mrc import write_angles, write_mrc
-from tomoseg.project import Project, file, layout, transaction
+from tomoseg.project import Project, layout, opened, transaction
 from tomoseg.runtime import Progress, Runtime, Silent
 from tomoseg.simulate import simulate_series
 
@@ -66,7 +66,7 @@ def small_steps() -> Iterator[None]:
         (transaction, "CHECKPOINT_SHARE", 1e9),
         (transaction, "PENDING_BYTES", 1 << 16),
         (layout, "BULK_BYTES", 1 << 14),
-        (file, "survives", lambda _read: True),
+        (opened, "survives", lambda _read: True),
     ]
     with _patched(limits):
         yield

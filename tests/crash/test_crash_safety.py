@@ -19,7 +19,7 @@ from tests.crash.operations import Create, Remove, Rename, Sync, SyncFolder, Wri
 from tests.crash.recorder import Faults, interposed, without_waiting
 from tests.crash.replay import crashes
 from tests.crash.scenario import COMMANDS, small_steps, write_series
-from tomoseg.project import file
+from tomoseg.project import opened
 from tomoseg.project.probe import survives
 
 SEED = 1
@@ -196,7 +196,7 @@ def test_a_loss_is_found_where_no_file_is_ever_synced(checker):
 
 def losses_around_journals(checker, ops):
     """Return what is lost in the midst of a few commits; a damaged file is first read in a process of its own."""
-    with mock.patch.object(file, "survives", survives):
+    with mock.patch.object(opened, "survives", survives):
         for point in (j + i for j in journals(checker.history)[8:14] for i in range(1, 12)):
             if losses := try_points(checker, [point], 4, look_only=True, ops=ops):
                 return losses

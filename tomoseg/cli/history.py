@@ -1,4 +1,4 @@
-"""Commands that keep a project in order and tell its past: `history`, `export-pipeline` and `compact`."""
+"""Commands for the past and the size of a project: `history`, `export-pipeline` and `compact`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,9 +20,9 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def history(
-    project: ProjectFile, as_json: Annotated[bool, typer.Option("--json", help="For programs, in full.")] = False
+    project: ProjectFile, as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON, for programs.")] = False
 ) -> None:
-    """List every run of every stage that ever began, and how it ended."""
+    """List every run of every stage, and how it ended."""
     with Project.read(project) as opened:
         runs = opened.history()
         print(render.history_json(runs) if as_json else render.history_text(runs))
@@ -31,29 +31,29 @@ def history(
 def export_pipeline(
     project: ProjectFile,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="PIPELINE.yaml", help="The file; default: print it.")
+        Path | None, typer.Option("--output", "-o", metavar="PIPELINE.yaml", help="File to write. Default: print it.")
     ] = None,
 ) -> None:
-    """Write the pipeline file that makes the project's present results again from its raw file."""
+    """Write the pipeline file that reproduces the project's present results from its raw file."""
     from tomoseg.io.atomic import atomic_path
 
     with Project.read(project) as opened:
         text = render.pipeline(opened)
     if not text:
-        raise NotReady(f"{project} holds no results yet; `tomoseg run {project}` makes them.")
+        raise NotReady(f"{project} holds no results yet; run `tomoseg run {project}` first.")
     if output is None:
         print(text, end="")
         return
     if output.suffix.lower() not in (".yaml", ".yml"):
-        raise InputError(f"-o {output}: a pipeline file ends in .yaml.")
+        raise InputError(f"-o {output}: the name of a pipeline file must end in .yaml.")
     with atomic_path(output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(output)
 
 
 def _compact(project: ProjectFile, progress: ProgressKind = "auto", break_lock: BreakLock = False) -> None:
-    """Write the project anew without the gaps that re-run stages left. Needs room for a second copy for a while."""
+    """Rewrite the project without the gaps that re-run stages left. Needs free space for a second copy meanwhile."""
     runtime = runtime_of("cpu", 1, "", progress)
-    with stopping_on_signals(lambda: f"{project} is as it was; start the same command again."):
+    with stopping_on_signals(lambda: f"{project} is unchanged; start the same command again."):
         saved = compact(project, runtime.check, runtime.progress.message, break_lock=break_lock)
     print(f"{project}: {project.stat().st_size / 1e6:.1f} MB, {saved / 1e6:.1f} MB less")

@@ -1,4 +1,4 @@
-"""Tilt angles from text files: one per line (.rawtlt, .tlt), CSV, SerialEM .mdoc. Always degrees in the end."""
+"""Tilt angles in degrees from text files: one per line (.rawtlt, .tlt), CSV, SerialEM .mdoc."""
 
 import csv
 import math
@@ -13,7 +13,7 @@ from tomoseg.io.limits import read_text
 from tomoseg.io.mdoc import read_mdoc
 from tomoseg.io.series import Angles
 
-# A million bytes hold more tilts than any series has; a larger file is something else, given by mistake.
+# More than any series needs; a larger file is something else, given by mistake.
 _MAX_BYTES = 1_000_000
 _RADIANS = re.compile(r"(?<![a-z])rad(ian)?s?(?![a-z])", re.IGNORECASE)
 _ANGLE_COLUMN = re.compile(r"angle|tilt|theta", re.IGNORECASE)
@@ -86,7 +86,7 @@ def _csv_values(path: Path, lines: list[tuple[int, str]]) -> Iterator[tuple[int,
     delimiter = next((sign for sign in ";\t," if sign in lines[0][1]), ",")
     try:
         rows = [(i, next(csv.reader([line], delimiter=delimiter))) for i, line in lines]
-    except csv.Error as error:  # a field beyond all measure
+    except csv.Error as error:  # an endless field
         raise InputError(f"{path} cannot be read as CSV: {error}") from error
     first = [cell.strip() for cell in rows[0][1]]
     header = [] if is_number(first[0]) else first
@@ -95,11 +95,11 @@ def _csv_values(path: Path, lines: list[tuple[int, str]]) -> Iterator[tuple[int,
     if header:
         rows = rows[1:]
     if not rows:
-        raise InputError(f"{path} holds a header line and no tilt angles")
+        raise InputError(f"{path} has a header line but no tilt angles")
     for i, row in rows:
         if column >= len(row):
             raise InputError(
-                f"{path}, line {i}: there are {len(row)} columns, the angle should be in column {column + 1}"
+                f"{path}, line {i}: the line has {len(row)} columns, but the angle should be in column {column + 1}"
             )
         yield i, factor * _number(path, i, row[column].strip())
 
@@ -123,7 +123,7 @@ def _column(path: Path, line: int, header: list[str], n_columns: int) -> int:
 
 
 def is_number(text: str) -> bool:
-    """Say whether a word is a number, such as 1, -2.5e3 or nan."""
+    """Tell whether a word is a number, such as 1, -2.5e3 or nan."""
     try:
         float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Files that are found beside a raw series by their name, and used without being named."""
+"""Companion files: found beside a raw series by their name, and used without being given."""
 
 from pathlib import Path
 

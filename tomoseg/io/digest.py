@@ -1,4 +1,4 @@
-"""Digests of files, computed once per content: a raw series may be tens of gigabytes."""
+"""Digests of files, computed once for each content: a raw series may have tens of gigabytes."""
 
 import hashlib
 from functools import lru_cache

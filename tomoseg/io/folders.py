@@ -1,4 +1,4 @@
-"""Where files of the user's are kept that belong to no project, by the rules of the system."""
+"""Folders for the user's files that belong to no project, by the conventions of the operating system."""
 
 import os
 import sys
@@ -6,12 +6,12 @@ from pathlib import Path
 
 
 def data_folder() -> Path:
-    """Return the folder of what the user keeps, which need not exist."""
+    """Return the folder of files to keep, which need not exist."""
     return _folder("XDG_DATA_HOME", ".local/share")
 
 
 def cache_folder() -> Path:
-    """Return the folder of what can be made or fetched again, which need not exist."""
+    """Return the folder of files that can be made or downloaded again, which need not exist."""
     return _folder("XDG_CACHE_HOME", ".cache")
 
 

@@ -1,14 +1,14 @@
-"""What a file may claim about itself before it is believed.
+"""Limits on what a file may claim about itself.
 
-A header can promise any number of pixels. Before memory is set aside for them, the promise is held against the bytes
-that are really there.
+A header can announce any number of pixels. Before memory is allocated for them, the claim is compared with the bytes
+that the file really holds.
 """
 
 from pathlib import Path
 
 from tomoseg.errors import InputError, shown
 
-FREE_BYTES = 64 << 20  # so much is never refused: a large slice of one value may compress to next to nothing
+FREE_BYTES = 64 << 20  # never refused: a large slice of one value may compress to next to nothing
 # Decoded bytes per stored byte. Images with noise stay below 5, and so do noise-free simulated projections.
 MOST_EXPANSION = 100
 
@@ -23,14 +23,13 @@ def require_plausible(path: Path, claimed: int, stored: int, what: str = "it") -
     """
     if claimed > max(FREE_BYTES, MOST_EXPANSION * stored):
         raise InputError(
-            f"{path} cannot be right: {what} promises {size_words(claimed)} and has {size_words(stored)} stored, "
-            "less than images can be compressed to. The file is damaged or truncated; if it is not, save it without "
-            "compression"
+            f"{path} is damaged or truncated: {what} claims {size_words(claimed)} of pixels, but {size_words(stored)} "
+            "are stored, less than images can be compressed to. If the file is sound, save it without compression"
         )
 
 
 def size_words(n_bytes: int) -> str:
-    """Return a number of bytes in words."""
+    """Return a number of bytes as a person reads it, such as '1.5 GB'."""
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if n_bytes >= size:
             return f"{n_bytes / size:.4g} {unit}"
@@ -38,7 +37,7 @@ def size_words(n_bytes: int) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return the first line of what a library said, short and without control characters."""
+    """Return the first line of a library's error, short and without control characters."""
     return shown(str(error).strip().split("\n", 1)[0], 200) or type(error).__name__
 
 
@@ -58,5 +57,5 @@ def read_text(path: Path, most: int, what: str) -> str:
     except OSError as error:
         raise InputError(f"cannot read the {what} {path}: {error.strerror}") from error
     if len(content) > most:
-        raise InputError(f"{path} is no {what}: it has more than {size_words(most)}")
+        raise InputError(f"the {what} {path} has more than {size_words(most)}; was another file meant?")
     return content.decode("utf-8-sig", errors="replace")

@@ -1,4 +1,4 @@
-"""Masks: images in which pixels of 0 are to be ignored."""
+"""Masks of raw images: pixels where the mask is 0 are ignored."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ class Mask:
     ----------
     path : where it was read from
     shape : (y, x), or (n_tilt, y, x)
-    fetch : gives the values of images start..stop, (k, y, x), of a mask with one image per tilt; else that one image
+    fetch : return the values of images start..stop, (k, y, x), of a mask with one image per tilt; else that one image
     """
 
     path: Path
@@ -34,7 +34,7 @@ class Mask:
     fetch: Callable[[slice], Array]
 
     def used(self, part: slice) -> NDArray[np.bool_]:
-        """Return where images start..stop count: (k, y, x), or (1, y, x) for all of them."""
+        """Return which pixels of images start..stop count: (k, y, x), or (1, y, x) where one mask holds for all."""
         return np.asarray(self.fetch(part if len(self.shape) == 3 else slice(0, 1)) != 0)
 
 
@@ -61,7 +61,7 @@ def open_mask(path: Path) -> Iterator[Mask]:
 
 
 def _tiff_stack(path: Path) -> RawSeries | None:
-    """Open a TIFF of several images; None where it is one image, or damaged, which reading it as one will tell."""
+    """Open a TIFF of several images; None where it is one image, or damaged: reading it as one image then says why."""
     if path.suffix.lower() not in {".tif", ".tiff"}:
         return None
     try:
@@ -93,7 +93,7 @@ def require_fit(mask: Mask, series_shape: tuple[int, ...]) -> None:
     count = f"{stack[0]} images" if stack else "one image"
     raise InputError(
         f"the mask {mask.path} holds {count} of {mask_width} x {mask_height} px: it must be one image of {width} x "
-        f"{height} px, as the raw images are, or {n} of them, by ascending angle"
+        f"{height} px, the size of the raw images, or {n} of them, by ascending angle"
     )
 
 
@@ -107,6 +107,6 @@ def _from_npy(path: Path) -> Mask:
     except ValueError as error:
         raise InputError(f"{path} cannot be read as a NumPy array: {error}") from error
     if by_columns:
-        raise InputError(f"{path} is stored column by column: save np.ascontiguousarray of it")
+        raise InputError(f"{path} is stored column by column: save np.ascontiguousarray of the array instead")
     stack = (1, *shape) if len(shape) == 2 else shape
     return Mask(path, shape, contiguous(path, offset, (stack[0], stack[1], stack[2]), dtype))

@@ -1,4 +1,4 @@
-"""SerialEM's .mdoc: tilt angle, pixel spacing and acquisition settings of every image of a stack, as text."""
+"""SerialEM's .mdoc, a text file with tilt angle, pixel spacing and acquisition settings of every image of a stack."""
 
 import re
 from dataclasses import dataclass
@@ -10,20 +10,20 @@ from numpy.typing import NDArray
 from tomoseg.errors import InputError, shown
 from tomoseg.io.limits import read_text
 from tomoseg.io.series import Axis, nominal_axis
-from tomoseg.io.units import PixelSize, judged_pixel_size
+from tomoseg.io.units import PixelSize, checked_pixel_size
 
-# 1 Å per pixel is what programs write when they do not know.
+# Programs write 1 Å per pixel for an unknown size.
 PLACEHOLDER_NM = 0.1
 _MAX_BYTES = 64 << 20  # some kB per image, and frames of a movie may be listed too
 _SECTIONS = ("ZValue", "FrameSet", "MontSection", "T")
-# Key and value are stripped afterwards: a pattern that does it would take forever on a line of blanks.
+# Key and value are stripped afterwards: a pattern that strips would take forever on a line of blanks.
 _KEY = re.compile(r"[A-Za-z]\w*")
 _AXIS = re.compile(r"Tilt axis angle\s{0,9}=\s{0,9}(?P<angle>[-+]?\d{1,9}(\.\d{1,9})?)")
 
 
 @dataclass(frozen=True)
 class Mdoc:
-    """What an .mdoc file says: global entries, and one dictionary per image in the order of the images."""
+    """The content of an .mdoc file: global entries, and one dictionary per image in the order of the images."""
 
     path: Path
     header: dict[str, str]
@@ -57,7 +57,7 @@ class Mdoc:
             return PixelSize(doubt=f"PixelSpacing in {self.path.name} is not a number: '{shown(text)}'")
         if not text:
             return PixelSize()
-        return judged_pixel_size((spacing, spacing), ("Å", "Å"), f"PixelSpacing of {self.path.name}", PLACEHOLDER_NM)
+        return checked_pixel_size((spacing, spacing), ("Å", "Å"), f"PixelSpacing of {self.path.name}", PLACEHOLDER_NM)
 
     def tilt_axis(self) -> Axis | None:
         """Return the image direction of the tilt axis from SerialEM's title line."""
@@ -92,12 +92,12 @@ def read_mdoc(path: Path) -> Mdoc:
         elif kind:
             current[kind] = value
     if not images:
-        raise InputError(f"{path} describes no image: there is no [ZValue = ...] section in it")
+        raise InputError(f"{path} describes no images: it has no [ZValue = ...] section")
     return Mdoc(path, header, tuple(images[number] for number in sorted(images)), tuple(titles))
 
 
 def _parsed(line: str) -> tuple[str, str, bool]:
-    """Return key, value and whether the line begins a section; the key is empty where the line says nothing."""
+    """Return key, value and whether the line begins a section; the key is empty where there is none."""
     is_section = line.startswith("[") and line.endswith("]")
     key, equals, value = (line[1:-1] if is_section else line).partition("=")
     key = key.strip()
@@ -106,5 +106,5 @@ def _parsed(line: str) -> tuple[str, str, bool]:
 
 
 def _number(text: str, otherwise: int) -> int:
-    """Return the number of a section; its place where it is none."""
+    """Return the number of a section, or `otherwise` where the text is not one."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else otherwise

@@ -1,4 +1,4 @@
-"""Opening a raw tilt series of any supported format, without reading its images."""
+"""The table of file formats, and the opening of a raw tilt series in any of them, without reading its images."""
 
 import importlib
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from tomoseg.io.angles import checked
 from tomoseg.io.companions import mdoc_beside
 from tomoseg.io.limits import reason_of
 from tomoseg.io.mdoc import read_mdoc
-from tomoseg.io.sandbox import open_apart
+from tomoseg.io.sandbox import open_in_sandbox
 from tomoseg.io.series import RawSeries
 
 Reader = Callable[[Path], RawSeries]
@@ -21,9 +21,9 @@ SNIFFED_BYTES = 1024
 
 @dataclass(frozen=True)
 class Format:
-    """A file format: what its files are called, how its content begins, and the module that reads it.
+    """A file format: the extensions of its files, how their content begins, and the module that reads them.
 
-    `libraries` are those that the module reads with; where there are any, it runs in a process of its own.
+    `libraries` are those that the module needs; a module that needs any runs in the sandbox.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Format:
     def open(self, path: Path) -> RawSeries:
         """Open a file of this format."""
         if self.libraries:
-            return open_apart(path, self.module, self.libraries)
+            return open_in_sandbox(path, self.module, self.libraries)
         read: Reader = importlib.import_module(f"tomoseg.io.readers.{self.module}").read
         return read(path)
 
@@ -70,7 +70,7 @@ def supported() -> str:
 
 
 def open_raw(path: Path | str) -> RawSeries:
-    """Open a tilt series lazily and find out what is known of it.
+    """Open a tilt series lazily, with what the file and its companion say of it.
 
     A companion .mdoc file (`X.mrc.mdoc`, `X.mdoc`) beside the file is used for angles and pixel size.
 
@@ -88,7 +88,8 @@ def open_raw(path: Path | str) -> RawSeries:
         raise
     except Exception as error:  # a damaged file makes the reading libraries raise anything
         raise InputError(
-            f"{path} cannot be read as {kind.name}: {reason_of(error)}; it may be damaged, truncated or of another kind"
+            f"{path} cannot be read as {kind.name}: {reason_of(error)}; it may be damaged, truncated or in another "
+            "format"
         ) from error
     try:
         _use_mdoc(series, path)
@@ -123,7 +124,7 @@ def _format_of(path: Path, head: bytes) -> Format:
     if by_content is None or (by_content.module == "dm" and by_name is not None):
         by_content = by_name
     if by_content is None:
-        raise InputError(f"{path} is of no format that can be read; supported are {supported()}")
+        raise InputError(f"the format of {path} is not recognised; supported are {supported()}")
     return by_content
 
 
@@ -142,7 +143,7 @@ def _use_mdoc(series: RawSeries, path: Path) -> None:
     # The extended header holds hundredths of a degree; a larger difference means another series.
     if before is not None and np.abs(angles - before).max() > 0.02:
         series.warnings.append(
-            f"the angles of {found.name} differ by up to {np.abs(angles - before).max():.2f} degrees from those of the "
+            f"the angles of {found.name} differ by up to {np.abs(angles - before).max():.4g} deg from those in the "
             f"{series.angles_source}; {found.name} is used"
         )
     series.angles_deg, series.angles_source = angles, found.name
@@ -153,10 +154,11 @@ def _use_mdoc(series: RawSeries, path: Path) -> None:
 
 
 def _drop_impossible_angles(series: RawSeries) -> None:
-    """Leave out angles that are NaN, infinite or beyond half a turn: the metadata are then not of a tilt series."""
+    """Drop angles that are NaN, infinite or beyond half a turn: such metadata are not those of a tilt series."""
     angles = series.angles_deg
     if angles is not None and not (np.isfinite(angles).all() and np.abs(angles).max() <= 180):
         series.warnings.append(
-            f"the angles of the {shown(series.angles_source)} are not used: not all are between -180 and 180 degrees"
+            f"the tilt angles in the {shown(series.angles_source)} are not used: not all are between -180 and 180 "
+            "degrees"
         )
         series.angles_deg, series.angles_source = None, ""

@@ -1,12 +1,11 @@
-"""Reading a file in a process of its own, with limits on its memory and time.
+"""The sandbox: a process of its own that reads one file, with limits on its memory and computing time.
 
-HDF5 and TIFF are read by large libraries, which a damaged file can make crash, run in circles or take all memory. None
-of that can be foreseen from the file's first bytes. In a process of its own it ends that process and becomes one clear
-error here.
+HDF5 and TIFF are read by large libraries, which a damaged file can make crash, loop or take all memory. None of that
+can be foreseen from the file's first bytes. In the sandbox it ends that process only, and becomes one clear error here.
 
-The two processes speak JSON lines over pipes, and raw pixels: nothing that runs when it is read. A request is answered
-by one line, {"answer": ...}, {"refused": message} (an `InputError`) or {"failed": reason}, and pixels follow it where
-they were asked for.
+The two processes exchange JSON lines and raw pixels over pipes: nothing that is executed when it is read. A request is
+answered by one line, {"answer": ...}, {"refused": message} (an `InputError`) or {"failed": reason}, followed by the
+pixels where they were asked for.
 """
 
 import contextlib
@@ -29,13 +28,13 @@ from tomoseg.io.limits import reason_of
 from tomoseg.io.series import RawSeries
 from tomoseg.io.units import PixelSize
 
-MEMORY_BYTES = 128 << 20  # what a library may take besides the pixels it was asked for
+MEMORY_BYTES = 128 << 20  # what a library may take on top of the pixels that were asked for
 CPU_SECONDS = 5  # waiting for a slow disk does not count
-BYTES_PER_CPU_SECOND = 2_000_000  # the slowest decoders of all manage ten times as much
+BYTES_PER_CPU_SECOND = 2_000_000  # the slowest decoders manage ten times as much
 
 
-class _Reader:
-    """The other end of the pipes."""
+class _Sandbox:
+    """The process that reads one file, seen from the one that started it."""
 
     def __init__(self, path: Path, module: str, libraries: tuple[str, ...]) -> None:
         # -P: what lies in the working folder, beside the file to be read, is not imported.
@@ -43,7 +42,7 @@ class _Reader:
         package = str(Path(__file__).parents[2])
         search = os.pathsep.join(p for p in (package, os.environ.get("PYTHONPATH", "")) if p)
         # One pool of memory for all threads, so that the limit on address space measures what is used. In a session
-        # of its own, Ctrl-C reaches this process alone, which then ends the other one.
+        # of its own it gets no Ctrl-C: this process does, and ends it.
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -59,9 +58,9 @@ class _Reader:
         Raises
         ------
         InputError
-            The other process refuses the file.
+            The reader refuses the file.
         OSError
-            It failed, or ended.
+            The reader failed, or its process ended.
         """
         try:
             self._stdin.write(json.dumps(request).encode() + b"\n")
@@ -91,7 +90,7 @@ class _Reader:
         return images
 
     def close(self) -> None:
-        """End the other process."""
+        """End the process."""
         self._process.kill()
         self._process.communicate()
 
@@ -101,7 +100,7 @@ class _Reader:
         self.close()
         code = self._process.returncode
         name = signal.Signals(-code).name if code < 0 else ""
-        reasons = {"SIGXCPU": "it is endless", "SIGKILL": "the process that reads it was killed"}
+        reasons = {"SIGXCPU": "reading it took too long", "SIGKILL": "the process that reads it was killed"}
         raise OSError(reasons.get(name, "the library that reads it crashed"))
 
     @property
@@ -115,8 +114,8 @@ class _Reader:
         return self._process.stdout
 
 
-def open_apart(path: Path, module: str, libraries: tuple[str, ...]) -> RawSeries:
-    """Open a series with a reader module that runs in another process; pixels are fetched from there.
+def open_in_sandbox(path: Path, module: str, libraries: tuple[str, ...]) -> RawSeries:
+    """Open a series with a reader module that runs in the sandbox; pixels are fetched from there.
 
     Raises
     ------
@@ -125,11 +124,11 @@ def open_apart(path: Path, module: str, libraries: tuple[str, ...]) -> RawSeries
     OSError
         The reader fails, crashes, or takes too much time or memory.
     """
-    reader = _Reader(path, module, libraries)
+    sandbox = _Sandbox(path, module, libraries)
     try:
-        known = reader.ask({"open": True})
+        known = sandbox.ask({"open": True})
     except BaseException:
-        reader.close()
+        sandbox.close()
         raise
     shape, dtype = tuple(known.pop("shape")), np.dtype(known.pop("dtype"))
     angles = known.pop("angles_deg")
@@ -137,33 +136,33 @@ def open_apart(path: Path, module: str, libraries: tuple[str, ...]) -> RawSeries
         path=Path(known.pop("path")),
         shape=shape,
         dtype=dtype,
-        fetch=lambda part: reader.images(slice(*part.indices(shape[0])[:2]), shape, dtype),
+        fetch=lambda part: sandbox.images(slice(*part.indices(shape[0])[:2]), shape, dtype),
         angles_deg=None if angles is None else np.array(angles, np.float64),
         pixel_size=PixelSize(**known.pop("pixel_size")),
-        close=reader.close,
+        close=sandbox.close,
         **known,
     )
 
 
 def copy_numbers(source: Path, target: Path) -> int:
-    """Read all arrays of numbers in an HDF5 file in another process and write them to a new one; return how many.
+    """Copy all arrays of numbers in an HDF5 file to a new one, in the sandbox; return how many numbers there are.
 
     Raises
     ------
     InputError
-        The file leads to others, promises more than is stored, or holds what is no number.
+        The file refers to others, claims more than is stored, or holds something else than numbers.
     OSError
         It is damaged.
     """
-    reader = _Reader(source, "weights", ("h5py",))
+    sandbox = _Sandbox(source, "weights", ("h5py",))
     try:
-        return int(reader.ask({"copy_to": str(target)}))
+        return int(sandbox.ask({"copy_to": str(target)}))
     finally:
-        reader.close()
+        sandbox.close()
 
 
 def _described(series: RawSeries) -> dict[str, Any]:
-    """Return what is known of a series as JSON can hold it, under the names of its attributes."""
+    """Return the attributes of a series, by name, as JSON can hold them."""
     return {
         "path": str(series.path),
         "format": series.format,
@@ -180,9 +179,9 @@ def _described(series: RawSeries) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Serve one file: the other process."""
+    """Serve one file: what runs in the sandbox."""
     path, module, *libraries = sys.argv[1:]
-    # What a library prints must not get into the answers.
+    # A library's prints must not get into the answers.
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     reader = importlib.import_module(f"tomoseg.io.readers.{module}")
@@ -211,7 +210,7 @@ def main() -> None:
         except InputError as error:
             reply = {"refused": str(error)}
         except MemoryError:
-            reply = {"failed": "it takes far more memory to read than its size lets expect"}
+            reply = {"failed": "reading it takes far more memory than its size suggests"}
         except Exception as error:  # the libraries raise anything on a damaged file
             reply = {"failed": reason_of(error)}
         replies.write(json.dumps(reply).encode() + b"\n")
@@ -222,7 +221,7 @@ def main() -> None:
 
 
 def _limit(pixel_bytes: int, work_bytes: int) -> None:
-    """Allow so much memory and computing time from now on, where the system can limit them."""
+    """Limit memory and computing time from now on, by the bytes to return and to decode, where the system can."""
     try:
         import resource
     except ImportError:  # Windows

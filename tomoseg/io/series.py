@@ -1,4 +1,4 @@
-"""A raw tilt series as it was found in a file: what is known of it, and its images when they are asked for."""
+"""A raw tilt series in a file: what the file says of it, and its images, read on demand."""
 
 import contextlib
 import logging
@@ -20,6 +20,7 @@ from tomoseg.io.units import PixelSize
 
 Axis = Literal["x", "y"]
 Angles = NDArray[np.float64]
+COLOUR_IMAGES = "holds colour images; a tilt series has one number per pixel: export it in grey values"
 LARGEST_SIDE = 1_000_000  # pixels or images along one dimension
 _MOST_MESSAGES = 1000  # of a library about one file
 
@@ -43,17 +44,17 @@ class RawSeries:
     fetch
         Reads images start..stop of the file, (k, y, x); called by `read`.
     angles_deg, angles_source
-        Tilt angles in the order of the images, if the file or its companion holds them, and where they stood.
+        Tilt angles in the order of the images, if the file or its companion holds them, and where they came from.
     pixel_size
         Pixel size with its source, or the reason why it is unknown.
     tilt_axis
-        "x" or "y" if the metadata say along which direction of the image the tilt axis runs.
+        "x" or "y" if the metadata tell along which direction of the image the tilt axis runs.
     metadata
         Acquisition metadata, JSON-able.
     notes, warnings
-        What the user should be told about how the file was read.
+        What to tell the user about how the file was read.
     scratch_bytes
-        Memory that fetching takes besides the images: a chunk that is decoded as a whole.
+        Memory that reading takes on top of the images: a chunk is decoded as a whole.
     """
 
     path: Path
@@ -97,7 +98,7 @@ class RawSeries:
         except MemoryError as error:
             needed = len(indices) * self.shape[1] * self.shape[2] * self.dtype.itemsize
             raise InputError(
-                f"{len(indices)} images of {self.path} take {size_words(needed)} of memory, which are not free"
+                f"there is not enough memory for {len(indices)} images of {self.path}, which take {size_words(needed)}"
             ) from error
 
     def _read(self, indices: Sequence[int]) -> Array:
@@ -141,7 +142,7 @@ def _runs(indices: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 def stack_shape(path: Path, shape: Sequence[int], dtype: np.dtype[Any]) -> tuple[int, int, int]:
-    """Return `shape` if a tilt series of real numbers can have it.
+    """Return `shape` if it can be that of a tilt series of real numbers.
 
     Raises
     ------
@@ -151,7 +152,7 @@ def stack_shape(path: Path, shape: Sequence[int], dtype: np.dtype[Any]) -> tuple
     sizes = tuple(int(n) for n in shape)
     size = " x ".join(str(n) for n in sizes)
     if dtype.names is not None:
-        raise InputError(f"{path} holds colour images; a tilt series has one number per pixel: export grey values")
+        raise InputError(f"{path} {COLOUR_IMAGES}")
     if dtype.kind == "c":
         raise InputError(f"{path} holds complex values (a Fourier transform or a phase image), not a tilt series")
     if dtype.kind not in "iufb":
@@ -163,7 +164,7 @@ def stack_shape(path: Path, shape: Sequence[int], dtype: np.dtype[Any]) -> tuple
     if min(sizes) < 1:
         raise InputError(f"{path} is empty: its size is {size}")
     if max(sizes) > LARGEST_SIDE:
-        raise InputError(f"{path} cannot be right: its size is {size}")
+        raise InputError(f"{path} is damaged: its header gives a size of {size}")
     return sizes[0], sizes[1], sizes[2]
 
 
@@ -173,14 +174,14 @@ def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def contiguous(path: Path, offset: int, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> Callable[[slice], Array]:
-    """Return a `fetch` for images that lie one after the other from `offset` on, after checking that all are there.
+    """Return a `fetch` for images stored one after the other from `offset` on, after checking that all are there.
 
-    They are read, not mapped: a mapped file that vanishes or shrinks on a network disk kills the process.
+    They are read, not memory-mapped: a mapped file that vanishes or shrinks on a network disk kills the process.
 
     Raises
     ------
     InputError
-        The file is shorter than its header promises.
+        The file is shorter than its header says.
     """
     image_bytes = shape[1] * shape[2] * dtype.itemsize  # Python integers: a lying header cannot overflow
     require_bytes(path, offset + shape[0] * image_bytes, shape[0], (path.stat().st_size - offset) // image_bytes)
@@ -198,8 +199,9 @@ def require_bytes(path: Path, needed: int, n_images: int, complete: int) -> None
     size = path.stat().st_size
     if size < needed:
         raise InputError(
-            f"{path} is truncated: its header promises {n_images} images ({needed} bytes), the file has {size} bytes "
-            f"and {max(0, min(complete, n_images))} complete images; copy it again, or save it anew at the microscope"
+            f"{path} is truncated: its header announces {n_images} images ({needed} bytes), but the file has {size} "
+            f"bytes and {max(0, min(complete, n_images))} complete images; copy it again, or save it again at the "
+            "microscope"
         )
 
 
@@ -213,8 +215,8 @@ def nominal_axis(angle_from_vertical_deg: float) -> Axis | None:
     return "x" if along_x > math.sqrt(0.5) else "y"
 
 
-def chosen_stack(names: Sequence[str], what: str = "stacks") -> tuple[int, str]:
-    """Choose among several image stacks of one file: the HAADF one, else the first; with a note that says so."""
+def choose_stack(names: Sequence[str], what: str = "stacks") -> tuple[int, str]:
+    """Choose among several image stacks of one file, the HAADF one or else the first; return it with a note."""
     chosen = next((i for i, name in enumerate(names) if "haadf" in name.lower()), 0)
     if len(names) == 1:
         return chosen, ""
@@ -227,7 +229,7 @@ def chosen_stack(names: Sequence[str], what: str = "stacks") -> tuple[int, str]:
 
 
 def jsonable(value: Any, depth: int = 12) -> Any:  # noqa: PLR0911 - one return per type reads best
-    """Return `value` with everything that JSON cannot hold as text; long arrays only by their shape."""
+    """Return `value` as JSON can hold it: other types as text, long arrays as their shape."""
     if depth == 0:
         return "..."
     if isinstance(value, Mapping):
@@ -249,26 +251,26 @@ def jsonable(value: Any, depth: int = 12) -> Any:  # noqa: PLR0911 - one return 
 
 
 @contextlib.contextmanager
-def heard(*loggers: str) -> Iterator[list[str]]:
-    """Collect the first warnings and log messages of the libraries that read a file, instead of printing them."""
-    said: list[str] = []
+def captured_messages(*loggers: str) -> Iterator[list[str]]:
+    """Collect warnings and log messages of the libraries that read a file, the first ones, instead of printing them."""
+    messages: list[str] = []
 
-    class Ear(logging.Handler):
+    class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            if len(said) < _MOST_MESSAGES:
-                said.append(shown(record.getMessage(), 200))
+            if len(messages) < _MOST_MESSAGES:
+                messages.append(shown(record.getMessage(), 200))
 
-    ear = Ear(logging.WARNING)
+    collector = Collector(logging.WARNING)
     found = [logging.getLogger(name) for name in loggers]
     before = [(logger, list(logger.handlers), logger.propagate) for logger in found]
     for logger in found:
-        logger.handlers, logger.propagate = [ear], False
+        logger.handlers, logger.propagate = [collector], False
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             warnings.simplefilter("ignore", ResourceWarning)
-            yield said
-        said += [shown(warning.message, 200) for warning in caught[: _MOST_MESSAGES - len(said)]]
+            yield messages
+        messages += [shown(warning.message, 200) for warning in caught[: _MOST_MESSAGES - len(messages)]]
     finally:
         for logger, handlers, propagate in before:
             logger.handlers, logger.propagate = handlers, propagate

@@ -16,7 +16,7 @@ from tomoseg.arrays import Array
 from tomoseg.errors import InputError, shown
 from tomoseg.io.label_values import UNPAINTED, LabelMap
 from tomoseg.io.limits import reason_of, require_plausible
-from tomoseg.io.series import heard
+from tomoseg.io.series import captured_messages
 from tomoseg.runtime import Runtime
 
 IGNORE = UNPAINTED  # label of pixels that nobody annotated
@@ -202,7 +202,7 @@ def _read_other_tiff(path: Path) -> Array:
 
     from tomoseg.io.readers.tiff import ALONE
 
-    with heard("tifffile"), tifffile.TiffFile(path, **ALONE) as tiff:
+    with captured_messages("tifffile"), tifffile.TiffFile(path, **ALONE) as tiff:
         _refuse_pages(path, len(tiff.pages))
         page: Any = tiff.pages[0]
         if page.compression not in _TIFF_COMPRESSIONS:

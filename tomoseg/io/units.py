@@ -1,4 +1,4 @@
-"""Lengths and angles in the units that microscopes write, and whether a pixel size can be believed."""
+"""Units of length and angle as microscopes write them, and the check of a pixel size found in a file."""
 
 import math
 from dataclasses import dataclass
@@ -77,13 +77,13 @@ def degrees_per(unit: str | None) -> float | None:
     return _DEGREES_PER_UNIT.get(_normal(unit))
 
 
-def judged_pixel_size(
+def checked_pixel_size(
     size_yx: tuple[float, float],
     unit_yx: tuple[str | None, str | None],
     where: str,
     placeholder_nm: float | None = None,
 ) -> PixelSize:
-    """Decide whether the two sides of a pixel, as a file gives them, are a pixel size.
+    """Return the pixel size that a file gives as two sides of a pixel, unless it cannot be right.
 
     Parameters
     ----------
@@ -92,14 +92,14 @@ def judged_pixel_size(
     unit_yx
         The unit of each.
     where
-        What holds them, for the message ("MRC header").
+        What holds them, for messages ("MRC header").
     placeholder_nm
-        A value that programs write when they do not know (1 Å in MRC), nm.
+        A value that programs write for an unknown size (1 Å in MRC), nm.
 
     Returns
     -------
-    The pixel size in nm, or an unknown one with the reason: no unit or none of length, zero, negative, NaN, not
-    square, or the placeholder.
+    The pixel size in nm, or an unknown one with the reason: no unit of length, zero, negative, NaN, not square, or
+    the placeholder.
     """
 
     def unknown(reason: str) -> PixelSize:
@@ -108,17 +108,17 @@ def judged_pixel_size(
     (y, x), (unit_y, unit_x) = size_yx, unit_yx
     shown_size = f"{y:g} x {x:g}" if y != x else f"{x:g}"
     if not (math.isfinite(y) and math.isfinite(x)) or y <= 0 or x <= 0:
-        return unknown(f"{shown_size} is no size")
+        return unknown(f"{shown_size} is not a size")
     height, width = length_to_nm(y, unit_y), length_to_nm(x, unit_x)
     if height is None or width is None:
         given = shown((unit_x or unit_y or "").strip().strip("[]"))
         return unknown(
-            f"{shown_size} has the unit '{given}', which is no length" if given else f"{shown_size} has no unit"
+            f"{shown_size} has the unit '{given}', which is not a length" if given else f"{shown_size} has no unit"
         )
     if not (_POSSIBLE_NM[0] <= min(height, width) and max(height, width) <= _POSSIBLE_NM[1]):
-        return unknown(f"{shown_size} {(unit_x or '').strip()} is no size of a pixel")
+        return unknown(f"{shown_size} {(unit_x or '').strip()} cannot be the size of a pixel")
     if abs(height - width) > _SQUARE_TOLERANCE * max(height, width):
         return unknown(f"pixels are not square ({height:.4g} nm high, {width:.4g} nm wide)")
     if placeholder_nm is not None and math.isclose(width, placeholder_nm, rel_tol=1e-6):
-        return unknown(f"{width:g} nm per pixel is what programs write there when they do not know it")
+        return unknown(f"{width:g} nm per pixel is the placeholder that programs write for an unknown size")
     return PixelSize(width, where)

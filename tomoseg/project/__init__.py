@@ -1,9 +1,9 @@
 """The project file: the only code that opens it."""
 
 from tomoseg.project.compact import compact
-from tomoseg.project.file import Partial, Project, is_project
+from tomoseg.project.file import Project, is_project
 from tomoseg.project.provenance import PeakMemory, Record, job_id, new_run_id, now, versions
-from tomoseg.project.transaction import Transaction
+from tomoseg.project.transaction import Partial, Transaction
 
 __all__ = [
     "Partial",

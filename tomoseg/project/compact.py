@@ -1,4 +1,4 @@
-"""Giving back the space that re-run stages left in a project file."""
+"""Compaction: giving back the space that re-run stages left in a project file."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ from tomoseg.runtime import on_abrupt_exit
 
 
 def compact(path: Path, check: Callable[[], None], tell: Callable[[str], object], *, break_lock: bool) -> int:
-    """Write the project anew without gaps and put the new file in place of the old one; return the bytes saved.
+    """Rewrite the project without gaps and put the new file in place of the old one; return the bytes saved.
 
     Nothing is decompressed or converted, and one chunk is in memory at a time. `check` is called between arrays and may
     raise; the old file is then as it was.
@@ -25,15 +25,15 @@ def compact(path: Path, check: Callable[[], None], tell: Callable[[str], object]
     ProjectLocked
         Another process is writing the project.
     StageFailed
-        There is no room for the new file beside the old one.
+        There is not enough space for the new file beside the old one.
     """
     before = path.stat().st_size
     with Project.write(path, tell, break_lock=break_lock) as project:
         needed, free = before - project.free_bytes, shutil.disk_usage(path.parent).free
         if needed > free:
             raise StageFailed(
-                f"Compacting {path} needs {needed / 1e9:.3g} GB beside it for a while, and {free / 1e9:.3g} GB are "
-                "free. The project is as it was; make room and try again."
+                f"Compacting {path} needs {needed / 1e9:.3g} GB of free space beside it, and {free / 1e9:.3g} GB are "
+                "free. The project is unchanged; free some space and try again."
             )
         new = unborn_path(path)
         unregister = on_abrupt_exit(lambda: new.unlink(missing_ok=True))

@@ -1,6 +1,7 @@
 """Every operation that changes a project file or its journal on the disk, one function each.
 
-Nothing else in this room changes those files, so that a test can stop, fail or reorder any single operation.
+Nothing else in this room changes those files, so that a test can stop, fail or reorder any single operation. That is
+why it syncs by itself and not through `tomoseg.io.atomic`: every sync of a project is recorded and can be made to fail.
 """
 
 import errno

@@ -130,7 +130,7 @@ def read_journal(project: Path) -> Journal | None:
 
 
 def recover(project: Path) -> str:
-    """Bring a project to the state of its last commit, after a crash; return what was done, '' if nothing had to be.
+    """Bring a project to the state of its last commit after a crash; return what was done, '' if nothing.
 
     Only for the holder of the project's lock.
     """
@@ -147,14 +147,14 @@ def recover(project: Path) -> str:
             journal.apply(fd)
         finally:
             os.close(fd)
-        done = "completed the last commit, which had been cut short"
+        done = "completed the last commit, which had been interrupted"
     elif Journal.decoded(path.read_bytes()) is None:
-        done = "discarded a commit that had been cut short; the state before it stands"
+        done = "discarded an incomplete commit; the project is as it was before"
     else:
         aside = path.with_name(path.name + ".foreign")
         disk.rename(path, aside)
         disk.sync_folder(path.parent)
-        return f"{path.name} belongs to another state of the file and was put aside as {aside.name}"
+        return f"{path.name} belongs to another state of the file and was moved to {aside.name}"
     disk.remove(path)
     disk.sync_folder(path.parent)
     return done

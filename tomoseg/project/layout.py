@@ -1,4 +1,4 @@
-"""How arrays are laid out in the file: format, chunks, compression, reserved space, text."""
+"""The layout of arrays in the file: format, chunks, compression, reserved space, text."""
 
 import math
 from typing import Any

@@ -21,19 +21,19 @@ def lock_path(project: Path) -> Path:
 
 @contextmanager
 def writing(project: Path, tell: Callable[[str], object] = str, *, break_lock: bool = False) -> Iterator[None]:
-    """Hold the project's write lock; `tell` hears of a dead process's lock that was taken over.
+    """Hold the project's write lock; `tell` is told when the lock of a dead process is taken over.
 
     Raises `ProjectLocked` naming the holder, also where it is on another host, whose processes cannot be seen, unless
-    told to `break_lock`; a living process on this host keeps its lock in any case.
+    `break_lock` is set; a living process on this host keeps its lock in any case.
     """
     path = lock_path(project)
     while not _create(path):
         holder = _read(path)
         is_elsewhere = holder.get("host") != socket.gethostname()
         if not (_is_dead(holder) or (break_lock and is_elsewhere)):
-            hint = "; if that host or process is gone, add --break-lock" if is_elsewhere else ""
+            hint = "; if that process or host is gone, add --break-lock" if is_elsewhere else ""
             raise ProjectLocked(
-                f"{project} is being written by process {holder.get('pid')} on {holder.get('host')} since "
+                f"Process {holder.get('pid')} on {holder.get('host')} has been writing {project} since "
                 f"{holder.get('since')}. Wait for it to end{hint}."
             )
         tell(f"took over the lock that process {holder.get('pid')} on {holder.get('host')} left behind")
@@ -59,7 +59,7 @@ def _create(path: Path) -> bool:
         aside.write_text(json.dumps(me))
     except OSError as error:
         raise InputError(
-            f"{path.parent} cannot be written to, and the project needs a lock there: {error.strerror}."
+            f"{path.parent} cannot be written to ({error.strerror}), but the project needs a lock file there."
         ) from error
     try:
         os.link(aside, path)

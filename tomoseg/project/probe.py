@@ -1,6 +1,6 @@
-"""Reading a file's metadata in a child process first, since HDF5 may crash or turn in circles on a damaged one.
+"""A first reading of a file's metadata in a child process, because HDF5 may crash or loop on a damaged file.
 
-HDF5 checks sums over most of its metadata but not over its heap of strings; what a damaged heap does is not foreseen.
+HDF5 verifies checksums of most of its metadata but not of its heap of strings, so that damage there goes unnoticed.
 """
 
 import os
@@ -15,7 +15,7 @@ WALL_SECONDS = 120.0  # a slow disk may take its time
 
 
 def survives(read: Callable[[], object]) -> bool:
-    """Tell whether `read` comes to an end, be it with an exception, rather than crash or go on for ever.
+    """Tell whether `read` ends, be it with an exception, rather than crash or run for ever.
 
     Always true where processes cannot be forked.
     """
@@ -33,12 +33,12 @@ def survives(read: Callable[[], object]) -> bool:
 def _read_and_leave(read: Callable[[], object]) -> None:
     """In the child: read with limits, and leave without any of the parent's clean-up."""
     try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what a crash has to say is told by the parent
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the parent reports a crash
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         used = resource.getrusage(resource.RUSAGE_SELF)
         limit = int(used.ru_utime + used.ru_stime) + CPU_SECONDS
         resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
-        with suppress(Exception):  # the parent will meet it too, and tell it
+        with suppress(Exception):  # the parent meets it too, and reports it
             read()
     finally:
         os._exit(0)

@@ -1,4 +1,4 @@
-"""How a result came about: enough to tell whether it is still right, and to make it again."""
+"""Provenance: what made a result, enough to tell whether it is still valid and to make it again."""
 
 import hashlib
 import json
@@ -54,7 +54,7 @@ class Record:
         Raises
         ------
         InputError
-            A value is missing, or of another type: something else wrote it.
+            A value is missing or of another type: another program wrote it.
         """
         for known in fields(cls):
             kind = get_origin(known.type) or known.type
@@ -71,7 +71,7 @@ class Record:
 
     @property
     def key(self) -> str:
-        """What a partial result must agree in to be continued: parameters, inputs and the program that computes."""
+        """What must be equal for a partial result to be continued: parameters, inputs and the version of tomoseg."""
         content = json.dumps([self.fingerprint, self.consumed, self.versions.get("tomoseg")], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
@@ -109,7 +109,7 @@ class PeakMemory:
         try:  # proc(5): writing 5 resets the high-water mark
             Path("/proc/self/clear_refs").write_text("5")
         except OSError:
-            return  # then the mark since the process began is the best that can be told
+            return  # then only the mark since the process began is known
 
     @property
     def bytes(self) -> int:

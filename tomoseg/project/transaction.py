@@ -1,11 +1,11 @@
-"""A running stage's outputs, kept aside until all of them replace the old ones at once."""
+"""The outputs of a running stage, kept aside until all of them replace the old ones at once."""
 
 import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import h5py
 import numpy as np
@@ -15,21 +15,37 @@ from tomoseg.arrays import ArraySink
 from tomoseg.errors import Interrupted, StageFailed
 from tomoseg.project import layout
 from tomoseg.project.journal import Extent
+from tomoseg.project.opened import OpenedFile
 from tomoseg.project.provenance import Record
-from tomoseg.project.validate import read_json
-
-if TYPE_CHECKING:
-    from tomoseg.project.file import Project
+from tomoseg.project.validate import read_json, read_record
 
 CHECKPOINT_SECONDS = 5.0  # between checkpoints on the disk, at least
 CHECKPOINT_SHARE = 0.03  # of the wall time may go into checkpoints
 PENDING_BYTES = 64 << 20  # of writes kept in memory before they are settled
 
 
+@dataclass(frozen=True)
+class Partial:
+    """What an interrupted run of a stage left, to be continued by a run with the same `key`."""
+
+    key: str
+    run_id: str
+    state: dict[str, Any]
+
+
+def read_partial(file: h5py.File, stage: str) -> Partial | None:
+    """Return what an interrupted run of a stage left, if it can be continued."""
+    path = f"{schema.STAGING}/{stage}"
+    if path not in file or "state" not in file[path].attrs:
+        return None
+    attrs = file[path].attrs
+    return Partial(str(attrs.get("key")), str(attrs.get("run_id")), read_json(attrs, "state", dict))
+
+
 class Transaction:
     """`Outputs` of a running stage, under `/staging/<stage>` until the commit."""
 
-    def __init__(self, project: "Project", begun: Record, *, restart: bool) -> None:
+    def __init__(self, project: OpenedFile, begun: Record, *, restart: bool) -> None:
         self.is_committed = False
         self._project = project
         self._path = f"{schema.STAGING}/{begun.stage}"
@@ -39,7 +55,7 @@ class Transaction:
         self._state: str | None = None  # of the last checkpoint, as JSON
         self._saved_at, self._save_cost = time.monotonic(), 0.0
         file = project.for_writing()
-        partial = None if restart else project.partial(begun.stage)
+        partial = None if restart else read_partial(file, begun.stage)
         if partial is not None and partial.key == begun.key:
             self.resumed = partial.state
             self._state = json.dumps(partial.state)
@@ -59,7 +75,7 @@ class Transaction:
     def create(
         self, name: str, shape: tuple[int, ...], dtype: Any = None, attrs: Mapping[str, Any] | None = None
     ) -> ArraySink:
-        """Reserve an array to be filled slab by slab; continued, it is the one that was begun."""
+        """Reserve an array to be filled slab by slab; a continued run gets the one that was begun."""
         artifact = schema.BY_NAME[name]
         path = self._path + artifact.path
         file = self._project.file
@@ -88,7 +104,7 @@ class Transaction:
         target.attrs.update(attrs)
 
     def checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Say that all written so far, with `state` (JSON values), is enough to continue from here."""
+        """Note that all written so far, with `state` (JSON values), is enough to continue from here."""
         self._state = json.dumps(state)
         since = time.monotonic() - self._saved_at
         if since >= max(CHECKPOINT_SECONDS, self._save_cost / CHECKPOINT_SHARE):
@@ -210,15 +226,11 @@ def _write_facts(group: h5py.Group, record: Record) -> None:
         group.attrs[key] = value if isinstance(value, (str, int, float)) else json.dumps(value)
 
 
-def _read_record(group: h5py.Group) -> Record:
-    return Record.from_json(read_json(group.attrs, "record", dict))
-
-
 def _close_lost_runs(file: h5py.File) -> None:
-    """Mark runs whose process ended without a word: whoever writes now is the only one."""
+    """Mark runs whose process ended without recording it: this process is the only writer."""
     for path in [f"{schema.HISTORY}/{run_id}" for run_id in file.get(schema.HISTORY, ())]:
-        record = _read_record(file[path])
-        if record.outcome == "running":
+        record = read_record(file, path)
+        if record is not None and record.outcome == "running":
             _write_record(file, path, replace(record, outcome="lost: the process or its machine went down"))
 
 
@@ -226,6 +238,6 @@ def _drop_obsolete(file: h5py.File, stage: str) -> None:
     """Drop this stage's partial result, and those of stages that had read what is being replaced."""
     for name in list(file.get(schema.STAGING, ())):
         path = f"{schema.STAGING}/{name}"
-        run = file.get(f"{schema.HISTORY}/{file[path].attrs['run_id']}")
-        if name == stage or run is None or stage in _read_record(run).consumed:
+        run = read_record(file, f"{schema.HISTORY}/{file[path].attrs['run_id']}")
+        if name == stage or run is None or stage in run.consumed:
             del file[path]

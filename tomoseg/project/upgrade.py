@@ -1,4 +1,4 @@
-"""Bringing a project that an older tomoseg wrote to the present schema.
+"""Upgrade of a project that an older tomoseg wrote to the present schema.
 
 Applied in memory where a project is only read, and with the first commit where it is written, so that a crash leaves
 the old file or the new one.

@@ -76,7 +76,7 @@ def test_a_missing_file_and_one_that_is_no_text(tmp_path):
     with pytest.raises(InputError, match="line 1"):
         read_angles(tmp_path / "raw.tlt")
     (tmp_path / "big.tlt").write_bytes(bytes(2_000_000))
-    with pytest.raises(InputError, match="no angle file"):
+    with pytest.raises(InputError, match="has more than 1 MB"):
         read_angles(tmp_path / "big.tlt")
 
 

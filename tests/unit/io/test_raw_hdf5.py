@@ -166,7 +166,7 @@ def test_dxchange_sinograms_and_angles_that_do_not_fit(tmp_path):
     with open_raw(tmp_path / "a.h5") as series:
         np.testing.assert_array_equal(series.read([4, 2]), STACK[[4, 2]])
     for theta, message in (
-        (ANGLES[:3], "3 angles for 5 images"),
+        (ANGLES[:3], "there are 3 for 5 images"),
         (ANGLES * 10, "-180 and 180"),
         (ANGLES * np.nan, "180"),
     ):
@@ -276,7 +276,7 @@ def test_other_hdf5_files_and_truncated_ones_are_refused(tmp_path):
         open_raw(tmp_path / "b.h5")
     with h5py.File(tmp_path / "c.hspy", "w") as file:
         file["Experiments/x/nothing"] = 1
-    with pytest.raises(InputError, match="HDF5"):
+    with pytest.raises(InputError, match="HyperSpy file without a signal"):
         open_raw(tmp_path / "c.hspy")
 
 

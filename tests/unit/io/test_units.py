@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from tomoseg.io.units import degrees_per, judged_pixel_size, length_to_nm
+from tomoseg.io.units import checked_pixel_size, degrees_per, length_to_nm
 
 
 @pytest.mark.parametrize(
@@ -45,32 +45,32 @@ def test_angles():
 
 
 def test_a_pixel_size_that_can_be_believed():
-    size = judged_pixel_size((3.36, 3.36), ("nm", "nm"), "header")
+    size = checked_pixel_size((3.36, 3.36), ("nm", "nm"), "header")
     assert (size.nm, size.source, size.doubt) == (3.36, "header", "")
     # 1 with a unit is a pixel size; only the format's own placeholder is not
-    assert judged_pixel_size((1.0, 1.0), ("nm", "nm"), "header", placeholder_nm=0.1).nm == 1.0
+    assert checked_pixel_size((1.0, 1.0), ("nm", "nm"), "header", placeholder_nm=0.1).nm == 1.0
     # sides that differ by rounding
-    assert judged_pixel_size((3.36, 3.3601), ("nm", "nm"), "header").nm == 3.3601
-    assert judged_pixel_size((0.0033601, 3.36), ("µm", "nm"), "header").nm == 3.36
+    assert checked_pixel_size((3.36, 3.3601), ("nm", "nm"), "header").nm == 3.3601
+    assert checked_pixel_size((0.0033601, 3.36), ("µm", "nm"), "header").nm == 3.36
 
 
 @pytest.mark.parametrize(
     ("sides", "units", "reason"),
     [
-        ((0.0, 0.0), ("nm", "nm"), "no size"),
-        ((-1.0, -1.0), ("nm", "nm"), "no size"),
-        ((float("nan"), 1.0), ("nm", "nm"), "no size"),
-        ((float("inf"), float("inf")), ("nm", "nm"), "no size"),
+        ((0.0, 0.0), ("nm", "nm"), "is not a size"),
+        ((-1.0, -1.0), ("nm", "nm"), "is not a size"),
+        ((float("nan"), 1.0), ("nm", "nm"), "is not a size"),
+        ((float("inf"), float("inf")), ("nm", "nm"), "is not a size"),
         ((1.0, 1.0), ("", None), "has no unit"),
         ((3.36, 3.36), (None, None), "has no unit"),
-        ((0.1, 0.1), ("1/nm", "1/nm"), "'1/nm', which is no length"),
+        ((0.1, 0.1), ("1/nm", "1/nm"), "'1/nm', which is not a length"),
         ((3.0, 2.0), ("nm", "nm"), "not square"),
         ((2.0, 2.0), ("nm", "pm"), "not square"),
-        ((1.0, 1.0), ("Å", "Å"), "do not know it"),
+        ((1.0, 1.0), ("Å", "Å"), "placeholder"),
     ],
 )
 def test_a_doubtful_pixel_size_is_unknown_and_says_why(sides, units, reason):
-    size = judged_pixel_size(sides, units, "MRC header", placeholder_nm=0.1)
+    size = checked_pixel_size(sides, units, "MRC header", placeholder_nm=0.1)
     assert size.nm is None
     assert size.source == "unknown"
     assert reason in size.doubt

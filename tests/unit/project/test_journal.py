@@ -150,7 +150,7 @@ def test_a_journal_of_another_state_of_the_file_is_not_applied(path, monkeypatch
     backup = _content(7, 20_000)
     path.write_bytes(backup)  # as when a copy is put back
     assert read_journal(path) is None
-    assert "put aside" in recover(path)
+    assert "moved to" in recover(path)
     assert path.read_bytes() == backup
     assert journal_path(path).with_name("p.h5.journal.foreign").exists()
 

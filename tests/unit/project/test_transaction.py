@@ -176,7 +176,7 @@ def test_an_interrupted_compact_leaves_the_project(path):
 def test_a_project_of_schema_1_opens_and_goes_on(tmp_path):
     """The file was written by the last tomoseg of schema 1."""
     path = tmp_path / "old.h5"
-    old = gzip.decompress((Path(__file__).parents[1] / "data" / "project_schema_1.h5.gz").read_bytes())
+    old = gzip.decompress((Path(__file__).parents[2] / "data" / "project_schema_1.h5.gz").read_bytes())
     path.write_bytes(old)
     with Project.read(path) as project:
         assert project.record("reconstruct").parameters["iterations"] == 5

@@ -10,8 +10,7 @@ from tomoseg.arrays import MemoryOutputs
 from tomoseg.errors import InputError, Interrupted
 from tomoseg.io.mrc import write_angles, write_mrc
 from tomoseg.runtime import Runtime
-from tomoseg.stages import import_
-from tomoseg.stages.import_ import STAGE, ImportParameters
+from tomoseg.stages.import_ import METADATA_CHARACTERS, STAGE, ImportParameters, metadata_json
 
 RNG = np.random.default_rng(7)
 STACK = RNG.integers(-30000, 30000, (7, 8, 9)).astype(np.int16)
@@ -46,8 +45,8 @@ def test_sorted_by_angle_with_everything_known_stored(tmp_path):
     assert info["source"] == str(files["raw"])
     assert info["source_sha256"] == hashlib.sha256(files["raw"].read_bytes()).hexdigest()
     assert json.loads(info["metadata"])["format"] == "MRC"
-    assert "7 tilts from -60 to 60 deg from raw_angles.rawtlt" in runtime.notes
-    assert "pixel size 3.36 nm from MRC header" in runtime.notes
+    assert "7 tilts from -60 to 60 deg, from raw_angles.rawtlt" in runtime.notes
+    assert "pixel size 3.36 nm, from MRC header" in runtime.notes
     assert runtime.warnings == []
 
 
@@ -116,7 +115,7 @@ def test_angles_beside_the_raw_file_are_found_and_said(tmp_path):
         outputs, runtime = _run(raw=files["raw"])
         np.testing.assert_array_equal(outputs.arrays["angles_deg"], np.sort(ANGLES))
         assert outputs.attrs["tilt_series_info"]["angles_source"] == f"raw{suffix} beside the raw file"
-        assert f"7 tilts from -60 to 60 deg from raw{suffix} beside the raw file" in runtime.notes
+        assert f"7 tilts from -60 to 60 deg, from raw{suffix} beside the raw file" in runtime.notes
 
 
 def test_no_angles_anywhere_names_the_option(tmp_path):
@@ -153,7 +152,7 @@ def test_tilt_axis_from_metadata_or_as_given(tmp_path):
     (tmp_path / "raw.mdoc").write_text(text)
     outputs, runtime = _run(**files)
     assert outputs.attrs["tilt_series_info"]["tilt_axis"] == "x"
-    assert "tilt axis along x from the metadata" in runtime.notes
+    assert "tilt axis along x, from the metadata" in runtime.notes
     outputs, runtime = _run(**files, tilt_axis="y")
     assert outputs.attrs["tilt_series_info"]["tilt_axis"] == "y"
     assert "the metadata say x" in runtime.warnings[0]
@@ -194,7 +193,7 @@ def test_problems_of_files_are_found_without_reading_images(tmp_path, monkeypatc
     write_angles(tmp_path / "six.tlt", ANGLES[:6])
     (problem,) = _problems(raw=files["raw"], angles=tmp_path / "six.tlt")
     assert "has 7 images" in problem
-    assert "there are 6 tilt angles in six.tlt" in problem
+    assert "six.tlt has 6 tilt angles" in problem
     (tmp_path / "empty.tlt").write_text("")
     assert "is empty" in _problems(raw=files["raw"], angles=tmp_path / "empty.tlt")[0]
     (tmp_path / "nan.tlt").write_text("0\nnan\n")
@@ -227,8 +226,8 @@ def test_an_angle_file_alone_is_checked(tmp_path):
 
 
 def test_metadata_always_fit_an_attribute():
-    text = import_._json("MRC", {"long": "x" * 100_000, "short": 1, "also": "y" * 50_000})
-    assert len(text) <= import_.METADATA_CHARACTERS
+    text = metadata_json("MRC", {"long": "x" * 100_000, "short": 1, "also": "y" * 50_000})
+    assert len(text) <= METADATA_CHARACTERS
     assert json.loads(text) == {"format": "MRC", "short": 1, "also": "y" * 50_000, "left_out": ["long"]}
 
 
@@ -261,8 +260,8 @@ def test_the_real_needle(shared_data):
     assert outputs.arrays["tilt_series"].min() == -31908
     np.testing.assert_array_equal(outputs.arrays["angles_deg"], np.arange(-76, 77, 2))
     assert runtime.notes == [
-        "77 tilts from -76 to 76 deg from HAADF.rawtlt",
-        "pixel size 3.36 nm from FEI extended header",
+        "77 tilts from -76 to 76 deg, from HAADF.rawtlt",
+        "pixel size 3.36 nm, from FEI extended header",
     ]
     assert runtime.warnings == []
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from tomoseg.errors import InputError
 from tomoseg.io.readers.dm_tags import Block, TagFile, Tags
-from tomoseg.io.series import RawSeries, chosen_stack, contiguous, jsonable, native, stack_shape
-from tomoseg.io.units import degrees_per, judged_pixel_size
+from tomoseg.io.series import RawSeries, choose_stack, contiguous, jsonable, native, stack_shape
+from tomoseg.io.units import checked_pixel_size, degrees_per
 
-# What of an image's tags is kept as metadata: settings, not the tables and thumbnails.
+# The tags of an image that are kept as metadata: settings, no tables or thumbnails.
 _KEPT_TAGS = ("Microscope Info", "DigiScan", "DataBar", "Acquisition")
 # ImageData/DataType. Colours have their channels as fields, and packed complex numbers (5, 27, 28) are complex.
 _COLOURS = np.dtype([("b", "u1"), ("g", "u1"), ("r", "u1"), ("a", "u1")])
@@ -28,7 +28,7 @@ def read(path: Path) -> RawSeries:
     Raises
     ------
     InputError
-        No stack of grey images in it, or truncated.
+        It holds no stack of grey images, or is truncated.
     """
     with path.open("rb") as file:
         content = TagFile(path, file)
@@ -37,7 +37,7 @@ def read(path: Path) -> RawSeries:
     if not stacks:
         raise InputError(f"{path} holds no image")
     titles = [str(image.get("Name") or "") for image in stacks]
-    index, note = chosen_stack(titles)
+    index, note = choose_stack(titles)
     image = stacks[index]
     data = _group(image, "ImageData")
     dtype = np.dtype(_DTYPES.get(data.get("DataType", 0), "V"))
@@ -46,10 +46,10 @@ def read(path: Path) -> RawSeries:
     if not isinstance(place, Block) or place.dtype is None:
         raise InputError(f"{path} holds no pixels where its tags say they are")
     if place.size * place.dtype.itemsize < shape[0] * shape[1] * shape[2] * dtype.itemsize:
-        raise InputError(f"{path} is damaged: its tags promise {shape} pixels, and {place.size} are stored")
+        raise InputError(f"{path} is damaged: its tags announce {shape} pixels, but {place.size} are stored")
     series = RawSeries(path, "Digital Micrograph", shape, native(dtype), contiguous(path, place.offset, shape, dtype))
     x, y, tilt = _axes(data)
-    series.pixel_size = judged_pixel_size((y[1], x[1]), (y[2], x[2]), "Digital Micrograph calibration")
+    series.pixel_size = checked_pixel_size((y[1], x[1]), (y[2], x[2]), "Digital Micrograph calibration")
     tags = _group(image, "ImageTags")
     _use_angles(series, tilt, tags)
     settings = {key: value for key, value in tags.items() if key in _KEPT_TAGS}
@@ -59,7 +59,7 @@ def read(path: Path) -> RawSeries:
 
 
 def _group(tags: Any, *names: str) -> Tags:
-    """Return a group in groups; an empty one where there is none."""
+    """Return a nested group; an empty one where there is none."""
     for name in names:
         tags = tags.get(name) if isinstance(tags, Mapping) else None
     return dict(tags) if isinstance(tags, Mapping) else {}
@@ -102,11 +102,11 @@ def _use_angles(series: RawSeries, axis: tuple[float, float, str], tags: Tags) -
             return
     factor, (origin, scale, _) = degrees_per(axis[2]), axis
     if factor is not None and scale != 0:
-        with np.errstate(all="ignore"):  # a calibration beyond all numbers is left out later
+        with np.errstate(all="ignore"):  # angles that overflow are dropped later
             series.angles_deg = factor * scale * (np.arange(n, dtype=np.float64) - origin)
         series.angles_source = "Digital Micrograph calibration of the stack axis"
 
 
 def _place_of(key: str) -> tuple[int, str]:
-    """Return what puts the names of tags in the order of their numbers."""
+    """Return the sort key that puts the names of tags in the order of their numbers."""
     return (int(key), "") if key.isascii() and key.isdigit() and len(key) < 10 else (0, key)

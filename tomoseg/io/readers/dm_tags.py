@@ -1,8 +1,9 @@
 """The tree of tags that a DM3 or DM4 file consists of.
 
-Read here and not with RosettaSciIO, which believes every count in the file: a few bytes can ask it for a list without
-end. The format was worked out by C. Boothroyd (http://www.er-c.org/cbb/info/dmformat): counts are big-endian, values
-mostly little-endian; a group holds tags, a tag holds a number, a text, a struct, or an array of them.
+Read here and not with RosettaSciIO, which needs 20 times longer to open a small stack and turns every long table into
+Python numbers (docs/decisions/0011-readers.md). The format was worked out by C. Boothroyd
+(http://www.er-c.org/cbb/info/dmformat): counts are big-endian, values mostly little-endian; a group holds tags, a tag
+holds a number, a text, a struct, or an array of them.
 """
 
 import struct
@@ -31,7 +32,7 @@ _LONGEST_TEXT = 65_536
 
 @dataclass(frozen=True)
 class Block:
-    """An array that was left in the file: where it is, and what it holds; `dtype` is None for structs and texts."""
+    """An array that was left in the file: its place and type; `dtype` is None for structs and texts."""
 
     offset: int
     size: int
@@ -52,13 +53,13 @@ class TagFile:
         self._n_bytes = path.stat().st_size
         (version,) = struct.unpack(">i", self._bytes(4))
         if version not in {3, 4}:
-            raise InputError(f"{path} is no Digital Micrograph file (DM3 or DM4): its version is {version}")
+            raise InputError(f"{path} is not a Digital Micrograph file (DM3 or DM4): its version is {version}")
         self._wide = version == 4
         self._integer()  # the size of the file
         self.order = "<" if struct.unpack(">i", self._bytes(4))[0] else ">"
 
     def tags(self) -> Tags:
-        """Return all tags: numbers, texts, tuples of numbers, `Block` for what is long, and groups as dictionaries.
+        """Return all tags: numbers, texts, tuples of numbers, a `Block` for a long array, and groups as dictionaries.
 
         Raises
         ------
@@ -85,7 +86,7 @@ class TagFile:
                 found[name or f"TagGroup{n_groups}"] = self._group(self._integer(), name, depth + 1)
                 n_groups += not name
             else:
-                self._refuse(f"there is no tag of kind {kind}")
+                self._refuse(f"tags of kind {kind} do not exist")
         return found
 
     def _data(self, most_values: int) -> Any:
@@ -113,7 +114,7 @@ class TagFile:
             return self._numbers(info[1], info[2], most_values)
         if kind == _ARRAY and len(info) > 3:
             return self._skipped(self._element_bytes(info[1:-1]), info[-1], None)
-        return self._refuse(f"a tag of kind {info[:3]} is not known")
+        return self._refuse(f"a tag has the unknown kind {info[:3]}")
 
     def _numbers(self, code: int, size: int, most_values: int) -> Any:
         """Return an array of numbers, as text where its type says so."""
@@ -150,13 +151,13 @@ class TagFile:
             return info[1]
         if info[0] == _ARRAY and len(info) == 3 and info[1] in _NUMBERS and info[2] >= 0:
             return np.dtype(_NUMBERS[info[1]]).itemsize * info[2]
-        return int(self._refuse(f"an array of kind {info[:3]} is not known"))
+        return int(self._refuse(f"an array has the unknown kind {info[:3]}"))
 
     def _fields(self, info: list[int]) -> list[str]:
         """Return the types of the fields of a struct: its name's length, their number, and two numbers for each."""
         kinds = info[3::2]
         if len(info) < 2 or len(info) != 2 + 2 * info[1] or any(kind not in _NUMBERS for kind in kinds):
-            self._refuse("a struct is described wrongly")
+            self._refuse("the description of a struct contradicts itself")
         return [_NUMBERS[kind] for kind in kinds]
 
     def _array(self, code: str, size: int) -> Any:
@@ -177,7 +178,7 @@ class TagFile:
     def _refuse(self, what: str) -> Any:
         raise InputError(
             f"{self._path} cannot be read as Digital Micrograph: {shown(what, 200)} (at byte {self._file.tell()}); it "
-            "may be damaged or of another kind"
+            "may be damaged or in another format"
         )
 
     def _refuse_truncated(self) -> None:

@@ -1,7 +1,7 @@
-"""HDF5 files that hold tilt series: Velox EMD, NCEM EMD, HyperSpy and DXchange, told apart by what is in them.
+"""HDF5 files that hold tilt series: Velox EMD, NCEM EMD, HyperSpy and DXchange, told apart by their content.
 
-Read here and not with RosettaSciIO because the tilt angles of the frames of a Velox file, the angle vectors of NCEM
-files and DXchange are lost or unknown there.
+Read here and not with RosettaSciIO, which loses the tilt angles of Velox frames and the angle vectors of NCEM files,
+and does not know DXchange.
 """
 
 import json
@@ -18,11 +18,11 @@ import numpy as np
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError, shown
 from tomoseg.io.limits import require_plausible
-from tomoseg.io.series import Angles, RawSeries, chosen_stack, jsonable, native, stack_shape
-from tomoseg.io.units import PixelSize, degrees_per, judged_pixel_size
+from tomoseg.io.series import Angles, RawSeries, choose_stack, jsonable, native, stack_shape
+from tomoseg.io.units import PixelSize, checked_pixel_size, degrees_per
 
 _MOST_LINKS = 200_000
-_LARGEST_VALUES = 16 << 20  # bytes of what is read besides the images: angles, metadata of one frame
+_LARGEST_VALUES = 16 << 20  # bytes of everything but the images: angles, metadata of one frame
 _ANGLE_NAME = re.compile(r"angle|tilt|theta|projection", re.IGNORECASE)
 
 
@@ -32,7 +32,7 @@ def read(path: Path) -> RawSeries:
     Raises
     ------
     InputError
-        The file is of none of the known kinds, is truncated, leads to other files, or holds no stack of grey images.
+        The file is of no known kind, is truncated, refers to other files, or holds no stack of grey images.
     """
     import h5py
     import hdf5plugin  # noqa: F401 - registers the compression filters
@@ -51,7 +51,7 @@ def read(path: Path) -> RawSeries:
         if groups:
             return _ncem(path, file, groups)
     raise InputError(
-        f"{path} is an HDF5 file without a tilt series in it: neither Velox or NCEM EMD, nor HyperSpy, nor DXchange"
+        f"{path} is an HDF5 file without a tilt series: it is neither Velox or NCEM EMD nor HyperSpy nor DXchange"
     )
 
 
@@ -66,12 +66,12 @@ def _open_until_error(file: Any) -> Iterator[Any]:
 
 
 def require_self_contained(path: Path, file: Any) -> None:
-    """Refuse a file that leads to other files: it could make a report show what only its reader may see.
+    """Refuse a file that refers to other files: it could make a report show what only its reader may see.
 
     Raises
     ------
     InputError
-        There is an external link, a dataset stored in other files or put together from them, or no end of links.
+        There is an external link, a dataset stored in other files or assembled from them, or an endless tree.
     """
     import h5py
 
@@ -85,7 +85,7 @@ def require_self_contained(path: Path, file: Any) -> None:
         return True if n_links > _MOST_LINKS else None
 
     if file.id.links.visit(visit, info=True):
-        raise InputError(f"{path} cannot be right: it has more than {_MOST_LINKS} groups and datasets")
+        raise InputError(f"{path} is damaged: it has more than {_MOST_LINKS} groups and datasets")
 
     def look(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset) and (item.is_virtual or item.external):
@@ -96,7 +96,7 @@ def require_self_contained(path: Path, file: Any) -> None:
 
 def _refuse_other_files(path: Path, name: str) -> None:
     raise InputError(
-        f"{path} does not hold all of its data: '{shown(name)}' leads to another file, which is not followed for "
+        f"{path} does not hold all of its data: '{shown(name)}' refers to another file, which is not opened for "
         "safety; make a copy that holds everything (for example with h5py or HDFView)"
     )
 
@@ -105,7 +105,7 @@ def _values(path: Path, dataset: Any) -> Any:
     """Return all of a small dataset."""
     n_bytes = math.prod(dataset.shape or (1,)) * dataset.dtype.itemsize
     if n_bytes > _LARGEST_VALUES:
-        raise InputError(f"{path} cannot be right: '{shown(dataset.name)}' has {n_bytes} bytes")
+        raise InputError(f"{path} is damaged: '{shown(dataset.name)}', which should be small, has {n_bytes} bytes")
     return dataset[()]
 
 
@@ -115,15 +115,17 @@ def _series(path: Path, kind: str, dataset: Any, order: tuple[int, int, int], fi
     Raises
     ------
     InputError
-        It cannot be a tilt series, or promises more than is stored.
+        It cannot be a tilt series, or claims more than is stored.
     """
     shape = stack_shape(path, [dataset.shape[i] for i in order], dataset.dtype)
-    # What an unwritten dataset would give is invented: its fill value.
+    # An unwritten dataset would give nothing but its fill value.
     stored = min(dataset.id.get_storage_size(), path.stat().st_size)
     chunk_bytes = math.prod(dataset.chunks or (0,)) * dataset.dtype.itemsize
     claimed = math.prod(shape) * dataset.dtype.itemsize
     if stored == 0 or (dataset.chunks is None and claimed > stored):
-        raise InputError(f"{path} is incomplete: its header promises {claimed} bytes of images, {stored} are stored")
+        raise InputError(
+            f"{path} is incomplete: its header announces {claimed} bytes of images, but {stored} are stored"
+        )
     require_plausible(path, max(claimed, chunk_bytes), stored, f"'{shown(dataset.name)}'")
     fetch = _axis_fetch(dataset, order)
     return RawSeries(path, kind, shape, native(dataset.dtype), fetch, close=file.close, scratch_bytes=chunk_bytes)
@@ -157,13 +159,13 @@ def _velox(path: Path, file: Any) -> RawSeries:
         stack_shape(path, (single.shape[2], *single.shape[:2]), dtype)
         raise InputError(f"{path} holds {len(groups)} single images, not a tilt series")
     first = [_velox_frame(group, 0) for group in stacks]
-    index, note = chosen_stack([str(frame.get("BinaryResult", {}).get("Detector", "?")) for frame in first], "series")
+    index, note = choose_stack([str(frame.get("BinaryResult", {}).get("Detector", "?")) for frame in first], "series")
     frame = first[index]
     series = _series(path, "Velox EMD", stacks[index]["Data"], (2, 0, 1), file)
     result = frame.get("BinaryResult", {})
     size = result.get("PixelSize", {})
     scales = float(size.get("height", 0)), float(size.get("width", 0))
-    series.pixel_size = judged_pixel_size(
+    series.pixel_size = checked_pixel_size(
         scales, (result.get("PixelUnitY"), result.get("PixelUnitX")), "Velox metadata"
     )
     # Velox stores SI units: radians.
@@ -184,7 +186,7 @@ def _velox_frame(group: Any, frame: int) -> dict[str, Any]:
         return {}
     texts = group["Metadata"]
     if texts.shape[0] > _LARGEST_VALUES:
-        raise InputError(f"{group.file.filename} cannot be right: the metadata of one frame has {texts.shape[0]} bytes")
+        raise InputError(f"{group.file.filename} is damaged: the metadata of one frame has {texts.shape[0]} bytes")
     content = bytes(texts[:, min(frame, texts.shape[1] - 1)])
     found: dict[str, Any] = json.loads(content.split(b"\0")[0].decode("utf-8", "replace") or "{}")
     return found
@@ -209,7 +211,7 @@ def _dxchange(path: Path, file: Any) -> RawSeries:
         _use_angles(series, np.asarray(_values(path, theta), np.float64).ravel(), unit, "DXchange theta")
     if "data_white" in file["exchange"] or "data_dark" in file["exchange"]:
         series.warnings.append(
-            f"{path.name} holds white or dark fields: they are not applied, and transmission is left as it is"
+            f"{path.name} holds white or dark fields, which are not applied: the images are used as stored"
         )
     series.pixel_size = PixelSize(doubt="DXchange holds no pixel size of the specimen")
     texts = ("exchange/title", "measurement/sample/name", "measurement/instrument/name")
@@ -222,11 +224,13 @@ def _use_angles(series: RawSeries, angles: Angles, unit: str, where: str) -> Non
     factor = degrees_per(unit)
     if factor is None:
         factor = 1.0
-        series.warnings.append(f"the {where} have no unit: they are taken as degrees")
+        series.warnings.append(f"the tilt angles ({where}) have no unit: they are taken as degrees")
     if len(angles) != series.shape[0]:
-        series.warnings.append(f"the {where} are not used: {len(angles)} angles for {series.shape[0]} images")
+        series.warnings.append(
+            f"the tilt angles ({where}) are not used: there are {len(angles)} for {series.shape[0]} images"
+        )
     elif not np.isfinite(angles).all() or np.abs(factor * angles).max() > 180:
-        series.warnings.append(f"the {where} are not used: not all are between -180 and 180 degrees")
+        series.warnings.append(f"the tilt angles ({where}) are not used: not all are between -180 and 180 degrees")
     else:
         series.angles_deg, series.angles_source = factor * angles, where
 
@@ -273,7 +277,7 @@ def _emd_groups(file: Any) -> list[Any]:
 def _ncem(path: Path, file: Any, groups: list[Any]) -> RawSeries:
     """Open an NCEM (Berkeley) dataset: `data` and vectors `dim1`... (or `dim0`...) with names and units."""
     stacks = [group for group in groups if group["data"].ndim >= 3] or groups
-    index, note = chosen_stack([group.name.rsplit("/", 1)[-1] for group in stacks])
+    index, note = choose_stack([group.name.rsplit("/", 1)[-1] for group in stacks])
     data = stacks[index]["data"]
     if data.ndim != 3:
         stack_shape(path, data.shape, data.dtype)
@@ -285,7 +289,7 @@ def _ncem(path: Path, file: Any, groups: list[Any]) -> RawSeries:
         _use_angles(
             series, np.asarray(tilt.coordinates(), np.float64), tilt.unit, f"angles of dimension '{shown(tilt.name)}'"
         )
-    series.pixel_size = judged_pixel_size((abs(y.step), abs(x.step)), (y.unit, x.unit), "NCEM EMD dimensions")
+    series.pixel_size = checked_pixel_size((abs(y.step), abs(x.step)), (y.unit, x.unit), "NCEM EMD dimensions")
     series.metadata = {
         name: {key: jsonable(value) for key, value in file[name].attrs.items()}
         for name in ("microscope", "sample", "user", "comments")
@@ -308,14 +312,14 @@ def _dimensions(path: Path, group: Any, sizes: tuple[int, ...]) -> list[_Dimensi
 
 
 def _order(dimensions: list[_Dimension]) -> tuple[tuple[int, int, int], str]:
-    """Return which dimensions are tilt, y and x, and how that was found out where it was not written."""
+    """Return which dimensions are tilt, y and x, and a note where the file does not say it."""
     names = [dimension.name.lower() for dimension in dimensions]
     tilt = next((i for i, dimension in enumerate(dimensions) if dimension.is_angle), None)
     how = ""
     if tilt is None:
         # Unnamed dimensions come from HyperSpy, which writes (x, y, stack).
         tilt = 0 if any(names) else 2
-        how = f"no dimension is said to be an angle: the {'first' if tilt == 0 else 'last'} one is taken as the tilts"
+        how = f"no dimension is marked as an angle: the {'first' if tilt == 0 else 'last'} one is taken as the tilts"
     rest = [i for i in range(3) if i != tilt]
     x_first = names[rest[0]].startswith("x") or (not any(names[i].startswith(("x", "y")) for i in rest) and tilt == 2)
     y, x = (rest[1], rest[0]) if x_first else (rest[0], rest[1])

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from tomoseg.errors import InputError
-from tomoseg.io.series import RawSeries, chosen_stack, jsonable, stack_shape
-from tomoseg.io.units import degrees_per, judged_pixel_size
+from tomoseg.io.series import RawSeries, choose_stack, jsonable, stack_shape
+from tomoseg.io.units import checked_pixel_size, degrees_per
 
 MakeSeries = Callable[[Path, str, Any, tuple[int, int, int], Any], RawSeries]
 
@@ -26,13 +26,13 @@ def open_hspy(path: Path, file: Any, make_series: MakeSeries) -> RawSeries:
     Raises
     ------
     InputError
-        No stack of grey images in it.
+        It holds no stack of grey images.
     """
     signals = [group for group in file["Experiments"].values() if "data" in group]
     stacks = [group for group in signals if group["data"].ndim >= 3] or signals
     if not stacks:
-        raise InputError(f"{path} is an HDF5 file of HyperSpy without a signal in it")
-    index, note = chosen_stack(
+        raise InputError(f"{path} is a HyperSpy file without a signal")
+    index, note = choose_stack(
         [str(_metadata(group).get("General", {}).get("title") or "untitled") for group in stacks]
     )
     group = stacks[index]
@@ -44,7 +44,7 @@ def open_hspy(path: Path, file: Any, make_series: MakeSeries) -> RawSeries:
     series = make_series(path, "HyperSpy", data, order, file)
     tilt, y, x = (axes[i] for i in order)
     scales = _float(y.get("scale")), _float(x.get("scale"))
-    series.pixel_size = judged_pixel_size(scales, (_text(y.get("units")), _text(x.get("units"))), "HyperSpy axes")
+    series.pixel_size = checked_pixel_size(scales, (_text(y.get("units")), _text(x.get("units"))), "HyperSpy axes")
     metadata = _metadata(group)
     _use_angles(series, tilt, metadata.get("Tomography", {}))
     # The history of loading and saving is long and says nothing about the acquisition.

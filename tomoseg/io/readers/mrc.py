@@ -15,7 +15,7 @@ from tomoseg.arrays import Array
 from tomoseg.errors import InputError
 from tomoseg.io.mdoc import PLACEHOLDER_NM, axis_from_titles
 from tomoseg.io.series import Angles, RawSeries, contiguous, jsonable, native, nominal_axis, stack_shape
-from tomoseg.io.units import PixelSize, judged_pixel_size
+from tomoseg.io.units import PixelSize, checked_pixel_size
 
 HEADER_BYTES = 1024
 _DTYPES = {0: "i1", 1: "i2", 2: "f4", 3: "complex", 4: "c8", 6: "u2", 12: "f2"}
@@ -52,7 +52,7 @@ def read(path: Path) -> RawSeries:
     Raises
     ------
     InputError
-        No MRC header, truncated, a single image, or a mode that a tilt series cannot have.
+        The file has no MRC header, is truncated, or holds a single image or a mode that a tilt series cannot have.
     """
     header, order = _header(path)
     dtype, byte_note = _dtype(path, header, order)
@@ -68,7 +68,7 @@ def read(path: Path) -> RawSeries:
         series.notes.append(byte_note)
     surplus = (path.stat().st_size - offset) // (shape[1] * shape[2] * dtype.itemsize) - shape[0]
     if surplus > 0:
-        series.warnings.append(f"{path.name} has room for {surplus} images more than the {shape[0]} in its header")
+        series.warnings.append(f"{path.name} has room for {surplus} more images than the {shape[0]} in its header")
     with path.open("rb") as file:
         file.seek(HEADER_BYTES)
         extended = file.read(min(n_extended, _LARGEST_EXTENDED))
@@ -77,12 +77,12 @@ def read(path: Path) -> RawSeries:
 
 
 def read_single(path: Path) -> Array | None:
-    """Return the image (y, x) of a file that holds one only; None where it holds several.
+    """Return the image (y, x) of a file that holds only one; None where it holds several.
 
     Raises
     ------
     InputError
-        No MRC header, truncated, or a mode that a grey image cannot have.
+        The file has no MRC header, is truncated, or holds a mode that a grey image cannot have.
     """
     header, order = _header(path)
     if header["nz"] != 1:
@@ -95,7 +95,7 @@ def read_single(path: Path) -> Array | None:
 
 
 def _header(path: Path) -> tuple[Any, str]:
-    """Return the header, and the byte order in which it makes sense."""
+    """Return the header and its byte order: the one in which it makes sense."""
     from mrcfile.dtypes import HEADER_DTYPE
 
     with path.open("rb") as file:
@@ -121,11 +121,11 @@ def _header(path: Path) -> tuple[Any, str]:
 
 
 def _dtype(path: Path, header: Any, order: str) -> tuple[np.dtype[Any], str]:
-    """Return the dtype of the pixels as stored, and what was decided about bytes."""
+    """Return the dtype of the pixels as stored, and a note on the sign of bytes."""
     mode = int(header["mode"])
     if mode in {16, 101}:
         kind = "RGB colours" if mode == 16 else "4-bit numbers"
-        raise InputError(f"{path} holds {kind} (MRC mode {mode}), which is not supported: export it as 16-bit integers")
+        raise InputError(f"{path} holds {kind} (MRC mode {mode}), which tomoseg does not read: export 16-bit integers")
     if mode in {3, 4}:
         raise InputError(f"{path} holds complex values (MRC mode {mode}), a Fourier transform and not a tilt series")
     if mode != 0:
@@ -134,10 +134,10 @@ def _dtype(path: Path, header: Any, order: str) -> tuple[np.dtype[Any], str]:
     stamp, flags = struct.unpack(f"{order}ii", header["extra2"].tobytes()[40:48])
     if stamp == _IMOD_STAMP:
         signed = bool(flags & _IMOD_SIGNED_BYTES)
-        return np.dtype("i1" if signed else "u1"), f"bytes are {'' if signed else 'un'}signed, by IMOD's flag"
+        return np.dtype("i1" if signed else "u1"), f"bytes are {'' if signed else 'un'}signed, according to IMOD's flag"
     if float(header["dmin"]) >= 0 and float(header["dmax"]) > 127:
-        return np.dtype("u1"), "bytes are unsigned, as the largest value in the header is above 127"
-    return np.dtype("i1"), "bytes are signed, as the MRC standard has it"
+        return np.dtype("u1"), "bytes are unsigned, because the largest value in the header is above 127"
+    return np.dtype("i1"), "bytes are signed, as in the MRC standard"
 
 
 def _titles(header: Any) -> tuple[str, ...]:
@@ -151,7 +151,7 @@ def _cell_pixel_size(header: Any) -> PixelSize:
     width = float(header["cella"]["x"]) / mx if mx > 0 else 0.0
     height = float(header["cella"]["y"]) / my if my > 0 else 0.0
     sides = float(f"{height:.7g}"), float(f"{width:.7g}")  # the digits that single precision holds
-    return judged_pixel_size(sides, ("Å", "Å"), "MRC header", PLACEHOLDER_NM)
+    return checked_pixel_size(sides, ("Å", "Å"), "MRC header", PLACEHOLDER_NM)
 
 
 def _metadata(header: Any, titles: tuple[str, ...]) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def _exttyp(header: Any) -> str:
 
 
 def _read_extended(series: RawSeries, header: Any, order: str, extended: bytes) -> None:
-    """Take angles, pixel size and settings from whatever extended header there is."""
+    """Take angles, pixel size and settings from the extended header, whichever kind it is."""
     kind, titles = _exttyp(header), _titles(header)
     # Two 16-bit numbers at byte 128: Agard's counts of integers and reals, or SerialEM's size and flags.
     n_integers, n_reals = struct.unpack(f"{order}hh", header["extra2"].tobytes()[16:20])
@@ -185,9 +185,9 @@ def _read_extended(series: RawSeries, header: Any, order: str, extended: bytes) 
 
 
 def _set_angles(series: RawSeries, angles: Angles, where: str) -> None:
-    """Use angles from an extended header, unless they are evidently not filled in."""
+    """Use the angles of an extended header, unless they were evidently not filled in."""
     if not np.isfinite(angles).all() or np.abs(angles).max() > 180:
-        series.warnings.append(f"the tilt angles in the {where} are not used: not all are between -180 and 180")
+        series.warnings.append(f"the tilt angles in the {where} are not used: not all are between -180 and 180 degrees")
     elif np.any(angles != 0):
         series.angles_deg, series.angles_source = angles, where
 
@@ -240,7 +240,7 @@ def _set_pixel_size(series: RawSeries, height_m: Array, width_m: Array, where: s
         series.pixel_size = PixelSize(doubt=f"the pixel size in the {where} is not the same for all images")
         return
     # Single precision of a number in metres: 7 digits are what was meant.
-    size = judged_pixel_size((float(f"{height_m[0]:.7g}"), float(f"{width_m[0]:.7g}")), ("m", "m"), where)
+    size = checked_pixel_size((float(f"{height_m[0]:.7g}"), float(f"{width_m[0]:.7g}")), ("m", "m"), where)
     if size.nm is not None or series.pixel_size.nm is None:
         series.pixel_size = size
 

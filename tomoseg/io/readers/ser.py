@@ -1,6 +1,6 @@
 """FEI/Thermo TIA series: the pixels in a .ser file, the settings in an .emi file beside it.
 
-Read here and not with RosettaSciIO, which takes the whole series into memory. The format was worked out by
+Read here and not with RosettaSciIO, which loads the whole series into memory. The format was worked out by
 C. Boothroyd (http://www.er-c.org/cbb/info/TIAformat): a header, a table of offsets, and for each image 50 bytes of
 calibration and size followed by its pixels, bottom row first.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
 from tomoseg.io.series import RawSeries, native, require_bytes, stack_shape
-from tomoseg.io.units import PixelSize, judged_pixel_size
+from tomoseg.io.units import PixelSize, checked_pixel_size
 
 _HEADER = struct.Struct("<hhhiiii")
 _IMAGE = struct.Struct("<ddiddihii")
@@ -29,7 +29,7 @@ _SEARCHED_BYTES, _LARGEST_SETTINGS = 64 << 20, 4 << 20  # of an .emi file, and o
 
 @dataclass(frozen=True)
 class _Table:
-    """Where the images of a .ser file are and what the first one's header says."""
+    """Where the images of a .ser file are, and their common size and type."""
 
     offsets: tuple[int, ...]
     shape_yx: tuple[int, int]
@@ -61,15 +61,17 @@ def read(path: Path) -> RawSeries:
     series = RawSeries(data, "TIA", shape, native(table.dtype), fetch)
     series.metadata = _settings(settings) if settings is not None else {}
     if "diffraction" in str(series.metadata.get("Mode", "")).lower() and "STEM" not in str(series.metadata["Mode"]):
-        series.pixel_size = PixelSize(doubt="the pixel size in the TIA series is not used: it was taken in diffraction")
+        series.pixel_size = PixelSize(
+            doubt="the pixel size in the TIA series is not used: the images were taken in diffraction mode"
+        )
     else:
-        series.pixel_size = judged_pixel_size(table.pixel_m, ("m", "m"), "TIA series")
+        series.pixel_size = checked_pixel_size(table.pixel_m, ("m", "m"), "TIA series")
     series.notes += [note] if note else []
     return series
 
 
 def _pair(path: Path) -> tuple[Path, Path | None, str]:
-    """Return the .ser file, the .emi file that belongs to it if there is one, and what was chosen."""
+    """Return the .ser file, the .emi file that belongs to it if there is one, and a note on the choice."""
     if path.suffix.lower() != ".emi":
         stem = path.stem.rsplit("_", 1)[0] if path.stem.rsplit("_", 1)[-1].isdigit() else path.stem
         emi = next((p for p in (path.with_suffix(".emi"), path.with_name(f"{stem}.emi")) if p.is_file()), None)
@@ -77,7 +79,7 @@ def _pair(path: Path) -> tuple[Path, Path | None, str]:
     numbered = sorted(p for p in path.parent.glob("*.ser") if p.stem.rsplit("_", 1)[0] == path.stem)
     found = [*([path.with_suffix(".ser")] if path.with_suffix(".ser").is_file() else []), *numbered]
     if not found:
-        raise InputError(f"{path} holds settings only: the .ser file with its images is not beside it")
+        raise InputError(f"{path} holds settings only; put the .ser file with its images beside it")
     more = f", not {', '.join(p.name for p in found[1:])}" if len(found) > 1 else ""
     return found[0], path, f"the images are read from {found[0].name}{more}"
 
@@ -87,7 +89,7 @@ def _table(path: Path) -> _Table:
     with path.open("rb") as file:
         head = file.read(_HEADER.size + 8)
         if len(head) < _HEADER.size + 8:
-            raise InputError(f"{path} is truncated: it has {size} bytes, less than a TIA header")
+            raise InputError(f"{path} is truncated: it has {size} bytes, fewer than a TIA header")
         order, identifier, version, kind, _tags, _total, valid = _HEADER.unpack(head[: _HEADER.size])
         if (order, identifier) != (0x4949, 0x0197):
             raise InputError(f"{path} is not a TIA series (.ser)")
@@ -96,7 +98,7 @@ def _table(path: Path) -> _Table:
         wide = version >= _LARGE_VERSION
         (start,) = struct.unpack_from("<q" if wide else "<i", head, _HEADER.size)
         if not 0 < valid <= _LARGEST_SERIES:
-            raise InputError(f"{path} is empty: its header says that {valid} images were recorded")
+            raise InputError(f"{path} is empty or damaged: its header says that {valid} images were recorded")
         entry = 8 if wide else 4
         require_bytes(path, start + valid * entry, valid, 0)
         file.seek(start)

@@ -1,6 +1,6 @@
 """TIFF stacks: tifffile reads the pages, Pillow those whose compression tifffile cannot undo by itself (LZW).
 
-The scale comes from ImageJ's or OME's description, or from the tags of microscope software as RosettaSciIO knows them.
+The scale comes from ImageJ's or OME's description, or from the tags of microscope software, which RosettaSciIO reads.
 TIFF's own resolution tags are not used: most programs write 72 dpi or 1 there.
 """
 
@@ -17,14 +17,24 @@ import numpy as np
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
 from tomoseg.io.limits import reason_of, require_plausible
-from tomoseg.io.series import RawSeries, chosen_stack, contiguous, heard, jsonable, native, require_bytes, stack_shape
-from tomoseg.io.units import PixelSize, judged_pixel_size
+from tomoseg.io.series import (
+    COLOUR_IMAGES,
+    RawSeries,
+    captured_messages,
+    choose_stack,
+    contiguous,
+    jsonable,
+    native,
+    require_bytes,
+    stack_shape,
+)
+from tomoseg.io.units import PixelSize, checked_pixel_size
 
-# Kinds of TIFF that tifffile would complete from other files; each is read as the pages of this one.
+# Kinds of TIFF that tifffile would complete from other files: read as the pages of this file only.
 ALONE: dict[str, Any] = {"_multifile": False, "is_mmstack": False, "is_ndtiff": False}
 # Tags by which Gatan, FEI, TVIPS, Zeiss and Olympus tell their scale, and JEOL's name.
 _SCALE_TAGS = {65003, 65009, 34680, 34682, 37706, 34118, 33471, 33560, 271}
-_MOST_SERIES = 100  # of one page each, whose scales take a while to read
+_MOST_SERIES = 100  # of one page each: reading all their scales takes long
 _MOST_MESSAGES = 5
 
 
@@ -34,26 +44,26 @@ def read(path: Path) -> RawSeries:
     Raises
     ------
     InputError
-        A single image, colours, several channels, or truncated.
+        The file holds a single image, colours or several channels, or is truncated.
     """
     import tifffile
 
-    with heard("tifffile") as said:
+    with captured_messages("tifffile") as messages:
         tiff = tifffile.TiffFile(path, **ALONE)
         try:
-            series = _series(path, tiff, said)
+            series = _series(path, tiff, messages)
         except BaseException:
             tiff.close()
             raise
-    series.warnings += [f"tifffile says of {path.name}: {text}" for text in said[:_MOST_MESSAGES]]
+    series.warnings += [f"tifffile reports for {path.name}: {text}" for text in messages[:_MOST_MESSAGES]]
     return series
 
 
-def _series(path: Path, tiff: Any, said: list[str]) -> RawSeries:
+def _series(path: Path, tiff: Any, messages: list[str]) -> RawSeries:
     stack, note = _chosen(path, tiff)
     n_pages = len(tiff.pages)  # follows the chain of pages to its end, which may be lost
     described = len(stack.shape) >= 3 and stack.dataoffset is not None
-    if any("invalid page offset" in text for text in said) and not described:
+    if any("invalid page offset" in text for text in messages) and not described:
         raise InputError(f"{path} is truncated: its list of pages breaks off after {n_pages}; copy it again")
     shape = stack_shape(path, [n for n in stack.shape[:-2] if n > 1] + list(stack.shape[-2:]), stack.dtype)
     series = RawSeries(path, "TIFF", shape, native(stack.dtype), _fetch(path, tiff, stack, shape), close=tiff.close)
@@ -78,13 +88,13 @@ def _chosen(path: Path, tiff: Any) -> tuple[Any, str]:
     if not found:
         raise InputError(f"{path} holds no image; it may be truncated")
     if any("S" in series.axes for series in found):
-        raise InputError(f"{path} holds colour images; a tilt series has one number per pixel: export grey values")
+        raise InputError(f"{path} {COLOUR_IMAGES}")
     stacks = [series for series in found if len(series.shape) >= 3]
     # Pages that were appended one by one come as one series each.
     if not stacks and len(found) > 1 and len({(series.shape, series.dtype) for series in found}) == 1:
         pages = [series.pages[0] for series in found]
         return TiffPageSeries(pages, (len(pages), *found[0].shape), found[0].dtype, "IYX", parent=tiff), ""
-    index, note = chosen_stack([f"series {i}" for i, _ in enumerate(stacks)] or ["image"])
+    index, note = choose_stack([f"series {i}" for i, _ in enumerate(stacks)] or ["image"])
     return (stacks or found)[index], note
 
 
@@ -107,7 +117,7 @@ def _fetch(path: Path, tiff: Any, stack: Any, shape: tuple[int, int, int]) -> Ca
 def _require_pages(path: Path, stack: Any, n_images: int) -> None:
     """Check that every page is in the file."""
     if len(stack.pages) < n_images:
-        raise InputError(f"{path} is truncated: it promises {n_images} images and has {len(stack.pages)} pages")
+        raise InputError(f"{path} is truncated: it announces {n_images} images but has {len(stack.pages)} pages")
     for i in range(n_images):
         page = stack.pages[i]
         if page is None:
@@ -158,7 +168,7 @@ def _imagej_pixel_size(tiff: Any, stack: Any) -> PixelSize:
         tag = stack.keyframe.tags.get(name)
         pixels, units = tag.value if tag is not None else (0, 1)
         sides.append(units / pixels if pixels else 0.0)
-    return judged_pixel_size((sides[0], sides[1]), (unit, unit), "ImageJ scale")
+    return checked_pixel_size((sides[0], sides[1]), (unit, unit), "ImageJ scale")
 
 
 def _ome_pixel_size(tiff: Any) -> PixelSize:
@@ -175,7 +185,7 @@ def _ome_pixel_size(tiff: Any) -> PixelSize:
         return PixelSize(doubt="the pixel size in the OME description is not a number")
     # The OME schema has µm where no unit is given.
     units = pixels.get("PhysicalSizeYUnit", "µm"), pixels.get("PhysicalSizeXUnit", "µm")
-    return judged_pixel_size(sides, units, "OME description")
+    return checked_pixel_size(sides, units, "OME description")
 
 
 def _tag_pixel_size(path: Path) -> PixelSize:
@@ -183,7 +193,7 @@ def _tag_pixel_size(path: Path) -> PixelSize:
     from rsciio.tiff import file_reader
 
     try:
-        with heard("rsciio", "tifffile"):
+        with captured_messages("rsciio", "tifffile"):
             signals = file_reader(str(path), lazy=True, **ALONE)
             axes = [dict(axis) for axis in signals[0]["axes"]]
             # RosettaSciIO leaves the file open for its lazy array, which is not used here.
@@ -198,4 +208,4 @@ def _tag_pixel_size(path: Path) -> PixelSize:
     if x is None or y is None or (not x["units"] and not y["units"]):
         return PixelSize()
     scales = float(y["scale"]), float(x["scale"])
-    return judged_pixel_size(scales, (y["units"], x["units"]), "microscope tags of the TIFF")
+    return checked_pixel_size(scales, (y["units"], x["units"]), "microscope tags of the TIFF")

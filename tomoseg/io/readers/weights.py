@@ -24,7 +24,7 @@ def copy(source: Path, target: Path) -> int:
     Raises
     ------
     InputError
-        The file leads to others, promises more than is stored, or holds what is no number.
+        The file refers to others, claims more than is stored, or holds something else than numbers.
     """
     left = source.stat().st_size
     n_numbers = 0
@@ -38,7 +38,7 @@ def copy(source: Path, target: Path) -> int:
                 # Keras does not compress: all arrays together are no larger than the file.
                 if item.dtype.kind not in KINDS or item.dtype.names or item.chunks or left < 0:
                     raise InputError(
-                        f"'{shown(name)}' among the weights is no plain array of numbers, or larger than the file"
+                        f"'{shown(name)}' among the weights is not a plain array of numbers, or is larger than the file"
                     )
                 copied = new.create_dataset(name, data=item[()])
                 if item.attrs.get("dtype") == _BFLOAT16:

@@ -1,0 +1,184 @@
+"""Raw tilt series for Python: `read_series`, and `copy_series`, which the import stage is made of."""
+
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tomoseg.arrays import Array, MemoryOutputs, Outputs
+from tomoseg.errors import InputError, TomosegWarning
+from tomoseg.io.parameters import ImportParameters
+from tomoseg.io.plan import SeriesPlan, plan_series
+from tomoseg.io.series import Angles, RawSeries
+from tomoseg.progress import Progress
+from tomoseg.runtime import Runtime, make_runtime, slabs
+
+
+@dataclass(frozen=True)
+class Series:
+    """A tilt series as it was acquired, sorted by ascending angle.
+
+    Attributes
+    ----------
+    path : Path
+        File that holds the pixels.
+    images : ndarray, (n_tilt, y, x), dtype of the file
+    angles_deg : ndarray of float64, (n_tilt,)
+        Tilt angles in degrees. Repeated exposures stay in the order in which they were taken.
+    angles_source : str
+        Where the angles came from.
+    pixel_size_nm : float
+        Pixel size in nm; NaN where unknown.
+    pixel_size_source : str
+        Where the pixel size came from: 'given', the name of a header, or 'unknown'.
+    tilt_axis : {'x', 'y', 'unknown'}
+        Nominal direction of the tilt axis in the images: horizontal, vertical, or not known.
+    metadata : dict
+        Format and acquisition metadata; JSON values.
+    notes, warnings : list of str
+        What was found and decided, and what needs care.
+    """
+
+    path: Path
+    images: Array
+    angles_deg: Angles
+    angles_source: str
+    pixel_size_nm: float
+    pixel_size_source: str
+    tilt_axis: str
+    metadata: dict[str, Any]
+    notes: list[str]
+    warnings: list[str]
+
+
+def read_series(
+    path: str | os.PathLike[str],
+    *,
+    angles: str | os.PathLike[str] | None = None,
+    pixel_size: float | None = None,
+    tilt_axis: str = "auto",
+    max_memory: int | str | None = None,
+    progress: str | Progress | None = None,
+) -> Series:
+    """Read a raw tilt series with its angles and pixel size.
+
+    Parameters
+    ----------
+    path : path
+        File that holds the series: MRC, DM3/DM4, Velox or NCEM EMD, TIA .ser/.emi, HyperSpy .hspy, TIFF stack or
+        DXchange HDF5. The content decides, not the extension.
+    angles : path, optional
+        File with the tilt angles in degrees, in the order of the images: .rawtlt, .tlt, one per line, CSV or .mdoc. By
+        default a companion .mdoc, the metadata of the raw file, or a .rawtlt/.tlt of the same name.
+    pixel_size : float, optional
+        Pixel size in nm; by default that of the metadata.
+    tilt_axis : {'auto', 'x', 'y'}
+        Nominal direction of the tilt axis in the images; 'auto' takes it from the metadata.
+    max_memory : int or str, optional
+        Bytes to work in, or a text such as '8G'; by default half of the machine's memory. The images come on top.
+    progress : {'auto', 'bar', 'plain', 'none'} or tomoseg.runtime.Progress, optional
+        Where progress is shown; by default nowhere.
+
+    Returns
+    -------
+    Series
+        The images as stored in the file, sorted by ascending angle, and what is known of them.
+
+    Raises
+    ------
+    InputError
+        A file cannot be used, an image holds NaN or infinite values, or the images do not fit in memory. All problems
+        are named at once.
+
+    Warns
+    -----
+    TomosegWarning
+        The pixel size is unknown, or sources contradict each other.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from tomoseg.io.mrc import write_angles, write_mrc
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> write_mrc(folder / "particle.mrc", np.arange(24, dtype=np.int16).reshape(3, 2, 4), 0.5, kind="stack")
+    >>> write_angles(folder / "particle.rawtlt", [0.0, 30.0, -30.0])
+    >>> series = read_series(folder / "particle.mrc")
+    >>> series.images.shape, series.angles_deg.tolist(), series.pixel_size_nm
+    ((3, 2, 4), [-30.0, 0.0, 30.0], 0.5)
+    """
+    options = {"raw": Path(path), "angles": angles, "pixel_size": pixel_size, "tilt_axis": tilt_axis}
+    params = ImportParameters.of("import", options)
+    outputs, runtime = MemoryOutputs(), make_runtime(max_memory=max_memory, progress=progress)
+    try:
+        plan = copy_series(params, runtime, outputs)
+    except MemoryError as error:
+        raise InputError(
+            f"the images of {path} do not fit in memory. `tomoseg import {path} -o PROJECT.h5` copies them part by part"
+        ) from error
+    for text in runtime.warnings:
+        warnings.warn(text, TomosegWarning, stacklevel=2)
+    return Series(
+        path=plan.raw.path,
+        images=outputs.arrays["tilt_series"],
+        angles_deg=outputs.arrays["angles_deg"],
+        angles_source=plan.angles_source,
+        pixel_size_nm=plan.pixel_size_nm,
+        pixel_size_source=plan.pixel_size_source,
+        tilt_axis=plan.tilt_axis,
+        metadata={"format": plan.raw.format, **plan.raw.metadata},
+        notes=runtime.notes,
+        warnings=runtime.warnings,
+    )
+
+
+def copy_series(params: ImportParameters, runtime: Runtime, outputs: Outputs) -> SeriesPlan:
+    """Copy a series to the outputs `tilt_series` and `angles_deg`, sorted by ascending angle, in slabs.
+
+    Returns
+    -------
+    What is known of the series, in the order of the file; it is closed.
+
+    Raises
+    ------
+    InputError
+        The files cannot be used, or an image holds NaN or infinite values.
+    """
+    if params.raw is None:
+        raise InputError("there is no raw tilt series to import: name the file (tomoseg run RAW -o PROJECT.h5)")
+    plan, problems = plan_series(params)
+    if plan is None:
+        raise InputError.of(problems)
+    with plan.raw:
+        for note in plan.notes:
+            runtime.say(note)
+        for warning in plan.warnings:
+            runtime.warn(warning)
+        # A stable order keeps repeated exposures in the order they were taken.
+        order = np.argsort(plan.angles_deg, kind="stable")
+        sorted_deg = plan.angles_deg[order]
+        _copy_images(plan.raw, order, sorted_deg, runtime, outputs)
+        outputs.put("angles_deg", sorted_deg)
+    return plan
+
+
+def _copy_images(raw: RawSeries, order: Array, sorted_deg: Angles, runtime: Runtime, outputs: Outputs) -> None:
+    n, ny, nx = raw.shape
+    sink = outputs.create("tilt_series", raw.shape, raw.dtype)
+    # The images as read and as sorted, and a mask where they are checked.
+    size = runtime.slab_size(ny * nx * (2 * raw.dtype.itemsize + 1), n)
+    for slab in runtime.track(slabs(n, size), "importing"):
+        images = raw.read(order[slab])
+        if images.dtype.kind == "f":
+            for image, index, angle in zip(images, order[slab], sorted_deg[slab], strict=True):
+                bad = image.size - int(np.count_nonzero(np.isfinite(image)))
+                if bad:
+                    raise InputError(
+                        f"{raw.path}: image {index + 1} of {n} (at {angle:g} degrees) has {bad} pixels that are NaN or "
+                        "infinite; replace them by numbers before importing"
+                    )
+        sink[slab] = images
