@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-RED, GREY, BLUE = "#c8191e", "#a0a0a0", "#3b78b8"
-
 
 @dataclass(frozen=True)
 class Shown:

@@ -19,6 +19,7 @@ from tomoseg import __version__, schema
 from tomoseg.arrays import Array, ArraySource, Input, Outputs
 from tomoseg.errors import InputError, StageFailed
 from tomoseg.io.shifts import imod_turns
+from tomoseg.palette import EXPORTED_CLASSES, SURFACE_BLUE, SURFACE_GREY, SURFACE_RED
 from tomoseg.parameters import Field, Parameters
 from tomoseg.runtime import Runtime, slabs
 from tomoseg.stages.base import Stage
@@ -43,7 +44,6 @@ SURFACE_FORMATS: tuple[Format, ...] = ("vtp", "stl", "ply", "gltf")
 # Of the memory allowed: what a surface may take, and what is read of a volume at once.
 SURFACE_SHARE, READING_SHARE = 0.6, 0.125
 BIG_FILE_BYTES = 10_000_000  # the size of such a file is said before it is written
-COLORS = ("#000000", "#9a9a9a", "#c8191e", "#3b78b8", "#2e8b57", "#d99a1c")  # where the labels name none
 GLASS = 0.25  # opacity of what surrounds the particles
 PORES = "surface_pores"
 # A table's name as an input, and as a file.
@@ -272,7 +272,7 @@ def _world(labels: Input, measurement_info: Input | None, tilt_series_info: Inpu
     }
     colors = [str(color) for color in labels.attrs.get("class_colors", ())]
     if len(colors) != len(names):
-        colors = [COLORS[k % len(COLORS)] for k in range(len(names))]
+        colors = [EXPORTED_CLASSES[k % len(EXPORTED_CLASSES)] for k in range(len(names))]
     counted = str((measurement_info.attrs if measurement_info else {}).get("particle_class", ""))
     particles = names.index(counted) if counted in names else len(names) - 1
     return _World(voxel_size_nm if known else 1.0, unit, voxel_size_nm, facts, names, colors, particles)
@@ -656,19 +656,15 @@ def _surfaces(
         yield _Surface(stem, name, facts, polydata(mesh), *_looks(k, world))
     mesh_of_pores = _pore_mesh(source, runtime)
     if mesh_of_pores is not None:
-        from tomoseg.export.paraview import BLUE
-
         name = f"closed pores of {world.names[0]}"
-        yield _Surface(PORES, name, {"class_name": name}, polydata(mesh_of_pores), BLUE, 1.0)
+        yield _Surface(PORES, name, {"class_name": name}, polydata(mesh_of_pores), SURFACE_BLUE, 1.0)
 
 
 def _looks(k: int, world: _World) -> tuple[str, float]:
     """Return colour and opacity of a class: particles red, what surrounds them glass, grey where there is one class."""
-    from tomoseg.export.paraview import GREY, RED
-
     if k == world.particle_class:
-        return RED, 1.0
-    return GREY if len(world.names) <= 3 else world.colors[k], GLASS
+        return SURFACE_RED, 1.0
+    return SURFACE_GREY if len(world.names) <= 3 else world.colors[k], GLASS
 
 
 def _pore_mesh(labels: ArraySource, runtime: Runtime) -> "Mesh | None":
