@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from tomoseg import schema
 from tomoseg.project import Project
-from tomoseg.report.scan import fractions
-from tomoseg.report.surfaces import Surface, render
+from tomoseg.report.figures.rendering import Surface, render
+from tomoseg.report.sampling.fractions import fractions
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What this machine offers to tomoseg."""
+"""Diagnosis of the machine: packages, CPUs, memory, disk and GPU."""
 
 import importlib
 import platform
@@ -17,19 +17,19 @@ REQUIRED = {
     "connected-components-3d": "cc3d", "matplotlib": "matplotlib", "keras": "keras",
 }  # fmt: skip
 OPTIONAL = {
-    "tensorflow": ("tensorflow", "U-Net segmentation needs it (or KERAS_BACKEND=torch or jax with that package)"),
-    "astra-toolbox": ("astra", "reconstruct --backend astra and CUDA reconstruction need it"),
-    "tomopy": ("tomopy", "reconstruct --backend tomopy needs it: conda install -c conda-forge tomopy"),
-    "openvino": ("openvino", "segment --engine openvino and openvino-bf16 need it: pip install 'tomoseg[fast]'"),
-    "onnxruntime": ("onnxruntime", "segment --engine onnxruntime needs it: pip install 'tomoseg[onnx]'"),
+    "tensorflow": ("tensorflow", "required for U-Net segmentation (or KERAS_BACKEND=torch or jax with that package)"),
+    "astra-toolbox": ("astra", "required for reconstruct --backend astra and for reconstruction with CUDA"),
+    "tomopy": ("tomopy", "required for reconstruct --backend tomopy: conda install -c conda-forge tomopy"),
+    "openvino": ("openvino", "required for segment --engine openvino and openvino-bf16: pip install 'tomoseg[fast]'"),
+    "onnxruntime": ("onnxruntime", "required for segment --engine onnxruntime: pip install 'tomoseg[onnx]'"),
 }
-# Importing Keras loads a backend, which is looked at by itself; importing OpenVINO tells its makers.
+# Importing Keras loads a backend, which is checked by itself; importing OpenVINO sends telemetry to its makers.
 NOT_IMPORTED = ("keras", "openvino")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at. 'missing' means that tomoseg cannot work; 'absent' that an option is not there."""
+    """The result of one check: 'missing' means that tomoseg cannot work, 'absent' that an option is unavailable."""
 
     what: str
     verdict: Literal["ok", "absent", "missing"]
@@ -37,12 +37,12 @@ class Finding:
 
 
 def findings() -> list[Finding]:
-    """Look at everything; takes some seconds, since packages are really imported."""
+    """Check everything; takes some seconds, since packages are actually imported."""
     found = [
         Finding("tomoseg", "ok", __version__),
         Finding("python", "ok", f"{platform.python_version()} on {platform.platform()}"),
-        Finding("cpus", "ok", f"{available_cpus()} usable"),
-        Finding("memory", "ok", f"{2 * default_memory() / 2**30:.1f} GiB; --max-memory defaults to half of it"),
+        Finding("cpus", "ok", f"{available_cpus()} available"),
+        Finding("memory", "ok", f"{2 * default_memory() / 2**30:.1f} GiB; the default of --max-memory is half of it"),
         Finding("disk", "ok", f"{shutil.disk_usage(Path.cwd()).free / 2**30:.0f} GiB free in {Path.cwd()}"),
     ]
     found += [_package(name, module, "missing", "") for name, module in REQUIRED.items()]
@@ -72,12 +72,8 @@ def _gpu_for_reconstruction() -> Finding:
 
         if astra.use_cuda():
             return Finding("cuda (astra)", "ok", str(astra.get_gpu_info()).strip())
-        if not astra.has_feature("cuda"):
-            return Finding(
-                "cuda (astra)", "absent", "astra-toolbox was built without CUDA; reconstruction runs on the CPU"
-            )
+        built = astra.has_feature("cuda")
     except (ImportError, OSError):
-        return Finding("cuda (astra)", "absent", "astra-toolbox is not there")
-    return Finding(
-        "cuda (astra)", "absent", "ASTRA finds no CUDA device, or its driver is too old; reconstruction runs on the CPU"
-    )
+        return Finding("cuda (astra)", "absent", "astra-toolbox is not installed")
+    why = "no CUDA device found, or its driver is too old" if built else "astra-toolbox was built without CUDA"
+    return Finding("cuda (astra)", "absent", f"{why}; reconstruction runs on the CPU")

@@ -3,9 +3,9 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tomoseg import config
 from tomoseg.config import Settings
@@ -13,27 +13,13 @@ from tomoseg.errors import InputError, NotReady, StageFailed
 from tomoseg.io.digest import sha256
 from tomoseg.io.shifts import GivenAlignment
 from tomoseg.parameters import Parameters
-from tomoseg.project import PeakMemory, Project, Record, job_id, new_run_id, now, versions
+from tomoseg.project import PeakMemory, Project, Record, StageState, job_id, new_run_id, now, versions
 from tomoseg.project.other_project import alignment_digest, read_alignment
 from tomoseg.runtime import Runtime, Stopwatch
 from tomoseg.stages import BY_NAME, STAGES
 from tomoseg.stages.base import Stage
 
-State = Literal["fresh", "stale", "partial", "missing"]
 CACHE_SHARE = 16  # a stage reads each array through a cache of this part of the memory allowed at most
-
-
-@dataclass(frozen=True)
-class StageState:
-    """Where a stage stands: its state, why it is not fresh, and how its present result was made.
-
-    A partial stage was interrupted, and a run with the same settings continues it; an older result may still stand.
-    """
-
-    name: str
-    state: State
-    reasons: list[str] = field(default_factory=list)
-    record: Record | None = None
 
 
 # --- what is fresh ---

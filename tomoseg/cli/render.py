@@ -1,23 +1,22 @@
-"""What commands print: plain text that a person or a log can read."""
+"""The text that commands print, for people, logs and programs."""
 
 import json
 from dataclasses import asdict
 from typing import Any
 
-from tomoseg import config, schema
-from tomoseg.engine import StageState
+from tomoseg import schema
+from tomoseg.doctor import Finding
 from tomoseg.errors import printable
-from tomoseg.project import Project, Record
-from tomoseg.stages import BY_NAME
+from tomoseg.project import Project, Record, StageState
 
 
 def _lines(lines: list[str]) -> str:
-    """Join lines, without what a project file may hold that a terminal would obey."""
+    """Join lines without the control characters that a project file may hold and a terminal would obey."""
     return "\n".join(map(printable, lines))
 
 
 def run_summary(project: Project, done: list[StageState]) -> str:
-    """Return the result of a run: one line per stage, the project file, and the exported files."""
+    """Return the outcome of a run: the project file, one line per stage, and the exported files."""
     lines = [f"project  {project.path}"]
     for state in done:
         if state.record is not None:
@@ -31,7 +30,7 @@ def run_summary(project: Project, done: list[StageState]) -> str:
 
 
 def status_text(project: Project, states: list[StageState], verbose: bool) -> str:
-    """Return where each stage stands and why, for people."""
+    """Return the state of each stage with its reasons, for people."""
     lines = [str(project.path)]
     for state in states:
         why = f"  {'; '.join(state.reasons)}" if state.reasons else ""
@@ -47,11 +46,11 @@ def _details(state: StageState) -> list[str]:
         return []
     details = {
         "run": f"{record.run_id} on {record.host} ({record.device}), {record.started}",
-        "continued": record.continues,
+        "continues": record.continues,
         "job": record.job_id,
-        "took": f"{record.wall_seconds:.1f} s, peak memory {record.peak_memory_bytes / 2**20:.0f} MiB",
+        "duration": f"{record.wall_seconds:.1f} s, peak memory {record.peak_memory_bytes / 2**20:.0f} MiB",
         "parameters": ", ".join(f"{k}={v}" for k, v in record.parameters.items()),
-        "consumed": ", ".join(f"{k} {v[:8]}" for k, v in record.consumed.items()),
+        "inputs": ", ".join(f"{k} {v[:8]}" for k, v in record.consumed.items()),
         "files": ", ".join(f["path"] for f in record.files.values()),
         "versions": ", ".join(f"{k} {v}" for k, v in record.versions.items()),
     }
@@ -60,7 +59,7 @@ def _details(state: StageState) -> list[str]:
 
 
 def status_json(project: Project, states: list[StageState]) -> str:
-    """Return where each stage stands and why, for programs."""
+    """Return the state of each stage with its reasons, for programs."""
 
     def stage(state: StageState) -> dict[str, Any]:
         record = asdict(state.record) if state.record is not None else None
@@ -76,7 +75,7 @@ def status_json(project: Project, states: list[StageState]) -> str:
 
 
 def history_text(runs: list[Record]) -> str:
-    """Return one line per run, and what changed since the stage's run before."""
+    """Return one line per run, with the parameters that changed since the previous run of the stage."""
     lines = []
     before: dict[str, dict[str, Any]] = {}
     for run in runs:
@@ -93,24 +92,10 @@ def history_text(runs: list[Record]) -> str:
 
 
 def history_json(runs: list[Record]) -> str:
-    """Return every run's provenance."""
+    """Return the provenance of all runs, for programs."""
     return json.dumps([asdict(run) for run in runs], indent=2)
 
 
-def pipeline(project: Project) -> str:
-    """Return the pipeline file that makes the present results again; '' where there are none."""
-    records = [r for s in BY_NAME if (r := project.record(s)) is not None]
-    if not records:
-        return ""
-    raw = next((r.files["raw"] for r in records if "raw" in r.files), {"path": "unknown", "sha256": "unknown"})
-    versions = sorted({", ".join(f"{name} {v}" for name, v in r.versions.items()) for r in records})
-    head = (
-        f"Makes the results of {project.path.name} again: tomoseg run RAW --pipeline THIS_FILE -o PROJECT.h5\n"
-        f"RAW was {raw['path']}\n"
-        f"sha256 {raw['sha256']}\n"
-        "On the same machine, device and versions the results are the same to the bit. The versions were\n"
-    ) + "\n".join(f"  {v}" for v in versions)
-    skipped = {"raw", "export_dir"}  # where things lie is said on the command line
-    parameters = {r.stage: {k: v for k, v in r.parameters.items() if k not in skipped} for r in records}
-    digests = {r.stage: {k: str(f["sha256"]) for k, f in r.files.items()} for r in records}
-    return config.pipeline_text(parameters, digests, head)
+def doctor_text(found: list[Finding]) -> str:
+    """Return one line per finding."""
+    return _lines([f"{finding.verdict:<8} {finding.what:<24} {finding.detail}" for finding in found])

@@ -2,7 +2,7 @@
 
 from tomoseg.project.compact import compact
 from tomoseg.project.file import Project, is_project
-from tomoseg.project.provenance import PeakMemory, Record, job_id, new_run_id, now, versions
+from tomoseg.project.provenance import PeakMemory, Record, StageState, job_id, new_run_id, now, versions
 from tomoseg.project.transaction import Partial, Transaction
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "PeakMemory",
     "Project",
     "Record",
+    "StageState",
     "Transaction",
     "compact",
     "is_project",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any, Literal, get_origin
 from uuid import uuid4
 
 from tomoseg import __version__
@@ -74,6 +74,22 @@ class Record:
         """What must be equal for a partial result to be continued: parameters, inputs and the version of tomoseg."""
         content = json.dumps([self.fingerprint, self.consumed, self.versions.get("tomoseg")], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
+
+
+State = Literal["fresh", "stale", "partial", "missing"]
+
+
+@dataclass(frozen=True)
+class StageState:
+    """Where a stage stands: its state, why it is not fresh, and how its present result was made.
+
+    A partial stage was interrupted, and a run with the same settings continues it; an older result may still stand.
+    """
+
+    name: str
+    state: State
+    reasons: list[str] = field(default_factory=list)
+    record: Record | None = None
 
 
 def new_run_id() -> str:

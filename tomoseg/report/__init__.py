@@ -1,6 +1,6 @@
-"""One self-contained HTML page, one picture, plots as files, and a look at the project in napari."""
+"""The report of a project: a self-contained page, an overview picture, plots as files, and a view in napari."""
 
-from tomoseg.report.page import write_report
-from tomoseg.report.record import StageRecord
+from tomoseg.report.page.page import write_report
+from tomoseg.report.results import PictureSizes
 
-__all__ = ["StageRecord", "write_report"]
+__all__ = ["PictureSizes", "write_report"]

@@ -1,4 +1,4 @@
-"""Building HTML such that text from files can never become markup."""
+"""Elements of HTML, built such that text from files can never become markup."""
 
 import html
 import re
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Html(str):
-    """Markup that is safe as it stands; every other string is escaped when it becomes part of the page."""
+    """Markup that is safe; every other string is escaped when it becomes part of the page."""
 
     __slots__ = ()
 
@@ -18,7 +18,7 @@ VOID = {"img", "input", "meta", "source", "br", "col"}
 
 
 def el(tag: str, *children: Any, **attributes: Any) -> Html:
-    """Return an element. Children that are not `Html` are escaped; None is left out; `class_` stands for class."""
+    """Return an element; children that are not `Html` are escaped, None is omitted, `class_` stands for class."""
     written = "".join(
         f' {name.rstrip("_").replace("_", "-")}="{html.escape(str(value), quote=True)}"'
         for name, value in attributes.items()
@@ -30,12 +30,12 @@ def el(tag: str, *children: Any, **attributes: Any) -> Html:
 
 
 def join(parts: Iterable[Any], separator: str = "") -> Html:
-    """Concatenate, escaping what is not `Html`."""
+    """Concatenate parts, escaping all that are not `Html`."""
     return Html(separator.join(p if isinstance(p, Html) else html.escape(str(p)) for p in parts if p is not None))
 
 
 def facts(rows: Iterable[tuple[str, Any]]) -> Html:
-    """Return a list of named values; rows whose value is None or empty are left out."""
+    """Return a list of names and values, without those whose value is None or empty."""
     return el("dl", *(el("div", el("dt", name), el("dd", value)) for name, value in rows if value not in (None, "")))
 
 
@@ -49,8 +49,8 @@ def table(
 ) -> Html:
     """Return a table that scrolls sideways on a narrow screen, and down where it is long.
 
-    Numbers are aligned to the right. Where script runs, a click on a heading sorts a `sortable` one. On paper the first
-    `PRINTED_ROWS` are shown. `row_ids` mark rows for the script to find.
+    Numbers are right-aligned. The script lets readers sort a `sortable` table by a click on a heading. Printed pages
+    show the first `PRINTED_ROWS`. By `row_ids` the script finds rows.
     """
     rows = [list(row) for row in rows]
     right = ["number" if rows and all(_is_number(row[i]) for row in rows) else None for i in range(len(columns))]
@@ -71,13 +71,13 @@ def table(
         el("tbody", *body),
         class_="sortable" if sortable and len(rows) > 1 else None,
     )
-    left_out = len(rows) - PRINTED_ROWS
-    paper = f"On paper the first {PRINTED_ROWS} rows; the page and the project file hold all." if left_out > 0 else None
-    # Focusable, so that it can be scrolled without a mouse.
+    hidden = len(rows) - PRINTED_ROWS
+    paper = f"The first {PRINTED_ROWS} rows are printed; page and project file hold all." if hidden > 0 else None
+    # Focusable, so that the keyboard can scroll it.
     scrolling = el(
         "div",
         written,
-        class_="scroll tall" if left_out > 0 else "scroll",
+        class_="scroll tall" if hidden > 0 else "scroll",
         tabindex="0",
         role="region",
         aria_label=caption or columns[0],
@@ -96,10 +96,10 @@ def _is_number(cell: Any) -> bool:
 
 
 def figure(picture: Html, caption: Any, class_: str | None = None) -> Html:
-    """Return a picture with its caption."""
+    """Return a picture with a caption."""
     return el("figure", picture, el("figcaption", caption), class_=class_)
 
 
 def details(summary: Any, *content: Any) -> Html:
-    """Return content that opens on a click."""
+    """Return content that a click on the summary reveals."""
     return el("details", el("summary", summary), *content)

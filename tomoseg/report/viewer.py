@@ -1,4 +1,4 @@
-"""A project in napari: volume, labels and particles, to scale, read from the file as they are looked at."""
+"""A project in napari: volume, labels and particles, to scale; only what is displayed is read from the file."""
 
 import warnings
 from collections.abc import Mapping
@@ -8,27 +8,28 @@ import numpy as np
 
 from tomoseg.arrays import Array, Input
 from tomoseg.errors import InputError, NotReady
-from tomoseg.report.contents import Contents
-from tomoseg.report.images import rgb, volume_limits
-from tomoseg.report.words import plain
+from tomoseg.palette import rgb
+from tomoseg.report.figures.images import grey_limits, volume_limits
+from tomoseg.report.formatting import plain
+from tomoseg.report.results import Results
 
-CHUNK = (64, 64, 64)  # voxels that are read at once; as volumes are stored (64, 16, 64), several times
+CHUNK = (64, 64, 64)  # voxels read at once: several of the chunks (64, 16, 64) that volumes are stored in
 
 
 def open_viewer(artifacts: Mapping[str, Input], title: str, *, block: bool = True) -> Any:
     """Show a project in napari until its window is closed.
 
-    Axes are z, y, x; lengths are nm where the voxel size is known, else voxels. y points down and z away from the
-    viewer, as everywhere in tomoseg. A project without a volume shows its tilt series.
+    The axes are z, y, x; lengths are in nm where the voxel size is known, otherwise in voxels. y points down and z away
+    from the viewer, as everywhere in tomoseg. Of a project without a volume, the tilt series is shown.
 
     Parameters
     ----------
     artifacts
-        What the project holds; it stays open while the window is.
+        The artifacts of the project, which must stay open as long as the window.
     title
-        Of the window.
+        Title of the window.
     block
-        Wait until the window is closed.
+        Whether to wait until the window is closed.
 
     Returns
     -------
@@ -41,37 +42,37 @@ def open_viewer(artifacts: Mapping[str, Input], title: str, *, block: bool = Tru
     NotReady
         There is nothing to show.
     """
-    contents = Contents(artifacts, (), title)
-    if all(contents.get(name) is None for name in ("volume", "labels", "tilt_series")):
-        raise NotReady("there is nothing to look at yet: the project holds neither a tilt series nor a volume.")
+    results = Results(artifacts, (), title)
+    if all(results.get(name) is None for name in ("volume", "labels", "tilt_series")):
+        raise NotReady("there is nothing to show yet: the project holds neither a tilt series nor a volume.")
     try:
         import napari
     except ImportError as error:
         raise InputError(
-            f"napari cannot be loaded ({error}). `tomoseg view` needs it: pip install 'tomoseg[view]'. "
-            "`tomoseg preview` and `tomoseg report` need nothing more."
+            f"`tomoseg view` needs napari, which cannot be loaded ({error}): pip install 'tomoseg[view]'. "
+            "`tomoseg preview` and `tomoseg report` work without it."
         ) from error
     viewer = napari.Viewer(title=f"{title} - tomoseg")
-    if contents.get("volume") is None and contents.get("labels") is None:
-        layers = _add_tilts(viewer, contents)
-        axes, size = ("tilt", "y", "x"), contents.pixel_size_nm
+    if results.get("volume") is None and results.get("labels") is None:
+        layers = _add_tilts(viewer, results)
+        axes, size = ("tilt", "y", "x"), results.pixel_size_nm
     else:
-        layers = _add_volume(viewer, contents)
-        axes, size = ("z", "y", "x"), contents.voxel_size_nm
+        layers = _add_volume(viewer, results)
+        axes, size = ("z", "y", "x"), results.voxel_size_nm
     viewer.dims.axis_labels = axes
-    _tell_units(viewer, layers, axes, known=bool(np.isfinite(size)))
+    _set_units(viewer, layers, axes, known=bool(np.isfinite(size)))
     if block:
         napari.run()
     return viewer
 
 
-def _add_volume(viewer: Any, contents: Contents) -> list[Any]:
-    size = contents.voxel_size_nm
+def _add_volume(viewer: Any, results: Results) -> list[Any]:
+    size = results.voxel_size_nm
     scale = (size if np.isfinite(size) else 1.0,) * 3
-    volume, labels = contents.get("volume"), contents.get("labels")
+    volume, labels = results.get("volume"), results.get("labels")
     layers = []
     if volume is not None:
-        limits = volume_limits(contents)
+        limits = volume_limits(results)
         layers.append(
             viewer.add_image(
                 _lazy(volume), name="volume", scale=scale, colormap="gray", contrast_limits=(limits.low, limits.high)
@@ -79,24 +80,24 @@ def _add_volume(viewer: Any, contents: Contents) -> list[Any]:
         )
     if labels is not None:
         layers.append(
-            viewer.add_labels(_lazy(labels), name="labels", scale=scale, opacity=0.5, colormap=_colors(contents))
+            viewer.add_labels(_lazy(labels), name="labels", scale=scale, opacity=0.5, colormap=_colors(results))
         )
-    return layers + _add_particles(viewer, contents, scale)
+    return layers + _add_particles(viewer, results, scale)
 
 
-def _colors(contents: Contents) -> Any:
-    """Return the colours of the classes; what is of no class, and the background, is not painted."""
+def _colors(results: Results) -> Any:
+    """Return the colours of the classes; the background, and values of no class, stay transparent."""
     from napari.utils.colormaps import DirectLabelColormap
 
     colors: dict[int | None, Array] = {None: np.zeros(4), 0: np.zeros(4)}
-    for label in contents.classes[1:]:
+    for label in results.classes[1:]:
         colors[label.index] = np.array([*(c / 255 for c in rgb(label.color)), 1.0])
     return DirectLabelColormap(color_dict=colors)
 
 
-def _add_particles(viewer: Any, contents: Contents, scale: tuple[float, ...]) -> list[Any]:
-    """Add the particles as points of their diameters, with all their numbers."""
-    rows = contents.rows("particle_table")
+def _add_particles(viewer: Any, results: Results, scale: tuple[float, ...]) -> list[Any]:
+    """Add the particles as points of their diameters, with all columns of the table."""
+    rows = results.rows("particle_table")
     names = rows.dtype.names or () if rows is not None else ()
     if rows is None or not len(rows) or not {"z_px", "y_px", "x_px", "diameter_px"} <= set(names):
         return []
@@ -111,24 +112,23 @@ def _add_particles(viewer: Any, contents: Contents, scale: tuple[float, ...]) ->
         border_color="white",
     )
     with warnings.catch_warnings():
-        # As spheres that neighbouring slices cut too; newer versions of napari do so by the thickness of the slice.
+        # As spheres, which neighbouring slices cut too; newer versions of napari do so by the thickness of the slice.
         warnings.simplefilter("ignore", FutureWarning)
         if hasattr(points, "out_of_slice_display"):
             points.out_of_slice_display = True
     return [points]
 
 
-def _add_tilts(viewer: Any, contents: Contents) -> list[Any]:
-    size = contents.pixel_size_nm
-    # Images follow one another as they are numbered: the distance between tilts is none.
+def _add_tilts(viewer: Any, results: Results) -> list[Any]:
+    size = results.pixel_size_nm
+    # Tilts are numbered: there is no distance between them.
     scale = (1.0, *(size if np.isfinite(size) else 1.0,) * 2)
     layers = []
     for name in ("tilt_series", "aligned"):
-        series = contents.get(name)
+        series = results.get(name)
         if series is not None:
             image = np.asarray(series[series.shape[0] // 2])
-            low, high = (float(v) for v in np.nanpercentile(image, (0.5, 99.5)))
-            limits = (low, high if high > low else low + 1)
+            limits = grey_limits([image])
             chunk = (1, *series.shape[1:])
             layers.append(
                 viewer.add_image(
@@ -136,14 +136,14 @@ def _add_tilts(viewer: Any, contents: Contents) -> list[Any]:
                     name=name.replace("_", " "),
                     scale=scale,
                     colormap="gray",
-                    contrast_limits=limits,
+                    contrast_limits=(limits.low, limits.high),
                 )
             )
     return layers
 
 
-def _tell_units(viewer: Any, layers: list[Any], axes: tuple[str, ...], *, known: bool) -> None:
-    """Name axes and unit; older versions of napari know a unit for the scale bar only."""
+def _set_units(viewer: Any, layers: list[Any], axes: tuple[str, ...], *, known: bool) -> None:
+    """Set axis labels and units; older versions of napari have a unit for the scale bar only."""
     unit = "nm" if known else "pixel"
     units = (unit,) * 3 if axes[0] == "z" else ("pixel", unit, unit)
     for layer in layers:
@@ -157,7 +157,7 @@ def _tell_units(viewer: Any, layers: list[Any], axes: tuple[str, ...], *, known:
 
 
 class _Sliceable:
-    """What dask wants of an array, over an artifact in the file."""
+    """An artifact in the file as an array that dask accepts."""
 
     def __init__(self, source: Input) -> None:
         self.source = source
@@ -168,7 +168,7 @@ class _Sliceable:
 
 
 def _lazy(source: Input, chunk: tuple[int, ...] = CHUNK) -> Any:
-    """Return an array that is read from the file as it is looked at. napari brings dask along."""
+    """Return an array that is read from the file when it is displayed; dask comes with napari."""
     from dask import array
 
     sides = tuple(min(side, n) for side, n in zip(chunk, source.shape, strict=True))

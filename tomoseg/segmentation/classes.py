@@ -5,8 +5,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-# Okabe & Ito's palette, told apart with every common kind of colour blindness; the background is black.
-OKABE_ITO = ("#000000", "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442")
+from tomoseg.palette import OKABE_ITO
+
 MAX_CLASSES = 255  # labels are u1, the last value is taken by IGNORE
 
 

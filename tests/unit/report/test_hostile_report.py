@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import tomoseg
 from tests.unit.report.test_report_page import PICTURES, Page
-from tomoseg.report.live import script
+from tomoseg.report.page.page import page_script
 
 HOSTILE = (
     "</script></style></title>--><img src=x onerror=\"alert(1)\"><svg onload='alert(1)'>&lt;b&gt;javascript:alert(1)"
@@ -64,7 +64,7 @@ def page(project, tmp_path):
 
 def test_nothing_from_the_file_becomes_markup(page):
     assert {tag for tag, _ in page.tags}.isdisjoint({"svg", "b", "iframe", "object", "link", "base"})
-    assert [text for text in page.scripts if text[:1] != "{"] == [script()]
+    assert [text for text in page.scripts if text[:1] != "{"] == [page_script()]
     assert page.data.keys() == {"tilts", "slices", "surfaces"}
     for tag, attrs in page.tags:
         assert not [name for name in attrs if name.startswith("on")], tag

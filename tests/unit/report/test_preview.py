@@ -9,20 +9,18 @@ import pytest
 from PIL import Image
 
 from tests.conftest import tomoseg
-from tests.unit.report.test_report_page import everything, records, with_assessment
+from tests.unit.report.test_report_page import SMALL, everything, records, with_assessment
 from tomoseg.arrays import MemoryInput
 from tomoseg.errors import InputError
-from tomoseg.report import preview, surfaces
-from tomoseg.report.figures import write_figures
+from tomoseg.report import preview
+from tomoseg.report.figure_files import write_figures
 
 ALL = ("tilt_series", "angles_deg", "tilt_series_info", "shifts_px", "alignment_info", "aligned", "volume")
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Draw small pictures."""
-    monkeypatch.setattr(surfaces, "PICTURE_SIDE", 80)
-    monkeypatch.setattr(preview, "DPI", 60)
+def write_preview(path, artifacts, stages, title):
+    """Write a small picture."""
+    preview.write_preview(path, artifacts, stages, title, sizes=SMALL, dpi=60)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +29,7 @@ def artifacts():
 
 
 def test_the_whole_project_on_one_picture(artifacts, tmp_path):
-    preview.write_preview(tmp_path / "a.png", artifacts, records(), "My $x$ sample")
+    write_preview(tmp_path / "a.png", artifacts, records(), "My $x$ sample")
     picture = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"), int)
     assert picture.shape[1] / picture.shape[0] == pytest.approx(13.3 / 7.5, abs=0.01)
     left, right = picture[:, : picture.shape[1] * 6 // 10], picture[:, picture.shape[1] * 6 // 10 :]
@@ -44,33 +42,33 @@ def test_the_whole_project_on_one_picture(artifacts, tmp_path):
 
 @pytest.mark.parametrize("last", range(1, len(ALL) + 1))
 def test_a_project_that_stopped_early_has_a_picture(last, artifacts, tmp_path):
-    preview.write_preview(tmp_path / "a.png", {name: artifacts[name] for name in ALL[:last]}, [], "t")
+    write_preview(tmp_path / "a.png", {name: artifacts[name] for name in ALL[:last]}, [], "t")
     assert np.asarray(Image.open(tmp_path / "a.png").convert("L")).std() > 20
 
 
 def test_a_volume_alone_and_unknown_sizes_have_a_picture(artifacts, tmp_path):
     volume = MemoryInput(artifacts["volume"].array, {})
-    preview.write_preview(tmp_path / "a.svg", {"volume": volume, "labels": artifacts["labels"]}, [], "t")
+    write_preview(tmp_path / "a.svg", {"volume": volume, "labels": artifacts["labels"]}, [], "t")
     assert "5\u00a0nm<" in (tmp_path / "a.svg").read_text()  # the labels know their voxel size
-    preview.write_preview(tmp_path / "b.svg", {"volume": volume}, [], "t")
+    write_preview(tmp_path / "b.svg", {"volume": volume}, [], "t")
     assert "10 px<" in (tmp_path / "b.svg").read_text()
 
 
 def test_nothing_gives_no_picture(tmp_path):
     with pytest.raises(InputError, match="nothing to show"):
-        preview.write_preview(tmp_path / "a.png", {}, [], "t")
+        write_preview(tmp_path / "a.png", {}, [], "t")
     with pytest.raises(InputError, match=r"png, \.pdf or \.svg"):
-        preview.write_preview(tmp_path / "a.jpg", {}, [], "t")
+        write_preview(tmp_path / "a.jpg", {}, [], "t")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_vector_files_hold_text_and_scale_bars_as_vectors(artifacts, tmp_path):
-    preview.write_preview(tmp_path / "a.svg", artifacts, records(), "My $x$ sample")
+    write_preview(tmp_path / "a.svg", artifacts, records(), "My $x$ sample")
     text = (tmp_path / "a.svg").read_text()
     for words in ("My $x$ sample", ">5\u00a0nm<", "mean diameter", "xy slice at z = 24", "black ≤", "particles"):
         assert words in text
     assert text.count("<image") == 7  # six slices and the surfaces; all else is drawn
-    preview.write_preview(tmp_path / "a.pdf", artifacts, records(), "My sample")
+    write_preview(tmp_path / "a.pdf", artifacts, records(), "My sample")
     content = (tmp_path / "a.pdf").read_bytes()
     assert content.startswith(b"%PDF")
     assert b"/Type /Font" in content
@@ -83,14 +81,14 @@ def test_vector_files_hold_text_and_scale_bars_as_vectors(artifacts, tmp_path):
 def test_the_same_project_gives_the_same_file(artifacts, tmp_path):
     for ending in ("pdf", "svg"):
         for name in "ab":
-            preview.write_preview(tmp_path / f"{name}.{ending}", artifacts, records(), "t")
+            write_preview(tmp_path / f"{name}.{ending}", artifacts, records(), "t")
         assert (tmp_path / f"a.{ending}").read_bytes() == (tmp_path / f"b.{ending}").read_bytes()
 
 
 @pytest.mark.parametrize("ending", ["png", "pdf", "svg"])
 def test_our_pictures_are_known(ending, artifacts, tmp_path):
     path = tmp_path / f"a.{ending}"
-    preview.write_preview(path, {"volume": artifacts["volume"]}, [], "t")
+    write_preview(path, {"volume": artifacts["volume"]}, [], "t")
     assert preview.is_ours(path)
     path.write_bytes(path.read_bytes().replace(b"tomoseg", b"someone"))
     assert not preview.is_ours(path)

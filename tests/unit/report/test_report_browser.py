@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.unit.report.test_report_page import HOSTILE, everything, records, with_assessment
 from tomoseg.arrays import MemoryInput
-from tomoseg.report import plots, surfaces, write_report
+from tomoseg.report import PictureSizes, write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 WIDE, PHONE = {"width": 1200, "height": 900}, {"width": 360, "height": 740}
@@ -42,7 +42,8 @@ def particles(n):
 
 def written(folder, artifacts, **more):
     path = folder / "report.html"
-    write_report(path, artifacts, records(**more), more.get("text", "sample"), "tomoseg run a.mrc \\\n    -o b.h5")
+    command, sizes = "tomoseg run a.mrc \\\n    -o b.h5", PictureSizes(surfaces_px=200, plots_dpi=60)
+    write_report(path, artifacts, records(**more), more.get("text", "sample"), command, sizes=sizes)
     return path
 
 
@@ -62,10 +63,7 @@ def artifacts():
 
 @pytest.fixture(scope="module")
 def report(artifacts, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(surfaces, "PICTURE_SIDE", 200)
-        patch.setattr(plots, "DPI", 60)
-        return written(tmp_path_factory.mktemp("page"), artifacts)
+    return written(tmp_path_factory.mktemp("page"), artifacts)
 
 
 class Seen:

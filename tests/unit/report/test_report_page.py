@@ -14,12 +14,19 @@ from PIL import Image
 from tomoseg import simulate
 from tomoseg.arrays import MemoryInput
 from tomoseg.errors import InputError
-from tomoseg.report import StageRecord, live, measured, plots, scan, surfaces, write_report
+from tomoseg.project.provenance import Record, StageState
+from tomoseg.report import PictureSizes, write_report
+from tomoseg.report.figures.encoding import webp
+from tomoseg.report.page.interactive import data_block
+from tomoseg.report.page.measurement import rows_table
+from tomoseg.report.page.page import page_script
+from tomoseg.report.sampling.slices import SLAB_BYTES
 
 HOSTILE = "<script>alert('x')</script>\"><img src=http://evil.example/x.png onerror=alert(1)>"
 STAGES = ("import", "align", "reconstruct", "segment", "measure", "export")
 VOID = {"img", "meta", "source", "br", "input"}
 PICTURES = ("data:image/png;base64,", "data:image/webp;base64,")
+SMALL = PictureSizes(surfaces_px=60, plots_dpi=50)  # drawn quickly
 
 
 class Page(HTMLParser):
@@ -138,6 +145,7 @@ def with_assessment(artifacts, n_outliers=1, slices=None):
     quality = np.zeros(n, [*columns, ("is_outlier", "u1")])
     quality["residual_before"], quality["residual_after"] = 0.4, 0.05
     quality["error_px"], quality["error_uncertainty_px"] = 0.07, 0.03
+    quality["error_px"][-1] = 0.09
     quality["is_outlier"][:n_outliers] = 1
     quality["residual_after"][:n_outliers] = quality["error_px"][:n_outliers] = np.nan
     if slices is None:
@@ -153,21 +161,19 @@ def with_assessment(artifacts, n_outliers=1, slices=None):
 def records(state="fresh", text="a note"):
     ran = {"host": text, "device": "cpu", "wall_seconds": 125.0, "peak_memory_bytes": 2_000_000_000, "started": "today"}
     values = {"parameters": {"key": text}, "versions": {"tomoseg": "1.2.3"}, "notes": [text], "warnings": [text]}
-    return [StageRecord(name, state, [], **ran, **values) for name in STAGES]
+    return [StageState(name, state, [], record(name, **ran, **values)) for name in STAGES]
+
+
+def record(stage, **more):
+    required = {"parameters": {}, "files": {}, "consumed": {}, "started": "today"}
+    return Record(stage=stage, run_id="run", fingerprint="", stage_version=1, **(required | more))
 
 
 def write(tmp_path, artifacts, stages=(), title="My sample"):
     path = tmp_path / "report.html"
-    write_report(path, artifacts, stages, title)
+    write_report(path, artifacts, stages, title, sizes=SMALL)
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]  # nothing temporary is left
     return Page(path.read_text(encoding="utf-8"))
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Draw small pictures, as nobody looks at them."""
-    monkeypatch.setattr(surfaces, "PICTURE_SIDE", 60)
-    monkeypatch.setattr(plots, "DPI", 50)
 
 
 @pytest.fixture(scope="module")
@@ -179,11 +185,11 @@ def test_whole_page_tells_what_was_found(artifacts, tmp_path):
     page = write(tmp_path, artifacts, records(text="mind the gap"))
     for words in (
         "My sample",
-        "9 images from −68° to 68°, every 17°, 0.5 nm per pixel",
-        "5 particles, mean diameter 1.",
-        "6 things to know before relying on this",
+        "The tilt series has 9 images from −68° to 68° in steps of 17°; the pixel size is 0.5 nm.",
+        "5 particles were found, with a mean diameter of 1.",
+        "6 warnings",
         "mind the gap",
-        "Same grey levels",
+        "Common grey levels",
         "2 min 5 s",
         "2 GB",
         "1.5 MB",
@@ -198,28 +204,28 @@ def test_what_single_images_needed_is_shown_where_they_needed_something(artifact
     n = len(artifacts["angles_deg"].array)
     quality = np.zeros(n, [(name, "f8") for name in ("rotation_deg", "magnification", "tilt_error_deg")])
     quality["magnification"] = 1
-    assert "of single images" not in write(tmp_path, artifacts | {"tilt_quality": MemoryInput(quality)}).text
+    assert "image corrections" not in write(tmp_path, artifacts | {"tilt_quality": MemoryInput(quality)}).text
     quality["rotation_deg"] = np.where(np.arange(n) % 2, 0.5, -0.5)
     quality["magnification"][0] = 0.98
     text = write(tmp_path, artifacts | {"tilt_quality": MemoryInput(quality)}).text
-    assert "rotation of single images" in text
+    assert "image corrections: rotation" in text
     assert "0.5° rms, 0.5° at most" in text
     assert any(words.endswith(" % rms, 2 % at most") for words in text)
-    assert "change of the tilt angle" not in text
+    assert "image corrections: tilt angle" not in text
 
 
 def test_the_quality_of_the_alignment_is_shown(artifacts, tmp_path):
     page = write(tmp_path, with_assessment(artifacts), records())
     for words in (
-        "0.4 raw, 0.05 aligned (median)",
-        "0.07 px (0.035 nm) in each direction (rms); below 0.03 px it cannot be seen",
-        "2.5 px (1.25 nm) from the image centre, to the right",
-        "Each lies about 0.07 px from where the others put it.",
-        "Relative residual ‖measured − predicted‖ / ‖measured‖ of each tilt",
-        "Estimated error of each aligned image's position",
+        "prediction of held-out tilts, residual (median) 0.4 before alignment, 0.05 after",
+        "0.07 px (0.035 nm) rms, 0.09 px (0.045 nm) at the worst tilt; detection limit 0.03 px",
+        "2.5 px (1.25 nm) to the right of the image centre",
+        "The estimated alignment error is 0.07 px rms, 0.09 px at the worst tilt.",
+        "Prediction of held-out tilts: relative residual ‖measured − predicted‖ / ‖measured‖ of each tilt",
+        "Estimated alignment error: distance of each aligned image",
         "Slice across the tilt axis at y = 20",
-        "From the raw images.",
-        "From the aligned images.",
+        "Reconstructed from the raw images.",
+        "Reconstructed from the aligned images.",
         "Sinogram of the brightest raw row",
         "Sinogram of the brightest aligned row",
     ):
@@ -232,7 +238,7 @@ def test_an_alignment_without_an_assessment_is_shown_as_far_as_it_goes(artifacts
     page = write(tmp_path, artifacts)
     assert "Correlation of each tilt with its neighbour" in page.words
     assert "Sinogram of the central aligned row" in page.words
-    for words in ("residual against the other tilts", "estimated error", "Slice across", "where the others put it"):
+    for words in ("held-out tilts", "stimated alignment error", "Slice across"):
         assert words not in page.words
 
 
@@ -243,16 +249,15 @@ def test_an_assessment_that_says_nothing_is_left_out(artifacts, tmp_path):
     unknown = dict.fromkeys(("residual_before", "residual_after", "estimated_error_px"), np.nan)
     silent["alignment_info"] = MemoryInput(attrs=dict(artifacts["alignment_info"].attrs) | unknown)
     page = write(tmp_path, silent)
-    assert "Estimated error" not in page.words
-    assert "estimated error" not in page.words
-    assert "Relative residual ‖measured" not in page.words
+    assert "stimated alignment error" not in page.words
+    assert "elative residual ‖measured" not in page.words
 
 
 def test_a_series_taken_as_given_has_one_slice(artifacts, tmp_path):
     slices = np.repeat(np.random.default_rng(0).random((1, 24, 24)), 2, axis=0).astype(np.float32)
     page = write(tmp_path, with_assessment(artifacts, slices=slices))
-    assert "From the images as given." in page.words
-    assert "From the raw images." not in page.words
+    assert "Reconstructed from the images as given." in page.words
+    assert "Reconstructed from the raw images." not in page.words
 
 
 @pytest.mark.parametrize("attrs", [{}, {"voxel_size_px": "wide", "row": "top"}, {"voxel_size_px": -1.0, "row": 1e9}])
@@ -277,7 +282,7 @@ def test_page_needs_nothing_from_outside_and_runs_only_our_script(artifacts, tmp
     assert "url(" not in "".join(page.text)
     scripts = [attrs for tag, attrs in page.tags if tag == "script"]
     running = [text for attrs, text in zip(scripts, page.scripts, strict=True) if "type" not in attrs]
-    assert running == [live.script()]
+    assert running == [page_script()]
     expected = base64.b64encode(hashlib.sha256(running[0].encode()).digest()).decode()
     policy = [a["content"] for t, a in page.tags if t == "meta" and a.get("http-equiv") == "Content-Security-Policy"]
     assert policy == [
@@ -287,7 +292,7 @@ def test_page_needs_nothing_from_outside_and_runs_only_our_script(artifacts, tmp
 
 
 def test_data_cannot_end_their_element():
-    block = live.data_block("x", {"name": "</script><!--<script>&"})
+    block = data_block("x", {"name": "</script><!--<script>&"})
     assert block.count("<") == 2
     assert block.count(">") == 2
     text = block.removeprefix('<script type="application/json" id="data-x">').removesuffix("</script>")
@@ -326,7 +331,7 @@ def test_a_project_that_stopped_early_gives_a_page(last, artifacts, tmp_path):
         "measure": ("class_table", "particle_table", "size_table", "measurement_info"),
     }
     present = [name for stage in STAGES[:last] for name in made_by[stage]]
-    stages = [*records()[:last], *(StageRecord(name, "missing", ["not run yet"]) for name in STAGES[last:])]
+    stages = [*records()[:last], *(StageState(name, "missing", ["not run yet"]) for name in STAGES[last:])]
     page = write(tmp_path, {name: artifacts[name] for name in present}, stages)
     assert page.words.count("No result: not run yet.") == len(STAGES) - last
     assert ("No particles" in page.words) is False
@@ -345,7 +350,7 @@ def test_unknown_pixel_size_gives_pixels_and_says_so(tmp_path):
     assert "the pixel size is unknown, so lengths are in pixels (px)" in page.words
     assert "diameter (px)" in page.words
     assert "diameter (nm)" not in page.words
-    assert re.search(r"mean diameter [\d.]+ ± [\d.]+ px", page.words)
+    assert re.search(r"mean diameter of [\d.]+ ± [\d.]+ px", page.words)
     assert "nan" not in page.words.lower()
 
 
@@ -367,23 +372,23 @@ def test_many_particles_are_all_there_and_on_paper_the_first(artifacts, tmp_path
     rows = [attrs for tag, attrs in page.tags if tag == "tr" and "data-id" in attrs]
     assert [attrs["data-id"] for attrs in rows] == [str(i) for i in range(1, 301)]
     assert [attrs.get("class") for attrs in rows] == [None] * 25 + ["more"] * 275
-    assert "On paper the first 25 rows" in page.words
+    assert "The first 25 rows are printed" in page.words
 
 
-def test_endless_tables_are_cut(artifacts, tmp_path, monkeypatch):
-    monkeypatch.setattr(measured, "MOST_ROWS", 30)
-    page = write(tmp_path, artifacts | {"particle_table": MemoryInput(np.ones(70, [("id", "i4"), ("x_nm", "f8")]))})
-    assert "70 particles, the first 30; the project file holds all" in page.words
+def test_endless_tables_are_cut():
+    rows = np.ones(70, [("id", "i4"), ("x_nm", "f8")])
+    page = Page(rows_table(rows, "70 particles", rows["id"], most_rows=30))
+    assert "70 particles, the first 30 of which are shown; the project file holds all" in page.words
     assert sum("data-id" in attrs for _, attrs in page.tags) == 30
 
 
 def test_stale_result_says_why(artifacts, tmp_path):
-    stages = [StageRecord("reconstruct", "stale", ["iterations 20 -> 40"], started="today")]
-    assert "no longer fits the settings or its input (iterations 20 -> 40)" in write(tmp_path, artifacts, stages).words
+    stages = [StageState("reconstruct", "stale", ["iterations 20 -> 40"], record("reconstruct"))]
+    assert "the result shown is out of date (iterations 20 -> 40)" in write(tmp_path, artifacts, stages).words
 
 
 def test_no_warnings_is_said_too(artifacts, tmp_path):
-    assert "✓ No warnings." in write(tmp_path, artifacts, [StageRecord("import", "fresh")]).words
+    assert "✓ No warnings." in write(tmp_path, artifacts, [StageState("import", "fresh")]).words
 
 
 def test_odd_values_are_survived(artifacts, tmp_path):
@@ -423,8 +428,8 @@ def test_folder_that_does_not_exist_is_refused(tmp_path):
         write_report(tmp_path / "nowhere" / "report.html", {}, [], "t")
 
 
-def test_large_volumes_are_read_in_parts(artifacts, tmp_path, monkeypatch):
-    """Of volume and labels single slices or slabs may be in memory, of the series single images."""
+def test_large_volumes_are_read_in_parts(artifacts, tmp_path):
+    """Of volume and labels, single slices or slabs may be in memory, of the series single images."""
 
     class Counting(MemoryInput):
         largest, read = 0, 0
@@ -434,11 +439,12 @@ def test_large_volumes_are_read_in_parts(artifacts, tmp_path, monkeypatch):
             self.largest, self.read = max(self.largest, part.size), self.read + part.size
             return part
 
-    monkeypatch.setattr(scan, "SLAB_BYTES", 4 * 60 * 500)
-    volume = Counting(np.random.default_rng(0).random((60, 200, 500)).astype(np.float32), {"voxel_size_nm": 1.0})
+    volume = np.random.default_rng(0).random((64, 500, 600), np.float32)
+    volume = Counting(volume, {"voxel_size_nm": 1.0})
     series = Counting(np.ones((200, 50, 60), np.uint16))
     write(tmp_path, {"volume": volume, "tilt_series": series, "alignment_info": artifacts["alignment_info"]})
-    assert volume.largest == 200 * 500
+    assert volume.array.nbytes > SLAB_BYTES
+    assert 4 * volume.largest <= SLAB_BYTES
     assert volume.read < 1.2 * volume.array.size
     assert series.largest == 50 * 60
 
@@ -460,7 +466,7 @@ def test_the_data_are_those_of_the_project(artifacts, tmp_path):
 
 def test_pictures_keep_to_their_budget():
     noise = np.random.default_rng(0).integers(0, 255, (20, 200, 200)).astype(np.uint8)
-    fine, coarse = (sum(map(len, live.webp(noise, budget))) for budget in (10**7, 400_000))
+    fine, coarse = (sum(map(len, webp(noise, budget))) for budget in (10**7, 400_000))
     assert coarse < 0.85 * fine
     assert coarse * 3 / 4 < 420_000
 
@@ -489,7 +495,7 @@ def test_new_numbers_appear_by_their_names(artifacts, tmp_path, size):
         "pore_size_table": MemoryInput(pores),
     }
     before, page = write(tmp_path, artifacts), write(tmp_path, artifacts | new)
-    for words in ("specific surface 112.5 m²/g", "bulk 50000 nm³", "tilt 3.5°", "Facets", "Pores, one by one", "{110}"):
+    for words in ("specific surface 112.5 m²/g", "bulk 50000 nm³", "tilt 3.5°", "Facets", "All pores", "{110}"):
         assert words in page.words
         assert words not in before.words
     assert ("roughness 4 nm" in page.words) is (size == "nm")
@@ -511,18 +517,7 @@ def test_what_weighs_is_shown_beside_what_is_many(artifacts, tmp_path):
 
 def test_the_command_is_told(artifacts, tmp_path):
     path = tmp_path / "report.html"
-    write_report(path, artifacts, records(), "t", "tomoseg run 'a b.mrc' --set x.y='<b>'")
+    write_report(path, artifacts, records(), "t", sizes=SMALL, command="tomoseg run 'a b.mrc' --set x.y='<b>'")
     page = Page(path.read_text())
     assert "tomoseg run 'a b.mrc' --set x.y='<b>'" in page.words
     assert [attrs for tag, attrs in page.tags if attrs.get("class") == "command"]
-
-
-def test_provenance_record_becomes_a_stage_record():
-    from types import SimpleNamespace
-
-    assert StageRecord.from_provenance("align", "missing", ["not run yet"], None).reasons == ["not run yet"]
-    ran = records()[1]
-    given = SimpleNamespace(
-        **{name: getattr(ran, name) for name in ran.__dataclass_fields__ if name not in ("name", "state")}
-    )
-    assert StageRecord.from_provenance("align", "fresh", [], given) == ran

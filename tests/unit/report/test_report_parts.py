@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tomoseg.report import images, mesh, scan, surfaces, words
-from tomoseg.report.contents import LabelClass
+from tomoseg.report import formatting
+from tomoseg.report.figures import images, rendering
 from tomoseg.report.html import Html, el, table
+from tomoseg.report.results import LabelClass
+from tomoseg.report.sampling import fractions, mesh, slices
 
 
 def decoded(picture):
@@ -39,25 +41,25 @@ def decoded(picture):
     ],
 )
 def test_numbers_as_people_write_them(value, text):
-    assert words.number(value) == text
+    assert formatting.number(value) == text
 
 
 def test_mean_and_spread_have_as_many_decimals():
-    assert words.with_spread(1.98765, 0.384) == ("1.99", "0.38")
-    assert words.with_spread(123.4, 21.0) == ("123", "21")
-    assert words.with_spread(5.0, float("nan")) == ("5", "–")
+    assert formatting.with_spread(1.98765, 0.384) == ("1.99", "0.38")
+    assert formatting.with_spread(123.4, 21.0) == ("123", "21")
+    assert formatting.with_spread(5.0, float("nan")) == ("5", "–")
 
 
 def test_lengths_times_and_memory():
-    assert words.length(1234) == "1.23\u00a0µm"
-    assert words.duration(3725) == "1 h 2 min"
-    assert words.memory(250e6) == "250\u00a0MB"
+    assert formatting.length(1234) == "1.23\u00a0µm"
+    assert formatting.duration(3725) == "1 h 2 min"
+    assert formatting.memory(250e6) == "250\u00a0MB"
 
 
 def test_columns_line_up_unless_values_differ_wildly():
-    assert words.column([15.41, 9.781, float("nan")]) == ["15.41", "9.78", "–"]
-    assert words.column([0.9433, 0.002481]) == ["0.9433", "0.002481"]
-    assert words.column([True, False]) == ["yes", "no"]
+    assert formatting.aligned_column([15.41, 9.781, float("nan")]) == ["15.41", "9.78", "–"]
+    assert formatting.aligned_column([0.9433, 0.002481]) == ["0.9433", "0.002481"]
+    assert formatting.aligned_column([True, False]) == ["yes", "no"]
 
 
 # --- markup ---
@@ -145,8 +147,8 @@ def ball(shape, centre, radius):
 
 
 def drawn(labels, glass=False):
-    found = scan.fractions(labels.astype(np.uint8), 2)
-    picture, pixel = surfaces.render(found, [surfaces.Surface(1, (200, 100, 50), glass)], side=200)
+    found = fractions.fractions(labels.astype(np.uint8), 2)
+    picture, pixel = rendering.render(found, [rendering.Surface(1, (200, 100, 50), glass)], side=200)
     return picture[..., 3] / 255, pixel, picture
 
 
@@ -176,8 +178,10 @@ def test_glass_lets_the_inside_be_seen_and_solid_does_not():
     red, blue = (255, 0, 0), (0, 0, 255)
 
     def middle(glass):
-        picture, _ = surfaces.render(
-            scan.fractions(labels, 3), [surfaces.Surface(1, red, glass), surfaces.Surface(2, blue, False)], side=100
+        picture, _ = rendering.render(
+            fractions.fractions(labels, 3),
+            [rendering.Surface(1, red, glass), rendering.Surface(2, blue, False)],
+            side=100,
         )
         return picture[50, 50].astype(int)
 
@@ -201,14 +205,13 @@ def test_nothing_to_draw_is_an_empty_picture():
     assert opacity.max() == 0
 
 
-def test_large_labels_are_averaged_in_slabs_as_a_whole(monkeypatch):
+def test_large_labels_are_averaged_in_slabs_as_a_whole():
     labels = ball((30, 250, 430), (15, 120, 200), 14).astype(np.uint8)
-    fields, reduction = surfaces.coverage(scan.fractions(labels, 2), [1])
+    fields, reduction = rendering.coverage(fractions.fractions(labels, 2), [1])
     assert reduction == 3
     assert fields.shape == (1, 10 + 4, 84 + 4, 144 + 4)
     assert fields.sum() * 27 == pytest.approx(labels.sum(), rel=1e-3)  # smoothing keeps the sum, all inside the margin
-    monkeypatch.setattr(scan, "SLAB_BYTES", 1)
-    small, _ = surfaces.coverage(scan.fractions(labels, 2), [1])
+    small, _ = rendering.coverage(fractions.fractions(labels, 2, slab_bytes=1), [1])
     assert np.array_equal(small, fields)
 
 
@@ -217,35 +220,36 @@ def test_large_labels_are_averaged_in_slabs_as_a_whole(monkeypatch):
 
 @pytest.mark.parametrize("side", [100, 13])
 @pytest.mark.parametrize("slab", [1, 1 << 20])
-def test_slices_are_those_of_the_volume(side, slab, monkeypatch):
-    monkeypatch.setattr(scan, "SLAB_BYTES", slab)
+def test_slices_are_those_of_the_volume(side, slab):
     volume = np.random.default_rng(0).random((20, 37, 25)).astype(np.float32)
-    found = scan.slices(volume, side)
+    found = slices.slices(volume, side, slab_bytes=slab)
     assert found.factor == -(-37 // side)
     f = found.factor
-    for plane, (axis, rows, _) in scan.PLANES.items():
-        for image, at in zip(found.images[plane], found.positions[plane], strict=True):
-            exact = np.take(volume, at, axis=axis)
-            exact = exact.T if plane == "zy" else exact
+    for plane in slices.PLANES:
+        for image, at in zip(found.images[plane.name], found.positions[plane.name], strict=True):
+            exact = np.take(volume, at, axis="zyx".index(plane.cut_axis))
+            exact = exact.T if plane.name == "zy" else exact
+            assert np.array_equal(plane.cut(volume, at), exact)
             assert image[0, 0] == pytest.approx(exact[:f, :f].mean(), abs=1e-6)
             assert image[-1, -1] == pytest.approx(
                 exact[(len(exact) - 1) // f * f :, (exact.shape[1] - 1) // f * f :].mean()
             )
-            assert image.shape == (-(-exact.shape[0] // f), -(-exact.shape[1] // f)), rows
+            assert image.shape == (-(-exact.shape[0] // f), -(-exact.shape[1] // f)), plane
 
 
 def test_slices_of_labels_hold_labels():
     labels = np.random.default_rng(0).choice(np.array([0, 7], np.uint8), (30, 30, 30))
-    found = scan.slices(labels, 10, average=False)
+    found = slices.slices(labels, 10, average=False)
     assert set(np.unique(found.images["zy"])) == {0, 7}
     assert np.array_equal(found.images["xz"][4], labels[1::3, found.positions["xz"][4], 1::3])
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3, 7])
-def test_fractions_of_classes_add_up(factor, monkeypatch):
-    monkeypatch.setattr(scan, "SLAB_BYTES", 5000)
+def test_fractions_of_classes_add_up(factor):
     labels = np.random.default_rng(0).integers(0, 4, (30, 41, 22)).astype(np.uint8)
-    found = scan.fractions(labels, 4, most_cells=int(np.prod([-(-n // factor) for n in labels.shape])))
+    found = fractions.fractions(
+        labels, 4, most_cells=int(np.prod([-(-n // factor) for n in labels.shape])), slab_bytes=5000
+    )
     assert found.factor == factor
     cell = labels[:factor, -(41 % factor or factor) :, :factor]
     for index in (1, 2, 3):
@@ -268,7 +272,7 @@ def volume_of(points, faces):
 @pytest.mark.parametrize("target", [10**6, 3000, 600])
 def test_a_ball_stays_a_ball(most_cells, target):
     labels = ball((60, 64, 70), (28, 33, 31), 18).astype(np.uint8)
-    found = mesh.surface(scan.fractions(labels, 2, most_cells), 1, target)
+    found = mesh.surface(fractions.fractions(labels, 2, most_cells), 1, target)
     assert 100 < len(found.faces) <= target
     assert volume_of(found.points, found.faces) == pytest.approx(labels.sum(), rel=0.02)
     assert (found.points.min(0) + found.points.max(0)) / 2 == pytest.approx([31, 33, 28], abs=0.4)
@@ -277,14 +281,14 @@ def test_a_ball_stays_a_ball(most_cells, target):
 
 
 def test_an_object_cut_by_the_border_is_closed_there():
-    found = mesh.surface(scan.fractions(np.ones((12, 14, 16), np.uint8), 2), 1, 10**6)
+    found = mesh.surface(fractions.fractions(np.ones((12, 14, 16), np.uint8), 2), 1, 10**6)
     assert found.points.min(0) == pytest.approx([-0.5] * 3, abs=0.02)
     assert found.points.max(0) == pytest.approx([15.5, 13.5, 11.5], abs=0.02)
     assert volume_of(found.points, found.faces) == pytest.approx(12 * 14 * 16, rel=0.02)
 
 
 def test_nothing_has_no_surface():
-    assert len(mesh.surface(scan.fractions(np.zeros((9, 9, 9), np.uint8), 2), 1, 100).faces) == 0
+    assert len(mesh.surface(fractions.fractions(np.zeros((9, 9, 9), np.uint8), 2), 1, 100).faces) == 0
 
 
 def decoded_mesh(packed):
@@ -304,7 +308,7 @@ def decoded_mesh(packed):
 
 def test_packed_surfaces_are_the_same_surfaces():
     labels = ball((50, 300, 40), (20, 200, 18), 15) | ball((50, 300, 40), (30, 20, 22), 12)
-    found = mesh.surface(scan.fractions(labels.astype(np.uint8), 2), 1, 4000)
+    found = mesh.surface(fractions.fractions(labels.astype(np.uint8), 2), 1, 4000)
     packed = mesh.encoded(found, labels.shape)
     points, faces = decoded_mesh(packed)
     assert len(faces) == len(found.faces) == packed["faces"]

@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
 from tomoseg.io.slices import IGNORE, Pair, load_pair
+from tomoseg.palette import BLACK, BLUE, GREEN, ORANGE, rgb
 from tomoseg.segmentation.evaluation.calibration import Bins
 from tomoseg.segmentation.evaluation.comparison import Comparison
 from tomoseg.segmentation.evaluation.scores import METRICS, EvaluatedImage, Evaluation
 from tomoseg.segmentation.numbers import divided
 
-# Okabe & Ito's black, blue, orange and green.
 ALL_PIXELS = "#bbbbbb"
 LINES = ("o-", "s--", "^-.", "D:", "v-", "P--")  # one per class, told apart without colour
 FEWEST_PIXELS = 20
 METRIC_NAMES = {"dice": "Dice", "iou": "IoU"}
-METRIC_COLORS = {"dice": "#0072b2", "precision": "#e69f00", "recall": "#009e73", "iou": "#777777"}
+METRIC_COLORS = {"dice": BLUE, "precision": ORANGE, "recall": GREEN, "iou": "#777777"}
 
 
 def _figure(width: float, height: float, columns: int = 1, rows: int = 0) -> tuple[Any, Any]:
@@ -62,7 +62,7 @@ def plot_scores(evaluation: Evaluation, path: Path) -> None:
             label=METRIC_NAMES.get(metric, metric),
         )
         dots = (place + spread[:, None]).ravel()
-        axes.plot(dots, per_image[metric].ravel(), ".", ms=3.5, color="#000000", alpha=0.45, mew=0)
+        axes.plot(dots, per_image[metric].ravel(), ".", ms=3.5, color=BLACK, alpha=0.45, mew=0)
     labels = [f"{c}\n(n = {n})" for c, n in zip(evaluation.classes, summary["dice"].n, strict=True)]
     axes.set_xticks(np.arange(n_classes), labels)
     axes.set_ylim(0, 1.05)
@@ -144,7 +144,7 @@ def plot_detection(evaluation: Evaluation, path: Path) -> None:
     axes.bar(place, recall, 0.7, yerr=ends, capsize=3, color=METRIC_COLORS["recall"], label="found")
     touched = divided(sizes["touched"], sizes["true"])
     axes.plot(
-        place, touched, "D", ms=7, clip_on=False, mfc="none", mec="#000000", label="overlapped by any predicted object"
+        place, touched, "D", ms=7, clip_on=False, mfc="none", mec=BLACK, label="overlapped by any predicted object"
     )
     spans = zip(sizes["from"], sizes["to"], sizes["true"], strict=True)
     axes.set_xticks(place, [f"{low:g} to {high:g}\nn = {n:.0f}" for low, high, n in spans], fontsize=9)
@@ -161,7 +161,7 @@ def plot_detection(evaluation: Evaluation, path: Path) -> None:
 
 def line_colors(colors: Sequence[str]) -> list[str]:
     """Return colours of classes as they are told apart on white: those nearly white become grey."""
-    return ["#888888" if min(_rgb(color)) > 215 else color for color in colors]
+    return ["#888888" if min(rgb(color)) > 215 else color for color in colors]
 
 
 def plot_comparison(comparison: Comparison, path: Path) -> None:
@@ -175,9 +175,9 @@ def plot_comparison(comparison: Comparison, path: Path) -> None:
         axes.axvline(0, color="#999999", lw=1)
         for row, model in enumerate(others):
             d = comparison.differences[model]["dice"]
-            axes.errorbar(d.mean[c], row, xerr=np.nan_to_num(d.ci95[c]), color="#000000", lw=1, capsize=4)
-            axes.plot([d.low[c], d.high[c]], [row, row], color="#0072b2", lw=5, alpha=0.6, solid_capstyle="butt")
-            axes.plot(d.mean[c], row, "o", ms=6, color="#000000")
+            axes.errorbar(d.mean[c], row, xerr=np.nan_to_num(d.ci95[c]), color=BLACK, lw=1, capsize=4)
+            axes.plot([d.low[c], d.high[c]], [row, row], color=BLUE, lw=5, alpha=0.6, solid_capstyle="butt")
+            axes.plot(d.mean[c], row, "o", ms=6, color=BLACK)
         axes.set_yticks(range(len(others)) if c == 0 else [], others if c == 0 else [])
         axes.set_ylim(len(others) - 0.5, -0.5)
         axes.set_title(label, fontsize=10)
@@ -290,7 +290,7 @@ def error_map(truth: Array, other: Array, colors: Sequence[str]) -> NDArray[np.u
     Agreement is white and unannotated pixels are light grey; black, the colour of the background, shows as dark grey.
     With the labels exchanged it shows false positives instead of false negatives.
     """
-    palette = np.array([_rgb(color) for color in colors], np.uint8)
+    palette = np.array([rgb(color) for color in colors], np.uint8)
     palette[(palette == 0).all(axis=1)] = 60
     picture = np.full((*truth.shape, 3), 255, np.uint8)
     unknown = (truth == IGNORE) | (other == IGNORE)
@@ -332,12 +332,8 @@ def plot_errors(image: EvaluatedImage, classes: Sequence[str], colors: Sequence[
 def label_picture(labels: Array, colors: Sequence[str]) -> NDArray[np.uint8]:
     """Return labels (h, w) as RGB (h, w, 3); unannotated pixels are grey."""
     palette = np.full((256, 3), 128, np.uint8)
-    palette[: len(colors)] = [_rgb(color) for color in colors]
+    palette[: len(colors)] = [rgb(color) for color in colors]
     return palette[labels]
-
-
-def _rgb(color: str) -> tuple[int, int, int]:
-    return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
 
 
 def plot_history(
@@ -350,8 +346,8 @@ def plot_history(
         known = [(row["epoch"], row[key]) for row in rows if row[key] is not None]  # not every epoch ends in validation
         axes.plot(*zip(*known, strict=True) if known else ([], []), ".-", ms=3, color=color, label=label)
 
-    draw(left, "loss", "#0072b2", "training")
-    draw(left, "val_loss", "#e69f00", "validation")
+    draw(left, "loss", BLUE, "training")
+    draw(left, "val_loss", ORANGE, "validation")
     left.set_ylabel("loss")
     left.set_yscale("log")
     for name, color in zip(class_names, colors, strict=True):

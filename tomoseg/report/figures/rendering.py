@@ -1,7 +1,7 @@
-"""A picture of the surfaces of labelled classes, by casting rays through their smoothed coverage.
+"""A picture of the surfaces of labelled classes, made by casting rays through their smoothed fractions.
 
-Parallel projection, so that a scale bar is true everywhere. Glass classes are translucent, more so where one looks
-straight at them; solid classes end the ray. No display, no graphics library.
+The projection is parallel, so that a scale bar holds everywhere. Glass classes are translucent, most where one looks
+straight at them; solid classes end the ray. Neither a display nor a graphics library is needed.
 """
 
 import os
@@ -15,34 +15,59 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tomoseg.arrays import Array, FloatArray
-from tomoseg.report.scan import Fractions
+from tomoseg.palette import rgb
+from tomoseg.report.results import Results
+from tomoseg.report.sampling.fractions import Fractions
 
 PICTURE_SIDE = 900  # px
-MOST_CELLS = 200  # per side of the grid that is drawn; finer ones are averaged down to it
-BLOCK = 4  # voxels; blocks without a surface are passed quickly
+MOST_CELLS = 200  # per side of the grid that is drawn; finer grids are averaged down to it
+BLOCK = 4  # voxels; rays skip blocks without a surface
 # Degrees: the object is turned about the vertical axis, then tipped towards the viewer.
 YAW, PITCH = 30.0, 22.0
 
 
 @dataclass(frozen=True)
 class Surface:
-    """How a class is drawn: its value in the labels, colour (r, g, b) 0..255, and whether one sees through it."""
+    """How a class is drawn: its value in the labels, colour (r, g, b) from 0 to 255, and whether it is translucent."""
 
     index: int
     color: tuple[int, int, int]
     glass: bool
 
 
-def render(found: Fractions, surfaces: Sequence[Surface], side: int | None = None) -> tuple[NDArray[np.uint8], float]:
-    """Draw surfaces of the classes of a label volume (z, y, x), given how much of each is where.
-
-    x points to the right, y down and z away from the viewer, before the view is turned.
+def draw_surfaces(results: Results) -> tuple[NDArray[np.uint8], float] | None:
+    """Render the classes of a project: particles solid, all others but the background translucent and pale.
 
     Returns
     -------
-    (side, side, 4) u1 picture (red, green, blue, opacity), and the length of one of its pixels in voxels of `labels`.
+    The picture and the side of one of its pixels in voxels, as of `render`; None where there is nothing to see.
     """
-    side = side or PICTURE_SIDE
+    found, solid = results.class_fractions, results.particle_class
+    if found is None:
+        return None
+    surfaces = [
+        Surface(c.index, rgb(c.color) if c.index == solid else pale(c.color), c.index != solid)
+        for c in results.classes[1:]
+    ]
+    image, pixel_voxels = render(found, surfaces, results.sizes.surfaces_px)
+    return (image, pixel_voxels) if image[..., 3].any() else None
+
+
+def pale(color: str) -> tuple[int, int, int]:
+    """Mix a colour with grey: many translucent layers of a strong colour would tint the particles behind."""
+    red, green, blue = (round(0.4 * c + 0.6 * 165) for c in rgb(color))
+    return red, green, blue
+
+
+def render(found: Fractions, surfaces: Sequence[Surface], side: int = PICTURE_SIDE) -> tuple[NDArray[np.uint8], float]:
+    """Draw surfaces of the classes of a label volume (z, y, x) from their fractions.
+
+    Before the view is rotated, x points to the right, y down and z away from the viewer.
+
+    Returns
+    -------
+    (side, side, 4) u1 picture (red, green, blue, opacity), and the side of one of its pixels in voxels of the labels.
+    """
     fields, reduction = coverage(found, [s.index for s in surfaces])
     busy = _busy_blocks(fields)
     yaw, pitch = np.deg2rad(YAW), np.deg2rad(PITCH)
@@ -66,7 +91,7 @@ def render(found: Fractions, surfaces: Sequence[Surface], side: int | None = Non
 
 
 def coverage(found: Fractions, indices: Sequence[int]) -> tuple[NDArray[np.float32], int]:
-    """Return the smoothed coverage (n, z, y, x) of each class, with a margin of zeros, and the voxels a side has."""
+    """Return the smoothed fraction (n, z, y, x) of each class, with a margin of zeros, and the voxels along a cell."""
     k = -(-max(found.of.shape[1:]) // MOST_CELLS)
     fields = np.stack([_block_means(found.of[index - 1], k) for index in indices]) / np.float32(found.full)
     for field in fields:
@@ -75,14 +100,14 @@ def coverage(found: Fractions, indices: Sequence[int]) -> tuple[NDArray[np.float
 
 
 def _block_means(values: Array, k: int) -> NDArray[np.float32]:
-    """Average over cubes of side k; what is missing at the far borders counts as empty."""
+    """Average over cubes of side k; cells missing at the far ends count as empty."""
     padded = np.pad(values, [(0, -n % k) for n in values.shape])
     z, y, x = (n // k for n in padded.shape)
     return np.asarray(padded.reshape(z, k, y, k, x, k).mean(axis=(1, 3, 5), dtype=np.float32))
 
 
 def _busy_blocks(fields: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Return which blocks, (z, y, x) in units of BLOCK, are within a block of a surface of any class."""
+    """Return the blocks (z, y, x), in units of BLOCK, that lie within a block of the surface of any class."""
     z, y, x = (-(-n // BLOCK) for n in fields.shape[1:])
     busy = np.zeros((z, y, x), bool)
     for field in fields:
@@ -95,7 +120,7 @@ def _busy_blocks(fields: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def _framing(fields: NDArray[np.float32], view: FloatArray) -> tuple[NDArray[np.float64], float]:
-    """Return the centre (x, y, z) and half the width of what is to be seen, in voxels of the fields."""
+    """Return the centre (x, y, z) and half the width of the visible part, in voxels of the fields."""
     shape = np.array(fields.shape[1:])
     inside = np.asarray(fields.max(axis=0) >= 0.5)
     where = np.argwhere(inside[::2, ::2, ::2]) * 2.0
@@ -108,7 +133,7 @@ def _framing(fields: NDArray[np.float32], view: FloatArray) -> tuple[NDArray[np.
 
 
 def _sample(field: NDArray[np.float32], x: float, y: float, z: float) -> float:
-    """Interpolate linearly at a place inside the margin."""
+    """Interpolate linearly at a point inside the margin."""
     i, j, k = int(x), int(y), int(z)
     a, b, c = x - i, y - j, z - k
     low = (field[k, j, i] * (1 - a) + field[k, j, i + 1] * a) * (1 - b)
@@ -119,7 +144,7 @@ def _sample(field: NDArray[np.float32], x: float, y: float, z: float) -> float:
 
 
 def _gradient(field: NDArray[np.float32], x: float, y: float, z: float) -> tuple[float, float, float]:
-    """Return minus the gradient at a place inside the margin: it points out of the object."""
+    """Return the negative gradient at a point inside the margin; it points out of the object."""
     return (
         _sample_at(field, x - 0.99, y, z) - _sample_at(field, x + 0.99, y, z),
         _sample_at(field, x, y - 0.99, z) - _sample_at(field, x, y + 0.99, z),
@@ -130,7 +155,7 @@ def _gradient(field: NDArray[np.float32], x: float, y: float, z: float) -> tuple
 def _shade(
     field: NDArray[np.float32], x: float, y: float, z: float, view: NDArray[np.float64], see_through: bool
 ) -> tuple[float, float, float]:
-    """Return opacity, brightness and gloss of the surface at a place; light comes over the viewer's left shoulder."""
+    """Return opacity, brightness and gloss of the surface at a point, lit over the viewer's left shoulder."""
     gx, gy, gz = _gradient_at(field, x, y, z)
     norm = max(np.sqrt(gx * gx + gy * gy + gz * gz), 1e-9)
     right = (gx * view[0, 0] + gy * view[0, 1] + gz * view[0, 2]) / norm

@@ -1,9 +1,9 @@
-"""Surfaces of the classes as triangles for the page, reduced to what a browser turns smoothly, in few bytes.
+"""Surfaces of the classes as triangles for the page: few enough to rotate smoothly in a browser, packed in few bytes.
 
-They are drawn from the fractions of the classes in cells (`tomoseg.report.scan.Fractions`). Where a cell is a voxel the
-field is smoothed as for the area that is measured (`tomoseg.measurement.common.surface`), else by a narrow Gaussian,
-as fractions are smooth by themselves; the level is the one that encloses the class's own volume. Where a class goes on
-beyond the border of the volume its surface is closed by a flat cap.
+They are contours of the class fractions (`tomoseg.report.sampling.fractions`). Where a cell is a single voxel, the
+field is smoothed as for the measured surface area (`tomoseg.measurement.common.surface`); otherwise a narrow Gaussian
+is enough, since fractions are smooth already. The level is the one that encloses the volume of the class. Where a class
+extends beyond the border of the volume, a flat cap closes its surface.
 """
 
 import base64
@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from tomoseg.arrays import Array
 from tomoseg.measurement.common.surface import count_values, level_of, smooth
-from tomoseg.report.scan import Fractions
+from tomoseg.report.sampling.fractions import Fractions
 
 SOLID_TRIANGLES, GLASS_TRIANGLES = 70_000, 130_000
 # Quadric decimation takes time and memory for every triangle it removes: cells are made larger first.

@@ -1,15 +1,15 @@
-"""Numbers, units and values from files, as a reader wants to see them."""
+"""Numbers, units and stored values as text for readers."""
 
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 NOTHING = "–"
-# Units as they end names of columns and attributes; longer ones first.
+# Units as the names of columns and attributes end in them; longer ones first.
 UNITS = {
     "m2_per_g": "m²/g",
     "m2_g": "m²/g",
@@ -32,7 +32,7 @@ NBSP = "\u00a0"  # keeps a number and its unit on one line
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """Return a number with so many significant digits, without exponents where people do not expect them."""
+    """Return a number with this many significant digits, without an exponent unless it is very large or small."""
     value = float(value)
     if not math.isfinite(value):
         return NOTHING
@@ -47,20 +47,20 @@ def number(value: Any, digits: int = 3) -> str:
 
 
 def with_spread(mean: float, spread: float) -> tuple[str, str]:
-    """Return a mean and its standard deviation: two digits of the latter, and as many decimals of both."""
-    if not (math.isfinite(spread) and spread > 0):
+    """Return a mean and its standard deviation: two significant digits of the latter, and as many decimals in both."""
+    if not (math.isfinite(mean) and math.isfinite(spread) and spread > 0):
         return number(mean), NOTHING
     decimals = max(0, 1 - math.floor(math.log10(spread)))
     return f"{mean:.{decimals}f}", f"{spread:.{decimals}f}"
 
 
 def length(nm: float) -> str:
-    """Return a length given in nm, in nm or µm."""
+    """Return a length (nm) with its unit, nm or µm."""
     return f"{number(nm / 1000)}{NBSP}µm" if nm >= 1000 else f"{number(nm)}{NBSP}nm"
 
 
 def duration(seconds: float) -> str:
-    """Return a time in the unit that suits it."""
+    """Return a duration in seconds, minutes or hours."""
     if not math.isfinite(seconds):
         return NOTHING
     if seconds < 100:
@@ -78,13 +78,13 @@ def memory(n_bytes: float) -> str:
 
 
 def moment(text: str) -> str:
-    """Return a time in ISO 8601 as people read it, to the second; any other text as it is."""
+    """Return an ISO 8601 time to the second, with a space for the T; any other text unchanged."""
     found = re.fullmatch(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(\+00:00)?", text)
     return text if found is None else f"{found[1]} {found[2]}{' UTC' if found[3] else ''}"
 
 
-def column(values: Iterable[Any]) -> list[str]:
-    """Return the values of one column as text: numbers of like size with as many decimals, others each for itself."""
+def aligned_column(values: Iterable[Any]) -> list[str]:
+    """Return the values of one column as text, numbers of similar magnitude with the same number of decimals."""
     values = [plain(v) for v in values]
     sizes = [abs(v) for v in values if isinstance(v, float) and math.isfinite(v) and v != 0]
     if not sizes or max(sizes) > 200 * min(sizes) or max(sizes) >= 1e5 or max(sizes) < 1e-3:
@@ -96,7 +96,7 @@ def column(values: Iterable[Any]) -> list[str]:
 
 
 def plain(value: Any) -> Any:
-    """Return a value read from a file as plain Python: text for bytes, lists for arrays, numbers for scalars."""
+    """Convert a stored value to plain Python: bytes to text, arrays to lists, scalars to numbers."""
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="replace")
     if isinstance(value, np.ndarray | np.generic):
@@ -106,7 +106,7 @@ def plain(value: Any) -> Any:
 
 
 def show(value: Any) -> str:
-    """Return any value as text for a table."""
+    """Return any stored value as text."""
     value = plain(value)
     if value is None or value == "":
         return NOTHING
@@ -122,12 +122,12 @@ def show(value: Any) -> str:
 
 
 def count(n: int, one: str, many: str | None = None) -> str:
-    """Return a number of things with the noun in the right form."""
+    """Return a count with its noun, singular or plural."""
     return f"{n} {one if n == 1 else many or one + 's'}"
 
 
 def split_unit(name: str) -> tuple[str, str]:
-    """Split a name such as 'surface_area_nm2' into words and unit: 'surface area', 'nm²'; no unit is ''."""
+    """Split a name such as 'surface_area_nm2' into words and unit ('surface area', 'nm²'); the unit may be ''."""
     for end, unit in UNITS.items():
         if name.endswith(f"_{end}"):
             return name[: -len(end) - 1].replace("_", " "), unit
@@ -135,21 +135,26 @@ def split_unit(name: str) -> tuple[str, str]:
 
 
 def heading(name: str) -> str:
-    """Turn a column name into a heading: 'surface_area_nm2' is 'surface area (nm²)'."""
+    """Turn a column name into a heading: 'surface_area_nm2' becomes 'surface area (nm²)'."""
     stem, unit = split_unit(name)
     return f"{stem} ({unit})" if unit else stem
 
 
-def twin(name: str) -> str:
-    """Return the name of what holds in nm what `name` holds in px; `name` itself where it holds no px."""
+def in_nm(name: str) -> str:
+    """Return the name of the same quantity in nm if `name` is in px; otherwise `name` itself."""
     for end in UNITS:
         if "px" in end and name.endswith(f"_{end}"):
             return name[: -len(end)] + end.replace("px", "nm")
     return name
 
 
+def joined(words: Sequence[str]) -> str:
+    """Return 'a', 'a and b' or 'a, b and c'."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
 def value_with_unit(value: Any, unit: str) -> str:
-    """Return a value read from a file with its unit, if it has any."""
+    """Return a stored value as text with its unit, if it has one."""
     text = show(value)
     if text == NOTHING or not unit:
         return text

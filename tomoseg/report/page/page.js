@@ -1,6 +1,6 @@
-// The script of the report page: tilts and slices to turn through, surfaces to turn, tables to sort.
-// It is the only script that the page's policy lets run; what it shows comes as JSON in elements of the page. Where it
-// cannot run, the pictures stand that it would replace.
+// The script of the report page: tilts and slices to page through, surfaces to rotate, tables to sort.
+// It is the only script that the policy of the page allows; what it shows comes as JSON in elements of the page. Where
+// it cannot run, the still pictures remain.
 "use strict";
 (() => {
   const all = (selector, root = document) => Array.from(root.querySelectorAll(selector));
@@ -32,7 +32,7 @@
     return power * [5, 2, 1].find((step) => step * power <= limit * (1 + 1e-9));
   }
 
-  // A bar of a round length in a corner; `unit` nm (or px, where no size is known) per pixel of the canvas.
+  // Draw a bar of a round length in a corner; a pixel of the canvas is `unit` nm (or px, where no size is known).
   function scaleBar(context, unit, known, height, colors, font) {
     const bar = niceLength((context.canvas.width / 4) * unit);
     const px = bar / unit;
@@ -63,8 +63,9 @@
   }
 
   const ON_IMAGE = { ink: "#ffffff", rim: "#000000" };
+  const named = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
-  // --- pictures, decoded when they are first looked at ---
+  // --- pictures, decoded when they are first shown ---
 
   class Pictures {
     constructor(kind, list) {
@@ -133,7 +134,7 @@
         const { width, height } = view.canvas;
         context.drawImage(images[k], 0, 0, width, height);
         if (view.series.axis) {
-          context.strokeStyle = "#e69f00";
+          context.strokeStyle = named("tilt-axis");
           context.lineWidth = 2;
           context.setLineDash([12, 12]);
           context.beginPath();
@@ -163,8 +164,8 @@
 
   // --- slices ---
 
-  const LINES = { x: "#d55e00", y: "#009e73", z: "#56b4e9" }; // Okabe & Ito
-  // Cividis (Nuñez, Anderton & Renslow, 2018), which reads the same with colour blindness, at eight places.
+  const LINES = Object.fromEntries(["x", "y", "z"].map((axis) => [axis, named(`axis-${axis}`)]));
+  // Cividis (Nuñez, Anderton & Renslow, 2018), which looks the same with colour blindness, at eight points.
   const CIVIDIS = [[0, 34, 78], [26, 56, 111], [66, 78, 108], [98, 100, 112], [126, 123, 121], [160, 148, 116],
     [202, 179, 94], [254, 232, 56]];
 
@@ -319,8 +320,8 @@
       facing = view * normal;
       gl_Position = vec4(p.x + pan.x, -p.y + pan.y, p.z, 1.0);
     }`;
-  // The light and the glass of the still picture: light over the viewer's left shoulder, glass denser where one looks
-  // along it.
+  // Light and glass as in the still picture: light comes over the viewer's left shoulder, glass is denser where one
+  // looks along it.
   const FRAGMENT = `
     precision mediump float;
     uniform vec3 color; uniform float opacity; varying vec3 facing;
@@ -344,7 +345,7 @@
     return new Uint8Array(await new Response(stream).arrayBuffer());
   }
 
-  // Undo what tomoseg/report/mesh.py did; see there.
+  // Undo the packing of tomoseg/report/sampling/mesh.py.
   async function decoded(found) {
     const bytes = await unpacked(found.data);
     const n = found.points;
@@ -392,7 +393,7 @@
   const turned = (angle) => [[Math.cos(angle), 0, Math.sin(angle)], [0, 1, 0], [-Math.sin(angle), 0, Math.cos(angle)]];
   const tipped = (angle) => [[1, 0, 0], [0, Math.cos(angle), Math.sin(angle)], [0, -Math.sin(angle), Math.cos(angle)]];
 
-  // Rotations that pile up lose their right angles by and by.
+  // Accumulated rotations gradually lose their right angles.
   function orthonormal([a, b]) {
     const unit = (v) => v.map((c) => c / Math.hypot(...v));
     const x = unit(a);
@@ -422,7 +423,7 @@
       gl.bufferData(kind, values, gl.STATIC_DRAW);
       return made;
     };
-    const padded = new Uint16Array((mesh.positions.length / 3) * 4); // four bytes apart, as graphics cards want it
+    const padded = new Uint16Array((mesh.positions.length / 3) * 4); // aligned to four bytes, as graphics cards require
     for (let i = 0; i < mesh.positions.length / 3; i++) padded.set(mesh.positions.subarray(3 * i, 3 * i + 3), 4 * i);
     return {
       positions: buffer(gl.ARRAY_BUFFER, padded),
@@ -443,7 +444,7 @@
     const spots = Object.fromEntries(["view", "centre", "scale", "pan", "color", "opacity"].map((name) => [name, place(name)]));
     const [atPosition, atNormal] = ["position", "normal"].map((name) => gl.getAttribLocation(used, name));
 
-    // What is to be seen: middle and radius, in steps of the coordinates.
+    // The visible part: centre and radius, in steps of the coordinates.
     const low = [65535, 65535, 65535];
     const high = [0, 0, 0];
     const every = (visit) => meshes.forEach(({ positions }) => {
@@ -513,7 +514,7 @@
       gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
       gl.enable(gl.CULL_FACE);
       gl.depthMask(strength > 0.99);
-      // Far sides first: glass is blended from back to front.
+      // Far sides first, since glass is blended from back to front.
       [gl.FRONT, gl.BACK].forEach((left) => {
         gl.cullFace(left);
         shown.filter((part) => !part.solid).forEach((part) => strength > 0 && one_(part, strength));
@@ -538,7 +539,7 @@
       gl.drawElements(gl.TRIANGLES, part.n, gl.UNSIGNED_INT, 0);
     }
 
-    // Scale bar, axes and a ring around the particle that was clicked.
+    // Draw scale bar, axes and a ring around the clicked particle.
     function annotate(ratio, side, perStep) {
       const context = over.getContext("2d");
       const style = getComputedStyle(stage);
@@ -616,7 +617,7 @@
       picked.append(`: diameter ${size}. `);
       if (row) {
         row.classList.add("chosen");
-        const button = make("button", "Show its row");
+        const button = make("button", "Show in table");
         button.type = "button";
         button.addEventListener("click", () => row.scrollIntoView({ block: "center" }));
         picked.append(button);
@@ -671,7 +672,7 @@
       if (fingers.delete(event.pointerId) && name === "pointerup" && moved < 5) pick(event);
     }));
     canvas.addEventListener("contextmenu", (event) => event.preventDefault());
-    // The wheel scrolls the page until the picture was clicked.
+    // The wheel scrolls the page until the picture has been clicked.
     canvas.addEventListener("wheel", (event) => {
       if (document.activeElement !== canvas && !event.ctrlKey) return;
       event.preventDefault();
@@ -708,7 +709,7 @@
 
   const TIMES = { "kB": 1e3, "MB": 1e6, "GB": 1e9, "nm": 1, "µm": 1e3, "s": 1, "%": 1 };
 
-  // What a cell is sorted by: a number where it is one, with its unit; nothing at all comes last.
+  // Return what a cell is sorted by: its number, in a common unit, or its text; empty cells come last.
   function sortable(text) {
     const plain = text.trim().replace(/−/g, "-").replace(/\u00a0/g, " ");
     const found = /^(-?[\d.]+(?:e[-+]?\d+)?)(?: ?(kB|MB|GB|nm|µm|s|%))?$/.exec(plain);
@@ -753,13 +754,13 @@
         getSelection().selectAllChildren(text);
         done = document.execCommand("copy");
       }
-      button.textContent = done ? "Copied" : "Marked; press Ctrl+C";
+      button.textContent = done ? "Copied" : "Selected; press Ctrl+C";
       setTimeout(() => { button.textContent = "Copy"; }, 2000);
     });
     root.append(button);
   }
 
-  // --- what is there ---
+  // --- start ---
 
   const makers = { tilts, slices, surfaces };
 
@@ -767,7 +768,7 @@
     const found = given(`data-${root.dataset.kind}`);
     const choice = root.closest(".choice");
     if (!found) return;
-    choice.classList.add("on"); // seen, so that it has a size
+    choice.classList.add("on"); // visible, so that it has a size
     let fits = false;
     try {
       fits = (await makers[root.dataset.kind](root, found)) !== false;

@@ -1,0 +1,1 @@
+"""Grey images, plots and rendered surfaces."""

@@ -1,0 +1,284 @@
+"""Plots: in the page in a light and a dark version, of which it shows the one that suits the screen, or as files.
+
+Text from files enters a plot only if it consists of plain letters: others might be missing in the font, or be read as
+mathematics.
+"""
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tomoseg.arrays import Array
+from tomoseg.palette import DARK, LIGHT, PlotColors
+from tomoseg.report.html import Html, el
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot to be drawn into axes of matplotlib: `name` is that of its file, `alt` says what it shows."""
+
+    name: str
+    draw: Callable[[Any, PlotColors], None]
+    alt: str
+    legend: bool = False
+
+    def picture(self, dpi: int) -> Html:
+        """Return both versions, light and dark, for the page."""
+        light, dark = (self._png(colors, dpi) for colors in (LIGHT, DARK))
+        return el(
+            "picture",
+            el("source", media="screen and (prefers-color-scheme: dark)", srcset=dark),
+            el("img", src=light, alt=self.alt),
+            class_="plot",
+        )
+
+    def into(self, axes: Any, colors: PlotColors) -> None:
+        """Draw the plot, with grid and legend, into axes of any figure."""
+        self.draw(axes, colors)
+        if axes.axison:
+            axes.grid(color=colors.grid, lw=0.6)
+            axes.set_axisbelow(True)
+        axes.set_facecolor("none")
+        axes.tick_params(colors=colors.text, labelsize=8.5)
+        axes.xaxis.label.set(color=colors.text, size=9.5)
+        axes.yaxis.label.set(color=colors.text, size=9.5)
+        for spine in axes.spines.values():
+            spine.set_color(colors.grid)
+        if self.legend:
+            axes.legend(frameon=False, labelcolor=colors.text, fontsize=8.5)
+
+    def save(self, path: Path, file_format: str) -> None:
+        """Write the plot to a file of its own, on white; in PDF and SVG, text stays text."""
+        import matplotlib as mpl
+
+        with mpl.rc_context(KEEP_TEXT):
+            self._figure(LIGHT, DPI).savefig(
+                path, format=file_format, dpi=300, facecolor="white", metadata=UNDATED.get(file_format)
+            )
+
+    def _png(self, colors: PlotColors, dpi: int) -> str:
+        buffer = io.BytesIO()
+        self._figure(colors, dpi).savefig(buffer, format="png", transparent=True)
+        return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+    def _figure(self, colors: PlotColors, dpi: int) -> Any:
+        figure = new_figure(SIZE_INCHES, dpi, layout="constrained")
+        self.into(figure.add_subplot(), colors)
+        return figure
+
+
+SIZE_INCHES, DPI = (4.4, 2.7), 200  # 880 px wide: shown at half of that or less
+# In files: letters as letters, so that they can be searched and edited.
+KEEP_TEXT: Any = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "tomoseg"}
+# The same project gives the same file.
+UNDATED: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+
+
+def new_figure(size_inches: tuple[float, float], dpi: int, **options: Any) -> Any:
+    """Return an empty matplotlib figure that draws without a screen."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size_inches, dpi=dpi, **options)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+# --- curves against the tilt angle ---
+
+
+def shifts_plot(angles_deg: Array, shifts_px: Array) -> Plot:
+    """Plot the shifts (n_tilt, 2), (y, x), of each tilt."""
+
+    def draw(axes: Any, colors: PlotColors) -> None:
+        _line(axes, angles_deg, shifts_px[:, 1], colors.first, "x")
+        _line(axes, angles_deg, shifts_px[:, 0], colors.second, "y", "s-")
+        _label(axes, TILT, "shift (px)")
+
+    return Plot("shifts", draw, "shift of each tilt in x and y", legend=True)
+
+
+def correlation_plot(angles_deg: Array, before: Array, after: Array) -> Plot:
+    """Plot the correlation (n_tilt,) of each tilt with its neighbour, before and after alignment."""
+
+    def draw(axes: Any, colors: PlotColors) -> None:
+        _raw_and_aligned(axes, colors, angles_deg, before, after)
+        axes.set_ylim(top=1.0)
+        _label(axes, TILT, "correlation with neighbour")
+
+    return Plot("correlation", draw, "correlation of neighbouring tilts before and after alignment", legend=True)
+
+
+def prediction_plot(angles_deg: Array, before: Array, after: Array, outliers: Array) -> Plot:
+    """Plot the residual (n_tilt,) of each held-out tilt, before and after alignment; outliers (n_tilt,) bool."""
+
+    def draw(axes: Any, colors: PlotColors) -> None:
+        _raw_and_aligned(axes, colors, angles_deg, before, after)
+        _mark(axes, colors, angles_deg, after, outliers)
+        # 1 is as bad as predicting nothing: a single image far above must not press the others flat.
+        axes.set_ylim(0, min(1.2, 1.1 * float(np.nanmax([before, after]))) or 1.0)
+        _label(axes, TILT, "relative residual")
+
+    alt = "residual of each held-out tilt before and after alignment"
+    return Plot("residual_of_tilts", draw, alt, legend=True)
+
+
+def error_plot(angles_deg: Array, error_px: Array, detection_limit_px: Array | None, outliers: Array) -> Plot:
+    """Plot the estimated alignment error (n_tilt,) of each tilt, and its detection limit where known."""
+
+    def draw(axes: Any, colors: PlotColors) -> None:
+        _line(axes, angles_deg, error_px, colors.first, "estimated error")
+        if detection_limit_px is not None:
+            axes.plot(angles_deg, detection_limit_px, "--", lw=1, color=colors.second, label="detection limit")
+        _mark(axes, colors, angles_deg, error_px, outliers)
+        axes.set_ylim(0, 1.35 * float(np.nanmax(error_px)) or 1.0)  # room for the legend
+        _label(axes, TILT, "alignment error (px)")
+
+    return Plot("error_of_positions", draw, "estimated alignment error of each tilt", legend=True)
+
+
+TILT = "tilt (degrees)"
+
+
+def _line(axes: Any, x: Array, y: Array, color: str, label: str | None = None, style: str = "o-") -> None:
+    axes.plot(x, y, style, ms=2.5, lw=1, color=color, label=label)
+
+
+def _raw_and_aligned(axes: Any, colors: PlotColors, angles_deg: Array, before: Array, after: Array) -> None:
+    _line(axes, angles_deg, before, colors.second, "raw")
+    _line(axes, angles_deg, after, colors.first, "aligned")
+
+
+def _mark(axes: Any, colors: PlotColors, angles_deg: Array, values: Array, outliers: Array) -> None:
+    """Mark outliers at their values, or at zero where they have none."""
+    if outliers.any():
+        heights = np.where(np.isfinite(values), values, 0.0)[outliers]
+        axes.plot(angles_deg[outliers], heights, "x", ms=7, mew=1.8, color=colors.third, label="outlier", clip_on=False)
+
+
+def _label(axes: Any, x: str, y: str) -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+
+
+# --- reconstruction ---
+
+
+def residual_plot(residuals: Array) -> Plot:
+    """Plot the residual (n_iterations + 1,) before each iteration and after the last."""
+
+    def draw(axes: Any, colors: PlotColors) -> None:
+        _line(axes, np.arange(len(residuals)), residuals, colors.first)
+        axes.set_ylim(bottom=0)
+        _label(axes, "iteration", "relative residual")
+
+    return Plot("residual", draw, "relative residual against iteration")
+
+
+def stopping_plot(iterations: Array, held_out: Array, chosen: int) -> Plot:
+    """Plot the residual (n,) of the held-out tilts against the number of iterations (n,), and the number chosen."""
+
+    def draw(axes: Any, colors: PlotColors) -> None:
+        axes.semilogx(iterations, held_out, "o-", ms=2.5, lw=1, color=colors.first, label="held-out tilts")
+        axes.axvline(chosen, color=colors.second, lw=1.5, ls="--", label=f"{chosen} iterations")
+        axes.xaxis.set_major_formatter("{x:g}")
+        _label(axes, "iterations", "relative residual")
+
+    return Plot("stopping", draw, "residual of the held-out tilts against the number of iterations", legend=True)
+
+
+def shell_plot(frequency: Array, correlation: Array, voxel_size_nm: float) -> Plot:
+    """Plot the Fourier shell correlation (n,) against frequency (n,) in cycles per px, labelled in 1/nm where known."""
+
+    def draw(axes: Any, colors: PlotColors) -> None:
+        scale = voxel_size_nm if np.isfinite(voxel_size_nm) else 1.0
+        axes.plot(frequency / scale, correlation, lw=1.2, color=colors.first, label="even against odd tilts")
+        axes.axhline(1 / 7, color=colors.second, lw=1, ls="--", label="1/7")
+        axes.set_ylim(min(0, float(np.min(correlation))), 1.02)
+        _label(axes, "spatial frequency (1/nm)" if scale == voxel_size_nm else "frequency (1/px)", "correlation")
+
+    return Plot("shell_correlation", draw, "Fourier shell correlation against spatial frequency", legend=True)
+
+
+# --- measurement ---
+
+
+def size_plot(edges: Array, counts: Array, mean: float, unit: str) -> Plot:
+    """Plot the size distribution: `edges` (n + 1,) in `unit`, `counts` (n,)."""
+
+    def draw(axes: Any, colors: PlotColors) -> None:
+        axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=colors.first, edgecolor="white", lw=0.6)
+        if np.isfinite(mean):
+            axes.axvline(mean, color=colors.second, lw=1.5, ls="--", label="mean")
+        axes.yaxis.get_major_locator().set_params(integer=True)
+        _label(axes, diameter_label(unit), "particles")
+
+    return Plot("sizes", draw, "histogram of particle diameters", legend=bool(np.isfinite(mean)))
+
+
+def diameter_label(unit: str) -> str:
+    """Return the label of an axis of particle diameters."""
+    return f"equivalent-sphere diameter ({unit})"
+
+
+def distribution_plot(name: str, edges: Array, values: Sequence[tuple[str, Array]], x: str, y: str, alt: str) -> Plot:
+    """Plot up to three distributions over the same bins: the first as bars, the others as steps.
+
+    `edges` (n + 1,), `values` pairs of a label of plain letters and heights (n,).
+    """
+
+    def draw(axes: Any, colors: PlotColors) -> None:
+        (label, heights), *others = values
+        axes.bar(edges[:-1], heights, np.diff(edges), align="edge", color=colors.first, alpha=0.45, lw=0, label=label)
+        for (other, steps), color, style in zip(others, (colors.second, colors.third), ("-", "--"), strict=False):
+            axes.stairs(steps, edges, color=color, lw=1.6, ls=style, label=other)
+        axes.set_ylim(bottom=min(0.0, float(np.nanmin([heights for _, heights in values]))))
+        _label(axes, x, y)
+
+    return Plot(name, draw, alt, legend=len(values) > 1)
+
+
+def bars_plot(name: str, labels: Sequence[str], values: Sequence[tuple[str, Array]], y: str, alt: str) -> Plot:
+    """Plot up to three numbers per item as bars beside each other; `labels` consist of plain letters."""
+
+    def draw(axes: Any, colors: PlotColors) -> None:
+        width = 0.8 / len(values)
+        centres = np.arange(len(labels))
+        for i, ((label, heights), color) in enumerate(
+            zip(values, (colors.first, colors.second, colors.third), strict=False)
+        ):
+            at = centres + (i - (len(values) - 1) / 2) * width
+            axes.bar(at, heights, width * 0.94, color=color, label=label)
+        long = max(map(len, labels)) * len(labels) > 45
+        axes.set_xticks(centres, labels, rotation=40 if long else 0, ha="right" if long else "center")
+        _label(axes, "", y)
+
+    return Plot(name, draw, alt, legend=len(values) > 1)
+
+
+def discs_plot(density: Array, signs: Sequence[str]) -> Plot:
+    """Plot area densities of normals (2, rows, columns), NaN outside the discs, seen from -z and from +z."""
+
+    def draw(axes: Any, colors: PlotColors) -> None:
+        axes.set_axis_off()
+        top = float(np.nanmax(density)) if np.isfinite(density).any() else 1.0
+        for i, (disc, sign) in enumerate(zip(density, signs, strict=True)):
+            left = 0.01 + 0.45 * i
+            part = axes.inset_axes((left, 0.06, 0.42, 0.84))
+            drawn = part.imshow(disc, vmin=0, vmax=top, cmap="cividis", interpolation="nearest", extent=(-1, 1, 1, -1))
+            part.set_axis_off()
+            part.set_title(f"normals towards {sign}", color=colors.text, fontsize=8.5)
+            arrow = {"color": colors.text, "fontsize": 8, "annotation_clip": False}
+            part.annotate("x →", (0, 1.05), ha="center", va="top", **arrow)
+            part.annotate("y ↓", (-1.05, 0), ha="right", va="center", **arrow)
+        bar = axes.figure.colorbar(drawn, cax=axes.inset_axes((0.935, 0.12, 0.022, 0.72)))
+        bar.set_label("area density (1/sr)", color=colors.text, size=8)
+        bar.ax.tick_params(colors=colors.text, labelsize=7)
+        bar.outline.set_edgecolor(colors.grid)
+
+    return Plot("orientations", draw, "density of the support's surface normals by direction")

@@ -1,0 +1,1 @@
+"""The HTML page, its sections, its style sheet and its script."""

@@ -1,0 +1,92 @@
+"""The sections on the reconstructed volume and its labels."""
+
+import numpy as np
+
+from tomoseg.report.figures.curves import reconstruction_curves
+from tomoseg.report.figures.images import Limits, Panel, grey_picture, label_picture, volume_limits
+from tomoseg.report.formatting import length, number
+from tomoseg.report.html import Html, el, facts, figure, join
+from tomoseg.report.page.interactive import choice, slices_control
+from tomoseg.report.page.parts import curves, grey_note, legend
+from tomoseg.report.results import Results
+from tomoseg.report.sampling.slices import Orthoslice, orthoslices
+
+NYQUIST_PX = 2.0  # the shortest period that pixels can show
+METHODS = {"otsu": "intensity thresholds (otsu)", "unet": "trained network (U-Net)"}
+
+
+def reconstruct_section(results: Results) -> Html:
+    """Show the volume."""
+    volume = results.artifacts["volume"]
+    voxel, info = results.voxel_size_nm, "reconstruction_info"
+    nz, ny, nx = volume.shape
+    residuals = results.rows("residuals")
+    computed = [text for text in (results.text(info, "backend"), results.text(info, "device")) if text]
+    ends = None if residuals is None else f"{number(residuals[0])} at the start, {number(residuals[-1])} at the end"
+    rows = [
+        ("method", results.text(info, "method").upper()),
+        ("computed by", " on ".join(computed)),
+        ("volume", f"{nz} × {ny} × {nx} voxels (z × y × x)"),
+        ("voxel size", length(voxel) if np.isfinite(voxel) else "unknown"),
+        ("iterations", results.text(info, "iterations")),
+        ("resolution", _resolution(results)),
+        ("relative residual", ends),
+    ]
+    limits = volume_limits(results)
+    panels = [
+        figure(grey_picture(_panel(results, one), limits, one.caption), f"{one.caption}.") for one in results.central
+    ]
+    return join(
+        [
+            facts(rows),
+            choice(slices_control(results, overlay=False), el("div", *panels, class_="triple")),
+            grey_note(limits, "counts per px"),
+            curves(results, reconstruction_curves(results)),
+        ]
+    )
+
+
+def _panel(results: Results, one: Orthoslice) -> Panel:
+    return Panel(one.image, (one.plane.down, one.plane.right), results.voxel_size_nm)
+
+
+def _resolution(results: Results) -> str | None:
+    """Return the resolution by Fourier shell correlation, if it was computed."""
+    px, nm = (results.number("reconstruction_info", f"resolution_{unit}") for unit in ("px", "nm"))
+    if not np.isfinite(px):
+        return None
+    text = f"{number(px)} px" if not np.isfinite(nm) else f"{length(nm)} ({number(px)} px)"
+    return f"{text}, limited by the pixel size" if px <= NYQUIST_PX else text
+
+
+def segment_section(results: Results) -> Html:
+    """Show the labels over the volume."""
+    labels, volume = results.artifacts["labels"], results.get("volume")
+    classes = results.classes
+    same = volume is not None and tuple(volume.shape) == tuple(labels.shape)
+    limits = volume_limits(results) if same else Limits(0.0, 1e9, (0.0, 100.0))
+    panels = []
+    for one in results.central if same else orthoslices(labels):
+        alt = f"labels, {one.caption}"
+        picture = label_picture(_panel(results, one), one.same_of(labels), classes, limits, alt)
+        panels.append(figure(picture, f"{one.caption}."))
+    method = results.text("segmentation_info", "method")
+    rows = [
+        ("method", METHODS.get(method, method)),
+        ("model", results.text("segmentation_info", "model")),
+        ("thresholds", results.text("segmentation_info", "thresholds")),
+        ("confidence", _confidence(results)),
+    ]
+    still = join([legend(classes), el("div", *panels, class_="triple")])
+    live = slices_control(results, overlay=True) if same else None
+    return join([facts(rows), choice(live, still), grey_note(limits) if same else None])
+
+
+def _confidence(results: Results) -> str | None:
+    """Return how confident the network is in the central slice."""
+    confidence = results.confidence
+    if confidence is None:
+        return None
+    middle = np.asarray(confidence[confidence.shape[0] // 2], float) / 255
+    mean, unsure = 100 * middle.mean(), 100 * (middle < 0.5).mean()
+    return f"{mean:.1f} % on average in the central slice, below 50 % in {unsure:.2g} % of it"

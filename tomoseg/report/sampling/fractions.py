@@ -1,0 +1,81 @@
+"""How much of each part of the volume belongs to each class, counted in one pass over the labels."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.arrays import Array, ArraySource
+from tomoseg.report.sampling.slices import SLAB_BYTES, slabs
+
+MOST_CELLS = 20_000_000  # of the coarse grid in which fractions are counted
+
+
+@dataclass(frozen=True)
+class Fractions:
+    """The share of each class in each cell of `factor`^3 voxels: `of[i]` (z, y, x) u1, in 1/`full`, of class i + 1.
+
+    Where cells at the far ends lack voxels, the missing ones count as background.
+    """
+
+    of: NDArray[np.uint8]
+    factor: int
+
+    @property
+    def full(self) -> int:
+        """The value of a cell that lies entirely in a class."""
+        return min(255, self.factor**3)
+
+
+def fractions(
+    labels: ArraySource, n_classes: int, most_cells: int = MOST_CELLS, *, slab_bytes: int = SLAB_BYTES
+) -> Fractions:
+    """Count all classes but the background, cell by cell; labels (z, y, x) are read once, in slabs along y."""
+    shape = labels.shape
+    factor = 1
+    while np.prod([-(-n // factor) for n in shape]) > most_cells:
+        factor += 1
+    cells = [-(-n // factor) for n in shape]
+    found = np.zeros((n_classes - 1, *cells), np.uint8)
+    for start, slab in slabs(labels, factor, slab_bytes):
+        part = found[:, :, start // factor : start // factor + -(-slab.shape[1] // factor)]
+        _count_all(slab, factor, part)
+    return Fractions(found, factor)
+
+
+def _count_all(slab: Array, factor: int, found: NDArray[np.uint8]) -> None:
+    layers = found.shape[1]
+    workers = os.cpu_count() or 1
+    bounds = np.linspace(0, layers, workers + 1).round().astype(int)
+
+    def band(first: int, last: int) -> None:
+        _count(np.ascontiguousarray(slab[first * factor : last * factor]), factor, found[:, first:last])
+
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(band, bounds[:-1], bounds[1:]))
+
+
+def _count_cells(slab: NDArray[np.uint8], factor: int, found: NDArray[np.uint8]) -> None:
+    """Fill `found` (classes, z, y, x) from a slab of labels that begins at a cell."""
+    nz, ny, nx = slab.shape
+    n, _, rows, columns = found.shape
+    volume, full = factor**3, min(255, factor**3)
+    counts = np.zeros((n, rows, columns), np.int64)
+    for layer in range(found.shape[1]):
+        counts[:] = 0
+        for z in range(layer * factor, min(nz, (layer + 1) * factor)):
+            for y in range(ny):
+                for x in range(nx):
+                    label = slab[z, y, x]
+                    if 0 < label <= n:
+                        counts[label - 1, y // factor, x // factor] += 1
+        for c in range(n):
+            for j in range(rows):
+                for i in range(columns):
+                    found[c, layer, j, i] = (counts[c, j, i] * full + volume // 2) // volume
+
+
+_count = numba.njit(nogil=True, cache=True)(_count_cells)
