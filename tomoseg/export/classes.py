@@ -7,9 +7,8 @@ from typing import Any
 
 from tomoseg.arrays import Input
 from tomoseg.errors import InputError
+from tomoseg.palette import EXPORTED_CLASSES, SURFACE_GREY, SURFACE_RED
 
-COLORS = ("#000000", "#9a9a9a", "#c8191e", "#3b78b8", "#2e8b57", "#d99a1c")  # where the labels name none
-RED, GREY, BLUE = "#c8191e", "#a0a0a0", "#3b78b8"  # of surfaces: particles, what surrounds them, closed pores
 GLASS = 0.25  # opacity of the surfaces around the particles
 
 
@@ -25,7 +24,7 @@ class Classes:
     def of(cls, names: Sequence[str], colors: Sequence[str] = (), particle_class: str = "") -> "Classes":
         """Complete the colours where there is not one per class; the particles are the last class unless named."""
         if len(colors) != len(names):
-            colors = [COLORS[k % len(COLORS)] for k in range(len(names))]
+            colors = [EXPORTED_CLASSES[k % len(EXPORTED_CLASSES)] for k in range(len(names))]
         particles = names.index(particle_class) if particle_class in names else len(names) - 1
         return cls(tuple(names), tuple(colors), particles)
 
@@ -36,8 +35,8 @@ class Classes:
     def appearance(self, k: int) -> tuple[str, float]:
         """Return colour and opacity of a surface: red particles; the rest glass, grey if it is a single class."""
         if k == self.particles:
-            return RED, 1.0
-        return GREY if len(self.names) <= 3 else self.colors[k], GLASS
+            return SURFACE_RED, 1.0
+        return SURFACE_GREY if len(self.names) <= 3 else self.colors[k], GLASS
 
 
 def surface_stem(index: int, name: str) -> str:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from tomoseg.arrays import ArraySource
 from tomoseg.errors import StageFailed
-from tomoseg.export.classes import BLUE
 from tomoseg.export.context import PORES, READING_SHARE, ExportContext, Surface, SurfacePlan
+from tomoseg.palette import SURFACE_BLUE
 from tomoseg.runtime import Runtime, slabs
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def make_surfaces(context: ExportContext, smoothing_iterations: int, target_tria
             runtime.say(f"no surface is written for {name}: the class consists of scattered voxels only")
     pores = _pore_mesh(source, runtime)
     if pores is not None:
-        yield Surface(PORES, f"closed pores of {classes.names[0]}", BLUE, 1.0, polydata(pores))
+        yield Surface(PORES, f"closed pores of {classes.names[0]}", SURFACE_BLUE, 1.0, polydata(pores))
 
 
 def _class_mesh(coarse: "CoarseLabels", k: int, what: str, runtime: Runtime) -> "Mesh":
