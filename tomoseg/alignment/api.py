@@ -179,11 +179,13 @@ def align(
     >>> from tomoseg.alignment.api import align
     >>> from tomoseg.simulate import simulate_series
     >>> raw = simulate_series(32, 4, tilt_step_deg=10, jitter_px=1, seed=0)
-    >>> series = align(raw.raw, raw.angles_deg, tilt_axis="y", method="common-line", tilt_axis_angle=0)
+    >>> series = align(raw.raw, raw.angles_deg, tilt_axis="y", tilt_axis_angle=3, method="common-line")
     >>> series.aligned.shape, series.shifts_px.shape
-    ((15, 32, 32), (15, 2))
-    >>> bool(series.figures["residual_after"] < series.figures["residual_before"])
+    ((14, 32, 32), (14, 2))
+    >>> series.estimated_error_px < 0.1
     True
+    >>> list(series.quality.columns[:4])
+    ['angle_deg', 'background', 'scale', 'correlation_before']
     """
     raw = cast(ArraySource, images if hasattr(images, "dtype") else np.asarray(images))
     angles = np.asarray(angles_deg, np.float64)
@@ -374,6 +376,8 @@ def _require_series(tilt_series: ArraySource, angles: NDArray[np.float64]) -> No
             f"the tilt series has the shape {shape} and there are {angles.size} angles: it must be (n_tilt, y, x), "
             "with one angle for each image"
         )
+    if tilt_series.dtype.kind not in "fiub":
+        raise InputError(f"the images are of type {tilt_series.dtype}: they must be real numbers")
     if min(shape[1:]) < LEAST_PX:
         raise InputError(
             f"images of {shape[2]} x {shape[1]} px are too small to align: at least {LEAST_PX} px are needed in each "

@@ -147,6 +147,7 @@ def test_wrong_options_are_told_as_on_the_command_line(raw, options, message):
         (np.zeros((3, 16, 16)), [0, 1], r"shape \(3, 16, 16\) and there are 2 angles"),
         (np.zeros((16, 16)), [0, 1], r"it must be \(n_tilt, y, x\)"),
         (np.zeros((2, 16, 4)), [0, 1], "images of 4 x 16 px are too small"),
+        (np.zeros((2, 16, 16), complex), [0, 1], "the images are of type complex128: they must be real numbers"),
         (np.zeros((2, 16, 16)), [0, np.nan], "the tilt angle of image 2 is not a finite number"),
     ],
 )
