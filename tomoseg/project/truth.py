@@ -23,18 +23,7 @@ def write_truth(
     class_names: Sequence[str],
     particles: Array,
 ) -> None:
-    """Write the truth; read it with `h5py` at the paths of `tomoseg.schema`.
-
-    Parameters
-    ----------
-    angles_deg : (n_tilt,), tilt angles
-    shifts_px : (n_tilt, 2), (dy, dx) to add to raw coordinates
-    tilt_axis_angle_deg, tilt_axis_offset_px : the tilt axis, as the alignment stores it
-    volume, labels : (z, y, x), density and class of each voxel
-    voxel_size_nm : size of a voxel
-    class_names : a name for each class
-    particles : structured array, a row for each particle
-    """
+    """Write a true volume, labels, particles, shifts and tilt axis, as the stages store them."""
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         file[schema.ANGLES.path] = angles_deg
         file[schema.SHIFTS.path] = shifts_px

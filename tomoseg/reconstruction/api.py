@@ -29,37 +29,6 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Summary:
-    """What is known of a volume that was written slab by slab.
-
-    Attributes
-    ----------
-    method, backend, device : what computed it
-    iterations : 0 for a direct method
-    residuals : (iterations + 1,) f8, relative residual before each iteration and after the last
-    voxel_size_nm : NaN where the pixel size is unknown
-    resolution_px, resolution_nm : NaN where they were not asked for or not found
-    shells : table of the shell correlation, as it is stored; None where it was not asked for
-    stopping : table of the numbers of iterations tried, as it is stored; None where the number was not chosen so
-    """
-
-    method: str
-    backend: str
-    device: str
-    iterations: int
-    residuals: NDArray[np.float64]
-    voxel_size_nm: float
-    resolution_px: float
-    shells: NDArray[Any] | None
-    stopping: NDArray[Any] | None
-
-    @property
-    def resolution_nm(self) -> float:
-        """The resolution in nm."""
-        return self.resolution_px * self.voxel_size_nm
-
-
-@dataclass(frozen=True, eq=False)
 class Reconstruction:
     """A reconstructed volume and how far it can be relied on.
 
@@ -69,37 +38,54 @@ class Reconstruction:
         Density, in units of the images per voxel length; the tilt axis lies along y, the beam along z.
     residuals : (iterations + 1,) f8
         Relative residual ``||p - A v|| / ||p||`` before each iteration and after the last; one for a direct method.
-    resolution_px, resolution_nm : float
-        Period at which the Fourier shell correlation of even and odd tilts falls below 1/7; 2 px where it never does,
-        NaN where nothing correlates, or ``resolution=False``.
+    resolution_px : float
+        Period at which the Fourier shell correlation of even and odd tilts falls below 1/7; 2 where it never does, NaN
+        where nothing correlates, or with ``resolution=False``.
     voxel_size_nm : float
         NaN where no pixel size was given.
     iterations : int
-        Number of iterations; 0 for a direct method.
+        0 for a direct method.
     method, backend, device : str
         What computed the volume.
-    shells : DataFrame or None
-        ``frequency_per_px``, ``correlation`` and number of Fourier ``coefficients`` of each shell.
-    stopping : DataFrame or None
-        Relative residual of ``held_out`` tilts after each number of ``iterations`` that was tried; None where the
-        number was given, or too few tilts could be held out.
+    shell_table, stopping_table : structured array or None
+        `shells` and `stopping` as they are stored.
     notes, warnings : list of str
         What was decided on the way, and what needs care.
     """
 
-    volume: NDArray[np.float32]
+    volume: Any
     residuals: NDArray[np.float64]
     resolution_px: float
-    resolution_nm: float
     voxel_size_nm: float
     iterations: int
     method: str
     backend: str
     device: str
-    shells: "pd.DataFrame | None"
-    stopping: "pd.DataFrame | None"
+    shell_table: NDArray[Any] | None
+    stopping_table: NDArray[Any] | None
     notes: list[str]
     warnings: list[str]
+
+    @property
+    def resolution_nm(self) -> float:
+        """The resolution in nm."""
+        return self.resolution_px * self.voxel_size_nm
+
+    @property
+    def shells(self) -> "pd.DataFrame | None":
+        """`frequency_per_px`, `correlation` and number of Fourier `coefficients` of each shell, unless not measured."""
+        return _data_frame(self.shell_table)
+
+    @property
+    def stopping(self) -> "pd.DataFrame | None":
+        """Relative residual of `held_out` tilts after each number of `iterations` that was tried; None if none was."""
+        return _data_frame(self.stopping_table)
+
+
+def _data_frame(table: NDArray[Any] | None) -> "pd.DataFrame | None":
+    import pandas as pd
+
+    return None if table is None else pd.DataFrame(table)
 
 
 @takes_parameters("reconstruct", ReconstructParameters, check)
@@ -171,37 +157,15 @@ def reconstruct(
     left_out = None if outliers is None else np.asarray(outliers, bool)
     if left_out is not None and left_out.shape != (series.shape[0],):
         raise InputError(f"outliers must hold one value for each of the {series.shape[0]} images.")
-    outputs = MemoryOutputs()
-    found = reconstruct_series(
+    return reconstruct_series(
         series,
         np.asarray(angles_deg, np.float64),
         outliers=left_out,
         pixel_size_nm=pixel_size_nm,
         params=params,
         runtime=runtime,
-        outputs=outputs,
+        outputs=MemoryOutputs(),
     )
-    return Reconstruction(
-        outputs.arrays["volume"],
-        found.residuals,
-        found.resolution_px,
-        found.resolution_nm,
-        found.voxel_size_nm,
-        found.iterations,
-        found.method,
-        found.backend,
-        found.device,
-        _data_frame(found.shells),
-        _data_frame(found.stopping),
-        list(runtime.notes),
-        list(runtime.warnings),
-    )
-
-
-def _data_frame(table: NDArray[Any] | None) -> "pd.DataFrame | None":
-    import pandas as pd
-
-    return None if table is None else pd.DataFrame(table)
 
 
 @dataclass(frozen=True)
@@ -213,12 +177,6 @@ class _Task:
     kept: tuple[slice, slice]
     voxel_size_nm: float
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Shape of the volume that is stored."""
-        z, x = self.kept
-        return z.stop - z.start, self.series.shape[1], x.stop - x.start
-
 
 def reconstruct_series(
     aligned: ArraySource,
@@ -229,8 +187,8 @@ def reconstruct_series(
     params: ReconstructParameters,
     runtime: Runtime,
     outputs: Outputs,
-) -> Summary:
-    """Reconstruct an aligned series (n_tilt, y, x); write the artifact `volume` to `outputs`, and return all else.
+) -> Reconstruction:
+    """Reconstruct an aligned series (n_tilt, y, x); the volume is the array `volume` of `outputs`.
 
     An interrupted run is continued from `outputs.resumed`.
     """
@@ -282,7 +240,7 @@ def _instead_of_gpu(choice: Choice, failure: str, params: ReconstructParameters,
 
 def _reconstruct(
     choice: Choice, task: _Task, done: Checkpoint, params: ReconstructParameters, runtime: Runtime, outputs: Outputs
-) -> Summary:
+) -> Reconstruction:
     """Reconstruct with one backend, going on from what is done."""
     geometry, row = task.geometry, METHODS[params.method]
     runtime.device_used = choice.device
@@ -292,30 +250,35 @@ def _reconstruct(
     recipe = Recipe(row, choice, geometry, _options(row, geometry, sample, params))
     threads = sample_threads(geometry, recipe.volumes, runtime.workers, runtime.max_memory)
     if done.slices:
-        runtime.say(f"continuing after {done.slices} of {task.shape[1]} slices")
+        runtime.say(f"continuing after {done.slices} of {task.series.shape[1]} slices")
     elif params.iterations != "auto" and not row.is_direct:
         done.iterations = params.iterations
     elif not row.is_direct:
         done.set_iterations(*choose_iterations(recipe, sample, threads, runtime))
-    volume = outputs.create("volume", task.shape, attrs={"voxel_size_nm": task.voxel_size_nm})
+    (z, x), n_y = task.kept, task.series.shape[1]
+    shape = (z.stop - z.start, n_y, x.stop - x.start)
+    volume = outputs.create("volume", shape, attrs={"voxel_size_nm": task.voxel_size_nm})
     reconstruct_slabs(task.series, recipe, done, task.kept, volume, runtime, outputs)
-    resolution_px, shells = float("nan"), None
+    resolution_px, shell_table = float("nan"), None
     if params.resolution:
         method = recipe.method(done.iterations, runtime.check)
         found = measure_resolution(choice.operator, geometry, sample, method, threads)
-        resolution_px, shells = found.resolution_px, found.table()
+        resolution_px, shell_table = found.resolution_px, found.table()
         runtime.say(describe_resolution(resolution_px, task.voxel_size_nm, sample.shape[1]))
     _report_fit(done, row, runtime)
-    return Summary(
-        row.name,
-        choice.backend,
-        choice.device,
-        done.iterations,
-        done.residuals,
-        task.voxel_size_nm,
-        resolution_px,
-        shells,
-        done.stopping,
+    return Reconstruction(
+        volume=volume,
+        residuals=done.residuals,
+        resolution_px=resolution_px,
+        voxel_size_nm=task.voxel_size_nm,
+        iterations=done.iterations,
+        method=row.name,
+        backend=choice.backend,
+        device=choice.device,
+        shell_table=shell_table,
+        stopping_table=done.stopping,
+        notes=list(runtime.notes),
+        warnings=list(runtime.warnings),
     )
 
 

@@ -18,6 +18,7 @@ from tomoseg.reconstruction.filters import filtered
 from tomoseg.reconstruction.geometry import ParallelGeometry
 from tomoseg.reconstruction.operators import Floats, Operator
 from tomoseg.reconstruction.parameters import Filter
+from tomoseg.runtime import slabs
 
 SHORTEST_RAY = 1e-2  # px; a ray that only grazes a corner of the volume cannot be explained by it and is left out
 
@@ -221,12 +222,8 @@ def tv(
         In units of the projections; compare with `tv_scale`.
     voxel_mask : bool array, shape (nz, nx), optional
         Voxels that may hold density.
-    weights : array, shape (n_tilt, n_detector), optional
-        Weight of each ray, at least 0. The misfit counts all rays alike.
-    start : array, shape (nz, n, nx), optional
-        Initial volume; empty by default.
-    watch : callable
-        As in `mlem`.
+    weights, start, watch
+        As in `mlem`; the volume to start from is empty by default.
 
     The last misfit is that of the volume; those before it are of the extrapolated points of FISTA.
     """
@@ -300,12 +297,8 @@ def sirt(
         Voxels that may hold density.
     non_negative : bool
         Whether to set negative voxels to 0 after each iteration.
-    weights : array, shape (n_tilt, n_detector), optional
-        Weight of each ray, at least 0. The misfit counts all rays alike.
-    start : array, shape (nz, n, nx), optional
-        Initial volume; empty by default.
-    watch : callable
-        As in `mlem`.
+    weights, start, watch
+        As in `mlem`; the volume to start from is empty by default.
     """
     n = projections.shape[1]
     geometry = operator.geometry
@@ -377,9 +370,7 @@ def by_block(operator: Operator, method: Method, projections: Floats, workers: i
     workers : int
         Blocks to compute at the same time, where the operator allows threads.
     """
-    blocks = [
-        projections[:, start : start + operator.block] for start in range(0, projections.shape[1], operator.block)
-    ]
+    blocks = [projections[:, part] for part in slabs(projections.shape[1], operator.block)]
     if not (operator.threads and workers > 1 and len(blocks) > 1):
         return [method(operator, block) for block in blocks]
     with ThreadPoolExecutor(min(workers, len(blocks))) as pool:

@@ -40,10 +40,10 @@ def run(
         "iterations": done.iterations,
     }
     outputs.put("residuals", done.residuals)
-    if done.stopping is not None:
-        outputs.put("stopping", done.stopping)
-    if done.shells is not None:
-        outputs.put("shells", done.shells)
+    if done.stopping_table is not None:
+        outputs.put("stopping", done.stopping_table)
+    if done.shell_table is not None:
+        outputs.put("shells", done.shell_table)
         info |= {"resolution_px": done.resolution_px, "resolution_nm": done.resolution_nm}
     outputs.set_attrs("reconstruction_info", info)
 

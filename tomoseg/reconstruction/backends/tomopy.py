@@ -60,6 +60,7 @@ from tomoseg.reconstruction.method_table import METHODS, MethodName
 from tomoseg.reconstruction.methods import Result
 from tomoseg.reconstruction.operators import Floats, spread_order
 from tomoseg.reconstruction.parameters import Filter
+from tomoseg.runtime import slabs
 
 BLOCK = CpuOperator.block  # slices whose residuals are computed together
 FAINTEST = 1e-6  # of a slice's brightest projection: replaces 0, which would make NaN
@@ -149,7 +150,7 @@ def reconstruct(
     volume, residuals = from_tomopy(slices), np.array(misfit)
     return [
         Result(volume[:, block], residuals[:, i], float(np.square(measured[:, block], dtype=np.float64).sum()))
-        for i, block in enumerate(_blocks(len(slices)))
+        for i, block in enumerate(slabs(len(slices), BLOCK))
     ]
 
 
@@ -284,14 +285,10 @@ def cleaned(slices: Floats, seen: NDArray[np.bool_], non_negative: bool) -> Floa
     return np.maximum(slices, 0) if non_negative else slices
 
 
-def _blocks(n: int) -> list[slice]:
-    return [slice(start, min(start + BLOCK, n)) for start in range(0, n, BLOCK)]
-
-
 def _misfit(judge: CpuOperator, slices: Floats, measured: Floats) -> list[float]:
     """Return, for each block, the sum of squares of `measured` minus the projections of TomoPy's slices."""
     volume, sums = from_tomopy(slices), []
-    for block in _blocks(len(slices)):
+    for block in slabs(len(slices), BLOCK):
         computed = judge.forward(judge.load_volume(volume[:, block]))
         left = measured[:, block] - judge.unload_projections(computed, block.stop - block.start)
         sums.append(float(np.square(left, dtype=np.float64).sum()))
