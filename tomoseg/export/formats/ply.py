@@ -1,6 +1,6 @@
 """Format `ply`: the surfaces as binary PLY with normals and colours, for Blender and MeshLab.
 
-Written by hand, because VTK's writer reports success on a full disk (VTK 9.6) and takes 20 times as long.
+Written by hand, because VTK's writer reports success on a full disk (VTK 9.7) and takes 20 times as long.
 """
 
 from pathlib import Path
