@@ -20,7 +20,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def history(
-    project: ProjectFile, as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON, for programs.")] = False
+    project: ProjectFile, as_json: Annotated[bool, typer.Option("--json", help="Print JSON, in full.")] = False
 ) -> None:
     """List every run of every stage, and how it ended."""
     with Project.read(project) as opened:
