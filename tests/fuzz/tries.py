@@ -179,7 +179,7 @@ def one_try(kind: str, number: int, samples: list[Path], folder: Path) -> Outcom
 def attempt(kind: str, number: int, name: str, path: Path) -> Outcome:
     """Read a file and say what came of it."""
     gc.collect()
-    before, before_apart, start = _reset_peak(), _peak_apart_mb(), _cpu_seconds()
+    before, before_children, start = _reset_peak(), _peak_of_children_mb(), _cpu_seconds()
     result, detail = "read", ""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -196,8 +196,8 @@ def attempt(kind: str, number: int, name: str, path: Path) -> Outcome:
             result, detail = "exception", traceback.format_exc()
     seconds, peak = _cpu_seconds() - start, _peak_mb() - before
     # A process begins with the memory of the one that starts it, which counts for its peak.
-    if _peak_apart_mb() > max(before_apart, before + peak):
-        peak = max(peak, _peak_apart_mb() - READER_MB)
+    if _peak_of_children_mb() > max(before_children, before + peak):
+        peak = max(peak, _peak_of_children_mb() - READER_MB)
     if result in {"read", "refused"}:
         if peak > MEMORY_MB:
             result, detail = "memory", f"{peak:.0f} MB; {detail[:300]}"
@@ -242,7 +242,7 @@ def _peak_mb() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e3 if sys.platform == "linux" else 1e6)
 
 
-def _peak_apart_mb() -> float:
+def _peak_of_children_mb() -> float:
     """Return the largest memory that any process had which read a file for this one, MB."""
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1e3 if sys.platform == "linux" else 1e6)
 

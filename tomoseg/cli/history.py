@@ -9,7 +9,6 @@ from tomoseg.cli import render
 from tomoseg.cli.options import BreakLock, ProgressKind, ProjectFile, runtime_of
 from tomoseg.errors import InputError, NotReady
 from tomoseg.project import Project, compact
-from tomoseg.reproduction import pipeline_text
 from tomoseg.runtime import stopping_on_signals
 
 
@@ -21,8 +20,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def history(
-    project: ProjectFile,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON, for programs.")] = False,
+    project: ProjectFile, as_json: Annotated[bool, typer.Option("--json", help="Print JSON, in full.")] = False
 ) -> None:
     """List every run of every stage, and how it ended."""
     with Project.read(project) as opened:
@@ -40,7 +38,7 @@ def export_pipeline(
     from tomoseg.io.atomic import atomic_path
 
     with Project.read(project) as opened:
-        text = pipeline_text(opened)
+        text = render.pipeline(opened)
     if not text:
         raise NotReady(f"{project} holds no results yet; run `tomoseg run {project}` first.")
     if output is None:

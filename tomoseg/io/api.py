@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from tomoseg.progress import Progress
 from tomoseg.runtime import Runtime, make_runtime, slabs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Series:
     """A tilt series as it was acquired, sorted by ascending angle.
 
@@ -43,13 +43,13 @@ class Series:
     """
 
     path: Path
-    images: Array
+    images: Array = field(repr=False)
     angles_deg: Angles
     angles_source: str
     pixel_size_nm: float
     pixel_size_source: str
     tilt_axis: str
-    metadata: dict[str, Any]
+    metadata: dict[str, Any] = field(repr=False)
     notes: list[str]
     warnings: list[str]
 
@@ -150,7 +150,7 @@ def copy_series(params: ImportParameters, runtime: Runtime, outputs: Outputs) ->
     """
     if params.raw is None:
         raise InputError("there is no raw tilt series to import: name the file (tomoseg run RAW -o PROJECT.h5)")
-    plan, problems = plan_series(params)
+    plan, problems = plan_series(params.raw, params.angles, params.pixel_size, params.tilt_axis)
     if plan is None:
         raise InputError.of(problems)
     with plan.raw:

@@ -41,7 +41,7 @@ def check(params: ImportParameters) -> list[str]:
     """List everything that is wrong with the raw file and the angle file, from their headers."""
     from tomoseg.io.plan import plan_series
 
-    plan, problems = plan_series(params)
+    plan, problems = plan_series(params.raw, params.angles, params.pixel_size, params.tilt_axis)
     if plan is not None:
         plan.raw.close()
     return problems

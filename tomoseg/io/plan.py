@@ -14,7 +14,6 @@ import numpy as np
 from tomoseg.errors import InputError
 from tomoseg.io.angles import read_angles
 from tomoseg.io.companions import angles_beside
-from tomoseg.io.parameters import ImportParameters
 from tomoseg.io.raw import open_raw
 from tomoseg.io.series import Angles, RawSeries
 
@@ -41,32 +40,34 @@ class SeriesPlan:
     warnings: list[str] = field(default_factory=list)
 
 
-def plan_series(params: ImportParameters) -> tuple[SeriesPlan | None, list[str]]:
+def plan_series(
+    path: Path | None, angles: Path | None = None, pixel_size_nm: float | None = None, tilt_axis: str = "auto"
+) -> tuple[SeriesPlan | None, list[str]]:
     """Open the series and decide what holds for it, or list every reason why it cannot be used.
 
-    The caller closes `plan.raw`. Without a raw file, only the angle file is checked.
+    The caller closes `plan.raw`. Without a `path`, only the angle file is checked.
     """
     problems: list[str] = []
     given: Angles | None = None
     raw: RawSeries | None = None
-    if params.angles is not None:
+    if angles is not None:
         try:
-            given = read_angles(params.angles)
+            given = read_angles(angles)
         except InputError as error:
             problems.append(str(error))
-    if params.raw is not None:
+    if path is not None:
         try:
-            raw = open_raw(params.raw)
+            raw = open_raw(path)
         except InputError as error:
             problems.append(str(error))
     if raw is None:
         return None, problems
     try:
         plan = SeriesPlan(raw, notes=list(raw.notes), warnings=list(raw.warnings))
-        if params.angles is None or given is not None:
-            problems += _decide_angles(plan, params.angles, given)
-        _decide_pixel_size(plan, params.pixel_size)
-        _decide_tilt_axis(plan, params.tilt_axis)
+        if angles is None or given is not None:
+            problems += _decide_angles(plan, angles, given)
+        _decide_pixel_size(plan, pixel_size_nm)
+        _decide_tilt_axis(plan, tilt_axis)
     except BaseException:
         raw.close()
         raise

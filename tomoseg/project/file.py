@@ -171,6 +171,8 @@ class _Stored:
                 ) from error
 
     def _node(self) -> Any:
+        if not self._project.file:
+            raise InputError(f"{self._project.path} is closed; open it again to read {self._path}.")
         if self._opened[0] is not self._project.file:
             self._opened = (self._project.file, _with_cache(self._project.file, self._path, self._cache_bytes))
         return self._opened[1]

@@ -287,8 +287,10 @@ def test_files_are_closed(tmp_path):
     for path in tmp_path.iterdir():
         with open_raw(path) as series:
             series.read([0])
-        with h5py.File(path, "a"):  # writing is refused while somebody has it open for reading
-            pass
+        with h5py.File(path, "a") as file:  # writing is refused while somebody has it open for reading
+            file.attrs["written"] = True
+        with h5py.File(path, "r") as file:
+            assert file.attrs["written"]
 
 
 def test_real_catalyst(shared_data):

@@ -136,8 +136,9 @@ def test_a_second_writer_is_told_who_holds_the_project(project_path):
         holder.stdin.close()
     assert str(holder.pid) in str(caught.value)
     assert socket.gethostname() in str(caught.value)
-    with Project.write(project_path):
-        pass
+    with Project.write(project_path) as project:
+        assert project.record("align") is not None
+    assert not lock_path(project_path).exists()
 
 
 def test_the_lock_of_a_dead_process_is_taken_over(project_path):
@@ -166,6 +167,22 @@ def test_a_project_is_readable_while_a_stage_writes(project_path):
         looked = subprocess.run([sys.executable, "-c", code, project_path], capture_output=True, text=True, check=False)
     assert looked.returncode == 0, looked.stderr
     assert "align" in looked.stdout
+
+
+def test_a_project_can_be_read_outside_with_until_it_is_closed(project_path):
+    before = project_path.read_bytes()
+    project = Project.read(project_path)
+    shifts = project.artifact(schema.SHIFTS)
+    assert (shifts.shape, shifts[1].tolist()) == ((3, 2), [1.0, 1.0])
+    assert project.record("align").parameters == {"method": "none"}
+    project.close()
+    project.close()  # again does no harm
+    with pytest.raises(InputError, match=r"p\.h5 is closed"):
+        shifts[1]
+    assert project_path.read_bytes() == before
+    _write(project_path, np.zeros((3, 2)), "b" * 32)  # nothing is held
+    with Project.read(project_path) as project:
+        assert project.artifact(schema.SHIFTS)[1].tolist() == [0.0, 0.0]
 
 
 def test_a_project_opens_after_its_writer_was_killed(project_path):

@@ -197,8 +197,9 @@ def test_the_lock_of_another_host_is_taken_only_when_told(path):
         pass
     heard = []
     with Project.write(path, heard.append, break_lock=True):
-        pass
+        assert json.loads(lock_path(path).read_text())["host"] != "elsewhere"
     assert "elsewhere" in heard[0]
+    assert not lock_path(path).exists()
 
 
 @pytest.mark.parametrize("how", ["huge", "external", "virtual", "link", "type"])
