@@ -129,8 +129,8 @@ def _slice_before_and_after(results: Results) -> Iterator[Html]:
     where = f" at y = {number(row)}, the brightest" if np.isfinite(row) else ""
     yield el(
         "p",
-        f"Slice across the tilt axis{where}, from a quick reconstruction of reduced images. Misalignment turns points into "
-        f"arcs and doubles the edges. Grey levels: {limits.words()}.",
+        f"Slice across the tilt axis{where}, from a quick reconstruction of reduced images. Misalignment turns points "
+        f"into arcs and doubles the edges. Grey levels: {limits.words()}.",
         class_="note",
     )
 
