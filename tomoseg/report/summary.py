@@ -72,8 +72,8 @@ def alignment_error(results: Results, pixel_nm: float = float("nan")) -> str:
         return f"{number(px, 2)} px" + (f" ({length(px * pixel_nm)})" if np.isfinite(pixel_nm) else "")
 
     errors = column(results.rows("tilt_quality"), "error_px")
-    known = errors is not None and np.isfinite(errors).any()
-    return f"{shown(rms)} rms" + (f", {shown(float(np.nanmax(errors)))} at the worst tilt" if known else "")
+    worst = np.nan if errors is None or np.isnan(errors).all() else float(np.nanmax(errors))
+    return f"{shown(rms)} rms" + (f", {shown(worst)} at the worst tilt" if np.isfinite(worst) else "")
 
 
 def size_sentence(results: Results) -> str:

@@ -178,11 +178,8 @@ def test_glass_lets_the_inside_be_seen_and_solid_does_not():
     red, blue = (255, 0, 0), (0, 0, 255)
 
     def middle(glass):
-        picture, _ = rendering.render(
-            fractions.fractions(labels, 3),
-            [rendering.Surface(1, red, glass), rendering.Surface(2, blue, False)],
-            side=100,
-        )
+        shown = [rendering.Surface(1, red, glass), rendering.Surface(2, blue, False)]
+        picture, _ = rendering.render(fractions.fractions(labels, 3), shown, side=100)
         return picture[50, 50].astype(int)
 
     assert middle(glass=True)[2] > middle(glass=True)[0]
@@ -247,9 +244,8 @@ def test_slices_of_labels_hold_labels():
 @pytest.mark.parametrize("factor", [1, 2, 3, 7])
 def test_fractions_of_classes_add_up(factor):
     labels = np.random.default_rng(0).integers(0, 4, (30, 41, 22)).astype(np.uint8)
-    found = fractions.fractions(
-        labels, 4, most_cells=int(np.prod([-(-n // factor) for n in labels.shape])), slab_bytes=5000
-    )
+    n_cells = int(np.prod([-(-n // factor) for n in labels.shape]))
+    found = fractions.fractions(labels, 4, most_cells=n_cells, slab_bytes=5000)
     assert found.factor == factor
     cell = labels[:factor, -(41 % factor or factor) :, :factor]
     for index in (1, 2, 3):
