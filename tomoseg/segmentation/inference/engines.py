@@ -73,15 +73,19 @@ class KerasEngine:
 
 @dataclass(frozen=True)
 class Conversion:
-    """How a library gets a network and runs it on the CPU.
+    """How a library gets a network from Keras and runs it on the CPU.
 
     Attributes
     ----------
+    packages : what is needed besides Keras, first the one that computes
+    extra : of tomoseg, which installs these
     convert : from a Keras network and the shape of batches to the named parts of a converted copy
     load : from such parts and a number of threads to a function from patches to probabilities
     largest_difference : of a probability from that of Keras; a copy that differs by more is refused
     """
 
+    packages: tuple[str, ...]
+    extra: str
     convert: Convert
     load: Load
     largest_difference: float
@@ -93,7 +97,7 @@ class ConvertedEngine:
     device = "cpu"
 
     def __init__(self, name: str, conversion: Conversion, model: Any, digest: str, runtime: Runtime) -> None:
-        self._package = ENGINES[name].packages[0]
+        self._package = conversion.packages[0]
         self.name, self.version = name, version(self._package)
         self._conversion = conversion
         self._model, self._digest, self._runtime = model, digest, runtime
@@ -226,44 +230,31 @@ def _keep_parts(path: Path, parts: Mapping[str, bytes]) -> bool:
 
 @dataclass(frozen=True)
 class EngineEntry:
-    """An engine that can be asked for.
+    """An engine that can be asked for: a clause of the help on the parameter, and its conversion.
 
-    Attributes
-    ----------
-    description : one clause of the help on the parameter `engine`
-    packages : what it needs besides Keras, first the one that computes
-    extra : of tomoseg, which installs these
-    conversion : None for Keras itself, which also runs on a GPU
+    Keras itself needs none, and is the only one that also runs on a GPU.
     """
 
     description: str
-    packages: tuple[str, ...] = ()
-    extra: str = ""
     conversion: Conversion | None = None
 
 
-# Largest differences of a probability from Keras: 2e-6 was measured, and 0.06 in half precision.
+# Differences of a probability from Keras: 2e-6 was measured, and 0.06 in half precision.
 ENGINES: dict[str, EngineEntry] = {
     "keras": EngineEntry("Keras itself, on a GPU or CPU"),
     "openvino": EngineEntry(
         "on the CPU, from a copy of the network that is converted once and kept in the user's cache folder (pip "
         "install 'tomoseg[fast]'), with the same probabilities to 1e-4",
-        ("openvino",),
-        "fast",
-        Conversion(_to_openvino, partial(_load_openvino, "f32"), 1e-3),
+        Conversion(("openvino",), "fast", _to_openvino, partial(_load_openvino, "f32"), 1e-3),
     ),
     "openvino-bf16": EngineEntry(
         "likewise in half precision, in about half the time on a CPU that has it, with another class for about one "
         "voxel in 10 000",
-        ("openvino",),
-        "fast",
-        Conversion(_to_openvino, partial(_load_openvino, "bf16"), 0.25),
+        Conversion(("openvino",), "fast", _to_openvino, partial(_load_openvino, "bf16"), 0.25),
     ),
     "onnxruntime": EngineEntry(
         "as openvino, with ONNX Runtime (pip install 'tomoseg[onnx]')",
-        ("onnxruntime", "tf2onnx"),
-        "onnx",
-        Conversion(_to_onnx, _load_onnx, 1e-3),
+        Conversion(("onnxruntime", "tf2onnx"), "onnx", _to_onnx, _load_onnx, 1e-3),
     ),
 }
 if TYPE_CHECKING:
@@ -273,17 +264,17 @@ else:  # for pydantic and the command line, which offer and check the names
 
 
 def described_engines() -> str:
-    """Return what each engine is, for the help on the parameter."""
+    """Return the descriptions of all engines, for the help on the parameter."""
     return "; ".join(f"'{name}': {entry.description}" for name, entry in ENGINES.items())
 
 
 def problem_with(name: str) -> str | None:
     """Return what is missing for an engine ('auto' misses nothing), without importing it."""
-    entry = ENGINES.get(name, EngineEntry(""))
-    missing = [package for package in entry.packages if find_spec(package) is None]
-    if not missing:
+    conversion = ENGINES[name].conversion if name in ENGINES else None
+    missing = [package for package in conversion.packages if find_spec(package) is None] if conversion else []
+    if conversion is None or not missing:
         return None
-    return f"{name} needs {' and '.join(missing)}, not installed here: pip install 'tomoseg[{entry.extra}]'"
+    return f"{name} needs {' and '.join(missing)}, not installed here: pip install 'tomoseg[{conversion.extra}]'"
 
 
 def engine_for(

@@ -12,7 +12,7 @@ from tomoseg.arrays import Array
 from tomoseg.errors import InputError
 from tomoseg.segmentation.data.intensity_scaling import Scale
 from tomoseg.segmentation.data.resampling import Resampling
-from tomoseg.segmentation.inference.blending import PredictBatch, Tiling, never_stop, predict_stack
+from tomoseg.segmentation.inference.blending import PredictBatch, Tiling, no_check, predict_stack
 from tomoseg.segmentation.inference.engines import KerasEngine
 from tomoseg.segmentation.inference.test_time_augmentation import Symmetries, augmented
 from tomoseg.segmentation.networks.card import ModelCard
@@ -104,7 +104,7 @@ class SlicePredictor:
         most = max(1, min(fits, MOST_PATCHES, places))
         return -(-places // -(-places // most))
 
-    def probabilities(self, slices: Array, check: Callable[[], object] = never_stop) -> NDArray[np.float32]:
+    def probabilities(self, slices: Array, check: Callable[[], object] = no_check) -> NDArray[np.float32]:
         """Return (n, classes, h, w) probabilities of raw slices; `check` may raise to stop.
 
         Slices are (n, h, w), or (n, h, w, channels) with their neighbours for a network of several channels.
@@ -124,7 +124,7 @@ class SlicePredictor:
         return at.back(predict_stack(self.predict_batch, images, patch, self.overlap, batch=batch, check=check))
 
     def classify(
-        self, slices: Array, check: Callable[[], object] = never_stop
+        self, slices: Array, check: Callable[[], object] = no_check
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Return labels and confidence (255 = certain) of raw slices, both (n, h, w) u1; see `probabilities`.
 

@@ -148,7 +148,7 @@ def test_the_parameter_offers_the_engines_in_the_table_and_tells_of_each():
     assert get_args(field.annotation) == ("auto", *engines.ENGINES)
     for name, entry in engines.ENGINES.items():
         assert f"'{name}': {entry.description}" in field.description
-        assert bool(entry.packages) == bool(entry.extra) == (entry.conversion is not None)
+        assert (entry.conversion is None) == (name == "keras")
     with pytest.raises(ValidationError, match="'openvino-bf16' or 'onnxruntime'"):
         SegmentParameters(engine="tensorrt")
 
