@@ -84,9 +84,10 @@ def remove_small_objects(
 
 def say_removed(removed: Sequence[int], names: Sequence[str], min_sizes: Sequence[int], runtime: Runtime) -> None:
     """Report how many small objects of each class above the first were removed."""
-    counts = [f"{n} of {name}" for n, name in zip(removed, names[1:], strict=True)]
-    sizes = [f" (fewer than {size} voxels)" for size in min_sizes]
-    if len(set(sizes)) == 1:
-        runtime.say(f"small objects removed{sizes[0]}: {', '.join(counts)}")
+    classes = [c for c in zip(removed, names[1:], min_sizes, strict=True) if c[2] > 1]
+    counts = [f"{n} of {name}" for n, name, _ in classes]
+    limits = [f" (fewer than {size} voxels)" for *_, size in classes]
+    if len(set(limits)) == 1:
+        runtime.say(f"small objects removed{limits[0]}: {', '.join(counts)}")
     else:
-        runtime.say(f"small objects removed: {', '.join(map(str.__add__, counts, sizes))}")
+        runtime.say(f"small objects removed: {', '.join(map(str.__add__, counts, limits))}")
