@@ -80,7 +80,8 @@ def time_patches(path: Path, engines: list[str], patch: int, workers: int, repea
 
 def time_slices(path: Path, engine: str, slices: int, workers: int) -> None:
     """Segment slices with the stage; print time and peak memory as JSON."""
-    from tomoseg.stages.segment import STAGE, SegmentParameters
+    from tomoseg.segmentation.parameters import SegmentParameters
+    from tomoseg.stages.segment import STAGE
 
     rng = np.random.default_rng(0)
     volume = np.empty((HEIGHT, slices, WIDTH), np.float32)

@@ -4,9 +4,9 @@
 
 The first file is https://github.com/Vooban/Smoothly-Blend-Image-Patches, called without its progress bar. Both predict
 the slices that the network was not trained on, whole ones of 512 px and, side by side, pairs of them as one of 512 x
-1024 px. Theirs
-averages the eight symmetric views of each patch; ours is timed without them, with four and with
-all eight. Times are medians over slices, both in the same run; the network is called once before anything is timed.
+1024 px. Theirs averages the eight symmetric copies of each patch; ours is timed without test-time augmentation, with
+four copies and with all eight. Times are medians over slices, both in the same run; the network is called once before
+anything is timed.
 """
 
 import argparse
@@ -57,9 +57,9 @@ def main() -> None:
     shapes = [(1, PATCH, PATCH)]
     for engine in given.engines:
         computed = engine_for(engine, model, sha256(given.model), shapes, runtime)
-        for views in ("none", "flips", "dihedral"):
-            predictor = SlicePredictor.of(model, card, scale, predict_batch=computed, views=views)
-            methods[f"tomoseg, {engine}, views: {views}"] = lambda image, p=predictor: p.probabilities(image[None])[0]
+        for tta in ("none", "flips", "dihedral"):
+            predictor = SlicePredictor.of(model, card, scale, predict_batch=computed, tta=tta)
+            methods[f"tomoseg, {engine}, tta: {tta}"] = lambda image, p=predictor: p.probabilities(image[None])[0]
     for what, data in (("512 x 512", slices), ("512 x 1024", pairs)):
         print(f"\n{len(data)} slices of {what} px")
         baseline = 0.0

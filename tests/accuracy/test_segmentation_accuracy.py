@@ -11,9 +11,10 @@ from tomoseg.arrays import MemoryInput, MemoryOutputs
 from tomoseg.io.slices import find_pairs
 from tomoseg.reconstruction.parameters import ReconstructParameters
 from tomoseg.runtime import Runtime
+from tomoseg.segmentation.parameters import SegmentParameters
 from tomoseg.segmentation.training.parameters import TrainSettings
 from tomoseg.stages.reconstruct import STAGE as RECONSTRUCT
-from tomoseg.stages.segment import STAGE, SegmentParameters
+from tomoseg.stages.segment import STAGE
 
 # Keras 3.15 converts its variables in a way that NumPy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")

@@ -17,7 +17,7 @@ def default_names(n_classes: int) -> list[str]:
 
 
 def default_colors(n_classes: int) -> list[str]:
-    """Return one '#rrggbb' per class: colour-blind safe for up to eight, then by the golden angle around the hues."""
+    """Return one '#rrggbb' per class: colour-blind safe for up to eight, then hues spaced by the golden angle."""
     colors = list(OKABE_ITO[:n_classes])
     for i in range(len(colors), n_classes):
         red, green, blue = colorsys.hsv_to_rgb(0.618034 * i % 1.0, 0.55 + 0.15 * (i % 3), 0.6 + 0.2 * (i % 2))
@@ -26,7 +26,7 @@ def default_colors(n_classes: int) -> list[str]:
 
 
 def problems_with_names(names: Sequence[str]) -> list[str]:
-    """Say what is wrong with a list of class names."""
+    """List what is wrong with class names."""
     problems = []
     if not 2 <= len(names) <= MAX_CLASSES:
         problems.append(f"class_names has {len(names)} names: there must be 2 to {MAX_CLASSES} classes")
@@ -39,7 +39,7 @@ def problems_with_names(names: Sequence[str]) -> list[str]:
 
 
 def problems_with_colors(colors: Sequence[str], n_classes: int) -> list[str]:
-    """Say what is wrong with a list of class colours."""
+    """List what is wrong with class colours."""
     problems = []
     if len(colors) != n_classes:
         problems.append(f"class_colors has {len(colors)} colours for {n_classes} classes: give one per class")

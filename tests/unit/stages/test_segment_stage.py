@@ -12,7 +12,9 @@ from tests.unit.stages.interruptions import Fatal, Killed, killed_again_and_agai
 from tomoseg.arrays import MemoryInput, MemoryOutputs
 from tomoseg.errors import InputError, Interrupted, StageFailed
 from tomoseg.runtime import Runtime, Silent
-from tomoseg.stages.segment import STAGE, SegmentParameters
+from tomoseg.segmentation.inference import engines
+from tomoseg.segmentation.parameters import SegmentParameters
+from tomoseg.stages.segment import STAGE
 
 # Keras 3.15 converts its variables in a way that NumPy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -89,7 +91,7 @@ def test_thresholds_find_the_classes(phantom):
     np.testing.assert_allclose(info["class_fractions"], [np.mean(labels == c) for c in range(3)])
     assert "confidence" not in outputs.arrays
     assert any("not by a trained network" in w and "support above" in w for w in runtime.warnings)
-    assert any("fewer than 20 voxels removed: 0 of support, 1 of particles" in n for n in runtime.notes)
+    assert "small objects removed (fewer than 20 voxels): 0 of support, 1 of particles" in runtime.notes
 
 
 def test_slabs_change_nothing_and_bound_what_is_read(phantom):
@@ -201,7 +203,7 @@ def test_a_signal_stops_it(phantom, monkeypatch):
     ("params", "message"),
     [
         ({"method": "unet"}, "no network is named"),
-        ({"class_names": ["a", "b"]}, "has 2 names, but segment.classes is 3 classes"),
+        ({"class_names": ["a", "b"]}, "has 2 names, but segment.classes is 3"),
         ({"class_names": ["a", "b", "b"]}, "holds b twice"),
         ({"class_colors": ["#000000"]}, "1 colours for 3 classes"),
         ({"class_colors": ["red", "green", "blue"]}, "#rrggbb"),
@@ -373,7 +375,7 @@ def test_all_planes_need_room_for_their_sums(phantom, model_path, monkeypatch):
     from types import SimpleNamespace
 
     monkeypatch.setattr(
-        "tomoseg.segmentation.inference.volume_prediction.shutil.disk_usage", lambda _: SimpleNamespace(free=1000)
+        "tomoseg.segmentation.inference.scratch_sums.shutil.disk_usage", lambda _: SimpleNamespace(free=1000)
     )
     with pytest.raises(StageFailed, match="set TMPDIR"):
         run(phantom[0], model=model_path, plane="all")
@@ -384,7 +386,7 @@ def test_a_file_system_that_cannot_reserve_is_none_that_is_full(phantom, model_p
     def refuse(*_):
         raise OSError(number, "no")
 
-    monkeypatch.setattr("tomoseg.segmentation.inference.volume_prediction.os.posix_fallocate", refuse, raising=False)
+    monkeypatch.setattr("tomoseg.segmentation.inference.scratch_sums.os.posix_fallocate", refuse, raising=False)
     if refused:
         with pytest.raises(StageFailed, match="set TMPDIR"):
             run(phantom[0], model=model_path, plane="all")
@@ -393,7 +395,7 @@ def test_a_file_system_that_cannot_reserve_is_none_that_is_full(phantom, model_p
         assert len(np.unique(outputs.arrays["labels"])) == 3
 
 
-def test_slices_in_one_piece_and_symmetric_views(phantom, directed_path):
+def test_slices_in_one_piece_and_test_time_augmentation(phantom, directed_path):
     from tomoseg.segmentation.data.intensity_scaling import Scale
     from tomoseg.segmentation.networks.model_file import load_model
 
@@ -437,7 +439,7 @@ def test_small_objects_of_a_network_are_removed_by_class(phantom, model_path, pl
     info = outputs.attrs["segmentation_info"]
     assert info["min_size_voxels"] == [3, 20]
     np.testing.assert_allclose(info["class_fractions"], [np.mean(after == c) for c in range(3)])
-    assert any("objects of fewer than 3, 20 voxels removed" in note for note in runtime.notes)
+    assert any("1 of oxide (fewer than 3 voxels), 2 of metal (fewer than 20 voxels)" in note for note in runtime.notes)
 
 
 # The removal takes 36, 4 and 1 slabs; for all planes there are no checkpoints but those of it.
@@ -491,7 +493,7 @@ def test_a_volume_unlike_the_training_slices_is_warned_of(phantom, model_path, t
     )
     _, runtime = run(bright.astype(np.float32), model=path)
     (warning,) = runtime.warnings
-    assert "unlike the slices the network was trained on" in warning
+    assert "differs from the slices the network was trained on" in warning
     assert "the noise is" in warning
     assert "the bright particles" in warning
 
@@ -530,7 +532,6 @@ def test_a_network_sees_the_neighbours_of_a_slice(phantom, neighbour_path, plane
 def test_a_network_of_neighbours_at_another_pixel_size_and_in_other_engines(phantom, neighbour_path, tmp_path):
     from dataclasses import replace
 
-    from tomoseg.segmentation.inference.engines import problem_with
     from tomoseg.segmentation.networks.model_file import load_model, save_model
 
     model, card = load_model(neighbour_path)
@@ -538,23 +539,36 @@ def test_a_network_of_neighbours_at_another_pixel_size_and_in_other_engines(phan
     save_model(model, path, replace(card, pixel_size_nm=0.15))
     volume = phantom[0][:, :20]
     plain, _ = run(volume, model=neighbour_path, overlap=1)
-    engine = "auto" if problem_with("openvino") else "openvino"
+    engine = "auto" if engines.problem_with("openvino") else "openvino"
     outputs, runtime = run(volume, model=path, overlap=1, engine=engine, tta="flips")
-    assert any("2 times as many pixels" in note for note in runtime.notes)
+    assert any("to 2 times as many pixels" in note for note in runtime.notes)
     assert np.mean(outputs.arrays["labels"] == plain.arrays["labels"]) > 0.97  # the edges are smoothed by it
     assert outputs.attrs["segmentation_info"]["zoom"] == pytest.approx(2)
 
 
-def test_a_network_is_converted_only_where_that_is_worth_it(phantom, model_path, monkeypatch):
-    from tomoseg.segmentation.inference.engines import problem_with
+def test_the_choice_of_an_engine_goes_by_the_pixels_the_network_sees(phantom, model_path, monkeypatch):
+    from tomoseg.segmentation.inference import label_volume
 
+    asked = []
+
+    def noted(wanted, *arguments):
+        asked.append((wanted, arguments[-1]))
+        return engines.engine_for("keras", *arguments)
+
+    monkeypatch.setattr(label_volume, "engine_for", noted)
+    run(phantom[0][:, :20], model=model_path)
+    run(phantom[0][:, :20], model=model_path, voxel_size_nm=0.6, plane="all", tta="flips", overlap=1)
+    n_voxels = 36 * 20 * 44
+    assert asked == [("auto", n_voxels), ("auto", pytest.approx(n_voxels * 2**2 * 3 * 4))]
+
+
+@pytest.mark.skipif(engines.problem_with("openvino") is not None, reason="openvino is not installed")
+def test_engines_give_the_same_labels(phantom, model_path):
     few, _ = run(phantom[0], model=model_path)
-    assert few.attrs["segmentation_info"]["engine"].startswith("keras")
-    monkeypatch.setattr("tomoseg.stages.segment.WORTH_CONVERTING", 1)
-    many, _ = run(phantom[0], model=model_path)
-    expected = "keras" if problem_with("openvino") else "openvino"
-    assert many.attrs["segmentation_info"]["engine"].startswith(expected)
-    assert np.mean(many.arrays["labels"] == few.arrays["labels"]) > 0.999
+    assert few.attrs["segmentation_info"]["engine"].startswith("keras")  # which is quicker for so small a volume
+    other, _ = run(phantom[0], model=model_path, engine="openvino")
+    assert other.attrs["segmentation_info"]["engine"].startswith("openvino")
+    assert np.mean(other.arrays["labels"] == few.arrays["labels"]) > 0.999
 
 
 def test_a_network_can_be_stopped_within_a_slice(phantom, model_path, monkeypatch):
@@ -566,12 +580,13 @@ def test_a_network_can_be_stopped_within_a_slice(phantom, model_path, monkeypatc
         if len(calls) == 6:
             raise Interrupted("stopped by SIGTERM")
 
-    monkeypatch.setattr("tomoseg.segmentation.inference.slice_prediction.BATCH_BYTES", 1)  # a patch at a time
     monkeypatch.setattr(runtime, "check", check)
     outputs = MemoryOutputs()
     with pytest.raises(Interrupted):
-        run(phantom[0], runtime, outputs=outputs, model=model_path)
-    assert outputs.state is None  # a slice of 36 x 44 px has 6 x 7 places for patches of 16 px
+        run(phantom[0], runtime, outputs=outputs, model=model_path, overlap=8)
+    # A slice of 36 x 44 px has 11 x 15 places for patches of 16 px every 2 px, in three batches; a slab has 16 slices.
+    assert len(calls) == 6
+    assert outputs.state is None
 
 
 def test_too_little_memory_for_the_network_is_said(phantom, model_path):
@@ -602,10 +617,10 @@ def test_names_for_a_network_must_fit_it(phantom, model_path):
     ("voxel_size_nm", "rescale", "warned", "said"),
     [
         (0.9, False, "objects look 0.33 times as large", ""),
-        (0.9, True, "", "slices are made 3 times as many pixels across"),
-        (0.07, True, "seldom right", ""),
+        (0.9, True, "", "slices are resampled to 3 times as many pixels across"),
+        (0.07, True, "usually a mistake", ""),
         (0.31, True, "", ""),
-        (np.nan, True, "", "the pixel size that the voxels have is unknown"),
+        (np.nan, True, "", "the voxel size is unknown: slices are not resampled"),
     ],
 )
 def test_another_pixel_size_is_told_of(phantom, model_path, voxel_size_nm, rescale, warned, said):

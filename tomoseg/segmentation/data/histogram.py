@@ -12,6 +12,9 @@ from tomoseg.errors import StageFailed
 
 N_BINS = 1 << 16
 AT_ONCE = 1 << 20  # voxels
+SAMPLED_SLICES = 64
+# A histogram with all but a few voxels in such a part of its range is counted again in that part.
+NARROWED, FEW_VOXELS, MOST_NARROWINGS = 64, 3, 5
 OUTLIERS = 1e-5  # fraction of voxels whose brightness is not looked at: hot spots of reconstructions
 MAX_STEPS = 50
 CLEARLY = 0.25  # deeper by a quarter of a peak
@@ -45,11 +48,10 @@ def sampled_range(volume: ArraySource, max_slices: int = 48) -> tuple[float, flo
     StageFailed
         Where they hold NaN or infinity, or nothing but one value.
     """
-    chosen = np.unique(np.linspace(0, volume.shape[0] - 1, max_slices).round().astype(int))
     low, high = np.inf, -np.inf
-    for i in chosen:
-        plane = np.asarray(volume[int(i)])
-        _require_finite(plane)
+    for i in _evenly_spread(volume.shape[0], max_slices):
+        plane = np.asarray(volume[i])
+        require_finite(plane)
         low, high = min(low, float(plane.min())), max(high, float(plane.max()))
     if not high > low:
         raise StageFailed(
@@ -57,6 +59,30 @@ def sampled_range(volume: ArraySource, max_slices: int = 48) -> tuple[float, flo
             "and at the aligned stack it was made from."
         )
     return low, high
+
+
+def _evenly_spread(n: int, most: int) -> list[int]:
+    """Return at most `most` indices into n slices, evenly spread."""
+    return [int(i) for i in np.unique(np.linspace(0, n - 1, most).round().astype(int))]
+
+
+def sampled_histogram(volume: ArraySource) -> Histogram:
+    """Return the histogram of evenly spread planes of a volume (z, y, x).
+
+    A few voxels far beyond all others would leave too few bins for these, so these are then counted again alone.
+    """
+    low, high = sampled_range(volume, SAMPLED_SLICES)
+    chosen = _evenly_spread(volume.shape[0], SAMPLED_SLICES)
+    found = histogram((np.asarray(volume[i])[None] for i in chosen), low, high)
+    for _ in range(MOST_NARROWINGS):
+        width, apart = (high - low) / len(found.counts), 100 * max(OUTLIERS, FEW_VOXELS / found.counts.sum())
+        inner_low, inner_high = found.percentile(apart) - width, found.percentile(100 - apart) + width
+        if inner_high - inner_low > (high - low) / NARROWED:
+            break
+        low, high = inner_low, inner_high
+        found = histogram((np.asarray(volume[i])[None] for i in chosen), low, high)
+        found.counts[[0, -1]] = 0  # those far beyond
+    return found
 
 
 def histogram(blocks: Iterable[Array], low: float, high: float, n_bins: int = N_BINS) -> Histogram:
@@ -67,13 +93,14 @@ def histogram(blocks: Iterable[Array], low: float, high: float, n_bins: int = N_
         values = np.asarray(block).reshape(-1)
         for start in range(0, values.size, AT_ONCE):  # in parts: the 8-byte copies stay small
             part = values[start : start + AT_ONCE]
-            _require_finite(part)
+            require_finite(part)
             bins = np.clip((np.asarray(part, np.float64) - low) * scale, 0, n_bins - 1).astype(np.int64)
             counts += np.bincount(bins, minlength=n_bins)
     return Histogram(counts.astype(np.float64), np.asarray(low + (np.arange(n_bins) + 0.5) / scale, np.float64))
 
 
-def _require_finite(values: Array) -> None:
+def require_finite(values: Array) -> None:
+    """Raise `StageFailed` where values of the volume are NaN or infinite."""
     if not np.isfinite(values).all():
         raise StageFailed("the volume holds NaN or infinite values: reconstruct it again before segmenting it")
 

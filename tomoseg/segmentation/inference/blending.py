@@ -1,8 +1,8 @@
-"""Predictions for images of any size from overlapping patches, blended smoothly.
+"""Smoothly blended predictions for images of any size from overlapping patches.
 
-The idea of weighing overlapping patches with a squared spline window is Guillaume Chevalier's (Vooban, 2017). Here the
-weights of the patches that cover a pixel are summed and divided out, so every pixel, at the edges too, gets a weighted
-mean of predictions and no image size is special.
+Weighting overlapping patches with a squared spline window is Guillaume Chevalier's idea (Vooban, 2017). Here the sum of
+the weights at each pixel is divided out, so that every pixel, also at the edges, gets a weighted mean of predictions,
+whatever the size of the image.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,15 +20,14 @@ PredictBatch = Callable[[NDArray[np.float32]], Array]
 Patch = int | tuple[int, int]
 
 
-def never_stop() -> None:
-    """Go on."""
+def no_check() -> None:
+    """Do nothing between batches."""
 
 
 def spline_window(patch: Patch) -> NDArray[np.float32]:
     """Return the 2D squared spline window of a patch: 1 in the middle, smooth, above 0 at the edge.
 
-    Along each axis it is the parabola 2 t**2 up to half height and its mirror image from there, where t goes from 0 at
-    the edge to 1 in the middle.
+    Along each axis, with t from 0 at the edge to 1 in the middle, it is 2 t**2 for t < 1/2 and 1 - 2 (1 - t)**2 beyond.
     """
     rows, columns = (_spline(size) for size in sides(patch))
     return np.asarray(rows[:, None] * columns, np.float32)
@@ -45,7 +44,7 @@ def sides(patch: Patch) -> tuple[int, int]:
 
 
 def patch_starts(size: int, patch: int, overlap: int) -> list[int]:
-    """Return where patches start along an axis of `size` >= `patch` px.
+    """Return the starts of the patches along an axis of `size` >= `patch` px.
 
     Neighbours are at most patch / overlap apart, and the last one ends at the end of the axis.
     """
@@ -56,7 +55,7 @@ def patch_starts(size: int, patch: int, overlap: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Tiling:
-    """How images of shape (h, w) are padded to `padded` and cut into patches at `starts`."""
+    """Padding of images to the shape `padded`, and the `starts` (row, column) of their patches."""
 
     padding: tuple[tuple[int, int], tuple[int, int]]
     padded: tuple[int, int]
@@ -73,51 +72,31 @@ class Tiling:
         return cls(padding, padded, [(r, c) for r in rows for c in columns])
 
 
-def predict_blended(
-    predict_batch: PredictBatch,
-    image: Array,
-    patch: Patch,
-    overlap: int = 2,
-    window: Array | None = None,
-    batch: int = 4,
-) -> NDArray[np.float32]:
-    """Predict one image (h, w); see `predict_stack`.
-
-    Returns
-    -------
-    (classes, h, w) f4 array
-    """
-    return predict_stack(predict_batch, np.asarray(image)[None], patch, overlap, window, batch)[0, ...]
-
-
 def predict_stack(
     predict_batch: PredictBatch,
     images: Array,
     patch: Patch,
     overlap: int = 2,
-    window: Array | None = None,
     batch: int = 4,
-    check: Callable[[], object] = never_stop,
+    check: Callable[[], object] = no_check,
 ) -> NDArray[np.float32]:
     """Predict a stack of images of any size from overlapping patches.
 
-    The patches of a batch are of one image, so that an image's result does not depend, in its last digits, on those it
-    is predicted with.
+    All patches of a batch come from one image, so that the result does not depend, in its last digits, on which images
+    are predicted together.
 
     Parameters
     ----------
     predict_batch : callable
         From (n, h, w) f4 patches to (n, h, w, classes), with the same n in all calls.
     images : (n, h, w) or (n, h, w, channels) array
-        Where a side is smaller than the patch it is padded by mirroring.
+        A side smaller than the patch is padded by mirroring.
     patch : int or (int, int)
         Side of the patches in px, or height and width.
     overlap : int
-        A pixel away from the edges is seen by about overlap**2 patches; 1 means no overlap.
-    window : array of a patch's shape, optional
-        Weights of its pixels, above 0; `spline_window` by default.
+        About overlap**2 patches cover a pixel away from the edges; 1 means no overlap.
     batch : int
-        Patches per call at most; fewer where that shares them out evenly.
+        Largest number of patches per call; fewer where that makes all calls equally large.
     check : callable
         Called before each batch; may raise to stop.
 
@@ -131,7 +110,7 @@ def predict_stack(
             "(n, height, width) images, with channels last if there are any, and at least 1 for patch, overlap and "
             "batch"
         )
-    weights = spline_window(patch) if window is None else np.asarray(window, np.float32)
+    weights = spline_window(patch)
     tiling = Tiling.of((images.shape[1], images.shape[2]), patch, overlap)
     height, width = sides(patch)
     padding = ((0, 0), *tiling.padding, *[(0, 0)] * (images.ndim - 3))
@@ -157,7 +136,7 @@ def _predictions(
     batch: int,
     check: Callable[[], object],
 ) -> Iterator[tuple[list[tuple[int, int, int]], Array]]:
-    """Yield the (image, row, column) of the patches of each batch, and their predictions."""
+    """Yield the places (image, row, column) of the patches of each batch, and their predictions."""
     n_calls = -(-len(tiling.starts) // batch)
     size = -(-len(tiling.starts) // n_calls)
     for i, image in enumerate(padded):

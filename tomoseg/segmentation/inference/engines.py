@@ -1,19 +1,21 @@
-"""What computes a network: Keras itself, or OpenVINO or ONNX Runtime from a converted copy of it.
+"""What runs a network: Keras itself, or OpenVINO or ONNX Runtime from a converted copy of it.
 
-OpenVINO and ONNX Runtime are optional. What they need is converted once for each shape of batches and kept in the
-user's cache folder; a copy that is damaged, or was made by another version, is made anew.
+`ENGINES` is the table of all of them: to add one, add an entry. OpenVINO and ONNX Runtime are optional. They convert a
+network once for each shape of batches and keep the copy in the user's cache folder; a copy that is damaged, or was made
+by another version, is made again.
 """
 
 import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,17 +26,9 @@ from tomoseg.io.atomic import atomic_path
 from tomoseg.io.folders import cache_folder
 from tomoseg.runtime import Runtime
 
-EngineName = Literal["auto", "keras", "openvino", "openvino-bf16", "onnxruntime"]
-# The packages that each engine needs besides Keras, the one that computes first, and the extra of tomoseg that brings
-# them.
-NEEDED: Mapping[str, tuple[tuple[str, ...], str]] = {
-    "openvino": (("openvino",), "fast"),
-    "openvino-bf16": (("openvino",), "fast"),
-    "onnxruntime": (("onnxruntime", "tf2onnx"), "onnx"),
-}
-# Of a probability, between a converted network and Keras: 2e-6 was measured, and 0.06 in half precision.
-LARGEST_DIFFERENCE = {"openvino": 1e-3, "openvino-bf16": 0.25, "onnxruntime": 1e-3}
 OPSET = 17
+# Pixels for a network to see from which on it is worth to convert it for a faster engine, which takes some 7 s once.
+WORTH_CONVERTING = 24_000_000
 Shape = tuple[int, int, int]  # of a batch: patches, height, width
 Convert = Callable[[Any, Shape], dict[str, bytes]]
 Load = Callable[[Mapping[str, bytes], int], Callable[[Array], Array]]
@@ -43,7 +37,7 @@ Load = Callable[[Mapping[str, bytes], int], Callable[[Array], Array]]
 class Engine(Protocol):
     """A network ready to compute.
 
-    `name` and `version` say with what, `device` is where ('cpu' or 'cuda').
+    `name` and `version` say what computes, `device` says where ('cpu' or 'cuda').
     """
 
     name: str
@@ -51,56 +45,10 @@ class Engine(Protocol):
     device: str
 
     def prepare(self, shape: Shape) -> None:
-        """Get ready for batches of `shape`; raises `StageFailed` where it cannot."""
+        """Get ready for batches of `shape`; raises `StageFailed` where that is impossible."""
 
     def __call__(self, patches: NDArray[np.float32]) -> Array:
         """Return (n, h, w, classes) probabilities of scaled patches (n, h, w) or (n, h, w, channels)."""
-
-
-def problem_with(name: str) -> str | None:
-    """Say what is missing for an engine, without importing it."""
-    packages, extra = NEEDED.get(name, ((), ""))
-    missing = [package for package in packages if find_spec(package) is None]
-    if not missing:
-        return None
-    return f"{name} needs {' and '.join(missing)}, not installed here: pip install 'tomoseg[{extra}]'"
-
-
-def engine_for(wanted: EngineName, model: Any, digest: str, shapes: list[Shape], runtime: Runtime) -> Engine:
-    """Return the engine asked for, ready for batches of `shapes`.
-
-    'auto' is Keras on a GPU; on a CPU it is OpenVINO in single precision where that is installed and takes this
-    network, else Keras.
-
-    Parameters
-    ----------
-    model : a Keras network, after `tomoseg.segmentation.networks.keras_setup.prepare`
-    digest : SHA-256 of its file, by which converted copies are known
-
-    Raises
-    ------
-    InputError
-        The engine is not installed, or cannot do what `--device` asks for.
-    StageFailed
-        The network cannot be converted, or is not the same afterwards.
-    """
-    keras_only = runtime.device_used != "cpu" or problem_with("openvino") is not None
-    if wanted == "keras" or (wanted == "auto" and keras_only):
-        return KerasEngine(model, runtime.device_used)
-    if problem := problem_with(wanted):
-        raise InputError(f"segment.engine: {problem}, or take engine keras")
-    if runtime.device == "cuda":
-        raise InputError(f"segment.engine is {wanted}, which computes on the CPU: leave out --device cuda, or it")
-    engine = Converted("openvino" if wanted == "auto" else wanted, model, digest, runtime)
-    try:
-        for shape in shapes:
-            engine.prepare(shape)
-    except StageFailed as error:
-        if wanted != "auto":
-            raise
-        runtime.say(f"{error}; Keras computes instead")
-        return KerasEngine(model, runtime.device_used)
-    return engine
 
 
 class KerasEngine:
@@ -116,64 +64,75 @@ class KerasEngine:
         self._model = model
 
     def prepare(self, shape: Shape) -> None:
-        """Do nothing: it is ready."""
+        """Do nothing: Keras compiles at the first batch."""
 
     def __call__(self, patches: NDArray[np.float32]) -> Array:
         """Return probabilities; see `Engine`."""
         return np.asarray(self._model.predict_on_batch(_with_channels(patches)))
 
 
-class Converted:
-    """OpenVINO or ONNX Runtime, on the CPU."""
+@dataclass(frozen=True)
+class Conversion:
+    """How a library gets a network from Keras and runs it on the CPU.
+
+    Attributes
+    ----------
+    packages : what is needed besides Keras, first the one that computes
+    extra : of tomoseg, which installs these
+    convert : from a Keras network and the shape of batches to the named parts of a converted copy
+    load : from such parts and a number of threads to a function from patches to probabilities
+    largest_difference : of a probability from that of Keras; a copy that differs by more is refused
+    """
+
+    packages: tuple[str, ...]
+    extra: str
+    convert: Convert
+    load: Load
+    largest_difference: float
+
+
+class ConvertedEngine:
+    """A library that runs a converted copy of the network on the CPU."""
 
     device = "cpu"
 
-    def __init__(self, name: str, model: Any, digest: str, runtime: Runtime) -> None:
-        self._package = NEEDED[name][0][0]
+    def __init__(self, name: str, conversion: Conversion, model: Any, digest: str, runtime: Runtime) -> None:
+        self._package = conversion.packages[0]
         self.name, self.version = name, version(self._package)
-        known: dict[str, tuple[Convert, Load]] = {
-            "openvino": (_to_openvino, partial(_load_openvino, "f32")),
-            "openvino-bf16": (_to_openvino, partial(_load_openvino, "bf16")),
-            "onnxruntime": (_to_onnx, _load_onnx),
-        }
-        self._convert, self._load = known[name]
+        self._conversion = conversion
         self._model, self._digest, self._runtime = model, digest, runtime
         self._ready: dict[Shape, Callable[[Array], Array]] = {}
 
     def prepare(self, shape: Shape) -> None:
-        """Load the network for batches of `shape`, converted now or before."""
+        """Load the network for batches of `shape`, from a kept copy or converted now."""
         path = cache_folder() / f"{self._digest}-{self._package}-{self.version}-{'x'.join(map(str, shape))}.zip"
         kept = _read_parts(path)
         try:
             if kept is not None:
-                self._ready[shape] = self._load(kept, self._runtime.workers)
+                self._ready[shape] = self._conversion.load(kept, self._runtime.workers)
                 return
         except Exception as error:
-            self._runtime.notes.append(f"{path.name} was damaged and is made anew: {type(error).__name__}")
-        parts = self._made(shape)
+            self._runtime.notes.append(f"{path.name} is damaged ({type(error).__name__}): converting the network again")
+        parts = self._converted(shape)
         if not _keep_parts(path, parts):
-            self._runtime.notes.append(f"the converted network could not be kept in {path.parent}")
+            self._runtime.notes.append(f"the converted network could not be saved in {path.parent}")
 
-    def _made(self, shape: Shape) -> dict[str, bytes]:
-        """Convert, load and try out; return what can be kept."""
+    def _converted(self, shape: Shape) -> dict[str, bytes]:
+        """Convert the network, load it and compare it with Keras; return the parts to keep."""
         from tomoseg.segmentation.networks.keras_setup import keras
 
         if keras.config.backend() != "tensorflow":  # the converters know its graphs
-            raise StageFailed(f"{self.name} needs Keras with TensorFlow to convert a network: take engine keras")
+            raise StageFailed(f"{self.name} can convert a network only where Keras runs on TensorFlow")
         self._runtime.progress.message(f"converting the network for {self.name}")
         try:
-            parts = self._convert(self._model, shape)
-            compute = self._load(parts, self._runtime.workers)
+            parts = self._conversion.convert(self._model, shape)
+            compute = self._conversion.load(parts, self._runtime.workers)
             trial = np.random.default_rng(0).normal(0.5, 1, (*shape, self._model.input_shape[-1])).astype(np.float32)
             difference = float(np.abs(compute(trial) - np.asarray(self._model.predict_on_batch(trial))).max())
         except Exception as error:  # these libraries raise nearly anything
-            raise StageFailed(
-                f"{self.name} cannot take this network ({type(error).__name__}): take engine keras"
-            ) from error
-        if not difference <= LARGEST_DIFFERENCE[self.name]:
-            raise StageFailed(
-                f"{self.name} gives other probabilities than Keras, by up to {difference:.2g}: take engine keras"
-            )
+            raise StageFailed(f"{self.name} cannot run this network ({type(error).__name__})") from error
+        if not difference <= self._conversion.largest_difference:
+            raise StageFailed(f"{self.name} and Keras give probabilities that differ by up to {difference:.2g}")
         self._ready[shape] = compute
         return parts
 
@@ -194,7 +153,7 @@ def _with_channels(patches: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _openvino() -> Any:
-    """Import OpenVINO without the package with which it reports its use over the net."""
+    """Import OpenVINO without the package that reports its use over the network."""
     if "openvino" not in sys.modules:
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as if not installed
     return import_module("openvino")
@@ -246,7 +205,7 @@ def _load_onnx(parts: Mapping[str, bytes], workers: int) -> Callable[[Array], Ar
 
 
 def _read_parts(path: Path) -> dict[str, bytes] | None:
-    """Return what was kept, or None where there is nothing sound."""
+    """Return a kept copy, or None where there is none or it is damaged."""
     try:
         with zipfile.ZipFile(path) as archive:  # which checks its sums
             return {name: archive.read(name) for name in archive.namelist()}
@@ -255,7 +214,7 @@ def _read_parts(path: Path) -> dict[str, bytes] | None:
 
 
 def _keep_parts(path: Path, parts: Mapping[str, bytes]) -> bool:
-    """Put a converted network into the cache folder; return whether that could be done."""
+    """Save a converted network in the cache folder; return whether that succeeded."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as part, zipfile.ZipFile(part, "w") as archive:
@@ -264,3 +223,99 @@ def _keep_parts(path: Path, parts: Mapping[str, bytes]) -> bool:
     except (InputError, OSError):
         return False
     return True
+
+
+# --- the table, and the choice ---
+
+
+@dataclass(frozen=True)
+class EngineEntry:
+    """An engine that can be asked for: a clause of the help on the parameter, and its conversion.
+
+    Keras itself needs none, and is the only one that also runs on a GPU.
+    """
+
+    description: str
+    conversion: Conversion | None = None
+
+
+# Differences of a probability from Keras: 2e-6 was measured, and 0.06 in half precision.
+ENGINES: dict[str, EngineEntry] = {
+    "keras": EngineEntry("Keras itself, on a GPU or CPU"),
+    "openvino": EngineEntry(
+        "on the CPU, from a copy of the network that is converted once and kept in the user's cache folder (pip "
+        "install 'tomoseg[fast]'), with the same probabilities to 1e-4",
+        Conversion(("openvino",), "fast", _to_openvino, partial(_load_openvino, "f32"), 1e-3),
+    ),
+    "openvino-bf16": EngineEntry(
+        "likewise in half precision, in about half the time on a CPU that has it, with another class for about one "
+        "voxel in 10 000",
+        Conversion(("openvino",), "fast", _to_openvino, partial(_load_openvino, "bf16"), 0.25),
+    ),
+    "onnxruntime": EngineEntry(
+        "as openvino, with ONNX Runtime (pip install 'tomoseg[onnx]')",
+        Conversion(("onnxruntime", "tf2onnx"), "onnx", _to_onnx, _load_onnx, 1e-3),
+    ),
+}
+if TYPE_CHECKING:
+    EngineName = str
+else:  # for pydantic and the command line, which offer and check the names
+    EngineName = Literal[("auto", *ENGINES)]
+
+
+def described_engines() -> str:
+    """Return the descriptions of all engines, for the help on the parameter."""
+    return "; ".join(f"'{name}': {entry.description}" for name, entry in ENGINES.items())
+
+
+def problem_with(name: str) -> str | None:
+    """Return what is missing for an engine ('auto' misses nothing), without importing it."""
+    conversion = ENGINES[name].conversion if name in ENGINES else None
+    missing = [package for package in conversion.packages if find_spec(package) is None] if conversion else []
+    if conversion is None or not missing:
+        return None
+    return f"{name} needs {' and '.join(missing)}, not installed here: pip install 'tomoseg[{conversion.extra}]'"
+
+
+def engine_for(
+    wanted: EngineName, model: Any, digest: str, shapes: list[Shape], runtime: Runtime, n_pixels: float | None = None
+) -> Engine:
+    """Return the engine asked for, ready for batches of `shapes`.
+
+    'auto' is Keras on a GPU; on a CPU it is OpenVINO in single precision where that is installed, takes this network,
+    and the work is worth the conversion; otherwise Keras.
+
+    Parameters
+    ----------
+    model : a Keras network, after `tomoseg.segmentation.networks.keras_setup.prepare`
+    digest : SHA-256 of its file, by which converted copies are known
+    n_pixels : that the network is to see, if known; 'auto' converts nothing for fewer than `WORTH_CONVERTING`
+
+    Raises
+    ------
+    InputError
+        The engine is not installed, or does not run on the device asked for.
+    StageFailed
+        The network cannot be converted, or gives other probabilities afterwards.
+    """
+    name = wanted
+    if wanted == "auto":
+        small = n_pixels is not None and n_pixels < WORTH_CONVERTING
+        name = "keras" if small or runtime.device_used != "cpu" or problem_with("openvino") else "openvino"
+    conversion = ENGINES[name].conversion
+    if conversion is None:
+        return KerasEngine(model, runtime.device_used)
+    if problem := problem_with(name):
+        raise InputError(f"segment.engine: {problem}, or choose keras")
+    if runtime.device == "cuda":
+        raise InputError(f"segment.engine is {name}, which runs on the CPU only: leave out --device cuda or the engine")
+    engine = ConvertedEngine(name, conversion, model, digest, runtime)
+    try:
+        for shape in shapes:
+            engine.prepare(shape)
+    except StageFailed as error:
+        if wanted != "auto":
+            raise StageFailed(f"{error}: choose the engine keras") from error
+        runtime.say(f"{error}: Keras runs it instead")
+        return KerasEngine(model, runtime.device_used)
+    return engine

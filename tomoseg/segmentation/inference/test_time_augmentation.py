@@ -1,4 +1,4 @@
-"""Symmetric views of images, whose predictions are averaged (test-time augmentation)."""
+"""Test-time augmentation: the mean of the predictions of mirrored and transposed copies of an image."""
 
 from typing import Literal
 
@@ -8,23 +8,24 @@ from numpy.typing import NDArray
 from tomoseg.arrays import Array
 from tomoseg.segmentation.inference.blending import PredictBatch
 
-Views = Literal["none", "flips", "dihedral"]
-N_VIEWS: dict[Views, int] = {"none": 1, "flips": 4, "dihedral": 8}
-# Turned over up-down and left-right, and transposed before that.
+Symmetries = Literal["none", "flips", "dihedral"]
+N_COPIES: dict[Symmetries, int] = {"none": 1, "flips": 4, "dihedral": 8}
+# Axes to flip, of patches that are transposed first or not.
 _FLIPS = [(), (1,), (2,), (1, 2)]
 
 
-def averaged_over(views: Views, predict_batch: PredictBatch) -> PredictBatch:
-    """Return a function that predicts the mean over symmetric views, each prediction turned back.
+def augmented(predict_batch: PredictBatch, symmetries: Symmetries) -> PredictBatch:
+    """Return a function that averages the predictions of symmetric copies, each turned back.
 
     Parameters
     ----------
-    views : 'none'; 'flips': as it is, up-down, left-right and both; 'dihedral': these four, and these four transposed
     predict_batch : from (n, h, w) to (n, h, w, classes)
+    symmetries : 'none': the patch alone; 'flips': the patch, flipped up-down, left-right and both; 'dihedral': these
+        four and their transposes
     """
-    if views == "none":
+    if symmetries == "none":
         return predict_batch
-    transpositions = (False, True) if views == "dihedral" else (False,)
+    transpositions = (False, True) if symmetries == "dihedral" else (False,)
 
     def mean(patches: NDArray[np.float32]) -> Array:
         total: Array = np.float32(0)  # type: ignore[assignment]
@@ -33,6 +34,6 @@ def averaged_over(views: Views, predict_batch: PredictBatch) -> PredictBatch:
             for axes in _FLIPS:
                 predicted = np.flip(np.asarray(predict_batch(np.ascontiguousarray(np.flip(turned, axes)))), axes)
                 total = total + (predicted.swapaxes(1, 2) if transposed else predicted)
-        return np.asarray(total / np.float32(N_VIEWS[views]))
+        return np.asarray(total / np.float32(N_COPIES[symmetries]))
 
     return mean

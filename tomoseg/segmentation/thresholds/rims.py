@@ -1,8 +1,8 @@
 """Edges between classes that are not neighbours in intensity, such as bright particles in vacuum.
 
-Such an edge passes through every intensity in between, so that thresholds alone coat each particle with a rim of the
-class in the middle and cut it off too near to its centre. Where an edge goes straight from a darker to a brighter
-class, its place is where the intensity is half way between those two.
+Such an edge passes through every intensity in between, so thresholds alone coat each particle with a rim of the middle
+class and make it too small. Where an edge leads straight from a darker to a brighter class, its true place is where the
+intensity is half-way between these two.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ HALO_PX = 3  # voxels around a voxel that decide on it: the reach, and the neigh
 def resolve_rims(
     labels: NDArray[np.uint8], values: Array, thresholds: ArrayLike, levels: ArrayLike
 ) -> NDArray[np.uint8]:
-    """Give voxels on an edge between two classes that are not neighbours in intensity one of these two.
+    """Give each voxel on an edge between two classes that are not neighbours in intensity to one of these two.
 
     A voxel belongs to such an edge where, within `REACH_PX` along the gradient of `values`, a brighter class than its
     own lies on one side and a darker one on the other. It gets the brighter one where it is brighter than half way
@@ -32,8 +32,8 @@ def resolve_rims(
     labels : u1, (z, y, x)
         Number of thresholds that each value exceeds.
     values : (z, y, x)
-        Intensities. `HALO_PX` voxels at the borders that are not those of the volume may come out otherwise than with
-        what lies beyond.
+        Intensities. Within `HALO_PX` voxels of a border that is not a border of the volume, labels may differ from
+        those found with the voxels beyond it.
     thresholds : (n_classes - 1,)
         Ascending.
     levels : (n_classes,)
@@ -66,7 +66,7 @@ def resolve_rims(
 
 
 def _directions(values: Array, places: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return the unit vectors (n, 3) along which the values rise at places (n, 3); 0 where they do not."""
+    """Return unit vectors (n, 3) along the gradient of the values at places (n, 3); 0 where there is none."""
     gradient = np.zeros(places.shape, np.float32)
     for axis, n in enumerate(values.shape):
         for side in (-1, 1):

@@ -1,4 +1,4 @@
-"""Classes by thresholds, for when there is no trained network."""
+"""Thresholds between classes of intensity, and labels by them."""
 
 from collections.abc import Sequence
 
@@ -7,20 +7,19 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tomoseg.arrays import Array, ArraySource
-from tomoseg.errors import InputError, StageFailed
+from tomoseg.errors import StageFailed
 from tomoseg.segmentation.data.histogram import Histogram, Partition, partition
-from tomoseg.segmentation.small_objects import ComponentSizes
 from tomoseg.segmentation.thresholds.rims import HALO_PX, resolve_rims
 
 
 def smoothed_slab(volume: ArraySource, slab: slice, sigma_px: float) -> NDArray[np.float32]:
-    """Return planes `slab` of the volume (z, y, x) after a Gaussian filter, as if the whole volume had been filtered.
+    """Smooth planes `slab` of a volume (z, y, x) with a Gaussian filter, as if the whole volume had been filtered.
 
     Parameters
     ----------
     sigma_px : standard deviation of the Gaussian in voxels; 0 for none
     """
-    halo = int(4 * sigma_px + 0.5)  # scipy cuts the kernel off at four standard deviations
+    halo = smoothing_halo(sigma_px)
     first, stop = max(slab.start - halo, 0), min(slab.stop + halo, volume.shape[0])
     part = np.asarray(volume[first:stop], np.float32)
     if sigma_px > 0:
@@ -28,19 +27,24 @@ def smoothed_slab(volume: ArraySource, slab: slice, sigma_px: float) -> NDArray[
     return part[slab.start - first : slab.stop - first]
 
 
+def smoothing_halo(sigma_px: float) -> int:
+    """Return how many voxels on either side enter a smoothed voxel."""
+    return int(4 * sigma_px + 0.5)  # scipy cuts the kernel off at four standard deviations
+
+
 def find_thresholds(values: Histogram, n_classes: int) -> Partition:
-    """Return the thresholds between `n_classes` classes of intensity; see `histogram.partition`.
+    """Find the thresholds between `n_classes` classes of intensity; see `histogram.partition`.
 
     Raises
     ------
     StageFailed
-        Where the histogram does not hold that many intensities.
+        The histogram does not hold that many distinct intensities.
     """
     found = partition(values, n_classes)
     if not (np.diff(found.thresholds) > 0).all() or found.sizes.min() == 0:
         raise StageFailed(
             f"the intensities of the volume do not separate into {n_classes} classes (thresholds "
-            f"{', '.join(f'{t:.4g}' for t in found.thresholds)}). Ask for fewer classes (segment.classes), or give the "
+            f"{', '.join(f'{t:.4g}' for t in found.thresholds)}). Ask for fewer classes (segment.classes), or set the "
             "thresholds (segment.thresholds)."
         )
     return found
@@ -57,10 +61,10 @@ def apply_thresholds(values: Array, thresholds: Sequence[float]) -> NDArray[np.u
 def labelled_slab(
     volume: ArraySource, slab: slice, sigma_px: float, thresholds: Sequence[float], levels: Sequence[float] | None
 ) -> NDArray[np.uint8]:
-    """Return the labels (z, y, x) u1 of planes `slab` of a volume, as if the whole volume had been labelled.
+    """Label planes `slab` of a volume (z, y, x), as if the whole volume had been labelled; returns u1.
 
-    With the `levels` of the classes, edges between classes that are not neighbours are put where they belong; see
-    `tomoseg.segmentation.thresholds.rims`.
+    With the `levels` of the classes, edges between classes that are not neighbours in intensity are moved half-way
+    between their levels; see `tomoseg.segmentation.thresholds.rims`.
     """
     if not levels or len(levels) < 3:
         return apply_thresholds(smoothed_slab(volume, slab, sigma_px), thresholds)
@@ -68,38 +72,3 @@ def labelled_slab(
     values = smoothed_slab(volume, wide, sigma_px)
     labels = resolve_rims(apply_thresholds(values, thresholds), values, thresholds, levels)
     return labels[slab.start - wide.start : slab.stop - wide.start]
-
-
-class SmallObjects:
-    """Removal of small objects from labels whose classes are ordered by intensity.
-
-    An object of class k is a connected region of voxels of class k or above; where it has fewer voxels than `min_size`
-    (one number for all classes above 0, or one for each) it falls to class k - 1. So a bright speck in the support
-    becomes support, and a speck in vacuum becomes vacuum. Holes stay: pores are real.
-
-    Show all slabs in order with `add`, then get them back, in order too, with `clean`.
-    """
-
-    def __init__(self, n_classes: int, min_size: int | Sequence[int]) -> None:
-        least = [min_size] * (n_classes - 1) if isinstance(min_size, int) else list(min_size)
-        if len(least) != n_classes - 1:
-            raise InputError(f"{len(least)} smallest sizes were given for the {n_classes - 1} classes above 0")
-        self._sizes = [ComponentSizes(size) for size in least]
-
-    def add(self, labels: Array) -> None:
-        """Count the objects of the next slab (z, y, x)."""
-        for k, sizes in enumerate(self._sizes, start=1):
-            sizes.add(labels >= k)
-
-    def clean(self, slab: int, labels: Array) -> NDArray[np.uint8]:
-        """Return the labels of slab number `slab` without small objects."""
-        cleaned = np.zeros(labels.shape, np.uint8)
-        alive = np.ones(labels.shape, bool)
-        for k, sizes in enumerate(self._sizes, start=1):
-            alive &= sizes.large(slab, labels >= k)
-            cleaned += alive
-        return cleaned
-
-    def removed(self) -> list[int]:
-        """Return how many objects of each class from 1 on were too small."""
-        return [sizes.removed() for sizes in self._sizes]

@@ -4,9 +4,14 @@ import numpy as np
 import pytest
 
 from tomoseg.errors import InputError
-from tomoseg.segmentation.inference.blending import Tiling, patch_starts, predict_blended, predict_stack, spline_window
+from tomoseg.segmentation.inference.blending import Tiling, patch_starts, predict_stack, spline_window
 
 SIZES = [(64, 64), (65, 64), (100, 131), (129, 200), (20, 90), (7, 5), (63, 64), (1, 200)]
+
+
+def predict_blended(predict_batch, image, patch, overlap=2, batch=4):
+    """Predict one image (h, w)."""
+    return predict_stack(predict_batch, np.asarray(image)[None], patch, overlap, batch=batch)[0]
 
 
 def identity(patches):

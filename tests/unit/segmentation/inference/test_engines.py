@@ -1,17 +1,21 @@
 """Engines other than Keras: the same probabilities, and copies that are kept."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from tomoseg.errors import InputError, StageFailed
 from tomoseg.runtime import Runtime
 from tomoseg.segmentation.inference import engines
 from tomoseg.segmentation.inference.engines import cache_folder, engine_for, problem_with
-from tomoseg.stages.segment import STAGE, SegmentParameters
+from tomoseg.segmentation.parameters import SegmentParameters
+from tomoseg.stages.segment import STAGE
 
 # Converters and TensorFlow's exporter use what NumPy and Python deprecate.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -40,6 +44,12 @@ def folder(tmp_path, monkeypatch):
     return tmp_path / "tomoseg"
 
 
+def changed(monkeypatch, name, **changes):
+    """Change how an engine in the table converts networks."""
+    entry = engines.ENGINES[name]
+    monkeypatch.setitem(engines.ENGINES, name, replace(entry, conversion=replace(entry.conversion, **changes)))
+
+
 def patches():
     return np.random.default_rng(1).normal(0.5, 1, SHAPE).astype(np.float32)
 
@@ -66,8 +76,8 @@ def compact_network():
 @pytest.mark.parametrize("name", OTHERS)
 def test_converted_copies_are_kept_and_remade_where_damaged(compact_network, name, folder, monkeypatch):
     runtime, converted = Runtime(device="cpu", workers=1), []
-    real = engines.Converted._made
-    monkeypatch.setattr(engines.Converted, "_made", lambda self, s: converted.append(s) or real(self, s))
+    real = engines.ConvertedEngine._converted
+    monkeypatch.setattr(engines.ConvertedEngine, "_converted", lambda self, s: converted.append(s) or real(self, s))
     first = engine_for(name, compact_network, "b", [SHAPE], runtime)(patches())
     (path,) = folder.iterdir()
     again = engine_for(name, compact_network, "b", [SHAPE], runtime)(patches())
@@ -93,7 +103,7 @@ def test_a_sound_file_with_nonsense_in_it_is_remade(compact_network, name, folde
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("xml", "<nothing/>")
     np.testing.assert_array_equal(engine_for(name, compact_network, "b", [SHAPE], runtime)(patches()), expected)
-    assert any("was damaged" in note for note in runtime.notes)
+    assert any("is damaged" in note for note in runtime.notes)
 
 
 @pytest.mark.parametrize("name", OTHERS[:1])
@@ -103,7 +113,7 @@ def test_a_cache_folder_that_cannot_be_written_stops_nothing(compact_network, na
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "file"))
     runtime = Runtime(device="cpu", workers=1)
     assert engine_for(name, compact_network, "b", [SHAPE], runtime)(patches()).shape == (*SHAPE, 2)
-    assert any("could not be kept" in note for note in runtime.notes)
+    assert any("could not be saved" in note for note in runtime.notes)
 
 
 def test_an_engine_that_is_not_installed_is_refused_before_computing(monkeypatch):
@@ -126,6 +136,24 @@ def test_auto_is_keras_on_a_gpu_and_without_openvino(compact_network, monkeypatc
 
 
 @pytest.mark.skipif(problem_with("openvino") is not None, reason="openvino is not installed")
+def test_auto_converts_only_what_is_worth_it(compact_network, folder):
+    runtime = Runtime(device="cpu", workers=1)
+    for n_pixels, expected in ((engines.WORTH_CONVERTING - 1, "keras"), (engines.WORTH_CONVERTING, "openvino")):
+        assert engine_for("auto", compact_network, "w", [SHAPE], runtime, n_pixels).name == expected
+    assert engine_for("openvino", compact_network, "w", [SHAPE], runtime, 1).name == "openvino"  # asked for by name
+
+
+def test_the_parameter_offers_the_engines_in_the_table_and_tells_of_each():
+    field = SegmentParameters.model_fields["engine"]
+    assert get_args(field.annotation) == ("auto", *engines.ENGINES)
+    for name, entry in engines.ENGINES.items():
+        assert f"'{name}': {entry.description}" in field.description
+        assert (entry.conversion is None) == (name == "keras")
+    with pytest.raises(ValidationError, match="'openvino-bf16' or 'onnxruntime'"):
+        SegmentParameters(engine="tensorrt")
+
+
+@pytest.mark.skipif(problem_with("openvino") is not None, reason="openvino is not installed")
 def test_auto_on_a_cpu_is_openvino_where_it_takes_the_network(compact_network, folder, monkeypatch):
     runtime = Runtime(device="cpu", workers=1)
     assert engine_for("auto", compact_network, "e", [SHAPE], runtime).name == "openvino"
@@ -133,9 +161,10 @@ def test_auto_on_a_cpu_is_openvino_where_it_takes_the_network(compact_network, f
     def fails(model, shape):
         raise RuntimeError("no such layer")
 
-    monkeypatch.setattr(engines, "_to_openvino", fails)
+    changed(monkeypatch, "openvino", convert=fails)
     assert engine_for("auto", compact_network, "other", [SHAPE], runtime).name == "keras"
-    with pytest.raises(StageFailed, match="cannot take this network"):
+    assert "openvino cannot run this network (RuntimeError): Keras runs it instead" in runtime.notes
+    with pytest.raises(StageFailed, match=r"cannot run this network \(RuntimeError\): choose the engine keras"):
         engine_for("openvino", compact_network, "other", [SHAPE], runtime)
 
 
@@ -150,8 +179,8 @@ def test_half_precision_is_close_and_shares_the_copy(compact_network, name, fold
 
 @pytest.mark.parametrize("name", OTHERS[:1])
 def test_a_network_that_is_another_after_conversion_is_refused(compact_network, name, folder, monkeypatch):
-    monkeypatch.setitem(engines.LARGEST_DIFFERENCE, name, -1.0)
-    with pytest.raises(StageFailed, match="other probabilities than Keras"):
+    changed(monkeypatch, name, largest_difference=-1.0)
+    with pytest.raises(StageFailed, match="probabilities that differ by up to"):
         engine_for(name, compact_network, "c", [SHAPE], Runtime(device="cpu", workers=1))
     assert not folder.exists()
 

@@ -38,9 +38,9 @@ def test_any_size_gives_labels_of_its_size(shape):
 
 
 def test_patches_are_no_larger_than_needed():
-    assert predictor(512, 32).patch_for((100, 190)) == (192, 192)
-    assert predictor(512, 32).patch_for((600, 100)) == (512, 512)
-    assert predictor(inference.WHOLE, 32).patch_for((600, 100)) == (608, 128)
+    assert predictor(512, 32).patch_shape((100, 190)) == (192, 192)
+    assert predictor(512, 32).patch_shape((600, 100)) == (512, 512)
+    assert predictor(inference.WHOLE_SLICE, 32).patch_shape((600, 100)) == (608, 128)
 
 
 def test_a_patch_that_does_not_fit_the_network_is_refused():
@@ -73,9 +73,9 @@ def test_batches_are_of_one_slice_and_checked_between():
 
 def test_slices_without_their_neighbours_are_refused():
     several = SlicePredictor(softened, Scale(0, 1, 0, 1), 2, 32, 8, channels=3)
-    with pytest.raises(InputError, match="sees 3 slices at a time"):
+    with pytest.raises(InputError, match="channels: 3 in all"):
         several.classify(np.zeros((1, 8, 8)))
-    with pytest.raises(InputError, match="sees 1 slices"):
+    with pytest.raises(InputError, match="channels: 1 in all"):
         predictor().classify(np.zeros((1, 8, 8, 3)))
 
 
@@ -85,10 +85,10 @@ def test_the_memory_of_a_network_is_told_from_its_layers():
     # The widest array of the paper's network joins two of 32 channels at full size; 4 bytes each, four such at a time.
     assert bytes_per_pixel(unet(3, depth=6), 64) == 4 * 4 * 64
     predictor = SlicePredictor(softened, Scale(0, 1, 0, 1), 3, 512, 32, bytes_per_pixel=1024)
-    assert predictor.batch_for((1000, 1000)) == 1
-    assert predictor.batch_for((128, 128)) == 1  # a patch of its size, and one place only
+    assert predictor.batch_size((1000, 1000)) == 1
+    assert predictor.batch_size((128, 128)) == 1  # a patch of its size, and one place only
     small = SlicePredictor(softened, Scale(0, 1, 0, 1), 3, 128, 32, bytes_per_pixel=1024)
-    assert small.batch_for((1000, 1000)) == 4  # 16 MiB each
-    always, per_slice = small.memory((1000, 1000))
+    assert small.batch_size((1000, 1000)) == 4  # 16 MiB each
+    always, per_slice = small.memory_bytes((1000, 1000))
     assert 64 << 20 < always < 2 * (64 << 20)
     assert per_slice == 12e6  # read as f4, the next one too, labels and confidence, and these once more when written

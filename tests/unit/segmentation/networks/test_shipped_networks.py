@@ -6,7 +6,7 @@ import pytest
 
 from tomoseg.segmentation.networks.card import read_card
 from tomoseg.segmentation.networks.known_models import SHIPPED, find_model
-from tomoseg.stages.segment import SegmentParameters, check
+from tomoseg.segmentation.parameters import SegmentParameters, check
 
 NETWORKS = sorted(SHIPPED.glob("*.keras"))
 

@@ -1,0 +1,160 @@
+"""Labels and confidence of whole volumes by a trained network, slab by slab."""
+
+import math
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from tomoseg.arrays import ArraySource, Outputs
+from tomoseg.errors import InputError
+from tomoseg.io.digest import sha256
+from tomoseg.runtime import Runtime
+from tomoseg.schema import CONFIDENCE, LABELS
+from tomoseg.segmentation.cleaning import remove_small_objects, say_removed
+from tomoseg.segmentation.data.histogram import Histogram, sampled_histogram
+from tomoseg.segmentation.data.intensity_scaling import Intensities, Scale
+from tomoseg.segmentation.inference.engines import Engine, engine_for
+from tomoseg.segmentation.inference.pixel_size import zoom_to_network
+from tomoseg.segmentation.inference.slice_prediction import SlicePredictor
+from tomoseg.segmentation.inference.test_time_augmentation import N_COPIES, Symmetries, augmented
+from tomoseg.segmentation.inference.volume_prediction import (
+    batch_shapes,
+    n_slices,
+    plane_shape,
+    planes_of,
+    predict_volume,
+)
+from tomoseg.segmentation.labelling import LabelSummary, label_attrs, say_continuing, summarise, with_counts
+from tomoseg.segmentation.networks.card import ModelCard
+from tomoseg.segmentation.parameters import SegmentParameters
+
+
+def label_with_network(
+    volume: ArraySource, voxel_size_nm: float, params: SegmentParameters, runtime: Runtime, outputs: Outputs
+) -> LabelSummary:
+    """Label a volume slice by slice with a network; probabilities exist for one slab of slices at a time.
+
+    Writes 'labels' and 'confidence' to `outputs`, with a checkpoint after each slab.
+    """
+    from tomoseg.segmentation.networks.keras_setup import prepare
+    from tomoseg.segmentation.networks.model_file import load_model
+
+    path = Path(params.model or "")
+    prepare(runtime)
+    model, card = load_model(path)
+    names, colors = _names_and_colors(card, params.class_names, params.class_colors, runtime)
+    digest = sha256(path)
+    zoom = zoom_to_network(voxel_size_nm, card.pixel_size_nm, runtime, rescale=params.rescale)
+    predictor = SlicePredictor.of(model, card, card.scaling.trained, params.patch, params.overlap, zoom=zoom)
+    shapes = batch_shapes(volume.shape, predictor, params.plane, transposed=params.tta == "dihedral")
+    engine = engine_for(
+        params.engine, model, digest, shapes, runtime, pixels_seen(volume.shape, params.plane, params.tta, zoom)
+    )
+    runtime.device_used = engine.device
+    runtime.say(f"the network runs with {engine.name} {engine.version} on the {engine.device}")
+    own_levels = params.intensity == "volume" or not card.trained_here
+    state = _state(volume, card, engine, outputs.resumed, runtime, own_levels=own_levels)
+    scale = Scale(**state["scale"])
+    runtime.say(f"intensity scale of the network: 0 is {scale.zero:.4g}, 1 is {scale.one:.4g}")
+    predictor = replace(predictor, scale=scale, predict_batch=augmented(engine, params.tta))
+
+    labels = outputs.create(LABELS.name, volume.shape, attrs=label_attrs(names, colors, voxel_size_nm))
+    confidence = outputs.create(CONFIDENCE.name, volume.shape)
+    first, n = state["slices"], n_slices(volume.shape, params.plane)
+    say_continuing(first, n, runtime)
+    if first < n:
+        with closing(predict_volume(volume, predictor, params.plane, first, runtime)) as labelled:
+            for slab in labelled:
+                slab.write(labels, confidence)
+                state["counts"] = with_counts(state["counts"], slab.labels)
+                if params.plane != "all":  # which cannot be continued: its sums are gone with the process
+                    state["slices"] = slab.part.stop
+                    outputs.checkpoint(state)
+    state["slices"] = n
+    min_sizes = params.min_sizes(len(names))
+    if max(min_sizes) > 1:
+        remove_small_objects(labels, min_sizes, state, outputs.checkpoint, runtime)
+        say_removed(state["removed"], names, min_sizes, runtime)
+    patches = [predictor.patch_shape(plane_shape(volume.shape, plane)) for plane in planes_of(params.plane)]
+    info = {
+        "method": "unet",
+        "model": path.name,
+        "model_sha256": digest,
+        "model_made_by": card.made_by,
+        "engine": f"{engine.name} {engine.version}",
+        "plane": params.plane,
+        "patch_px": list(max(patches, key=math.prod)),
+        "overlap": params.overlap,
+        "tta": params.tta,
+        "zoom": zoom,
+        "intensity_zero": scale.zero,
+        "intensity_one": scale.one,
+        "min_size_voxels": min_sizes,
+    }
+    return summarise(names, colors, state["counts"], info, runtime)
+
+
+def pixels_seen(shape: tuple[int, ...], plane: str, tta: Symmetries, zoom: float) -> float:
+    """Return how many pixels of a volume of `shape` a network sees, copies and resampling counted, overlap not."""
+    return math.prod(shape) * zoom**2 * len(planes_of(plane)) * N_COPIES[tta]
+
+
+def _names_and_colors(
+    card: ModelCard, names: list[str] | None, colors: list[str] | None, runtime: Runtime
+) -> tuple[list[str], list[str]]:
+    """Return names and colours of the classes: those given, else the network's."""
+    names, colors, n = names or card.class_names, colors or card.class_colors, len(card.class_names)
+    if len(names) != n or len(colors) != n:
+        raise InputError(
+            f"the network has {n} classes, but segment.class_names and segment.class_colors give {len(names)} and "
+            f"{len(colors)}"
+        )
+    if not card.trained_here:
+        runtime.warn(
+            "the network was not trained by tomoseg, and its file does not describe its classes or intensities: "
+            f"classes are taken as {', '.join(names)}, and intensities as 0 .. 1 between the 0.1 and 99.9 percentiles "
+            "of the volume"
+        )
+    return names, colors
+
+
+def _state(
+    volume: ArraySource,
+    card: ModelCard,
+    engine: Engine,
+    resumed: Mapping[str, Any] | None,
+    runtime: Runtime,
+    *,
+    own_levels: bool,
+) -> dict[str, Any]:
+    """Return the state of an interrupted run to continue, or a new one.
+
+    A run that another engine or device began starts again: these give slightly different numbers, and one volume is to
+    be labelled by one of them.
+
+    Parameters
+    ----------
+    own_levels : take the intensity scale from this volume, not from the training slices
+    """
+    computed_by = {"engine": f"{engine.name} {engine.version}", "device": engine.device}
+    if resumed is not None and all(resumed.get(key) == value for key, value in computed_by.items()):
+        for warning in resumed["warnings"]:
+            runtime.warn(warning)
+        return dict(resumed)
+    values = sampled_histogram(volume)
+    scale = card.scaling.for_data(volume.dtype, values) if own_levels else card.scaling.trained
+    warnings = _warn_of_intensities(values, scale, card, runtime)
+    counts = [0] * len(card.class_names)
+    return {**computed_by, "scale": asdict(scale), "warnings": warnings, "slices": 0, "counts": counts}
+
+
+def _warn_of_intensities(values: Histogram, scale: Scale, card: ModelCard, runtime: Runtime) -> list[str]:
+    """Warn where a volume looks unlike the slices the network was trained on; return the warnings."""
+    unlike = Intensities.of(values, scale).unlike(card.scaling.intensities) if card.trained_here else []
+    if not unlike:
+        return []
+    warning = f"the volume differs from the slices the network was trained on, so check the labels: {'; '.join(unlike)}"
+    runtime.warn(warning)
+    return [warning]
