@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tomoseg import schema
-from tomoseg.annotation.painting import (
+from tomoseg.annotation.paint_folder import (
     PaintedSlices,
     merged,
     read_about,
@@ -22,7 +22,7 @@ from tomoseg.arrays import Array, Input
 from tomoseg.errors import InputError, NotReady
 from tomoseg.io.digest import sha256
 from tomoseg.io.label_values import LabelMap
-from tomoseg.io.slices import IGNORE
+from tomoseg.io.slices import IGNORE, LabelledSlices
 from tomoseg.project import Project, Record, job_id, new_run_id, now, versions
 from tomoseg.runtime import Runtime, Stopwatch
 
@@ -40,7 +40,7 @@ def export_slices(
     class_names: Sequence[str] | None = None,
     prefill: bool = False,
 ) -> PaintedSlices:
-    """Write the slices most worth painting into a folder, see `tomoseg.annotation.painting`; return them.
+    """Write the slices most worth painting into a folder, see `tomoseg.annotation.paint_folder`; return them.
 
     What they are chosen by: see `tomoseg.annotation.slice_selection`. Slices that are painted already are not chosen
     again.
@@ -147,7 +147,7 @@ def import_slices(
     Raises
     ------
     InputError
-        The slices are of another series, or what `tomoseg.annotation.painting.read_folder` and `merged` refuse.
+        The slices are of another series, or what `tomoseg.annotation.paint_folder.read_folder` and `merged` refuse.
     """
     watch = Stopwatch()
     if read_about(folder).get("series_sha256") != _series(project):
@@ -229,38 +229,6 @@ def read_annotations(project: Project) -> PaintedSlices | None:
     )
 
 
-def with_volume_neighbours(path: Path, painted: PaintedSlices, channels: int) -> list[Array]:
-    """Return the images of painted slices with their neighbours in the volume, (h, w, channels) each.
-
-    See `tomoseg.segmentation.data.neighbours`: the middle channel is the slice as it was painted on.
-
-    Raises
-    ------
-    InputError
-        A slice was cut from another reconstruction than the project holds now.
-    NotReady
-        The project holds no volume.
-    """
-    from tomoseg.segmentation.inference.slice_prediction import NORMAL_AXIS
-
-    axis, reach = NORMAL_AXIS[painted.plane], channels // 2
-    with Project.read(path) as project:
-        volume, reconstruct = _volume(project), project.record("reconstruct")
-        present = reconstruct.run_id if reconstruct is not None else ""
-        stacks = []
-        for number, run_id, image in zip(painted.numbers, painted.run_ids, painted.images, strict=True):
-            if run_id != present or number >= volume.shape[axis]:
-                raise InputError(
-                    f"slice {slice_name(painted.plane, number)} was cut from an earlier reconstruction than {path} "
-                    "holds: its neighbours are gone. Train with --channels 1, or export, paint and import slices anew."
-                )
-            places = np.clip(np.arange(number - reach, number + reach + 1), 0, volume.shape[axis] - 1)
-            planes = [_cut(volume, axis, int(n), np.float32) for n in places]
-            planes[reach] = image
-            stacks.append(np.stack(planes, axis=-1))
-    return stacks
-
-
 def _senseless(project: Project) -> InputError:
     return InputError(
         f"The annotations in {project.path} are not what tomoseg writes: take them in again with `tomoseg annotate "
@@ -268,20 +236,58 @@ def _senseless(project: Project) -> InputError:
     )
 
 
-def annotations_of(path: Path, tell: Callable[[str], object] = str) -> PaintedSlices:
-    """Return the painted slices of a project file, to train on.
+def load_painted_slices(path: Path, channels: int = 1, tell: Callable[[str], object] = str) -> LabelledSlices:
+    """Read the painted slices of a project file, to train on.
+
+    Parameters
+    ----------
+    channels : odd; above 1, images are (h, w, channels) with neighbours from the volume, see
+        `tomoseg.segmentation.data.neighbours`. The middle channel is the slice as it was painted on
+    tell : called with the names of the slices
 
     Raises
     ------
     NotReady
-        It holds none.
+        The project holds no painted slices, or no volume to take neighbours from.
+    InputError
+        It is not a project file, or neighbours are wanted and a slice was cut from another reconstruction than the
+        project holds now.
     """
+    if not path.is_file():
+        raise InputError(f"{path} is not a project file: give IMAGES_DIR and LABELS_DIR, or a project.")
     with Project.read(path) as project:
-        found = read_annotations(project)
-    if found is None:
-        raise NotReady(
-            f"{path} holds no painted slices. Export some with `tomoseg annotate export {path} -o FOLDER`, paint, and "
-            f"take them in with `tomoseg annotate import {path} FOLDER`."
+        painted = read_annotations(project)
+        if painted is None:
+            raise NotReady(
+                f"{path} holds no painted slices. Export some with `tomoseg annotate export {path} -o FOLDER`, paint "
+                f"labels, and import them with `tomoseg annotate import {path} FOLDER`."
+            )
+        tell(f"painted slices: {', '.join(slice_name(painted.plane, n) for n in painted.numbers)}")
+        slices = painted.as_slices()
+        return (
+            slices
+            if channels == 1
+            else dataclasses.replace(slices, images=_with_neighbours(project, painted, channels))
         )
-    tell(f"painted slices: {', '.join(slice_name(found.plane, n) for n in found.numbers)}")
-    return found
+
+
+def _with_neighbours(project: Project, painted: PaintedSlices, channels: int) -> list[Array]:
+    """Return the images of painted slices with their neighbours in the volume, (h, w, channels) each."""
+    from tomoseg.segmentation.inference.slice_prediction import NORMAL_AXIS
+
+    axis, reach = NORMAL_AXIS[painted.plane], channels // 2
+    volume, reconstruct = _volume(project), project.record("reconstruct")
+    present = reconstruct.run_id if reconstruct is not None else ""
+    stacks = []
+    for number, run_id, image in zip(painted.numbers, painted.run_ids, painted.images, strict=True):
+        if run_id != present or number >= volume.shape[axis]:
+            raise InputError(
+                f"slice {slice_name(painted.plane, number)} was cut from an earlier reconstruction than the one in "
+                f"{project.path}, so its neighbours are gone: train with --channels 1, or export, paint and import the "
+                "slices again."
+            )
+        places = np.clip(np.arange(number - reach, number + reach + 1), 0, volume.shape[axis] - 1)
+        planes = [_cut(volume, axis, int(n), np.float32) for n in places]
+        planes[reach] = image
+        stacks.append(np.stack(planes, axis=-1))
+    return stacks

@@ -220,11 +220,22 @@ def _refuse_pages(path: Path, n_pages: int) -> None:
 
 @dataclass(frozen=True)
 class LabelledSlices:
-    """A data set in memory: names, images (h, w) of any size in one type, and labels u1."""
+    """Labelled slices in memory.
+
+    Attributes
+    ----------
+    names : tell neighbouring slices by their numbers
+    images : (h, w) of any size in one type, or (h, w, channels) with neighbouring slices
+    labels : (h, w) u1, 255 where nobody annotated
+    class_names, class_colors, pixel_size_nm : None where unknown
+    """
 
     names: list[str]
     images: list[Array]
     labels: list[NDArray[np.uint8]]
+    class_names: list[str] | None = None
+    class_colors: list[str] | None = None
+    pixel_size_nm: float | None = None
 
 
 def load_pairs(pairs: Iterable[Pair], n_classes: int | None = None) -> LabelledSlices:

@@ -16,7 +16,7 @@ from tomoseg.io.label_values import LabelMap
 from tomoseg.io.slices import IGNORE, IMAGE_SUFFIXES, LOSSLESS, Pair, by_stem, mask_problem, read_labels, read_slice
 from tomoseg.runtime import Runtime
 from tomoseg.segmentation.classes import default_names, problems_with_names
-from tomoseg.segmentation.data.folds import ALIKE, alike_across, split, thumbnail
+from tomoseg.segmentation.data.folds import ALIKE, alike_across, leak_warning, split, thumbnail
 
 RARE_SHARE = 1e-3  # of the annotated pixels
 RARE_SLICES = 3
@@ -253,11 +253,8 @@ def _problems_with_folds(slices: Sequence[_Slice], names: Sequence[str], folds: 
         alike = alike_across(thumbnails, parts)
         if alike:
             i, j = alike[0]
-            yield (
-                f"fold {fold} of {folds}: {len(alike)} of {len(parts.validation)} validation slices look much like a "
-                f"slice trained on (such as {slices[j].pair.name} like {slices[i].pair.name}): scores will flatter; "
-                "name neighbouring slices by neighbouring numbers, or raise the guard"
-            )
+            names_of = slices[i].pair.name, slices[j].pair.name
+            yield f"fold {fold} of {folds}: {leak_warning(len(alike), len(parts.validation), *names_of)}"
         for what, part in (("training", parts.training), ("validation", parts.validation)):
             counts = np.sum([slices[i].counts for i in part], axis=0)
             elsewhere = np.sum([s.counts for s in slices], axis=0)

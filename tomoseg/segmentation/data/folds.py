@@ -147,6 +147,15 @@ def alike_across(thumbnails: Mapping[int, Array], parts: Split) -> list[tuple[in
     return found
 
 
+def leak_warning(n_alike: int, n_validation: int, trained_on: str, validated_on: str) -> str:
+    """Say that validation slices look like training slices, naming one pair of them."""
+    return (
+        f"{n_alike} of {n_validation} validation slices look much like a training slice (such as {validated_on} like "
+        f"{trained_on}), so scores will be too good: name neighbouring slices by neighbouring numbers, or raise the "
+        "guard"
+    )
+
+
 def thumbnail(image: Array) -> Array:
     """Return block means of the square root of an image as a vector of mean 0 and length 1, whatever its size."""
     root = np.sqrt(np.asarray(image, float) - float(image.min()))

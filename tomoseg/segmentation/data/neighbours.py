@@ -1,16 +1,21 @@
-"""Slices with their neighbours on either side, as the channels of an image.
+"""Slices with their neighbours on either side as channels ('2.5D').
 
-A network that sees them, too ('2.5D'), can tell an object that goes on from noise. The slice to be labelled is the
-middle channel. Where a neighbour does not exist, at an end of the series or beside a gap, the one next to it towards
-the middle takes its place.
+A network that also sees the neighbours can tell noise from an object that continues through them. The slice to label is
+the middle channel. Where a neighbour does not exist, at an end of the series or beside a gap, the next one towards the
+middle takes its place.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
+from tomoseg.io.label_values import LabelMap
+from tomoseg.io.slices import LabelledSlices, find_pairs, load_pairs, slice_readers
+from tomoseg.runtime import Runtime
 from tomoseg.segmentation.data.folds import slice_parts
 
 
@@ -71,9 +76,30 @@ def with_neighbours(
 
 
 def with_named_neighbours(names: Sequence[str], images: Sequence[Array], channels: int) -> Sequence[Array]:
-    """Return images with the neighbours that are among them, if these are wanted and not there yet."""
-    wanted = channels > 1 and channels % 2 and len(names) == len(images) == len(set(names))
-    return with_neighbours(names, images, channels) if wanted and all(i.ndim == 2 for i in images) else images
+    """Add to (h, w) images the neighbours that are among them; images with channels stay as they are."""
+    distinct = len(names) == len(images) == len(set(names))
+    wanted = channels > 1 and distinct and all(image.ndim == 2 for image in images)
+    return with_neighbours(names, images, channels) if wanted else images
+
+
+def load_slices(
+    images_dir: Path,
+    labels_dir: Path,
+    channels: int = 1,
+    label_map: LabelMap | None = None,
+    runtime: Runtime | None = None,
+) -> LabelledSlices:
+    """Read the labelled slices of two folders, with neighbours from the folder of images, labelled or not.
+
+    Raises
+    ------
+    InputError
+        See `tomoseg.io.slices.find_pairs`, `tomoseg.io.slices.load_pairs` and `with_neighbours`.
+    """
+    slices = load_pairs(find_pairs(images_dir, labels_dir, runtime, label_map))
+    if channels == 1:
+        return slices
+    return replace(slices, images=with_neighbours(slices.names, slices.images, channels, slice_readers(images_dir)))
 
 
 def middle(image: Array) -> Array:

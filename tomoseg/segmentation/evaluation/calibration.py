@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
 from tomoseg.io.slices import IGNORE
-from tomoseg.segmentation.numbers import divided, number, plain
+from tomoseg.segmentation.evaluation.numbers import divided, plain
 
 N_BINS = 15  # as in Guo et al.
 AT_ONCE = 1 << 18  # pixels, so that no more than some 40 bytes for each and each class are held
@@ -170,29 +170,28 @@ class Calibration:
         """Return everything as JSON types; NaN becomes null."""
         overall = self.confidence.over_groups()
         brier = self.brier()
-        return {
-            "bins": len(overall.n),
-            "pixels": self.n_pixels,
-            "undefined_pixels": self.n_undefined,
-            "ece": number(overall.calibration_error()),
-            "overconfidence": number(overall.excess()),
-            "brier": number(brier.sum()),
-            "reliability": _bins_dict(overall),
-            "per_class": {
-                "ece": plain(self.confidence.calibration_error()),
-                "overconfidence": plain(self.confidence.excess()),
-                "classwise_ece": plain(self.by_class.calibration_error()),
-                "brier": plain(brier),
-                "reliability": [_bins_dict(self.confidence.group(c)) for c in range(len(brier))],
-                "classwise_reliability": [_bins_dict(self.by_class.group(c)) for c in range(len(brier))],
-            },
-        }
+        facts: dict[str, Any] = plain(
+            {
+                "bins": len(overall.n),
+                "pixels": self.n_pixels,
+                "undefined_pixels": self.n_undefined,
+                "ece": overall.calibration_error(),
+                "overconfidence": overall.excess(),
+                "brier": brier.sum(),
+                "reliability": _bins_dict(overall),
+                "per_class": {
+                    "ece": self.confidence.calibration_error(),
+                    "overconfidence": self.confidence.excess(),
+                    "classwise_ece": self.by_class.calibration_error(),
+                    "brier": brier,
+                    "reliability": [_bins_dict(self.confidence.group(c)) for c in range(len(brier))],
+                    "classwise_reliability": [_bins_dict(self.by_class.group(c)) for c in range(len(brier))],
+                },
+            }
+        )
+        return facts
 
 
 def _bins_dict(bins: Bins) -> dict[str, Any]:
-    """Return bins (n_bins,) as JSON types."""
-    return {
-        "n": [int(v) for v in bins.n],
-        "confidence": plain(bins.mean_predicted()),
-        "accuracy": plain(bins.frequency()),
-    }
+    """Return bins (n_bins,) by the names they have in files."""
+    return {"n": bins.n.astype(int), "confidence": bins.mean_predicted(), "accuracy": bins.frequency()}

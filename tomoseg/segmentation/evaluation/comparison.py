@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
 from tomoseg.segmentation.data.folds import slice_keys
+from tomoseg.segmentation.evaluation.numbers import divided, plain
 from tomoseg.segmentation.evaluation.scores import METRICS, Evaluation, statistic
-from tomoseg.segmentation.numbers import divided, plain
 
 RESAMPLES = 10_000
 SLICES_PER_GROUP = 3
@@ -43,8 +43,8 @@ class Difference:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON types; NaN becomes null."""
-        ends = [list(pair) for pair in zip(plain(self.low), plain(self.high), strict=True)]
-        return {"mean": plain(self.mean), "ci95": plain(self.ci95), "bootstrap_ci95": ends, "n": self.n.tolist()}
+        ends = np.stack([self.low, self.high], axis=1)
+        return dict(plain({"mean": self.mean, "ci95": self.ci95, "bootstrap_ci95": ends, "n": self.n}))
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,7 @@ class Comparison:
             "classes": list(self.classes),
             "images": list(self.names),
             "groups": self.groups.tolist(),
-            "means": {
-                model: {metric: plain(values) for metric, values in metrics.items()}
-                for model, metrics in self.means.items()
-            },
+            "means": plain(self.means),
             "differences": {
                 model: {metric: difference.to_dict() for metric, difference in metrics.items()}
                 for model, metrics in self.differences.items()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
 from tomoseg.io.slices import IGNORE
-from tomoseg.segmentation.numbers import divided, number, plain
+from tomoseg.segmentation.evaluation.numbers import divided, plain
 
 Z95 = 1.959964  # of the normal distribution
 MOSTLY = 0.5  # an object lies mostly in another if more than this part of it does
@@ -258,23 +258,22 @@ class Detection:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the single objects as JSON types; NaN becomes null."""
-        sizes = {key: plain(values) for key, values in self.by_size().items()}
-        low, high = sizes.pop("low"), sizes.pop("high")
-        return {
-            "class": self.class_name,
-            "min_size_px": self.rule.min_size,
-            "iou": self.rule.iou,
-            **_json(self.scores()),
-            "by_size": {
-                "unit": self.unit,
-                **sizes,
-                "recall_ci95": [list(ends) for ends in zip(low, high, strict=True)],
-            },
-            "per_image": [
-                {"name": name, **_json(object_scores(image.true, image.predicted))}
-                for name, image in zip(self.names, self.images, strict=True)
-            ],
-        }
+        sizes = self.by_size()
+        ends = np.stack([sizes.pop("low"), sizes.pop("high")], axis=1)
+        facts: dict[str, Any] = plain(
+            {
+                "class": self.class_name,
+                "min_size_px": self.rule.min_size,
+                "iou": self.rule.iou,
+                **self.scores(),
+                "by_size": {"unit": self.unit, **sizes, "recall_ci95": ends},
+                "per_image": [
+                    {"name": name, **object_scores(image.true, image.predicted)}
+                    for name, image in zip(self.names, self.images, strict=True)
+                ],
+            }
+        )
+        return facts
 
     def write_csv(self, path: Path) -> None:
         """Write one row per object, true ones and predicted ones, with what became of it."""
@@ -376,15 +375,3 @@ def _outcome(side: str, row: Any) -> str:
     if row["matched"]:
         return "found"
     return "missed" if side == "true" else "invented"
-
-
-def _json(facts: dict[str, Any]) -> dict[str, Any]:
-    """Return scores with None for NaN."""
-    return {
-        key: [number(v) for v in value]
-        if isinstance(value, list)
-        else number(value)
-        if isinstance(value, float)
-        else value
-        for key, value in facts.items()
-    }

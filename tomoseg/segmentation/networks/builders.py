@@ -12,8 +12,8 @@ from typing import Any
 
 from tomoseg.errors import InputError
 from tomoseg.segmentation.networks.keras_setup import keras
+from tomoseg.segmentation.networks.registry import ARCHITECTURES
 from tomoseg.segmentation.networks.se_resnet import encode
-from tomoseg.segmentation.training.parameters import ARCHITECTURES, PRETRAINED_DEPTHS, Architecture
 
 # Of the moving averages that batch normalisation uses for prediction: short trainings must be over their start.
 MOMENTUM = 0.9
@@ -21,7 +21,7 @@ WIDEST = 8  # times the first level's channels: the most that `compact` has
 
 
 def build(
-    name: Architecture,
+    name: str,
     n_classes: int,
     n_channels: int = 1,
     depth: int = 6,
@@ -33,7 +33,7 @@ def build(
     Parameters
     ----------
     name : str
-        'unet', 'attention-unet', 'attention-res-unet', 'compact' or 'se-resnet34-unet'.
+        A row of `tomoseg.segmentation.networks.registry.ARCHITECTURES`.
     n_classes : int
         Number of classes C, at least 2.
     n_channels : int
@@ -56,12 +56,18 @@ def build(
     InputError
         There is no such network, or it cannot have these sizes.
     """
-    makers: dict[str, Callable[..., Any]] = dict(
-        zip(ARCHITECTURES, (unet, attention_unet, attention_res_unet, compact, se_resnet34_unet), strict=True)
-    )
-    if name not in makers:
-        raise InputError(f"there is no architecture '{name}': choose one of {', '.join(makers)}")
-    return makers[name](n_classes, n_channels, depth, base_filters, seed)
+    if name not in ARCHITECTURES:
+        raise InputError(f"there is no architecture '{name}': choose one of {', '.join(ARCHITECTURES)}")
+    if n_classes < 2 or n_channels < 1 or depth < 1 or base_filters < 1:
+        raise InputError(
+            f"a network of {n_classes} classes, {n_channels} channels, depth {depth} and {base_filters} filters cannot "
+            "be built: it needs at least 2 classes, and 1 of everything else"
+        )
+    fewest, most = ARCHITECTURES[name].depths
+    if not fewest <= depth <= most:
+        raise InputError(f"{name} of depth {depth} cannot be built: it has {fewest} to {most} levels")
+    builder: Callable[..., Any] = globals()[ARCHITECTURES[name].builder]
+    return builder(n_classes, n_channels, depth, base_filters, seed)
 
 
 def unet(n_classes: int, n_channels: int = 1, depth: int = 6, base_filters: int = 32, seed: int | None = None) -> Any:
@@ -112,7 +118,6 @@ def compact(
     they are enlarged bilinearly, and are added to the level's own, not concatenated with them, before two convolutions
     (one on the first level). Six levels from 16 channels have 2.1 million weights.
     """
-    _check_sizes(n_classes, n_channels, depth, base_filters)
     layers, start = keras.layers, _Initial(seed)
     widths = [base_filters * min(1 << level, WIDEST) for level in range(depth)]
     inputs = keras.Input((None, None, n_channels), name="image")
@@ -142,16 +147,7 @@ def se_resnet34_unet(
     two batch-normalised 3x3 convolutions; the first level, where the encoder has none, has them alone. Six levels, the
     most there are, have four times the encoder's filters on the level above the deepest, and half as many on each next
     one: with 64 filters, 24.6 million weights.
-
-    Raises
-    ------
-    InputError
-        `depth` is not one of 3 to 6.
     """
-    _check_sizes(n_classes, n_channels, depth, base_filters)
-    fewest, most = PRETRAINED_DEPTHS
-    if not fewest <= depth <= most:
-        raise InputError(f"se-resnet34-unet of depth {depth} cannot be built: it has {fewest} to {most} levels")
     start = _Initial(seed)
     inputs = keras.Input((None, None, n_channels), name="image")
     *skips, x = encode(inputs, depth, base_filters, start, MOMENTUM)
@@ -178,14 +174,6 @@ class _Initial:
         return keras.initializers.GlorotUniform(seed=next(self._seeds))
 
 
-def _check_sizes(n_classes: int, n_channels: int, depth: int, base_filters: int) -> None:
-    if n_classes < 2 or n_channels < 1 or depth < 1 or base_filters < 1:
-        raise InputError(
-            f"a network of {n_classes} classes, {n_channels} channels, depth {depth} and {base_filters} filters cannot "
-            "be built: it needs at least 2 classes, and 1 of everything else"
-        )
-
-
 def _encoder_decoder(
     name: str,
     sizes: tuple[int, int, int, int],
@@ -195,7 +183,6 @@ def _encoder_decoder(
     gated: bool,
 ) -> Any:
     """Build a network of the U-Net's form; `sizes` are classes, channels, depth and filters."""
-    _check_sizes(*sizes)
     n_classes, n_channels, depth, base_filters = sizes
     layers, start = keras.layers, _Initial(seed)
     inputs = keras.Input((None, None, n_channels), name="image")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".keras"
 VARIABLE = "TOMOSEG_MODELS"
-SHIPPED = Path(__file__).parents[1] / "models"
+SHIPPED = Path(__file__).parents[2] / "models"
 
 
 @dataclass(frozen=True)

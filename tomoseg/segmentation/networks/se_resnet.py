@@ -8,7 +8,6 @@ Shen & Sun, 'Squeeze-and-excitation networks', CVPR 2018. Layers and their names
 from typing import Any, Protocol
 
 from tomoseg.segmentation.networks.keras_setup import keras
-from tomoseg.segmentation.training.parameters import PRETRAINED_DEPTHS
 
 UNITS = (3, 4, 6, 3)  # residual units of each stage
 REDUCTION = 16  # of channels, in squeeze-and-excitation
@@ -31,7 +30,7 @@ def encode(x: Any, depth: int, width: int, start: Start, momentum: float) -> lis
     Parameters
     ----------
     x : (batch, h, w, channels) scaled images
-    depth : levels, the image itself being the first: as many as `PRETRAINED_DEPTHS` allows; the whole encoder has most
+    depth : levels, the image itself being the first: 3 to 6; the whole encoder has 6
     width : channels of the first convolution and the first stage (64 in the papers)
     momentum : of the moving averages of batch normalisation
 
@@ -59,7 +58,7 @@ def encode(x: Any, depth: int, width: int, start: Start, momentum: float) -> lis
     features = [activated(convolved(x, width, "conv0", 7, 2), "", 0)]
     x = layers.ZeroPadding2D(1, name="pooling0_pad")(features[0])
     x = layers.MaxPooling2D(3, strides=2, name="pooling0")(x)
-    n_stages = depth - PRETRAINED_DEPTHS[0] + 1
+    n_stages = depth - 2  # the image and the first convolution are levels of their own
     for stage in range(1, n_stages + 1):
         filters = width << (stage - 1)
         for unit in range(1, UNITS[stage - 1] + 1):

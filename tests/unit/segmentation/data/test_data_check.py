@@ -110,7 +110,7 @@ def test_copies_and_leaks(data):
     assert "2 images are the same to the pixel: s_000, s_110" in warnings
     assert "1 pairs of images are nearly the same, as copies of other brightness are: s_040 and s_060" in warnings
     assert (
-        "fold 0 of 4: 1 of 3 validation slices look much like a slice trained on (such as s_000 like s_110)" in warnings
+        "fold 0 of 4: 1 of 3 validation slices look much like a training slice (such as s_000 like s_110)" in warnings
     )
 
 

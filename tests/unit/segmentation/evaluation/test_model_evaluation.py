@@ -14,8 +14,10 @@ from tomoseg.errors import InputError
 from tomoseg.io.slices import find_pairs
 from tomoseg.runtime import Runtime
 from tomoseg.segmentation.evaluation.detection import compare_objects
-from tomoseg.segmentation.evaluation.plots import error_map, label_picture, plot_errors, plot_evaluation, ranked_cases
-from tomoseg.segmentation.evaluation.scores import Evaluation, evaluate_labels, evaluate_model, validation_pairs
+from tomoseg.segmentation.evaluation.evaluate import evaluate_model, validation_pairs
+from tomoseg.segmentation.evaluation.pictures import error_map, label_picture, plot_errors, ranked_cases
+from tomoseg.segmentation.evaluation.plots import plot_evaluation
+from tomoseg.segmentation.evaluation.scores import Evaluation, evaluate_labels
 from tomoseg.segmentation.networks.archive import CARD_ENTRY
 from tomoseg.segmentation.networks.card import add_card, read_card
 

@@ -6,9 +6,9 @@ import pytest
 from tomoseg.errors import InputError
 from tomoseg.io.slices import IGNORE
 from tomoseg.segmentation.networks.keras_setup import keras
-from tomoseg.segmentation.networks.loss_terms import LOSSES, loss_terms
 from tomoseg.segmentation.networks.losses import make_loss
 from tomoseg.segmentation.networks.model_file import load_checkpoint
+from tomoseg.segmentation.networks.registry import LOSSES, loss_terms
 
 WEIGHTS = (0.2, 0.3, 0.5)
 # One row of four pixels, three classes.

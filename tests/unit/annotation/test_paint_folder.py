@@ -8,7 +8,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tomoseg.annotation.painting import PaintedSlices, merged, read_about, read_folder, write_folder
+from tomoseg.annotation.paint_folder import PaintedSlices, merged, read_about, read_folder, write_folder
 from tomoseg.errors import InputError
 from tomoseg.io.label_values import LabelMap
 

@@ -52,8 +52,15 @@ class PaintedSlices:
     files: Mapping[str, Path] = field(default_factory=dict)
 
     def as_slices(self) -> LabelledSlices:
-        """Return them as a data set to train on; names tell of neighbours."""
-        return LabelledSlices([slice_name(self.plane, n) for n in self.numbers], list(self.images), list(self.labels))
+        """Return the slices as a set to train on; their names tell neighbours."""
+        return LabelledSlices(
+            [slice_name(self.plane, n) for n in self.numbers],
+            list(self.images),
+            list(self.labels),
+            self.class_names,
+            self.class_colors,
+            self.pixel_size_nm,
+        )
 
 
 def slice_name(plane: str, number: int) -> str:
