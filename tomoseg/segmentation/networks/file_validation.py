@@ -31,6 +31,7 @@ _INITIALIZERS = {
     *("GlorotNormal", "GlorotUniform", "HeNormal", "HeUniform", "LecunNormal", "LecunUniform", "Orthogonal"),
     *("OrthogonalInitializer", "Identity", "IdentityInitializer"),
 }
+_LOSSES = {"WeightedFocalLoss", "TverskyLoss", "SumOfLosses"}
 _ALLOWED: dict[str, set[str]] = {
     "keras": {"Functional", "Sequential", "DTypePolicy"},
     "keras.dtype_policies": {"DTypePolicy"},
@@ -44,7 +45,8 @@ _ALLOWED: dict[str, set[str]] = {
     # How it was trained: in checkpoints.
     "keras.optimizers": {"Adam", "LossScaleOptimizer"},
     "keras.src.backend.torch.optimizers.torch_adam": {"Adam"},  # what Keras calls it where it runs on torch
-    "tomoseg.segmentation.networks.losses": {"WeightedFocalLoss", "TverskyLoss", "SumOfLosses"},
+    "tomoseg.segmentation.networks.losses": _LOSSES,
+    "tomoseg.segment.losses": _LOSSES,  # in earlier checkpoints; Keras finds the classes by their registered names
 }
 _ACTIVATIONS = {
     *("linear", "relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "swish", "mish", "exponential"),
