@@ -171,7 +171,7 @@ def test_slices_of_another_series_are_refused(project, tmp_path):
 def test_what_is_missing_is_said(project, tmp_path):
     with h5py.File(project, "r+") as file:
         del file[schema.SEGMENTATION_INFO.path]
-    with pytest.raises(NotReady, match="no labels of its present volume"):
+    with pytest.raises(NotReady, match="no labels of its current volume"):
         export(project, tmp_path / "p", prefill=True)
     with h5py.File(project, "r+") as file:
         del file[schema.RECONSTRUCTION_INFO.path]
@@ -195,7 +195,7 @@ def test_annotations_that_something_else_wrote(project, tmp_path, spoil):
     take_in(project, tmp_path / "p")
     with h5py.File(project, "r+") as file:
         spoil(file[schema.ANNOTATION_INFO.path])
-    with Project.read(project) as opened, pytest.raises(InputError, match="not what tomoseg writes"):
+    with Project.read(project) as opened, pytest.raises(InputError, match="are damaged: import them again"):
         read_annotations(opened)
 
 
@@ -204,7 +204,7 @@ def test_the_commands(project, tmp_path):
     assert "holds no painted slices" in tomoseg("train", project, "-o", model, code=3).stderr
     said = tomoseg("annotate", "export", project, "-o", folder, "--slices", 2, "--progress", "none").stdout
     assert "0 = background, 1 = support, 2 = particles" in said
-    assert "nothing was painted" in tomoseg("annotate", "import", project, folder, code=2).stderr
+    assert "nothing is painted" in tomoseg("annotate", "import", project, folder, code=2).stderr
     paint(folder)
     assert "% painted" in tomoseg("annotate", "import", project, folder, "--progress", "none").stdout
     assert "--label-map is for" in tomoseg("train", project, "-o", model, "--label-map", "0=1", code=2).stderr

@@ -77,7 +77,7 @@ def random_view(
 def straight_view(
     augmentation: Augmentation, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Draw a map, as `random_view` does, that takes pixels to pixels."""
+    """Draw a map like `random_view`, but one that takes pixels to pixels."""
     turns = int(rng.integers(4)) if augmentation.rotation_deg else 0
     quarter = np.linalg.matrix_power(np.array([[0.0, 1.0], [-1.0, 0.0]]), turns)
     mirror = np.diag(np.where(rng.random(2) < 0.5, -1.0, 1.0)) if augmentation.flip else np.eye(2)
@@ -94,16 +94,16 @@ def sample_patch(
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Cut one randomly placed and transformed patch out of a labelled slice.
 
-    Image and labels go through the same map in one interpolation each: the image linearly, the labels to the nearest
-    pixel, because a class number in between two others would be a class that is not there. What lies beyond the slice
-    is its mirror image.
+    Image and labels go through the same map with one interpolation each: linear for the image, nearest pixel for the
+    labels, because an average of class numbers would be another class. The slice continues beyond its border as its
+    mirror image.
 
     Parameters
     ----------
-    image, labels : (h, w) arrays, of any size; smaller than the patch is fine. The image may be (h, w, channels): all
-        channels are seen alike
+    image, labels : (h, w) arrays of any size, also smaller than the patch. The image may be (h, w, channels): all
+        channels go through the same map
     patch : side of the patch, px
-    around : a pixel (y, x) that is to be in the middle half of the patch, instead of a place drawn from all
+    around : pixel (y, x) to place in the middle half of the patch; by default the patch may be anywhere
 
     Returns
     -------
@@ -143,9 +143,9 @@ def _by_channel(see: Callable[[Array], Array], image: Array) -> NDArray[np.float
 def vary_intensity(
     view: NDArray[np.float32], augmentation: Augmentation, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Return a scaled view (h, w), or (h, w, channels), with other contrast, brightness, gamma, sharpness and noise.
+    """Vary contrast, brightness, gamma, sharpness and noise of a scaled view (h, w), or (h, w, channels).
 
-    All channels are changed alike, but noise is of each its own.
+    All channels change alike, but each has its own noise.
     """
     from scipy import ndimage
 
@@ -164,7 +164,7 @@ def vary_intensity(
 
 
 def _bend(patch: int, augmentation: Augmentation, rng: np.random.Generator) -> FloatArray | None:
-    """Return random shifts (2, patch, patch) in px, smooth and linear between nodes; None where none are wanted."""
+    """Return random shifts (2, patch, patch) in px, smooth and piecewise linear; None if both are off."""
     kinds = [(augmentation.elastic_px, 5, 3), (augmentation.grid_px, 9, 1)]
     fields = [_shifts(patch, strength, nodes, order, rng) for strength, nodes, order in kinds if strength]
     return np.sum(fields, axis=0) if fields else None
@@ -181,7 +181,7 @@ def _shifts(patch: int, strength_px: float, n_nodes: int, order: int, rng: np.ra
 
 
 def _random_centre(shape: tuple[int, ...], patch: int, rng: np.random.Generator) -> FloatArray:
-    """Return (y, x) of the centre of a whole-pixel patch inside the image, or the image centre where it is smaller."""
+    """Draw (y, x) of the centre of a patch on whole pixels inside the image; the image centre if it is smaller."""
     room = np.array(shape) - patch
     start = np.where(room > 0, rng.integers(0, np.maximum(room, 0) + 1), -(-room // 2))
     return np.asarray(start + (patch - 1) / 2)
@@ -190,7 +190,7 @@ def _random_centre(shape: tuple[int, ...], patch: int, rng: np.random.Generator)
 def _nearby(
     image: Array, labels: Array, matrix: FloatArray, offset: FloatArray, patch: int, margin: int
 ) -> tuple[Array, Array, FloatArray]:
-    """Cut a large slice down to what the patch can see, so that interpolation does not convert all of it."""
+    """Crop a large slice to the region that the patch can reach, so that only that is converted."""
     corners = np.array([[0, 0], [0, patch - 1], [patch - 1, 0], [patch - 1, patch - 1]]) @ matrix.T + offset
     low, high = np.floor(corners.min(axis=0)).astype(int), np.ceil(corners.max(axis=0)).astype(int) + 1
     low, high = low - margin - 1, high + margin + 1

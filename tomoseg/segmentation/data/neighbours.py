@@ -20,14 +20,14 @@ from tomoseg.segmentation.data.folds import slice_parts
 
 
 def neighbour_names(names: Sequence[str], every: Sequence[str], channels: int) -> list[list[str]]:
-    """Return, for each name, the names of its slice and of its neighbours in the order of their numbers.
+    """Return, for each name, the names of the slice and its neighbours in the order of their numbers.
 
     Parameters
     ----------
-    names : of the slices to be labelled
-    every : of all slices there are, these among them; neighbours differ in the slice number alone, see
+    names : slices to label
+    every : all slices, including those; neighbours differ in the slice number alone, see
         `tomoseg.segmentation.data.folds.slice_parts`
-    channels : how many for each name, odd
+    channels : slices for each name, odd
     """
     parts = dict(zip(every, slice_parts(every), strict=True))
     name_of = {part: name for name, part in parts.items()}
@@ -52,8 +52,8 @@ def with_neighbours(
 
     Parameters
     ----------
-    names, images : of the slices to be labelled, (h, w) each
-    others : what reads each slice that is a neighbour only, by name
+    names, images : slices to label, (h, w) each
+    others : functions that read the slices that are only neighbours, by name
 
     Raises
     ------
@@ -70,7 +70,7 @@ def with_neighbours(
             if known[other].shape != known[name].shape or known[other].dtype != known[name].dtype:
                 raise InputError(
                     f"slice {name} is {known[name].shape} {known[name].dtype}, its neighbour {other} is "
-                    f"{known[other].shape} {known[other].dtype}: neighbours must be of one size and type"
+                    f"{known[other].shape} {known[other].dtype}: neighbours must have the same size and type"
                 )
     return [np.stack([known[name] for name in row], axis=-1) for row in rows]
 
@@ -103,5 +103,5 @@ def load_slices(
 
 
 def middle(image: Array) -> Array:
-    """Return the slice to be labelled, (h, w), of an image (h, w) or (h, w, channels)."""
+    """Return the slice to label, (h, w), of an image (h, w) or (h, w, channels)."""
     return image if image.ndim == 2 else image[..., image.shape[-1] // 2]

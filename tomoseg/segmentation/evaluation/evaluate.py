@@ -25,7 +25,7 @@ from tomoseg.segmentation.networks.card import ModelCard
 
 @dataclass(frozen=True)
 class EvaluatedImage:
-    """One image with its truth and prediction, as handed to `on_image`."""
+    """One image with its true and predicted labels, as handed to `on_image`."""
 
     name: str
     image: Array
@@ -45,23 +45,23 @@ def evaluate_model(
     object_rule: ObjectRule | None = None,
     on_image: Callable[[EvaluatedImage], None] | None = None,
 ) -> Evaluation:
-    """Predict labelled slices with a network and compare.
+    """Predict labelled slices with a network, and compare the prediction with the labels.
 
     Parameters
     ----------
     model_path : a `.keras` file
     pairs : see `tomoseg.io.slices.find_pairs`
-    pixel_size_nm : of the images; the one stored with the model unless given
-    patch, overlap : see `tomoseg.segmentation.inference.blending.predict_stack`; the patch of training unless given
-    objects : name or number of the class whose objects are looked for one by one; the last one unless given
-    object_rule : when an object counts and is found
-    on_image : called with each image, its truth and its prediction, to draw error maps without holding all
+    pixel_size_nm : of the images; by default the one stored with the network
+    patch, overlap : see `tomoseg.segmentation.inference.blending.predict_stack`; by default the patch of the training
+    objects : name or number of the class whose objects are counted one by one; by default the last class
+    object_rule : when an object counts, and when it is found
+    on_image : called with each image and its labels, so that error maps can be drawn without holding all images
 
     Raises
     ------
     InputError
-        Where the model or an image cannot be used, labels do not fit the classes of the model, or `objects` is none of
-        them.
+        The network or an image cannot be used, labels do not fit the classes of the network, or `objects` is not one
+        of them.
     """
     from tomoseg.segmentation.inference.slice_prediction import SlicePredictor
     from tomoseg.segmentation.networks.keras_setup import prepare
@@ -77,7 +77,8 @@ def evaluate_model(
     scale = _scale_for(pairs, card)
     if scale != card.scaling.trained:
         runtime.say(
-            f"intensity {scale.zero:.4g} is 0 and {scale.one:.4g} is 1 for the network, as these images have it"
+            f"intensity scale of these images: {scale.zero:.4g} (background) is 0 for the network, {scale.one:.4g} "
+            "(support) is 1"
         )
     predictor = SlicePredictor.of(model, card, scale, patch, overlap)
     matrices, distances, calibrations, found = [], [], [], []
@@ -109,7 +110,7 @@ def evaluate_model(
 
 
 def _scale_for(pairs: Sequence[Pair], card: ModelCard) -> Scale:
-    """Return the scale of intensities for a set of images, read one at a time."""
+    """Return the intensity scale of a set of images, read one at a time."""
     dtype = read_slice(pairs[0].image).dtype
     low, high = np.inf, -np.inf
     for pair in pairs:
@@ -118,26 +119,26 @@ def _scale_for(pairs: Sequence[Pair], card: ModelCard) -> Scale:
             raise InputError(f"{pair.image} is {image.dtype}, {pairs[0].image} is {dtype}: save all in one type")
         low, high = min(low, float(image.min())), max(high, float(image.max()))
     if not high > low:
-        raise InputError(f"all images hold nothing but the value {low:g}")
+        raise InputError(f"every pixel of the images has the same value, {low:g}")
     values = histogram((read_slice(pair.image)[None] for pair in pairs), low, high)
     return card.scaling.for_slices(dtype, values, len(pairs))
 
 
 def validation_pairs(pairs: Sequence[Pair], card: ModelCard) -> list[Pair]:
-    """Return the pairs that the network was validated on and not trained on, going by their names."""
+    """Return the pairs that the network was validated on, by their names."""
     held_out = set(card.training.get("validation_names", []))
     return [pair for pair in pairs if pair.name in held_out]
 
 
 def _notes(pairs: Sequence[Pair], card: ModelCard, runtime: Runtime) -> list[str]:
-    """Say what makes the scores less than they seem."""
+    """Warn, and return the warning, if the network was trained on some of the images."""
     seen = set(card.training.get("training_names", []))
     known = [pair.name for pair in pairs if pair.name in seen]
     if not known:
         return []
     note = (
-        f"{len(known)} of {len(pairs)} images have the names of images this network was trained on: their scores tell "
-        "how well it remembers, not how well it segments"
+        f"{len(known)} of {len(pairs)} images have the names of images that this network was trained on: their scores "
+        "tell how well it remembers, not how well it segments"
     )
     runtime.warn(note)
     return [note]

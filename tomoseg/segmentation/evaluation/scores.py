@@ -1,4 +1,4 @@
-"""How well predicted labels agree with true ones, image by image and over a set of images."""
+"""Agreement of predicted labels with true ones: metrics by image, and over a set of images."""
 
 import csv
 from collections.abc import Callable, Sequence
@@ -21,19 +21,19 @@ Values = NDArray[np.float64]
 
 
 def confusion_matrix(truth: Array, prediction: Array, n_classes: int, ignore: int = IGNORE) -> NDArray[np.int64]:
-    """Count pixels by true class (rows) and predicted class (columns), (C, C); pixels of truth `ignore` are left out.
+    """Count pixels by true class (rows) and predicted class (columns), (C, C), without those of truth `ignore`.
 
     Raises
     ------
     InputError
-        Where the shapes differ or a label is not a class.
+        The shapes differ, or a label is not a class.
     """
     if truth.shape != prediction.shape:
         raise InputError(f"truth {truth.shape} and prediction {prediction.shape} must have the same shape")
     known = truth != ignore
     true, predicted = truth[known].astype(np.int64), prediction[known].astype(np.int64)
     if true.size and max(true.max(), predicted.max()) >= n_classes:
-        raise InputError(f"labels up to {max(true.max(), predicted.max())} for {n_classes} classes")
+        raise InputError(f"there are labels up to {max(true.max(), predicted.max())} for {n_classes} classes")
     return np.bincount(n_classes * true + predicted, minlength=n_classes**2).reshape(n_classes, n_classes)
 
 
@@ -76,7 +76,7 @@ def scores(matrices: Array) -> dict[str, Values]:
 
 @dataclass(frozen=True)
 class Statistic:
-    """Mean over images, half width of its 95 % confidence interval, and number of images, per class (C,)."""
+    """Mean over images, half width of its 95 % confidence interval, and number of images, by class (C,)."""
 
     mean: Values
     ci95: Values
@@ -84,10 +84,10 @@ class Statistic:
 
 
 def statistic(values: Array) -> Statistic:
-    """Return mean and confidence interval over the images that have a value, of an (n_images, C) array.
+    """Return mean and 95 % confidence interval over images of an (n_images, C) array.
 
-    The interval is 1.96 s / sqrt(n) with the sample standard deviation s (n - 1 in the denominator). An image in which
-    a class does not occur has NaN there and does not count.
+    The interval is 1.96 s / sqrt(n) with the sample standard deviation s (n - 1 in the denominator). NaN, for an image
+    without the class, does not count.
     """
     present = np.isfinite(values)
     n = present.sum(axis=0)
@@ -107,11 +107,11 @@ class Evaluation:
     classes, colors : one per class
     names : one per image
     matrices : (n_images, C, C) counts, rows = truth
-    hausdorff_px : (n_images, C, len(percentiles)) distances in px, NaN where a class has no surface; None where the
-        images themselves are not known (evaluation from confusion matrices)
-    pixel_size_nm : None where unknown
-    calibration : None where the probabilities are not known
-    detection : the objects of one class, found or not; None where the images are not known
+    hausdorff_px : (n_images, C, len(percentiles)) distances in px, NaN where a class has no surface; None if only the
+        matrices are known
+    pixel_size_nm : None if unknown
+    calibration : None if the probabilities are unknown
+    detection : objects of one class, found or not; None if the images are unknown
     """
 
     classes: list[str]
@@ -134,7 +134,7 @@ class Evaluation:
         return {metric: statistic(values) for metric, values in self.per_image().items()}
 
     def pooled(self) -> dict[str, Values]:
-        """Return metrics (C,) of all pixels of all images together."""
+        """Return metrics (C,) over all pixels of all images."""
         return scores(self.matrices.sum(axis=0))
 
     def hausdorff_statistic(self) -> Statistic | None:
@@ -197,7 +197,7 @@ class Evaluation:
         return {"hausdorff_nm": in_nm, "hausdorff_px": table(1.0)}
 
     def write_csv(self, path: Path) -> None:
-        """Write one row per image and class, and the mean, interval and pooled value of each class below."""
+        """Write one row per image and class, followed by mean, interval, count and pooled value of each class."""
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["image", "class", *METRICS])
@@ -226,7 +226,7 @@ def evaluate_labels(
     pixel_size_nm: float | None = None,
     percentiles: tuple[int, ...] = PERCENTILES,
 ) -> Evaluation:
-    """Compare predicted with true labels, both 2D or 3D u1 arrays of equal shape; truth 255 is left out."""
+    """Compare predicted with true labels, both 2D or 3D u1 arrays of equal shape; truth 255 does not count."""
     pairs = list(zip(truths, predictions, strict=True))
     if not pairs:
         raise InputError("there is no image to evaluate")
@@ -239,7 +239,7 @@ def evaluate_labels(
 def class_distances(
     truth: Array, prediction: Array, n_classes: int, percentiles: tuple[int, ...] = PERCENTILES
 ) -> Values:
-    """Return the Hausdorff distances (C, len(percentiles)) in px of each class; truth 255 counts for neither."""
+    """Return the Hausdorff distances (C, len(percentiles)) of each class in px; truth 255 does not count."""
     unknown = truth == IGNORE
     masked = unknown if unknown.any() else None
     return np.stack([hausdorff(truth == c, prediction == c, percentiles, masked) for c in range(n_classes)])

@@ -7,7 +7,7 @@ from tomoseg.io.slices import IGNORE
 from tomoseg.segmentation.networks.keras_setup import keras
 from tomoseg.segmentation.networks.registry import LOSSES, loss_terms
 
-SMALLEST = 1e-7  # a probability, and a sum of probabilities, that is divided by or whose logarithm is taken
+SMALLEST = 1e-7  # lower limit of probabilities, and sums of them, in denominators and logarithms
 MISSED = 0.7  # what the Tversky loss counts a missed pixel as; an invented one counts the rest of 1
 
 
@@ -115,7 +115,8 @@ class TverskyLoss(keras.losses.Loss):  # type: ignore[misc]
     with TP_c the sum over annotated pixels of class c of the probability given to it, FN_c the sum of what was not
     given to it there, and FP_c the sum of what was given to it elsewhere (Salehi, Erdogmus & Gholipour, MLMI 2017).
     With a = b = 1/2 it is the Dice loss (Milletari, Navab & Ahmadi, 3DV 2016), with a = b = 1 the IoU loss (Rahman &
-    Wang, ISVC 2016). A class absent from a batch has no index: to find it there lowers the indices of the others.
+    Wang, ISVC 2016). A class absent from a batch has no index of its own: where it is predicted nevertheless, the
+    indices of the other classes fall.
 
     Parameters
     ----------

@@ -71,13 +71,13 @@ def encode(x: Any, depth: int, width: int, start: Start, momentum: float) -> lis
             x = activated(convolved(x, filters, f"{name}conv1", 3, strides), name, 2)
             x = _excited(convolved(x, filters, f"{name}conv2"), filters, name, start)
             x = layers.Add(name=f"{name}sum")([x, shortcut])
-    # The last features of a network cut short are those that its next stage would begin with.
+    # The last features of a shortened network are those that the next stage would begin with.
     features.append(activated(x, "" if n_stages == len(UNITS) else f"stage{n_stages + 1}_unit1_", 1))
     return features
 
 
 def _excited(x: Any, filters: int, name: str, start: Start) -> Any:
-    """Multiply each channel by a number between 0 and 1 that follows from the means of all channels."""
+    """Multiply each channel by a number between 0 and 1 that depends on the means of all channels."""
     layers = keras.layers
     means = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}se_means")(x)
     fewer = layers.Conv2D(

@@ -115,10 +115,10 @@ def test_what_a_loss_is_written_as():
         ("focal+", "write one of focal"),
         ("hinge", "write one of focal"),
         ("dice+dice", "several different ones"),
-        ("x*dice", "'x' is no number above 0"),
-        ("-1*dice", "'-1' is no number above 0"),
-        ("nan*dice", "'nan' is no number above 0"),
-        ("inf*dice", "'inf' is no number above 0"),
+        ("x*dice", "'x' is not a number above 0"),
+        ("-1*dice", "'-1' is not a number above 0"),
+        ("nan*dice", "'nan' is not a number above 0"),
+        ("inf*dice", "'inf' is not a number above 0"),
     ],
 )
 def test_what_is_no_loss(text, message):

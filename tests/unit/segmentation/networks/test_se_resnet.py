@@ -221,11 +221,11 @@ def test_files_that_do_not_fit(weights, tmp_path):
     bad = weights | {"bn1": weights["bn1"] | {"beta:0": np.full(8 * WIDTH, np.nan, np.float32)}}
     cases = {
         "lack kernel of layer 'stage2_unit1_sc'": lacking,
-        "31 numbered convolutions among them, not 32": fewer,
+        "31 numbered convolutions, not 32": fewer,
         r"kernel of layer 'conv0' has the shape \(7, 7, 3, 8\) there and \(7, 7, 3, 4\).*--base-filters 64": published(
             8
         ),
-        "beta of layer 'bn1' holds what is no number": bad,
+        "beta of layer 'bn1' holds NaN, infinity or no numbers": bad,
     }
     for i, (message, layers) in enumerate(cases.items()):
         given = read_layers(written(tmp_path / f"{i}.h5", layers))
@@ -249,7 +249,7 @@ def test_checksums(file, tmp_path):
         fetch(str(known))
     for source, message in (
         (f"{file}#md5=12", "32 hexadecimal digits"),
-        ("http://example.org/w.h5", "begins with https://"),
+        ("http://example.org/w.h5", "starts with https://"),
         (str(tmp_path / "none.h5"), "no such file"),
     ):
         with pytest.raises(InputError, match=message):

@@ -14,7 +14,8 @@ from tomoseg.segmentation.networks.builders import build
 from tomoseg.segmentation.networks.keras_setup import keras, policy, policy_for
 from tomoseg.segmentation.networks.losses import make_loss
 from tomoseg.segmentation.networks.model_file import load_checkpoint, load_model, save_model
-from tomoseg.segmentation.networks.registry import ARCHITECTURES, TrainParameters
+from tomoseg.segmentation.networks.registry import ARCHITECTURES
+from tomoseg.segmentation.training.parameters import TrainParameters
 from tomoseg.segmentation.training.trainer import make_optimizer, train
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -101,7 +102,6 @@ def test_float16_scales_its_loss_and_comes_back(tmp_path):
     assert not np.array_equal(exact, rounded)
 
 
-def test_an_unknown_precision_is_refused(make_slices, tmp_path):
-    images, labels = make_slices(2)
-    with pytest.raises(InputError, match="precision is half: it must be one of auto, float32, mixed"):
-        train(images, labels, tmp_path / "m.keras", params=TrainParameters(precision="half"), runtime=Runtime())
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(InputError, match=r"train\.precision: .*'auto', 'float32' or 'mixed', got 'half'"):
+        TrainParameters.of("train", {"precision": "half"})
