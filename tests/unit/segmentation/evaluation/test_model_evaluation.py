@@ -192,4 +192,4 @@ def test_networks_are_compared_on_the_slices_held_out_for_both(folders, trained,
     mine = training["validation_names"]
     partly = other("partly", training={**training, "validation_names": [mine[1], mine[3], "s_012"]})
     printed = evaluate(folders, trained.path, "--held-out", "--against", partly)
-    assert "Dice on the 2 images that all have in common" in printed
+    assert "Dice on the 2 images that all networks have in common" in printed
