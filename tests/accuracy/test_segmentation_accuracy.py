@@ -12,7 +12,7 @@ from tomoseg.io.slices import find_pairs
 from tomoseg.reconstruction.parameters import ReconstructParameters
 from tomoseg.runtime import Runtime
 from tomoseg.segmentation.parameters import SegmentParameters
-from tomoseg.segmentation.training.parameters import TrainSettings
+from tomoseg.segmentation.training.parameters import TrainParameters
 from tomoseg.stages.reconstruct import STAGE as RECONSTRUCT
 from tomoseg.stages.segment import STAGE
 
@@ -118,22 +118,22 @@ def slices_in_folders(root, n, seed):
 def network(tmp_path_factory):
     """Train a small network on the slices of one phantom."""
     from tomoseg.io.slices import load_pairs
-    from tomoseg.segmentation.training.train import train
+    from tomoseg.segmentation.training.trainer import train
 
     root = tmp_path_factory.mktemp("network")
     data = load_pairs(slices_in_folders(root / "train", 24, seed=0))
-    settings = TrainSettings(epochs=10, batch=4, patch=64, learning_rate=3e-3, depth=3, base_filters=8, seed=1)
-    return train(data.images, data.labels, root / "net.keras", names=data.names, settings=settings, runtime=Runtime())
+    settings = TrainParameters(epochs=10, batch=4, patch=64, learning_rate=3e-3, depth=3, base_filters=8, seed=1)
+    return train(data.images, data.labels, root / "net.keras", names=data.names, params=settings, runtime=Runtime())
 
 
 def test_a_small_network_segments_slices_of_an_object_it_never_saw(network, tmp_path):
-    from tomoseg.segmentation.evaluation.scores import evaluate_model
+    from tomoseg.segmentation.evaluation.evaluate import evaluate_model
 
     evaluation = evaluate_model(network.model, slices_in_folders(tmp_path, 12, seed=5), runtime=Runtime())
     pooled = evaluation.pooled()["dice"]
     assert (pooled > 0.9).all(), pooled
     # Its surfaces are right to a pixel at the median.
-    assert (evaluation.hausdorff_mean_px()[:, 0] <= 1).all()
+    assert (evaluation.hausdorff_statistic().mean[:, 0] <= 1).all()
     # One by one: measured 40 of 43 found and none invented; those missed have less than 4 px across.
     objects, sizes = evaluation.detection.scores(), evaluation.detection.by_size([0, 4, np.inf])
     assert objects["precision"] > 0.9, objects

@@ -1,1 +1,1 @@
-"""Painting labels: slices worth painting, slices out, painted labels back in."""
+"""Annotation: which slices to paint, slices out to paint labels on, painted labels back into the project."""

@@ -1,4 +1,4 @@
-"""Slices of a project's volume out to paint labels on, and painted labels back in."""
+"""Export of slices of a project to paint labels on, and import of the painted labels."""
 
 import dataclasses
 import hashlib
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tomoseg import schema
-from tomoseg.annotation.painting import (
+from tomoseg.annotation.paint_folder import (
     PaintedSlices,
     merged,
     read_about,
@@ -22,11 +22,11 @@ from tomoseg.arrays import Array, Input
 from tomoseg.errors import InputError, NotReady
 from tomoseg.io.digest import sha256
 from tomoseg.io.label_values import LabelMap
-from tomoseg.io.slices import IGNORE
+from tomoseg.io.slices import IGNORE, LabelledSlices
 from tomoseg.project import Project, Record, job_id, new_run_id, now, versions
 from tomoseg.runtime import Runtime, Stopwatch
 
-STEP = "annotate"  # under which taking labels in appears in the history
+STEP = "annotate"  # name of an import in the history
 VERSION = 1
 
 
@@ -40,10 +40,17 @@ def export_slices(
     class_names: Sequence[str] | None = None,
     prefill: bool = False,
 ) -> PaintedSlices:
-    """Write the slices most worth painting into a folder, see `tomoseg.annotation.painting`; return them.
+    """Write the slices most worth painting to a folder and return them.
 
-    What they are chosen by: see `tomoseg.annotation.slice_selection`. Slices that are painted already are not chosen
-    again.
+    Slices are chosen as `tomoseg.annotation.slice_selection` says; slices that are painted already are left out. For
+    the files see `tomoseg.annotation.paint_folder`.
+
+    Parameters
+    ----------
+    n_slices : number of slices, fewer where the volume has fewer
+    plane : 'xz', 'xy' or 'yz'
+    class_names : in class order; by default those of earlier annotations, or of the project's labels
+    prefill : begin with the project's labels instead of empty ones
 
     Raises
     ------
@@ -52,7 +59,7 @@ def export_slices(
     InputError
         The folder is not empty, classes do not fit, or every slice is painted already.
     """
-    from tomoseg.annotation.slice_selection import choose, traits
+    from tomoseg.annotation.slice_selection import describe_slices, select_slices
     from tomoseg.segmentation.classes import default_colors, default_names, problems_with_names
     from tomoseg.segmentation.inference.slice_prediction import NORMAL_AXIS
 
@@ -61,38 +68,40 @@ def export_slices(
     run_id = reconstruct.run_id if reconstruct is not None else ""
     labels, confidence = (_of_run(project, artifact, run_id) for artifact in (schema.LABELS, schema.CONFIDENCE))
     if prefill and labels is None:
-        raise NotReady(f"{project.path} holds no labels of its present volume. Run `tomoseg segment` on it first.")
-    own = [str(name) for name in labels.attrs["class_names"]] if labels is not None else default_names(3)
+        raise NotReady(f"{project.path} holds no labels of its current volume. Run `tomoseg segment` on it first.")
+    of_labels = [str(name) for name in labels.attrs["class_names"]] if labels is not None else default_names(3)
     before = read_annotations(project)
-    names = list(class_names or (before.class_names if before is not None else own))
+    names = list(class_names or (before.class_names if before is not None else of_labels))
     if problems := problems_with_names(names):
         raise InputError.of(problems)
-    if prefill and len(names) != len(own):
-        raise InputError(f"{len(names)} classes are named, but the labels to prefill with have {len(own)}")
+    if prefill and len(names) != len(of_labels):
+        raise InputError(f"{len(names)} classes are named, but the labels to prefill with have {len(of_labels)}")
     axis = NORMAL_AXIS[plane]
     painted = []
     if before is not None and (before.plane, before.class_names) == (plane, names):
         painted = [n for n in before.numbers if n < volume.shape[axis]]
     elif before is not None:
         runtime.warn(
-            f"the project holds painted {before.plane} slices of {', '.join(before.class_names)}; to take in {plane} "
-            f"slices of {', '.join(names)}, `annotate import` will need --replace, which drops those"
+            f"the project holds painted {before.plane} slices of {', '.join(before.class_names)}: to import {plane} "
+            f"slices of {', '.join(names)}, `annotate import` will need --replace, which drops them"
         )
-    found = traits(volume, confidence, axis, runtime)
-    numbers = choose(found, n_slices, painted)
+    described = describe_slices(volume, confidence, axis, runtime)
+    numbers = select_slices(described, n_slices, painted)
     if not numbers:
         raise InputError(f"every {plane} slice of {project.path} is painted already")
-    runtime.say(f"slices chosen by {found.by}: {', '.join(map(str, numbers))}")
+    runtime.say(f"slices chosen by {described.criterion}: {', '.join(map(str, numbers))}")
     images = [_cut(volume, axis, n, np.float32) for n in numbers]
-    blank = np.full(images[0].shape, IGNORE, np.uint8)
-    given = labels if prefill else None
+    if prefill and labels is not None:
+        start = [_cut(labels, axis, n, np.uint8) for n in numbers]
+    else:
+        start = [np.full(image.shape, IGNORE, np.uint8) for image in images]
     size = float(volume.attrs.get("voxel_size_nm", math.nan))
     chosen = PaintedSlices(
         plane,
         numbers,
         [run_id] * len(numbers),
         images,
-        [blank if given is None else _cut(given, axis, n, np.uint8) for n in numbers],
+        start,
         names,
         default_colors(len(names)),
         size if math.isfinite(size) else None,
@@ -100,7 +109,7 @@ def export_slices(
     about = {
         "project": project.path.name,
         "series_sha256": _series(project),
-        "chosen_by": found.by,
+        "chosen_by": described.criterion,
         "prefilled": prefill,
     }
     write_folder(folder, chosen, about)
@@ -116,7 +125,7 @@ def _volume(project: Project) -> Input:
 
 
 def _of_run(project: Project, artifact: schema.Artifact, run_id: str) -> Input | None:
-    """Return what segmentation made of the reconstruction of that run, if it is there."""
+    """Return an artifact of the segmentation of that reconstruction, if there is one."""
     segment = project.record("segment")
     if segment is None or segment.consumed.get("reconstruct") != run_id or not project.has(artifact):
         return None
@@ -129,7 +138,7 @@ def _cut(source: Input, axis: int, number: int, dtype: type) -> Array:
 
 
 def _series(project: Project) -> str:
-    """Return the digest of the raw series, by which a project is known whatever it is called."""
+    """Return the digest of the raw series, which identifies a project whatever its name."""
     return str(project.artifact(schema.TILT_SERIES_INFO).attrs.get("source_sha256", ""))
 
 
@@ -142,19 +151,25 @@ def import_slices(
     replace: bool = False,
     take_unchanged: bool = False,
 ) -> PaintedSlices:
-    """Take painted labels into the project, with the images they were painted on; return all that it now holds.
+    """Store painted labels in the project with their images; return all painted slices that it then holds.
+
+    Parameters
+    ----------
+    label_map : meaning of the values in the label files, where they are not class numbers
+    replace : drop the painted slices that the project holds
+    take_unchanged : also take labels that nobody changed since the export
 
     Raises
     ------
     InputError
-        The slices are of another series, or what `tomoseg.annotation.painting.read_folder` and `merged` refuse.
+        The slices are from another series, or `tomoseg.annotation.paint_folder.read_folder` or `merged` refuse them.
     """
     watch = Stopwatch()
     if read_about(folder).get("series_sha256") != _series(project):
         raise InputError(f"the slices in {folder} were exported from another tilt series than {project.path} holds")
     new, left_out = read_folder(folder, label_map, take_unchanged=take_unchanged)
     if left_out:
-        runtime.say(f"left out, as nobody painted on them: {', '.join(left_out)}")
+        runtime.say(f"not painted, left out: {', '.join(left_out)}")
     old = None if replace else read_annotations(project)
     every = new if old is None else merged(old, new)
     record = _begun(new, folder, label_map, replace)
@@ -180,7 +195,7 @@ def import_slices(
 
 
 def _begun(new: PaintedSlices, folder: Path, label_map: LabelMap | None, replace: bool) -> Record:
-    """Return the provenance of taking labels in."""
+    """Return the provenance record of an import."""
     files = {name: {"path": str(file.absolute()), "sha256": sha256(file)} for name, file in new.files.items()}
     parameters = {
         "folder": str(folder.absolute()),
@@ -203,12 +218,12 @@ def _begun(new: PaintedSlices, folder: Path, label_map: LabelMap | None, replace
 
 
 def read_annotations(project: Project) -> PaintedSlices | None:
-    """Return the painted slices that a project holds, None where there are none.
+    """Return the painted slices that a project holds; None if there are none.
 
     Raises
     ------
     InputError
-        They are not what tomoseg writes.
+        They are damaged.
     """
     if not all(project.has(artifact) for artifact in schema.BY_HAND):
         return None
@@ -219,9 +234,9 @@ def read_annotations(project: Project) -> PaintedSlices | None:
         names, colors = ([str(text) for text in info.attrs[key]] for key in ("class_names", "class_colors"))
         plane, size = str(info.attrs["plane"]), float(info.attrs["pixel_size_nm"])
     except (KeyError, ValueError, TypeError, IndexError) as error:
-        raise _senseless(project) from error
+        raise _damaged(project) from error
     if not images.shape == labels.shape or len(numbers) != images.shape[0] or not numbers or min(images.shape) < 1:
-        raise _senseless(project)
+        raise _damaged(project)
     n = range(len(numbers))
     pixel_size = size if math.isfinite(size) and size > 0 else None
     return PaintedSlices(
@@ -229,59 +244,65 @@ def read_annotations(project: Project) -> PaintedSlices | None:
     )
 
 
-def with_volume_neighbours(path: Path, painted: PaintedSlices, channels: int) -> list[Array]:
-    """Return the images of painted slices with their neighbours in the volume, (h, w, channels) each.
-
-    See `tomoseg.segmentation.data.neighbours`: the middle channel is the slice as it was painted on.
-
-    Raises
-    ------
-    InputError
-        A slice was cut from another reconstruction than the project holds now.
-    NotReady
-        The project holds no volume.
-    """
-    from tomoseg.segmentation.inference.slice_prediction import NORMAL_AXIS
-
-    axis, reach = NORMAL_AXIS[painted.plane], channels // 2
-    with Project.read(path) as project:
-        volume, reconstruct = _volume(project), project.record("reconstruct")
-        present = reconstruct.run_id if reconstruct is not None else ""
-        stacks = []
-        for number, run_id, image in zip(painted.numbers, painted.run_ids, painted.images, strict=True):
-            if run_id != present or number >= volume.shape[axis]:
-                raise InputError(
-                    f"slice {slice_name(painted.plane, number)} was cut from an earlier reconstruction than {path} "
-                    "holds: its neighbours are gone. Train with --channels 1, or export, paint and import slices anew."
-                )
-            places = np.clip(np.arange(number - reach, number + reach + 1), 0, volume.shape[axis] - 1)
-            planes = [_cut(volume, axis, int(n), np.float32) for n in places]
-            planes[reach] = image
-            stacks.append(np.stack(planes, axis=-1))
-    return stacks
-
-
-def _senseless(project: Project) -> InputError:
+def _damaged(project: Project) -> InputError:
     return InputError(
-        f"The annotations in {project.path} are not what tomoseg writes: take them in again with `tomoseg annotate "
-        "import --replace`, or take the file from a backup."
+        f"The painted slices in {project.path} are damaged: import them again with `tomoseg annotate import "
+        "--replace`, or restore the file from a backup."
     )
 
 
-def annotations_of(path: Path, tell: Callable[[str], object] = str) -> PaintedSlices:
-    """Return the painted slices of a project file, to train on.
+def load_painted_slices(path: Path, channels: int = 1, tell: Callable[[str], object] = str) -> LabelledSlices:
+    """Read the painted slices of a project file, to train on.
+
+    Parameters
+    ----------
+    channels : odd; above 1, images are (h, w, channels) with neighbours from the volume, see
+        `tomoseg.segmentation.data.neighbours`. The middle channel is the slice as it was painted on
+    tell : called with the names of the slices
 
     Raises
     ------
     NotReady
-        It holds none.
+        The project holds no painted slices, or no volume to take neighbours from.
+    InputError
+        It is not a project file, or neighbours are wanted and a slice was cut from another reconstruction than the
+        project holds now.
     """
+    if not path.is_file():
+        raise InputError(f"{path} is not a project file: give IMAGES_DIR and LABELS_DIR, or a project.")
     with Project.read(path) as project:
-        found = read_annotations(project)
-    if found is None:
-        raise NotReady(
-            f"{path} holds no painted slices. Export some with `tomoseg annotate export {path} -o FOLDER`, paint, and "
-            f"take them in with `tomoseg annotate import {path} FOLDER`."
+        painted = read_annotations(project)
+        if painted is None:
+            raise NotReady(
+                f"{path} holds no painted slices. Export some with `tomoseg annotate export {path} -o FOLDER`, paint "
+                f"labels, and import them with `tomoseg annotate import {path} FOLDER`."
+            )
+        tell(f"painted slices: {', '.join(slice_name(painted.plane, n) for n in painted.numbers)}")
+        slices = painted.as_slices()
+        return (
+            slices
+            if channels == 1
+            else dataclasses.replace(slices, images=_with_neighbours(project, painted, channels))
         )
-    tell(f"painted slices: {', '.join(slice_name(found.plane, n) for n in found.numbers)}")
-    return found
+
+
+def _with_neighbours(project: Project, painted: PaintedSlices, channels: int) -> list[Array]:
+    """Return the images of painted slices with their neighbours in the volume, (h, w, channels) each."""
+    from tomoseg.segmentation.inference.slice_prediction import NORMAL_AXIS
+
+    axis, reach = NORMAL_AXIS[painted.plane], channels // 2
+    volume, reconstruct = _volume(project), project.record("reconstruct")
+    present = reconstruct.run_id if reconstruct is not None else ""
+    stacks = []
+    for number, run_id, image in zip(painted.numbers, painted.run_ids, painted.images, strict=True):
+        if run_id != present or number >= volume.shape[axis]:
+            raise InputError(
+                f"slice {slice_name(painted.plane, number)} was cut from an earlier reconstruction than the one in "
+                f"{project.path}, so its neighbours are gone: train with --channels 1, or export, paint and import the "
+                "slices again."
+            )
+        places = np.clip(np.arange(number - reach, number + reach + 1), 0, volume.shape[axis] - 1)
+        planes = [_cut(volume, axis, int(n), np.float32) for n in places]
+        planes[reach] = image
+        stacks.append(np.stack(planes, axis=-1))
+    return stacks

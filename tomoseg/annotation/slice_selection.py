@@ -1,4 +1,4 @@
-"""Which slices of a volume are worth painting: those that tell most, and that differ from each other."""
+"""Selection of the slices of a volume that are most worth painting: informative, and different from each other."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,37 +19,37 @@ BINS = 64
 
 
 @dataclass(frozen=True)
-class SliceTraits:
-    """What is known of each of n slices.
+class SliceDescriptions:
+    """How much there is to learn from each of n slices, and what each looks like.
 
     Attributes
     ----------
-    worth : (n,), 0 and up: how much is to be learnt from a slice
-    looks : (n, k) vectors of length 1 whose distance says how differently slices look
-    by : 'uncertainty' or 'entropy': what the worth is
+    worth : (n,), 0 and up: how much there is to learn from a slice
+    looks : (n, k) vectors of length 1; their distance says how differently slices look
+    criterion : 'uncertainty' or 'entropy': the measure of worth
     """
 
     worth: Values
     looks: Values
-    by: str
+    criterion: str
 
 
-def traits(volume: Input, confidence: Input | None, axis: int, runtime: Runtime) -> SliceTraits:
+def describe_slices(volume: Input, confidence: Input | None, axis: int, runtime: Runtime) -> SliceDescriptions:
     """Read a volume once, slab by slab, and describe its slices perpendicular to `axis`.
 
-    With the confidence of a network (u1, 255 = certain) the worth of a slice is the mean of 1 - confidence / 255. Else
-    it is the Shannon entropy in bits of its intensities, averaged in blocks of 4 x 4 px and counted in 64 bins over
-    the range of the volume: an empty slice has none, one with much structure at many levels has most.
+    With the confidence of a network (u1, 255 = certain), the worth of a slice is the mean of 1 - confidence / 255.
+    Otherwise it is the Shannon entropy in bits of its intensities, averaged in blocks of 4 x 4 px and counted in 64
+    bins over the range of the volume: 0 for an empty slice, largest for a slice with much structure at many levels.
 
     Raises
     ------
     StageFailed
-        The volume holds NaN or infinity, or nothing but one value.
+        The volume holds NaN or infinity, or is constant.
     """
     low, high = sampled_range(volume)
     worth: list[float] = []
     looks: list[Array] = []
-    for part in runtime.track(slabs(volume.shape[axis], SLICES_AT_ONCE), "annotate: look at slices"):
+    for part in runtime.track(slabs(volume.shape[axis], SLICES_AT_ONCE), "annotate: reading slices"):
         box = (slice(None),) * axis + (part,)
         images = np.moveaxis(np.asarray(volume[box], np.float32), axis, 0)
         looks += [thumbnail(image) for image in images]
@@ -58,11 +58,11 @@ def traits(volume: Input, confidence: Input | None, axis: int, runtime: Runtime)
         else:
             doubt = CERTAIN - np.moveaxis(np.asarray(confidence[box], np.float32), axis, 0)
             worth += [float(d) for d in doubt.mean(axis=(1, 2)) / CERTAIN]
-    return SliceTraits(np.array(worth), np.array(looks), "entropy" if confidence is None else "uncertainty")
+    return SliceDescriptions(np.array(worth), np.array(looks), "entropy" if confidence is None else "uncertainty")
 
 
 def _entropy(image: Array, low: float, high: float) -> float:
-    """Return the entropy of a slice in bits; what is beyond the range goes to the end bins."""
+    """Return the entropy of a slice in bits; values beyond the range count in the end bins."""
     starts = [np.arange(0, n, BLOCK) for n in image.shape]
     sums = np.add.reduceat(np.add.reduceat(image.astype(np.float64), starts[0], axis=0), starts[1], axis=1)
     heights, widths = (np.diff([*edges, n]) for edges, n in zip(starts, image.shape, strict=True))
@@ -72,26 +72,26 @@ def _entropy(image: Array, low: float, high: float) -> float:
     return float(-(p * np.log2(p)).sum())
 
 
-def choose(found: SliceTraits, wanted: int, painted: Sequence[int] = ()) -> list[int]:
+def select_slices(slices: SliceDescriptions, wanted: int, painted: Sequence[int] = ()) -> list[int]:
     """Return the numbers of up to `wanted` slices to paint, ascending.
 
-    Greedily, each next slice is the one with the largest product of its worth and its distance, in looks, from the
-    nearest that is chosen or painted already: farthest-first traversal (Gonzalez 1985,
-    doi:10.1016/0304-3975(85)90224-5) weighted by worth. Slices closer to those than half of an even spacing are left
+    Each next slice is the one with the largest product of its worth and the distance, in looks, to the most similar
+    slice that is selected or painted already: farthest-first traversal (Gonzalez 1985,
+    doi:10.1016/0304-3975(85)90224-5), weighted by worth. Slices nearer to those than half of an even spacing are left
     out while there are others.
     """
-    n = len(found.worth)
+    n = len(slices.worth)
     wanted = min(wanted, n - len(set(painted)))
     gap = n // (2 * max(wanted + len(painted), 1))
-    chosen: list[int] = []
-    while len(chosen) < wanted:
-        taken = [*painted, *chosen]
+    selected: list[int] = []
+    while len(selected) < wanted:
+        taken = [*painted, *selected]
         away = np.min([np.abs(np.arange(n) - t) for t in taken], axis=0) if taken else np.full(n, n)
-        near = np.max([found.looks @ found.looks[t] for t in taken], axis=0) if taken else np.zeros(n)
-        value = (1e-9 + found.worth) * np.sqrt(np.maximum(2 - 2 * near, 1e-9))
+        near = np.max([slices.looks @ slices.looks[t] for t in taken], axis=0) if taken else np.zeros(n)
+        value = (1e-9 + slices.worth) * np.sqrt(np.maximum(2 - 2 * near, 1e-9))
         for least in (gap, 0):
             free = away > least
             if free.any():
-                chosen.append(int(np.where(free, value, -1.0).argmax()))
+                selected.append(int(np.where(free, value, -1.0).argmax()))
                 break
-    return sorted(chosen)
+    return sorted(selected)

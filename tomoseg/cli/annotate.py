@@ -1,4 +1,4 @@
-"""Commands around labelled slices and networks: `check-data`, `annotate` and `models`."""
+"""The commands `check-data`, `annotate` and `models`, around labelled slices and networks."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command("check-data")(check_data)
     app.command("models")(models)
     annotate = typer.Typer(
-        help="Slices of a project's volume out to paint labels on, and painted labels back in.", no_args_is_help=True
+        help="Export slices of a project to paint labels on, and import the painted labels.", no_args_is_help=True
     )
     annotate.command("export")(annotate_export)
     annotate.command("import")(annotate_import)
@@ -33,12 +33,12 @@ def check_data(
     labels_dir: LabelsDir,
     label_map: LabelMapText = "",
     class_names: Annotated[str, typer.Option(metavar="A,B,...", help="Names in class order.")] = "",
-    folds: Annotated[int, typer.Option(help="Parts that training would split the slices into.", min=1)] = 4,
+    folds: Annotated[int, typer.Option(help="Parts that the slices would be split into for training.", min=1)] = 4,
     guard: Annotated[int, typer.Option(help="Neighbouring slices left out between the parts.", min=0)] = 1,
     as_json: AsJson = False,
     progress: ProgressKind = "auto",
 ) -> None:
-    """Say what is wrong with labelled slices: files, sizes, values, rare classes, copies, leaks between folds."""
+    """Check labelled slices for training: files, sizes, values, rare classes, copies, leaks between folds."""
     from tomoseg.segmentation.data.check import check_data as look
 
     runtime = runtime_of("cpu", 1, "", progress)
@@ -55,12 +55,12 @@ def check_data(
     print(json.dumps(report.to_dict(), indent=1) if as_json else _data_text(report))
     if report.errors:
         more = len(report.errors) - MOST_SHOWN
-        shown = report.errors[:MOST_SHOWN] + ([f"and {more} more, which --json names"] if more > 0 else [])
+        shown = report.errors[:MOST_SHOWN] + ([f"and {more} more; --json lists all"] if more > 0 else [])
         raise InputError.of([printable(error) for error in shown])
 
 
 def _data_text(report: Any) -> str:
-    """Return the table of classes, what the slices are, and the warnings."""
+    """Return sizes and types of the slices, the table of classes, and the warnings."""
     kinds = ", ".join(f"{n} of {kind}" for kind, n in [*report.sizes.items(), *report.dtypes.items()])
     width = max(len(c.name) for c in report.classes)
     lines = [
@@ -80,15 +80,15 @@ def _data_text(report: Any) -> str:
 def annotate_export(
     project: ProjectFile,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="A new folder to write to.")],
-    slices: Annotated[int, typer.Option(help="How many.", min=1)] = 6,
-    plane: Annotated[Literal["xz", "xy", "yz"], typer.Option(help="As for `segment`.")] = "xz",
+    slices: Annotated[int, typer.Option(help="Number of slices.", min=1)] = 6,
+    plane: Annotated[Literal["xz", "xy", "yz"], typer.Option(help="Plane of the slices, as for `segment`.")] = "xz",
     class_names: Annotated[
         str, typer.Option(metavar="A,B,...", help="In class order [default: those of the project's labels].")
     ] = "",
-    prefill: Annotated[bool, typer.Option("--prefill", help="Begin with the project's labels, to correct.")] = False,
+    prefill: Annotated[bool, typer.Option("--prefill", help="Start from the project's labels.")] = False,
     progress: ProgressKind = "auto",
 ) -> None:
-    """Write the slices most worth painting as TIFF, each with an empty label file (255 = not painted)."""
+    """Write the slices most worth painting as TIFF, each with a label file to paint on (255 = not painted)."""
     from tomoseg.annotation.exchange import export_slices
 
     runtime = runtime_of("cpu", 1, "", progress)
@@ -104,22 +104,22 @@ def annotate_export(
 def annotate_import(
     project: ProjectFile,
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="As `annotate export` wrote it, with labels painted.")
+        Path, typer.Argument(metavar="FOLDER", help="The folder from `annotate export`, with painted labels.")
     ],
     label_map: LabelMapText = "",
-    replace: Annotated[bool, typer.Option("--replace", help="Drop what was taken in before.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Drop the painted slices that the project holds.")] = False,
     take_unchanged: Annotated[
-        bool, typer.Option("--take-unchanged", help="Take prefilled labels too that nobody changed.")
+        bool, typer.Option("--take-unchanged", help="Also import prefilled labels that nobody changed.")
     ] = False,
     progress: ProgressKind = "auto",
     break_lock: BreakLock = False,
 ) -> None:
-    """Take painted labels into the project, to train on: `tomoseg train PROJECT -o MODEL.keras`."""
+    """Import painted labels into the project, to train on: `tomoseg train PROJECT -o MODEL.keras`."""
     from tomoseg.annotation.exchange import import_slices
 
     runtime = runtime_of("cpu", 1, "", progress)
     with (
-        stopping_on_signals(lambda: f"{project} is as it was; start the same command again."),
+        stopping_on_signals(lambda: f"{project} is unchanged; start the same command again."),
         Project.write(project, runtime.progress.message, break_lock=break_lock) as opened,
     ):
         held = import_slices(
@@ -136,7 +136,7 @@ def annotate_import(
 
 
 def models(as_json: AsJson = False) -> None:
-    """List the networks that `--model NAME` may name: your own, and those that ship with tomoseg."""
+    """List the networks known by name: your own, and those that ship with tomoseg."""
     from tomoseg.segmentation.networks.known_models import known_models, user_folder
 
     found = known_models()
@@ -149,7 +149,7 @@ def models(as_json: AsJson = False) -> None:
 
 
 def _model_lines(model: Any) -> list[str]:
-    """Return what is known of a network: its name and where it is, then its classes and scores."""
+    """Return name, origin, classes, scores and file of a network."""
     where = "ships with tomoseg" if model.ships else "your own"
     lines = [f"{model.name}  ({where}{', hidden by your own of that name' if model.hidden else ''})"]
     if model.card is None:

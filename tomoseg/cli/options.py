@@ -1,4 +1,4 @@
-"""Options that several commands share, and options generated from the parameters of a stage."""
+"""Options that several commands share, and options made from a model of parameters."""
 
 import contextlib
 import inspect
@@ -13,6 +13,7 @@ import typer
 
 from tomoseg import config
 from tomoseg.errors import InputError
+from tomoseg.parameters import Parameters
 from tomoseg.runtime import Runtime, make_runtime
 from tomoseg.stages.base import Stage
 
@@ -106,11 +107,18 @@ def parse_time(text: str) -> float:
 
 
 def with_stage_options(stage: Stage, command: Callable[..., None], hidden: tuple[str, ...] = ()) -> Callable[..., None]:
-    """Give a command one option per parameter of `stage`, passed on as `options`: only those the user gave.
+    """Give a command the options of a stage; see `with_options`."""
+    return with_options(stage.parameters, command, hidden, stage.summary)
 
-    The stage's parameter model is the only place where an option is described.
+
+def with_options(
+    model: type[Parameters], command: Callable[..., None], hidden: tuple[str, ...] = (), summary: str = ""
+) -> Callable[..., None]:
+    """Give a command one option per parameter of `model`, passed on as `options`: only those the user gave.
+
+    The model is the only place where an option is described. `summary` is the help of a command without a docstring.
     """
-    names = [name for name in stage.parameters.model_fields if name not in hidden]
+    names = [name for name in model.model_fields if name not in hidden]
 
     def wrapped(**given: Any) -> None:
         values = {name: given.pop(_inner(name)) for name in names}
@@ -118,13 +126,13 @@ def with_stage_options(stage: Stage, command: Callable[..., None], hidden: tuple
 
     own = [p for p in inspect.signature(command).parameters.values() if p.name != "options"]
     made = [
-        inspect.Parameter(_inner(name), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(stage, name))
+        inspect.Parameter(_inner(name), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(model, name))
         for name in names
     ]
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + made
     wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
-    wrapped.__doc__ = command.__doc__ or stage.summary
+    wrapped.__doc__ = command.__doc__ or summary
     return wrapped
 
 
@@ -132,12 +140,12 @@ def _inner(name: str) -> str:
     return f"option_{name}"
 
 
-def _option(stage: Stage, name: str) -> Any:
-    field = stage.parameters.model_fields[name]
+def _option(model: type[Parameters], name: str) -> Any:
+    field = model.model_fields[name]
     flag = "--" + name.replace("_", "-")
     extra = field.json_schema_extra
     more = [str(other) for other in extra.get("flags") or ()] if isinstance(extra, dict) else []  # type: ignore[union-attr]
-    default = "" if field.default is None else f" [default: {_written(field.default)}]"
+    default = "" if field.default in (None, "") else f" [default: {_written(field.default)}]"
     text = f"{field.description or ''}{default}"
     if field.annotation is bool:
         return Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", help=text, show_default=False)]

@@ -1,4 +1,4 @@
-"""Label images in other forms: which value or colour of a painted image stands for which class."""
+"""Translation of label images whose values or colours are not class numbers."""
 
 import re
 from collections.abc import Mapping
@@ -17,13 +17,13 @@ MOST_NAMED = 8  # values in a message
 
 @dataclass(frozen=True)
 class LabelMap:
-    """What the values of label images mean.
+    """The class of each value or colour in label images.
 
     Attributes
     ----------
-    classes : class number (255: not annotated) by grey value, or by colour as 0xrrggbb where `by_color`
+    classes : class number (255: not annotated) by grey value, or by colour as 0xrrggbb if `by_color`
     by_color : the keys are colours
-    text : as it was given
+    text : the option as given
     """
 
     classes: Mapping[float, int]
@@ -32,12 +32,12 @@ class LabelMap:
 
     @classmethod
     def parse(cls, text: str) -> "LabelMap":
-        """Read '0=0,128=1,255=2' or '#000000=0,#ff0000=1'; the class is a number, or 'ignore' for not annotated.
+        """Parse '0=0,128=1,255=2' or '#000000=0,#ff0000=1'; a class is a number, or 'ignore' for not annotated.
 
         Raises
         ------
         InputError
-            It is written otherwise, names a value twice, or mixes grey values and colours.
+            The text is malformed, names a value twice, or mixes grey values and colours.
         """
         problems, classes, kinds = [], {}, set()
         for entry in text.split(","):
@@ -67,12 +67,12 @@ class LabelMap:
         return 1 + max((c for c in self.classes.values() if c != UNPAINTED), default=0)
 
     def apply(self, path: Path, data: Array) -> NDArray[np.uint8]:
-        """Return class numbers (h, w) for grey values (h, w), or for 8-bit colours (h, w, 3 or more).
+        """Translate grey values (h, w), or 8-bit colours (h, w, 3 or more), to class numbers (h, w).
 
         Raises
         ------
         InputError
-            The image, read from `path`, holds values that the map does not name.
+            The image, read from `path`, holds values that are not in the map.
         """
         values, where = np.unique(self._packed(path, data), return_inverse=True)
         unknown = np.array([float(v) not in self.classes for v in values])
@@ -81,7 +81,7 @@ class LabelMap:
             raise InputError(
                 f"{path} holds {self._named(values[unknown])}, which --label-map {shown(self.text, 200)} does not name "
                 f"({share:.2g} of its pixels): add each as VALUE=CLASS, or as VALUE=ignore where nobody annotated. "
-                "Many values in a few pixels mean that the image was blurred or resized after painting."
+                "Many values in few pixels are a sign that the image was blurred or resized after painting."
             )
         classes = np.array([self.classes[float(v)] for v in values], np.uint8)
         return classes[where].reshape(data.shape[:2])
@@ -92,15 +92,15 @@ class LabelMap:
             return data
         if data.dtype != np.uint8 or data.ndim not in (2, 3):
             raise InputError(
-                f"{path} is no 8-bit image (shape {data.shape}, {data.dtype}), but --label-map {shown(self.text, 200)} "
-                "names colours: save the labels as 8-bit RGB, or map grey values"
+                f"{path} is not an 8-bit image (shape {data.shape}, {data.dtype}), but --label-map "
+                f"{shown(self.text, 200)} names colours: save the labels as 8-bit RGB, or name grey values"
             )
         grey = data.ndim == 2 or data.shape[2] < 3
         channels = np.broadcast_to(np.atleast_3d(data)[..., :1], (*data.shape[:2], 3)) if grey else data[..., :3]
         return channels.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
 
     def _named(self, values: Array) -> str:
-        """Return the first of some values as the map would write them."""
+        """Return the first of some values in the notation of the map."""
         texts = [f"#{int(v):06x}" if self.by_color else f"{v:g}" for v in values[:MOST_NAMED]]
         what = "colour" if self.by_color else "value"
         more = f" and {len(values) - MOST_NAMED} more" if len(values) > MOST_NAMED else ""

@@ -1,4 +1,4 @@
-"""Labelled slices in two folders: images, and labels of the same name."""
+"""Labelled slices in two folders: images, and label images of the same names."""
 
 import hashlib
 import math
@@ -28,9 +28,9 @@ _TIFF_COMPRESSIONS = {1, 5, 8, 32773, 32946, 34925, 50000}  # none, LZW, deflate
 
 @dataclass(frozen=True)
 class Pair:
-    """A slice and its labels; `name` is the file name both share, without suffix.
+    """The files of a slice and its labels, which share the name `name`, without suffix.
 
-    `label_map` says what the values of the labels mean, where they are not class numbers.
+    `label_map` translates labels that are not class numbers.
     """
 
     name: str
@@ -42,33 +42,33 @@ class Pair:
 def find_pairs(
     images_dir: Path, labels_dir: Path, runtime: Runtime | None = None, label_map: LabelMap | None = None
 ) -> list[Pair]:
-    """Return the slices of `images_dir` that have labels of the same name in `labels_dir`, sorted by name.
+    """Return the slices of `images_dir` with labels of the same name in `labels_dir`, sorted by name.
 
     Raises
     ------
     InputError
-        Where a folder is missing or holds no images, names are not unique, or labels have no image.
+        A folder is missing or holds no images, names are not unique, or labels have no image.
     """
     images, labels = by_stem(images_dir, IMAGE_SUFFIXES), by_stem(labels_dir, LOSSLESS)
     orphans = sorted(set(labels) - set(images))
     if orphans:
         raise InputError(
             f"{len(orphans)} label files in {labels_dir} have no image of the same name in {images_dir}: "
-            f"{_few(orphans)}. An image and its labels must share their name."
+            f"{few(orphans)}. An image and its labels must share their name."
         )
     unlabelled = sorted(set(images) - set(labels))
     if unlabelled and runtime is not None:
-        runtime.say(f"{len(unlabelled)} images without labels are left out: {_few(unlabelled)}")
+        runtime.say(f"{len(unlabelled)} images without labels are left out: {few(unlabelled)}")
     return [Pair(name, images[name], labels[name], label_map) for name in sorted(labels)]
 
 
 def by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
-    """Return the files of a folder that end so, by name without suffix.
+    """Return the files of a folder with these suffixes, by name without suffix.
 
     Raises
     ------
     InputError
-        The folder is missing or holds none, or two files have the same name.
+        The folder is missing or holds no such file, or two files share a name.
     """
     if not folder.is_dir():
         raise InputError(f"the folder {folder} does not exist")
@@ -78,18 +78,18 @@ def by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for file in files:
         if file.stem in found:
-            raise InputError(f"{file} and {found[file.stem]} have the same name: which of them is meant is not clear")
+            raise InputError(f"{file} and {found[file.stem]} have the same name: remove or rename one of them")
         found[file.stem] = file
     return found
 
 
 def slice_readers(folder: Path) -> dict[str, Callable[[], Array]]:
-    """Return what reads each image of a folder, by name; see `by_stem`."""
+    """Return a function that reads each image of a folder, by name; see `by_stem`."""
     return {name: partial(read_slice, path) for name, path in by_stem(folder, IMAGE_SUFFIXES).items()}
 
 
 def read_slice(path: Path) -> Array:
-    """Read a grey image as a 2D array in the file's own type; colour files are taken where all channels are equal."""
+    """Read a grey image as a 2D array in the type of the file; a colour image must have equal channels."""
     data = _read(path)
     if data.ndim == 3 and data.shape[-1] in (2, 3, 4):
         color = data[..., : 1 if data.shape[-1] == 2 else 3]
@@ -107,12 +107,12 @@ def read_slice(path: Path) -> Array:
 def read_labels(path: Path, n_classes: int | None = None, label_map: LabelMap | None = None) -> NDArray[np.uint8]:
     """Read a label image (h, w) as u1: class numbers from 0, and 255 where nobody annotated.
 
-    With a `label_map` the image holds what that names; a palette image then gives its colours if those are named.
+    A `label_map` translates other values; if it names colours, a palette image gives its colours.
 
     Raises
     ------
     InputError
-        Where a value is not a class number below `n_classes` (checked if given), or not in the map.
+        A value is not a class number, not below `n_classes` if that is given, or not in the map.
     """
     if label_map is None:
         data = read_slice(path)
@@ -120,19 +120,19 @@ def read_labels(path: Path, n_classes: int | None = None, label_map: LabelMap | 
         data = label_map.apply(path, _read(path, in_color=True) if label_map.by_color else read_slice(path))
     values = np.unique(data)
     if values[0] < 0 or values[-1] > IGNORE or (values != np.round(values)).any():
-        raise InputError(f"{path} holds {_few(values)}: labels are whole numbers from 0 to {IGNORE - 1}")
+        raise InputError(f"{path} holds {few(values)}: labels are whole numbers from 0 to {IGNORE - 1}")
     classes = values[values != IGNORE]
     if n_classes is not None and classes.size and classes[-1] >= n_classes:
         raise InputError(
-            f"{path} holds the labels {_few(values)}, but there are {n_classes} classes: labels must be 0 to "
-            f"{n_classes - 1}, and {IGNORE} where nobody annotated. Name every class; save class numbers, or say "
-            "with --label-map which value is which class."
+            f"{path} holds the labels {few(values)}, but there are {n_classes} classes: labels must be 0 to "
+            f"{n_classes - 1}, and {IGNORE} where nobody annotated. Name every class, and save class numbers or "
+            "translate values with --label-map."
         )
     return data.astype(np.uint8)
 
 
 def _read(path: Path, *, in_color: bool = False) -> Array:
-    """Read any supported file; a palette image gives its indices, or its colours."""
+    """Read any supported file; a palette image gives its indices, or its colours if `in_color`."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata; what matters raises
@@ -144,28 +144,28 @@ def _read(path: Path, *, in_color: bool = False) -> Array:
 
 
 def _read_npy(path: Path) -> Array:
-    """Read an array as NumPy saves it; one that holds Python objects is refused, as reading them runs code."""
+    """Read a NumPy file; one that holds Python objects is refused, because reading them runs code."""
     with path.open("rb") as file:
         shape, by_columns, dtype = npy_header(path, file)
         return np.fromfile(file, dtype, math.prod(shape)).reshape(shape, order="F" if by_columns else "C")
 
 
 def npy_header(path: Path, file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Read the header of an array of one or several grey images: its shape, whether it is by columns, its type.
+    """Read the header of an array of one or several grey images: shape, whether in Fortran order, and type.
 
-    The file is left where the pixels begin, all of which are there.
+    Afterwards the file is positioned at the first pixel.
 
     Raises
     ------
     InputError
-        It holds something else, or less than it promises.
+        It holds something else, or fewer pixels than the header claims.
     ValueError
-        It is no such file.
+        It is not a NumPy file.
     """
     headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     version = np.lib.format.read_magic(file)
     if version not in headers:
-        raise InputError(f"{path} is an array of a kind that images are not (format {version})")
+        raise InputError(f"{path} is a NumPy file of format {version}, which is not for images")
     shape, by_columns, dtype = headers[version](file)
     if dtype.hasobject or dtype.kind not in "uifb":
         raise InputError(f"{path} holds values of type {shown(dtype)}, which are not numbers")
@@ -173,16 +173,16 @@ def npy_header(path: Path, file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dt
         raise InputError(f"{path} is not a single grey image (shape {shown(shape)})")
     n, stored = math.prod(shape), path.stat().st_size - file.tell()
     if n * dtype.itemsize > stored:
-        raise InputError(f"{path} is truncated: its header promises {n * dtype.itemsize} bytes, it has {stored}")
+        raise InputError(f"{path} is truncated: its header claims {n * dtype.itemsize} bytes, it has {stored}")
     return shape, by_columns, dtype
 
 
 def _read_image(path: Path, in_color: bool) -> Array:
-    """Read an image file: Pillow for most, tifffile for the kinds of TIFF that Pillow does not know."""
+    """Read an image file with Pillow, or with tifffile if it is a TIFF that Pillow cannot read."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        # The content decides, so the formats are named: Pillow would run Ghostscript on PostScript called .png.
+        # Pillow goes by the content, so the formats are named: it would run Ghostscript on PostScript called .png.
         with Image.open(path, formats=_PILLOW_FORMATS) as image:
             bytes_per_px = {"1": 1, "L": 1, "P": 1, "I;16": 2}.get(image.mode, 4)
             require_plausible(path, image.width * image.height * bytes_per_px, path.stat().st_size)
@@ -197,7 +197,7 @@ def _read_image(path: Path, in_color: bool) -> Array:
 
 
 def _read_other_tiff(path: Path) -> Array:
-    """Read a TIFF that Pillow does not know: of 64-bit numbers, or compressed with ZSTD."""
+    """Read a TIFF that Pillow cannot read: of 64-bit numbers, or compressed with ZSTD."""
     import tifffile
 
     from tomoseg.io.readers.tiff import ALONE
@@ -215,16 +215,27 @@ def _read_other_tiff(path: Path) -> Array:
 
 def _refuse_pages(path: Path, n_pages: int) -> None:
     if n_pages > 1:
-        raise InputError(f"{path} holds {n_pages} pages: save each slice as a file of its own")
+        raise InputError(f"{path} holds {n_pages} pages: save each slice as a separate file")
 
 
 @dataclass(frozen=True)
 class LabelledSlices:
-    """A data set in memory: names, images (h, w) of any size in one type, and labels u1."""
+    """Labelled slices in memory.
+
+    Attributes
+    ----------
+    names : tell neighbouring slices by their numbers
+    images : (h, w) of any size in one type, or (h, w, channels) with neighbouring slices
+    labels : (h, w) u1, 255 where nobody annotated
+    class_names, class_colors, pixel_size_nm : None where unknown
+    """
 
     names: list[str]
     images: list[Array]
     labels: list[NDArray[np.uint8]]
+    class_names: list[str] | None = None
+    class_colors: list[str] | None = None
+    pixel_size_nm: float | None = None
 
 
 def load_pairs(pairs: Iterable[Pair], n_classes: int | None = None) -> LabelledSlices:
@@ -233,8 +244,8 @@ def load_pairs(pairs: Iterable[Pair], n_classes: int | None = None) -> LabelledS
     Raises
     ------
     InputError
-        Where an image and its labels differ in size, images differ in type, or all labels are 0 or 255: then they
-        are masks whose 255 would count as not annotated.
+        An image and its labels differ in size, images differ in type, or all labels are 0 or 255: such masks would
+        count as not annotated where they are 255.
     """
     data = LabelledSlices([], [], [])
     for pair in pairs:
@@ -252,11 +263,11 @@ def load_pairs(pairs: Iterable[Pair], n_classes: int | None = None) -> LabelledS
 
 
 def mask_problem(values: Iterable[set[int]]) -> str:
-    """Say so if label images hold nothing but 0 and 255, given the values of each."""
+    """Return a message if label images hold only 0 and 255, given the values of each; else an empty text."""
     if set().union(*values) != {0, IGNORE}:
         return ""
     return (
-        f"all label images hold only 0 and {IGNORE}, and {IGNORE} means that nobody annotated: if these are masks, say "
+        f"all label images hold only 0 and {IGNORE}, and {IGNORE} means that nobody annotated: if they are masks, give "
         f"--label-map 0=0,{IGNORE}=1"
     )
 
@@ -273,7 +284,7 @@ def load_pair(pair: Pair, n_classes: int | None = None) -> tuple[Array, NDArray[
 
 
 def data_digest(names: Sequence[str], images: Sequence[Array], labels: Sequence[Array]) -> str:
-    """Return the SHA-256 of a data set, so that a network can tell what it was trained on."""
+    """Return the SHA-256 of labelled slices, by which a network knows what it was trained on."""
     digest = hashlib.sha256()
     for name, image, label in zip(names, images, labels, strict=True):
         digest.update(f"{name} {image.shape} {image.dtype} ".encode())
@@ -282,7 +293,7 @@ def data_digest(names: Sequence[str], images: Sequence[Array], labels: Sequence[
     return digest.hexdigest()
 
 
-def _few(items: Iterable[Any], most: int = 5) -> str:
-    """Return the first items as text."""
+def few(items: Iterable[Any], most: int = 5) -> str:
+    """Return the first items as text, and the number of the others."""
     texts = [str(item) for item in items]
-    return ", ".join(texts[:most]) + (", ..." if len(texts) > most else "")
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from tomoseg.segmentation.data.augmentation import Augmentation
-from tomoseg.segmentation.training.parameters import TrainSettings
+from tomoseg.segmentation.training.parameters import TrainParameters
 
 
 def phantom_slice(rng, size):
@@ -36,7 +36,7 @@ def make_slices():
 @pytest.fixture(scope="session")
 def tiny_settings():
     """Return settings that train in seconds on a CPU."""
-    return TrainSettings(
+    return TrainParameters(
         epochs=2,
         batch=4,
         patch=64,
@@ -52,7 +52,7 @@ def tiny_settings():
 def trained(tmp_path_factory, make_slices, tiny_settings):
     """Train the tiny network once."""
     from tomoseg.runtime import Runtime
-    from tomoseg.segmentation.training.train import train
+    from tomoseg.segmentation.training.trainer import train
 
     images, labels = make_slices(16)
     output = tmp_path_factory.mktemp("trained") / "tiny.keras"
@@ -65,7 +65,7 @@ def trained(tmp_path_factory, make_slices, tiny_settings):
         output,
         names=names,
         pixel_size_nm=0.3,
-        settings=tiny_settings,
+        params=tiny_settings,
         runtime=runtime,
         on_epoch=rows.append,
     )

@@ -9,11 +9,18 @@ import pytest
 
 import tomoseg.segmentation
 
-MODULES = sorted(Path(tomoseg.segmentation.__file__).parent.glob("*.py"))
-NEEDS_KERAS = {"keras_setup", "network", "se_resnet", "losses", "model_file"}
+ROOM = Path(tomoseg.segmentation.__file__).parent
+MODULES = sorted(ROOM.rglob("*.py"))
+NEEDS_KERAS = {"keras_setup", "builders", "se_resnet", "losses", "model_file"}
+# Each folder may import those before it.
+ORDER = ("data", "networks", "inference", "evaluation", "training")
 
 
-@pytest.mark.parametrize("module", MODULES, ids=lambda path: path.stem)
+def name_of(path):
+    return ".".join(("tomoseg.segmentation", *path.relative_to(ROOM).with_suffix("").parts))
+
+
+@pytest.mark.parametrize("module", MODULES, ids=name_of)
 def test_only_the_setup_knows_the_backend(module):
     # The same code runs with KERAS_BACKEND=torch or jax: nothing but the setup names a backend.
     nodes = list(ast.walk(ast.parse(module.read_text())))
@@ -25,10 +32,28 @@ def test_only_the_setup_knows_the_backend(module):
         assert not {"tensorflow", "torch", "jax", "keras"} & {name.split(".")[0] for name in imported}
 
 
+@pytest.mark.parametrize("folder", ORDER)
+def test_folders_import_those_before_them_only(folder):
+    later = ORDER[ORDER.index(folder) + 1 :]
+    for module in (ROOM / folder).glob("*.py"):
+        nodes = ast.walk(ast.parse(module.read_text()))
+        imported = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+        against = [name for name in imported if name.startswith(tuple(f"tomoseg.segmentation.{one}" for one in later))]
+        assert not against, module
+
+
 def test_everything_that_needs_no_network_loads_without_keras():
-    light = [f"tomoseg.segmentation.{path.stem}" for path in MODULES if path.stem not in {*NEEDS_KERAS, "__init__"}]
+    light = [name_of(path) for path in MODULES if path.stem not in {*NEEDS_KERAS, "__init__"}]
     heavy = ("keras", "tensorflow", "matplotlib")
     code = f"import sys, {', '.join(light)}; sys.exit(any(m in sys.modules for m in {heavy}))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_parameters_of_a_training_load_nothing_heavy():
+    code = (
+        "import sys, tomoseg.segmentation.training.parameters\n"
+        "sys.exit(any(m in sys.modules for m in ('scipy', 'skimage', 'keras', 'tensorflow', 'matplotlib')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

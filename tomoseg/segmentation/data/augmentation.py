@@ -1,71 +1,56 @@
 """Random views of labelled slices for training."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from tomoseg.arrays import Array, FloatArray
+from tomoseg.parameters import Field, Parameters
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """How far views may differ from the slices; each quantity is drawn uniformly from minus to plus its value.
+class Augmentation(Parameters):
+    """How far random views may differ from the slices.
 
-    The values are those of Genc et al. (2022), except that their shear of 0.1 degree is taken as a slope of 0.1.
-    Intensities are not varied there; they are in units of the scaled image, where 0 is the background and 1 the next
-    level of grey.
-
-    Attributes
-    ----------
-    rotation_deg : rotation, degree
-    flip : mirror left-right and up-down, each with probability 1/2
-    zoom : relative change of scale, per axis
-    shear : slope of the shear
-    shift : shift as a fraction of the patch
-    elastic_px : standard deviation of the shifts of nodes a quarter of the patch apart, smooth in between
-    grid_px : standard deviation of the shifts of nodes an eighth of the patch apart, linear in between
-    straight : fraction of the views that are only mirrored, turned by quarter turns and shifted by whole pixels (none
-        of which is varied where `flip` is off or `rotation_deg` is 0): they keep the grain of the image, which
-        interpolation smooths and which a network trained on nothing else has never seen
-    contrast : relative change of all intensities
-    brightness : what is added to all intensities
-    gamma : logarithm of the power that intensities are raised to, with their sign kept
-    noise : standard deviation of white noise, drawn from 0 to this
-    blur_px : standard deviation of a Gaussian blur, drawn from 0 to this
-    sharpen : how often the difference from a blur of 1 px is added, drawn from 0 to this
+    Each quantity is drawn uniformly from minus to plus its value unless told otherwise. The values are those of Genc,
+    Kovarik & Fraser (2022), except that their shear of 0.1 degree is taken as a slope of 0.1. They do not vary
+    intensities; those are in units of the scaled image, where 0 is the background and 1 the support.
     """
 
-    rotation_deg: float = 45.0
-    flip: bool = True
-    zoom: float = 0.1
-    shear: float = 0.1
-    shift: float = 0.1
-    elastic_px: float = 0.0
-    grid_px: float = 0.0
-    straight: float = 0.0
-    contrast: float = 0.0
-    brightness: float = 0.0
-    gamma: float = 0.0
-    noise: float = 0.0
-    blur_px: float = 0.0
-    sharpen: float = 0.0
-
-    def problems(self) -> list[str]:
-        """Say what is wrong with the values."""
-        found = [f"{name} is {value:g}: it must not be below 0" for name, value in vars(self).items() if not value >= 0]
-        found += [
-            f"{name} is {getattr(self, name):g}: it must be below 1"
-            for name in ("zoom", "contrast")
-            if getattr(self, name) >= 1
-        ]
-        found += [f"straight is {self.straight:g}: it must not be above 1"] * (self.straight > 1)
-        return [f"augmentation: {problem}" for problem in found]
-
-
-NO_AUGMENTATION = Augmentation(rotation_deg=0.0, flip=False, zoom=0.0, shear=0.0, shift=0.0)
+    rotation_deg: float = Field(45.0, ge=0, description="Rotation in degrees")
+    flip: bool = Field(True, description="Mirror left-right and up-down, each with probability 1/2")
+    zoom: float = Field(0.1, ge=0, lt=1, description="Relative change of scale along each axis")
+    shear: float = Field(0.1, ge=0, description="Slope of the shear")
+    shift: float = Field(0.1, ge=0, description="Shift as a fraction of the patch")
+    elastic_px: float = Field(
+        0.0,
+        ge=0,
+        description="Smooth deformation: standard deviation in px of shifts of nodes a quarter of the patch apart",
+    )
+    grid_px: float = Field(
+        0.0,
+        ge=0,
+        description="Piecewise linear deformation: standard deviation in px of shifts of nodes an eighth of the patch "
+        "apart",
+    )
+    straight: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Fraction of the views that are only mirrored, rotated by quarter turns and shifted by whole "
+        "pixels, which keeps the grain of the image that interpolation smooths; no flips where `flip` is off, no "
+        "quarter turns where `rotation_deg` is 0",
+    )
+    contrast: float = Field(0.0, ge=0, lt=1, description="Relative change of all intensities")
+    brightness: float = Field(0.0, ge=0, description="Offset added to all intensities")
+    gamma: float = Field(
+        0.0, ge=0, description="Logarithm of the power that intensities are raised to, with their sign kept"
+    )
+    noise: float = Field(0.0, ge=0, description="Standard deviation of white noise, drawn from 0 to this")
+    blur_px: float = Field(0.0, ge=0, description="Standard deviation in px of a Gaussian blur, drawn from 0 to this")
+    sharpen: float = Field(
+        0.0, ge=0, description="Weight of the difference from a blur of 1 px that is added, drawn from 0 to this"
+    )
 
 
 def random_view(
@@ -92,7 +77,7 @@ def random_view(
 def straight_view(
     augmentation: Augmentation, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Draw a map, as `random_view` does, that takes pixels to pixels."""
+    """Draw a map like `random_view`, but one that takes pixels to pixels."""
     turns = int(rng.integers(4)) if augmentation.rotation_deg else 0
     quarter = np.linalg.matrix_power(np.array([[0.0, 1.0], [-1.0, 0.0]]), turns)
     mirror = np.diag(np.where(rng.random(2) < 0.5, -1.0, 1.0)) if augmentation.flip else np.eye(2)
@@ -109,21 +94,23 @@ def sample_patch(
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Cut one randomly placed and transformed patch out of a labelled slice.
 
-    Image and labels go through the same map in one interpolation each: the image linearly, the labels to the nearest
-    pixel, because a class number in between two others would be a class that is not there. What lies beyond the slice
-    is its mirror image.
+    Image and labels go through the same map with one interpolation each: linear for the image, nearest pixel for the
+    labels, because an average of class numbers would be another class. The slice continues beyond its border as its
+    mirror image.
 
     Parameters
     ----------
-    image, labels : (h, w) arrays, of any size; smaller than the patch is fine. The image may be (h, w, channels): all
-        channels are seen alike
+    image, labels : (h, w) arrays of any size, also smaller than the patch. The image may be (h, w, channels): all
+        channels go through the same map
     patch : side of the patch, px
-    around : a pixel (y, x) that is to be in the middle half of the patch, instead of a place drawn from all
+    around : pixel (y, x) to place in the middle half of the patch; by default the patch may be anywhere
 
     Returns
     -------
     (patch, patch) or (patch, patch, channels) f4 image in the units of `image`, and (patch, patch) u1 labels
     """
+    from scipy import ndimage
+
     straight = augmentation.straight > 0 and rng.random() < augmentation.straight
     matrix, shift = straight_view(augmentation, rng) if straight else random_view(augmentation, rng)
     middle = (patch - 1) / 2
@@ -156,10 +143,12 @@ def _by_channel(see: Callable[[Array], Array], image: Array) -> NDArray[np.float
 def vary_intensity(
     view: NDArray[np.float32], augmentation: Augmentation, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Return a scaled view (h, w), or (h, w, channels), with other contrast, brightness, gamma, sharpness and noise.
+    """Vary contrast, brightness, gamma, sharpness and noise of a scaled view (h, w), or (h, w, channels).
 
-    All channels are changed alike, but noise is of each its own.
+    All channels change alike, but each has its own noise.
     """
+    from scipy import ndimage
+
     a = augmentation
     if a.blur_px:
         view = ndimage.gaussian_filter(view, rng.uniform(0, a.blur_px), axes=(0, 1))
@@ -175,7 +164,7 @@ def vary_intensity(
 
 
 def _bend(patch: int, augmentation: Augmentation, rng: np.random.Generator) -> FloatArray | None:
-    """Return random shifts (2, patch, patch) in px, smooth and linear between nodes; None where none are wanted."""
+    """Return random shifts (2, patch, patch) in px, smooth and piecewise linear; None if both are off."""
     kinds = [(augmentation.elastic_px, 5, 3), (augmentation.grid_px, 9, 1)]
     fields = [_shifts(patch, strength, nodes, order, rng) for strength, nodes, order in kinds if strength]
     return np.sum(fields, axis=0) if fields else None
@@ -183,6 +172,8 @@ def _bend(patch: int, augmentation: Augmentation, rng: np.random.Generator) -> F
 
 def _shifts(patch: int, strength_px: float, n_nodes: int, order: int, rng: np.random.Generator) -> FloatArray:
     """Return shifts (2, patch, patch) in px between n_nodes x n_nodes nodes."""
+    from scipy import ndimage
+
     nodes = rng.normal(0, strength_px, (2, n_nodes, n_nodes))
     at = np.linspace(0, n_nodes - 1, patch)
     where = np.meshgrid(at, at, indexing="ij")
@@ -190,7 +181,7 @@ def _shifts(patch: int, strength_px: float, n_nodes: int, order: int, rng: np.ra
 
 
 def _random_centre(shape: tuple[int, ...], patch: int, rng: np.random.Generator) -> FloatArray:
-    """Return (y, x) of the centre of a whole-pixel patch inside the image, or the image centre where it is smaller."""
+    """Draw (y, x) of the centre of a patch on whole pixels inside the image; the image centre if it is smaller."""
     room = np.array(shape) - patch
     start = np.where(room > 0, rng.integers(0, np.maximum(room, 0) + 1), -(-room // 2))
     return np.asarray(start + (patch - 1) / 2)
@@ -199,7 +190,7 @@ def _random_centre(shape: tuple[int, ...], patch: int, rng: np.random.Generator)
 def _nearby(
     image: Array, labels: Array, matrix: FloatArray, offset: FloatArray, patch: int, margin: int
 ) -> tuple[Array, Array, FloatArray]:
-    """Cut a large slice down to what the patch can see, so that interpolation does not convert all of it."""
+    """Crop a large slice to the region that the patch can reach, so that only that is converted."""
     corners = np.array([[0, 0], [0, patch - 1], [patch - 1, 0], [patch - 1, patch - 1]]) @ matrix.T + offset
     low, high = np.floor(corners.min(axis=0)).astype(int), np.ceil(corners.max(axis=0)).astype(int) + 1
     low, high = low - margin - 1, high + margin + 1

@@ -1,8 +1,8 @@
-"""What is wrong with a data set of labelled slices, before hours of training are spent on it."""
+"""Check of a set of labelled slices before hours of training are spent on it."""
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,21 +13,31 @@ from numpy.typing import NDArray
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
 from tomoseg.io.label_values import LabelMap
-from tomoseg.io.slices import IGNORE, IMAGE_SUFFIXES, LOSSLESS, Pair, by_stem, mask_problem, read_labels, read_slice
+from tomoseg.io.slices import (
+    IGNORE,
+    IMAGE_SUFFIXES,
+    LOSSLESS,
+    Pair,
+    by_stem,
+    few,
+    mask_problem,
+    read_labels,
+    read_slice,
+)
 from tomoseg.runtime import Runtime
 from tomoseg.segmentation.classes import default_names, problems_with_names
-from tomoseg.segmentation.data.folds import ALIKE, alike_across, split, thumbnail
+from tomoseg.segmentation.data.folds import ALIKE, alike_across, leak_warning, split, thumbnail
 
 RARE_SHARE = 1e-3  # of the annotated pixels
 RARE_SLICES = 3
-# Correlation of all pixels, whatever their brightness and contrast. Neighbouring slices of the gamma-alumina set have
-# up to 0.990, a copy with another brightness and contrast, rounded to 8 bit, 0.9996.
+# Correlation of all pixels, which does not depend on brightness and contrast. Neighbouring slices of the gamma-alumina
+# set have up to 0.990; a copy with another brightness and contrast, rounded to 8 bit, has 0.9996.
 NEAR_COPY = 0.995
 
 
 @dataclass(frozen=True)
 class ClassShare:
-    """How much of a data set belongs to a class: annotated pixels, their share, and slices it occurs in."""
+    """Annotated pixels of a class, their share of all, and the number of slices that show the class."""
 
     name: str
     pixels: int
@@ -37,15 +47,15 @@ class ClassShare:
 
 @dataclass(frozen=True)
 class DataReport:
-    """The state of a data set.
+    """Result of the check of a set of labelled slices.
 
     Attributes
     ----------
     n_slices : pairs that could be read
     sizes, dtypes : number of slices by 'WxH' in px and by type
-    unannotated : share of all pixels that nobody annotated
-    errors : why it cannot be trained on; empty where it can
-    warnings : what would make training or its scores worse than they need be
+    unannotated : fraction of all pixels that nobody annotated
+    errors : reasons why the set cannot be trained on; empty if it can
+    warnings : whatever makes the training, or its scores, worse than necessary
     """
 
     n_slices: int
@@ -72,7 +82,7 @@ class DataReport:
 
 @dataclass(frozen=True)
 class _Slice:
-    """What is kept of a slice once it was read; `counts` are pixels by label."""
+    """Facts about a slice that has been read; `counts` are its pixels by label."""
 
     pair: Pair
     shape: tuple[int, ...]
@@ -92,26 +102,26 @@ def check_data(
     guard: int = 1,
     runtime: Runtime | None = None,
 ) -> DataReport:
-    """Read all labelled slices, one at a time, and report what is wrong with them.
+    """Read all labelled slices, one at a time, and report every problem.
 
     Parameters
     ----------
-    class_names : names in class order; default names for as many classes as occur unless given
-    folds, guard : see `tomoseg.segmentation.data.folds.split`; each fold is looked at
+    class_names : in class order; by default default names for as many classes as occur
+    folds, guard : see `tomoseg.segmentation.data.folds.split`; every fold is checked
 
     Raises
     ------
     InputError
-        A folder is missing or holds no images, or options make no sense: there is nothing to report on.
+        A folder is missing or holds no images, or options are wrong: there is nothing to report on.
     """
     if problems := problems_with_names(class_names) if class_names else []:
         raise InputError.of(problems)
     images, labels = by_stem(images_dir, IMAGE_SUFFIXES), by_stem(labels_dir, LOSSLESS)
     errors, warnings = [], []
     if orphans := sorted(labels.keys() - images.keys()):
-        errors.append(f"{len(orphans)} label files have no image of the same name: {_few(orphans)}")
+        errors.append(f"{len(orphans)} label files have no image of the same name: {few(orphans)}")
     if unlabelled := sorted(images.keys() - labels.keys()):
-        warnings.append(f"{len(unlabelled)} images have no labels and are left out: {_few(unlabelled)}")
+        warnings.append(f"{len(unlabelled)} images have no labels and are left out: {few(unlabelled)}")
     pairs = [Pair(name, images[name], labels[name], label_map) for name in sorted(images.keys() & labels.keys())]
     slices, runtime = [], runtime or Runtime()
     for pair in runtime.track(pairs, "check-data"):
@@ -166,7 +176,7 @@ def _problems_with_values(counts: NDArray[np.int64], n_classes: int, *, named: b
     if outside:
         n = int((counts[:, outside].sum(axis=1) > 0).sum())
         known = f"there are {n_classes} classes: labels are 0 to {n_classes - 1}"
-        yield f"{n} label images hold {_few(outside)}, but {known}"
+        yield f"{n} label images hold {few(outside)}, but {known}"
     if masks := mask_problem({int(v) for v in np.flatnonzero(row)} for row in counts):
         yield masks
     elif len(present) < 2 and len(counts):
@@ -174,7 +184,7 @@ def _problems_with_values(counts: NDArray[np.int64], n_classes: int, *, named: b
     elif not named and 2 * len(present) < n_classes:
         guess = ",".join(f"{v}={c}" for c, v in enumerate(present))
         yield (
-            f"the labels hold {_few(present)}, which look like grey values and not like class numbers: say which is "
+            f"the labels hold {few(present)}, which look like grey values and not like class numbers: say which is "
             f"which class, for example --label-map {guess}"
         )
     if not len(counts):
@@ -188,7 +198,7 @@ def _problems_with_types(slices: Sequence[_Slice]) -> list[str]:
     usual = dtypes.most_common(1)[0][0]
     others = [s.pair.image.name for s in slices if s.dtype != usual]
     kinds = ", ".join(f"{n} {dtype}" for dtype, n in dtypes.most_common())
-    return [f"the images are of several types ({kinds}): save all in one; not {usual} are {_few(others)}"]
+    return [f"the images are of several types ({kinds}): save all in one; not {usual} are {few(others)}"]
 
 
 def _shares(counts: NDArray[np.int64], names: Sequence[str]) -> list[ClassShare]:
@@ -200,7 +210,7 @@ def _shares(counts: NDArray[np.int64], names: Sequence[str]) -> list[ClassShare]
 def _problems_with_shares(shares: Sequence[ClassShare]) -> Iterator[str]:
     for c, share in enumerate(shares):
         if not share.pixels:
-            yield f"class {c} ({share.name}) occurs nowhere: a network will never predict it"
+            yield f"class {c} ({share.name}) does not occur: a network will never predict it"
         elif share.share < RARE_SHARE or share.slices < RARE_SLICES:
             yield (
                 f"class {c} ({share.name}) is rare: {share.share:.2g} of the annotated pixels, in {share.slices} slices"
@@ -208,7 +218,7 @@ def _problems_with_shares(shares: Sequence[ClassShare]) -> Iterator[str]:
 
 
 def _copies(slices: Sequence[_Slice], runtime: Runtime) -> list[str]:
-    """Name images that are the same, or the same but for brightness and contrast."""
+    """Report images that are identical, or identical except for brightness and contrast."""
     of_digest = defaultdict(list)
     for s in slices:
         of_digest[s.digest].append(s)
@@ -216,7 +226,7 @@ def _copies(slices: Sequence[_Slice], runtime: Runtime) -> list[str]:
     for same in (group for group in of_digest.values() if len(group) > 1):
         differ = any((s.counts != same[0].counts).any() for s in same)
         found.append(
-            f"{len(same)} images are the same to the pixel: {_few(s.pair.name for s in same)}"
+            f"{len(same)} images are identical: {few(s.pair.name for s in same)}"
             + ("; their labels differ" if differ else "")
         )
     singles = [group[0] for group in of_digest.values()]
@@ -224,13 +234,13 @@ def _copies(slices: Sequence[_Slice], runtime: Runtime) -> list[str]:
     if near:
         names = (f"{a} and {b}" for a, b in near)
         found.append(
-            f"{len(near)} pairs of images are nearly the same, as copies of other brightness are: {_few(names)}"
+            f"{len(near)} pairs of images are nearly identical, as copies with another brightness are: {few(names)}"
         )
     return found
 
 
 def _near_copies(slices: Sequence[_Slice], runtime: Runtime) -> Iterator[tuple[str, str]]:
-    """Compare, pixel by pixel, each image with the one before it that looks most like it."""
+    """Compare each image, pixel by pixel, with the most similar one before it."""
     thumbnails = np.array([s.thumbnail for s in slices])
     for i in runtime.track(range(1, len(slices)), "check-data: copies"):
         alike = thumbnails[:i] @ thumbnails[i]
@@ -243,7 +253,7 @@ def _near_copies(slices: Sequence[_Slice], runtime: Runtime) -> Iterator[tuple[s
 
 
 def _problems_with_folds(slices: Sequence[_Slice], names: Sequence[str], folds: int, guard: int) -> Iterator[str]:
-    """Look at every split that training may use: whether it leaks, and whether each part has every class."""
+    """Check every split that training may use: whether it leaks, and whether each part has every class."""
     thumbnails = {i: s.thumbnail for i, s in enumerate(slices)}
     for fold in range(folds if folds > 1 and slices else 0):
         parts = split([s.pair.name for s in slices], folds, fold, guard)
@@ -253,19 +263,11 @@ def _problems_with_folds(slices: Sequence[_Slice], names: Sequence[str], folds: 
         alike = alike_across(thumbnails, parts)
         if alike:
             i, j = alike[0]
-            yield (
-                f"fold {fold} of {folds}: {len(alike)} of {len(parts.validation)} validation slices look much like a "
-                f"slice trained on (such as {slices[j].pair.name} like {slices[i].pair.name}): scores will flatter; "
-                "name neighbouring slices by neighbouring numbers, or raise the guard"
-            )
+            names_of = slices[i].pair.name, slices[j].pair.name
+            yield f"fold {fold} of {folds}: {leak_warning(len(alike), len(parts.validation), *names_of)}"
         for what, part in (("training", parts.training), ("validation", parts.validation)):
             counts = np.sum([slices[i].counts for i in part], axis=0)
-            elsewhere = np.sum([s.counts for s in slices], axis=0)
-            absent = [name for c, name in enumerate(names) if elsewhere[c] and not counts[c]]
+            total = np.sum([s.counts for s in slices], axis=0)
+            absent = [name for c, name in enumerate(names) if total[c] and not counts[c]]
             if absent:
-                yield f"fold {fold} of {folds}: no {what} slice holds {_few(absent)}"
-
-
-def _few(items: Iterable[Any], most: int = 5) -> str:
-    texts = [str(item) for item in items]
-    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
+                yield f"fold {fold} of {folds}: no {what} slice holds {few(absent)}"

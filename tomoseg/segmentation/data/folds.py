@@ -1,8 +1,8 @@
 """Splits of labelled slices into training and validation that do not leak.
 
-Neighbouring slices of a reconstruction look alike, so a network that has seen one of them in training has nearly seen
-the other. Validation on such a slice measures memory. Slices are therefore split in blocks of neighbours, and the
-training slices next to a validation block are used for neither.
+Neighbouring slices of a reconstruction look alike: a network trained on one of them has nearly seen the other, and
+validation on it measures memory. Slices are therefore split in blocks of neighbours, and slices next to a validation
+block are used for neither training nor validation.
 """
 
 import re
@@ -22,7 +22,7 @@ ALIKE = 0.97  # correlation of thumbnails; neighbouring slices of the gamma-alum
 
 @dataclass(frozen=True)
 class Split:
-    """Indices of the slices for training and for validation, and of those too close to validation to train on."""
+    """Indices of the slices for training, for validation, and of those too close to validation to train on."""
 
     training: list[int]
     validation: list[int]
@@ -30,21 +30,17 @@ class Split:
 
 
 def slice_keys(names: Sequence[str]) -> list[SliceKey]:
-    """Return the series and the slice number in it that each name tells of.
+    """Return the series of each name and the slice number in it.
 
-    Names are compared with those that differ from them in digits only. The number that takes the most values among
-    them is the slice number; what stands before it names the series; what stands after it (left or right half,
-    say) tells apart images of one slice. `al_10012_00` is slice 10012 of series 'al_'. A name without digits is a
-    series of its own.
+    Names that differ in digits only are compared. The number with the most values among them is the slice number; the
+    text before it names the series; the text after it (for the left or right half, say) distinguishes images of one
+    slice. `al_10012_00` is slice 10012 of series 'al_'. A name without digits is a series of its own.
     """
     return [(series, number) for series, number, _ in slice_parts(names)]
 
 
 def slice_parts(names: Sequence[str]) -> list[tuple[str, int, str]]:
-    """Return what stands before the slice number in each name, that number, and what stands behind it.
-
-    Which number that is: see `slice_keys`.
-    """
+    """Return the text before the slice number in each name, the number, and the text after it; see `slice_keys`."""
     families: dict[str, list[str]] = defaultdict(list)
     for name in names:
         families[re.sub(r"\d+", "#", name)].append(name)
@@ -61,7 +57,7 @@ def slice_parts(names: Sequence[str]) -> list[tuple[str, int, str]]:
 
 
 def _slice_slot(names: Sequence[str]) -> int:
-    """Return which of the numbers in names of one shape takes the most values; the first of equals."""
+    """Return the position of the number with the most values in names of one shape; the first of equals."""
     values = list(zip(*(re.findall(r"\d+", name) for name in names), strict=True))
     if not values:
         return 0
@@ -87,12 +83,13 @@ def split(
     guard : int
         Training slices whose number is within `guard` of a validation slice of the same series are not used.
     group_of : callable, optional
-        Names the group of a slice where names do not tell of neighbours; groups stay together, and there is no guard.
+        Returns the group of a slice by its name, where numbers do not tell neighbours; groups stay together, without a
+        guard.
 
     Raises
     ------
     InputError
-        Where `fold` is not one of `folds`.
+        `fold` is not one of `folds`.
     """
     if folds <= 1:
         return Split(list(range(len(names))), [], [])
@@ -123,10 +120,10 @@ def _fold_of_each_key(keys: Sequence[SliceKey], folds: int) -> dict[SliceKey, in
 
 
 def lookalikes(images: Sequence[Array], parts: Split) -> list[tuple[int, int]]:
-    """Return (training, validation) indices of slices that look much the same, whatever their names say.
+    """Return (training, validation) indices of slices that look much the same, whatever their names.
 
-    Each validation slice is compared with all training slices; of those whose thumbnails correlate by more than
-    `ALIKE`, the most similar one is named.
+    Each validation slice is compared with all training slices. Where the thumbnail of the most similar one correlates
+    by more than `ALIKE`, the pair is returned.
     """
     if not parts.validation:
         return []
@@ -135,7 +132,7 @@ def lookalikes(images: Sequence[Array], parts: Split) -> list[tuple[int, int]]:
 
 
 def alike_across(thumbnails: Mapping[int, Array], parts: Split) -> list[tuple[int, int]]:
-    """Return what `lookalikes` does, given the thumbnail of each slice by index."""
+    """Return the pairs of `lookalikes` from the thumbnail of each slice by index."""
     if not parts.validation:
         return []
     training = np.stack([thumbnails[i] for i in parts.training])
@@ -147,8 +144,17 @@ def alike_across(thumbnails: Mapping[int, Array], parts: Split) -> list[tuple[in
     return found
 
 
+def leak_warning(n_alike: int, n_validation: int, trained_on: str, validated_on: str) -> str:
+    """Say that validation slices look like training slices, naming one pair of them."""
+    return (
+        f"{n_alike} of {n_validation} validation slices look much like a training slice (such as {validated_on} like "
+        f"{trained_on}), so scores will be too good: name neighbouring slices by neighbouring numbers, or raise the "
+        "guard"
+    )
+
+
 def thumbnail(image: Array) -> Array:
-    """Return block means of the square root of an image as a vector of mean 0 and length 1, whatever its size."""
+    """Return block means of the square root of an image of any size as a vector of mean 0 and length 1."""
     root = np.sqrt(np.asarray(image, float) - float(image.min()))
     starts = [np.unique(np.arange(THUMBNAIL) * n // THUMBNAIL) for n in root.shape]
     sums = np.add.reduceat(np.add.reduceat(root, starts[0], axis=0), starts[1], axis=1)

@@ -1,4 +1,4 @@
-"""Histograms of whole volumes, slab by slab, and where to cut them."""
+"""Histograms of whole volumes, slab by slab, and their partition into classes of intensity."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ AT_ONCE = 1 << 20  # voxels
 SAMPLED_SLICES = 64
 # A histogram with all but a few voxels in such a part of its range is counted again in that part.
 NARROWED, FEW_VOXELS, MOST_NARROWINGS = 64, 3, 5
-OUTLIERS = 1e-5  # fraction of voxels whose brightness is not looked at: hot spots of reconstructions
+OUTLIERS = 1e-5  # fraction of the brightest voxels that is ignored: hot spots of reconstructions
 MAX_STEPS = 50
 CLEARLY = 0.25  # deeper by a quarter of a peak
 Counts = NDArray[np.float64]
@@ -23,7 +23,7 @@ Counts = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts in equal bins; the end bins also hold all that lies beyond them."""
+    """Counts in equal bins; the end bins include all values beyond them."""
 
     counts: Counts
     centres: Counts
@@ -46,7 +46,7 @@ def sampled_range(volume: ArraySource, max_slices: int = 48) -> tuple[float, flo
     Raises
     ------
     StageFailed
-        Where they hold NaN or infinity, or nothing but one value.
+        They hold NaN or infinity, or all have the same value.
     """
     low, high = np.inf, -np.inf
     for i in _evenly_spread(volume.shape[0], max_slices):
@@ -55,8 +55,8 @@ def sampled_range(volume: ArraySource, max_slices: int = 48) -> tuple[float, flo
         low, high = min(low, float(plane.min())), max(high, float(plane.max()))
     if not high > low:
         raise StageFailed(
-            f"the volume holds nothing but the value {low:g}: there is nothing to segment. Look at the reconstruction "
-            "and at the aligned stack it was made from."
+            f"the volume holds nothing but the value {low:g}: there is nothing to segment. Check the reconstruction "
+            "and the aligned series."
         )
     return low, high
 
@@ -86,7 +86,7 @@ def sampled_histogram(volume: ArraySource) -> Histogram:
 
 
 def histogram(blocks: Iterable[Array], low: float, high: float, n_bins: int = N_BINS) -> Histogram:
-    """Count the values of `blocks` in `n_bins` equal bins from `low` to `high`; values beyond go to the end bins."""
+    """Count the values of `blocks` in `n_bins` equal bins from `low` to `high`; values beyond count in the end bins."""
     counts = np.zeros(n_bins, np.int64)
     scale = n_bins / (high - low)
     for block in blocks:
@@ -107,7 +107,7 @@ def require_finite(values: Array) -> None:
 
 @dataclass(frozen=True)
 class Partition:
-    """Classes of intensity: `thresholds` (n - 1,) between them, `levels` (n,) and `sizes` (n,), medians and counts."""
+    """Classes of intensity: `thresholds` (n - 1,) between them, and their medians `levels` and counts `sizes` (n,)."""
 
     thresholds: Counts
     levels: Counts
@@ -123,13 +123,13 @@ def partition(values: Histogram, n_classes: int) -> Partition:
 
     1. multi-Otsu (Otsu, IEEE Trans. SMC 9, 1979; found by dynamic programming) on a histogram with 256 bins equal in
        the square root of the intensity, where the noise of counts is the same everywhere, of the logarithm of the
-       counts, so that every intensity that occurs at all has a say. Two classes are cut by the plain counts: none of
-       them needs protection.
-    2. each threshold moves to half the height between the medians of its two classes. An edge blurred by a symmetric
-       resolution is then where the object ends, which is what sizes depend on.
-    3. step 2 is repeated until nothing moves. That helps where classes are distinct peaks, as the layers of a needle,
-       and drifts to whatever splits the largest class where they are not. So its result is taken only if the
-       thresholds lie in deeper valleys of the histogram than after the first time.
+       counts, so that every intensity that occurs counts. Two classes are cut by the plain counts: neither of them is
+       rare.
+    2. each threshold moves half way between the medians of its two classes. An edge blurred by a symmetric point spread
+       function then stays at the boundary of the object, on which sizes depend.
+    3. step 2 is repeated until nothing moves. That helps where classes are distinct peaks, like the layers of a needle;
+       where they are not, it drifts until it splits the largest class. Its result is therefore taken only if the
+       thresholds lie in deeper valleys of the histogram than after step 2.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Intensities as the network sees them, the same for 8-bit slices and for float reconstructions."""
+"""Scaling of intensities for a network, alike for 8-bit slices and float reconstructions."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -38,19 +38,19 @@ class Scale:
 
 @dataclass(frozen=True)
 class Scaling:
-    """How data of any kind is brought to the intensities a network was trained on.
+    """How any data is brought to the intensities that a network was trained on.
 
-    kind 'levels' (all networks trained here): 0 is the level of the background and 1 that of the support, the medians
-    of the two darkest classes of a three-class partition of the histogram of the whole volume or data set. Unlike
-    percentiles, these hardly depend on how much of the field of view is empty or on how rare the particles are.
-    Values beyond those the network saw in training (8-bit slices saturate) are clipped to them.
+    kind 'levels' (all networks trained by tomoseg): 0 is the level of the background and 1 that of the support, the
+    medians of the two darkest classes of a three-class partition of the histogram of the whole volume or set of slices.
+    Unlike percentiles, these hardly depend on how much of the field of view is empty or how rare the particles are.
+    Values beyond those seen in training are clipped (8-bit slices saturate).
 
-    kind 'range' (a Keras model from elsewhere): integers are divided by the largest value of their type (8 bit: 255),
-    and float data is mapped from its 0.1 .. 99.9 percentiles to 0 .. 1.
+    kind 'range' (any other Keras model): integers are divided by the largest value of their type (8 bit: 255), and
+    float data is mapped from its 0.1 .. 99.9 percentiles to 0 .. 1.
 
     `trained` is the scale used in training for data of type `dtype`; images of the same integer type are slices of the
-    same kind and get the same scale again. `intensities` are what the training slices were like, see `Intensities`;
-    empty where unknown.
+    same kind and get the same scale. `intensities` describe the training slices, see `Intensities`; empty where
+    unknown.
     """
 
     kind: Kind
@@ -73,10 +73,10 @@ class Scaling:
     def for_slices(self, dtype: DTypeLike, values: Histogram, n_slices: int) -> Scale:
         """Return the scale for labelled slices of type `dtype` with the histogram `values`.
 
-        Slices of the integer type of training get the scale of training, as `for_data` has it. Those of another
-        material or microscope may have been brought to 8 bits in another way: where at least `FEWEST_SLICES` of them
-        have levels whose distance differs by a factor of more than `ALIKE_SPAN`, or whose background by more than
-        `ALIKE_ZERO` of it, their own levels count.
+        Slices of the integer type of training get the scale of training, as in `for_data`. Those of another material
+        or microscope may have been converted to 8 bits in another way: where there are at least `FEWEST_SLICES`, and
+        the distance of their levels differs by a factor of more than `ALIKE_SPAN`, or their background by more than
+        `ALIKE_ZERO` of that distance, their own levels count.
         """
         usual = self.for_data(dtype, values)
         if self.kind == "range" or usual is not self.trained or n_slices < FEWEST_SLICES:
@@ -90,7 +90,7 @@ class Scaling:
 
 
 def find_levels(values: Histogram) -> tuple[float, float]:
-    """Return the intensity levels of background and support; equal where the data holds one level only."""
+    """Return the intensity levels of background and support; equal if the data has one level only."""
     found = partition(values, 3)
     background = float(found.levels[0])
     return background, float(found.levels[1]) if found.sizes[1] > 0 else background
@@ -108,13 +108,13 @@ def scaling_of(values: Histogram, dtype: DTypeLike) -> Scaling:
 
 @dataclass(frozen=True)
 class Intensities:
-    """What intensities are like, on the scale of a network (0 background, 1 support).
+    """Description of intensities on the scale of a network (0 background, 1 support).
 
     Attributes
     ----------
-    noise : half of what lies between the 16 and 84 percentiles of the background (of what is below 0.5)
-    brightest : the level of the brightest of three classes
-    beyond : fraction of what lies beyond the limits of the scale
+    noise : half the distance between the 16 and 84 percentiles of the background (values below 0.5)
+    brightest : level of the brightest of three classes
+    beyond : fraction of the values beyond the limits of the scale
     """
 
     noise: float
@@ -132,11 +132,11 @@ class Intensities:
         return cls((high - low) / 2 / (scale.one - scale.zero), brightest, outside)
 
     def unlike(self, trained: Mapping[str, float]) -> list[str]:
-        """Say in words how these differ from those that a network was trained on, by name."""
+        """List, in words, how these differ from the intensities that a network was trained on."""
         found = []
         if self.beyond > MOST_BEYOND:
             found.append(
-                f"{100 * self.beyond:.2g} % of the voxels are darker or brighter than anything the network has seen"
+                f"{100 * self.beyond:.2g} % of the voxels are darker or brighter than all training data of the network"
             )
         for key, value, what in (("noise", self.noise, "noise"), ("brightest", self.brightest, "bright particles")):
             seen = trained.get(key, 0.0)
@@ -148,7 +148,7 @@ class Intensities:
 def _checked(scale: Scale) -> Scale:
     if not scale.one > scale.zero:
         raise InputError(
-            f"no two levels of intensity were found in the data (background {scale.zero:g}, object {scale.one:g}): "
-            "are these the slices or the volume you meant? They look empty or constant."
+            f"the intensities have no two distinct levels (background {scale.zero:g}, object {scale.one:g}): the "
+            "slices or the volume look empty or constant. Check that they are the right ones."
         )
     return scale

@@ -1,28 +1,33 @@
-"""Slices with their neighbours on either side, as the channels of an image.
+"""Slices with their neighbours on either side as channels ('2.5D').
 
-A network that sees them, too ('2.5D'), can tell an object that goes on from noise. The slice to be labelled is the
-middle channel. Where a neighbour does not exist, at an end of the series or beside a gap, the one next to it towards
-the middle takes its place.
+A network that also sees the neighbours can tell noise from an object that continues through them. The slice to label is
+the middle channel. Where a neighbour does not exist, at an end of the series or beside a gap, the next one towards the
+middle takes its place.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
+from tomoseg.io.label_values import LabelMap
+from tomoseg.io.slices import LabelledSlices, find_pairs, load_pairs, slice_readers
+from tomoseg.runtime import Runtime
 from tomoseg.segmentation.data.folds import slice_parts
 
 
 def neighbour_names(names: Sequence[str], every: Sequence[str], channels: int) -> list[list[str]]:
-    """Return, for each name, the names of its slice and of its neighbours in the order of their numbers.
+    """Return, for each name, the names of the slice and its neighbours in the order of their numbers.
 
     Parameters
     ----------
-    names : of the slices to be labelled
-    every : of all slices there are, these among them; neighbours differ in the slice number alone, see
+    names : slices to label
+    every : all slices, including those; neighbours differ in the slice number alone, see
         `tomoseg.segmentation.data.folds.slice_parts`
-    channels : how many for each name, odd
+    channels : slices for each name, odd
     """
     parts = dict(zip(every, slice_parts(every), strict=True))
     name_of = {part: name for name, part in parts.items()}
@@ -47,8 +52,8 @@ def with_neighbours(
 
     Parameters
     ----------
-    names, images : of the slices to be labelled, (h, w) each
-    others : what reads each slice that is a neighbour only, by name
+    names, images : slices to label, (h, w) each
+    others : functions that read the slices that are only neighbours, by name
 
     Raises
     ------
@@ -65,17 +70,38 @@ def with_neighbours(
             if known[other].shape != known[name].shape or known[other].dtype != known[name].dtype:
                 raise InputError(
                     f"slice {name} is {known[name].shape} {known[name].dtype}, its neighbour {other} is "
-                    f"{known[other].shape} {known[other].dtype}: neighbours must be of one size and type"
+                    f"{known[other].shape} {known[other].dtype}: neighbours must have the same size and type"
                 )
     return [np.stack([known[name] for name in row], axis=-1) for row in rows]
 
 
 def with_named_neighbours(names: Sequence[str], images: Sequence[Array], channels: int) -> Sequence[Array]:
-    """Return images with the neighbours that are among them, if these are wanted and not there yet."""
-    wanted = channels > 1 and channels % 2 and len(names) == len(images) == len(set(names))
-    return with_neighbours(names, images, channels) if wanted and all(i.ndim == 2 for i in images) else images
+    """Add to (h, w) images the neighbours that are among them; images with channels stay as they are."""
+    distinct = len(names) == len(images) == len(set(names))
+    wanted = channels > 1 and distinct and all(image.ndim == 2 for image in images)
+    return with_neighbours(names, images, channels) if wanted else images
+
+
+def load_slices(
+    images_dir: Path,
+    labels_dir: Path,
+    channels: int = 1,
+    label_map: LabelMap | None = None,
+    runtime: Runtime | None = None,
+) -> LabelledSlices:
+    """Read the labelled slices of two folders, with neighbours from the folder of images, labelled or not.
+
+    Raises
+    ------
+    InputError
+        See `tomoseg.io.slices.find_pairs`, `tomoseg.io.slices.load_pairs` and `with_neighbours`.
+    """
+    slices = load_pairs(find_pairs(images_dir, labels_dir, runtime, label_map))
+    if channels == 1:
+        return slices
+    return replace(slices, images=with_neighbours(slices.names, slices.images, channels, slice_readers(images_dir)))
 
 
 def middle(image: Array) -> Array:
-    """Return the slice to be labelled, (h, w), of an image (h, w) or (h, w, channels)."""
+    """Return the slice to label, (h, w), of an image (h, w) or (h, w, channels)."""
     return image if image.ndim == 2 else image[..., image.shape[-1] // 2]

@@ -1,4 +1,4 @@
-"""Images at another pixel size."""
+"""Resampling of images to another pixel size."""
 
 import math
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from tomoseg.arrays import Array
 
 @dataclass(frozen=True)
 class Resampling:
-    """Images of `shape` (h, w) at another pixel size, and back; both keep the field of view, to its edges."""
+    """Resampling of images of `shape` (h, w) to another pixel size and back, over the same field of view."""
 
     shape: tuple[int, int]
     resampled: tuple[int, int]
 
     @classmethod
     def of(cls, shape: tuple[int, int], zoom: float) -> "Resampling":
-        """Plan to make images `zoom` times as many pixels across, to the nearest whole number."""
+        """Plan images of `zoom` times as many pixels along each side, to the nearest whole number."""
         height, width = (max(1, math.floor(n * zoom + 0.5)) for n in shape)
         return cls(shape, (height, width))
 
@@ -28,7 +28,7 @@ class Resampling:
         return _resized(images, self.shape, self.resampled)
 
     def back(self, images: Array) -> NDArray[np.float32]:
-        """Return resampled (..., h', w') images at the pixel size they had."""
+        """Return resampled (..., h', w') images at their original pixel size."""
         return _resized(images, self.resampled, self.shape)
 
 
@@ -41,8 +41,8 @@ def _resized(images: Array, before: tuple[int, int], after: tuple[int, int]) -> 
 def linear_weights(n: int, m: int) -> NDArray[np.float32]:
     """Return the (m, n) matrix that resamples n pixels to m over the same length.
 
-    It interpolates linearly between pixel centres; where m < n, the triangle is as wide as two of the larger pixels, so
-    that nothing finer than they can show remains. Each row adds up to 1, at the edges too.
+    Interpolation is linear between pixel centres; for m < n the triangle is as wide as two of the larger pixels, which
+    removes all finer detail. Each row sums to 1, also at the edges.
     """
     step = n / m
     centres = (np.arange(m) + 0.5) * step - 0.5

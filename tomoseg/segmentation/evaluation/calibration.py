@@ -1,4 +1,4 @@
-"""Whether a network is right as often as its probabilities say."""
+"""Calibration: how far the probabilities of a network agree with how often it is right."""
 
 from dataclasses import dataclass
 from functools import reduce
@@ -11,22 +11,22 @@ from numpy.typing import NDArray
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
 from tomoseg.io.slices import IGNORE
-from tomoseg.segmentation.numbers import divided, number, plain
+from tomoseg.segmentation.evaluation.numbers import divided, plain
 
 N_BINS = 15  # as in Guo et al.
-AT_ONCE = 1 << 18  # pixels, so that no more than some 40 bytes for each and each class are held
+AT_ONCE = 1 << 18  # pixels: about 40 bytes are held for each and each class
 Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Bins:
-    """Pixels counted by what was predicted for them, between 0 and 1, in bins of equal width.
+    """Pixels counted by their predicted probability, in bins of equal width from 0 to 1.
 
     Attributes
     ----------
     n : (..., n_bins) number of pixels
     predicted : (..., n_bins) sum of the predicted probabilities
-    observed : (..., n_bins) number of pixels where the prediction came true
+    observed : (..., n_bins) number of pixels whose prediction is true
     """
 
     n: Values
@@ -37,7 +37,7 @@ class Bins:
     def count(cls, group: Array, probability: Array, came_true: Array, n_groups: int, n_bins: int) -> "Bins":
         """Count pixels, all (n,), by group and probability, into (n_groups, n_bins).
 
-        Bin m of M holds the probabilities in ((m - 1)/M, m/M]; the first one 0 too.
+        Bin m of M holds the probabilities in ((m - 1)/M, m/M]; the first one also 0.
         """
         edges = np.arange(1, n_bins) / n_bins
         place = group * n_bins + np.searchsorted(edges, probability, side="left")
@@ -65,7 +65,7 @@ class Bins:
         return divided(self.predicted, self.n)
 
     def frequency(self) -> Values:
-        """Return how often the prediction came true in each bin; NaN in an empty one."""
+        """Return how often the prediction is true in each bin; NaN in an empty one."""
         return divided(self.observed, self.n)
 
     def calibration_error(self) -> Values:
@@ -77,22 +77,22 @@ class Bins:
         return divided(np.abs(self.observed - self.predicted).sum(axis=-1), self.n.sum(axis=-1))
 
     def excess(self) -> Values:
-        """Return mean probability minus frequency over all pixels: above 0 where a network is too sure of itself."""
+        """Return mean probability minus frequency over all pixels: above 0 if the network is overconfident."""
         return divided((self.predicted - self.observed).sum(axis=-1), self.n.sum(axis=-1))
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Counts of how often a network is right at each confidence. Those of several images add up.
+    """Counts of how often a network is right at each confidence; those of several images can be added.
 
-    Confidence is the largest of a pixel's probabilities, and the prediction is the class that has it.
+    Confidence is the largest of a pixel's probabilities, and the prediction is the class with that probability.
 
     Attributes
     ----------
-    confidence : bins (C, n_bins) of the confidence of the pixels predicted as each class, and whether that is right
-    by_class : bins (C, n_bins) of the probability of each class at all pixels, and whether they are of that class
-    squares : (C,) sums over pixels of (p - y)^2; y is 1 where the pixel is of the class and 0 elsewhere
-    n_undefined : annotated pixels left out since a probability was NaN or infinite
+    confidence : bins (C, n_bins) by the confidence of the pixels predicted as each class
+    by_class : bins (C, n_bins) by the probability of each class, over all pixels
+    squares : (C,) sums over pixels of (p - y)^2; y is 1 for pixels of the class, else 0
+    n_undefined : annotated pixels left out because a probability is NaN or infinite
     """
 
     confidence: Bins
@@ -107,20 +107,20 @@ class Calibration:
         Parameters
         ----------
         probabilities : (C, ...) array
-            Of each class, 0 to 1; rounding beyond that is cut off.
+            Probability of each class; rounding errors below 0 and above 1 are clipped.
         truth : (...) array
-            Class numbers; pixels of 255, which nobody annotated, are left out.
+            Class numbers; 255 where nobody annotated, which does not count.
         n_bins : int
             Number of bins.
 
         Raises
         ------
         InputError
-            Where the shapes differ, a label is not a class, or there is no bin.
+            The shapes differ, a label is not a class, or there is no bin.
         """
         n_classes = len(probabilities)
         if probabilities.shape[1:] != truth.shape:
-            raise InputError(f"probabilities {probabilities.shape} must have one map {truth.shape} per class")
+            raise InputError(f"probabilities {probabilities.shape} must have one map of shape {truth.shape} per class")
         if n_bins < 1:
             raise InputError(f"{n_bins} bins: give at least 1")
         flat, labels = probabilities.reshape(n_classes, -1), truth.reshape(-1)
@@ -133,7 +133,7 @@ class Calibration:
         n_classes, known = len(probabilities), truth != IGNORE
         p, y = np.asarray(probabilities[:, known], float), truth[known].astype(np.int64)
         if y.size and y.max() >= n_classes:
-            raise InputError(f"labels up to {y.max()} for {n_classes} classes")
+            raise InputError(f"there are labels up to {y.max()} for {n_classes} classes")
         finite = np.isfinite(p).all(axis=0)
         p, y = np.clip(p[:, finite], 0, 1), y[finite]
         predicted = p.argmax(axis=0)
@@ -160,7 +160,7 @@ class Calibration:
         return int(self.confidence.n.sum())
 
     def brier(self) -> Values:
-        """Return the Brier score (C,) of each class, the mean of (p - y)^2 over pixels; their sum is that of all.
+        """Return the Brier score (C,) of each class, the mean of (p - y)^2 over pixels; their sum is the overall score.
 
         Brier, Monthly Weather Review 78, 1950: 0 is perfect, 2 is certain and wrong everywhere.
         """
@@ -170,29 +170,28 @@ class Calibration:
         """Return everything as JSON types; NaN becomes null."""
         overall = self.confidence.over_groups()
         brier = self.brier()
-        return {
-            "bins": len(overall.n),
-            "pixels": self.n_pixels,
-            "undefined_pixels": self.n_undefined,
-            "ece": number(overall.calibration_error()),
-            "overconfidence": number(overall.excess()),
-            "brier": number(brier.sum()),
-            "reliability": _bins_dict(overall),
-            "per_class": {
-                "ece": plain(self.confidence.calibration_error()),
-                "overconfidence": plain(self.confidence.excess()),
-                "classwise_ece": plain(self.by_class.calibration_error()),
-                "brier": plain(brier),
-                "reliability": [_bins_dict(self.confidence.group(c)) for c in range(len(brier))],
-                "classwise_reliability": [_bins_dict(self.by_class.group(c)) for c in range(len(brier))],
-            },
-        }
+        facts: dict[str, Any] = plain(
+            {
+                "bins": len(overall.n),
+                "pixels": self.n_pixels,
+                "undefined_pixels": self.n_undefined,
+                "ece": overall.calibration_error(),
+                "overconfidence": overall.excess(),
+                "brier": brier.sum(),
+                "reliability": _bins_dict(overall),
+                "per_class": {
+                    "ece": self.confidence.calibration_error(),
+                    "overconfidence": self.confidence.excess(),
+                    "classwise_ece": self.by_class.calibration_error(),
+                    "brier": brier,
+                    "reliability": [_bins_dict(self.confidence.group(c)) for c in range(len(brier))],
+                    "classwise_reliability": [_bins_dict(self.by_class.group(c)) for c in range(len(brier))],
+                },
+            }
+        )
+        return facts
 
 
 def _bins_dict(bins: Bins) -> dict[str, Any]:
-    """Return bins (n_bins,) as JSON types."""
-    return {
-        "n": [int(v) for v in bins.n],
-        "confidence": plain(bins.mean_predicted()),
-        "accuracy": plain(bins.frequency()),
-    }
+    """Return bins (n_bins,) by the names they have in files."""
+    return {"n": bins.n.astype(int), "confidence": bins.mean_predicted(), "accuracy": bins.frequency()}

@@ -1,4 +1,4 @@
-"""Which of several networks is better, by the same images, and how sure that is."""
+"""Paired comparison of networks on the same images, with confidence intervals."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,25 +10,25 @@ from numpy.typing import NDArray
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
 from tomoseg.segmentation.data.folds import slice_keys
+from tomoseg.segmentation.evaluation.numbers import divided, plain
 from tomoseg.segmentation.evaluation.scores import METRICS, Evaluation, statistic
-from tomoseg.segmentation.numbers import divided, plain
 
 RESAMPLES = 10_000
 SLICES_PER_GROUP = 3
-FEW_GROUPS = 6  # with fewer, resampling sees too little of how groups differ
+FEW_GROUPS = 6  # with fewer, resampling underestimates how groups differ
 Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better one network scores than another on the same images, per class (C,).
+    """Difference between the scores of two networks on the same images, by class (C,).
 
     Attributes
     ----------
     mean : mean over images of the difference
-    ci95 : half width of its 95 % interval, 1.96 s / sqrt(n), with images taken for independent
-    low, high : ends of its 95 % interval by resampling groups of neighbouring slices
-    n : number of images in which both have a value
+    ci95 : half width of its 95 % interval, 1.96 s / sqrt(n), as if images were independent
+    low, high : ends of its 95 % interval from resampled groups of neighbouring slices
+    n : number of images for which both have a value
     """
 
     mean: Values
@@ -38,13 +38,13 @@ class Difference:
     n: NDArray[np.int64]
 
     def is_sure(self) -> NDArray[np.bool_]:
-        """Say (C,) where both intervals leave out 0."""
+        """Tell (C,) where both intervals exclude 0."""
         return (np.abs(self.mean) > self.ci95) & ((self.low > 0) | (self.high < 0))
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON types; NaN becomes null."""
-        ends = [list(pair) for pair in zip(plain(self.low), plain(self.high), strict=True)]
-        return {"mean": plain(self.mean), "ci95": plain(self.ci95), "bootstrap_ci95": ends, "n": self.n.tolist()}
+        ends = np.stack([self.low, self.high], axis=1)
+        return dict(plain({"mean": self.mean, "ci95": self.ci95, "bootstrap_ci95": ends, "n": self.n}))
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ class Comparison:
 
     Attributes
     ----------
-    baseline : name of the network that the others are compared with
+    baseline : name of the network with which the others are compared
     classes : one per class
     names : the images
     groups : (n_images,) the group of neighbouring slices of each image
-    means : of each network, by metric, the mean (C,) over those images
-    differences : of each other network, by metric, how it differs from the baseline
+    means : mean (C,) over those images, by network and metric
+    differences : difference from the baseline, by other network and metric
     """
 
     baseline: str
@@ -74,12 +74,12 @@ class Comparison:
         return len(np.unique(self.groups))
 
     def note(self) -> str:
-        """Say what makes the intervals less than they seem; empty where nothing does."""
+        """Say why the intervals are too narrow or missing; empty if they are sound."""
         if self.n_groups >= FEW_GROUPS:
             return ""
         if self.n_groups == 1:
-            return "all images are neighbouring slices of one group: that tells no interval by resampling groups"
-        return f"the images are {self.n_groups} groups of neighbouring slices: intervals from so few are too narrow"
+            return "all images are neighbouring slices of one group, so there is no interval from resampled groups"
+        return f"the images form {self.n_groups} groups of neighbouring slices: intervals from so few are too narrow"
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON types; NaN becomes null."""
@@ -88,10 +88,7 @@ class Comparison:
             "classes": list(self.classes),
             "images": list(self.names),
             "groups": self.groups.tolist(),
-            "means": {
-                model: {metric: plain(values) for metric, values in metrics.items()}
-                for model, metrics in self.means.items()
-            },
+            "means": plain(self.means),
             "differences": {
                 model: {metric: difference.to_dict() for metric, difference in metrics.items()}
                 for model, metrics in self.differences.items()
@@ -103,20 +100,20 @@ class Comparison:
 def compare(evaluations: Mapping[str, Evaluation], resamples: int = RESAMPLES, seed: int = 0) -> Comparison:
     """Compare networks with the first of them, image by image.
 
-    An image counts for a class where both networks have a value: where the class is in the truth, or both predict it.
-    The scores of one image by two networks are much alike, so their difference is known better than either.
+    An image counts for a class if both networks have a value: if the class is in the truth, or both predict it. The
+    scores of two networks on one image are correlated, so their difference is known better than either.
 
     Parameters
     ----------
-    evaluations : by name of the network, with as many classes, which go by the names of the first; compared are the
-        images that all have in common
+    evaluations : by name of the network, with equal numbers of classes, which take the names of the first; the images
+        that all have in common are compared
     resamples, seed : see `bootstrap_interval`
 
     Raises
     ------
     InputError
-        Where there are fewer than two networks, or they know different numbers of classes, have no image in common or
-        were evaluated by different labels.
+        There are fewer than two networks, their numbers of classes differ, they have no image in common, or they were
+        evaluated with different labels.
     """
     if len(evaluations) < 2:
         raise InputError("there is nothing to compare: give two networks or more")
@@ -147,18 +144,18 @@ def compare(evaluations: Mapping[str, Evaluation], resamples: int = RESAMPLES, s
 
 
 def require_same_classes(classes: Mapping[str, Sequence[str]]) -> None:
-    """Refuse networks that know different numbers of classes; what they call them does not matter.
+    """Raise an error if networks have different numbers of classes; their names may differ.
 
     Raises
     ------
     InputError
-        Numbers of classes differ.
+        The numbers of classes differ.
     """
     for model, names in classes.items():
         baseline, first = next(iter(classes.items()))
         if len(names) != len(first):
             raise InputError(
-                f"{model} knows {len(names)} classes ({', '.join(names)}), {baseline} {len(first)} "
+                f"{model} has {len(names)} classes ({', '.join(names)}), {baseline} has {len(first)} "
                 f"({', '.join(first)}): only networks for the same classes can be compared"
             )
 
@@ -173,14 +170,14 @@ def common_names(names: Sequence[Sequence[str]]) -> list[str]:
     """
     common = [name for name in names[0] if all(name in other for other in names[1:])]
     if not common:
-        raise InputError("the networks have no image in common that they could be compared by")
+        raise InputError("the networks have no image in common, so they cannot be compared")
     return common
 
 
 def _require_same_truth(
     evaluations: Mapping[str, Evaluation], rows: Mapping[str, list[int]], names: Sequence[str]
 ) -> None:
-    """Refuse to compare scores of the same image by different labels."""
+    """Raise `InputError` if an image was scored with different labels."""
     true_pixels = [e.matrices[rows[model]].sum(axis=2) for model, e in evaluations.items()]
     for other in true_pixels[1:]:
         differs = (other != true_pixels[0]).any(axis=1)
@@ -189,7 +186,7 @@ def _require_same_truth(
 
 
 def difference(scores: Array, baseline: Array, groups: Array, resamples: int = RESAMPLES, seed: int = 0) -> Difference:
-    """Return scores minus those of the baseline, both (n_images, C) with NaN where there is none."""
+    """Return scores minus those of the baseline, both (n_images, C) with NaN where undefined."""
     paired = np.asarray(scores, float) - np.asarray(baseline, float)
     stat = statistic(paired)
     ends = [bootstrap_interval(column, groups, resamples, seed) for column in paired.T]
@@ -198,18 +195,18 @@ def difference(scores: Array, baseline: Array, groups: Array, resamples: int = R
 
 
 def bootstrap_interval(values: Array, groups: Array, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
-    """Return the 95 % interval of the mean of values whose groups are independent, but not those of one group.
+    """Return the 95 % interval of the mean of values that are independent between, but not within, groups.
 
-    Groups are drawn with replacement, as many as there are, each with all its values; the ends are the 2.5th and the
+    As many groups as there are are drawn with replacement, each with all its values; the ends are the 2.5th and the
     97.5th percentile of the means (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13; of groups:
     Davison & Hinkley, Bootstrap Methods and their Application, 1997, ch. 3.8).
 
     Parameters
     ----------
-    values : (n,), NaN where there is none
+    values : (n,), NaN where undefined
     groups : (n,) whole numbers
     resamples : number of draws
-    seed : of the draws; the same one gives the same interval
+    seed : seed of the draws
 
     Returns
     -------
@@ -227,7 +224,7 @@ def bootstrap_interval(values: Array, groups: Array, resamples: int = RESAMPLES,
 
 
 def slice_groups(names: Sequence[str], most: int = SLICES_PER_GROUP) -> NDArray[np.int64]:
-    """Return the group (n,) of each image: neighbouring slices look alike, so they are no independent evidence.
+    """Return the group (n,) of each image: neighbouring slices look alike, so they are not independent.
 
     Slices of consecutive numbers in a series (see `tomoseg.segmentation.data.folds.slice_keys`) are one group, with
     all images of each slice; longer runs are cut after every `most` slices.

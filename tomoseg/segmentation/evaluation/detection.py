@@ -1,4 +1,4 @@
-"""Whether the objects of a class, such as particles, are found: one by one, not pixel by pixel."""
+"""Detection of the objects of a class, such as particles: scores by object instead of by pixel."""
 
 import csv
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
 from tomoseg.io.slices import IGNORE
-from tomoseg.segmentation.numbers import divided, number, plain
+from tomoseg.segmentation.evaluation.numbers import divided, plain
 
 Z95 = 1.959964  # of the normal distribution
-MOSTLY = 0.5  # an object lies mostly in another if more than this part of it does
+MOSTLY = 0.5  # an object lies mostly in another if more than this fraction of it does
 Values = NDArray[np.float64]
 
 # One row per object. `center` is (z, y, x) in px, z = 0 in an image. `iou` is that with its partner, NaN without one.
-# `holds` is the number of counted objects of the other side that lie mostly in it.
+# `holds` is the number of counted objects of the other side that lie mostly in this one.
 OBJECT = np.dtype(
     [
         ("size_px", "i8"),
@@ -39,8 +39,8 @@ class ObjectRule:
 
     Attributes
     ----------
-    min_size : smaller objects, in px, are left out (see `compare_objects`)
-    iou : intersection over union from which on a true and a predicted object are partners, above 0
+    min_size : smallest object that counts, in px (see `compare_objects`)
+    iou : smallest intersection over union of a true and a predicted object that are partners, above 0
     """
 
     min_size: int = 5
@@ -48,9 +48,9 @@ class ObjectRule:
 
     def __post_init__(self) -> None:
         if self.min_size < 1:
-            raise InputError(f"a smallest object of {self.min_size} px: give at least 1")
+            raise InputError(f"the smallest object has {self.min_size} px: give at least 1")
         if not 0 < self.iou <= 1:
-            raise InputError(f"an overlap of {self.iou:g}: give an intersection over union above 0 and up to 1")
+            raise InputError(f"the intersection over union is {self.iou:g}: it must be above 0 and at most 1")
 
 
 @dataclass(frozen=True)
@@ -64,26 +64,26 @@ class FoundObjects:
 def compare_objects(truth: Array, prediction: Array, class_number: int, rule: ObjectRule | None = None) -> FoundObjects:
     """Match the objects of one class in the truth with those in the prediction.
 
-    Objects are connected components of pixels that share an edge (voxels: a face), as the stage `measure` has them.
-    Pixels that nobody annotated (255 in the truth) belong to no object on either side. A true and a predicted object
-    may be partners where their intersection over union is at least `rule.iou`; each has one partner at most, and they
-    are chosen so that as many as possible have one, then for the largest sum of overlaps.
+    Objects are connected components of pixels that share an edge (voxels: a face), as in the stage `measure`. Pixels
+    that nobody annotated (255 in the truth) belong to no object on either side. A true and a predicted object may be
+    partners if their intersection over union is at least `rule.iou`. Each has at most one partner; partners are chosen
+    so that as many objects as possible have one, and then for the largest sum of overlaps.
 
-    Objects of fewer than `rule.min_size` px are penalised neither way. A small true object is not missed, and what is
-    predicted for it is not false: a predicted object that is its partner, or overlaps small true objects only, is left
+    Objects of fewer than `rule.min_size` px are penalised in neither direction. A small true object is not missed, and
+    its prediction is not false: a predicted object that is its partner, or overlaps only small true objects, is left
     out. A small predicted object without a partner is left out as well. A true object that is large enough is found by
     a partner of any size.
 
     Parameters
     ----------
     truth, prediction : (y, x) or (z, y, x) arrays of class numbers
-    class_number : of the objects
-    rule : the default one unless given
+    class_number : class of the objects
+    rule : `ObjectRule()` by default
 
     Raises
     ------
     InputError
-        Where the shapes differ or are not 2D or 3D.
+        The shapes differ, or are not 2D or 3D.
     """
     rule = rule or ObjectRule()
     if truth.shape != prediction.shape or truth.ndim not in (2, 3):
@@ -121,7 +121,7 @@ def compare_objects(truth: Array, prediction: Array, class_number: int, rule: Ob
 
 
 def _objects(mask: Array) -> tuple[Array, NDArray[np.void]]:
-    """Return the numbers, from 1, of the objects at each pixel, and the rows of objects with size and centre."""
+    """Return the number of the object at each pixel, from 1, and the rows of objects with size and centre."""
     import cc3d
 
     volume = np.ascontiguousarray(mask.reshape((1,) * (3 - mask.ndim) + mask.shape)).view(np.uint8)
@@ -138,7 +138,7 @@ def _objects(mask: Array) -> tuple[Array, NDArray[np.void]]:
 
 
 def _overlaps(true_labels: Array, predicted_labels: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the (n, 2) pairs of true and predicted objects, from 0, that share pixels, and how many they share."""
+    """Return the (n, 2) pairs of true and predicted objects, from 0, that overlap, and by how many pixels."""
     both = (true_labels > 0) & (predicted_labels > 0)
     stacked = np.stack([true_labels[both], predicted_labels[both]], axis=1).astype(np.int64) - 1
     pairs, shared = np.unique(stacked, axis=0, return_counts=True)
@@ -146,7 +146,7 @@ def _overlaps(true_labels: Array, predicted_labels: Array) -> tuple[NDArray[np.i
 
 
 def _partners(pairs: Array, iou: Array) -> NDArray[np.int64]:
-    """Return the indices of the pairs (n, 2) chosen so that nobody is in two: as many as can be, then by overlap."""
+    """Return the indices of as many pairs (n, 2) as possible with no object in two of them, then by overlap."""
     from scipy.optimize import linear_sum_assignment
 
     chosen = [np.zeros(0, np.int64)]
@@ -179,15 +179,15 @@ def _entangled(pairs: Array) -> list[NDArray[np.int64]]:
 
 @dataclass(frozen=True)
 class Detection:
-    """How many objects of one class were found, over a set of images or volumes.
+    """The objects of one class, found or not, over a set of images or volumes.
 
     Attributes
     ----------
-    class_name : of the objects
-    rule : by which they were matched
-    names, images : of each image, what `compare_objects` returned
+    class_name : class of the objects
+    rule : the rule by which they were matched
+    names, images : name of each image, and the result of `compare_objects`
     n_dimensions : 2 for images, 3 for volumes
-    pixel_size_nm : None where unknown
+    pixel_size_nm : None if unknown
     """
 
     class_name: str
@@ -208,7 +208,7 @@ class Detection:
         return np.concatenate([np.zeros(0, OBJECT), *(image.predicted for image in self.images)])
 
     def diameters(self, objects: NDArray[np.void]) -> Values:
-        """Return the diameters of the circles (spheres) of equal area (volume), in nm where known, else px."""
+        """Return the diameters of the circles (spheres) of equal area (volume), in nm if known, else in px."""
         size = objects["size_px"].astype(float)
         diameter = 2 * np.sqrt(size / np.pi) if self.n_dimensions == 2 else np.cbrt(6 * size / np.pi)
         return np.asarray(diameter * (self.pixel_size_nm or 1.0))
@@ -223,13 +223,12 @@ class Detection:
         return object_scores(self.true, self.predicted)
 
     def by_size(self, edges: Sequence[float] | None = None) -> dict[str, Values]:
-        """Return how many of the true objects of each size are found.
+        """Return the recall of the true objects by size.
 
         Parameters
         ----------
-        edges : (n + 1,) diameters, in nm where the pixel size is known, else px; a bin holds its lower edge, not its
-            upper one, which only the last one does. Round numbers, about six bins up to the 90th percentile, unless
-            given.
+        edges : (n + 1,) diameters, in nm if the pixel size is known, else in px; bins include their lower edge, the
+            last one also its upper edge. By default round numbers, about six bins up to the 90th percentile.
 
         Returns
         -------
@@ -257,27 +256,26 @@ class Detection:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything but the single objects as JSON types; NaN becomes null."""
-        sizes = {key: plain(values) for key, values in self.by_size().items()}
-        low, high = sizes.pop("low"), sizes.pop("high")
-        return {
-            "class": self.class_name,
-            "min_size_px": self.rule.min_size,
-            "iou": self.rule.iou,
-            **_json(self.scores()),
-            "by_size": {
-                "unit": self.unit,
-                **sizes,
-                "recall_ci95": [list(ends) for ends in zip(low, high, strict=True)],
-            },
-            "per_image": [
-                {"name": name, **_json(object_scores(image.true, image.predicted))}
-                for name, image in zip(self.names, self.images, strict=True)
-            ],
-        }
+        """Return everything except single objects as JSON types; NaN becomes null."""
+        sizes = self.by_size()
+        ends = np.stack([sizes.pop("low"), sizes.pop("high")], axis=1)
+        facts: dict[str, Any] = plain(
+            {
+                "class": self.class_name,
+                "min_size_px": self.rule.min_size,
+                "iou": self.rule.iou,
+                **self.scores(),
+                "by_size": {"unit": self.unit, **sizes, "recall_ci95": ends},
+                "per_image": [
+                    {"name": name, **object_scores(image.true, image.predicted)}
+                    for name, image in zip(self.names, self.images, strict=True)
+                ],
+            }
+        )
+        return facts
 
     def write_csv(self, path: Path) -> None:
-        """Write one row per object, true ones and predicted ones, with what became of it."""
+        """Write one row per true and predicted object, with its outcome."""
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             place = ["z_px", "y_px", "x_px"][3 - self.n_dimensions :]
@@ -293,7 +291,7 @@ class Detection:
 
 
 def object_scores(true: NDArray[np.void], predicted: NDArray[np.void]) -> dict[str, Any]:
-    """Return how many objects, arrays of `OBJECT`, were found, and scores of that.
+    """Count the objects, arrays of `OBJECT`, that were found, and return scores.
 
     Returns
     -------
@@ -305,7 +303,7 @@ def object_scores(true: NDArray[np.void], predicted: NDArray[np.void]) -> dict[s
         `merged` : predicted objects in which two or more true ones lie mostly
         `ignored_true`, `ignored_predicted` : objects left out as too small
         `precision` = found / predicted, `recall` = found / true, `f1` = 2 found / (predicted + true), and
-        `touched_recall` : the part of the true objects that any predicted one overlaps; NaN where there is no object
+        `touched_recall` : fraction of the true objects that any predicted one overlaps; NaN without objects
         `precision_ci95`, `recall_ci95` : see `wilson`
     """
     counted, expected = true[true["counted"]], predicted[predicted["counted"]]
@@ -332,9 +330,9 @@ def object_scores(true: NDArray[np.void], predicted: NDArray[np.void]) -> dict[s
 
 
 def wilson(hits: Any, n: Any) -> tuple[Values, Values]:
-    """Return the 95 % interval of a proportion of which `hits` of `n` were seen; NaN for none.
+    """Return the 95 % interval of a proportion from `hits` of `n`; NaN for n = 0.
 
-    Wilson, Journal of the American Statistical Association 22, 1927. It takes objects for independent of each other.
+    Wilson, Journal of the American Statistical Association 22, 1927. Objects are taken as independent.
     """
     n, part = np.asarray(n, float), divided(hits, n)
     middle = divided(part * n + Z95**2 / 2, n + Z95**2)
@@ -343,7 +341,7 @@ def wilson(hits: Any, n: Any) -> tuple[Values, Values]:
 
 
 def size_edges(diameters: Array) -> Values:
-    """Return round edges of bins: about six up to the 90th percentile, and one for what is larger."""
+    """Return round edges of bins: about six up to the 90th percentile, and one for larger objects."""
     if not diameters.size:
         return np.array([0.0, 1.0])
     usual, largest = float(np.quantile(diameters, 0.9)), float(diameters.max())
@@ -354,7 +352,7 @@ def size_edges(diameters: Array) -> Values:
 
 
 def class_number(names: Sequence[str], text: str) -> int:
-    """Return the class that a text means: a name, a number, or the last one where it is empty.
+    """Return the number of a class given by name or number; the last class for an empty text.
 
     Raises
     ------
@@ -367,7 +365,7 @@ def class_number(names: Sequence[str], text: str) -> int:
         return list(names).index(text)
     if text.isdecimal() and int(text) < len(names):
         return int(text)
-    raise InputError(f"there is no class '{text}': the network knows {', '.join(names)}")
+    raise InputError(f"there is no class '{text}': the network has {', '.join(names)}")
 
 
 def _outcome(side: str, row: Any) -> str:
@@ -376,15 +374,3 @@ def _outcome(side: str, row: Any) -> str:
     if row["matched"]:
         return "found"
     return "missed" if side == "true" else "invented"
-
-
-def _json(facts: dict[str, Any]) -> dict[str, Any]:
-    """Return scores with None for NaN."""
-    return {
-        key: [number(v) for v in value]
-        if isinstance(value, list)
-        else number(value)
-        if isinstance(value, float)
-        else value
-        for key, value in facts.items()
-    }

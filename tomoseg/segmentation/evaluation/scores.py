@@ -1,11 +1,8 @@
-"""How well predicted labels agree with true ones, image by image and over a set of images."""
+"""Agreement of predicted labels with true ones: metrics by image, and over a set of images."""
 
 import csv
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
-from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -14,63 +11,30 @@ from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
-from tomoseg.io.slices import IGNORE, Pair, load_pair, read_slice, slice_readers
-from tomoseg.runtime import Runtime
-from tomoseg.segmentation.data.histogram import histogram
-from tomoseg.segmentation.data.intensity_scaling import Scale
-from tomoseg.segmentation.data.neighbours import with_neighbours
+from tomoseg.io.slices import IGNORE
 from tomoseg.segmentation.evaluation.calibration import Calibration
-from tomoseg.segmentation.evaluation.detection import Detection, ObjectRule, class_number, compare_objects
+from tomoseg.segmentation.evaluation.detection import Detection
+from tomoseg.segmentation.evaluation.numbers import plain
 from tomoseg.segmentation.evaluation.surface_distances import PERCENTILES, hausdorff
-from tomoseg.segmentation.networks.card import ModelCard
-from tomoseg.segmentation.numbers import plain
 
-METRICS = ("dice", "precision", "recall", "iou")
 Values = NDArray[np.float64]
 
 
 def confusion_matrix(truth: Array, prediction: Array, n_classes: int, ignore: int = IGNORE) -> NDArray[np.int64]:
-    """Count pixels by true class (rows) and predicted class (columns), (C, C); pixels of truth `ignore` are left out.
+    """Count pixels by true class (rows) and predicted class (columns), (C, C), without those of truth `ignore`.
 
     Raises
     ------
     InputError
-        Where the shapes differ or a label is not a class.
+        The shapes differ, or a label is not a class.
     """
     if truth.shape != prediction.shape:
         raise InputError(f"truth {truth.shape} and prediction {prediction.shape} must have the same shape")
     known = truth != ignore
     true, predicted = truth[known].astype(np.int64), prediction[known].astype(np.int64)
     if true.size and max(true.max(), predicted.max()) >= n_classes:
-        raise InputError(f"labels up to {max(true.max(), predicted.max())} for {n_classes} classes")
+        raise InputError(f"there are labels up to {max(true.max(), predicted.max())} for {n_classes} classes")
     return np.bincount(n_classes * true + predicted, minlength=n_classes**2).reshape(n_classes, n_classes)
-
-
-def scores(matrices: Array) -> dict[str, Values]:
-    """Return Dice, precision, recall and intersection over union of each class.
-
-    With true positives t, all predicted p and all true a of a class: dice = 2 t / (p + a), precision = t / p,
-    recall = t / a, iou = t / (p + a - t). Where a class is in neither truth nor prediction all four are NaN. Where it
-    is only predicted, recall is NaN and the others are 0; where it is only true, all four are 0: a class that was
-    missed altogether counts as that.
-
-    Parameters
-    ----------
-    matrices : (..., C, C) array, rows = truth
-
-    Returns
-    -------
-    dict of (..., C) arrays
-    """
-    counts = np.asarray(matrices, float)
-    hit = np.diagonal(counts, axis1=-2, axis2=-1)
-    true, predicted = counts.sum(axis=-1), counts.sum(axis=-2)
-    return {
-        "dice": _ratio(2 * hit, true + predicted, true + predicted > 0),
-        "precision": _ratio(hit, predicted, true + predicted > 0),
-        "recall": _ratio(hit, true, true > 0),
-        "iou": _ratio(hit, true + predicted - hit, true + predicted > 0),
-    }
 
 
 def _ratio(part: Values, whole: Values, defined: NDArray[np.bool_]) -> Values:
@@ -79,9 +43,40 @@ def _ratio(part: Values, whole: Values, defined: NDArray[np.bool_]) -> Values:
     return np.where(defined, value, np.nan)
 
 
+# Each metric from the pixels of a class: truly positive t, predicted p, and true a in all.
+METRICS: dict[str, Callable[[Values, Values, Values], Values]] = {
+    "dice": lambda t, p, a: _ratio(2 * t, a + p, a + p > 0),
+    "precision": lambda t, p, a: _ratio(t, p, a + p > 0),
+    "recall": lambda t, _, a: _ratio(t, a, a > 0),
+    "iou": lambda t, p, a: _ratio(t, a + p - t, a + p > 0),
+}
+
+
+def scores(matrices: Array) -> dict[str, Values]:
+    """Return Dice, precision, recall and intersection over union of each class.
+
+    With true positives t, all predicted p and all true a of a class: dice = 2 t / (p + a), precision = t / p,
+    recall = t / a, iou = t / (p + a - t). A class in neither truth nor prediction has NaN for all four. A class that is
+    only predicted has NaN for recall and 0 for the others; one that is only true, and was missed altogether, has 0 for
+    all four.
+
+    Parameters
+    ----------
+    matrices : (..., C, C) array, rows = truth
+
+    Returns
+    -------
+    dict of (..., C) arrays, one for each row of `METRICS`
+    """
+    counts = np.asarray(matrices, float)
+    hit = np.diagonal(counts, axis1=-2, axis2=-1)
+    true, predicted = counts.sum(axis=-1), counts.sum(axis=-2)
+    return {name: metric(hit, predicted, true) for name, metric in METRICS.items()}
+
+
 @dataclass(frozen=True)
 class Statistic:
-    """Mean over images, half width of its 95 % confidence interval, and number of images, per class (C,)."""
+    """Mean over images, half width of its 95 % confidence interval, and number of images, by class (C,)."""
 
     mean: Values
     ci95: Values
@@ -89,10 +84,10 @@ class Statistic:
 
 
 def statistic(values: Array) -> Statistic:
-    """Return mean and confidence interval over the images that have a value, of an (n_images, C) array.
+    """Return mean and 95 % confidence interval over images of an (n_images, C) array.
 
-    The interval is 1.96 s / sqrt(n) with the sample standard deviation s (n - 1 in the denominator). An image in which
-    a class does not occur has NaN there and does not count.
+    The interval is 1.96 s / sqrt(n) with the sample standard deviation s (n - 1 in the denominator). NaN, for an image
+    without the class, does not count.
     """
     present = np.isfinite(values)
     n = present.sum(axis=0)
@@ -112,11 +107,11 @@ class Evaluation:
     classes, colors : one per class
     names : one per image
     matrices : (n_images, C, C) counts, rows = truth
-    hausdorff_px : (n_images, C, len(percentiles)) distances in px, NaN where a class has no surface; None where the
-        images themselves are not known (evaluation from confusion matrices)
-    pixel_size_nm : None where unknown
-    calibration : None where the probabilities are not known
-    detection : the objects of one class, found or not; None where the images are not known
+    hausdorff_px : (n_images, C, len(percentiles)) distances in px, NaN where a class has no surface; None if only the
+        matrices are known
+    pixel_size_nm : None if unknown
+    calibration : None if the probabilities are unknown
+    detection : objects of one class, found or not; None if the images are unknown
     """
 
     classes: list[str]
@@ -139,7 +134,7 @@ class Evaluation:
         return {metric: statistic(values) for metric, values in self.per_image().items()}
 
     def pooled(self) -> dict[str, Values]:
-        """Return metrics (C,) of all pixels of all images together."""
+        """Return metrics (C,) over all pixels of all images."""
         return scores(self.matrices.sum(axis=0))
 
     def hausdorff_statistic(self) -> Statistic | None:
@@ -150,67 +145,59 @@ class Evaluation:
         stat = statistic(self.hausdorff_px.reshape(len(self.names), -1))
         return Statistic(stat.mean.reshape(shape), stat.ci95.reshape(shape), stat.n.reshape(shape))
 
-    def hausdorff_mean_px(self) -> Values | None:
-        """Return the mean over images (C, len(percentiles)) in px."""
-        stat = self.hausdorff_statistic()
-        return None if stat is None else stat.mean
-
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON types; NaN becomes null. See DESIGN for the keys that scripts rely on."""
-        result: dict[str, Any] = {"classes": list(self.classes), "images": list(self.names)}
-        for metric, stat in self.summary().items():
-            result[metric] = {"mean": plain(stat.mean), "ci95": plain(stat.ci95), "n": stat.n.tolist()}
-        result["pooled"] = {metric: plain(values) for metric, values in self.pooled().items()}
-        per_image = self.per_image()
-        result["per_image"] = [
+        """Return everything as JSON types; NaN becomes null."""
+        per_image, percentiles = self.per_image(), self._hausdorff_tables()
+        facts: dict[str, Any] = plain(
             {
-                "name": name,
-                **{metric: plain(per_image[metric][i]) for metric in METRICS},
-                "confusion": self.matrices[i].tolist(),
+                "classes": self.classes,
+                "images": self.names,
+                **{metric: vars(stat) for metric, stat in self.summary().items()},
+                "pooled": self.pooled(),
+                "per_image": [
+                    {
+                        "name": name,
+                        **{metric: per_image[metric][i] for metric in METRICS},
+                        "confusion": self.matrices[i],
+                    }
+                    for i, name in enumerate(self.names)
+                ],
+                "confusion": self.matrices.sum(axis=0),
+                "pixel_size_nm": self.pixel_size_nm,
+                **percentiles,
+                "calibration": None if self.calibration is None else self.calibration.to_dict(),
+                "detection": None if self.detection is None else self.detection.to_dict(),
+                "notes": self.notes,
             }
-            for i, name in enumerate(self.names)
-        ]
-        result["confusion"] = self.matrices.sum(axis=0).tolist()
-        result["pixel_size_nm"] = self.pixel_size_nm
-        result.update(self._hausdorff_dict())
-        result["calibration"] = None if self.calibration is None else self.calibration.to_dict()
-        result["detection"] = None if self.detection is None else self.detection.to_dict()
-        result["notes"] = list(self.notes)
-        return result
+        )
+        return facts
 
-    def _hausdorff_dict(self) -> dict[str, Any]:
+    def _hausdorff_tables(self) -> dict[str, Any]:
         """Return mean and per-image distances, in px and, where the pixel size is known, in nm.
 
         `undefined` counts the images that the mean leaves out although the class occurs in truth or prediction: it is
         missing in one of them, or fills the image.
         """
-        stat = self.hausdorff_statistic()
-        if stat is None or self.hausdorff_px is None:
+        stat, each = self.hausdorff_statistic(), self.hausdorff_px
+        if stat is None or each is None:
             return {"hausdorff_nm": None, "hausdorff_px": None}
-
-        each, occurs = self.hausdorff_px, self.summary()["dice"].n
+        n, occurs = stat.n[:, 0], self.summary()["dice"].n
 
         def table(scale: float) -> dict[str, Any]:
             return {
-                "percentiles": list(self.percentiles),
-                "mean": plain(stat.mean * scale),
-                "ci95": plain(stat.ci95 * scale),
-                "n": stat.n[:, 0].tolist(),
-                "undefined": (occurs - stat.n[:, 0]).tolist(),
-                "per_image": plain(each * scale),
+                "percentiles": self.percentiles,
+                "mean": stat.mean * scale,
+                "ci95": stat.ci95 * scale,
+                "n": n,
+                "undefined": occurs - n,
+                "per_image": each * scale,
             }
 
-        return {
-            "hausdorff_nm": table(self.pixel_size_nm) if self.pixel_size_nm else None,
-            "hausdorff_px": table(1.0),
-        }
-
-    def write_json(self, path: Path) -> None:
-        """Write `to_dict` to a file."""
-        path.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+        in_nm = table(self.pixel_size_nm) if self.pixel_size_nm else None
+        return {"hausdorff_nm": in_nm, "hausdorff_px": table(1.0)}
 
     def write_csv(self, path: Path) -> None:
-        """Write one row per image and class, and the mean, interval and pooled value of each class below."""
+        """Write one row per image and class, followed by mean, interval, count and pooled value of each class."""
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["image", "class", *METRICS])
@@ -239,7 +226,7 @@ def evaluate_labels(
     pixel_size_nm: float | None = None,
     percentiles: tuple[int, ...] = PERCENTILES,
 ) -> Evaluation:
-    """Compare predicted with true labels, both 2D or 3D u1 arrays of equal shape; truth 255 is left out."""
+    """Compare predicted with true labels, both 2D or 3D u1 arrays of equal shape; truth 255 does not count."""
     pairs = list(zip(truths, predictions, strict=True))
     if not pairs:
         raise InputError("there is no image to evaluate")
@@ -252,127 +239,7 @@ def evaluate_labels(
 def class_distances(
     truth: Array, prediction: Array, n_classes: int, percentiles: tuple[int, ...] = PERCENTILES
 ) -> Values:
-    """Return the Hausdorff distances (C, len(percentiles)) in px of each class; truth 255 counts for neither."""
+    """Return the Hausdorff distances (C, len(percentiles)) of each class in px; truth 255 does not count."""
     unknown = truth == IGNORE
     masked = unknown if unknown.any() else None
     return np.stack([hausdorff(truth == c, prediction == c, percentiles, masked) for c in range(n_classes)])
-
-
-@dataclass(frozen=True)
-class EvaluatedImage:
-    """One image with its truth and prediction, as handed to `on_image`."""
-
-    name: str
-    image: Array
-    truth: NDArray[np.uint8]
-    prediction: NDArray[np.uint8]
-
-
-def evaluate_model(
-    model_path: Path,
-    pairs: Sequence[Pair],
-    *,
-    runtime: Runtime | None = None,
-    pixel_size_nm: float | None = None,
-    patch: int | None = None,
-    overlap: int = 2,
-    objects: str = "",
-    object_rule: ObjectRule | None = None,
-    on_image: Callable[[EvaluatedImage], None] | None = None,
-) -> Evaluation:
-    """Predict labelled slices with a network and compare.
-
-    Parameters
-    ----------
-    model_path : a `.keras` file
-    pairs : see `tomoseg.io.slices.find_pairs`
-    pixel_size_nm : of the images; the one stored with the model unless given
-    patch, overlap : see `tomoseg.segmentation.inference.blending.predict_stack`; the patch of training unless given
-    objects : name or number of the class whose objects are looked for one by one; the last one unless given
-    object_rule : when an object counts and is found
-    on_image : called with each image, its truth and its prediction, to draw error maps without holding all
-
-    Raises
-    ------
-    InputError
-        Where the model or an image cannot be used, labels do not fit the classes of the model, or `objects` is none of
-        them.
-    """
-    from tomoseg.segmentation.inference.slice_prediction import SlicePredictor
-    from tomoseg.segmentation.networks.keras_setup import prepare
-    from tomoseg.segmentation.networks.model_file import load_model
-
-    runtime = runtime or Runtime()
-    if not pairs:
-        raise InputError("there is no labelled image to evaluate")
-    prepare(runtime)
-    model, card = load_model(model_path)
-    n_classes = len(card.class_names)
-    object_class, rule = class_number(card.class_names, objects), object_rule or ObjectRule()
-    scale = _scale_for(pairs, card)
-    if scale != card.scaling.trained:
-        runtime.say(
-            f"intensity {scale.zero:.4g} is 0 and {scale.one:.4g} is 1 for the network, as these images have it"
-        )
-    predictor = SlicePredictor.of(model, card, scale, patch, overlap)
-    matrices, distances, calibrations, found = [], [], [], []
-    others = slice_readers(pairs[0].image.parent) if card.channels > 1 else {}
-    for pair in runtime.track(list(pairs), "evaluate"):
-        image, truth = load_pair(pair, n_classes)
-        seen = with_neighbours([pair.name], [image], card.channels, others)[0] if others else image
-        probabilities = predictor.probabilities(seen[None])[0]
-        prediction = probabilities.argmax(axis=0).astype(np.uint8)
-        calibrations.append(Calibration.of(probabilities, truth))
-        matrices.append(confusion_matrix(truth, prediction, n_classes))
-        distances.append(class_distances(truth, prediction, n_classes))
-        found.append(compare_objects(truth, prediction, object_class, rule))
-        if on_image is not None:
-            on_image(EvaluatedImage(pair.name, image, truth, prediction))
-    names, pixel_size = [pair.name for pair in pairs], pixel_size_nm or card.pixel_size_nm
-    return Evaluation(
-        card.class_names,
-        card.class_colors,
-        names,
-        np.stack(matrices),
-        np.stack(distances),
-        PERCENTILES,
-        pixel_size,
-        _notes(pairs, card, runtime),
-        reduce(add, calibrations),
-        Detection(card.class_names[object_class], rule, names, found, 2, pixel_size),
-    )
-
-
-def _scale_for(pairs: Sequence[Pair], card: ModelCard) -> Scale:
-    """Return the scale of intensities for a set of images, read one at a time."""
-    dtype = read_slice(pairs[0].image).dtype
-    low, high = np.inf, -np.inf
-    for pair in pairs:
-        image = read_slice(pair.image)
-        if image.dtype != dtype:
-            raise InputError(f"{pair.image} is {image.dtype}, {pairs[0].image} is {dtype}: save all in one type")
-        low, high = min(low, float(image.min())), max(high, float(image.max()))
-    if not high > low:
-        raise InputError(f"all images hold nothing but the value {low:g}")
-    values = histogram((read_slice(pair.image)[None] for pair in pairs), low, high)
-    return card.scaling.for_slices(dtype, values, len(pairs))
-
-
-def validation_pairs(pairs: Sequence[Pair], card: ModelCard) -> list[Pair]:
-    """Return the pairs that the network was validated on and not trained on, going by their names."""
-    held_out = set(card.training.get("validation_names", []))
-    return [pair for pair in pairs if pair.name in held_out]
-
-
-def _notes(pairs: Sequence[Pair], card: ModelCard, runtime: Runtime) -> list[str]:
-    """Say what makes the scores less than they seem."""
-    seen = set(card.training.get("training_names", []))
-    known = [pair.name for pair in pairs if pair.name in seen]
-    if not known:
-        return []
-    note = (
-        f"{len(known)} of {len(pairs)} images have the names of images this network was trained on: their scores tell "
-        "how well it remembers, not how well it segments"
-    )
-    runtime.warn(note)
-    return [note]

@@ -1,13 +1,12 @@
 """Distances between the surfaces of a true and a predicted class.
 
-A surface is made of elements between pixels: one at each corner where the 2 x 2 pixels (2 x 2 x 2 voxels) around it are
-not all inside or all outside, with the length (area) that marching squares (cubes) gives it there. Distances are those
-between the corners, and their percentiles weigh each element by its length. That is the definition of Nikolov et al.,
-"Deep learning to achieve clinically applicable segmentation of head and neck anatomy for radiotherapy", J. Med.
-Internet Res. 23 (2021) e26151, whose package `surface-distance` many papers use, but for one thing: where an object is
-cut off by the border of the image, or by a region that nobody annotated, there is no surface. It lies in the same place
-in truth and prediction and would only flatter their distance. For objects away from the border the numbers are the
-same.
+A surface consists of elements between pixels: one at each corner whose 2 x 2 pixels (2 x 2 x 2 voxels) are not all
+inside or all outside, with the length (area) that marching squares (cubes) gives it. Distances are measured between
+corners, and percentiles weight each element by its length. That is the definition of Nikolov et al., "Deep
+learning to achieve clinically applicable segmentation of head and neck anatomy for radiotherapy", J. Med. Internet Res.
+23 (2021) e26151, whose package `surface-distance` many papers use, with one exception: where an object is cut off by
+the border of the image, or by a region that nobody annotated, there is no surface. It would lie in the same place in
+truth and prediction, and make distances look too small. For objects away from the border the numbers are the same.
 """
 
 from collections.abc import Sequence
@@ -25,13 +24,13 @@ Values = NDArray[np.float64]
 
 
 def surface(mask: Array, unknown: Array | None = None, spacing: Sequence[float] | None = None) -> Values:
-    """Return the length (area) of the surface of a 2D (3D) mask at each corner between pixels; 0 where there is none.
+    """Return the length (area) of the surface of a 2D (3D) mask at each corner between pixels; 0 off the surface.
 
     Parameters
     ----------
     mask : (y, x) or (z, y, x) array
-    unknown : elements that count for neither inside nor outside: corners that touch one have no surface
-    spacing : distances of the pixels along each axis; 1 unless given
+    unknown : elements that are neither inside nor outside; corners that touch one have no surface
+    spacing : distance of the pixels along each axis; 1 by default
 
     Returns
     -------
@@ -47,7 +46,7 @@ def surface(mask: Array, unknown: Array | None = None, spacing: Sequence[float] 
 
 
 def _codes(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Return which of the pixels around each corner are in a mask: the k-th, in C order, as bit k."""
+    """Return the pixels around each corner that are in a mask: the k-th, in C order, as bit k."""
     codes = np.zeros([n - 1 for n in mask.shape], np.uint8)
     for bit, corner in enumerate(np.ndindex(*(2,) * mask.ndim)):
         part = mask[tuple(slice(k, n - 1 + k) for k, n in zip(corner, mask.shape, strict=True))]
@@ -72,7 +71,7 @@ def _lengths_2d(spacing: tuple[float, ...]) -> Values:
             lengths[code] = dx
         elif a == c and b == d:
             lengths[code] = dy
-        else:  # one pixel differs from the three others, or the two of a diagonal from the other two
+        else:  # one pixel differs from the three others, or one diagonal from the other
             lengths[code] = diagonal * (2 if a == d and b == c else 1)
     return lengths
 
@@ -98,7 +97,7 @@ def _areas_3d(spacing: tuple[float, ...]) -> Values:
 def surface_distances(
     a: Array, b: Array, unknown: Array | None = None, spacing: Sequence[float] | None = None
 ) -> tuple[tuple[Values, Values], tuple[Values, Values]] | None:
-    """Return the distances from each surface element of mask `a` to the nearest of `b`, and the reverse.
+    """Return the distances from each surface element of mask `a` to the nearest one of `b`, and vice versa.
 
     Parameters
     ----------
@@ -106,8 +105,8 @@ def surface_distances(
 
     Returns
     -------
-    two pairs of distances (n,) and lengths (areas) of the elements (n,), sorted by distance; None where one of the
-    masks has no surface
+    two pairs of distances (n,) and lengths (areas) of the elements (n,), sorted by distance; None if one of the masks
+    has no surface
     """
     both = [surface(mask, unknown, spacing) for mask in (a, b)]
     if not all(areas.any() for areas in both):
@@ -133,8 +132,7 @@ def hausdorff(
 
     At percentile q it is the larger of the q-th percentiles of the distances from `a` to `b` and from `b` to `a`
     (Huttenlocher et al., IEEE Trans. PAMI 15, 1993); at 100 it is the Hausdorff distance itself. The q-th percentile is
-    the distance of the first element, from the nearest on, up to which q per cent of the surface lie. NaN where a mask
-    has no surface.
+    the smallest distance within which q per cent of the surface lie. NaN if a mask has no surface.
 
     Parameters
     ----------
@@ -143,7 +141,7 @@ def hausdorff(
 
     Returns
     -------
-    (len(percentiles),) in units of `spacing`, so px unless it is given
+    (len(percentiles),) in units of `spacing`, px by default
     """
     distances = surface_distances(a, b, unknown, spacing)
     if distances is None:
@@ -153,6 +151,6 @@ def hausdorff(
 
 
 def _weighted(distances: Values, areas: Values, parts: Values) -> Values:
-    """Return the distance up to which each part of the area lies; both sorted by distance."""
+    """Return the distance within which each fraction of the area lies; both sorted by distance."""
     up_to = np.cumsum(areas) / areas.sum()
     return distances[np.minimum(np.searchsorted(up_to, parts), len(distances) - 1)]

@@ -1,9 +1,9 @@
 """Networks that give each pixel of an image a probability per class.
 
 All are encoders and decoders joined level by level (Ronneberger, Fischer & Brox, MICCAI 2015), of any depth and width:
-`unet` is the network of Genc, Kovarik & Fraser, Scientific Reports 12, 16267 (2022); the others differ from it as their
-docstrings say. They are made of standard layers of Keras only, which `tomoseg.segmentation.networks.file_validation`
-lets through.
+`unet` is the network of Genc, Kovarik & Fraser, Scientific Reports 12, 16267 (2022); the docstrings of the others say
+how they differ from it. They are made only of standard layers of Keras that
+`tomoseg.segmentation.networks.file_validation` allows. `tomoseg.segmentation.networks.registry` lists them.
 """
 
 import itertools
@@ -12,16 +12,16 @@ from typing import Any
 
 from tomoseg.errors import InputError
 from tomoseg.segmentation.networks.keras_setup import keras
+from tomoseg.segmentation.networks.registry import ARCHITECTURES
 from tomoseg.segmentation.networks.se_resnet import encode
-from tomoseg.segmentation.training.parameters import ARCHITECTURES, PRETRAINED_DEPTHS, Architecture
 
-# Of the moving averages that batch normalisation uses for prediction: short trainings must be over their start.
+# Of the moving averages of batch normalisation, which must settle even in short trainings.
 MOMENTUM = 0.9
 WIDEST = 8  # times the first level's channels: the most that `compact` has
 
 
 def build(
-    name: Architecture,
+    name: str,
     n_classes: int,
     n_channels: int = 1,
     depth: int = 6,
@@ -33,7 +33,7 @@ def build(
     Parameters
     ----------
     name : str
-        'unet', 'attention-unet', 'attention-res-unet', 'compact' or 'se-resnet34-unet'.
+        A row of `tomoseg.segmentation.networks.registry.ARCHITECTURES`.
     n_classes : int
         Number of classes C, at least 2.
     n_channels : int
@@ -56,21 +56,27 @@ def build(
     InputError
         There is no such network, or it cannot have these sizes.
     """
-    makers: dict[str, Callable[..., Any]] = dict(
-        zip(ARCHITECTURES, (unet, attention_unet, attention_res_unet, compact, se_resnet34_unet), strict=True)
-    )
-    if name not in makers:
-        raise InputError(f"there is no architecture '{name}': choose one of {', '.join(makers)}")
-    return makers[name](n_classes, n_channels, depth, base_filters, seed)
+    if name not in ARCHITECTURES:
+        raise InputError(f"there is no architecture '{name}': choose one of {', '.join(ARCHITECTURES)}")
+    if n_classes < 2 or n_channels < 1 or depth < 1 or base_filters < 1:
+        raise InputError(
+            f"a network of {n_classes} classes, {n_channels} channels, depth {depth} and {base_filters} filters cannot "
+            "be built: it needs at least 2 classes, and 1 of everything else"
+        )
+    fewest, most = ARCHITECTURES[name].depths
+    if not fewest <= depth <= most:
+        raise InputError(f"{name} of depth {depth} cannot be built: it has {fewest} to {most} levels")
+    builder: Callable[..., Any] = globals()[ARCHITECTURES[name].builder]
+    return builder(n_classes, n_channels, depth, base_filters, seed)
 
 
 def unet(n_classes: int, n_channels: int = 1, depth: int = 6, base_filters: int = 32, seed: int | None = None) -> Any:
     """Build the U-Net of Genc, Kovarik & Fraser; see `build` for parameters and result.
 
-    Each level has two 3x3 convolutions ('same', ReLU, He-normal); levels are joined by 2x2 average pooling on the way
-    down and by 2x2 transposed convolutions (linear) on the way up, whose result is concatenated with the level's own
-    feature maps before its two convolutions. A 1x1 convolution with softmax ends it. The paper's network is the
-    default: six levels of 32, 64, 128, 256, 512 and 1024 channels, 31.1 million weights for three classes.
+    Each level has two 3x3 convolutions ('same', ReLU, He-normal). Levels are joined by 2x2 average pooling on the way
+    down and by linear 2x2 transposed convolutions on the way up, whose result is concatenated with the feature maps of
+    the level before its two convolutions. The last layer is a 1x1 convolution with softmax. The default is the paper's
+    network: six levels of 32, 64, 128, 256, 512 and 1024 channels, 31.1 million weights for three classes.
     """
     sizes = (n_classes, n_channels, depth, base_filters)
     return _encoder_decoder("unet", sizes, seed, _two_convolutions, gated=False)
@@ -79,10 +85,10 @@ def unet(n_classes: int, n_channels: int = 1, depth: int = 6, base_filters: int 
 def attention_unet(
     n_classes: int, n_channels: int = 1, depth: int = 6, base_filters: int = 32, seed: int | None = None
 ) -> Any:
-    """Build the U-Net with additive attention gates at its skips; see `build` for parameters and result.
+    """Build the U-Net with additive attention gates at its skip connections; see `build` for parameters and result.
 
-    Oktay et al., 'Attention U-Net: learning where to look for the pancreas', MIDL 2018, equations 1 and 2: what a
-    level hands across is multiplied, pixel by pixel, by a number between 0 and 1 that follows from it and from the
+    Oktay et al., 'Attention U-Net: learning where to look for the pancreas', MIDL 2018, equations 1 and 2: the features
+    of a skip connection are multiplied, pixel by pixel, by a number between 0 and 1 that follows from them and from the
     coarser level below.
     """
     sizes = (n_classes, n_channels, depth, base_filters)
@@ -92,7 +98,7 @@ def attention_unet(
 def attention_res_unet(
     n_classes: int, n_channels: int = 1, depth: int = 6, base_filters: int = 32, seed: int | None = None
 ) -> Any:
-    """Build the attention U-Net with residual blocks for its pairs of convolutions; see `build`.
+    """Build the attention U-Net with residual blocks in place of its pairs of convolutions; see `build`.
 
     The two convolutions of a level are batch-normalised (Ioffe & Szegedy, ICML 2015), and the level's input is added to
     their result through a 1x1 convolution (He et al., CVPR 2016).
@@ -108,11 +114,10 @@ def compact(
 
     Channels double from level to level up to eight times those of the first. On the way down, a level has a 3x3
     convolution with stride 2 and a residual block of two 3x3 convolutions, all batch-normalised; the first level, where
-    each channel costs most, has one convolution alone. On the way up, features are reduced by a 1x1 convolution before
-    they are enlarged bilinearly, and are added to the level's own, not concatenated with them, before two convolutions
-    (one on the first level). Six levels from 16 channels have 2.1 million weights.
+    each channel costs most, has a single convolution. On the way up, features are reduced by a 1x1 convolution,
+    enlarged bilinearly and added to (not concatenated with) those of the level, before two convolutions (one on the
+    first level). Six levels from 16 channels have 2.1 million weights.
     """
-    _check_sizes(n_classes, n_channels, depth, base_filters)
     layers, start = keras.layers, _Initial(seed)
     widths = [base_filters * min(1 << level, WIDEST) for level in range(depth)]
     inputs = keras.Input((None, None, n_channels), name="image")
@@ -137,21 +142,12 @@ def se_resnet34_unet(
 ) -> Any:
     """Build a U-Net on a squeeze-and-excitation ResNet-34; see `build` for parameters and result.
 
-    The encoder is that of `tomoseg.segmentation.networks.se_resnet`: with 64 filters it takes the public ImageNet
-    weights. On the way up, features are doubled in size, joined with the encoder's own of that level, and go through
-    two batch-normalised 3x3 convolutions; the first level, where the encoder has none, has them alone. Six levels, the
-    most there are, have four times the encoder's filters on the level above the deepest, and half as many on each next
-    one: with 64 filters, 24.6 million weights.
-
-    Raises
-    ------
-    InputError
-        `depth` is not one of 3 to 6.
+    The encoder is that of `tomoseg.segmentation.networks.se_resnet`; with 64 filters it takes the public ImageNet
+    weights. On the way up, features are doubled in size, concatenated with those of the encoder at that level (there
+    are none at the first) and go through two batch-normalised 3x3 convolutions. With six levels, the most possible, the
+    level above the deepest has four times the encoder's filters, and each next one half as many: with 64 filters, 24.6
+    million weights.
     """
-    _check_sizes(n_classes, n_channels, depth, base_filters)
-    fewest, most = PRETRAINED_DEPTHS
-    if not fewest <= depth <= most:
-        raise InputError(f"se-resnet34-unet of depth {depth} cannot be built: it has {fewest} to {most} levels")
     start = _Initial(seed)
     inputs = keras.Input((None, None, n_channels), name="image")
     *skips, x = encode(inputs, depth, base_filters, start, MOMENTUM)
@@ -166,7 +162,7 @@ def se_resnet34_unet(
 
 
 class _Initial:
-    """Initialisers that draw different weights for each layer, the same ones for the same seed."""
+    """Initialisers with another seed for each layer, reproducible from one seed."""
 
     def __init__(self, seed: int | None) -> None:
         self._seeds: Iterator[int | None] = itertools.repeat(None) if seed is None else itertools.count(1000 * seed)
@@ -178,14 +174,6 @@ class _Initial:
         return keras.initializers.GlorotUniform(seed=next(self._seeds))
 
 
-def _check_sizes(n_classes: int, n_channels: int, depth: int, base_filters: int) -> None:
-    if n_classes < 2 or n_channels < 1 or depth < 1 or base_filters < 1:
-        raise InputError(
-            f"a network of {n_classes} classes, {n_channels} channels, depth {depth} and {base_filters} filters cannot "
-            "be built: it needs at least 2 classes, and 1 of everything else"
-        )
-
-
 def _encoder_decoder(
     name: str,
     sizes: tuple[int, int, int, int],
@@ -194,8 +182,7 @@ def _encoder_decoder(
     *,
     gated: bool,
 ) -> Any:
-    """Build a network of the U-Net's form; `sizes` are classes, channels, depth and filters."""
-    _check_sizes(*sizes)
+    """Build a U-Net of such blocks; `sizes` are classes, channels, depth and filters."""
     n_classes, n_channels, depth, base_filters = sizes
     layers, start = keras.layers, _Initial(seed)
     inputs = keras.Input((None, None, n_channels), name="image")
@@ -224,7 +211,7 @@ def _probabilities(x: Any, n_classes: int, start: _Initial) -> Any:
         1,
         activation="softmax",
         kernel_initializer=start.glorot(),
-        dtype="float32",  # whatever the others have: a probability of 1 - 1e-7 is not 1
+        dtype="float32",  # whatever the other layers have, so that a probability of 1 - 1e-7 is not 1
         name="probabilities",
     )(x)
 
@@ -244,7 +231,7 @@ def _two_convolutions(x: Any, filters: int, name: str, start: _Initial) -> Any:
 
 
 def _attended(skip: Any, coarse: Any, filters: int, name: str, start: _Initial) -> Any:
-    """Weight the features of a level by an attention gate.
+    """Weight the features of a skip connection by an attention gate.
 
     a = sigmoid(w . relu(W_x x + W_g g + b_g) + b) on the coarser grid, enlarged bilinearly; the result is a x. W_x
     is a 2x2 convolution with stride 2, as in the authors' own network.
@@ -263,7 +250,7 @@ def _attended(skip: Any, coarse: Any, filters: int, name: str, start: _Initial) 
 def _normalised(
     x: Any, filters: int, name: str, start: _Initial, *, size: int = 3, strides: int = 1, relu: bool = True
 ) -> Any:
-    """Apply a batch-normalised convolution, with ReLU unless told otherwise."""
+    """Apply a batch-normalised convolution, followed by ReLU if `relu`."""
     x = keras.layers.Conv2D(
         filters,
         size,

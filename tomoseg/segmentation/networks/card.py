@@ -1,6 +1,6 @@
-"""What is known of a trained network, stored inside its `.keras` file and readable without Keras.
+"""The card of a trained network, stored inside its `.keras` file and readable without Keras.
 
-A `.keras` file is a zip archive; the card is one more entry in it, `tomoseg.json`, which Keras leaves alone.
+A `.keras` file is a zip archive; the card is an additional entry, `tomoseg.json`, which Keras ignores.
 """
 
 import json
@@ -37,20 +37,20 @@ _KINDS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class ModelCard:
-    """Everything needed to use a network, and where it comes from.
+    """Everything needed to use a network, and its origin.
 
     Attributes
     ----------
     class_names, class_colors : one per class, in class order
     scaling : how intensities were scaled in training
     patch : side in px of the patches it was trained on
-    multiple : images must be a multiple of this many px along each side
-    pixel_size_nm : of the training images; None where unknown
-    data_digest : SHA-256 of names, images and labels; empty where unknown
-    training : settings and split, as trained
-    scores : on the validation images, for the weights that were kept
+    multiple : sides of images must be a multiple of this many px
+    pixel_size_nm : of the training images; None if unknown
+    data_digest : SHA-256 of names, images and labels; empty if unknown
+    training : parameters and split of the training
+    scores : of the saved weights on the validation slices
     trained_here : False for a Keras model without a card
-    channels : of the input: the slice to be labelled in the middle, and as many neighbours on either side of it
+    channels : of the input: the slice to label in the middle, and as many neighbours on either side
     """
 
     class_names: list[str]
@@ -72,7 +72,7 @@ class ModelCard:
 
     @classmethod
     def from_json(cls, text: str) -> "ModelCard":
-        """Read a card; raises ValueError, KeyError or TypeError where it is not one."""
+        """Read a card; raise ValueError, KeyError or TypeError if it is malformed."""
         values = json.loads(text)
         json.dumps(values, ensure_ascii=False).encode()  # lone surrogates, which nothing can write, are refused here
         if values.pop("format") != CARD_FORMAT:
@@ -87,13 +87,13 @@ class ModelCard:
 
 
 def _problems(card: ModelCard) -> Iterator[str]:
-    """Say what in a card is not what it should be."""
+    """Yield what is wrong with a card."""
     for key, kind in _KINDS.items():
         if not isinstance(getattr(card, key), kind):
-            yield f"{key} is of the wrong kind"
+            yield f"{key} has the wrong type"
             return
     if not all(isinstance(text, str) for text in (*card.class_names, *card.class_colors)):
-        yield "names and colours of classes must be texts"
+        yield "names and colours of classes must be text"
         return
     yield from problems_with_names(card.class_names)
     yield from problems_with_colors(card.class_colors, len(card.class_names))
@@ -108,31 +108,31 @@ def _problems(card: ModelCard) -> Iterator[str]:
 
 def _problems_with_scaling(scaling: Scaling) -> Iterator[str]:
     if not isinstance(scaling.intensities, dict):
-        yield "intensities is of the wrong kind"
+        yield "intensities has the wrong type"
         return
     numbers = [*vars(scaling.trained).values(), *scaling.intensities.values()]
     if scaling.kind not in get_args(Kind):
-        yield "the scaling is of an unknown kind"
+        yield "the kind of scaling is unknown"
     if not (isinstance(scaling.dtype, str) and np.dtype(scaling.dtype).kind in "iufb"):
-        yield "the scaling is for a type that is no number"
+        yield "the scaling is for a type that is not numeric"
     if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
-        yield "the scaling holds what is no number"
+        yield "the scaling holds values that are not finite numbers"
 
 
 def foreign_card(n_classes: int, patch: int, multiple: int) -> ModelCard:
-    """Return the assumptions made of a Keras model that was not trained here."""
+    """Return the card assumed for a Keras model without one."""
     scaling = Scaling("range", "uint8", Scale(0.0, 255.0, 0.0, 1.0))
     names, colors = default_names(n_classes), default_colors(n_classes)
     return ModelCard(names, colors, scaling, patch, multiple, trained_here=False)
 
 
 def read_card(path: Path) -> ModelCard | None:
-    """Return the card of a `.keras` file, or None if it has none (a model from elsewhere).
+    """Return the card of a `.keras` file; None for a model that was not trained by tomoseg.
 
     Raises
     ------
     InputError
-        Where the file is missing, is no `.keras` file, or its card is damaged.
+        The file is missing or not a `.keras` file, or its card is damaged.
     """
     with opened_archive(path) as archive:
         return card_in(path, archive)
@@ -150,6 +150,6 @@ def card_in(path: Path, archive: zipfile.ZipFile) -> ModelCard | None:
 
 
 def add_card(path: Path, card: ModelCard) -> None:
-    """Put the card into a `.keras` file that has none."""
+    """Add a card to a `.keras` file without one."""
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(CARD_ENTRY, card.to_json())

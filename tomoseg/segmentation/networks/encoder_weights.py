@@ -1,10 +1,10 @@
-"""Weights that the encoder of `se-resnet34-unet` can start from.
+"""Pretrained weights for the encoder of `se-resnet34-unet`.
 
 They are those of the public release 0.0.1 of `classification_models` (P. Yakubovskiy), trained on ImageNet, or others
-of the same layout. Such a file is HDF5 as Keras 2 writes it: a group per layer, named as the layer, with the arrays
-`kernel:0`, `bias:0`, `gamma:0`, `beta:0`, `moving_mean:0` and `moving_variance:0`, as far as the layer has them. The
-layers of squeeze-and-excitation have no names of their own but numbers, `conv2d_1` and so on, which ascend: two per
-residual unit. Where layers have other names altogether, the order that the file notes tells which they are.
+of the same layout: HDF5 as Keras 2 writes it, with a group per layer that holds those of the arrays `kernel:0`,
+`bias:0`, `gamma:0`, `beta:0`, `moving_mean:0` and `moving_variance:0` that the layer has. The layers of squeeze-and-
+excitation have ascending numbers instead of names, `conv2d_1` and so on, two per residual unit. In files with other
+names altogether, layers are told by their order.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ IMAGENET = "imagenet"
 _NAME = "seresnet34_imagenet_1000_no_top.h5"
 _URL = f"https://github.com/qubvel/classification_models/releases/download/0.0.1/{_NAME}"
 MD5_OF = {_NAME: "3348fd049f1f9ad307c070ff2b6ec4cb"}
-SECONDS = 30  # that a server may be silent
+SECONDS = 30  # without an answer from the server
 MOST_BYTES = 1 << 30
 COLORS = 3
 _NUMBERED = re.compile(r"conv2d(?:_(\d+))?")
@@ -40,44 +40,44 @@ Layers = dict[str, dict[str, Array]]
 
 
 def split_source(source: str) -> tuple[str, str]:
-    """Return the path or URL that `source` names, and the MD5 that it should have; empty where that is not known.
+    """Return the path or URL that `source` names, and its expected MD5, empty if unknown.
 
-    'imagenet' is the public file; another's MD5 may follow it as in `weights.h5#md5=0123...`.
+    'imagenet' is the public file; an MD5 may be appended to any other, as in `weights.h5#md5=0123...`.
 
     Raises
     ------
     InputError
-        It is a URL of another kind than https, or the MD5 is none.
+        It is a URL of another kind than https, or the MD5 is malformed.
     """
     place, _, given = source.partition("#md5=")
     place = _URL if place == IMAGENET else place
     if given and not re.fullmatch("[0-9a-fA-F]{32}", given):
-        raise InputError(f"{_OPTION} {source}: what follows '#md5=' must be 32 hexadecimal digits")
+        raise InputError(f"{_OPTION} {source}: '#md5=' must be followed by 32 hexadecimal digits")
     if "://" in place and not place.startswith("https://"):
-        raise InputError(f"{_OPTION} {source}: give a file, or an address that begins with https://")
+        raise InputError(f"{_OPTION} {source}: give a file, or an address that starts with https://")
     return place, given.lower() or MD5_OF.get(name_of(source), "")
 
 
 def name_of(source: str) -> str:
-    """Return the name of the file that `source` names, without its folder."""
+    """Return the file name in `source`, without a folder."""
     place = source.partition("#md5=")[0]
     place = _URL if place == IMAGENET else place
     return Path(urlsplit(place).path if "://" in place else place).name
 
 
 def fetch(source: str, tell: Callable[[str], object] = str, check: Callable[[], object] = str) -> tuple[Path, str]:
-    """Return the file of weights and its MD5, downloaded to the user's cache where `source` is an address.
+    """Return the file of weights and its MD5; download it to the user's cache if `source` is an address.
 
     Parameters
     ----------
     source : see `split_source`
-    tell : called with what is being done
-    check : called now and then while a file is downloaded; may raise to stop
+    tell : called with a message before a download
+    check : called repeatedly during a download; may raise to stop
 
     Raises
     ------
     InputError
-        There is no such file, it cannot be downloaded, or its MD5 is another.
+        There is no such file, it cannot be downloaded, or its MD5 differs.
     """
     place, wanted = split_source(source)
     if "://" not in place:
@@ -97,50 +97,50 @@ def fetch(source: str, tell: Callable[[str], object] = str, check: Callable[[], 
 
 
 def _download(address: str, path: Path, wanted: str, check: Callable[[], object]) -> None:
-    """Write what is at an address to a file, in one step."""
+    """Download an address to a file, atomically."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         reply = urlopen(address, timeout=SECONDS)  # noqa: S310  only https comes here
         with reply, atomic_path(path) as part, part.open("wb") as file:
             if not str(reply.geturl()).startswith("https://"):
-                raise InputError(f"{_OPTION}: {address} leads to an address that is not https")
+                raise InputError(f"{_OPTION}: {address} redirects to an address that is not https")
             n_bytes = 0
             while block := reply.read(1 << 20):
                 check()
                 n_bytes += len(block)
                 if n_bytes > MOST_BYTES:
-                    raise InputError(f"{_OPTION}: what is at {address} has more than {MOST_BYTES} bytes")
+                    raise InputError(f"{_OPTION}: {address} has more than {MOST_BYTES} bytes")
                 file.write(block)
             file.flush()
             _verified(part, wanted)
     except (OSError, HTTPException, ValueError) as error:
         raise InputError(
-            f"{_OPTION}: {address} cannot be downloaded ({reason_of(error)}). On a machine without a connection, "
+            f"{_OPTION}: {address} cannot be downloaded ({reason_of(error)}). If this machine has no connection, "
             f"download it elsewhere and give the file: {_OPTION} {name_of(address)}"
         ) from error
 
 
 def _verified(path: Path, wanted: str) -> str:
-    """Return the MD5 of a file, which must be the one wanted, if any is."""
+    """Return the MD5 of a file; raise `InputError` if another one is wanted."""
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "md5").hexdigest()
     if wanted and found != wanted:
         raise InputError(
             f"{_OPTION}: {path} has the MD5 {found}, not {wanted}: it is damaged, or another file of that name. "
-            "Download it again; another file on purpose needs another name, or its own MD5 as in FILE#md5=..."
+            "Download it again, or, if you mean this file, rename it or give its MD5 as FILE#md5=..."
         )
     return found
 
 
 def read_layers(path: Path) -> Layers:
-    """Return the arrays of a file of weights: of each layer, by their names without ':0'.
+    """Return the arrays of each layer in a file of weights, by their names without ':0'.
 
     The file is read in another process, see `tomoseg.io.sandbox`.
 
     Raises
     ------
     InputError
-        It is no such file, or damaged.
+        The file is of another kind, or damaged.
     """
     from tomoseg.io.readers.weights import arrays
 
@@ -158,17 +158,17 @@ def read_layers(path: Path) -> Layers:
 
 
 def set_encoder_weights(model: Any, layers: Layers, name: str) -> None:
-    """Put weights into the encoder of a network that `tomoseg.segmentation.networks.builders.se_resnet34_unet` made.
+    """Set the weights of the encoder of a `tomoseg.segmentation.networks.builders.se_resnet34_unet`.
 
     Parameters
     ----------
-    layers : see `read_layers`; those of stages that the network does not have are not used
-    name : of the file, for messages
+    layers : see `read_layers`; stages that the network does not have are ignored
+    name : name of the file, for messages
 
     Raises
     ------
     InputError
-        A layer is missing, or has another shape; nothing is put in then.
+        A layer is missing, or has another shape; no weight is set then.
     """
     from tomoseg.segmentation.networks.se_resnet import UNITS
 
@@ -193,12 +193,12 @@ def set_encoder_weights(model: Any, layers: Layers, name: str) -> None:
 
 
 def for_grey(first: Layers, n_channels: int) -> Layers:
-    """Return the first layers, `bn_data`, `conv0` and `bn0`, for grey images instead of colours.
+    """Convert the first layers, `bn_data`, `conv0` and `bn0`, from colour images to grey ones.
 
-    With the same image in all channels they do to it what the given ones do to that image in all three colours. As
-    convolution is linear, the kernels of the colours are summed, each in proportion to what its own normalisation makes
-    of grey, and shared among the channels. What the colours differ by in their means, a constant after the convolution,
-    is left to the means of `bn0`; at the border of an image, where zeros take part, that is an approximation.
+    With the same image in all channels, they give the result of the given layers with that image in all three colours.
+    As convolution is linear, the kernels of the colours are summed, weighted by how their own normalisation scales
+    grey, and divided among the channels. The different means of the colours, a constant after the convolution, go into
+    the means of `bn0`; at the border of the image, with its zero padding, that is an approximation.
     """
     from tomoseg.segmentation.networks.se_resnet import EPSILON
 
@@ -220,7 +220,7 @@ def for_grey(first: Layers, n_channels: int) -> Layers:
 
 
 def _with_names(layers: Layers, units: tuple[int, ...], name: str) -> Layers:
-    """Give layers the names that they have here."""
+    """Return the layers under the names of `tomoseg.segmentation.networks.se_resnet`."""
     order = _order(units)
     if "conv0" not in layers and len(layers) == len(order):
         return dict(zip(order, layers.values(), strict=True))
@@ -228,17 +228,17 @@ def _with_names(layers: Layers, units: tuple[int, ...], name: str) -> Layers:
     places = [name for name in order if "_se_" in name]
     if len(numbered) != len(places):
         raise InputError(
-            f"the encoder's weights {name} are not those of a squeeze-and-excitation ResNet-34: there are "
-            f"{len(numbered)} numbered convolutions among them, not {len(places)}. Give {_NAME} of the "
+            f"the encoder's weights {name} are not those of a squeeze-and-excitation ResNet-34: they have "
+            f"{len(numbered)} numbered convolutions, not {len(places)}. Give {_NAME} of the "
             "classification_models release 0.0.1, or a file of the same layout"
         )
     return layers | {place: layers[layer] for place, (_, layer) in zip(places, numbered, strict=True)}
 
 
 def _order(units: tuple[int, ...]) -> list[str]:
-    """Return the names of the encoder's layers that have weights, in the order in which Keras lists them.
+    """Return the names of the encoder's layers with weights, in the order of Keras.
 
-    That is from input to output, by the longest way to the output: a shortcut comes just before the sum it ends in.
+    That is from input to output along the longest path: a shortcut comes just before the sum that it ends in.
     """
     names = ["bn_data", "conv0", "bn0"]
     for stage, n_units in enumerate(units, start=1):
@@ -249,14 +249,12 @@ def _order(units: tuple[int, ...]) -> list[str]:
 
 
 def _array(layers: Layers, layer: str, weight: str, name: str) -> Array:
-    """Return an array of numbers that must be there."""
+    """Return an array of finite numbers; raise `InputError` if there is none."""
     array = layers.get(layer, {}).get(weight)
     if array is None:
-        raise InputError(
-            f"the encoder's weights {name} lack {weight} of layer '{shown(layer)}': give a file that has it"
-        )
+        raise InputError(f"the encoder's weights {name} lack {weight} of layer '{shown(layer)}': give a complete file")
     if array.dtype.kind != "f" or not np.isfinite(array).all():
         raise InputError(
-            f"the encoder's weights {name} are damaged: {weight} of layer '{layer}' holds what is no number"
+            f"the encoder's weights {name} are damaged: {weight} of layer '{layer}' holds NaN, infinity or no numbers"
         )
     return array

@@ -1,8 +1,8 @@
-"""The description of a network inside a `.keras` file, checked before Keras makes objects of it.
+"""Check of the description of a network in a `.keras` file, before Keras builds it.
 
-Keras finds the class of every part by the module and the name that the file gives. Its safe mode refuses code in the
-file, but not every class that reads files, loads other models or imports modules. Here only what networks for images
-are made of is let through.
+Keras finds the class of every part by the module and name given in the file. Its safe mode refuses code in the file,
+but not every class that reads files, loads other models or imports modules. Only the parts of networks for images are
+allowed here.
 """
 
 import json
@@ -14,7 +14,7 @@ from tomoseg.errors import InputError, shown
 from tomoseg.io.limits import reason_of
 
 MOST_LAYERS = 1000  # the deepest backbones in use have some 700
-LARGEST_NUMBER = 10**7  # of anything in the description: channels, pixels, padding
+LARGEST_NUMBER = 10**7  # in the description: channels, pixels, padding
 
 _LAYERS = {
     *("InputLayer", "Conv2D", "Conv2DTranspose", "SeparableConv2D", "DepthwiseConv2D", "Dense"),
@@ -31,6 +31,7 @@ _INITIALIZERS = {
     *("GlorotNormal", "GlorotUniform", "HeNormal", "HeUniform", "LecunNormal", "LecunUniform", "Orthogonal"),
     *("OrthogonalInitializer", "Identity", "IdentityInitializer"),
 }
+_LOSSES = {"WeightedFocalLoss", "TverskyLoss", "SumOfLosses"}
 _ALLOWED: dict[str, set[str]] = {
     "keras": {"Functional", "Sequential", "DTypePolicy"},
     "keras.dtype_policies": {"DTypePolicy"},
@@ -41,10 +42,11 @@ _ALLOWED: dict[str, set[str]] = {
     "keras.random": {"SeedGenerator"},
     "keras.regularizers": {"L1", "L2", "L1L2"},
     "keras.constraints": {"MaxNorm", "MinMaxNorm", "NonNeg", "UnitNorm"},
-    # How it was trained: in checkpoints.
+    # Optimiser and loss, in checkpoints.
     "keras.optimizers": {"Adam", "LossScaleOptimizer"},
-    "keras.src.backend.torch.optimizers.torch_adam": {"Adam"},  # what Keras calls it where it runs on torch
-    "tomoseg.segmentation.networks.losses": {"WeightedFocalLoss", "TverskyLoss", "SumOfLosses"},
+    "keras.src.backend.torch.optimizers.torch_adam": {"Adam"},  # its name with torch
+    "tomoseg.segmentation.networks.losses": _LOSSES,
+    "tomoseg.segment.losses": _LOSSES,  # in earlier checkpoints; Keras finds the classes by their registered names
 }
 _ACTIVATIONS = {
     *("linear", "relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "swish", "mish", "exponential"),
@@ -54,7 +56,7 @@ _ACTIVATIONS = {
 
 
 def checked_architecture(path: Path, text: bytes, *, for_training: bool = False) -> dict[str, Any]:
-    """Return the description of a network; how it was trained is left out unless wanted `for_training`.
+    """Return the description of a network, with optimiser and loss only if `for_training`.
 
     Raises
     ------
@@ -77,14 +79,14 @@ def checked_architecture(path: Path, text: bytes, *, for_training: bool = False)
             _check_class(path, value)
             n_layers += value.get("module") == "keras.layers"
         elif isinstance(value, int | float) and not abs(value) <= LARGEST_NUMBER:
-            raise InputError(f"the network in {path} cannot be right: a number in its description is {shown(value)}")
+            raise InputError(f"the network in {path} is implausible: a number in its description is {shown(value)}")
     if n_layers > MOST_LAYERS:
-        raise InputError(f"the network in {path} cannot be right: it has {n_layers} layers")
+        raise InputError(f"the network in {path} is implausible: it has {n_layers} layers")
     return config
 
 
 def _values(top: Any) -> Iterator[Any]:
-    """Yield everything in a JSON value, but the large numbers that are no sizes: seeds, and names of shared objects."""
+    """Yield everything in a JSON value except the large numbers that are not sizes: seeds and ids of shared objects."""
     waiting = [top]
     while waiting:
         value = waiting.pop()
@@ -106,6 +108,6 @@ def _check_class(path: Path, described: dict[str, Any]) -> None:
     known = isinstance(module, str) and isinstance(name, str) and name in _ALLOWED.get(module, set())
     if not known or registered not in (None, name, f"tomoseg>{name}"):
         raise InputError(
-            f"the network in {path} needs '{shown(module)}.{shown(name)}', which is not among the layers that "
-            "networks for images are made of, or holds Python code of its own; that is not run for safety"
+            f"the network in {path} needs '{shown(module)}.{shown(name)}', which is not among the layers of networks "
+            "for images, or holds Python code of its own; for safety it is not loaded"
         )

@@ -1,7 +1,7 @@
-"""The only place that imports Keras: backend, log noise, device and threads are settled before anything is computed.
+"""Import and set-up of Keras: backend, log messages, device and threads. No other module imports Keras.
 
-Importing this module takes seconds. Import it, and modules that need it (`network`, `losses`, `model_file`,
-`training`), only where a network is really used.
+Importing this module takes seconds. Import it, and the modules that need it (`builders`, `losses`, `model_file`), only
+where a network is used.
 """
 
 import importlib
@@ -19,9 +19,9 @@ from tomoseg.runtime import Runtime
 
 @contextmanager
 def _held_back_stderr() -> Iterator[None]:
-    """Keep what native libraries write to stderr; show it only if the block fails.
+    """Hold back what native libraries write to stderr, and show it only if the block fails.
 
-    TensorFlow's C++ side tells about oneDNN and missing GPUs on every import, whatever its log level.
+    TensorFlow's C++ code reports oneDNN and missing GPUs on every import, whatever its log level.
     """
     sys.stderr.flush()
     saved = os.dup(2)
@@ -39,12 +39,12 @@ def _held_back_stderr() -> Iterator[None]:
 
 
 def _import_keras() -> Any:
-    """Import Keras with TensorFlow, or with torch or jax where that is what is installed or asked for."""
+    """Import Keras with TensorFlow, or with torch or jax if only these are installed, or one is asked for."""
     if "KERAS_BACKEND" not in os.environ and importlib.util.find_spec("tensorflow") is None:
         for name in ("jax", "torch"):
             if importlib.util.find_spec(name) is not None:
                 os.environ["KERAS_BACKEND"] = name
-    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "3":  # someone wants to see what TensorFlow says
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "3":  # the user wants TensorFlow's messages
         return importlib.import_module("keras")
     with _held_back_stderr():
         return importlib.import_module("keras")
@@ -59,7 +59,7 @@ def prepare(runtime: Runtime) -> None:
     Raises
     ------
     InputError
-        Where a GPU is asked for (`--device cuda`) and the backend sees none.
+        A GPU is asked for (`--device cuda`), and the backend sees none.
     """
     backend = keras.config.backend()
     configure = {"tensorflow": _prepare_tensorflow, "torch": _prepare_torch, "jax": _prepare_jax}.get(backend)
@@ -73,9 +73,9 @@ def prepare(runtime: Runtime) -> None:
 
 
 def policy_for(precision: str, device_used: str) -> str:
-    """Return the name of Keras' policy for a precision (see `training.parameters`) on 'cpu' or 'cuda'.
+    """Return the name of Keras' policy for a precision ('float32', 'mixed' or 'auto') on 'cpu' or 'cuda'.
 
-    16-bit numbers are of the kind that the hardware is fast with; float16 needs its loss scaled, which Keras does.
+    The kind of 16-bit numbers is the one that the hardware is fast with; float16 needs loss scaling, which Keras does.
     """
     backend = keras.config.backend()
     if precision == "float32" or (precision == "auto" and (device_used != "cuda" or backend == "jax")):
@@ -85,7 +85,7 @@ def policy_for(precision: str, device_used: str) -> str:
 
 @contextmanager
 def policy(name: str) -> Iterator[None]:
-    """Let layers and models that are made in this block have a policy."""
+    """Give layers and models that are made inside this block a policy."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
     try:
@@ -95,7 +95,7 @@ def policy(name: str) -> Iterator[None]:
 
 
 def _prepare_tensorflow(runtime: Runtime) -> bool:
-    """Set threads, and hide the GPU or let its memory grow; return whether there is one."""
+    """Set the threads, and hide the GPU or let its memory grow; return whether there is one."""
     tf = importlib.import_module("tensorflow")
     gpus = tf.config.list_physical_devices("GPU")
     try:

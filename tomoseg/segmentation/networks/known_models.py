@@ -1,7 +1,7 @@
-"""Networks that are known by name: the user's own, and those that ship with tomoseg.
+"""Networks known by name: the user's own, and those that ship with tomoseg.
 
-A name is what stands before `.keras`; of two networks of one name, the user's own is meant. This module is light, as
-parameters are checked with it.
+The name is the file name before `.keras`; of two networks with the same name, the user's own counts. This module loads
+nothing heavy: parameters are checked with it.
 """
 
 import os
@@ -22,14 +22,14 @@ SHIPPED = Path(__file__).parents[2] / "models"
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A network that a name stands for.
+    """A network with a name.
 
     Attributes
     ----------
     path : the `.keras` file
-    ships : True where it came with tomoseg
-    hidden : True where another of the same name comes first
-    card : what is known of it; None where `problem` says why it cannot be read
+    ships : it ships with tomoseg
+    hidden : another network of the same name comes first
+    card : its card; None if it cannot be read, for the reason in `problem`
     """
 
     name: str
@@ -56,21 +56,21 @@ class KnownModel:
 
 
 def user_folder() -> Path:
-    """Return the folder of the user's own networks, which need not exist."""
+    """Return the folder of the user's own networks; it need not exist."""
     if named := os.environ.get(VARIABLE):
         return Path(named).expanduser()
     return data_folder() / "models"
 
 
 def is_name(text: str) -> bool:
-    """Tell whether a text can be the name of a network: no folder, and no `.keras` at its end."""
+    """Tell whether a text can be the name of a network: without a folder, and without `.keras`."""
     return bool(text) and not text.endswith(SUFFIX) and Path(text).name == text
 
 
 def find_model(model: Path | str) -> Path:
-    """Return the file of a network given by path or by name; what is neither comes back as it is.
+    """Return the file of a network given by path or by name; anything else is returned unchanged.
 
-    A file comes before a network of that name.
+    A file takes precedence over a network of that name.
     """
     path = Path(model)
     if not is_name(str(model)) or path.is_file():
@@ -84,7 +84,7 @@ def resolve_model(model: Path | str) -> Path:
     Raises
     ------
     InputError
-        It looks like a name, and no network has it. A path is not looked at.
+        It looks like a name, and no network has it. Paths are not checked.
     """
     found = find_model(model)
     if is_name(str(found)) and not found.is_file():
@@ -92,13 +92,13 @@ def resolve_model(model: Path | str) -> Path:
         there = f"there are {', '.join(names)}" if names else "there are none"
         raise InputError(
             f"there is no network named '{shown(found)}' ({there}): give one of these, or the path of a {SUFFIX} file. "
-            f"Your own lie in {user_folder()}"
+            f"Your own networks belong in {user_folder()}"
         )
     return found
 
 
 def known_models() -> list[KnownModel]:
-    """Return the networks that have a name, by name; files without a card are left out, as nothing is known of them."""
+    """Return the networks with a name, sorted by it; files without a card are left out."""
     from tomoseg.segmentation.networks.card import read_card
 
     found: list[KnownModel] = []

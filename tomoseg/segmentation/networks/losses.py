@@ -1,40 +1,58 @@
 """The losses a network can be trained with."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tomoseg.io.slices import IGNORE
 from tomoseg.segmentation.networks.keras_setup import keras
-from tomoseg.segmentation.networks.loss_terms import loss_terms
+from tomoseg.segmentation.networks.registry import LOSSES, loss_terms
 
-SMALLEST = 1e-7  # a probability, and a sum of probabilities, that is divided by or whose logarithm is taken
+SMALLEST = 1e-7  # lower limit of probabilities, and sums of them, in denominators and logarithms
+MISSED = 0.7  # what the Tversky loss counts a missed pixel as; an invented one counts the rest of 1
 
 
-def make_loss(text: str, class_weights: Sequence[float], gamma: float = 1.0, false_negatives: float = 0.7) -> Any:
-    """Make the loss that `text` describes, see `tomoseg.segmentation.networks.loss_terms`.
+def make_loss(text: str, class_weights: Sequence[float], gamma: float = 1.0) -> Any:
+    """Make the loss that `text` describes, see `tomoseg.segmentation.networks.registry.loss_terms`.
 
     Parameters
     ----------
-    class_weights : of 'focal' and 'cross-entropy', one per class; the others measure each class by its own size
-    gamma : of 'focal'
-    false_negatives : what 'tversky' counts a missed pixel as; a wrongly found one counts the rest of 1
+    class_weights : one per class, for 'focal' and 'cross-entropy'; the others weigh each class by its own size
+    gamma : focusing parameter of 'focal'
 
     Returns
     -------
     keras.losses.Loss
         Of labels (batch, h, w) integer and probabilities (batch, h, w, C).
     """
-    made: dict[str, Callable[[], Any]] = {
-        "focal": lambda: WeightedFocalLoss(class_weights, gamma),
-        "cross-entropy": lambda: WeightedFocalLoss(class_weights, 0.0, name="cross_entropy"),
-        "dice": lambda: TverskyLoss(0.5, 0.5, name="dice"),
-        "tversky": lambda: TverskyLoss(1 - false_negatives, false_negatives),
-        "iou": lambda: TverskyLoss(1.0, 1.0, name="iou"),
-    }
     terms = loss_terms(text)
-    losses = [made[name]() for _, name in terms]
+    losses = [globals()[LOSSES[name].maker](class_weights, gamma) for _, name in terms]
     factors = [factor for factor, _ in terms]
     return losses[0] if factors == [1.0] else SumOfLosses(losses, factors)
+
+
+def focal(class_weights: Sequence[float], gamma: float) -> Any:
+    """Make the weighted focal loss."""
+    return WeightedFocalLoss(class_weights, gamma)
+
+
+def cross_entropy(class_weights: Sequence[float], _gamma: float) -> Any:
+    """Make the weighted cross-entropy: a focal loss that does not focus."""
+    return WeightedFocalLoss(class_weights, 0.0, name="cross_entropy")
+
+
+def dice(_class_weights: Sequence[float], _gamma: float) -> Any:
+    """Make the Dice loss."""
+    return TverskyLoss(0.5, 0.5, name="dice")
+
+
+def tversky(_class_weights: Sequence[float], _gamma: float) -> Any:
+    """Make the Tversky loss."""
+    return TverskyLoss(1 - MISSED, MISSED)
+
+
+def iou(_class_weights: Sequence[float], _gamma: float) -> Any:
+    """Make the loss of the intersection over union."""
+    return TverskyLoss(1.0, 1.0, name="iou")
 
 
 @keras.saving.register_keras_serializable(package="tomoseg")
@@ -97,7 +115,8 @@ class TverskyLoss(keras.losses.Loss):  # type: ignore[misc]
     with TP_c the sum over annotated pixels of class c of the probability given to it, FN_c the sum of what was not
     given to it there, and FP_c the sum of what was given to it elsewhere (Salehi, Erdogmus & Gholipour, MLMI 2017).
     With a = b = 1/2 it is the Dice loss (Milletari, Navab & Ahmadi, 3DV 2016), with a = b = 1 the IoU loss (Rahman &
-    Wang, ISVC 2016). A class absent from a batch has no index: to find it there lowers the indices of the others.
+    Wang, ISVC 2016). A class absent from a batch has no index of its own: where it is predicted nevertheless, the
+    indices of the other classes fall.
 
     Parameters
     ----------

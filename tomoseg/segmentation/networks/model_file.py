@@ -1,4 +1,4 @@
-"""Save and load networks with their card."""
+"""Saving and loading of networks with their card."""
 
 import math
 import tempfile
@@ -18,18 +18,18 @@ from tomoseg.segmentation.networks.card import ModelCard, add_card, card_in, for
 from tomoseg.segmentation.networks.file_validation import checked_architecture
 from tomoseg.segmentation.networks.keras_setup import keras
 
-# A U-Net from elsewhere with free input size: six levels at most is what the field uses.
+# Assumed for other U-Nets of free input size: the field uses six levels at most.
 FOREIGN_PATCH, FOREIGN_MULTIPLE = 512, 32
-SPARE_NUMBERS = 1_000_000  # of weights that a network may have besides those in its file: state of random numbers
+SPARE_NUMBERS = 1_000_000  # weights that a network may have in addition to those in its file: random states
 MOST_NUMBERS_PER_MAP = 1 << 30  # 4 GB; the largest map of the paper's network has 16 million for a patch of 512 px
 
 
 def save_model(model: Any, path: Path, card: ModelCard) -> None:
-    """Write weights, architecture and card to `path` in one step; optimiser state is left out.
+    """Write weights, architecture and card to `path` atomically, without the optimiser.
 
-    The network computes in float32, whatever it was trained in.
+    The saved network computes in float32, whatever the precision of its training.
     """
-    # Not clone_model: the clone of a compiled network is compiled, and its optimiser is saved at thrice its size.
+    # Not clone_model: the clone of a compiled network is compiled, and is saved with its optimiser at thrice the size.
     bare = type(model).from_config(_in_float32(model.get_config()))
     bare.set_weights(model.get_weights())
     with atomic_path(path, suffix=".keras") as part:  # Keras wants its suffix
@@ -38,7 +38,7 @@ def save_model(model: Any, path: Path, card: ModelCard) -> None:
 
 
 def _in_float32(config: Any) -> Any:
-    """Return a description of layers without the policies of mixed precision in it."""
+    """Return a description of layers with all policies of mixed precision replaced by float32."""
     if isinstance(config, Mapping):
         if config.get("class_name") == "DTypePolicy":
             return {**config, "config": {**config["config"], "name": "float32"}}
@@ -49,12 +49,12 @@ def _in_float32(config: Any) -> Any:
 
 
 def load_checkpoint(path: Path) -> Any:
-    """Load a network with its optimiser and loss, as training left it.
+    """Load a network with its optimiser and loss from a checkpoint.
 
     Raises
     ------
     InputError
-        It is missing or damaged, or not made of what `tomoseg train` uses.
+        It is missing or damaged, or has parts that `tomoseg train` does not use.
     """
     with opened_archive(path) as archive:
         checked_architecture(path, archive.read(CONFIG_ENTRY), for_training=True)
@@ -68,15 +68,15 @@ def load_checkpoint(path: Path) -> Any:
 
 
 def load_model(path: Path) -> tuple[Any, ModelCard]:
-    """Load a network and its card, without running code that the file may hold.
+    """Load a network and its card without running code that the file may hold.
 
-    Only layers that networks for images are made of are let through, and Keras' safe mode is on besides. A Keras model
-    without a card is taken as it is: see `foreign_card`.
+    Only layers of networks for images are allowed, and Keras' safe mode is on. A Keras model without a card gets that
+    of `foreign_card`.
 
     Raises
     ------
     InputError
-        Where the file is missing, damaged, needs code of its own, promises more than it holds, or is no segmentation
+        The file is missing or damaged, needs code of its own, claims more than it holds, or is not a segmentation
         network for grey images.
     """
     with opened_archive(path) as archive, tempfile.TemporaryDirectory(prefix="tomoseg-") as folder:
@@ -84,7 +84,7 @@ def load_model(path: Path) -> tuple[Any, ModelCard]:
         config = checked_architecture(path, archive.read(CONFIG_ENTRY))
         given, weights = Path(folder, "given.h5"), Path(folder, "model.weights.h5")
         extract(archive, WEIGHTS_ENTRY, given)
-        # Keras gets a file that another process has read and written anew: a damaged one may crash its reader.
+        # Another process rewrites the file for Keras, since a damaged one may crash its reader.
         try:
             n_numbers = copy_numbers(given, weights)
         except (InputError, OSError) as error:
@@ -111,9 +111,9 @@ def _built(path: Path, config: dict[str, Any], weights: Path, n_numbers: int) ->
 
 @contextmanager
 def _held_to(path: Path, most_numbers: int) -> Iterator[None]:
-    """Refuse, while a network is built or tried, weights beyond those in the file and feature maps beyond all use.
+    """Refuse, inside this block, more weights than are in the file and feature maps of implausible size.
 
-    Keras has no hook for either; its methods are replaced for that time.
+    Keras has no hook for either, so its methods are replaced meanwhile.
     """
     add_weight, call = keras.Layer.add_weight, keras.Layer.__call__
     left = most_numbers
@@ -123,7 +123,7 @@ def _held_to(path: Path, most_numbers: int) -> Iterator[None]:
         left -= math.prod(shape or ())
         if left < 0:
             raise InputError(
-                f"the network in {path} cannot be right: its layers have more weights than are stored in the file"
+                f"the network in {path} is implausible: its layers have more weights than are stored in the file"
             )
         return add_weight(layer, shape, *args, **kwargs)
 
@@ -131,7 +131,7 @@ def _held_to(path: Path, most_numbers: int) -> Iterator[None]:
         output = call(layer, *args, **kwargs)
         numbers = math.prod(n or 1 for n in getattr(output, "shape", ()))
         if numbers > MOST_NUMBERS_PER_MAP:
-            raise InputError(f"the network in {path} cannot be right: a feature map has {numbers} numbers")
+            raise InputError(f"the network in {path} is implausible: a feature map has {numbers} numbers")
         return output
 
     keras.Layer.add_weight, keras.Layer.__call__ = counted_weight, measured_call
@@ -142,40 +142,40 @@ def _held_to(path: Path, most_numbers: int) -> Iterator[None]:
 
 
 def _checked_use(path: Path, model: Any, card: ModelCard | None) -> ModelCard:
-    """Return the card, or a foreign one, once it is known that the network can segment grey images."""
+    """Check that the network can segment grey images; return its card, or an assumed one."""
     shape_in, shape_out = _one_shape(model.input_shape), _one_shape(model.output_shape)
     n_classes = shape_out[-1] if len(shape_out) == 4 and shape_out[-1] else 0
     channels = card.channels if card else 1
     if len(shape_in) != 4 or shape_in[-1] != channels or not 2 <= n_classes <= MAX_CLASSES:
         raise InputError(
-            f"the network in {path} maps {shape_in} to {shape_out}; needed is one that maps grey images (batch, "
-            f"height, width, {channels}) to class probabilities (batch, height, width, classes)"
+            f"the network in {path} maps {shape_in} to {shape_out}, but must map grey images (batch, height, width, "
+            f"{channels}) to class probabilities (batch, height, width, classes)"
         )
     if card is None:
         sides = {side for side in shape_in[1:3] if side is not None}
         if len(sides) > 1:
             raise InputError(
-                f"the network in {path} wants images of {shape_in[1:3]} px; only square ones are supported"
+                f"the network in {path} takes images of {shape_in[1:3]} px; only square ones are supported"
             )
         fixed = sides.pop() if sides else None
         card = foreign_card(n_classes, fixed or FOREIGN_PATCH, fixed or FOREIGN_MULTIPLE)
     if n_classes != len(card.class_names):
         raise InputError(
-            f"the network in {path} has {n_classes} classes, but its card names {len(card.class_names)}: the file "
-            "was changed after training"
+            f"the network in {path} has {n_classes} classes, but its card names {len(card.class_names)}: the file was "
+            "changed after the training"
         )
     _try_out(path, model, card.patch, channels)
     return card
 
 
 def _one_shape(shape: Any) -> tuple[int | None, ...]:
-    """Return the shape of the only input or output; an empty one where there are several."""
+    """Return the shape of the only input or output; an empty one if there are several."""
     shape = tuple(shape) if isinstance(shape, list | tuple) else ()
     return shape if all(n is None or isinstance(n, int) for n in shape) else ()
 
 
 class _Trial(keras.Layer):  # type: ignore[misc]
-    """Calls a network layer by layer, where Keras would only ask it for the shape of its output."""
+    """Calls a network layer by layer; Keras itself would only ask it for the shape of its output."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -186,7 +186,7 @@ class _Trial(keras.Layer):  # type: ignore[misc]
 
 
 def _try_out(path: Path, model: Any, patch: int, channels: int) -> None:
-    """Follow the shapes of one patch through the network, without computing anything."""
+    """Follow the shapes of one patch through the network without computing anything."""
     try:
         with _held_to(path, 0):
             shape = tuple(_Trial(model)(keras.KerasTensor((1, patch, patch, channels), "float32")).shape)

@@ -8,7 +8,6 @@ Shen & Sun, 'Squeeze-and-excitation networks', CVPR 2018. Layers and their names
 from typing import Any, Protocol
 
 from tomoseg.segmentation.networks.keras_setup import keras
-from tomoseg.segmentation.training.parameters import PRETRAINED_DEPTHS
 
 UNITS = (3, 4, 6, 3)  # residual units of each stage
 REDUCTION = 16  # of channels, in squeeze-and-excitation
@@ -31,7 +30,7 @@ def encode(x: Any, depth: int, width: int, start: Start, momentum: float) -> lis
     Parameters
     ----------
     x : (batch, h, w, channels) scaled images
-    depth : levels, the image itself being the first: as many as `PRETRAINED_DEPTHS` allows; the whole encoder has most
+    depth : levels, the image itself being the first: 3 to 6; the whole encoder has 6
     width : channels of the first convolution and the first stage (64 in the papers)
     momentum : of the moving averages of batch normalisation
 
@@ -59,7 +58,7 @@ def encode(x: Any, depth: int, width: int, start: Start, momentum: float) -> lis
     features = [activated(convolved(x, width, "conv0", 7, 2), "", 0)]
     x = layers.ZeroPadding2D(1, name="pooling0_pad")(features[0])
     x = layers.MaxPooling2D(3, strides=2, name="pooling0")(x)
-    n_stages = depth - PRETRAINED_DEPTHS[0] + 1
+    n_stages = depth - 2  # the image and the first convolution are levels of their own
     for stage in range(1, n_stages + 1):
         filters = width << (stage - 1)
         for unit in range(1, UNITS[stage - 1] + 1):
@@ -72,13 +71,13 @@ def encode(x: Any, depth: int, width: int, start: Start, momentum: float) -> lis
             x = activated(convolved(x, filters, f"{name}conv1", 3, strides), name, 2)
             x = _excited(convolved(x, filters, f"{name}conv2"), filters, name, start)
             x = layers.Add(name=f"{name}sum")([x, shortcut])
-    # The last features of a network cut short are those that its next stage would begin with.
+    # The last features of a shortened network are those that the next stage would begin with.
     features.append(activated(x, "" if n_stages == len(UNITS) else f"stage{n_stages + 1}_unit1_", 1))
     return features
 
 
 def _excited(x: Any, filters: int, name: str, start: Start) -> Any:
-    """Multiply each channel by a number between 0 and 1 that follows from the means of all channels."""
+    """Multiply each channel by a number between 0 and 1 that depends on the means of all channels."""
     layers = keras.layers
     means = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}se_means")(x)
     fewer = layers.Conv2D(

@@ -1,8 +1,7 @@
-"""Cross-validation: every labelled slice is scored by a network that did not see it.
+"""Cross-validation: every labelled slice is scored by a network that was not trained on it.
 
-One network is trained for each fold of the slices, as `tomoseg.segmentation.training.train.train` does with one, and
-labels the slices that it was validated on. Scores over all of these say more than those of one fold, whose slices may
-be easier or harder than others.
+One network is trained for each fold and labels the slices it was validated on. Scores over all slices say more than
+those of one fold, whose slices may be easier or harder than others.
 """
 
 import json
@@ -20,24 +19,25 @@ from tomoseg.io.atomic import atomic_path
 from tomoseg.runtime import Runtime
 from tomoseg.segmentation.data.folds import split
 from tomoseg.segmentation.data.neighbours import with_named_neighbours
-from tomoseg.segmentation.evaluation.scores import METRICS, Evaluation, evaluate_labels, scores
-from tomoseg.segmentation.numbers import plain
-from tomoseg.segmentation.training.checkpoints import TrainFiles
-from tomoseg.segmentation.training.parameters import TrainSettings
-from tomoseg.segmentation.training.patches import TrainData
-from tomoseg.segmentation.training.train import TrainResult, predictor_of, train
+from tomoseg.segmentation.evaluation.numbers import plain
+from tomoseg.segmentation.evaluation.scores import Evaluation, evaluate_labels, scores
+from tomoseg.segmentation.evaluation.tables import scores_table
+from tomoseg.segmentation.training.files import TrainFiles
+from tomoseg.segmentation.training.parameters import TrainParameters, check
+from tomoseg.segmentation.training.trainer import TrainResult, predictor_of, train
+from tomoseg.segmentation.training.training_set import TrainingSet
 
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """What a cross-validation left behind.
+    """The networks of all folds, and their scores.
 
     Attributes
     ----------
     folds : the numbers of the folds
     results : the training of each of them
     fold_of : the fold of each slice that was scored, in the order of `evaluation.names`
-    evaluation : of the labels that each slice got from the network that did not see it
+    evaluation : of the labels that each slice got from the network that was not trained on it
     final : the network trained on all slices, if one was asked for
     """
 
@@ -50,19 +50,12 @@ class CrossValidation:
     final: TrainResult | None = None
 
     def table(self) -> str:
-        """Return mean over slices and 95 % confidence interval of each metric, and the Dice of each fold's pixels."""
-        summary, by_fold = self.evaluation.summary(), self._dice_of_folds()
-        width = max(len(name) for name in self.evaluation.classes)
-        folds = "".join(f"fold {fold:<5}" for fold in self.folds)
-        lines = [f"{'class':<{width}}  " + "".join(f"{metric:<19}" for metric in METRICS) + f"slices  {folds}".rstrip()]
-        for c, name in enumerate(self.evaluation.classes):
-            cells = "".join(f"{summary[m].mean[c]:.4f} ± {summary[m].ci95[c]:.4f}    " for m in METRICS)
-            each = "".join(f"{dice:<10.4f}" for dice in by_fold[:, c])
-            lines.append(f"{name:<{width}}  {cells}{summary['dice'].n[c]:<8d}{each}".rstrip())
-        return "\n".join(lines)
+        """Return mean and 95 % confidence interval over slices, and the Dice of the pixels of each fold, as text."""
+        by_fold = self._dice_of_folds()
+        return scores_table(self.evaluation, "slices", {f"fold {n}": by_fold[k] for k, n in enumerate(self.folds)})
 
     def _dice_of_folds(self) -> NDArray[np.float64]:
-        """Return the Dice of all pixels of each fold, (folds, C)."""
+        """Return the Dice of each fold over all its pixels, (folds, C)."""
         of = np.array(self.fold_of)
         matrices = [self.evaluation.matrices[of == fold].sum(axis=0) for fold in self.folds]
         return scores(np.stack(matrices))["dice"]
@@ -75,7 +68,7 @@ class CrossValidation:
                 "fold": fold,
                 "model": result.model.name,
                 "best_epoch": result.best_epoch,
-                "dice": [None if np.isnan(d) else float(d) for d in row],
+                "dice": plain(row),
             }
             for fold, result, row in zip(self.folds, self.results, dice, strict=True)
         ]
@@ -97,79 +90,87 @@ def cross_validate(
     output: Path,
     *,
     names: Sequence[str] | None = None,
-    settings: TrainSettings | None = None,
-    folds: Sequence[int] | None = None,
+    class_names: Sequence[str] | None = None,
+    class_colors: Sequence[str] | None = None,
+    pixel_size_nm: float | None = None,
+    only_folds: Sequence[int] | None = None,
     final: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     group_of: Callable[[str], str] | None = None,
-    runtime: Runtime | None = None,
     on_epoch: Callable[[Mapping[str, Any]], None] | None = None,
-    **known: Any,
+    params: TrainParameters,
+    runtime: Runtime,
 ) -> CrossValidation:
-    """Train a network for each fold and score all slices.
+    """Train one network per fold, and score each slice with the network that was not trained on it.
 
     Parameters
     ----------
-    output : the networks are named after it, see `fold_path`, and the scores, `net.crossval.json` and `.csv`
-    settings : `fold` does not count
-    folds : those to train a network for; all unless given
-    final : also train a network on all slices, to `output`, whose card holds the scores of the folds. It is trained for
-        as many epochs as it took, by the median over folds, to get to the best one; with schedule 'cosine', where the
-        last ones count as those of the lowest rate, for as many as the folds
-    resume : go on where it was; folds that are finished are not trained again
-    on_epoch : see `tomoseg.segmentation.training.train.train`; the row also has 'fold', which is -1 for the final
-    network known : further arguments of `tomoseg.segmentation.training.train.train`, such as `class_names` and
-    `pixel_size_nm`
+    images, labels, names, class_names, class_colors, pixel_size_nm, resume, overwrite, group_of
+        See `train`. Folds that are finished are not trained again.
+    output : Path
+        Networks are named after it (`net-fold0.keras` for `net.keras`), and so are the scores, `net.crossval.json` and
+        `net.crossval.csv`.
+    only_folds : sequence of int, optional
+        Numbers of the folds to train a network for; all of them by default. `fold` is ignored.
+    final : bool
+        Also train a network on all slices, to `output`, whose card holds the scores of the folds. It takes as many
+        epochs as the median fold took to its best one; with schedule 'cosine', whose last epochs have the lowest rate,
+        as many as the folds.
+    on_epoch : callable, optional
+        Called with the row of the history after each epoch, and its 'fold', which is -1 for the final network.
+
+    Returns
+    -------
+    CrossValidation
 
     Raises
     ------
     InputError
-        As `tomoseg.segmentation.training.train.train`, and where a fold has no slices to validate on, before anything
-        is computed.
+        As `train`, and where a fold has no slices to validate on; raised before anything is computed.
     StageFailed, Interrupted
-        As `tomoseg.segmentation.training.train.train`.
+        As `train`.
     """
-    settings, runtime = settings or TrainSettings(), runtime or Runtime()
+    output = Path(output)
     given = [f"{i:04d}" for i in range(len(images))] if names is None else list(names)
-    images = images if names is None else with_named_neighbours(names, images, settings.channels)
-    numbers = sorted(set(range(settings.folds) if folds is None else folds))
-    of_fold = [replace(settings, fold=fold) for fold in numbers]
-    on_all = replace(settings, folds=1, fold=0, patience=0, monitor="dice")
+    images = images if names is None else with_named_neighbours(names, images, params.channels)
+    numbers = sorted(set(range(params.folds) if only_folds is None else only_folds))
     files = [TrainFiles(fold_path(output, fold)) for fold in numbers]
-    problems = settings.problems() + _problems_with_folds(given, settings.folds, of_fold, group_of)
-    if final and settings.schedule == "plateau":
-        problems.append("schedule is plateau: the final network has no validation to go by; choose another")
+    problems = check(params) + _problems_with_folds(given, params, numbers, group_of)
+    if final and params.schedule == "plateau":
+        problems.append("schedule is plateau, but the final network has no validation: choose another schedule")
     if problems:
         raise InputError.of(problems)
-    for how in of_fold:
-        TrainData.checked(images, labels, given, known.get("class_names"), known.get("class_colors"), how, group_of)
+    of_fold = [params.changed(fold=fold) for fold in numbers]
+    for one in of_fold:
+        TrainingSet.checked(images, labels, given, class_names, class_colors, one, group_of)
     for file in [*files, TrainFiles(output)] if final else files:
         file.require_free(resume=resume, overwrite=overwrite)
 
-    def trained(where: Path, how: TrainSettings, fold: int) -> TrainResult:
+    def trained(where: Path, one: TrainParameters, fold: int) -> TrainResult:
         return train(
             images,
             labels,
             where,
             names=given,
-            settings=how,
+            class_names=class_names,
+            class_colors=class_colors,
+            pixel_size_nm=pixel_size_nm,
             resume=resume,
             overwrite=overwrite,
             group_of=group_of,
-            runtime=runtime,
             on_epoch=None if on_epoch is None else lambda row: on_epoch({"fold": fold, **row}),
-            **known,
+            params=one,
+            runtime=runtime,
         )
 
     results, predictions, fold_of = [], {}, {}
-    for file, how in zip(files, of_fold, strict=True):
-        fold = how.fold
-        runtime.say(f"fold {fold} of 0 to {settings.folds - 1}")
-        result = trained(file.output, how, fold)
+    for file, one in zip(files, of_fold, strict=True):
+        runtime.say(f"fold {one.fold} of 0 to {params.folds - 1}")
+        result = trained(file.output, one, one.fold)
         held_out = [given.index(name) for name in result.card.training["validation_names"]]
         for i, prediction in zip(held_out, _labels_of(result, [images[i] for i in held_out], runtime), strict=True):
-            predictions[i], fold_of[i] = prediction, fold
+            predictions[i], fold_of[i] = prediction, one.fold
         results.append(result)
     card, scored = results[0].card, sorted(predictions)
     evaluation = evaluate_labels(
@@ -181,36 +182,35 @@ def cross_validate(
         card.pixel_size_nm,
     )
     note = "each slice is scored by the network that was not trained on it, but whose best epoch it helped to choose"
-    evaluation = replace(evaluation, notes=[note])
     found = CrossValidation(
         numbers,
         results,
         [fold_of[i] for i in scored],
-        evaluation,
+        replace(evaluation, notes=[note]),
         output.with_name(output.stem + ".crossval.json"),
         output.with_name(output.stem + ".crossval.csv"),
     )
     found.write()
     if final:
         best = max(1, round(float(np.median([result.best_epoch for result in results]))))
-        epochs = settings.epochs if settings.schedule == "cosine" else best
+        epochs = params.epochs if params.schedule == "cosine" else best
         runtime.say(f"the final network, on all slices for {epochs} epochs")
-        found = replace(found, final=_scored(trained(output, replace(on_all, epochs=epochs), -1), found))
+        on_all = params.changed(folds=1, fold=0, patience=0, monitor="dice", epochs=epochs)
+        found = replace(found, final=_with_scores(trained(output, on_all, -1), found))
     return found
 
 
-def _scored(final: TrainResult, found: CrossValidation) -> TrainResult:
+def _with_scores(final: TrainResult, found: CrossValidation) -> TrainResult:
     """Put the scores of the folds on the card of the network that was trained on all slices."""
     from tomoseg.segmentation.networks.keras_setup import keras
     from tomoseg.segmentation.networks.model_file import load_model, save_model
 
     dice = found.evaluation.summary()["dice"]
+    by_class = {"dice": dice.mean, "dice_ci95": dice.ci95, "pooled_dice": found.evaluation.pooled()["dice"]}
     scores = {
         "folds": found.folds,
         "slices": len(found.evaluation.names),
-        "dice": dict(zip(final.card.class_names, plain(dice.mean), strict=True)),
-        "dice_ci95": dict(zip(final.card.class_names, plain(dice.ci95), strict=True)),
-        "pooled_dice": dict(zip(final.card.class_names, plain(found.evaluation.pooled()["dice"]), strict=True)),
+        **{key: dict(zip(final.card.class_names, plain(values), strict=True)) for key, values in by_class.items()},
     }
     card = replace(final.card, scores=final.card.scores | {"cross_validated": scores})
     keras.utils.clear_session()
@@ -219,23 +219,25 @@ def _scored(final: TrainResult, found: CrossValidation) -> TrainResult:
 
 
 def _problems_with_folds(
-    names: Sequence[str], n_folds: int, of_fold: Sequence[TrainSettings], group_of: Callable[[str], str] | None
+    names: Sequence[str], params: TrainParameters, numbers: Sequence[int], group_of: Callable[[str], str] | None
 ) -> list[str]:
-    """Say which folds would leave nothing to train or to validate on."""
-    if n_folds < 2:
-        return [f"folds is {n_folds}: cross-validation needs 2 or more"]
-    beyond = [str(s.fold) for s in of_fold if not 0 <= s.fold < n_folds]
-    if beyond:
-        return [f"there is no fold {', '.join(beyond)}: with {n_folds} folds they are 0 to {n_folds - 1}"]
-    empty = [s.fold for s in of_fold if not split(names, s.folds, s.fold, s.reach(), group_of).validation]
+    """List the folds that do not exist, or leave nothing to train or to validate on."""
+    n = params.folds
+    if n < 2:
+        return [f"folds is {n}: cross-validation needs 2 or more"]
+    if beyond := [str(fold) for fold in numbers if not 0 <= fold < n]:
+        return [f"there is no fold {', '.join(beyond)}: with {n} folds they are 0 to {n - 1}"]
+    empty = [str(fold) for fold in numbers if not split(names, n, fold, params.reach, group_of).validation]
     if not empty:
         return []
-    which = ", ".join(map(str, empty))
-    return [f"of {len(names)} slices, fold {which} of {n_folds} leaves none to train or to validate on: ask for fewer"]
+    return [
+        f"of {len(names)} slices, fold {', '.join(empty)} of {n} leaves none to train or to validate on: "
+        "use fewer folds"
+    ]
 
 
 def _labels_of(result: TrainResult, images: Sequence[Array], runtime: Runtime) -> list[NDArray[np.uint8]]:
-    """Return the labels that the network of a training gives to images."""
+    """Return the labels that a trained network gives to images."""
     from tomoseg.segmentation.networks.keras_setup import keras
     from tomoseg.segmentation.networks.model_file import load_model
 

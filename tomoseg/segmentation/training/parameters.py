@@ -1,180 +1,216 @@
-"""How to train a network; light enough for the command line to show its defaults."""
+"""Parameters of a training, and presets of them."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import ValidationInfo, field_validator
 
 from tomoseg.errors import InputError
+from tomoseg.parameters import Field, Parameters
 from tomoseg.segmentation.data.augmentation import Augmentation
 from tomoseg.segmentation.networks.card import MOST_CHANNELS
-from tomoseg.segmentation.networks.loss_terms import loss_terms
+from tomoseg.segmentation.networks.registry import ARCHITECTURES, LOSSES, loss_terms
 
-Architecture = Literal["unet", "attention-unet", "attention-res-unet", "compact", "se-resnet34-unet"]
-ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
-Schedule = Literal["constant", "cosine", "plateau"]
-Precision = Literal["auto", "float32", "mixed"]
 Preset = Literal["paper", "small"]
-PRETRAINED: Architecture = "se-resnet34-unet"  # the one that published weights exist for
-PRETRAINED_DEPTHS = (3, 6)  # the fewest and the most levels that it can have
-FILTERS: dict[Architecture, int] = {"compact": 16, PRETRAINED: 64}  # of the first level, unless told; of others 32
-_ABOVE_0 = (
-    *("epochs", "batch", "patch", "learning_rate", "depth", "base_filters"),
-    *("plateau_epochs", "validate_every"),
-)
+PRETRAINED = ", ".join(name for name, network in ARCHITECTURES.items() if network.pretrained)
+_USUAL_FILTERS = ", ".join(f"{name} {network.filters}" for name, network in ARCHITECTURES.items())
 
 
-@dataclass(frozen=True)
-class TrainSettings:
-    """How to train. The values are those of Genc, Kovarik & Fraser (2022) where they give one.
+class TrainParameters(Parameters):
+    """Parameters of a training; the defaults are those of Genc, Kovarik & Fraser (2022) where they give one."""
 
-    Attributes
-    ----------
-    epochs : passes over the training slices (paper: 100)
-    batch : patches per step (paper: 2)
-    patch : side of the patches, px (paper: 512)
-    predict_patch : side of the patches in validation and in use; 0: the same
-    learning_rate : of Adam (paper: 5e-4)
-    schedule : 'constant' (paper); 'cosine': the rate falls to a hundredth over the epochs asked for; 'plateau': it is
-        halved whenever validation has not become better for `plateau_epochs` epochs
-    plateau_epochs : see `schedule`
-    patience : stop once validation has not become better for so many epochs; 0: never
-    monitor : what of validation tells which epoch is the best, for patience and plateau, too: 'dice', the mean over
-        classes; 'dice:NAME', that of one class; 'loss'
-    validate_every : validate after every so many epochs and after the last one
-    ema : if above 0, what is validated and kept is a moving average of the weights, of which each step keeps this part
-    loss : terms of 'focal' (paper), 'cross-entropy', 'dice', 'tversky' and 'iou', see
-    `tomoseg.segmentation.networks.loss_terms` gamma : focusing parameter of the focal loss (paper: 1)
-    class_weights : one per class; None for the paper's 0.2, 0.3, 0.5 with three classes, and for weights in proportion
-        to 1 / sqrt(frequency) that sum to 1 with any other number
-    channels : slices that the network sees: the one to be labelled, and as many neighbours on either side, see
-        `tomoseg.segmentation.data.neighbours` (paper: 1)
-    architecture : of the network, see `tomoseg.segmentation.networks.builders.build` (paper: 'unet')
-    depth, base_filters : its levels, and the channels of the first (paper: 6 and 32)
-    encoder_weights : file or https address of weights that the encoder of 'se-resnet34-unet' starts from, or
-        'imagenet', see `tomoseg.segmentation.networks.encoder_weights`; empty: from random ones
-    patches : patches per epoch; 0: as many as cover the training slices
-    sampling : fraction of the patches that are placed around a random pixel of a rare class, one with less than half an
-        equal share of the annotated pixels (paper: 0)
-    folds, fold, guard : validation split, see `tomoseg.segmentation.data.folds.split`; the guard is at least as wide
-    as the
-        neighbours that the network sees
-    augmentation : see `tomoseg.segmentation.data.augmentation.Augmentation`
-    precision : of the computing: 'float32'; 'mixed', where products are of 16-bit numbers, and weights, sums and the
-        result of 32-bit ones; 'auto': mixed on a GPU, except with jax, and float32 on a CPU
-    seed : of the first weights and of all random views
-    """
+    epochs: int = Field(100, ge=1, description="Number of epochs (Genc et al.: 100)")
+    batch: int = Field(2, ge=1, description="Patches per step (Genc et al.: 2)")
+    patch: int = Field(512, ge=8, description="Side of the training patches in px (Genc et al.: 512)")
+    predict_patch: int = Field(0, ge=0, description="Side of the patches in validation and use, in px; 0: as `patch`")
+    learning_rate: float = Field(5e-4, gt=0, description="Initial learning rate of Adam (Genc et al.: 5e-4)")
+    schedule: Literal["constant", "cosine", "plateau"] = Field(
+        "constant",
+        description="Learning rate. 'constant' (Genc et al.); 'cosine': falls to a hundredth over all epochs; "
+        "'plateau': is halved whenever validation has not improved for `plateau_epochs` (5) epochs",
+    )
+    plateau_epochs: int = Field(5, ge=1, description="Epochs without improvement that make a plateau")
+    patience: int = Field(0, ge=0, description="Stop after this many epochs without improvement; 0: never")
+    monitor: str = Field(
+        "dice",
+        description="Validation score that tells the best epoch, a plateau and the end: 'dice', the mean over classes; "
+        "'dice:CLASS', that of one class; 'loss'",
+    )
+    validate_every: int = Field(1, ge=1, description="Epochs from one validation to the next; the last one counts too")
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Decay of the moving average of the weights, such as 0.999, which is then validated and kept; "
+        "0: no average",
+    )
+    loss: str = Field("focal", description=f"{', '.join(LOSSES)}, or a sum such as focal+dice or 0.5*focal+1*dice")
+    gamma: float = Field(1.0, ge=0, description="Focusing parameter of the focal loss (Genc et al.: 1)")
+    class_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = Field(
+        None,
+        description="Weight of each class in the loss; by default 0.2, 0.3, 0.5 for three classes (Genc et al.), else "
+        "in proportion to 1 / sqrt(frequency), with sum 1",
+    )
+    channels: int = Field(
+        1,
+        ge=1,
+        le=MOST_CHANNELS,
+        description="Slices that the network sees, odd: the one to label in the middle, neighbours on either side "
+        "(Genc et al.: 1)",
+    )
+    architecture: str = Field("unet", description=f"Network: {', '.join(ARCHITECTURES)} (Genc et al.: unet)")
+    depth: int = Field(6, ge=1, description="Levels of the network (Genc et al.: 6)")
+    base_filters: int = Field(
+        0, ge=0, description=f"Channels of the first level; 0: the usual number ({_USUAL_FILTERS})"
+    )
+    encoder_weights: str = Field(
+        "",
+        description=f"Weights that the encoder of {PRETRAINED} starts from: a file or https address, with #md5=... "
+        "appended to verify it, or 'imagenet' for the public ones; random by default",
+    )
+    patches: int = Field(0, ge=0, description="Patches per epoch; 0: as many as cover the training slices")
+    sampling: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Fraction of the patches placed around a random pixel of a rare class, one with less than half an "
+        "equal share of the annotated pixels (Genc et al.: 0)",
+    )
+    folds: int = Field(4, ge=1, description="Parts that the slices are split into; 1: no validation")
+    fold: int = Field(0, ge=0, description="Part to validate on, from 0")
+    guard: int = Field(
+        1,
+        ge=0,
+        description="Slices next to a validation slice that are not trained on; at least as many as `channels` sees on "
+        "either side",
+    )
+    augmentation: Augmentation = Field(Augmentation.of("augmentation", {}), description="Random views of the slices")
+    precision: Literal["auto", "float32", "mixed"] = Field(
+        "float32",
+        description="'float32'; 'mixed': products of 16-bit numbers, all else of 32 bits; 'auto': mixed on a GPU "
+        "(except with jax), float32 on a CPU",
+    )
+    seed: int = Field(0, ge=0, description="Seed of the initial weights and of the random views")
 
-    epochs: int = 100
-    batch: int = 2
-    patch: int = 512
-    predict_patch: int = 0
-    learning_rate: float = 5e-4
-    schedule: Schedule = "constant"
-    plateau_epochs: int = 5
-    patience: int = 0
-    monitor: str = "dice"
-    validate_every: int = 1
-    ema: float = 0.0
-    loss: str = "focal"
-    gamma: float = 1.0
-    class_weights: tuple[float, ...] | None = None
-    channels: int = 1
-    architecture: Architecture = "unet"
-    depth: int = 6
-    base_filters: int = 32
-    encoder_weights: str = ""
-    patches: int = 0
-    sampling: float = 0.0
-    folds: int = 4
-    fold: int = 0
-    guard: int = 1
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    precision: Precision = "float32"
-    seed: int = 0
+    @field_validator("monitor")
+    @classmethod
+    def _known_score(cls, value: str) -> str:
+        if value not in ("dice", "loss") and not (value.startswith("dice:") and value != "dice:"):
+            raise ValueError("give dice, loss, or dice: and the name of a class")
+        return value
 
+    @field_validator("loss")
+    @classmethod
+    def _known_loss(cls, value: str) -> str:
+        try:
+            loss_terms(value)
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        return value
+
+    @field_validator("channels")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError(f"the number must be odd, and 1 to {MOST_CHANNELS}")
+        return value
+
+    @field_validator("architecture")
+    @classmethod
+    def _known_architecture(cls, value: str) -> str:
+        if value not in ARCHITECTURES:
+            raise ValueError(f"there is no such network; choose one of {', '.join(ARCHITECTURES)}")
+        return value
+
+    @field_validator("base_filters")
+    @classmethod
+    def _usual_filters(cls, value: int, info: ValidationInfo) -> int:
+        return value or ARCHITECTURES[info.data.get("architecture", "unet")].filters
+
+    @field_validator("augmentation", mode="before")
+    @classmethod
+    def _known_views(cls, value: Any) -> Any:
+        known = Augmentation.model_fields
+        if isinstance(value, Mapping) and (unknown := [name for name in value if name not in known]):
+            raise ValueError(f"there is no '{unknown[0]}'; there are {', '.join(known)}")
+        return value
+
+    @property
     def reach(self) -> int:
-        """Return how many slices next to one to validate on are not trained on."""
+        """Number of slices next to a validation slice that are not trained on."""
         return max(self.guard, self.channels // 2)
 
+    @property
     def monitored_class(self) -> str:
-        """Return the name of the class that `monitor` names; empty where it names none."""
+        """Name of the class that `monitor` names; empty where it names none."""
         return self.monitor.removeprefix("dice:") if self.monitor.startswith("dice:") else ""
 
-    def problems(self) -> list[str]:
-        """Say what is wrong with the settings."""
-        found = [
-            f"{name} is {getattr(self, name)}: it must be above 0" for name in _ABOVE_0 if not getattr(self, name) > 0
-        ]
-        found += [
-            f"{name} is {getattr(self, name)}: it must not be below 0"
-            for name in ("patches", "patience", "predict_patch")
-            if getattr(self, name) < 0
-        ]
-        multiple = 2 ** (self.depth - 1) if self.depth > 0 else 1
-        found += [
-            f"{name} is {side} px: with depth {self.depth} it must be a multiple of {multiple}"
-            for name, side in (("patch", self.patch), ("predict_patch", self.predict_patch))
-            if side > 0 and side % multiple
-        ]
-        if self.class_weights is not None and not all(w >= 0 for w in self.class_weights):
-            found.append("class_weights must not be below 0")
-        return [*found, *self._problems_with_choices(), *self.augmentation.problems()]
-
-    def _problems_with_choices(self) -> Iterator[str]:
-        choices_of: dict[str, tuple[str, ...]] = {
-            "architecture": ARCHITECTURES,
-            "schedule": get_args(Schedule),
-            "precision": get_args(Precision),
-        }
-        for name, choices in choices_of.items():
-            if getattr(self, name) not in choices:
-                yield f"{name} is {getattr(self, name)}: it must be one of {', '.join(choices)}"
-        if not 1 <= self.channels <= MOST_CHANNELS or self.channels % 2 == 0:
-            yield f"channels is {self.channels}: it must be odd, and 1 to {MOST_CHANNELS}"
-        fewest, most = PRETRAINED_DEPTHS
-        if self.architecture == PRETRAINED and not fewest <= self.depth <= most:
-            yield f"depth is {self.depth}: {PRETRAINED} has {fewest} to {most} levels"
-        if self.encoder_weights and self.architecture != PRETRAINED:
-            yield f"encoder_weights are for the architecture {PRETRAINED}, not for {self.architecture}"
-        if not 0 <= self.sampling <= 1:
-            yield f"sampling is {self.sampling:g}: it must be 0 to 1"
-        if self.monitor not in ("dice", "loss") and not self.monitored_class():
-            yield f"monitor is {self.monitor}: it must be dice, loss, or dice: and the name of a class"
-        if not 0 <= self.ema < 1:
-            yield f"ema is {self.ema:g}: it must be 0 or more and below 1"
-        if self.folds <= 1 and (self.patience or self.schedule == "plateau"):
-            yield "patience and the schedule 'plateau' go by validation: they need 2 folds or more"
-        try:
-            loss_terms(self.loss)
-        except InputError as error:
-            yield str(error)
+    def changed(self, **values: Any) -> Self:
+        """Return the parameters with other values for some."""
+        return self.of("train", self.model_dump() | values)
 
 
-def preset(name: Preset, largest_side: int) -> TrainSettings:
-    """Return settings known by a name.
+def check(params: TrainParameters) -> list[str]:
+    """List what is wrong with valid parameters in combination."""
+    network, multiple = ARCHITECTURES[params.architecture], 1 << (params.depth - 1)
+    found = [
+        f"{name} is {side} px: with depth {params.depth} it must be a multiple of {multiple}"
+        for name, side in (("patch", params.patch), ("predict_patch", params.predict_patch))
+        if side % multiple
+    ]
+    fewest, most = network.depths
+    if not fewest <= params.depth <= most:
+        found.append(f"depth is {params.depth}: {params.architecture} has {fewest} to {most} levels")
+    if params.encoder_weights and not network.pretrained:
+        found.append(f"encoder_weights are for the architecture {PRETRAINED}, not for {params.architecture}")
+    if params.folds == 1 and (params.patience or params.schedule == "plateau"):
+        found.append("patience and the schedule 'plateau' need validation: give at least 2 folds")
+    return found
+
+
+def preset(name: Preset, largest_side: int = 320, **changes: Any) -> TrainParameters:
+    """Return the parameters known by a name, with changes.
 
     'paper' are those of Genc, Kovarik & Fraser (2022). 'small' are those of the network that ships with tomoseg, for a
-    CPU: a compact network, patches around particles, and as many of them whatever the number of slices.
+    CPU: a compact network, patches around particles, and the same number of them for any number of slices.
 
     Parameters
     ----------
-    largest_side : of the slices, in px; the patches of 'small' are not larger than that needs
+    largest_side : of the slices, in px; 'small' takes patches no larger than that needs
+    changes : values in place of the preset's; of `augmentation`, a mapping, those that are given
+
+    Raises
+    ------
+    InputError
+        There is no such preset, or a value is wrong.
     """
-    if name == "paper":
-        return TrainSettings()
-    return TrainSettings(
-        architecture="compact",
-        base_filters=FILTERS["compact"],
-        epochs=40,
-        batch=4,
-        patch=min(320, -(-largest_side // 32) * 32),
-        patches=200,
-        sampling=0.4,
-        loss="2*focal+dice",
-        learning_rate=2e-3,
-        schedule="cosine",
-        ema=0.99,
-        augmentation=Augmentation(
-            straight=0.5, zoom=0.15, contrast=0.15, brightness=0.05, gamma=0.15, noise=0.05, blur_px=0.5
-        ),
-    )
+    if name not in get_args(Preset):
+        raise InputError(f"there is no preset '{name}': give one of {', '.join(get_args(Preset))}")
+    values = {} if name == "paper" else _small(largest_side)
+    if isinstance(views := changes.get("augmentation"), Mapping):
+        changes["augmentation"] = {**values.get("augmentation", {}), **views}
+    return TrainParameters.of("train", values | changes)
+
+
+def _small(largest_side: int) -> dict[str, Any]:
+    return {
+        "architecture": "compact",
+        "epochs": 40,
+        "batch": 4,
+        "patch": min(320, -(-largest_side // 32) * 32),
+        "patches": 200,
+        "sampling": 0.4,
+        "loss": "2*focal+dice",
+        "learning_rate": 2e-3,
+        "schedule": "cosine",
+        "ema": 0.99,
+        "augmentation": {
+            "straight": 0.5,
+            "zoom": 0.15,
+            "contrast": 0.15,
+            "brightness": 0.05,
+            "gamma": 0.15,
+            "noise": 0.05,
+            "blur_px": 0.5,
+        },
+    }

@@ -96,7 +96,7 @@ def test_missing_and_rare_classes(data):
     warnings = problems(report)[1]
     assert report.errors == []
     assert "class 2 (particles) is rare: 0.0001 of the annotated pixels, in 1 slices" in warnings
-    assert "class 3 (pores) occurs nowhere" in warnings
+    assert "class 3 (pores) does not occur" in warnings
     assert "fold 1 of 4: no training slice holds particles" in warnings
     assert "fold 0 of 4: no validation slice holds particles" in warnings
 
@@ -107,10 +107,10 @@ def test_copies_and_leaks(data):
     data("s_060", np.round(0.7 * data.pairs[4][0] + 20).astype(np.uint8), data.pairs[4][1])
     errors, warnings = problems(check_data(*data.folders))
     assert errors == ""
-    assert "2 images are the same to the pixel: s_000, s_110" in warnings
-    assert "1 pairs of images are nearly the same, as copies of other brightness are: s_040 and s_060" in warnings
+    assert "2 images are identical: s_000, s_110" in warnings
+    assert "1 pairs of images are nearly identical, as copies with another brightness are: s_040 and s_060" in warnings
     assert (
-        "fold 0 of 4: 1 of 3 validation slices look much like a slice trained on (such as s_000 like s_110)" in warnings
+        "fold 0 of 4: 1 of 3 validation slices look much like a training slice (such as s_000 like s_110)" in warnings
     )
 
 

@@ -71,7 +71,7 @@ def test_models_from_elsewhere_get_0_to_1():
 def test_data_without_two_levels_is_refused():
     flat = np.zeros((1, 10, 10))
     flat[0, 0, 0] = 1e-30
-    with pytest.raises(InputError, match="no two levels"):
+    with pytest.raises(InputError, match="no two distinct levels"):
         scaling_of(histogram([flat], 0, 1), np.float32)
 
 

@@ -67,7 +67,7 @@ def test_what_cannot_be_compared_is_refused():
     with pytest.raises(InputError, match="no image in common"):
         compare({"A": one, "B": evaluation([50], ["y"])})
     three = Evaluation(["a", "b", "c"], COLORS, ["x"], np.ones((1, 3, 3), int))
-    with pytest.raises(InputError, match=r"B knows 3 classes .* A 2 .*same classes"):
+    with pytest.raises(InputError, match=r"B has 3 classes .* A has 2 .*same classes"):
         compare({"A": one, "B": three})
     with pytest.raises(InputError, match="labels of x are not the same"):
         compare({"A": one, "B": evaluation([50], ["x"], total=90)})

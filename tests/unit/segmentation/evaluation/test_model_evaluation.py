@@ -14,8 +14,10 @@ from tomoseg.errors import InputError
 from tomoseg.io.slices import find_pairs
 from tomoseg.runtime import Runtime
 from tomoseg.segmentation.evaluation.detection import compare_objects
-from tomoseg.segmentation.evaluation.plots import error_map, label_picture, plot_errors, plot_evaluation, ranked_cases
-from tomoseg.segmentation.evaluation.scores import Evaluation, evaluate_labels, evaluate_model, validation_pairs
+from tomoseg.segmentation.evaluation.evaluate import evaluate_model, validation_pairs
+from tomoseg.segmentation.evaluation.pictures import error_map, label_picture, plot_errors, ranked_cases
+from tomoseg.segmentation.evaluation.plots import plot_evaluation
+from tomoseg.segmentation.evaluation.scores import Evaluation, evaluate_labels
 from tomoseg.segmentation.networks.archive import CARD_ENTRY
 from tomoseg.segmentation.networks.card import add_card, read_card
 
@@ -179,7 +181,7 @@ def test_networks_without_a_common_held_out_slice_are_refused(folders, trained, 
     with pytest.raises(InputError, match="no image in common"):
         evaluate(folders, trained.path, "--held-out", "--against", elsewhere)
     unknown = other("unknown", training={})
-    with pytest.raises(InputError, match=r"unknown\.keras does not name any"):
+    with pytest.raises(InputError, match=r"none of these slices .*unknown\.keras was validated"):
         evaluate(folders, trained.path, "--held-out", "--against", unknown)
     with pytest.raises(InputError, match="twice"):
         evaluate(folders, trained.path, "--against", trained.path)
@@ -190,4 +192,4 @@ def test_networks_are_compared_on_the_slices_held_out_for_both(folders, trained,
     mine = training["validation_names"]
     partly = other("partly", training={**training, "validation_names": [mine[1], mine[3], "s_012"]})
     printed = evaluate(folders, trained.path, "--held-out", "--against", partly)
-    assert "Dice on the 2 images that all have in common" in printed
+    assert "Dice on the 2 images that all networks have in common" in printed

@@ -14,7 +14,7 @@ from tomoseg.segmentation.networks.card import ModelCard
 from tomoseg.segmentation.networks.keras_setup import keras
 from tomoseg.segmentation.networks.losses import make_loss
 from tomoseg.segmentation.networks.model_file import load_checkpoint, load_model, save_model
-from tomoseg.segmentation.training.parameters import ARCHITECTURES
+from tomoseg.segmentation.networks.registry import ARCHITECTURES
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 

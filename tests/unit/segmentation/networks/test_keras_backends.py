@@ -20,8 +20,8 @@ from tomoseg.segmentation.networks.keras_setup import keras
 from tomoseg.segmentation.networks.losses import make_loss
 from tomoseg.segmentation.networks.model_file import load_checkpoint
 from tomoseg.segmentation.networks.builders import build
-from tomoseg.segmentation.training.parameters import TrainSettings
-from tomoseg.segmentation.training.train import make_optimizer
+from tomoseg.segmentation.training.parameters import TrainParameters
+from tomoseg.segmentation.training.trainer import make_optimizer
 
 folder = Path(sys.argv[1])
 rng = np.random.default_rng(0)
@@ -43,7 +43,7 @@ net = weighted("compact")
 loss = make_loss("focal+0.5*cross-entropy+dice+tversky+iou", (0.2, 0.3, 0.5))
 found["probabilities"] = np.asarray(net.predict_on_batch(images))
 found["loss"] = keras.ops.convert_to_numpy(loss(labels, found["probabilities"]))
-optimizer = make_optimizer(TrainSettings(learning_rate=1e-3, ema=0.9), "float32")
+optimizer = make_optimizer(TrainParameters(learning_rate=1e-3, ema=0.9), "float32")
 net.compile(optimizer=optimizer, loss=make_loss("focal+dice", (0.2, 0.3, 0.5)), jit_compile=False)
 found["losses"] = [float(net.train_on_batch(images, labels)) for _ in range(3)]
 net.save(folder / "latest.keras")

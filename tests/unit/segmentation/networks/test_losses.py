@@ -6,9 +6,9 @@ import pytest
 from tomoseg.errors import InputError
 from tomoseg.io.slices import IGNORE
 from tomoseg.segmentation.networks.keras_setup import keras
-from tomoseg.segmentation.networks.loss_terms import LOSSES, loss_terms
 from tomoseg.segmentation.networks.losses import make_loss
 from tomoseg.segmentation.networks.model_file import load_checkpoint
+from tomoseg.segmentation.networks.registry import LOSSES, loss_terms
 
 WEIGHTS = (0.2, 0.3, 0.5)
 # One row of four pixels, three classes.
@@ -115,10 +115,10 @@ def test_what_a_loss_is_written_as():
         ("focal+", "write one of focal"),
         ("hinge", "write one of focal"),
         ("dice+dice", "several different ones"),
-        ("x*dice", "'x' is no number above 0"),
-        ("-1*dice", "'-1' is no number above 0"),
-        ("nan*dice", "'nan' is no number above 0"),
-        ("inf*dice", "'inf' is no number above 0"),
+        ("x*dice", "'x' is not a number above 0"),
+        ("-1*dice", "'-1' is not a number above 0"),
+        ("nan*dice", "'nan' is not a number above 0"),
+        ("inf*dice", "'inf' is not a number above 0"),
     ],
 )
 def test_what_is_no_loss(text, message):

@@ -120,7 +120,7 @@ def test_code_in_a_model_is_not_run(tmp_path):
     net = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Lambda(lambda x: x), keras.layers.Conv2D(2, 1)])
     path = tmp_path / "lambda.keras"
     net.save(path)
-    with pytest.raises(InputError, match="not run for safety"):
+    with pytest.raises(InputError, match="for safety it is not loaded"):
         load_model(path)
 
 
@@ -128,7 +128,7 @@ def test_networks_that_do_not_segment_are_refused(tmp_path):
     net = keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)])
     path = tmp_path / "dense.keras"
     net.save(path)
-    with pytest.raises(InputError, match="maps grey images"):
+    with pytest.raises(InputError, match="must map grey images"):
         load_model(path)
 
 

@@ -17,8 +17,8 @@ from tomoseg.segmentation.networks.card import read_card
 from tomoseg.segmentation.networks.encoder_weights import fetch, name_of, read_layers, set_encoder_weights
 from tomoseg.segmentation.networks.keras_setup import keras
 from tomoseg.segmentation.networks.se_resnet import LEVEL_8_BIT
-from tomoseg.segmentation.training.parameters import TrainSettings
-from tomoseg.segmentation.training.train import train
+from tomoseg.segmentation.training.parameters import TrainParameters, check
+from tomoseg.segmentation.training.trainer import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 UNITS = (3, 4, 6, 3)
@@ -208,7 +208,9 @@ def test_real_width_has_the_papers_number_of_weights():
 def test_depths_that_it_cannot_have(depth):
     with pytest.raises(InputError, match="3 to 6 levels"):
         build("se-resnet34-unet", 2, 1, depth, WIDTH)
-    assert any("3 to 6 levels" in p for p in TrainSettings(architecture="se-resnet34-unet", depth=depth).problems())
+    patch = 1 << (depth + 2)
+    (problem,) = check(TrainParameters(architecture="se-resnet34-unet", depth=depth, patch=patch))
+    assert "3 to 6 levels" in problem
 
 
 def test_files_that_do_not_fit(weights, tmp_path):
@@ -219,11 +221,11 @@ def test_files_that_do_not_fit(weights, tmp_path):
     bad = weights | {"bn1": weights["bn1"] | {"beta:0": np.full(8 * WIDTH, np.nan, np.float32)}}
     cases = {
         "lack kernel of layer 'stage2_unit1_sc'": lacking,
-        "31 numbered convolutions among them, not 32": fewer,
+        "31 numbered convolutions, not 32": fewer,
         r"kernel of layer 'conv0' has the shape \(7, 7, 3, 8\) there and \(7, 7, 3, 4\).*--base-filters 64": published(
             8
         ),
-        "beta of layer 'bn1' holds what is no number": bad,
+        "beta of layer 'bn1' holds NaN, infinity or no numbers": bad,
     }
     for i, (message, layers) in enumerate(cases.items()):
         given = read_layers(written(tmp_path / f"{i}.h5", layers))
@@ -247,7 +249,7 @@ def test_checksums(file, tmp_path):
         fetch(str(known))
     for source, message in (
         (f"{file}#md5=12", "32 hexadecimal digits"),
-        ("http://example.org/w.h5", "begins with https://"),
+        ("http://example.org/w.h5", "starts with https://"),
         (str(tmp_path / "none.h5"), "no such file"),
     ):
         with pytest.raises(InputError, match=message):
@@ -306,7 +308,7 @@ def test_offline_says_what_to_do(tmp_path, monkeypatch):
 
 def test_a_training_starts_from_them_and_remembers(file, make_slices, tmp_path):
     images, labels = make_slices(8)
-    settings = TrainSettings(
+    settings = TrainParameters(
         epochs=1,
         batch=2,
         patch=32,
@@ -317,7 +319,7 @@ def test_a_training_starts_from_them_and_remembers(file, make_slices, tmp_path):
         encoder_weights=str(file),
     )
     output = tmp_path / "m.keras"
-    result = train(images, labels, output, settings=settings, runtime=Runtime(device="cpu"))
+    result = train(images, labels, output, params=settings, runtime=Runtime(device="cpu"))
     from tomoseg.segmentation.networks.model_file import load_model
 
     kernel = load_model(output)[0].get_layer("stage1_unit2_conv1").kernel
@@ -326,5 +328,5 @@ def test_a_training_starts_from_them_and_remembers(file, make_slices, tmp_path):
     assert card.training["encoder_weights"] == "encoder.h5"
     assert card.training["encoder_md5"] == hashlib.md5(file.read_bytes()).hexdigest()
     assert json.loads((result.checkpoint / "state.json").read_text())["identity"]["encoder_weights"] == "encoder.h5"
-    problems = TrainSettings(encoder_weights="imagenet").problems()
+    problems = check(TrainParameters(encoder_weights="imagenet"))
     assert any("for the architecture se-resnet34-unet, not for unet" in p for p in problems)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tomoseg.errors import InputError
-from tomoseg.segmentation.networks.builders import unet
+from tomoseg.segmentation.networks.builders import build, unet
 from tomoseg.segmentation.networks.keras_setup import keras
 
 PAPER_CHANNELS = [32, 64, 128, 256, 512, 1024]
@@ -81,4 +81,4 @@ def test_seed_fixes_the_weights_and_layers_differ():
 
 def test_impossible_networks_are_refused():
     with pytest.raises(InputError, match="at least 2 classes"):
-        unet(1)
+        build("unet", 1)

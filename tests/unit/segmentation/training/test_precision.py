@@ -1,6 +1,5 @@
 """Mixed precision: products of 16-bit numbers in training, probabilities and the saved network in 32 bit."""
 
-import dataclasses
 import json
 import zipfile
 
@@ -15,8 +14,9 @@ from tomoseg.segmentation.networks.builders import build
 from tomoseg.segmentation.networks.keras_setup import keras, policy, policy_for
 from tomoseg.segmentation.networks.losses import make_loss
 from tomoseg.segmentation.networks.model_file import load_checkpoint, load_model, save_model
-from tomoseg.segmentation.training.parameters import ARCHITECTURES, TrainSettings
-from tomoseg.segmentation.training.train import make_optimizer, train
+from tomoseg.segmentation.networks.registry import ARCHITECTURES
+from tomoseg.segmentation.training.parameters import TrainParameters
+from tomoseg.segmentation.training.trainer import make_optimizer, train
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
@@ -56,13 +56,17 @@ def test_layers_compute_in_16_bit_and_probabilities_in_32(name):
 
 def test_a_training_in_mixed_precision(tmp_path, make_slices, tiny_settings):
     images, labels = make_slices(8, seed=1)
-    settings = dataclasses.replace(
-        tiny_settings, architecture="compact", ema=0.5, learning_rate=1e-2, loss="focal+dice", precision="mixed"
+    settings = tiny_settings.changed(
+        architecture="compact",
+        ema=0.5,
+        learning_rate=1e-2,
+        loss="focal+dice",
+        precision="mixed",
     )
     output = tmp_path / "m.keras"
-    once = dataclasses.replace(settings, epochs=1)
-    train(images, labels, output, settings=once, runtime=Runtime(device="cpu"))
-    result = train(images, labels, output, settings=settings, resume=True, runtime=Runtime(device="cpu"))
+    once = settings.changed(epochs=1)
+    train(images, labels, output, params=once, runtime=Runtime(device="cpu"))
+    result = train(images, labels, output, params=settings, resume=True, runtime=Runtime(device="cpu"))
     assert all(np.isfinite([row["loss"], row["val_loss"]]).all() for row in result.history)
     assert result.history[1]["loss"] < result.history[0]["loss"]
     assert result.card.training["policy"] == "mixed_bfloat16"
@@ -77,7 +81,7 @@ def test_a_training_in_mixed_precision(tmp_path, make_slices, tiny_settings):
 def test_float16_scales_its_loss_and_comes_back(tmp_path):
     with policy("mixed_float16"):
         net = build("compact", 3, 1, 2, 4, seed=0)
-    optimizer = make_optimizer(TrainSettings(learning_rate=1e-2, ema=0.9), "mixed_float16")
+    optimizer = make_optimizer(TrainParameters(learning_rate=1e-2, ema=0.9), "mixed_float16")
     net.compile(optimizer=optimizer, loss=make_loss("focal+dice", (0.2, 0.3, 0.5)), jit_compile=False)
     rng = np.random.default_rng(0)
     images = rng.normal(size=(2, 16, 16, 1)).astype(np.float32)
@@ -98,7 +102,6 @@ def test_float16_scales_its_loss_and_comes_back(tmp_path):
     assert not np.array_equal(exact, rounded)
 
 
-def test_an_unknown_precision_is_refused(make_slices, tmp_path):
-    images, labels = make_slices(2)
-    with pytest.raises(InputError, match="precision is half: it must be one of auto, float32, mixed"):
-        train(images, labels, tmp_path / "m.keras", settings=TrainSettings(precision="half"))
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(InputError, match=r"train\.precision: .*'auto', 'float32' or 'mixed', got 'half'"):
+        TrainParameters.of("train", {"precision": "half"})

@@ -1,11 +1,13 @@
 """Learning rates and early ends, which follow from the history alone."""
 
-import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tomoseg.segmentation.training.parameters import TrainSettings
+from tomoseg.errors import InputError
+from tomoseg.segmentation.training import train
+from tomoseg.segmentation.training.parameters import TrainParameters, check
 from tomoseg.segmentation.training.schedule import best_epoch, ends_early, learning_rate
 
 
@@ -24,11 +26,11 @@ def rates(settings, dice):
 
 
 def test_the_papers_rate_is_constant():
-    assert rates(TrainSettings(), [0.1] * 50) == [5e-4] * 51
+    assert rates(TrainParameters(), [0.1] * 50) == [5e-4] * 51
 
 
 def test_a_cosine_falls_to_a_hundredth():
-    settings = TrainSettings(epochs=100, learning_rate=1e-2, schedule="cosine")
+    settings = TrainParameters(epochs=100, learning_rate=1e-2, schedule="cosine")
     got = rates(settings, [0.1] * 100)
     assert got[0] == 1e-2
     assert got[50] == pytest.approx((1e-2 + 1e-4) / 2)
@@ -39,14 +41,14 @@ def test_a_cosine_falls_to_a_hundredth():
 
 
 def test_a_finished_cosine_that_is_given_more_epochs_rises_again_and_never_leaves_its_range():
-    settings = TrainSettings(epochs=10, learning_rate=1.0, schedule="cosine")
-    longer = dataclasses.replace(settings, epochs=20)
+    settings = TrainParameters(epochs=10, learning_rate=1.0, schedule="cosine")
+    longer = settings.changed(epochs=20)
     assert learning_rate(settings, rows(*[0.1] * 12)) == pytest.approx(0.01)
     assert learning_rate(longer, rows(*[0.1] * 10)) == pytest.approx(0.505)
 
 
 def test_a_plateau_halves_the_rate():
-    settings = TrainSettings(learning_rate=1.0, schedule="plateau", plateau_epochs=2)
+    settings = TrainParameters(learning_rate=1.0, schedule="plateau", plateau_epochs=2)
     #        best  -    best  -    -     -     -     best
     dice = [0.50, 0.40, 0.60, 0.60, 0.59, 0.30, 0.20, 0.70]
     #   waited 0    1    0    1     2 = plateau   1     2 = plateau
@@ -54,9 +56,9 @@ def test_a_plateau_halves_the_rate():
 
 
 def test_patience_counts_epochs_since_the_best():
-    settings = TrainSettings(patience=3)
+    settings = TrainParameters(patience=3)
     assert [ends_early(settings, rows(*[0.5, 0.7, 0.6, 0.7, 0.65][:n])) for n in range(6)] == [False] * 5 + [True]
-    assert not ends_early(TrainSettings(), rows(*[0.1] * 90))
+    assert not ends_early(TrainParameters(), rows(*[0.1] * 90))
 
 
 def test_the_best_epoch_is_the_first_of_equals_and_the_last_without_validation():
@@ -72,7 +74,7 @@ def test_what_is_monitored_decides(monitor, key, sign):
     values = [sign * v for v in (0.50, 0.40, 0.60, 0.60, 0.59)]
     history = scored(*values, key=key)
     assert best_epoch(history, monitor) == 3
-    settings = TrainSettings(monitor=monitor, patience=2, schedule="plateau", plateau_epochs=2, learning_rate=1.0)
+    settings = TrainParameters(monitor=monitor, patience=2, schedule="plateau", plateau_epochs=2, learning_rate=1.0)
     assert [ends_early(settings, history[:n]) for n in range(6)] == [False] * 5 + [True]
     assert [learning_rate(settings, history[:n]) for n in range(6)] == [1, 1, 1, 1, 1, 0.5]
 
@@ -82,7 +84,7 @@ def test_epochs_without_validation_neither_count_as_best_nor_end_it():
     #                         3              6 = 3 later      9
     history = scored(*dice)
     assert [best_epoch(history[:n]) for n in range(1, 10)] == [1, 2, 3, 3, 3, 3, 3, 3, 9]
-    settings = TrainSettings(patience=2, schedule="plateau", plateau_epochs=2, learning_rate=1.0, validate_every=3)
+    settings = TrainParameters(patience=2, schedule="plateau", plateau_epochs=2, learning_rate=1.0, validate_every=3)
     assert [n for n in range(10) if ends_early(settings, history[:n])] == [6]
     assert [learning_rate(settings, history[:n]) for n in range(10)] == [1] * 6 + [0.5] * 4
 
@@ -90,23 +92,23 @@ def test_epochs_without_validation_neither_count_as_best_nor_end_it():
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"schedule": "linear"}, "schedule is linear"),
-        ({"architecture": "vgg"}, "architecture is vgg"),
+        ({"schedule": "linear"}, r"train.schedule: .*'linear'"),
+        ({"architecture": "vgg"}, "train.architecture: there is no such network"),
         ({"loss": "hinge"}, "the loss 'hinge' cannot be used"),
-        ({"ema": 1.0}, "ema is 1"),
-        ({"sampling": 1.5}, "sampling is 1.5"),
-        ({"patience": -1}, "patience is -1"),
-        ({"plateau_epochs": 0}, "plateau_epochs is 0"),
+        ({"ema": 1.0}, "train.ema: .*less than 1"),
+        ({"sampling": 1.5}, "train.sampling: .*less than or equal to 1"),
+        ({"patience": -1}, "train.patience: .*-1"),
+        ({"plateau_epochs": 0}, "train.plateau_epochs: .*0"),
         ({"predict_patch": 100}, "predict_patch is 100 px"),
-        ({"validate_every": 0}, "validate_every is 0"),
-        ({"monitor": "iou"}, "monitor is iou"),
-        ({"monitor": "dice:"}, "monitor is dice:"),
-        ({"folds": 1, "patience": 5}, "go by validation"),
-        ({"folds": 1, "schedule": "plateau"}, "go by validation"),
+        ({"validate_every": 0}, "train.validate_every: .*0"),
+        ({"monitor": "iou"}, "train.monitor: .*iou"),
+        ({"monitor": "dice:"}, "train.monitor: .*dice:"),
+        ({"folds": 1, "patience": 5}, "need validation"),
+        ({"folds": 1, "schedule": "plateau"}, "need validation"),
     ],
 )
 def test_settings_that_cannot_be_used(change, problem):
-    found = TrainSettings(**change).problems()
-    assert len(found) == 1
-    assert problem in found[0]
-    assert not TrainSettings().problems()
+    with pytest.raises(InputError, match=problem) as error:
+        train([], [], Path("m.keras"), **change)
+    assert len(str(error.value).splitlines()) == 1  # one problem
+    assert not check(TrainParameters())

@@ -1,15 +1,14 @@
 """Which places of which slices an epoch takes its views from."""
 
-import dataclasses
-
 import numpy as np
 
 from tomoseg.io.slices import IGNORE
 from tomoseg.segmentation.data.augmentation import Augmentation
-from tomoseg.segmentation.training.parameters import TrainSettings
-from tomoseg.segmentation.training.patches import TrainData, batches, epoch_plan, rare_places
+from tomoseg.segmentation.training.parameters import TrainParameters
+from tomoseg.segmentation.training.patches import batches, epoch_plan, rare_places
+from tomoseg.segmentation.training.training_set import TrainingSet
 
-SETTINGS = TrainSettings(batch=10, patch=32, depth=3, folds=0, patches=200)
+SETTINGS = TrainParameters(batch=10, patch=32, depth=3, folds=1, patches=200)
 
 
 def slices_with_a_few_particles(n=6, size=256):
@@ -24,7 +23,7 @@ def slices_with_a_few_particles(n=6, size=256):
 
 
 def checked(settings, images, labels):
-    return TrainData.checked(images, labels, None, None, None, settings, None)
+    return TrainingSet.checked(images, labels, None, None, None, settings, None)
 
 
 def share_with_particles(settings, data):
@@ -38,13 +37,13 @@ def test_sampling_finds_what_chance_does_not():
     data = checked(SETTINGS, *slices_with_a_few_particles())
     # By chance: about (32 / 256)**2 of the views of every other slice, less than 2 %.
     assert share_with_particles(SETTINGS, data) < 0.06
-    assert share_with_particles(dataclasses.replace(SETTINGS, sampling=1.0), data) == 1
-    half = share_with_particles(dataclasses.replace(SETTINGS, sampling=0.5), data)
+    assert share_with_particles(SETTINGS.changed(sampling=1.0), data) == 1
+    half = share_with_particles(SETTINGS.changed(sampling=0.5), data)
     assert abs(half - 0.5) < 0.14  # four standard deviations of 200 draws
 
 
 def test_the_pixel_is_anywhere_in_the_middle_of_the_patch():
-    settings = dataclasses.replace(SETTINGS, sampling=1.0, augmentation=Augmentation(zoom=0.0, shear=0.0))
+    settings = SETTINGS.changed(sampling=1.0, augmentation=Augmentation(zoom=0.0, shear=0.0))
     data = checked(settings, *slices_with_a_few_particles())
     centres = [
         np.argwhere(view == 2).mean(axis=0)
@@ -76,7 +75,7 @@ def test_slices_without_rare_classes_are_sampled_as_without_sampling():
     images, labels = slices_with_a_few_particles()
     labels = [np.minimum(label, 1) for label in labels]
     data = checked(SETTINGS, images, labels)
-    wanted = dataclasses.replace(SETTINGS, sampling=1.0)
+    wanted = SETTINGS.changed(sampling=1.0)
     plan = epoch_plan(data, SETTINGS, 0)
     for (x, y), (same_x, same_y) in zip(
         batches(data, SETTINGS, 0, plan, 1), batches(data, wanted, 0, plan, 1), strict=True
@@ -88,7 +87,7 @@ def test_slices_without_rare_classes_are_sampled_as_without_sampling():
 def test_as_many_patches_as_asked_for_from_all_slices_alike():
     data = checked(SETTINGS, *slices_with_a_few_particles(size=64))
     for patches, counts in ((100, {16, 17, 18, 19, 20}), (3, {0, 1}), (48, {8})):
-        settings = dataclasses.replace(SETTINGS, patches=patches)
+        settings = SETTINGS.changed(patches=patches)
         plan = epoch_plan(data, settings, 0)
         assert len(plan) == patches
         assert set(np.bincount(plan, minlength=6)) <= counts

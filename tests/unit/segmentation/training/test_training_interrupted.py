@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import tomoseg
-from tomoseg.segmentation.training.checkpoints import checkpoint_folder
+from tomoseg.segmentation.training.files import checkpoint_folder
 
 EPOCHS = 5
 # One thread: with several, convolutions may be summed in another order in every run.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +14,32 @@ from tomoseg.arrays import Array
 from tomoseg.errors import Interrupted, StageFailed
 from tomoseg.io.slices import IGNORE
 from tomoseg.runtime import Runtime, Stopwatch
-from tomoseg.segmentation.data.folds import lookalikes
+from tomoseg.segmentation.data.folds import leak_warning, lookalikes
 from tomoseg.segmentation.data.neighbours import middle, with_named_neighbours
 from tomoseg.segmentation.evaluation.scores import confusion_matrix, scores
 from tomoseg.segmentation.inference.slice_prediction import SlicePredictor
 from tomoseg.segmentation.networks.card import ModelCard
 from tomoseg.segmentation.networks.encoder_weights import Layers, fetch, name_of, read_layers, set_encoder_weights
-from tomoseg.segmentation.training.checkpoints import TrainFiles
-from tomoseg.segmentation.training.parameters import TrainSettings
-from tomoseg.segmentation.training.patches import TrainData, batches, epoch_plan
+from tomoseg.segmentation.training.files import TrainFiles, as_json
+from tomoseg.segmentation.training.parameters import TrainParameters
+from tomoseg.segmentation.training.patches import batches, epoch_plan
 from tomoseg.segmentation.training.schedule import best_epoch, ends_early, learning_rate
-
-__all__ = ["TrainResult", "TrainSettings", "train"]
+from tomoseg.segmentation.training.training_set import TrainingSet
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training left behind."""
+    """A trained network.
+
+    Attributes
+    ----------
+    model : its `.keras` file
+    card : what is known of it; also stored in the file
+    history : learning rate, loss, validation scores and seconds of each epoch
+    best_epoch : the epoch, from 1, whose weights were kept
+    history_csv, curves_png : the history as a table and as a picture
+    checkpoint : folder from which the training can be continued
+    """
 
     model: Path
     card: ModelCard
@@ -50,116 +59,138 @@ def train(
     class_names: Sequence[str] | None = None,
     class_colors: Sequence[str] | None = None,
     pixel_size_nm: float | None = None,
-    settings: TrainSettings | None = None,
     resume: bool = False,
     overwrite: bool = False,
     group_of: Callable[[str], str] | None = None,
-    runtime: Runtime | None = None,
     on_epoch: Callable[[Mapping[str, Any]], None] | None = None,
+    params: TrainParameters,
+    runtime: Runtime,
 ) -> TrainResult:
-    """Train a network and save the weights that did best on the validation slices.
+    """Train a network on labelled slices and save the weights that did best in validation.
 
-    Each epoch every slice gives as many random views as patches cover it, unless the settings say otherwise. After each
-    epoch, weights, optimiser and history go to the folder OUTPUT.checkpoint; views are drawn from the seed, epoch and
-    slice alone, and the learning rate follows from the history, so a training that was interrupted and resumed goes on
-    as it would have without interruption. 'Best' is, unless the settings say otherwise, the highest mean over classes
-    of the Dice of all validation pixels together; without validation, the last epoch. History and curves are written
-    anew after each epoch.
+    In each epoch every slice gives as many random patches as cover it, unless `patches` is set. After each epoch,
+    weights, optimiser and history go to the folder OUTPUT.checkpoint. The patches follow from seed, epoch and slice
+    alone, the learning rate from the history, so that a resumed training goes on as it would have without the
+    interruption. The best epoch is the one with the highest `monitor`, by default the mean over classes of the Dice of
+    all validation pixels; without validation it is the last one.
 
     Parameters
     ----------
-    images : (h, w) arrays of one type, of any size; where the network sees neighbours, (h, w, channels) of slices with
-        theirs, or (h, w) if they are found among these by their names
-    labels : (h, w) arrays of class numbers, 255 where nobody annotated
-    output : the `.keras` file to write; history and curves go beside it
-    names : file names without suffix, which tell of neighbouring slices; '0000', '0001', ... unless given
-    class_names, class_colors : one per class; names for as many classes as occur unless given
-    resume : continue from the last finished epoch
-    overwrite : replace a model or checkpoints that are already there
-    group_of : see `tomoseg.segmentation.data.folds.split`
-    on_epoch : called with the row of the history of each epoch
+    images : sequence of (h, w) arrays
+        Slices of one type, of any size. Where the network sees neighbours (`channels` above 1), (h, w, channels) with
+        them, or (h, w) if they can be found among these by their names.
+    labels : sequence of (h, w) integer arrays
+        Class numbers from 0; 255 where nobody annotated.
+    output : Path
+        The `.keras` file to write; history and curves go beside it.
+    names : sequence of str, optional
+        File names without suffix, whose numbers tell neighbouring slices; '0000', '0001', ... by default.
+    class_names, class_colors : sequence of str, optional
+        One per class; default names and colours for as many classes as occur.
+    pixel_size_nm : float, optional
+        Pixel size of the slices in nm.
+    resume : bool
+        Continue after the last finished epoch.
+    overwrite : bool
+        Replace a network or checkpoints that exist already.
+    group_of : callable, optional
+        See `tomoseg.segmentation.data.folds.split`.
+    on_epoch : callable, optional
+        Called with the row of the history after each epoch.
+
+    Returns
+    -------
+    TrainResult
 
     Raises
     ------
     InputError
-        Where data, settings, an existing output or a checkpoint do not fit, before anything is computed.
+        Slices, parameters, an existing output or a checkpoint do not fit; raised before anything is computed.
     StageFailed
-        Where the loss becomes NaN.
+        The loss became NaN.
     Interrupted
-        After a signal, or where the time budget is used up; all finished epochs are kept.
+        A signal arrived or the time budget is used up; all finished epochs are kept.
+
+    Notes
+    -----
+    The defaults are those of Genc, Kovarik & Fraser, Scientific Reports 12, 16267 (2022). For a CPU, see
+    `tomoseg.segmentation.training.preset`.
+
+    Examples
+    --------
+    >>> import numpy as np, pathlib, tempfile
+    >>> from tomoseg.segmentation.training import train
+    >>> rng = np.random.default_rng(0)
+    >>> labels = [np.kron(rng.integers(0, 2, (4, 4)), np.ones((8, 8), int)) for _ in range(4)]
+    >>> images = [60.0 * label + rng.normal(20, 5, label.shape) for label in labels]
+    >>> output = pathlib.Path(tempfile.mkdtemp()) / "net.keras"
+    >>> result = train(images, labels, output, epochs=1, patch=32, depth=2, base_filters=2, folds=2)
+    >>> result.card.class_names
+    ['background', 'object']
+    >>> result.model == output
+    True
     """
-    settings, runtime = settings or TrainSettings(), runtime or Runtime()
-    images = images if names is None else with_named_neighbours(names, images, settings.channels)
-    data = TrainData.checked(images, labels, names, class_names, class_colors, settings, group_of)
-    work = TrainFiles(output)
-    encoder = None if resume and work.began() else _encoder_of(settings, runtime)
-    state = work.start(data, settings, resume=resume, overwrite=overwrite)
+    images = images if names is None else with_named_neighbours(names, images, params.channels)
+    data = TrainingSet.checked(images, labels, names, class_names, class_colors, params, group_of)
+    work = TrainFiles(Path(output))
+    encoder = None if resume and work.began() else _encoder_of(params, runtime)
+    state = work.start(data, params, resume=resume, overwrite=overwrite)
     if encoder is not None:
         state["encoder_md5"] = encoder[1]
-    _say_what(data, settings, state, runtime)
+    _say_what(data, params, state, runtime)
     from tomoseg.segmentation.networks.keras_setup import prepare
 
     prepare(runtime)
-    trainer = _Trainer(data, settings, work, state, runtime, pixel_size_nm, encoder and encoder[0])
+    trainer = _Trainer(data, params, work, state, runtime, pixel_size_nm, encoder and encoder[0])
     try:
         trainer.run(on_epoch)
     except Interrupted as stop:
         done = len(state["history"])
-        raise Interrupted(
-            f"{stop}: {done} of {settings.epochs} epochs are done and kept in {work.checkpoint}"
-        ) from stop
+        raise Interrupted(f"{stop}: {done} of {params.epochs} epochs are done and kept in {work.checkpoint}") from stop
     return trainer.finish()
 
 
-def _encoder_of(settings: TrainSettings, runtime: Runtime) -> tuple[Layers, str] | None:
-    """Return the weights that the encoder is to start from, and the MD5 of their file; None where there are none."""
-    if not settings.encoder_weights:
+def _encoder_of(params: TrainParameters, runtime: Runtime) -> tuple[Layers, str] | None:
+    """Return the weights that the encoder starts from, and the MD5 of their file; None for random weights."""
+    if not params.encoder_weights:
         return None
-    path, md5 = fetch(settings.encoder_weights, runtime.say, runtime.check)
+    path, md5 = fetch(params.encoder_weights, runtime.say, runtime.check)
     return read_layers(path), md5
 
 
-def _say_what(data: TrainData, settings: TrainSettings, state: Mapping[str, Any], runtime: Runtime) -> None:
-    """Tell what is trained on what."""
+def _say_what(data: TrainingSet, params: TrainParameters, state: Mapping[str, Any], runtime: Runtime) -> None:
+    """Tell which network is trained on which slices, and warn of what makes validation unreliable."""
     parts = data.split
-    runtime.say(
-        f"{settings.architecture} of depth {settings.depth} from {settings.base_filters} filters, loss {settings.loss}"
-    )
+    runtime.say(f"{params.architecture} of depth {params.depth} from {params.base_filters} filters, loss {params.loss}")
     runtime.say(
         f"{len(parts.training)} slices to train on, {len(parts.validation)} to validate on, {len(parts.unused)} left "
-        f"out as neighbours of those; classes {', '.join(data.class_names)} with weights "
+        f"out because they are neighbours of validation slices; classes {', '.join(data.class_names)} with weights "
         f"{', '.join(f'{w:.2g}' for w in data.weights)}"
     )
     alike = lookalikes([middle(image) for image in data.images], parts)
     if alike:
         i, j = alike[0]
-        runtime.warn(
-            f"{len(alike)} of {len(parts.validation)} validation slices look much like a slice trained on (such as "
-            f"{data.names[j]} like {data.names[i]}): validation scores will flatter. Name neighbouring slices by "
-            "neighbouring numbers, or raise the guard"
-        )
+        runtime.warn(leak_warning(len(alike), len(parts.validation), data.names[i], data.names[j]))
     if not parts.validation:
-        runtime.warn(
-            "there is no validation: the weights of the last epoch are kept, and nothing tells how good they are"
-        )
+        runtime.warn("there is no validation: the weights of the last epoch are kept, and their quality is unknown")
     if state["history"]:
-        runtime.say(f"continuing after epoch {len(state['history'])} of {settings.epochs}")
+        runtime.say(f"continuing after epoch {len(state['history'])} of {params.epochs}")
 
 
 class _Trainer:
-    """The loop over epochs. Only here and below is Keras needed."""
+    """The loop over epochs."""
 
     def __init__(
         self,
-        data: TrainData,
-        settings: TrainSettings,
+        data: TrainingSet,
+        params: TrainParameters,
         files: TrainFiles,
         state: dict[str, Any],
         runtime: Runtime,
         pixel_size_nm: float | None,
         encoder: Layers | None = None,
     ) -> None:
-        self.data, self.settings, self.files, self.state, self.runtime = data, settings, files, state, runtime
+        self.data, self.params, self.files, self.state, self.runtime = data, params, files, state, runtime
         self.pixel_size_nm = pixel_size_nm
         self.model = self._model(encoder)
 
@@ -169,7 +200,7 @@ class _Trainer:
         from tomoseg.segmentation.networks.keras_setup import keras, policy, policy_for
         from tomoseg.segmentation.networks.model_file import load_checkpoint
 
-        s = self.settings
+        s = self.params
         if self.state["latest"]:
             return load_checkpoint(self.files.checkpoint / self.state["latest"])
         name = policy_for(s.precision, self.runtime.device_used)
@@ -192,24 +223,26 @@ class _Trainer:
     def _loss(self) -> Any:
         from tomoseg.segmentation.networks.losses import make_loss
 
-        return make_loss(self.settings.loss, self.data.weights, self.settings.gamma)
+        return make_loss(self.params.loss, self.data.weights, self.params.gamma)
 
     def run(self, on_epoch: Callable[[Mapping[str, Any]], None] | None) -> None:
-        """Train the epochs that are still to do; none is begun that would not end within the time budget."""
-        longest, every = 0.0, self.settings.validate_every
-        for epoch in range(len(self.state["history"]), self.settings.epochs):
-            if ends_early(self.settings, self.state["history"]):
-                self.runtime.say(f"validation has not become better for {self.settings.patience} epochs: it ends here")
+        """Train the remaining epochs; no epoch starts that would not finish within the time budget."""
+        longest, every = 0.0, self.params.validate_every
+        for epoch in range(len(self.state["history"]), self.params.epochs):
+            if ends_early(self.params, self.state["history"]):
+                self.runtime.say(
+                    f"validation has not improved for {self.params.patience} epochs: the training ends here"
+                )
                 return
             self.runtime.check(longest)
             watch = Stopwatch()
-            rate = learning_rate(self.settings, self.state["history"])
-            if self.settings.schedule != "constant":
+            rate = learning_rate(self.params, self.state["history"])
+            if self.params.schedule != "constant":
                 self.model.optimizer.learning_rate = rate
             loss = self._train_epoch(epoch)
             row: dict[str, Any] = {"epoch": epoch + 1, "learning_rate": rate, "loss": loss}
             with self._averaged_weights():
-                row |= self._validate(due=(epoch + 1) % every == 0 or epoch + 1 == self.settings.epochs)
+                row |= self._validate(due=(epoch + 1) % every == 0 or epoch + 1 == self.params.epochs)
                 row["seconds"] = round(watch.seconds, 2)
                 self._keep_best(row)
             self._checkpoint(row)
@@ -218,24 +251,24 @@ class _Trainer:
                 on_epoch(row)
 
     def _train_epoch(self, epoch: int) -> float:
-        """Take one pass over the training slices; return the mean loss."""
-        plan = epoch_plan(self.data, self.settings, epoch)
-        views = batches(self.data, self.settings, epoch, plan, self.runtime.workers)
+        """Train one epoch; return its mean loss."""
+        plan = epoch_plan(self.data, self.params, epoch)
+        views = batches(self.data, self.params, epoch, plan, self.runtime.workers)
         losses = []
-        what = f"epoch {epoch + 1}/{self.settings.epochs}"
-        n_steps = -(-len(plan) // self.settings.batch)
+        what = f"epoch {epoch + 1}/{self.params.epochs}"
+        n_steps = -(-len(plan) // self.params.batch)
         for _ in self.runtime.track(range(n_steps), what):
             x, y = next(views)
             losses.append(float(self.model.train_on_batch(x, y)))
             if not np.isfinite(losses[-1]):
                 raise StageFailed(
                     f"the loss became {losses[-1]} in epoch {epoch + 1}: lower the learning rate "
-                    f"({self.settings.learning_rate:g}). All finished epochs are kept in {self.files.checkpoint}."
+                    f"({self.params.learning_rate:g}). All finished epochs are kept in {self.files.checkpoint}."
                 )
         return float(np.mean(losses))
 
     def _validate(self, *, due: bool) -> dict[str, float | None]:
-        """Return loss and Dice of each class on the validation slices, each predicted whole; None if it is not due."""
+        """Return loss and Dice of each class over the validation slices; None for each if validation is not due."""
         names = self.data.class_names
         empty: dict[str, float | None] = {"val_loss": None, "val_dice": None, **{f"val_dice_{n}": None for n in names}}
         if not due or not self.data.split.validation:
@@ -264,8 +297,8 @@ class _Trainer:
 
     @contextmanager
     def _averaged_weights(self) -> Iterator[None]:
-        """Put the moving average of the weights, if there is one, in their place for a while."""
-        if not self.settings.ema:
+        """Use the moving average of the weights, if there is one, inside this block."""
+        if not self.params.ema:
             yield
             return
         from tomoseg.segmentation.networks.keras_setup import keras
@@ -280,16 +313,16 @@ class _Trainer:
                 weight.assign(value)
 
     def _keep_best(self, row: dict[str, Any]) -> None:
-        """Keep the weights with their card if they are the best so far."""
+        """Save the weights with their card if they are the best so far."""
         from tomoseg.segmentation.networks.model_file import save_model
 
         state, epoch = self.state, int(row["epoch"])
-        if best_epoch([*state["history"], row], self.settings.monitor) == epoch:
+        if best_epoch([*state["history"], row], self.params.monitor) == epoch:
             state["best_epoch"], state["best"] = epoch, f"best_{epoch:05d}.keras"
             save_model(self.model, self.files.checkpoint / state["best"], self._card(row))
 
     def _checkpoint(self, row: dict[str, Any]) -> None:
-        """Keep weights, optimiser and history of a finished epoch."""
+        """Save weights, optimiser and history of a finished epoch."""
         latest = f"epoch_{int(row['epoch']):05d}.keras"
         self.model.save(self.files.checkpoint / latest)
         self.state["history"].append(row)
@@ -299,11 +332,10 @@ class _Trainer:
 
     def _card(self, scored: Mapping[str, Any]) -> ModelCard:
         """Return the card of the present weights."""
-        data, s = self.data, self.settings
+        data, s = self.data, self.params
         training = {
-            **asdict(s),
+            **as_json(s),
             "class_weights": data.weights,
-            "encoder_weights": name_of(s.encoder_weights),
             "policy": self.state.get("policy", "float32"),
             "encoder_md5": self.state.get("encoder_md5", ""),
             "training_names": [data.names[i] for i in data.split.training],
@@ -325,7 +357,7 @@ class _Trainer:
         )
 
     def finish(self) -> TrainResult:
-        """Put the best weights in place, with the history beside them."""
+        """Put the best weights at the output, and the history beside them."""
         state, files = self.state, self.files
         files.write_history(state["history"], self.data.class_names, self.data.class_colors)
         files.publish(state["best"])
@@ -341,11 +373,11 @@ class _Trainer:
         )
 
 
-def make_optimizer(settings: TrainSettings, policy: str) -> Any:
-    """Return the optimiser for a network that computes in a policy of Keras."""
+def make_optimizer(params: TrainParameters, policy: str) -> Any:
+    """Return the optimiser of a network with this Keras policy."""
     from tomoseg.segmentation.networks.keras_setup import keras
 
-    adam = keras.optimizers.Adam(settings.learning_rate, use_ema=settings.ema > 0, ema_momentum=settings.ema)
+    adam = keras.optimizers.Adam(params.learning_rate, use_ema=params.ema > 0, ema_momentum=params.ema)
     # Keras would wrap it by itself, but not again when the network is loaded from a checkpoint.
     return keras.optimizers.LossScaleOptimizer(adam) if policy == "mixed_float16" else adam
 
@@ -353,6 +385,6 @@ def make_optimizer(settings: TrainSettings, policy: str) -> Any:
 def predictor_of(
     model: Any, card: ModelCard, check: Callable[[], object], overlap: int = 2
 ) -> Callable[[Array], NDArray[np.float32]]:
-    """Return what gives probabilities (C, h, w) of a raw training image (h, w), or (h, w, channels)."""
+    """Return a function from a raw training image, (h, w) or (h, w, channels), to probabilities (C, h, w)."""
     predictor = SlicePredictor.of(model, card, card.scaling.trained, overlap=overlap)
     return lambda image: predictor.probabilities(image[None], check)[0]

@@ -1,51 +1,50 @@
-"""The files of a training: checkpoints after each epoch, history, curves and the model itself."""
+"""The files of a training: checkpoint after each epoch, history, curves and the network itself."""
 
 import csv
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tomoseg.errors import InputError
 from tomoseg.io.atomic import atomic_path, remove_unfinished
 from tomoseg.segmentation.networks.encoder_weights import name_of
-from tomoseg.segmentation.training.parameters import TrainSettings
-from tomoseg.segmentation.training.patches import TrainData
+from tomoseg.segmentation.training.parameters import TrainParameters
+from tomoseg.segmentation.training.training_set import TrainingSet
 
 HISTORY_FIXED = ("epoch", "learning_rate", "loss", "val_loss", "val_dice", "seconds")
 
 
 def checkpoint_folder(output: Path) -> Path:
-    """Return where the checkpoints of the model `output` are kept."""
+    """Return the folder of the checkpoints of the network `output`."""
     return output.with_name(output.name + ".checkpoint")
 
 
 class TrainFiles:
-    """The model file and what lies beside it."""
+    """The file of a network, and the files beside it."""
 
     def __init__(self, output: Path) -> None:
         if output.suffix != ".keras":
-            raise InputError(f"the model must be written to a file ending in .keras, not {output.name}")
+            raise InputError(f"a network is written to a file ending in .keras, not to {output.name}")
         self.output = output
         self.checkpoint = checkpoint_folder(output)
         self.history = output.with_name(output.stem + ".history.csv")
         self.curves = output.with_name(output.stem + ".curves.png")
 
-    def start(self, data: TrainData, settings: TrainSettings, *, resume: bool, overwrite: bool) -> dict[str, Any]:
-        """Return the state to start from, after making sure that results can be written."""
-        identity = _identity(data, settings)
+    def start(self, data: TrainingSet, params: TrainParameters, *, resume: bool, overwrite: bool) -> dict[str, Any]:
+        """Return the state to start from, once it is certain that results can be written."""
+        identity = _identity(data, params)
         for file in (self.output, self.history, self.curves):
             remove_unfinished(file)
         if resume and self.began():
             state = self._read()
-            known = asdict(TrainSettings()) | state["identity"]  # what it does not name was not to be chosen then
+            known = as_json(TrainParameters.of("train", {})) | state["identity"]  # older versions had fewer parameters
             differing = [key for key, value in identity.items() if known.get(key) != value]
             if differing:
                 raise InputError(
                     f"the checkpoint {self.checkpoint} was made with other {', '.join(differing)}: resume with the "
-                    "same data and settings (the number of epochs may change), or train to another file"
+                    "same data and parameters (only the number of epochs may change), or train to another file"
                 )
             return state
         self.require_free(resume=resume, overwrite=overwrite)
@@ -53,21 +52,21 @@ class TrainFiles:
             shutil.rmtree(self.checkpoint, ignore_errors=True)
             self.checkpoint.mkdir(parents=True)
         except OSError as error:
-            raise InputError(f"the model cannot be written to {self.output.parent}: {error}") from error
+            raise InputError(f"the network cannot be written to {self.output.parent}: {error}") from error
         return {"identity": identity, "history": [], "best_epoch": 0, "latest": None, "best": None}
 
     def require_free(self, *, resume: bool, overwrite: bool) -> None:
-        """Raise `InputError` where something is there that is neither to be continued nor to be replaced."""
+        """Raise `InputError` where a file is in the way that is neither resumed nor overwritten."""
         taken = [path for path in (self.output, self._state_file) if path.exists()]
         if not taken or overwrite or (resume and self.began()):
             return
         if resume:
-            raise InputError(f"{self.output} is finished and has no checkpoint: there is nothing to resume")
-        hint = "continue it with --resume, " if self.began() else ""
+            raise InputError(f"{self.output} is complete and has no checkpoint: there is nothing to resume")
+        hint = "continue with --resume, " if self.began() else ""
         raise InputError(f"{' and '.join(map(str, taken))} exists already: {hint}use another name, or --force")
 
     def began(self) -> bool:
-        """Tell whether there is a state that a training can continue from."""
+        """Tell whether there is a checkpoint to continue from."""
         return self._state_file.is_file()
 
     @property
@@ -88,7 +87,7 @@ class TrainFiles:
         return state
 
     def keep(self, state: dict[str, Any]) -> None:
-        """Write the state in one step, then remove weights that it no longer names."""
+        """Write the state atomically, then remove the weights that it no longer names."""
         with atomic_path(self._state_file) as part:
             part.write_text(json.dumps(state, indent=1), encoding="utf-8")
         for file in self.checkpoint.glob("*.keras"):
@@ -96,15 +95,15 @@ class TrainFiles:
                 file.unlink()
 
     def publish(self, best: str) -> None:
-        """Copy the best weights to where the model was asked for."""
+        """Copy the best weights to the file of the network."""
         with atomic_path(self.output) as part:
             shutil.copyfile(self.checkpoint / best, part)
 
     def write_history(
         self, rows: Sequence[Mapping[str, Any]], class_names: Sequence[str], colors: Sequence[str]
     ) -> None:
-        """Write the history as CSV and as a picture."""
-        from tomoseg.segmentation.evaluation.plots import plot_history
+        """Write the history as CSV and draw it."""
+        from tomoseg.segmentation.training.curves import plot_history
 
         with atomic_path(self.history) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, [*HISTORY_FIXED, *(f"val_dice_{name}" for name in class_names)])
@@ -115,10 +114,13 @@ class TrainFiles:
             plot_history(rows, class_names, colors, part)
 
 
-def _identity(data: TrainData, settings: TrainSettings) -> dict[str, Any]:
-    """Return what must be the same for a training to be the same one, as JSON gives it back."""
-    values = {"data": data.digest, "class_names": data.class_names, **asdict(settings)}
+def as_json(params: TrainParameters) -> dict[str, Any]:
+    """Return parameters as JSON values, without the folder of a file of weights."""
+    return params.model_dump(mode="json") | {"encoder_weights": name_of(params.encoder_weights)}
+
+
+def _identity(data: TrainingSet, params: TrainParameters) -> dict[str, Any]:
+    """Return what two trainings must share for one to continue the other."""
+    values = {"data": data.digest, "class_names": data.class_names, **as_json(params)}
     del values["epochs"]
-    values["encoder_weights"] = name_of(settings.encoder_weights)
-    identity: dict[str, Any] = json.loads(json.dumps(values))
-    return identity
+    return values

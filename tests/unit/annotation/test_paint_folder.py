@@ -8,7 +8,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tomoseg.annotation.painting import PaintedSlices, merged, read_about, read_folder, write_folder
+from tomoseg.annotation.paint_folder import PaintedSlices, merged, read_about, read_folder, write_folder
 from tomoseg.errors import InputError
 from tomoseg.io.label_values import LabelMap
 
@@ -83,7 +83,7 @@ def test_labels_of_another_program(folder):
 def test_prefilled_labels_that_nobody_changed(tmp_path):
     folder, given = tmp_path / "paint", slices(labels=[np.zeros((20, 30), np.uint8)] * 2)
     write_folder(folder, given, {})
-    with pytest.raises(InputError, match="nothing was painted"):
+    with pytest.raises(InputError, match="nothing is painted"):
         read_folder(folder)
     assert read_folder(folder, take_unchanged=True)[0].numbers == [3, 12]
     paint(folder)
@@ -107,9 +107,9 @@ def _stranger(folder):
     ("spoil", "message"),
     [
         (lambda f: paint(f, value=3), r"xz_0003\.tif holds the labels 3, 255, but there are 3 classes"),
-        (_other_image, r"xz_0012\.tif was changed since it was exported"),
+        (_other_image, r"xz_0012\.tif has changed since the export"),
         (_resized, "30 x 20 px, its labels .* are 15 x 10 px"),
-        (_stranger, r"xz_0004\.tif is none of the slices"),
+        (_stranger, r"xz_0004\.tif is not one of the exported slices"),
         (lambda f: (f / "annotation.json").unlink(), "holds no annotation.json"),
         (lambda f: (f / "annotation.json").write_text("{"), "cannot be read"),
         (lambda f: (f / "images" / "xz_0012.tif").unlink(), "no image of the same name"),

@@ -1,7 +1,7 @@
-"""Slices in a folder to paint labels on with napari, ilastik or Fiji: plain TIFF, and what is needed to take them back.
+"""The folder of slices to paint labels on with napari, ilastik or Fiji.
 
-FOLDER/images/xz_0012.tif is 16 bit, FOLDER/labels/xz_0012.tif 8 bit (255 = not painted), FOLDER/annotation.json says
-what they are.
+FOLDER/images/xz_0012.tif is 16 bit, FOLDER/labels/xz_0012.tif 8 bit (255 = not painted); FOLDER/annotation.json
+describes them for the import.
 """
 
 import json
@@ -31,13 +31,13 @@ PLANES = ("xz", "xy", "yz")
 
 @dataclass(frozen=True)
 class PaintedSlices:
-    """Slices with labels painted on them.
+    """Slices with painted labels.
 
     Attributes
     ----------
     plane : 'xz', 'xy' or 'yz'
     numbers : of the slices, along the normal of the plane
-    run_ids : of the reconstruction that each was cut from
+    run_ids : the reconstruction that each slice was cut from
     images, labels : (h, w) f4 in the unit of the volume, and u1 with 255 where nobody painted
     """
 
@@ -52,8 +52,15 @@ class PaintedSlices:
     files: Mapping[str, Path] = field(default_factory=dict)
 
     def as_slices(self) -> LabelledSlices:
-        """Return them as a data set to train on; names tell of neighbours."""
-        return LabelledSlices([slice_name(self.plane, n) for n in self.numbers], list(self.images), list(self.labels))
+        """Return the slices as a set to train on; their names tell neighbours."""
+        return LabelledSlices(
+            [slice_name(self.plane, n) for n in self.numbers],
+            list(self.images),
+            list(self.labels),
+            self.class_names,
+            self.class_colors,
+            self.pixel_size_nm,
+        )
 
 
 def slice_name(plane: str, number: int) -> str:
@@ -62,20 +69,20 @@ def slice_name(plane: str, number: int) -> str:
 
 
 def require_empty(folder: Path) -> None:
-    """Raise `InputError` where a folder to export to holds anything."""
+    """Raise `InputError` if a folder to export to holds anything."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is there already and not empty; nothing in it is touched: choose another -o")
+        raise InputError(f"{folder} exists already and is not empty: choose another -o. Nothing in it was changed")
 
 
 def write_folder(folder: Path, slices: PaintedSlices, about: Mapping[str, Any]) -> None:
-    """Write slices and labels to be painted, and what they are; `about` holds more to be kept, as JSON values.
+    """Write slices and labels to paint on, and their description; `about` holds further JSON values for it.
 
-    All images have one scale: 0 and 65535 are the least and the largest value of all of them.
+    All images share one scale: 0 and 65535 are the smallest and the largest value of all of them.
 
     Raises
     ------
     InputError
-        The folder holds files already (painting is work: nothing is overwritten), or cannot be written to.
+        The folder holds files already (nothing painted is ever overwritten), or cannot be written to.
     """
     require_empty(folder)
     import tifffile
@@ -114,12 +121,12 @@ def write_folder(folder: Path, slices: PaintedSlices, about: Mapping[str, Any]) 
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """Return what `write_folder` said of a folder.
+    """Return the description that `write_folder` wrote.
 
     Raises
     ------
     InputError
-        The folder holds no such file, or one that makes no sense.
+        It is missing or damaged.
     """
     path = folder / ABOUT
     try:
@@ -139,7 +146,7 @@ def read_about(folder: Path) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError) as error:
         raise InputError(f"{path} cannot be read: {reason_of(error)}. Export the slices again.") from error
     if not sound:
-        raise InputError(f"{path} does not hold what `tomoseg annotate export` writes. Export the slices again.")
+        raise InputError(f"{path} was not written by `tomoseg annotate export`. Export the slices again.")
     return dict(content)
 
 
@@ -157,21 +164,21 @@ def _is_entry(entry: Mapping[str, Any], plane: str) -> bool:
 def read_folder(
     folder: Path, label_map: LabelMap | None = None, *, take_unchanged: bool = False
 ) -> tuple[PaintedSlices, list[str]]:
-    """Return the slices of a folder that were painted on, and the names of those left out as nobody did.
+    """Return the painted slices of a folder, and the names of the others.
 
-    Labels may have been saved as any lossless image of the same name. Those that are as they were exported are left
-    out unless `take_unchanged`, and so are those where nothing is painted.
+    Labels may have been saved as any lossless image of the same name. Labels that are as they were exported do not
+    count as painted unless `take_unchanged` is set; labels without any painted pixel never do.
 
     Raises
     ------
     InputError
-        Files are missing or of other slices, an image was changed, labels are no classes or of another size, or
-        nothing is painted at all. All problems are reported at once.
+        Files are missing or belong to other slices, an image was changed, labels are not classes or of another size,
+        or nothing is painted at all. All problems are reported at once.
     """
     about = read_about(folder)
     entries = {entry["name"]: entry for entry in about["slices"]}
     pairs = find_pairs(folder / "images", folder / "labels", None, label_map)
-    problems = [f"{pair.labels} is none of the slices that were exported" for pair in pairs if pair.name not in entries]
+    problems = [f"{pair.labels} is not one of the exported slices" for pair in pairs if pair.name not in entries]
     if missing := sorted(entries.keys() - by_stem(folder / "images", (".tif",)).keys()):
         problems.append(f"images are missing in {folder / 'images'}: {', '.join(missing)}")
     painted, left_out = [], sorted(entries.keys() - {pair.name for pair in pairs})
@@ -179,7 +186,7 @@ def read_folder(
     for pair in (pair for pair in pairs if pair.name in entries):
         entry = entries[pair.name]
         if sha256(pair.image) != entry["image_sha256"]:
-            problems.append(f"{pair.image} was changed since it was exported: paint on the labels only")
+            problems.append(f"{pair.image} has changed since the export: paint on the labels only")
             continue
         try:
             image, labels = load_pair(pair, len(about["class_names"]))
@@ -195,7 +202,7 @@ def read_folder(
     if problems:
         raise InputError.of(problems)
     if not painted:
-        raise InputError(f"nothing was painted in {folder / 'labels'}: all labels are as they were exported")
+        raise InputError(f"nothing is painted in {folder / 'labels'}: all labels are as they were exported")
     found = PaintedSlices(
         about["plane"],
         [int(entry["number"]) for entry, *_ in painted],
@@ -211,19 +218,19 @@ def read_folder(
 
 
 def merged(old: PaintedSlices, new: PaintedSlices) -> PaintedSlices:
-    """Return the slices of both; where a slice is in both, the new one.
+    """Return the slices of both; the new one where a slice is in both.
 
     Raises
     ------
     InputError
-        They are of different planes, sizes or classes.
+        Planes, sizes or classes differ.
     """
     kinds = [(s.plane, s.images[0].shape, s.class_names) for s in (old, new)]
     if kinds[0] != kinds[1]:
         told = [f"{plane} slices of {shape[1]} x {shape[0]} px, {', '.join(names)}" for plane, shape, names in kinds]
         raise InputError(
-            f"the project holds annotations of another kind ({told[0]}) than these ({told[1]}): add --replace to drop "
-            "what it holds"
+            f"the painted slices in the project ({told[0]}) and the new ones ({told[1]}) do not go together: add "
+            "--replace to drop those in the project"
         )
     both = {**_by_number(old), **_by_number(new)}
     rows: Sequence[tuple[int, tuple[str, Array, NDArray[np.uint8]]]] = sorted(both.items(), key=lambda row: row[0])

@@ -1,6 +1,5 @@
 """Slices of a project out to paint on, painted labels back in."""
 
-import dataclasses
 import json
 
 import h5py
@@ -11,11 +10,10 @@ import tifffile
 from tests.conftest import tomoseg
 from tomoseg import schema
 from tomoseg.annotation.exchange import (
-    annotations_of,
     export_slices,
     import_slices,
+    load_painted_slices,
     read_annotations,
-    with_volume_neighbours,
 )
 from tomoseg.errors import InputError, Interrupted, NotReady
 from tomoseg.project import Project, compact
@@ -30,6 +28,11 @@ def export(project, folder, **options):
 def take_in(project, folder, runtime=None, **options):
     with Project.write(project) as opened:
         return import_slices(opened, folder, runtime or Runtime(), **options)
+
+
+def painted_in(project):
+    with Project.read(project) as opened:
+        return read_annotations(opened)
 
 
 def paint(folder, value=1):
@@ -60,7 +63,7 @@ def test_what_is_taken_in_is_what_was_painted(project, tmp_path):
     written = export(project, tmp_path / "p", n_slices=3)
     paint(tmp_path / "p")
     take_in(project, tmp_path / "p")
-    held = annotations_of(project)
+    held = painted_in(project)
     volume = array(project, schema.VOLUME)
     assert held.numbers == written.numbers
     for number, image, labels in zip(held.numbers, held.images, held.labels, strict=True):
@@ -81,7 +84,7 @@ def test_nothing_else_becomes_stale_and_a_compacted_project_keeps_it(project, tm
     paint(tmp_path / "p")
     take_in(project, tmp_path / "p")
     compact(project, lambda: None, str, break_lock=False)
-    assert len(annotations_of(project).numbers) == 2
+    assert len(painted_in(project).numbers) == 2
     assert json.loads(tomoseg("status", project, "--json").stdout)["fresh"]
     assert "annotate" in tomoseg("history", project).stdout
 
@@ -90,9 +93,9 @@ def test_a_volume_made_anew_leaves_the_paintings_as_they_were(project, tmp_path)
     export(project, tmp_path / "p", n_slices=2)
     paint(tmp_path / "p")
     take_in(project, tmp_path / "p")
-    before = annotations_of(project)
+    before = painted_in(project)
     tomoseg("reconstruct", project, "--method", "fbp", "--progress", "none")
-    after = annotations_of(project)
+    after = painted_in(project)
     np.testing.assert_array_equal(after.images, before.images)
     np.testing.assert_array_equal(after.labels, before.labels)
 
@@ -106,7 +109,7 @@ def test_more_slices_join_and_are_others(project, tmp_path):
     paint(tmp_path / "b", value=0)
     assert take_in(project, tmp_path / "b").numbers == sorted(first.numbers + second.numbers)
     assert take_in(project, tmp_path / "b", replace=True).numbers == second.numbers
-    assert annotations_of(project).numbers == second.numbers
+    assert painted_in(project).numbers == second.numbers
 
 
 def test_an_interrupted_import_leaves_what_was_there(project, tmp_path):
@@ -119,10 +122,10 @@ def test_an_interrupted_import_leaves_what_was_there(project, tmp_path):
         paint(tmp_path / name, value=len(name))
         if name == "a":
             take_in(project, tmp_path / name)
-    before = annotations_of(project)
+    before = painted_in(project)
     with pytest.raises(Interrupted):
         take_in(project, tmp_path / "b", Stopped(), replace=True)
-    after = annotations_of(project)
+    after = painted_in(project)
     assert after.numbers == before.numbers
     np.testing.assert_array_equal(after.labels, before.labels)
     with h5py.File(project) as file:
@@ -168,7 +171,7 @@ def test_slices_of_another_series_are_refused(project, tmp_path):
 def test_what_is_missing_is_said(project, tmp_path):
     with h5py.File(project, "r+") as file:
         del file[schema.SEGMENTATION_INFO.path]
-    with pytest.raises(NotReady, match="no labels of its present volume"):
+    with pytest.raises(NotReady, match="no labels of its current volume"):
         export(project, tmp_path / "p", prefill=True)
     with h5py.File(project, "r+") as file:
         del file[schema.RECONSTRUCTION_INFO.path]
@@ -192,7 +195,7 @@ def test_annotations_that_something_else_wrote(project, tmp_path, spoil):
     take_in(project, tmp_path / "p")
     with h5py.File(project, "r+") as file:
         spoil(file[schema.ANNOTATION_INFO.path])
-    with Project.read(project) as opened, pytest.raises(InputError, match="not what tomoseg writes"):
+    with Project.read(project) as opened, pytest.raises(InputError, match="are damaged: import them again"):
         read_annotations(opened)
 
 
@@ -201,11 +204,11 @@ def test_the_commands(project, tmp_path):
     assert "holds no painted slices" in tomoseg("train", project, "-o", model, code=3).stderr
     said = tomoseg("annotate", "export", project, "-o", folder, "--slices", 2, "--progress", "none").stdout
     assert "0 = background, 1 = support, 2 = particles" in said
-    assert "nothing was painted" in tomoseg("annotate", "import", project, folder, code=2).stderr
+    assert "nothing is painted" in tomoseg("annotate", "import", project, folder, code=2).stderr
     paint(folder)
     assert "% painted" in tomoseg("annotate", "import", project, folder, "--progress", "none").stdout
     assert "--label-map is for" in tomoseg("train", project, "-o", model, "--label-map", "0=1", code=2).stderr
-    assert "is no project file" in tomoseg("train", folder, "-o", model, code=2).stderr
+    assert "is not a project file" in tomoseg("train", folder, "-o", model, code=2).stderr
 
 
 @pytest.mark.parametrize("plane", ["xz", "yz"])
@@ -217,14 +220,15 @@ def test_neighbours_of_painted_slices_come_from_the_volume(project, tmp_path, pl
         labels[:5] = 1
         tifffile.imwrite(path, labels)
     take_in(project, tmp_path / "p")
-    held = annotations_of(project)
+    held = painted_in(project)
     volume = np.moveaxis(array(project, schema.VOLUME), 1 if plane == "xz" else 2, 0)
-    stacks = with_volume_neighbours(project, held, 5)
+    stacks = load_painted_slices(project, 5).images
     numbers = ([0, 0, 1, 2, 3], [28, 29, 30, 31, 32], [61, 62, 63, 63, 63])
     for stack, image, places in zip(stacks, held.images, numbers, strict=True):
         np.testing.assert_array_equal(stack[..., 2], image)
         beside = [0, 1, 3, 4]
         np.testing.assert_array_equal(stack[..., beside], np.moveaxis(volume[places], 0, -1)[..., beside])
-    others = dataclasses.replace(held, run_ids=["another", *held.run_ids[1:]])
+    tomoseg("reconstruct", project, "--method", "fbp", "--progress", "none")
+    assert len(load_painted_slices(project).images) == 3
     with pytest.raises(InputError, match=rf"slice {plane}_0001 was cut from an earlier reconstruction"):
-        with_volume_neighbours(project, others, 3)
+        load_painted_slices(project, 3)

@@ -1,0 +1,144 @@
+"""Scores of a network on labelled slices."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.arrays import Array
+from tomoseg.errors import InputError
+from tomoseg.io.slices import Pair, load_pair, read_slice, slice_readers
+from tomoseg.runtime import Runtime
+from tomoseg.segmentation.data.histogram import histogram
+from tomoseg.segmentation.data.intensity_scaling import Scale
+from tomoseg.segmentation.data.neighbours import with_neighbours
+from tomoseg.segmentation.evaluation.calibration import Calibration
+from tomoseg.segmentation.evaluation.detection import Detection, ObjectRule, class_number, compare_objects
+from tomoseg.segmentation.evaluation.scores import Evaluation, class_distances, confusion_matrix
+from tomoseg.segmentation.evaluation.surface_distances import PERCENTILES
+from tomoseg.segmentation.networks.card import ModelCard
+
+
+@dataclass(frozen=True)
+class EvaluatedImage:
+    """One image with its true and predicted labels, as handed to `on_image`."""
+
+    name: str
+    image: Array
+    truth: NDArray[np.uint8]
+    prediction: NDArray[np.uint8]
+
+
+def evaluate_model(
+    model_path: Path,
+    pairs: Sequence[Pair],
+    *,
+    runtime: Runtime | None = None,
+    pixel_size_nm: float | None = None,
+    patch: int | None = None,
+    overlap: int = 2,
+    objects: str = "",
+    object_rule: ObjectRule | None = None,
+    on_image: Callable[[EvaluatedImage], None] | None = None,
+) -> Evaluation:
+    """Predict labelled slices with a network, and compare the prediction with the labels.
+
+    Parameters
+    ----------
+    model_path : a `.keras` file
+    pairs : see `tomoseg.io.slices.find_pairs`
+    pixel_size_nm : of the images; by default the one stored with the network
+    patch, overlap : see `tomoseg.segmentation.inference.blending.predict_stack`; by default the patch of the training
+    objects : name or number of the class whose objects are counted one by one; by default the last class
+    object_rule : when an object counts, and when it is found
+    on_image : called with each image and its labels, so that error maps can be drawn without holding all images
+
+    Raises
+    ------
+    InputError
+        The network or an image cannot be used, labels do not fit the classes of the network, or `objects` is not one
+        of them.
+    """
+    from tomoseg.segmentation.inference.slice_prediction import SlicePredictor
+    from tomoseg.segmentation.networks.keras_setup import prepare
+    from tomoseg.segmentation.networks.model_file import load_model
+
+    runtime = runtime or Runtime()
+    if not pairs:
+        raise InputError("there is no labelled image to evaluate")
+    prepare(runtime)
+    model, card = load_model(model_path)
+    n_classes = len(card.class_names)
+    object_class, rule = class_number(card.class_names, objects), object_rule or ObjectRule()
+    scale = _scale_for(pairs, card)
+    if scale != card.scaling.trained:
+        runtime.say(
+            f"intensity scale of these images: {scale.zero:.4g} (background) is 0 for the network, {scale.one:.4g} "
+            "(support) is 1"
+        )
+    predictor = SlicePredictor.of(model, card, scale, patch, overlap)
+    matrices, distances, calibrations, found = [], [], [], []
+    others = slice_readers(pairs[0].image.parent) if card.channels > 1 else {}
+    for pair in runtime.track(list(pairs), "evaluate"):
+        image, truth = load_pair(pair, n_classes)
+        seen = with_neighbours([pair.name], [image], card.channels, others)[0] if others else image
+        probabilities = predictor.probabilities(seen[None])[0]
+        prediction = probabilities.argmax(axis=0).astype(np.uint8)
+        calibrations.append(Calibration.of(probabilities, truth))
+        matrices.append(confusion_matrix(truth, prediction, n_classes))
+        distances.append(class_distances(truth, prediction, n_classes))
+        found.append(compare_objects(truth, prediction, object_class, rule))
+        if on_image is not None:
+            on_image(EvaluatedImage(pair.name, image, truth, prediction))
+    names, pixel_size = [pair.name for pair in pairs], pixel_size_nm or card.pixel_size_nm
+    return Evaluation(
+        card.class_names,
+        card.class_colors,
+        names,
+        np.stack(matrices),
+        np.stack(distances),
+        PERCENTILES,
+        pixel_size,
+        _notes(pairs, card, runtime),
+        reduce(add, calibrations),
+        Detection(card.class_names[object_class], rule, names, found, 2, pixel_size),
+    )
+
+
+def _scale_for(pairs: Sequence[Pair], card: ModelCard) -> Scale:
+    """Return the intensity scale of a set of images, read one at a time."""
+    dtype = read_slice(pairs[0].image).dtype
+    low, high = np.inf, -np.inf
+    for pair in pairs:
+        image = read_slice(pair.image)
+        if image.dtype != dtype:
+            raise InputError(f"{pair.image} is {image.dtype}, {pairs[0].image} is {dtype}: save all in one type")
+        low, high = min(low, float(image.min())), max(high, float(image.max()))
+    if not high > low:
+        raise InputError(f"every pixel of the images has the same value, {low:g}")
+    values = histogram((read_slice(pair.image)[None] for pair in pairs), low, high)
+    return card.scaling.for_slices(dtype, values, len(pairs))
+
+
+def validation_pairs(pairs: Sequence[Pair], card: ModelCard) -> list[Pair]:
+    """Return the pairs that the network was validated on, by their names."""
+    held_out = set(card.training.get("validation_names", []))
+    return [pair for pair in pairs if pair.name in held_out]
+
+
+def _notes(pairs: Sequence[Pair], card: ModelCard, runtime: Runtime) -> list[str]:
+    """Warn, and return the warning, if the network was trained on some of the images."""
+    seen = set(card.training.get("training_names", []))
+    known = [pair.name for pair in pairs if pair.name in seen]
+    if not known:
+        return []
+    note = (
+        f"{len(known)} of {len(pairs)} images have the names of images that this network was trained on: their scores "
+        "tell how well it remembers, not how well it segments"
+    )
+    runtime.warn(note)
+    return [note]

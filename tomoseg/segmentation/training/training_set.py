@@ -1,0 +1,134 @@
+"""A checked set of labelled slices, ready to train on."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.arrays import Array
+from tomoseg.errors import InputError
+from tomoseg.io.slices import IGNORE, data_digest
+from tomoseg.segmentation.classes import default_colors, default_names, problems_with_colors, problems_with_names
+from tomoseg.segmentation.data.folds import Split, split
+from tomoseg.segmentation.data.histogram import histogram
+from tomoseg.segmentation.data.intensity_scaling import Scaling, scaling_of
+from tomoseg.segmentation.data.neighbours import middle
+from tomoseg.segmentation.training.parameters import TrainParameters, check
+
+PAPER_WEIGHTS = (0.2, 0.3, 0.5)
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Labelled slices, their classes, split and scale of intensities.
+
+    Images are (h, w), or (h, w, channels) where the network sees neighbouring slices.
+    """
+
+    images: Sequence[Array]
+    labels: Sequence[NDArray[np.uint8]]
+    names: list[str]
+    class_names: list[str]
+    class_colors: list[str]
+    weights: list[float]
+    split: Split
+    scaling: Scaling
+    digest: str
+
+    @classmethod
+    def checked(
+        cls,
+        images: Sequence[Array],
+        labels: Sequence[Array],
+        names: Sequence[str] | None,
+        class_names: Sequence[str] | None,
+        class_colors: Sequence[str] | None,
+        params: TrainParameters,
+        group_of: Callable[[str], str] | None,
+    ) -> "TrainingSet":
+        """Check images, labels, classes and parameters.
+
+        Raises
+        ------
+        InputError
+            Something does not fit; all problems found are named at once.
+        """
+        given = [f"{i:04d}" for i in range(len(images))] if names is None else list(names)
+        if problems := [*check(params), *_problems_with_slices(images, labels, given, params.channels)]:
+            raise InputError.of(problems)
+        counts = label_counts(labels)
+        present = int(np.flatnonzero(counts).max(initial=0)) + 1
+        chosen = list(class_names) if class_names else default_names(max(present, 2))
+        colors = list(class_colors) if class_colors else default_colors(len(chosen))
+        weights = _class_weights(params.class_weights, counts[: len(chosen)])
+        problems = problems_with_names(chosen) + problems_with_colors(colors, len(chosen))
+        if present > len(chosen):
+            problems.append(f"the labels go up to {present - 1}, but {len(chosen)} classes are named: name every class")
+        if len(weights) != len(chosen):
+            problems.append(f"class_weights has {len(weights)} values for {len(chosen)} classes: give one per class")
+        if problems:
+            raise InputError.of(problems)
+        parts = split(given, params.folds, params.fold, params.reach, group_of)
+        if problem := _problem_with_monitor(params, chosen, labels, parts):
+            raise InputError(problem)
+        training = [middle(images[i]) for i in parts.training]
+        low, high = min(float(i.min()) for i in training), max(float(i.max()) for i in training)
+        if not high > low:
+            raise InputError(f"every pixel of the training images has the same value, {low:g}")
+        scaling = scaling_of(histogram((i[None] for i in training), low, high), training[0].dtype)
+        classes = [np.asarray(label, np.uint8) for label in labels]
+        return cls(images, classes, given, chosen, colors, weights, parts, scaling, data_digest(given, images, classes))
+
+
+def _problems_with_slices(
+    images: Sequence[Array], labels: Sequence[Array], names: Sequence[str], channels: int
+) -> Iterator[str]:
+    if not images or len(images) != len(labels) or len(images) != len(names):
+        yield f"{len(images)} images, {len(labels)} labels and {len(names)} names: there must be one of each per slice"
+        return
+    for name, image, label in zip(names, images, labels, strict=True):
+        if image.shape != (label.shape if channels == 1 else (*label.shape, channels)) or label.ndim != 2:
+            yield (
+                f"slice {name}: image {image.shape} and labels {label.shape} must be 2D and of equal shape"
+                + f", the image with {channels} channels" * (channels > 1)
+            )
+        elif label.dtype.kind not in "uib" or label.min() < 0 or label.max() > IGNORE:
+            yield f"slice {name}: labels must be whole numbers from 0 to {IGNORE}"
+    if len({image.dtype for image in images}) > 1:
+        yield f"images are of different types: {', '.join(sorted({str(i.dtype) for i in images}))}"
+    if len(set(names)) < len(names):
+        yield "two slices have the same name"
+
+
+def _problem_with_monitor(
+    params: TrainParameters, class_names: Sequence[str], labels: Sequence[Array], parts: Split
+) -> str:
+    """Say so if the monitored class is not among the classes, or in no validation slice."""
+    name = params.monitored_class
+    if not name:
+        return ""
+    if name not in class_names:
+        return f"monitor is {params.monitor}: the classes are {', '.join(class_names)}"
+    number = list(class_names).index(name)
+    if not any((labels[i] == number).any() for i in parts.validation):
+        return f"monitor is {params.monitor}: no validation slice of fold {params.fold} shows that class"
+    return ""
+
+
+def label_counts(labels: Sequence[Array]) -> NDArray[np.int64]:
+    """Count the pixels of each class over all slices, (255,)."""
+    total = np.zeros(256, np.int64)
+    for label in labels:
+        total += np.bincount(np.asarray(label, np.uint8).ravel(), minlength=256)
+    return total[:IGNORE]
+
+
+def _class_weights(given: Sequence[float] | None, counts: NDArray[np.int64]) -> list[float]:
+    """Return the weight of each class in the loss."""
+    if given is not None:
+        return list(given)
+    if len(counts) == len(PAPER_WEIGHTS):
+        return list(PAPER_WEIGHTS)
+    weights = 1 / np.sqrt(np.maximum(counts / max(counts.sum(), 1), 1e-4))
+    return [float(w) for w in weights / weights.sum()]
