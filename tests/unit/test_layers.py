@@ -12,9 +12,24 @@ import tomoseg
 from tomoseg import schema
 
 PACKAGE = Path(tomoseg.__file__).parent
-EVERYONE_MAY_USE = {"schema", "errors", "arrays", "runtime", "progress", "parameters", "keywords", "__init__"}
+EVERYONE_MAY_USE = {
+    *("schema", "errors", "arrays", "runtime", "progress", "parameters", "keywords", "__init__"),
+    *("classes", "components", "tables"),
+}
 SCIENCE = {"io", "alignment", "reconstruction", "segmentation", "measurement", "export", "simulate", "report"}
-HEAVY = {"tensorflow", "keras", "astra", "vtk", "vtkmodules", "numba", "scipy", "skimage", "matplotlib", "tomopy"}
+HEAVY = {
+    "tensorflow",
+    "keras",
+    "astra",
+    "vtk",
+    "vtkmodules",
+    "numba",
+    "scipy",
+    "skimage",
+    "matplotlib",
+    "pandas",
+    "tomopy",
+}
 # Who may import whom inside tomoseg, besides EVERYONE_MAY_USE and itself.
 ALLOWED = {
     "cli": {"annotation", "config", "engine", "project", "stages", "doctor"} | SCIENCE,
@@ -39,6 +54,9 @@ ALLOWED = {
     "runtime": set(),
     "parameters": set(),
     "keywords": set(),
+    "classes": set(),
+    "components": set(),
+    "tables": set(),
     "__init__": set(),
     "__main__": {"cli"},
 }

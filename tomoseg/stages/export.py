@@ -17,12 +17,12 @@ from pydantic import field_validator
 
 from tomoseg import __version__, schema
 from tomoseg.arrays import Array, ArraySource, Input, Outputs
+from tomoseg.classes import class_names
 from tomoseg.errors import InputError, StageFailed
 from tomoseg.io.shifts import imod_turns
 from tomoseg.parameters import Field, Parameters
 from tomoseg.runtime import Runtime, slabs
 from tomoseg.stages.base import Stage
-from tomoseg.stages.measure import class_names
 
 if TYPE_CHECKING:
     from tomoseg.export.manifest import Manifest
@@ -673,8 +673,8 @@ def _looks(k: int, world: _World) -> tuple[str, float]:
 
 def _pore_mesh(labels: ArraySource, runtime: Runtime) -> "Mesh | None":
     """Return the surface of all closed pores; None where there are none, or too many for the memory allowed."""
+    from tomoseg.components import BYTES_PER_VOXEL
     from tomoseg.export import pores, surfaces
-    from tomoseg.measurement.common.components import BYTES_PER_VOXEL
 
     shape = labels.shape
     pieces = slabs(shape[0], runtime.slab_size(BYTES_PER_VOXEL * int(np.prod(shape[1:])), shape[0]))

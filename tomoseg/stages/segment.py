@@ -168,7 +168,7 @@ class SegmentParameters(Parameters):
 
 def check(params: SegmentParameters) -> list[str]:
     """List what is wrong with the parameters and the model file."""
-    from tomoseg.segmentation.classes import problems_with_colors, problems_with_names
+    from tomoseg.classes import problems_with_colors, problems_with_names
 
     problems: list[str] = []
     n_classes: int | None = params.classes
@@ -263,7 +263,7 @@ def run(*, volume: Input, params: SegmentParameters, runtime: Runtime, outputs: 
 
 def _run_thresholds(volume: Input, params: SegmentParameters, runtime: Runtime, outputs: Outputs) -> None:
     """Label by thresholds, in three passes over the volume: histogram, objects, labels."""
-    from tomoseg.segmentation.classes import default_colors, default_names
+    from tomoseg.classes import default_colors, default_names
     from tomoseg.segmentation.thresholds.thresholding import SmallObjects, labelled_slab
 
     names = params.class_names or default_names(params.classes)

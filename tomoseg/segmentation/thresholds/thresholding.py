@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tomoseg.arrays import Array, ArraySource
+from tomoseg.components import ComponentSizes
 from tomoseg.errors import InputError, StageFailed
 from tomoseg.segmentation.data.histogram import Histogram, Partition, partition
-from tomoseg.segmentation.small_objects import ComponentSizes
 from tomoseg.segmentation.thresholds.rims import HALO_PX, resolve_rims
 
 

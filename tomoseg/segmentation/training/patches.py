@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
-from tomoseg.errors import InputError
-from tomoseg.io.slices import IGNORE, data_digest
-from tomoseg.segmentation.classes import (
+from tomoseg.classes import (
     default_colors,
     default_names,
     problems_with_colors,
     problems_with_names,
 )
+from tomoseg.errors import InputError
+from tomoseg.io.slices import IGNORE, data_digest
 from tomoseg.segmentation.data.augmentation import sample_patch, vary_intensity
 from tomoseg.segmentation.data.folds import Split, split
 from tomoseg.segmentation.data.histogram import histogram
