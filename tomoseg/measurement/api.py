@@ -216,12 +216,7 @@ def measure_labels(
     surface = None if space is None else SupportSurface(support, space)
     strip_bytes = limits.reading * runtime.max_memory
     classes = measure_classes(labels, class_names, voxel_size_nm, strip_bytes, runtime, surface)
-    counted = CountedParticles.none()
-    if k is not None:
-        scene = Scene(_in_memory(volume, runtime), labels, k)
-        counted = count_particles(
-            scene, params.connectivity, params.min_voxels, _separation(params, runtime), runtime, limits
-        )
+    counted = CountedParticles.none() if k is None else _count_particles(labels, volume, k, params, runtime, limits)
     wedge = None if angles_deg is None or not np.size(angles_deg) else MissingWedge.of(angles_deg)
     particles = particle_table(counted.rows, counted.gaps_px, voxel_size_nm, k or 0, wedge)
     measured: SupportMeasurement | None = None
@@ -319,6 +314,14 @@ def _pore_space(
         missing = f"no voxel is of {' or '.join(support.names)}"
     runtime.say(f"no support, pores or facets: {missing}")
     return None
+
+
+def _count_particles(
+    labels: ArraySource, volume: ArraySource, k: int, params: MeasureParameters, runtime: Runtime, limits: Limits
+) -> CountedParticles:
+    scene = Scene(_in_memory(volume, runtime), labels, k)  # held no longer than the particles take
+    separate = _separation(params, runtime)
+    return count_particles(scene, params.connectivity, params.min_voxels, separate, runtime, limits)
 
 
 def _separation(params: MeasureParameters, runtime: Runtime) -> Separate | None:
