@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from tomoseg.arrays import MemoryInput, MemoryOutputs
+from tomoseg.classes import default_colors, default_names
 from tomoseg.io.digest import sha256
 from tomoseg.runtime import Runtime, Stopwatch, available_cpus
-from tomoseg.segmentation.classes import default_colors, default_names
 from tomoseg.segmentation.data.intensity_scaling import Scale, Scaling
 from tomoseg.segmentation.inference.engines import engine_for, problem_with
 from tomoseg.segmentation.networks.card import ModelCard

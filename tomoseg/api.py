@@ -13,7 +13,7 @@ from tomoseg.errors import InputError
 from tomoseg.progress import Progress
 from tomoseg.project import Project, is_project
 from tomoseg.runtime import Runtime, make_runtime
-from tomoseg.tables import as_frame
+from tomoseg.tables import data_frame
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -249,7 +249,7 @@ class OpenProject:
     def table(self, name: str) -> "DataFrame | None":
         """Return a table by its name in `tomoseg.schema` ('pore_table', 'tilt_quality', ...) as a DataFrame."""
         rows = self._read(schema.BY_NAME[name])
-        return None if rows is None else as_frame(rows)
+        return None if rows is None else data_frame(rows)
 
     def info(self, name: str) -> dict[str, Any]:
         """Return the numbers stored with a group ('alignment_info', 'measurement_info', ...); empty where it is not."""

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 FloatArray = NDArray[np.floating[Any]]
+BoolArray = NDArray[np.bool_]
+Box = tuple[slice, slice, slice]  # a part of a volume (z, y, x)
 
 
 class ArraySource(Protocol):

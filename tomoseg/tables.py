@@ -1,8 +1,6 @@
-"""Tables: structured arrays as they are stored, and DataFrames as people want them."""
+"""Tables as they are handed out: pandas DataFrames made from the structured arrays that are stored."""
 
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from tomoseg.arrays import Array
 
@@ -10,9 +8,16 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-def as_frame(rows: Array) -> "DataFrame":
-    """Return a structured array as a DataFrame: the same columns, bytes as text."""
-    import pandas as pd
+def data_frame(table: Array) -> "DataFrame":
+    """Return a structured array (n,) as a pandas DataFrame with the same columns; bytes become text."""
+    from pandas import DataFrame
 
-    columns = {name: rows[name] for name in rows.dtype.names or ()}
-    return pd.DataFrame({n: np.char.decode(c, "utf-8") if c.dtype.kind == "S" else c for n, c in columns.items()})
+    return DataFrame({name: _readable(table[name]) for name in table.dtype.names or ()})
+
+
+def _readable(column: Array) -> Array | list[str]:
+    if column.dtype.kind == "S":
+        return [value.decode() for value in column]
+    if column.dtype.kind == "O":
+        return [value.decode() if isinstance(value, bytes) else value for value in column]
+    return [str(value) for value in column] if column.dtype.kind == "U" else column

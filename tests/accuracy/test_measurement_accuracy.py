@@ -7,13 +7,13 @@ import pytest
 from scipy.integrate import dblquad
 from scipy.spatial.transform import Rotation
 
+from tests.unit.measurement.shapes import separate
 from tomoseg.arrays import MemoryInput, MemoryOutputs
-from tomoseg.measurement.common.class_table import ClassCounter, area_px2
-from tomoseg.measurement.common.surface import enclosed_px3, object_surface, slab_of
+from tomoseg.measurement.common.class_table import ClassCounter
+from tomoseg.measurement.common.surface import block_mesh, enclosed_px3, object_surface, slab_of
 from tomoseg.measurement.particles.contact import contact_area_px2
 from tomoseg.measurement.particles.gaps import distance_between
 from tomoseg.measurement.particles.missing_wedge import MissingWedge
-from tomoseg.measurement.particles.separation import separate
 from tomoseg.measurement.particles.shape import covariance, moments, principal_axes, sphericity
 from tomoseg.measurement.particles.sizes import confidence_intervals
 from tomoseg.reconstruction.backends.cpu import CpuOperator
@@ -53,7 +53,9 @@ def class_areas(labels, n_classes, slab_size):
     for slab in pieces:
         counter.add(labels[slab.read], slab)
     levels = counter.levels()
-    return np.array([sum(area_px2(labels[s.read] == k, levels[k], s) for s in pieces) for k in range(n_classes)])
+    return np.array(
+        [sum(block_mesh(labels[s.read] == k, levels[k], s).area_px2() for s in pieces) for k in range(n_classes)]
+    )
 
 
 # Semi-axes, px. The tolerance of 1% at a radius of 10 is the project's aim; at 3 px a digital sphere has 100 voxels and

@@ -12,10 +12,15 @@ import tomoseg
 from tomoseg import schema
 
 PACKAGE = Path(tomoseg.__file__).parent
-EVERYONE_MAY_USE = {"schema", "errors", "arrays", "runtime", "progress", "parameters", "keywords", "tables", "palette"}
-EVERYONE_MAY_USE |= {"__init__"}
+EVERYONE_MAY_USE = {
+    *("schema", "errors", "arrays", "runtime", "progress", "parameters", "keywords", "__init__"),
+    *("classes", "components", "palette", "tables"),
+}
 SCIENCE = {"io", "alignment", "reconstruction", "segmentation", "measurement", "export", "simulate", "report"}
-HEAVY = {"tensorflow", "keras", "astra", "vtk", "vtkmodules", "numba", "scipy", "skimage", "matplotlib", "tomopy"}
+HEAVY = {
+    *("tensorflow", "keras", "astra", "vtk", "vtkmodules", "numba", "scipy", "skimage", "matplotlib", "pandas"),
+    *("tomopy",),
+}
 # Who may import whom inside tomoseg, besides EVERYONE_MAY_USE and itself: a whole room, or one module of it.
 ALLOWED = {
     "cli": {"annotation", "api", "config", "engine", "project", "reproduction", "stages", "doctor"} | SCIENCE,
@@ -43,6 +48,8 @@ ALLOWED = {
     "parameters": set(),
     "keywords": set(),
     "tables": set(),
+    "classes": set(),
+    "components": set(),
     "api": {"config", "engine", "project", "report"},
     "__init__": {"api"} | SCIENCE,
     "__main__": {"cli"},

@@ -60,7 +60,7 @@ def export_slices(
         The folder is not empty, classes do not fit, or every slice is painted already.
     """
     from tomoseg.annotation.slice_selection import describe_slices, select_slices
-    from tomoseg.segmentation.classes import default_colors, default_names, problems_with_names
+    from tomoseg.classes import default_colors, default_names, problems_with_names
     from tomoseg.segmentation.inference.slice_prediction import NORMAL_AXIS
 
     require_empty(folder)

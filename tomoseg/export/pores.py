@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.arrays import ArraySource
-from tomoseg.measurement.common.components import find_components
-from tomoseg.measurement.common.surface import RADIUS_PX, BoolArray, Mesh, object_surface
+from tomoseg.arrays import ArraySource, BoolArray
+from tomoseg.components import component_at, find_components
+from tomoseg.measurement.common.surface import RADIUS_PX, Mesh, object_surface
 
 # Smaller pores have no shape: 3 x 3 x 3 voxels, as for particles.
 MIN_VOXELS = 27
@@ -24,7 +24,7 @@ def closed_pores(
 
     Returns
     -------
-    array of `tomoseg.measurement.common.components.COMPONENT`, (n,)
+    array of `tomoseg.components.COMPONENT`, (n,)
     """
     found, _ = find_components(background, 6, min_voxels)
     inside = (found["start"] > 0).all(axis=1) & (found["stop"] < np.array(shape)).all(axis=1)
@@ -38,11 +38,8 @@ def box_voxels(pores: NDArray[np.void]) -> NDArray[np.int64]:
 
 def pore_surface(labels: ArraySource, pore: np.void) -> Mesh:
     """Mesh a pore, in px of the labels, at the level that encloses its number of voxels."""
-    import cc3d
-
     box = tuple(slice(int(a), int(b)) for a, b in zip(pore["start"], pore["stop"], strict=True))
-    numbers = cc3d.connected_components(np.asarray(labels[box] == 0), connectivity=6)
-    mask = numbers == numbers[tuple(pore["seed"] - pore["start"])]
+    mask = component_at(np.asarray(labels[box] == 0), pore["seed"] - pore["start"])
     mesh = object_surface(np.pad(mask, RADIUS_PX))
     offset = (pore["start"] - RADIUS_PX).astype(np.float32)
     return Mesh(mesh.vertices + offset, mesh.faces, mesh.weights)

@@ -19,11 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.arrays import Array, ArraySource
+from tomoseg.arrays import Array, ArraySource, BoolArray
 from tomoseg.measurement.common.blocks import Strip, strips
 from tomoseg.measurement.common.surface import (
     Block,
-    BoolArray,
     Float32Array,
     Mesh,
     level_surface,

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.arrays import Array, ArraySink
+from tomoseg.components import ComponentSizes
 from tomoseg.errors import InputError
 from tomoseg.runtime import Runtime, slabs
 from tomoseg.segmentation.labelling import planes_per_slab, with_counts
-from tomoseg.segmentation.small_objects import ComponentSizes
 
 
 class SmallObjects:

@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import field_validator
 
+from tomoseg.classes import problems_with_colors, problems_with_names
 from tomoseg.errors import InputError
 from tomoseg.parameters import Field, InputFile, Parameters
-from tomoseg.segmentation.classes import problems_with_colors, problems_with_names
 from tomoseg.segmentation.inference.engines import EngineName, described_engines, problem_with
 from tomoseg.segmentation.inference.test_time_augmentation import Symmetries
 

@@ -2,26 +2,13 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from tests.unit.measurement.shapes import SPHERES, labelled
 from tomoseg.arrays import MemoryInput, MemoryOutputs
 from tomoseg.errors import InputError, StageFailed
 from tomoseg.runtime import Runtime
 from tomoseg.stages.measure import STAGE, MeasureParameters
 
 NAMES = ["background", "support", "Pt"]
-SHAPE = (48, 60, 72)
-# Centre (z, y, x) and radius, px, of particles that do not touch; the last one is cut by the border.
-SPHERES = [((12.2, 14.0, 15.3), 6.0), ((30.0, 40.4, 20.0), 4.5), ((24.0, 20.0, 50.0), 8.0), ((24.0, 40.0, 71.0), 6.0)]
-
-
-def labelled():
-    """Return labels: a plate of support, spheres, and one speck."""
-    z, y, x = np.indices(SHAPE)
-    labels = np.zeros(SHAPE, np.uint8)
-    labels[20:28] = 1
-    for (cz, cy, cx), radius in SPHERES:
-        labels[(z - cz) ** 2 + (y - cy) ** 2 + (x - cx) ** 2 <= radius**2] = 2
-    labels[40:42, 5:7, 60:62] = 2
-    return labels
 
 
 def measured(labels, names=NAMES, voxel_size_nm=0.5, runtime=None, volume=None, reads=None, **parameters):
@@ -86,55 +73,6 @@ def test_everything_is_measured():
     assert not runtime.warnings
 
 
-def crowded():
-    """Return labels of more than a block along each axis: balls, many of which touch, plates and specks."""
-    rng = np.random.default_rng(6)
-    z, y, x = np.indices((80, 130, 140), np.float32)
-    labels = np.zeros(z.shape, np.uint8)
-    labels[:, :, 60:75] = 1
-    for cz, cy, cx, r in zip(*(rng.uniform(0, n, 60) for n in z.shape), rng.uniform(3, 9, 60), strict=True):
-        box = tuple(slice(max(0, int(c - r)), int(c + r) + 2) for c in (cz, cy, cx))
-        labels[box][(z[box] - cz) ** 2 + (y[box] - cy) ** 2 + (x[box] - cx) ** 2 <= r * r] = 2
-    labels[20:40, 5:125, 5:135] = 2
-    labels[rng.random(z.shape) < 1e-3] = 2
-    return labels
-
-
-@pytest.mark.parametrize(
-    "how", [{"separate_touching": True}, {"separate_touching": False}, {"separate_by": "intensity"}]
-)
-def test_memory_allowed_does_not_change_a_bit(how, monkeypatch):
-    monkeypatch.setattr(
-        "tomoseg.measurement.particles.particle_table.LARGE_VOXELS", 30**3
-    )  # larger ones, also cut out, go by blocks
-    labels = crowded()
-    volume = 5 * labels + np.random.default_rng(0).random(labels.shape, np.float32)
-    how = {"measure_support": False} | how  # its cells follow the memory
-    results = [
-        measured(labels, volume=volume, runtime=Runtime(max_memory=n), **how)[0]
-        # All at once, and slabs and strips as thin as they get: 20 MB is what the cluster of balls needs to be cut.
-        for n in (1 << 34, 100 << 20, 20 << 20)
-    ]
-    assert results[0].attrs["measurement_info"]["n_objects_cut"] > 0 or not how.get("separate_touching", True)
-    for other in results[1:]:
-        np.testing.assert_equal(other.attrs, results[0].attrs)  # where NaN is NaN
-        for name, table in results[0].arrays.items():
-            assert other.arrays[name].tobytes() == table.tobytes()
-
-
-def test_surfaces_that_do_not_fit_in_the_memory_are_made_anew(monkeypatch):
-    labels = labelled()
-    z, y, x = np.indices(SHAPE)
-    labels[(z - 36) ** 2 + (y - 40) ** 2 + (x - 42) ** 2 <= 36] = 2
-    labels[(z - 36) ** 2 + (y - 50) ** 2 + (x - 42) ** 2 <= 36] = 2  # touches the one before
-    results = [measured(labels)[0]]
-    monkeypatch.setattr("tomoseg.stages.measure.SURFACES_SHARE", 0)
-    results.append(measured(labels)[0])
-    tables = [outputs.arrays["particle_table"] for outputs in results]
-    assert len(tables[0]) == 6
-    assert tables[0].tobytes() == tables[1].tobytes()
-
-
 def test_object_that_cannot_be_cut_in_the_memory_is_refused():
     little = Runtime(
         max_memory=80_000
@@ -143,17 +81,6 @@ def test_object_that_cannot_be_cut_in_the_memory_is_refused():
         measured(labelled(), runtime=little)
     whole, _ = measured(labelled(), runtime=little, separate_touching=False)
     assert len(whole.arrays["particle_table"]) == 4
-
-
-def test_body_that_is_no_cluster_is_not_cut_and_it_is_said(monkeypatch):
-    monkeypatch.setattr("tomoseg.stages.measure.MOST_CUT_VOXELS", 1000)
-    z, y, x = np.indices((30, 30, 50))
-    labels = np.zeros((30, 30, 50), np.uint8)
-    for cx in (15, 31):  # would be cut, see below
-        labels[(z - 15) ** 2 + (y - 15) ** 2 + (x - cx) ** 2 <= 100] = 1
-    outputs, runtime = measured(labels, ["background", "Pt"])
-    assert outputs.arrays["particle_table"]["voxels"].tolist() == [np.count_nonzero(labels)]
-    assert any("1 objects of more than 1.5% of the volume were not cut" in text for text in runtime.warnings)
 
 
 def test_touching_particles():

@@ -1,13 +1,13 @@
-"""A volume cut into blocks of one size, whatever the memory allowed: what is summed over them is the same to the bit.
+"""Blocks of one size that a volume is cut into, whatever the memory allowed: sums over them are the same to the bit.
 
-How many blocks are read at once is another matter: a file is read best in long strips.
+Only how many blocks are read at once depends on the memory: a file is read best in long strips.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tomoseg.arrays import Array
-from tomoseg.measurement.common.surface import RADIUS_PX, Block, Box, block_of
+from tomoseg.arrays import Array, Box
+from tomoseg.measurement.common.surface import RADIUS_PX, Block, block_of
 from tomoseg.runtime import slabs
 
 # A block with its halo is meshed in some 25 MiB: mask, three float32 fields, and the mesh of a surface through

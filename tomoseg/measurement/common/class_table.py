@@ -1,25 +1,77 @@
-"""What is measured of each class of a labelled volume, slab by slab."""
+"""Classes of a labelled volume: voxels, volume and surface area of each, block by block."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.arrays import Array
-from tomoseg.measurement.common.surface import (
-    Block,
-    BoolArray,
-    FloatArray,
-    LevelFinder,
-    Mesh,
-    Slab,
-    level_surface,
-    smooth,
-)
+from tomoseg.arrays import Array, ArraySource
+from tomoseg.errors import InputError
+from tomoseg.measurement.common.blocks import strips
+from tomoseg.measurement.common.surface import Block, FloatArray, LevelFinder, Mesh, Slab, block_mesh
+from tomoseg.measurement.common.units import fill_nm
+from tomoseg.runtime import Runtime
+
+
+class BlockVisitor(Protocol):
+    """What else is measured while the blocks of a volume pass by: once to count voxels, once more to mesh surfaces."""
+
+    def count(self, labels: Array, block: Block) -> None:
+        """Take in the labels (z, y, x) at `block.read`."""
+
+    def mesh(self, labels: Array, block: Block, meshes: Sequence[Mesh], volume: ArraySource) -> None:
+        """Take in the labels at `block.read`, the surface of each class in the block, and the labels of the volume."""
+
+
+def measure_classes(
+    labels: ArraySource,
+    names: Sequence[str],
+    voxel_size_nm: float,
+    strip_bytes: float,
+    runtime: Runtime,
+    visitor: BlockVisitor | None = None,
+) -> NDArray[np.void]:
+    """Count the voxels of each class and mesh its surface; return the table of classes.
+
+    Parameters
+    ----------
+    labels : (z, y, x) u1
+    names
+        Of the classes, in class order.
+    voxel_size_nm
+        NaN where unknown.
+    strip_bytes
+        Some so many are read at a time.
+    visitor
+        Shown every block in both passes.
+    """
+    pieces = strips(labels.shape, strip_bytes, labels.dtype.itemsize)
+    counter = ClassCounter(len(names))
+    for strip in runtime.track(pieces, "counting voxels"):
+        values = labels[strip.read]
+        if values.max() >= len(names):
+            raise InputError(
+                f"the labels hold class {values.max()}, but only {len(names)} classes have names; segment again."
+            )
+        for block, here in strip.parts(values):
+            counter.add(here, block)
+            if visitor is not None:
+                visitor.count(here, block)
+    levels = counter.levels()
+    area = np.zeros(len(names))
+    for strip in runtime.track(pieces, "meshing surfaces"):
+        for block, here in strip.parts(labels[strip.read]):
+            runtime.check()
+            meshes = [block_mesh(here == k, level, block) for k, level in enumerate(levels)]
+            area += [mesh.area_px2() for mesh in meshes]
+            if visitor is not None:
+                visitor.mesh(here, block, meshes, labels)
+    return class_table(names, counter.voxels, area, voxel_size_nm)
 
 
 class ClassCounter:
-    """First pass over slabs or blocks: voxels of each class, and the level at which its surface encloses as many."""
+    """Counts the voxels of each class in slabs or blocks, and finds the level at which its surface encloses as many."""
 
     def __init__(self, n_classes: int) -> None:
         self.voxels: NDArray[np.int64] = np.zeros(n_classes, np.int64)
@@ -32,29 +84,14 @@ class ClassCounter:
             finder.add(labels == k, part)
 
     def levels(self) -> FloatArray:
-        """Return the level of each class, for `area_px2`."""
+        """Return the level of each class, for `block_mesh`."""
         return np.array([finder.level() for finder in self._finders])
-
-
-def block_mesh(mask: BoolArray, level: float, part: Slab | Block) -> Mesh:
-    """Return the surface of a mask (z, y, x) at `part.read`, from this part's beginning to the next.
-
-    Its vertices are in px from the first voxel of `part.meshed`. There is no surface at the border of the volume.
-    """
-    if not mask.any() or mask.all():
-        return Mesh(np.empty((0, 3), np.float32), np.empty((0, 3), np.int32), np.empty(0, np.float32))
-    return level_surface(smooth(mask)[part.meshed], level, part.border)
-
-
-def area_px2(mask: BoolArray, level: float, part: Slab | Block) -> float:
-    """Return the area, px^2, of the surface that `block_mesh` returns."""
-    return block_mesh(mask, level, part).area_px2()
 
 
 def class_table(
     names: Sequence[str], voxels: NDArray[np.int64], area_px2: FloatArray, voxel_size_nm: float
 ) -> NDArray[np.void]:
-    """Return one row per class: index, name, voxels, volume, part of the whole volume, surface area.
+    """Return one row per class: index, name, voxels, volume, fraction of the whole volume, surface area.
 
     Columns in nm are NaN where the voxel size is.
     """
@@ -67,6 +104,6 @@ def class_table(
     table["voxels"] = voxels
     table["volume_nm3"] = voxels * voxel_size_nm**3  # px^3 * (nm / px)^3
     table["volume_fraction"] = voxels / max(int(voxels.sum()), 1)
-    table["surface_area_nm2"] = area_px2 * voxel_size_nm**2
     table["surface_area_px2"] = area_px2
+    fill_nm(table, voxel_size_nm)
     return table

@@ -1,4 +1,4 @@
-"""Labels read in cells of k^3 voxels, where a whole volume has to be held at once."""
+"""Coarse grid: labels read in cells of k^3 voxels, for what needs the whole volume at once."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 from tomoseg.arrays import Array, ArraySource
 from tomoseg.runtime import slabs
 
-# More take minutes, whatever the memory.
-MOST_CELLS = 64_000_000
+MOST_CELLS = 64_000_000  # more take minutes, whatever the memory
 BYTES_PER_CELL = 40  # while distances are spread and pores labelled
 
 
 def cell_side(shape: Sequence[int], n_bytes: float, most: int = MOST_CELLS) -> int:
-    """Return the least side of cells, px, at which a volume of `shape` has at most `most` and fits in `n_bytes`."""
+    """Return the smallest side of cells, px, that cuts `shape` into at most `most` cells which fit in `n_bytes`."""
     limit = max(1, min(most, int(n_bytes / BYTES_PER_CELL)))
     k = 1
     while math.prod(-(-n // k) for n in shape) > limit:
@@ -25,11 +24,11 @@ def cell_side(shape: Sequence[int], n_bytes: float, most: int = MOST_CELLS) -> i
 
 
 @dataclass(frozen=True)
-class Cells:
-    """Kinds of cells (z, y, x) u1, 0 to 2 as `kind_of_class` tells of each class; a cell is of its commonest kind.
+class CoarseGrid:
+    """A labelled volume in cells of `side`^3 voxels.
 
-    `kinds` is that of the whole volume; cells at its end that lack voxels are judged by those they have. The centre of
-    cell c is at voxel c * side + (side - 1) / 2.
+    `kinds` (z, y, x) u1 holds the commonest kind, 0 to 2, of the voxels of each cell; cells at the end of the volume
+    may have fewer voxels. The centre of cell c is at voxel c * side + (side - 1) / 2.
     """
 
     kinds: NDArray[np.uint8]
@@ -43,8 +42,8 @@ class Cells:
         side: int,
         slab_bytes: float,
         checkpoint: Callable[[], None] = lambda: None,
-    ) -> "Cells":
-        """Read the labels slab by slab, some `slab_bytes` at a time."""
+    ) -> "CoarseGrid":
+        """Read labels slab by slab, some `slab_bytes` at a time; `kind_of_class` gives the kind of each class."""
         nz, ny, nx = labels.shape
         shape = tuple(-(-n // side) for n in labels.shape)
         kinds = np.empty(shape, np.uint8)

@@ -1,4 +1,4 @@
-"""One object as the list of its voxels: memory is that of the object, however large the box around it.
+"""Sparse object: one object as the list of its voxels, in memory that is the object's, however large its box.
 
 The voxels are in the order of the volume (z, y, x). Those of one line along x lie together: `starts` tells where each
 line of the box begins, so that a voxel is found by bisection.
@@ -12,16 +12,15 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.arrays import Array
-from tomoseg.measurement.common.components import EXTENT
-from tomoseg.measurement.common.surface import BoolArray, Box
+from tomoseg.arrays import Array, BoolArray, Box
+from tomoseg.components import EXTENT
 
 FAR = 1 << 30  # squared distance of what has no outside in sight; above any in a volume
 
 
 @dataclass(frozen=True)
-class Body:
-    """An object in a box of the volume.
+class SparseObject:
+    """The voxels of an object in a box of the volume.
 
     Attributes
     ----------
@@ -36,7 +35,7 @@ class Body:
 
     @classmethod
     def of(cls, masks: Iterable[BoolArray], box: Box) -> Self:
-        """Take the voxels from masks (z, y, x) of consecutive slabs of the box."""
+        """Collect the voxels from the masks (z, y, x) of consecutive slabs of the box."""
         counts: list[Array] = [np.zeros(1, np.int64)]
         found: list[Array] = [np.zeros(0, np.int32)]
         for mask in masks:
@@ -61,10 +60,10 @@ class Body:
         return out
 
     def extents(self, parts: NDArray[np.int32]) -> NDArray[np.void]:
-        """Return how many voxels each of the parts 1..n has and where they are in the volume, `EXTENT` (n,)."""
+        """Return the number of voxels of each of the parts 1..n and where they are in the volume, `EXTENT` (n,)."""
         out = np.zeros(int(parts.max(initial=0)), EXTENT)
         out["start"] = np.iinfo(np.int64).max
-        _survey(self.starts, self.x, parts, self.shape[1], out["voxels"], out["start"], out["stop"], out["sum"])
+        _extents(self.starts, self.x, parts, self.shape[1], out["voxels"], out["start"], out["stop"], out["sum"])
         corner = np.array([s.start for s in self.box])
         out["start"] += corner
         out["stop"] += corner
@@ -103,7 +102,7 @@ def _fill_mask(
                     out[z, y, x[voxel] - x0] = True
 
 
-def _survey_parts(
+def _measure_extents(
     starts: Array, x: Array, parts: Array, n_y: int, voxels: Array, start: Array, stop: Array, total: Array
 ) -> None:
     place = np.zeros(3, np.int64)
@@ -177,7 +176,7 @@ def _squares_along_z(starts: Array, x: Array, squared: Array, y: int, n_y: int, 
 
 
 _fill = numba.njit(nogil=True, cache=True)(_fill_mask)
-_survey = numba.njit(nogil=True, cache=True)(_survey_parts)
+_extents = numba.njit(nogil=True, cache=True)(_measure_extents)
 _along_x = numba.njit(nogil=True, cache=True)(_squares_along_x)
 _nearest_of = numba.njit(nogil=True, cache=True)(_nearest)
 _along_y = numba.njit(nogil=True, cache=True)(_squares_along_y)

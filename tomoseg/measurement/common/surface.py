@@ -20,13 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tomoseg.arrays import Array
+from tomoseg.arrays import Array, BoolArray, Box
 
-BoolArray = NDArray[np.bool_]
 Float32Array = NDArray[np.float32]
 FloatArray = NDArray[np.float64]
 Sides = tuple[tuple[bool, bool], tuple[bool, bool], tuple[bool, bool]]
-Box = tuple[slice, slice, slice]
 
 # Smallest width at which the staircase of a digital plane of any orientation adds less than 2% to its area.
 SIGMA_PX = 1.4
@@ -34,7 +32,6 @@ RADIUS_PX = 5
 # A class of nothing but specks would ask for a level near 0, a class of thin gaps for one near 1.
 LEVEL_LIMITS = (0.3, 0.7)
 BINS, BIN_RANGE = 600, (-0.25, 1.25)
-ALL_SIDES: Sides = ((True, True), (True, True), (True, True))
 NO_SIDES: Sides = ((False, False), (False, False), (False, False))
 
 
@@ -64,6 +61,11 @@ class Mesh:
     def area_px2(self) -> float:
         """Return the area inside the volume, px^2."""
         return float(np.linalg.norm(self.area_vectors(), axis=1).sum())
+
+    @classmethod
+    def none(cls) -> "Mesh":
+        """Return a mesh without triangles."""
+        return cls(np.empty((0, 3), np.float32), np.empty((0, 3), np.int32), np.empty(0, np.float32))
 
 
 def kernel(sigma_px: float = SIGMA_PX, radius_px: int = RADIUS_PX) -> Float32Array:
@@ -103,7 +105,7 @@ def level_surface(field: Float32Array, level: float, border: Sides = NO_SIDES) -
 
     padded = np.pad(field, [(int(low), int(high)) for low, high in border], mode="edge")
     if min(padded.shape) < 2 or not padded.min() < level < padded.max():
-        return Mesh(np.empty((0, 3), np.float32), np.empty((0, 3), np.int32), np.empty(0, np.float32))
+        return Mesh.none()
     vertices, faces, _, _ = marching_cubes(padded, level)
     vertices = (vertices - np.array([int(low) for low, _ in border])).astype(np.float32)
     weights = np.ones(len(faces), np.float32)
@@ -226,6 +228,16 @@ def block_of(box: Box, shape: Sequence[int]) -> Block:
         (z.meshed, y.meshed, x.meshed),
         (z.border[0], y.border[0], x.border[0]),
     )
+
+
+def block_mesh(mask: BoolArray, level: float, part: Slab | Block) -> Mesh:
+    """Return the surface of a mask (z, y, x) at `part.read`, from this part's beginning to the next.
+
+    Its vertices are in px from the first voxel of `part.meshed`. There is no surface at the border of the volume.
+    """
+    if not mask.any() or mask.all():
+        return Mesh.none()
+    return level_surface(smooth(mask)[part.meshed], level, part.border)
 
 
 class LevelFinder:

@@ -1,15 +1,15 @@
 """Contact: the part of a particle's surface that faces the support.
 
-From the middle of each triangle of the particle's surface one goes outwards along its normal to the first voxel that is
-not of the particle; the triangle is in contact where that voxel is support. Voxels of other particles are no support.
-The surface is smooth and lies within a voxel's diagonal of the voxels' faces, so that the way is `REACH_PX` at most.
+A ray from the middle of each triangle of the particle's surface runs outwards along its normal to the first voxel that
+is not of the particle; the triangle is in contact where that voxel is support, which voxels of other particles are not.
+The surface is smooth and lies within a voxel's diagonal of the voxels' faces, so that `REACH_PX` is far enough.
 """
 
 import numba
 import numpy as np
 
-from tomoseg.arrays import Array
-from tomoseg.measurement.common.surface import BoolArray, Mesh
+from tomoseg.arrays import Array, BoolArray
+from tomoseg.measurement.common.surface import Mesh
 
 REACH_PX, STEP_PX = 2.0, 0.25
 
@@ -41,7 +41,7 @@ def contact_area_px2(mesh: Mesh, inside: BoolArray, support: BoolArray, offset: 
 
 
 def _sum_contact(vertices: Array, faces: Array, weights: Array, inside: Array, support: Array, offset: Array) -> float:
-    """Go outwards from each triangle; beyond the border of the volume is what lies at the border."""
+    """Follow the ray of each triangle; what lies at the border of the volume goes on beyond it."""
     total = 0.0
     a, b, normal, place = np.empty(3), np.empty(3), np.empty(3), np.empty(3)
     voxel = np.empty(3, np.int64)

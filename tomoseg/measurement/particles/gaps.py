@@ -58,7 +58,7 @@ class Compact:
 
 
 class SurfaceStore:
-    """Surface points of particles: those used last are kept as far as memory goes, others are made anew when needed.
+    """Surface points of particles: those used last are kept as far as memory allows, others are made anew when needed.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class SurfaceStore:
         self._taken = 0
 
     def add(self, number: int, points: Compact) -> None:
-        """Keep the points of a particle; drop those that were not used for longest where there is no room."""
+        """Keep the points of a particle; drop those used least recently where there is no room."""
         if number in self._held:
             return
         self._held[number] = points
@@ -119,7 +119,7 @@ def surface_gaps(
         return np.full(n, np.nan)
     centres = (extent.low + extent.high) / 2
     reach = np.linalg.norm(extent.high - extent.low, axis=1) / 2
-    # Some bodies may be much larger than all others: those are compared with everything rather than searched for.
+    # Some particles may be much larger than all others: those are compared with everything rather than searched for.
     large = reach > 4 * np.median(reach)
     small_ones, large_ones = np.flatnonzero(~large), np.flatnonzero(large)
     tree, farthest = cKDTree(centres[small_ones]), float(reach[small_ones].max())

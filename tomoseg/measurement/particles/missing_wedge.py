@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tomoseg.measurement.common.surface import BoolArray, FloatArray
+from tomoseg.arrays import BoolArray
+from tomoseg.measurement.common.surface import FloatArray
 
 # A gap that elongates by a fifth: less is lost in the shape of particles of a few hundred voxels.
 LEAST_GAP_DEG = 30.0
@@ -33,7 +34,7 @@ class MissingWedge:
 
     @classmethod
     def of(cls, angles_deg: ArrayLike) -> "MissingWedge":
-        """Find it from the tilts (n,), degree.
+        """Find the missing wedge of the tilts (n,), degree.
 
         A point at (x, z) is seen at u = x cos(t) + z sin(t): the image at tilt t has the frequencies along
         (cos(t), sin(t)) in (x, z), and t + 180 the same ones. The middle m of the largest gap modulo 180 degrees is
@@ -59,11 +60,11 @@ class MissingWedge:
 
     @property
     def threshold(self) -> float:
-        """Elongation from which a particle is suspected: the root of what the wedge causes, half in logarithms."""
+        """Elongation from which a particle is suspected: the square root of what the wedge causes."""
         return float(np.sqrt(self.elongation))
 
     def suspects(self, elongation: ArrayLike, major: FloatArray) -> BoolArray:
-        """Say which bodies (n,) are elongated by the threshold or more, within `NEAR_DEG` of the wedge's direction.
+        """Return which particles (n,) are elongated by the threshold or more, and along the wedge within `NEAR_DEG`.
 
         None where the gap is below `LEAST_GAP_DEG`. `major` (n, 3) are unit vectors (z, y, x).
         """
@@ -72,14 +73,14 @@ class MissingWedge:
         return np.asarray(long & along)
 
     def elongated(self, elongation: ArrayLike) -> BoolArray:
-        """Say which bodies (n,) are elongated by the threshold or more; none where the gap is small."""
+        """Return which particles (n,) are elongated by the threshold or more; none where the gap is small."""
         if self.gap_deg < LEAST_GAP_DEG:
             return np.zeros(np.shape(elongation), bool)
         return np.asarray(np.asarray(elongation) >= self.threshold)
 
 
 def more_than_chance(n_suspects: int, n_elongated: int) -> bool:
-    """Say whether so many of the elongated bodies point along the wedge would come by chance less than once in 1000.
+    """Return whether chance would point that many of the elongated particles along the wedge in less than 1 of 1000.
 
     Of directions at random, a share of `CHANCE` (13%) lies that near; the number is binomial.
     """

@@ -1,4 +1,4 @@
-"""Where particles sit on their support: how deep, in a pore or outside, on which facets, on what curvature."""
+"""Particle environment: how deep particles lie in their support, in a pore or not, on which facets and curvature."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,15 +9,17 @@ from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
 from tomoseg.measurement.common.surface import FloatArray
-from tomoseg.measurement.pores.pores import PoreSpace
+from tomoseg.measurement.common.units import fill_nm, in_nm_and_px
+from tomoseg.measurement.pores.pore_space import PoreSpace
 from tomoseg.measurement.pores.porosimetry import distances
-from tomoseg.measurement.support.facets import cap_share, nearest_direction, sphere_points
-from tomoseg.measurement.support.surface_elements import PORE, Elements
+from tomoseg.measurement.support.facets import Directions, SurfaceFacets, cap_share
+from tomoseg.measurement.support.normals import sphere_points
+from tomoseg.measurement.support.surface_elements import PORE, SurfaceElements
 
 NEAR_PX = 3.0  # beyond a particle's own radius, the surface that it sits on
-SHELLS_PX = (1.5, 2.5)  # beyond its radius, where one looks whether it faces a pore or the outside
-LEAST_PART = 0.15  # of the surface around a particle, for a facet to count as one that it sits on
-N_COMPARED = 2000  # places on the surface that particles are compared with
+SHELLS_PX = (1.5, 2.5)  # beyond its radius, where it is looked up whether it faces a pore or the outside
+LEAST_SHARE = 0.15  # of the surface around a particle, for a facet to count as one that it sits on
+N_COMPARED = 2000  # elements of the surface that particles are compared with
 
 FACET = np.dtype(
     [
@@ -57,16 +59,86 @@ CURVATURE_EDGES = np.linspace(-0.3, 0.3, 25)  # 1/px
 
 
 @dataclass(frozen=True)
-class Directions:
-    """Directions that facets are counted by: `normals` (n, 3), their `names`, and the tolerance in degrees."""
+class ParticleEnvironment:
+    """Where the particles sit.
 
-    normals: FloatArray
-    names: tuple[str, ...]
-    tolerance_deg: float
+    Attributes
+    ----------
+    facets, curvature : structured arrays, see `facet_table` and `curvature_table`
+    summary : numbers, by their names in the project file
+    columns : of each particle (n,), more columns of the table of particles, by name
+    """
 
-    def of(self, elements: Elements) -> NDArray[np.int32]:
-        """Return the direction (n,) that each element faces, or -1."""
-        return nearest_direction(elements.normals, self.normals, self.tolerance_deg)
+    facets: NDArray[np.void]
+    curvature: NDArray[np.void]
+    summary: dict[str, Any]
+    columns: dict[str, Array]
+
+
+def particle_environment(
+    elements: SurfaceElements, space: PoreSpace, found: SurfaceFacets, particles: Array, voxel_size_nm: float
+) -> ParticleEnvironment:
+    """Find where each particle sits on the support, and compare that with the support's surface as a whole.
+
+    Parameters
+    ----------
+    elements, space, found
+        Surface, pores and facets of the support.
+    particles
+        The table of particles.
+    voxel_size_nm
+        NaN where unknown.
+    """
+    centres = np.stack([particles[f"{a}_px"] for a in "zyx"], axis=1)
+    radii = particles["diameter_px"] / 2
+    near = neighbourhoods(elements, centres, radii + NEAR_PX)
+    ball = max(2 * float(radii.max(initial=0)), 4.0)
+    depth = outer_depth(space, centres, ball)
+    in_pore = in_pores(space, centres, radii)
+    curvature = curvature_at(elements, near)
+    compared = random_elements(elements)
+    reach = np.full(len(compared), float(np.median(radii)) + NEAR_PX if len(radii) else 0.0)
+    elsewhere = neighbourhoods(elements, elements.centres[compared], reach) if len(radii) else []
+    on: dict[str, Sequence[str]] = {kind: [""] * len(particles) for kind in ("facet", "plane")}
+    counts = np.zeros(len(particles), int)
+    meeting: dict[str, float] = {}
+    for kind, directions in (("facet", found.facets), ("plane", found.planes)):
+        if directions is None:
+            continue
+        facing, n = directions.of(elements), len(directions.names)
+        shares = facet_shares(elements, near, facing, n)
+        on[kind] = [directions.names[int(s.argmax())] if n and s.max() >= LEAST_SHARE else "" for s in shares]
+        counts = (shares >= LEAST_SHARE).sum(axis=1)
+        counts_elsewhere = (facet_shares(elements, elsewhere, facing, n) >= LEAST_SHARE).sum(axis=1)
+        if len(particles):
+            meeting[f"particles_where_{kind}s_meet_share"] = float((counts >= 2).mean())
+            at_random = float((counts_elsewhere >= 2).mean()) if len(elsewhere) else np.nan
+            meeting[f"area_where_{kind}s_meet_share"] = at_random
+    columns = {
+        "depth_nm": depth * voxel_size_nm,
+        "depth_px": depth,
+        "in_pore": in_pore,
+        "support_curvature_per_nm": curvature / voxel_size_nm,
+        "support_curvature_per_px": curvature,
+        "facet": np.array(on["facet" if found.planes is None else "plane"], "U8"),
+        "n_facets": counts.astype("i4"),
+    }
+    known = np.isfinite(curvature)
+    exposed = elements[elements.exposed]
+    mean = float(np.average(exposed.mean, weights=exposed.areas)) if len(exposed) else np.nan
+    at = float(curvature[known].mean()) if known.any() else np.nan
+    summary = {
+        "n_particles_in_pores": int(in_pore.sum()),
+        "n_facets": len(found.facets.names),
+        **meeting,
+        **in_nm_and_px("depth_ball", ball, voxel_size_nm),
+        "mean_curvature_per_px": mean,
+        "mean_curvature_per_nm": mean / voxel_size_nm,
+        "particles_curvature_per_px": at,
+        "particles_curvature_per_nm": at / voxel_size_nm,
+    }
+    facets = facet_table(elements, found.facets, found.planes, on["facet"], on["plane"], voxel_size_nm)
+    return ParticleEnvironment(facets, curvature_table(elements, near, voxel_size_nm), summary, columns)
 
 
 def outer_depth(space: PoreSpace, points_px: FloatArray, ball_px: float) -> FloatArray:
@@ -75,7 +147,7 @@ def outer_depth(space: PoreSpace, points_px: FloatArray, ball_px: float) -> Floa
     The outer surface is that of the support closed by a ball of `ball_px`: it bridges the mouths of pores, the dents
     that particles leave in it, and gaps narrower than the ball.
     """
-    closed = space.ways.not_reached(ball_px / space.side)
+    closed = space.free.not_reached(ball_px / space.side)
     at = space.look_up(points_px)
     inside, outside = distances(closed)[at], distances(~closed)[at]
     # The surface lies half a cell before the nearest centre on its other side.
@@ -83,9 +155,9 @@ def outer_depth(space: PoreSpace, points_px: FloatArray, ball_px: float) -> Floa
 
 
 def in_pores(space: PoreSpace, centres_px: FloatArray, radii_px: FloatArray) -> NDArray[np.bool_]:
-    """Tell of particles (n,) whether most of the free space around each is that of pores.
+    """Return whether most of the free space around each particle (n,) is that of pores.
 
-    One looks at points on spheres about it, `SHELLS_PX` beyond its radius; those in the support or in particles do not
+    Points on spheres around it decide, `SHELLS_PX` beyond its radius; those in the support or in particles do not
     count. A particle that is shut in completely is in a pore as large as itself.
     """
     if not len(centres_px):
@@ -100,7 +172,7 @@ def in_pores(space: PoreSpace, centres_px: FloatArray, radii_px: FloatArray) -> 
     return np.asarray((pore > 0.5 * free) | (free == 0))
 
 
-def neighbourhoods(elements: Elements, centres_px: Array, reach_px: Array) -> list[NDArray[np.int64]]:
+def neighbourhoods(elements: SurfaceElements, centres_px: Array, reach_px: Array) -> list[NDArray[np.int64]]:
     """Return the exposed elements within `reach_px` (n,) of points (n, 3)."""
     from scipy.spatial import cKDTree
 
@@ -111,8 +183,10 @@ def neighbourhoods(elements: Elements, centres_px: Array, reach_px: Array) -> li
     return [exposed[np.array(f, np.int64)] for f in found]
 
 
-def facets_near(elements: Elements, near: Sequence[NDArray[np.int64]], facing: NDArray[np.int32], n: int) -> FloatArray:
-    """Return what part of the surface around each place belongs to each of n directions, (places, n)."""
+def facet_shares(
+    elements: SurfaceElements, near: Sequence[NDArray[np.int64]], facing: NDArray[np.int32], n: int
+) -> FloatArray:
+    """Return the share (places, n) of each of n directions in the surface around each place."""
     out = np.zeros((len(near), n))
     for i, chosen in enumerate(near):
         known = facing[chosen] >= 0
@@ -122,8 +196,8 @@ def facets_near(elements: Elements, near: Sequence[NDArray[np.int64]], facing: N
     return out
 
 
-def random_places(elements: Elements, seed: int = 0) -> NDArray[np.int64]:
-    """Return exposed elements at random, each as likely as it is large."""
+def random_elements(elements: SurfaceElements, seed: int = 0) -> NDArray[np.int64]:
+    """Return exposed elements drawn at random, with probabilities in proportion to their areas."""
     exposed = np.flatnonzero(elements.exposed)
     if not len(exposed):
         return exposed
@@ -131,7 +205,7 @@ def random_places(elements: Elements, seed: int = 0) -> NDArray[np.int64]:
     return np.random.default_rng(seed).choice(exposed, N_COMPARED, p=areas / areas.sum())
 
 
-def curvature_at(elements: Elements, near: Sequence[NDArray[np.int64]]) -> FloatArray:
+def curvature_at(elements: SurfaceElements, near: Sequence[NDArray[np.int64]]) -> FloatArray:
     """Return the mean curvature, 1/px, of the surface around each place; NaN where there is none."""
     means = [
         np.average(elements.mean[c], weights=elements.areas[c]) if elements.areas[c].sum() else np.nan for c in near
@@ -139,7 +213,9 @@ def curvature_at(elements: Elements, near: Sequence[NDArray[np.int64]]) -> Float
     return np.array(means, float)
 
 
-def curvature_table(elements: Elements, near: Sequence[NDArray[np.int64]], voxel_size_nm: float) -> NDArray[np.void]:
+def curvature_table(
+    elements: SurfaceElements, near: Sequence[NDArray[np.int64]], voxel_size_nm: float
+) -> NDArray[np.void]:
     """Return the histogram of the mean curvature of the exposed surface by area, and around particles.
 
     Each particle that has surface around it counts 1, spread over that surface by area. `enrichment` is the particles'
@@ -157,14 +233,12 @@ def curvature_table(elements: Elements, near: Sequence[NDArray[np.int64]], voxel
     some = table["area_px2"] > 0
     table["enrichment"] = np.nan
     table["enrichment"][some] = table["particles_share"][some] / table["area_share"][some]
-    table["area_nm2"] = table["area_px2"] * voxel_size_nm**2
-    for name in ("from", "to"):
-        table[f"{name}_per_nm"] = table[f"{name}_per_px"] / voxel_size_nm
+    fill_nm(table, voxel_size_nm)
     return table
 
 
 def facet_table(
-    elements: Elements,
+    elements: SurfaceElements,
     facets: Directions,
     planes: Directions | None,
     on_facet: Sequence[str],
@@ -173,8 +247,8 @@ def facet_table(
 ) -> NDArray[np.void]:
     """Return one row per family of planes, where the crystal's orientation is known, and one per facet found.
 
-    `on_facet` and `on_plane` name where each particle sits ("" for none). The expected share is that of normals without
-    any order. The last row of each kind holds the rest.
+    `on_facet` and `on_plane` name the facet and the family of planes that each particle sits on ("" for none). The
+    expected share is that of normals without any order. The last row of each kind holds the rest.
     """
     rows: list[dict[str, Any]] = []
     if planes is not None:
@@ -193,13 +267,11 @@ def facet_table(
     table["particles_share"] = table["n_particles"] / max(len(on_facet), 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         table["particles_per_px2"] = table["n_particles"] / table["area_px2"]
-    table["area_nm2"] = table["area_px2"] * voxel_size_nm**2
-    table["pore_wall_area_nm2"] = table["pore_wall_area_px2"] * voxel_size_nm**2
-    table["particles_per_nm2"] = table["particles_per_px2"] / voxel_size_nm**2
+    fill_nm(table, voxel_size_nm)
     return table
 
 
-def _rows(kind: str, elements: Elements, directions: Directions, where: Sequence[str]) -> list[dict[str, Any]]:
+def _rows(kind: str, elements: SurfaceElements, directions: Directions, where: Sequence[str]) -> list[dict[str, Any]]:
     facing = directions.of(elements)
     exposed = elements.exposed
     total = max(float(elements.areas[exposed].sum()), 1e-12)

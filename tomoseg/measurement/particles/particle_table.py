@@ -8,21 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tomoseg.arrays import Array, ArraySource
+from tomoseg.arrays import Array, ArraySource, BoolArray, Box
 from tomoseg.measurement.common.blocks import placed, strips
 from tomoseg.measurement.common.surface import (
     RADIUS_PX,
-    Block,
-    BoolArray,
-    Box,
     Float32Array,
     FloatArray,
     LevelFinder,
-    Mesh,
-    level_surface,
+    block_mesh,
     object_surface,
-    smooth,
 )
+from tomoseg.measurement.common.units import fill_nm
 from tomoseg.measurement.particles.contact import contact_area_px2
 from tomoseg.measurement.particles.gaps import MOST_POINTS, thinned
 from tomoseg.measurement.particles.missing_wedge import MissingWedge
@@ -32,7 +28,6 @@ Table = NDArray[np.void]
 
 HALF_VOXEL_PX = 0.5
 BACKGROUND = 0
-POWERS = {"px": 1, "px2": 2, "px3": 3}  # of the voxel size, by the unit a column's name ends in
 
 PARTICLE = np.dtype(
     [
@@ -94,20 +89,17 @@ MEASURED = np.dtype(
     ]
 )
 
-# Particles whose boxes have more voxels are meshed in blocks, as classes are.
-LARGE_VOXELS = 96**3
-
 ReadMask = Callable[[Box], BoolArray]
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What a particle is looked at in.
+    """The volume that particles are measured in.
 
     Attributes
     ----------
     volume : (z, y, x), intensities
-    labels : (z, y, x), class of each voxel; support is what is neither background (class 0) nor of the class counted
+    labels : (z, y, x), class of each voxel; support is what is neither background (class 0) nor the class counted
     class_index : the class counted
     """
 
@@ -132,7 +124,7 @@ class Particle:
     Attributes
     ----------
     extent
-        What is known of it from counting, a row of `tomoseg.measurement.common.components.EXTENT`.
+        Its size and place as found by counting, a row of `tomoseg.components.EXTENT`.
     mask
         Returns the particle's voxels in a box of the volume. Boxes are asked for from the first to the last plane.
     """
@@ -140,10 +132,10 @@ class Particle:
     extent: Any
     mask: ReadMask
 
-    def measured(self, scene: Scene, strip_bytes: float) -> tuple[np.void, Float32Array]:
-        """Measure it, all lengths in px.
+    def measured(self, scene: Scene, large_voxels: int, strip_bytes: float) -> tuple[np.void, Float32Array]:
+        """Measure the particle, all lengths in px.
 
-        A large particle is looked at in blocks, some `strip_bytes` at a time.
+        One whose box has more than `large_voxels` is measured in blocks, some `strip_bytes` at a time.
 
         Returns
         -------
@@ -161,7 +153,7 @@ class Particle:
         row["z_px"], row["y_px"], row["x_px"] = centroid = self.extent["sum"] / n
         row["touches_border"] = (start == 0).any() or (stop == np.array(shape)).any()
         box = grown_box(start, stop, shape)
-        if box_voxels(box) <= LARGE_VOXELS:
+        if box_voxels(box) <= large_voxels:
             points = _measure_at_once(row, self.mask(box), scene, box)
         else:
             points = _measure_in_blocks(row, self.mask, scene, box, strip_bytes)
@@ -184,7 +176,7 @@ def box_voxels(box: Box) -> int:
 
 
 def _measure_at_once(row: np.void, mask: BoolArray, scene: Scene, box: Box) -> Float32Array:
-    """Fill in what is seen in the box; return the points of the surface in it."""
+    """Fill in the row from what is in the box; return the points of the surface in it."""
     z, y, x = ((s.start == 0, s.stop == n) for s, n in zip(box, scene.volume.shape, strict=True))
     mesh = object_surface(mask, (z, y, x))
     row["surface_area_px2"] = mesh.area_px2()
@@ -214,7 +206,7 @@ def _measure_in_blocks(row: np.void, mask: ReadMask, scene: Scene, box: Box, str
         read = placed(strip.read, box)
         masks, supports = strip.parts(mask(read)), strip.parts(scene.support(read))
         for (block, inside), (_, support) in zip(masks, supports, strict=True):
-            mesh, offset = _block_surface(inside, level, block)
+            mesh, offset = block_mesh(inside, level, block), tuple(s.start for s in block.meshed)
             row["surface_area_px2"] += mesh.area_px2()
             row["contact_area_px2"] += contact_area_px2(mesh, inside, support, offset)
             points = np.concatenate([points, mesh.vertices + np.add(offset, [r.start for r in block.read], dtype="f4")])
@@ -223,22 +215,14 @@ def _measure_in_blocks(row: np.void, mask: ReadMask, scene: Scene, box: Box, str
     return thinned(points)
 
 
-def _block_surface(inside: BoolArray, level: float, block: Block) -> tuple[Mesh, tuple[int, int, int]]:
-    """Return the surface in a block, and where its origin is in what was read."""
-    z, y, x = (s.start for s in block.meshed)
-    if not inside.any() or inside.all():
-        return level_surface(np.zeros((1, 1, 1), np.float32), level), (z, y, x)
-    return level_surface(smooth(inside)[block.meshed], level, block.border), (z, y, x)
-
-
 def particle_table(
     rows: ArrayLike,
     gaps_px: ArrayLike,
     voxel_size_nm: float,
     class_index: int = 0,
-    wedge: MissingWedge | None = None,
+    missing_wedge: MissingWedge | None = None,
 ) -> Table:
-    """Make the table of particles from what was measured of each, largest first.
+    """Return the table of particles from what was measured of each, largest first.
 
     Adds the diameter of the sphere of equal volume; the lengths of the axes, the elongation and the direction of the
     major axis of the ellipsoid of equal second moments; the sphericity (NaN for a particle at the border, whose
@@ -256,8 +240,8 @@ def particle_table(
         NaN where unknown.
     class_index
         Class of the particles.
-    wedge
-        The missing wedge, to find the particles elongated along it; none are where it is not known.
+    missing_wedge
+        To find the particles elongated along it; None where it is unknown: none are then.
 
     Returns
     -------
@@ -279,47 +263,31 @@ def particle_table(
     table["diameter_half_voxel_px"] = 2 * HALF_VOXEL_PX * area / (np.pi * table["diameter_px"] ** 2)
     table["sphericity"] = np.where(table["touches_border"], np.nan, sphericity(volume, area))
     table["contact_fraction"] = table["contact_area_px2"] / np.where(area > 0, area, np.nan)
-    _fill_axes(table, rows["covariance_px2"], wedge)
-    for name in PARTICLE.names or ():
-        _fill_nm(table, name, voxel_size_nm)
+    _fill_axes(table, rows["covariance_px2"], missing_wedge)
+    fill_nm(table, voxel_size_nm)
     table["volume_nm3"] = volume * voxel_size_nm**3  # px^3 * (nm / px)^3
     return table
 
 
-def _fill_axes(table: Table, covariances: FloatArray, wedge: MissingWedge | None) -> None:
+def _fill_axes(table: Table, covariances: FloatArray, missing_wedge: MissingWedge | None) -> None:
     lengths, major = principal_axes(covariances)
     for k, name in enumerate(("major_axis_px", "middle_axis_px", "minor_axis_px")):
         table[name] = lengths[:, k]
     table["elongation"] = lengths[:, 0] / lengths[:, 2]
     for k, name in enumerate(("major_z", "major_y", "major_x")):
         table[name] = major[:, k]
-    if wedge is not None:
-        table["elongated_along_beam"] = wedge.suspects(table["elongation"], major) & ~table["touches_border"]
+    if missing_wedge is not None:
+        table["elongated_along_beam"] = missing_wedge.suspects(table["elongation"], major) & ~table["touches_border"]
 
 
-def _fill_nm(table: Table, name: str, voxel_size_nm: float) -> None:
-    """Fill the twin in nm, nm2 or nm3 of a column in px, px2 or px3."""
-    stem, _, unit = name.rpartition("_")
-    if unit in POWERS:
-        table[f"{stem}_{unit.replace('px', 'nm')}"] = table[name] * voxel_size_nm ** POWERS[unit]
-
-
-def with_columns(table: Table, columns: Mapping[str, Array], voxel_size_nm: float) -> Table:
-    """Return a table with more columns (n,) behind those it has.
-
-    A column whose name ends in _px, _px2 or _px3 brings its twin in nm, nm2 or nm3 along, before it.
-    """
-    kinds: list[tuple[str, Any]] = []
-    for name, values in columns.items():
-        stem, _, unit = name.rpartition("_")
-        twin = [(f"{stem}_{unit.replace('px', 'nm')}", "f8")] if unit in POWERS else []
-        kinds += [*twin, (name, np.asarray(values).dtype)]
-    out = np.zeros(len(table), np.dtype([*((n, table.dtype[n]) for n in table.dtype.names or ()), *kinds]))
+def with_columns(table: Table, columns: Mapping[str, Array]) -> Table:
+    """Return a table with more columns (n,) behind those it has."""
+    kinds = [(name, column.dtype) for name, column in columns.items()]
+    out = np.empty(len(table), np.dtype([*table.dtype.descr, *kinds]))
     for name in table.dtype.names or ():
         out[name] = table[name]
-    for name, values in columns.items():
-        out[name] = values
-        _fill_nm(out, name, voxel_size_nm)
+    for name, column in columns.items():
+        out[name] = column
     return out
 
 

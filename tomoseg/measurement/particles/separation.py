@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tomoseg.arrays import Array, ArraySource
-from tomoseg.measurement.common.sparse_object import Body
-from tomoseg.measurement.common.surface import BoolArray, Box, Float32Array
+from tomoseg.arrays import Array, ArraySource, BoolArray, Box
+from tomoseg.measurement.common.sparse_object import SparseObject
+from tomoseg.measurement.common.surface import Float32Array
 
 # Bytes per voxel of an object while it is cut: where it lies (8), radius, order, basin, and what the basins are.
 BYTES_PER_VOXEL = 24
@@ -32,49 +32,34 @@ SMOOTHING_PX, REACH_PX = 1.0, 4
 LEVELS = 1 << 16  # of height that are told apart
 
 
-def separate(mask: BoolArray, neck_ratio: float = 0.7) -> NDArray[np.int32]:
-    """Label the touching particles in one object.
+def separate_by_distance(
+    sparse: SparseObject, neck_ratio: float = 0.7, checkpoint: Callable[[], None] = lambda: None
+) -> NDArray[np.int32]:
+    """Return the part (n,), 1..n_parts, of each voxel of an object, the widest first; see the top of this module.
 
     Parameters
     ----------
-    mask : bool, (z, y, x)
-        The object with a free voxel around it on the sides where it ends; a side without one is the border of the
-        volume, where the object may go on.
+    sparse
+        The object, in a box with a free voxel around it except at the border of the volume, where it may go on.
     neck_ratio
         Radius of the neck over the radius of the smaller part, up to which two parts are two particles.
-
-    Returns
-    -------
-    int32, (z, y, x)
-        0 outside, 1..n in the parts, the widest first.
+    checkpoint
+        Called every second or so; may raise to stop.
     """
-    nz, ny, nx = mask.shape
-    parts = np.zeros(mask.shape, np.int32)
-    parts[mask] = separate_body(Body.of([mask], (slice(0, nz), slice(0, ny), slice(0, nx))), neck_ratio)
-    return parts
-
-
-def separate_body(
-    body: Body, neck_ratio: float = 0.7, checkpoint: Callable[[], None] = lambda: None
-) -> NDArray[np.int32]:
-    """Return the part (n,), 1..n_parts, of each voxel of an object, the widest first; see `separate`.
-
-    `checkpoint` is called every second or so; it may raise to stop.
-    """
-    n = len(body.x)
-    if n == 0 or n == np.prod(body.shape):
+    n = len(sparse.x)
+    if n == 0 or n == np.prod(sparse.shape):
         return np.ones(n, np.int32)
-    squared = body.squared_radii(checkpoint)
+    squared = sparse.squared_radii(checkpoint)
     order = _by_falling(squared)
     checkpoint()
     # The outside begins half a pixel before the centre of the nearest voxel outside.
     radius = np.sqrt(squared, dtype=np.float32) - np.float32(0.5)
     del squared
-    return _parts(body, radius, order, neck_ratio, 1.0, checkpoint)
+    return _parts(sparse, radius, order, neck_ratio, 1.0, checkpoint)
 
 
 def separate_by_intensity(
-    body: Body,
+    sparse: SparseObject,
     volume: ArraySource,
     outside: Callable[[Box], BoolArray],
     saddle_ratio: float = 0.8,
@@ -84,7 +69,7 @@ def separate_by_intensity(
 
     Parameters
     ----------
-    body
+    sparse
         The object, in a box with `REACH_PX` around it except at the border of the volume.
     volume : (z, y, x)
         Intensities.
@@ -95,26 +80,26 @@ def separate_by_intensity(
     checkpoint
         Called every second or so; may raise to stop.
     """
-    if len(body.x) == 0:
+    if len(sparse.x) == 0:
         return np.ones(0, np.int32)
-    height = _heights(body, volume, outside, checkpoint)
+    height = _heights(sparse, volume, outside, checkpoint)
     highest = float(height.max())
     if highest <= 0:
         return np.ones(len(height), np.int32)
     order = _by_falling((height * ((LEVELS - 1) / highest)).astype(np.int32))
     least_drop = (1 - saddle_ratio) / 2 * float(np.median(height))
-    return _parts(body, height, order, saddle_ratio, least_drop, checkpoint)
+    return _parts(sparse, height, order, saddle_ratio, least_drop, checkpoint)
 
 
 def _heights(
-    body: Body, volume: ArraySource, outside: Callable[[Box], BoolArray], checkpoint: Callable[[], None]
+    sparse: SparseObject, volume: ArraySource, outside: Callable[[Box], BoolArray], checkpoint: Callable[[], None]
 ) -> Float32Array:
     """Return the smoothed intensity of each voxel (n,) above that of the surroundings; 0 where it is below.
 
     The surroundings are the voxels not of the class counted that share a face with the object: the mean of their
     intensities as they are. Plane by plane, so that sums do not depend on how much is read at once.
     """
-    whole, n = np.ones(len(body.x), np.int32), body.shape[0]
+    whole, n = np.ones(len(sparse.x), np.int32), sparse.shape[0]
     taps = np.exp(-(np.arange(-REACH_PX, REACH_PX + 1) ** 2) / (2 * SMOOTHING_PX**2))
     taps = (taps / taps.sum()).astype(np.float32)
     planes: dict[int, Array] = {}  # smoothed within the plane
@@ -123,13 +108,15 @@ def _heights(
         checkpoint()
         near = [min(max(k, 0), n - 1) for k in range(z - REACH_PX, z + REACH_PX + 1)]
         for k in set(near) - planes.keys():
-            planes[k] = _smooth_plane(np.asarray(volume[_planes_of(body.box, k, k + 1)][0], np.float32), taps)
+            planes[k] = _smooth_plane(np.asarray(volume[_planes_of(sparse.box, k, k + 1)][0], np.float32), taps)
         planes = {k: planes[k] for k in sorted(set(near))}
         first = max(z - 1, 0)
-        mask = body.mask((slice(first, min(z + 2, n)), slice(0, body.shape[1]), slice(0, body.shape[2])), whole, 1)
+        mask = sparse.mask(
+            (slice(first, min(z + 2, n)), slice(0, sparse.shape[1]), slice(0, sparse.shape[2])), whole, 1
+        )
         smooth = sum(tap * planes[k] for tap, k in zip(taps, near, strict=True))
         found.append(np.asarray(smooth)[mask[z - first]])
-        here = _planes_of(body.box, z, z + 1)
+        here = _planes_of(sparse.box, z, z + 1)
         shell = ndimage.binary_dilation(mask)[z - first] & outside(here)[0]
         total += float(volume[here][0][shell].sum(dtype=np.float64))
         n_around += int(np.count_nonzero(shell))
@@ -148,7 +135,7 @@ def _smooth_plane(plane: Array, taps: Float32Array) -> Array:
 
 
 def _parts(
-    body: Body,
+    sparse: SparseObject,
     height: Float32Array,
     order: NDArray[np.int32],
     ratio: float,
@@ -157,7 +144,7 @@ def _parts(
 ) -> NDArray[np.int32]:
     """Flood an object from the highest voxels down; return the part (n,) of each, the highest first."""
     n = len(height)
-    lines, n_y = body.lines(), body.shape[1]
+    lines, n_y = sparse.lines(), sparse.shape[1]
     basin = np.full(n, -1, np.int32)
     basins, n_basins = np.zeros(0, BASIN), 0
     for start in range(0, n, CHUNK):
@@ -165,7 +152,7 @@ def _parts(
         chunk = order[start : start + CHUNK]
         basins = np.concatenate([basins[:n_basins], np.zeros(len(chunk), BASIN)])
         limits = np.float32(ratio), np.float32(least_drop)
-        n_basins = _flood(body.starts, body.x, lines, n_y, chunk, height, *limits, basin, basins, n_basins)
+        n_basins = _flood(sparse.starts, sparse.x, lines, n_y, chunk, height, *limits, basin, basins, n_basins)
     _numbered(basins[:n_basins], basin)
     return basin
 
@@ -250,7 +237,7 @@ def _flood_basins(
     Parameters
     ----------
     starts, x, lines, n_y
-        Where the voxels are, see `Body`; `n_y` lines have the same z.
+        Where the voxels are, see `SparseObject`; `n_y` lines have the same z.
     order : int32
         The next voxels by falling height.
     height : float32, (n,)

@@ -4,8 +4,8 @@ import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tomoseg.arrays import Array
-from tomoseg.measurement.common.surface import BoolArray, FloatArray
+from tomoseg.arrays import Array, BoolArray
+from tomoseg.measurement.common.surface import FloatArray
 
 # Products of coordinates in the order zz, yy, xx, zy, zx, yx.
 PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
@@ -22,7 +22,7 @@ def moments(mask: BoolArray, origin: ArrayLike = (0, 0, 0)) -> NDArray[np.int64]
 
 
 def covariance(sums: NDArray[np.int64], n_voxels: int) -> FloatArray:
-    """Return the covariance (3, 3) in (z, y, x), px^2, of the points of a body, given its `moments`.
+    """Return the covariance (3, 3) in (z, y, x), px^2, of the points of a particle, given its `moments`.
 
     A voxel is a cube rather than a point: it adds 1/12 px^2, the variance of a uniform distribution of width 1, along
     each axis.
@@ -35,7 +35,7 @@ def covariance(sums: NDArray[np.int64], n_voxels: int) -> FloatArray:
 
 
 def principal_axes(covariances: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the ellipsoid that has the same second moments as each body.
+    """Return the ellipsoid that has the same second moments as each particle.
 
     The variance of a solid ellipsoid of semi-axis a along that axis is a^2 / 5 (moment of inertia of a homogeneous
     ellipsoid, Landau & Lifshitz, Mechanics, section 32): the full length is 2 sqrt(5 variance).

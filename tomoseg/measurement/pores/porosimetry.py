@@ -1,4 +1,4 @@
-"""What lies inside a body and what outside: balls, and the narrowest place on their way in.
+"""Porosimetry: what lies inside a body and what outside, by balls and the narrowest place on their way in.
 
 A pore is a place that a ball fits in which could not have come in: on every way from outside it would have to pass
 something narrower, a throat. With D(p) the distance from p to the body, and W(p) the largest radius of a ball that can
@@ -12,7 +12,7 @@ pore however narrow it is, which a ball of one radius rolled over the body (the 
 The idea is that of mercury intrusion: what is hidden behind a throat is larger than what the pressure tells.
 
 Straight channels and gaps as wide at their mouths as inside have no throat. They are counted where a radius is given
-(`reached`): then everything is inside that a ball of this radius cannot reach from outside.
+(`not_reached`): then everything is inside that a ball of this radius cannot reach from outside.
 """
 
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.arrays import Array
-from tomoseg.measurement.common.surface import BoolArray, Float32Array
+from tomoseg.arrays import Array, BoolArray
+from tomoseg.measurement.common.surface import Float32Array
 
 # A cavity is wider than its throat by this factor and this many cells: less is the roughness of voxels. Of factors
 # 1.03, 1.07, 1.1 and 1.15 this one gives the porosity of simulated catalysts best, 0.6 points rms.
@@ -32,7 +32,7 @@ OUTSIDE_PART, OUTSIDE_LIMITS = 1 / 8, (4, 32)
 
 
 def outside_radius(shape: tuple[int, ...]) -> int:
-    """Return the radius of the ball, cells, that comes from outside in a volume of `shape`."""
+    """Return the radius, cells, of the ball that comes from outside into a volume of `shape`."""
     return int(np.clip(min(shape) * OUTSIDE_PART, *OUTSIDE_LIMITS))
 
 
@@ -47,60 +47,66 @@ def distances(inside: BoolArray) -> Float32Array:
 
 
 @dataclass(frozen=True)
-class Ways:
-    """Free space around a body, in cells.
+class FreeSpace:
+    """Free space around a body, in cells, and how wide the ways into it are.
 
     Attributes
     ----------
-    squared : (z, y, x) u2, squared distance to the body, at most `most`^2; 0 in it
-    narrowest : (z, y, x) u2, squared radius W^2 of the largest ball that can be moved there from outside; 0 where none
-    most : int, radius of the ball that is outside
+    squared_distance : (z, y, x) u2, squared distance D^2 to the body, at most `largest`^2; 0 in it
+    squared_throat : (z, y, x) u2, squared radius W^2 of the largest ball that can be moved there from outside; 0 where
+        none can
+    largest : int, radius of the ball that comes from outside
     """
 
-    squared: NDArray[np.uint16]
-    narrowest: NDArray[np.uint16]
-    most: int
+    squared_distance: NDArray[np.uint16]
+    squared_throat: NDArray[np.uint16]
+    largest: int
 
     @classmethod
-    def around(cls, body: BoolArray, most: int, within: tuple[slice, ...]) -> "Ways":
-        """Find the ways in from the border of a part of `body` (z, y, x), which is padded around it by `most`.
+    def around(cls, body: BoolArray, largest: int, within: tuple[slice, ...]) -> "FreeSpace":
+        """Find the ways in from the border of a part of `body` (z, y, x), which is padded around it by `largest`.
 
         The ball begins at the border of that part, on either side of which it may then go: a hollow of the body that
         the border cuts, and that goes on beyond it by assumption only, is no outside.
         """
-        squared = np.minimum(np.rint(distances(~body) ** 2), most * most).astype(np.uint16)
+        most = largest * largest
+        squared = np.minimum(np.rint(distances(~body) ** 2), most).astype(np.uint16)
         narrowest = np.zeros(body.shape, np.uint16)
         following = np.full(body.size, -1, np.int32)
         starts = np.zeros(body.shape, bool)
         starts[within] = True
         starts[tuple(slice(s.start + 1, s.stop - 1) for s in within)] = False
-        starts &= squared == most * most
-        _flood(squared.ravel(), narrowest.ravel(), following, starts.ravel(), body.shape, most * most)
-        return cls(squared, narrowest, most)
+        starts &= squared == most
+        _flood(squared.ravel(), narrowest.ravel(), following, starts.ravel(), body.shape, most)
+        return cls(squared, narrowest, largest)
 
     def hidden(self) -> BoolArray:
-        """Return the pores: the union of balls that could not have come in."""
+        """Return the pores: the union of the balls that could not have come in."""
         import cc3d
 
-        centres = self.squared > self.narrowest
+        centres = self.squared_distance > self.squared_throat
         labels = cc3d.connected_components(centres, connectivity=6)
-        radius, throat = np.sqrt(self.squared[centres], dtype=np.float32), np.sqrt(self.narrowest[centres])
+        radius, throat = (
+            np.sqrt(self.squared_distance[centres], dtype=np.float32),
+            np.sqrt(self.squared_throat[centres]),
+        )
         wider = (radius >= WIDER * throat) & (radius >= throat + WIDER_PX)
         kept = np.zeros(int(labels.max()) + 1, bool)
         kept[labels[centres][wider]] = True
         kept[0] = False
         centres = kept[labels]
         del labels
-        return covered(np.where(centres, self.squared, 0)) > 0
+        return squared_thickness(np.where(centres, self.squared_distance, 0)) > 0
 
     def not_reached(self, radius: float) -> BoolArray:
-        """Return what a ball of a radius, cells, cannot reach from outside: the body closed, with all within."""
-        reached = self.narrowest >= min(radius, self.most) ** 2
-        return distances(~reached) >= min(radius, self.most) if reached.any() else np.ones(reached.shape, bool)
+        """Return what a ball of this radius, cells, cannot reach from outside: the closed body and all within it."""
+        radius = min(radius, self.largest)
+        reached = self.squared_throat >= radius**2
+        return distances(~reached) >= radius if reached.any() else np.ones(reached.shape, bool)
 
 
-def covered(squared_radii: Array) -> NDArray[np.uint16]:
-    """Return for each cell the largest squared radius of the balls that cover it.
+def squared_thickness(squared_radii: Array) -> NDArray[np.uint16]:
+    """Return the largest squared radius of the balls that cover each cell: the squared local thickness.
 
     A ball around a cell with squared radius s > 0 covers the cells at squared distances below s.
     """
@@ -159,7 +165,7 @@ def _paint_balls(squared: Array, out: Array) -> None:
 
 
 def _is_within_another(squared: Array, z: int, y: int, x: int, s: int) -> bool:
-    """Tell whether the ball lies in that of a neighbour: sqrt(s) + distance <= sqrt(s of the neighbour)."""
+    """Return whether the ball lies in that of a neighbour: sqrt(s) + distance <= sqrt(s of the neighbour)."""
     nz, ny, nx = squared.shape
     for dz in range(-1, 2):
         for dy in range(-1, 2):

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.arrays import Array
-from tomoseg.measurement.common.surface import BoolArray
+from tomoseg.arrays import Array, BoolArray
 
 MOST_CELLS = 300_000  # of the space; a larger one is solved on a part of it
 TOLERANCE, MOST_STEPS = 1e-4, 2000  # of the residual; the flux is better by far, see `tortuosity`

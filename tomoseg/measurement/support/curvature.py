@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tomoseg.arrays import Array
-from tomoseg.measurement.common.surface import BoolArray, Float32Array, FloatArray
+from tomoseg.arrays import Array, BoolArray
+from tomoseg.measurement.common.surface import Float32Array, FloatArray
 
 SIGMA_PX = 2.5
 REACH_PX = 8  # of the kernel
@@ -33,7 +33,7 @@ LEAST_WEIGHT = 0.05
 
 
 def smoothed(mask: BoolArray, known: BoolArray | None = None) -> Float32Array:
-    """Smooth a mask (z, y, x) where it is `known` (all by default); beyond its ends it goes on as there."""
+    """Smooth a mask (z, y, x) where it is `known` (everywhere by default); beyond its ends it goes on as there."""
     if known is None or known.all():
         return _gauss(mask)
     weight = _gauss(known)
@@ -47,15 +47,18 @@ def _gauss(mask: BoolArray) -> Float32Array:
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Of points on a surface: outward `normals` (n, 3) in (z, y, x), mean and Gaussian curvature (n,), 1/px, 1/px^2."""
+class SurfaceShape:
+    """Shape of a surface at n points: outward `normals` (n, 3) in (z, y, x), `mean` and `gaussian` curvature (n,).
+
+    Curvatures are in 1/px and 1/px^2.
+    """
 
     normals: Float32Array
     mean: Float32Array
     gaussian: Float32Array
 
 
-def shape_at(field: Float32Array, points: Array) -> Shape:
+def shape_at(field: Float32Array, points: Array) -> SurfaceShape:
     """Return the shape of the level surfaces of a field (z, y, x) through points (n, 3) in its voxels.
 
     Central differences at the eight voxels around each point, interpolated linearly. NaN where the field is flat.
@@ -72,28 +75,28 @@ def shape_at(field: Float32Array, points: Array) -> Shape:
     found = _facet_normals(np.ascontiguousarray(field, dtype=np.float32), np.asarray(points, np.float64))
     normals, mean, gaussian = (np.asarray(values, np.float32) for values in found)
     normals[~np.isfinite(mean)] = np.nan
-    return Shape(normals, mean, gaussian)
+    return SurfaceShape(normals, mean, gaussian)
 
 
-# Kinds of places by their principal curvatures k1 >= k2; flat: both below this part of 1 / SIGMA_PX.
-PLACES = ("flat", "ridge", "valley", "peak", "pit", "saddle")
+# Kinds of surface by the principal curvatures k1 >= k2; flat: both below this part of 1 / SIGMA_PX.
+SURFACE_KINDS = ("flat", "ridge", "valley", "peak", "pit", "saddle")
 FLAT = 0.2
 
 
-def place_kinds(mean: Array, gaussian: Array) -> NDArray[np.uint8]:
-    """Return the index in `PLACES` (n,) of points of a mean and a Gaussian curvature, 1/px and 1/px^2.
+def surface_kinds(mean: Array, gaussian: Array) -> NDArray[np.uint8]:
+    """Return the index in `SURFACE_KINDS` (n,) of points by their mean and Gaussian curvature, 1/px and 1/px^2.
 
     Bent about one axis only: ridge (convex, an edge) or valley; about both: peak (a corner), pit or saddle.
     """
     spread = np.sqrt(np.maximum(mean**2 - gaussian, 0))
     limit = FLAT / SIGMA_PX
     high, low = mean + spread, mean - spread
-    out = np.full(len(mean), PLACES.index("flat"), np.uint8)
-    out[high > limit] = PLACES.index("ridge")
-    out[low < -limit] = PLACES.index("valley")
-    out[(high > limit) & (low > limit)] = PLACES.index("peak")
-    out[(high < -limit) & (low < -limit)] = PLACES.index("pit")
-    out[(high > limit) & (low < -limit)] = PLACES.index("saddle")
+    out = np.full(len(mean), SURFACE_KINDS.index("flat"), np.uint8)
+    out[high > limit] = SURFACE_KINDS.index("ridge")
+    out[low < -limit] = SURFACE_KINDS.index("valley")
+    out[(high > limit) & (low > limit)] = SURFACE_KINDS.index("peak")
+    out[(high < -limit) & (low < -limit)] = SURFACE_KINDS.index("pit")
+    out[(high > limit) & (low < -limit)] = SURFACE_KINDS.index("saddle")
     return out
 
 

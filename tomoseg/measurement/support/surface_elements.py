@@ -1,4 +1,4 @@
-"""The surface of the support in small elements: where, how large, which way it faces and what it faces."""
+"""The surface of the support in small elements: where each is, its area, its direction, and what it faces."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.arrays import Array
-from tomoseg.measurement.common.surface import Block, BoolArray, Box, Float32Array, Mesh
+from tomoseg.arrays import Array, BoolArray, Box
+from tomoseg.measurement.common.surface import Block, Float32Array, Mesh
 from tomoseg.measurement.support.curvature import HALO_PX, shape_at, smoothed
 
 OUTSIDE, PORE, PARTICLE = 0, 1, 2  # what the surface faces
-STEPS_PX = (0.8, 1.4, 2.0, 2.8)  # how far from the surface one looks for it
-SIDE_PX = 2  # elements are the triangles in cubes of so many voxels across
+STEPS_PX = (0.8, 1.4, 2.0, 2.8)  # distances from the surface at which that is looked up
+SIDE_PX = 2  # side of the cubes whose triangles make an element
 
 
 @dataclass(frozen=True)
-class Elements:
-    """Elements of a surface.
+class SurfaceElements:
+    """Elements of a surface; index or mask them as one array.
 
     `centres` (n, 3) in (z, y, x), px from the centre of the first voxel; outward unit `normals` (n, 3); `areas` (n,)
     px^2; `mean` and `gaussian` curvature (n,), 1/px and 1/px^2, averaged by area; what each faces (n,); and the
@@ -34,32 +34,32 @@ class Elements:
     pore: NDArray[np.int32]
 
     @classmethod
-    def none(cls) -> "Elements":
+    def none(cls) -> "SurfaceElements":
         """Return no elements."""
         flat = np.empty(0, np.float32)
         corner = np.empty((0, 3), np.float32)
         return cls(corner, corner, flat, flat, flat, np.empty(0, np.uint8), np.empty(0, np.int32))
 
     @classmethod
-    def joined(cls, parts: Iterable["Elements"]) -> "Elements":
-        """Return the elements of all parts."""
+    def joined(cls, parts: Iterable["SurfaceElements"]) -> "SurfaceElements":
+        """Return the elements of all parts as one."""
         kept = [cls.none(), *parts]
         return cls(*(np.concatenate([getattr(part, f.name) for part in kept]) for f in fields(cls)))
 
-    def __getitem__(self, chosen: Any) -> "Elements":
-        return Elements(*(getattr(self, f.name)[chosen] for f in fields(self)))
+    def __getitem__(self, chosen: Any) -> "SurfaceElements":
+        return SurfaceElements(*(getattr(self, f.name)[chosen] for f in fields(self)))
 
     def __len__(self) -> int:
         return len(self.areas)
 
     @property
     def exposed(self) -> BoolArray:
-        """Which elements face no particle."""
+        """Whether each element faces no particle."""
         return np.asarray(self.facing != PARTICLE)
 
 
-def grown(block: Block, shape: tuple[int, ...]) -> Box:
-    """Return what is to be read of a volume of `shape` for `block_elements`."""
+def box_around(block: Block, shape: tuple[int, ...]) -> Box:
+    """Return the box to read of a volume of `shape` for the elements of a block, see `block_elements`."""
     z, y, x = (
         slice(max(0, r.start + m.start - HALO_PX), min(n, r.start + m.stop + HALO_PX))
         for r, m, n in zip(block.read, block.meshed, shape, strict=True)
@@ -68,8 +68,8 @@ def grown(block: Block, shape: tuple[int, ...]) -> Box:
 
 
 def block_elements(
-    mesh: Mesh, block: Block, box: Box, kinds: Array, pores: NDArray[np.int32], side: int, element_px: int
-) -> Elements:
+    mesh: Mesh, block: Block, box: Box, kinds: Array, pores: NDArray[np.int32], side: int
+) -> SurfaceElements:
     """Return the elements of the support's surface in a block.
 
     Parameters
@@ -77,14 +77,14 @@ def block_elements(
     mesh
         Of the support in `block.meshed`.
     box, kinds
-        The voxels around it that were read (see `grown`): 0 background, 1 support, 2 particles.
+        The box that was read, see `box_around`, and its voxels: 0 background, 1 support, 2 particles.
     pores : (z, y, x) i4
-        Number of the pore of each cell of `side` voxels across, of the whole volume; 0 in none.
-    element_px
-        Side of the cubes whose triangles make an element.
+        Number of the pore that each cell of the coarse grid is in, of the whole volume; 0 in none.
+    side
+        Side of the cells, px.
     """
     if not len(mesh.faces):
-        return Elements.none()
+        return SurfaceElements.none()
     start = np.array([r.start + m.start for r, m in zip(block.read, block.meshed, strict=True)], np.float32)
     centres = mesh.vertices[mesh.faces].mean(axis=1) + start
     corner = np.array([b.start for b in box], np.float32)
@@ -97,13 +97,13 @@ def block_elements(
     )
     facing, pore = _facing(centres, mesh, kinds, corner, pores, side)
     facing[~known], pore[~known] = PARTICLE, 0  # deep beneath a particle: nothing known is near
-    return _gathered(centres, normals, areas, mean, gaussian, facing, pore, element_px)
+    return _gathered(centres, normals, areas, mean, gaussian, facing, pore, SIDE_PX * side)
 
 
 def _facing(
     centres: Array, mesh: Mesh, kinds: Array, corner: Array, pores: NDArray[np.int32], side: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-    """Return what lies before each triangle: the first that is not support, looking along its own normal."""
+    """Return what each triangle faces: the first voxel along its normal that is not support, and the pore's number."""
     normals = mesh.area_vectors()
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
     facing = np.zeros(len(centres), np.uint8)
@@ -124,8 +124,8 @@ def _facing(
 
 def _gathered(
     centres: Array, normals: Array, areas: Array, mean: Array, gaussian: Array, facing: Array, pore: Array, side: int
-) -> Elements:
-    """Put the triangles of one cube together that face the same thing and about the same way."""
+) -> SurfaceElements:
+    """Merge the triangles of each cube that face the same thing in about the same direction."""
     keys = np.floor(centres / side).astype(np.int64) + 1
     ways = (np.rint(1.3 * normals).astype(np.int64) + 1) @ np.array([9, 3, 1])  # of 27, so that edges stay sharp
     key = (((keys[:, 0] << 36) | (keys[:, 1] << 18) | keys[:, 2]) * 27 + ways) * 3 + facing
@@ -137,7 +137,7 @@ def _gathered(
 
     direction = np.stack([average(normals[:, i]) for i in range(3)], axis=1)
     length = np.linalg.norm(direction, axis=1, keepdims=True)
-    return Elements(
+    return SurfaceElements(
         np.stack([average(centres[:, i]) for i in range(3)], axis=1),
         np.asarray(direction / np.maximum(length, 1e-6), np.float32),
         total.astype(np.float32),

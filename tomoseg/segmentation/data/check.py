@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
+from tomoseg.classes import default_names, problems_with_names
 from tomoseg.errors import InputError
 from tomoseg.io.label_values import LabelMap
 from tomoseg.io.slices import (
@@ -25,7 +26,6 @@ from tomoseg.io.slices import (
     read_slice,
 )
 from tomoseg.runtime import Runtime
-from tomoseg.segmentation.classes import default_names, problems_with_names
 from tomoseg.segmentation.data.folds import ALIKE, alike_across, leak_warning, split, thumbnail
 
 RARE_SHARE = 1e-3  # of the annotated pixels

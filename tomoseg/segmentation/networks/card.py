@@ -14,9 +14,9 @@ from typing import Any, get_args
 
 import numpy as np
 
+from tomoseg.classes import default_colors, default_names, problems_with_colors, problems_with_names
 from tomoseg.errors import InputError
 from tomoseg.io.limits import reason_of
-from tomoseg.segmentation.classes import default_colors, default_names, problems_with_colors, problems_with_names
 from tomoseg.segmentation.data.intensity_scaling import Kind, Scale, Scaling
 from tomoseg.segmentation.networks.archive import CARD_ENTRY, opened_archive
 

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tomoseg.classes import MAX_CLASSES
 from tomoseg.errors import InputError
 from tomoseg.io.atomic import atomic_path
 from tomoseg.io.limits import reason_of
 from tomoseg.io.sandbox import copy_numbers
-from tomoseg.segmentation.classes import MAX_CLASSES
 from tomoseg.segmentation.networks import losses  # noqa: F401  registers the loss, so that checkpoints load
 from tomoseg.segmentation.networks.archive import CONFIG_ENTRY, WEIGHTS_ENTRY, extract, opened_archive
 from tomoseg.segmentation.networks.card import ModelCard, add_card, card_in, foreign_card

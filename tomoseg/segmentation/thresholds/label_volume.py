@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from tomoseg.arrays import Array, ArraySource, Outputs
+from tomoseg.classes import default_colors, default_names
 from tomoseg.runtime import Runtime, slabs
 from tomoseg.schema import LABELS
-from tomoseg.segmentation.classes import default_colors, default_names
 from tomoseg.segmentation.cleaning import SmallObjects, say_removed
 from tomoseg.segmentation.data.histogram import histogram, sampled_range
 from tomoseg.segmentation.labelling import (

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
+from tomoseg.classes import default_colors, default_names, problems_with_colors, problems_with_names
 from tomoseg.errors import InputError
 from tomoseg.io.slices import IGNORE, data_digest
-from tomoseg.segmentation.classes import default_colors, default_names, problems_with_colors, problems_with_names
 from tomoseg.segmentation.data.folds import Split, split
 from tomoseg.segmentation.data.histogram import histogram
 from tomoseg.segmentation.data.intensity_scaling import Scaling, scaling_of

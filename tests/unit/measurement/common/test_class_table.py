@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from tomoseg.measurement.common.class_table import ClassCounter, area_px2, class_table
-from tomoseg.measurement.common.surface import slab_of
+from tomoseg.measurement.common.class_table import ClassCounter, class_table
+from tomoseg.measurement.common.surface import block_mesh, slab_of
 from tomoseg.runtime import slabs
 
 
@@ -17,7 +17,7 @@ def test_layers(size):
         counter.add(labels[slab.read], slab)
     assert counter.voxels.tolist() == [6 * 90, 7 * 90, 5 * 90, 0]
     levels = counter.levels()
-    areas = [sum(area_px2(labels[s.read] == k, levels[k], s) for s in pieces) for k in range(4)]
+    areas = [sum(block_mesh(labels[s.read] == k, levels[k], s).area_px2() for s in pieces) for k in range(4)]
     # Flat layers: exact; the layer in the middle has two sides; an absent class has none.
     assert areas == pytest.approx([90, 180, 90, 0], rel=1e-5)
 

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from tomoseg.measurement.common.surface import (
-    ALL_SIDES,
     RADIUS_PX,
     count_values,
     enclosed_px3,
@@ -13,6 +12,8 @@ from tomoseg.measurement.common.surface import (
     slab_of,
     smooth,
 )
+
+ALL_SIDES = ((True, True),) * 3
 
 
 def test_kernel_keeps_means_and_does_not_shift_curved_surfaces():

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from tomoseg.measurement.common.components import find_components
+from tomoseg.components import find_components
 from tomoseg.measurement.particles.missing_wedge import MissingWedge
+from tomoseg.measurement.particles.objects import LIMITS
 from tomoseg.measurement.particles.particle_table import (
     MEASURED,
     PARTICLE,
@@ -16,10 +17,10 @@ from tomoseg.measurement.particles.particle_table import (
 SHAPE = (20, 24, 28)
 
 
-def measured(mask, intensity, strip_bytes=1 << 20, support=None):
+def measured(mask, intensity, strip_bytes=1 << 20, support=None, large_voxels=LIMITS.large_voxels):
     labels = np.where(mask, 2, 0 if support is None else support).astype(np.uint8)
     found, _ = find_components([mask])
-    return Particle(found[0], lambda box: mask[box]).measured(Scene(intensity, labels, 2), strip_bytes)
+    return Particle(found[0], lambda box: mask[box]).measured(Scene(intensity, labels, 2), large_voxels, strip_bytes)
 
 
 def rows_of(*rows):
@@ -132,19 +133,19 @@ def test_elongation_is_suspected_along_the_wedge_only_and_not_at_the_border():
     row = {"voxels": 30, "surface_area_px2": 10.0}
     rows = rows_of(row, {**row, "touches_border": True})  # elongated by 2 along z
     for angles, expected in ((np.arange(-70, 71, 2), [True, False]), (np.arange(20, 161, 2), [False, False])):
-        table = particle_table(rows, [np.nan] * 2, 1.0, wedge=MissingWedge.of(angles))
+        table = particle_table(rows, [np.nan] * 2, 1.0, missing_wedge=MissingWedge.of(angles))
         assert sorted(table["elongated_along_beam"].tolist(), reverse=True) == expected
     assert np.isnan(table["sphericity"][table["touches_border"]]).all()
 
 
 def test_columns_can_be_added():
     table = particle_table(rows_of({"voxels": 30}, {"voxels": 40}), [1.0, 2.0], 0.5)
-    more = with_columns(table, {"depth_px": np.array([4.0, 6.0]), "in_pore": np.array([True, False])}, 0.5)
-    assert more.dtype.names == (*PARTICLE.names, "depth_nm", "depth_px", "in_pore")
-    assert more["depth_nm"].tolist() == [2.0, 3.0]
+    more = with_columns(table, {"depth_px": np.array([4.0, 6.0]), "in_pore": np.array([True, False])})
+    assert more.dtype.names == (*PARTICLE.names, "depth_px", "in_pore")
+    assert more["depth_px"].tolist() == [4.0, 6.0]
     assert more["in_pore"].dtype == bool
     assert more["voxels"].tolist() == [40, 30]
-    with_none = with_columns(table[:0], {"depth_px": np.zeros(0)}, np.nan)
+    with_none = with_columns(table[:0], {"depth_px": np.zeros(0)})
     assert len(with_none) == 0
 
 
@@ -158,7 +159,7 @@ def test_unknown_voxel_size_leaves_pixels():
 
 
 def test_no_particles():
-    table = particle_table([], [], 1.0, wedge=MissingWedge.of([0.0, 10.0]))
+    table = particle_table([], [], 1.0, missing_wedge=MissingWedge.of([0.0, 10.0]))
     assert table.dtype == PARTICLE
     assert len(table) == 0
     assert len(neighbour_distances(np.empty((0, 3)))) == 0

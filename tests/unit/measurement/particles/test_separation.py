@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from tomoseg.measurement.common.sparse_object import Body
-from tomoseg.measurement.particles.separation import separate
+from tests.unit.measurement.shapes import separate
+from tomoseg.measurement.common.sparse_object import SparseObject
 
 
 def ball(shape, centre, radius):
@@ -104,22 +104,22 @@ def test_parts_are_those_of_the_definition(seed, neck_ratio):
 def test_radii_are_the_distances_of_scipy(shape, density):
     mask = np.random.default_rng(4).random(shape) < density
     mask.flat[-1] = False
-    body = Body.of([mask[:3], mask[3:]], tuple(slice(0, n) for n in shape))
+    sparse = SparseObject.of([mask[:3], mask[3:]], tuple(slice(0, n) for n in shape))
     truth = np.rint(ndimage.distance_transform_edt(mask)[mask] ** 2)
-    np.testing.assert_array_equal(body.squared_radii(), truth)
-    everything = body.mask(body.box, np.ones(len(body.x), np.int32), 1)
+    np.testing.assert_array_equal(sparse.squared_radii(), truth)
+    everything = sparse.mask(sparse.box, np.ones(len(sparse.x), np.int32), 1)
     np.testing.assert_array_equal(everything, mask)
 
 
 def test_extents_and_masks_of_parts():
     parts = np.random.default_rng(5).integers(0, 4, (6, 7, 8)).astype(np.int32)
-    body = Body.of([parts > 0], (slice(10, 16), slice(20, 27), slice(30, 38)))
+    sparse = SparseObject.of([parts > 0], (slice(10, 16), slice(20, 27), slice(30, 38)))
     numbers = parts[parts > 0]
-    for k, row in enumerate(body.extents(numbers), start=1):
+    for k, row in enumerate(sparse.extents(numbers), start=1):
         where = np.argwhere(parts == k) + np.array([10, 20, 30])
         assert row["voxels"] == len(where)
         assert row["start"].tolist() == where.min(axis=0).tolist()
         assert row["stop"].tolist() == (where.max(axis=0) + 1).tolist()
         assert row["sum"].tolist() == where.sum(axis=0).tolist()
         box = (slice(1, 5), slice(0, 6), slice(3, 8))
-        np.testing.assert_array_equal(body.mask(box, numbers, k), parts[box] == k)
+        np.testing.assert_array_equal(sparse.mask(box, numbers, k), parts[box] == k)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tests.unit.measurement.shapes import grid, surface_elements
-from tomoseg.measurement.support.curvature import PLACES, place_kinds
+from tomoseg.measurement.support.curvature import SURFACE_KINDS, surface_kinds
 from tomoseg.measurement.support.surface_elements import PARTICLE
 
 
@@ -46,11 +46,11 @@ def test_a_particle_on_a_plane_bends_nothing():
     assert exposed.normals[:, 0].min() > np.cos(np.radians(8))
 
 
-def test_places_of_a_cube_are_flat_but_for_edges_and_corners():
+def test_kinds_of_surface_of_a_cube_are_flat_but_for_edges_and_corners():
     kinds = np.zeros((60, 60, 60), np.uint8)
     kinds[10:50, 10:50, 10:50] = 1
     e = surface_elements(kinds)
-    share = np.bincount(place_kinds(e.mean, e.gaussian), e.areas, len(PLACES)) / e.areas.sum()
+    share = np.bincount(surface_kinds(e.mean, e.gaussian), e.areas, len(SURFACE_KINDS)) / e.areas.sum()
     flat, ridge, valley, peak, pit, saddle = share
     # Edges are rounded over some 4 px on each side of 40.
     assert 0.6 < flat < 0.85

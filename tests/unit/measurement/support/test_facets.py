@@ -1,24 +1,26 @@
+from itertools import permutations, product
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
 from tests.unit.measurement.shapes import grid, polyhedron, surface_elements
-from tomoseg.measurement.support.facets import (
-    FAMILIES,
-    NormalDensity,
-    angle_between,
-    facet_directions,
-    family,
-    find_crystal,
-    given_orientation,
-    nearest_direction,
-)
+from tomoseg.measurement.support.crystal import FAMILIES, family, find_crystal, given_orientation
+from tomoseg.measurement.support.facets import facet_directions
+from tomoseg.measurement.support.normals import NormalDensity, nearest_direction
 
 TOLERANCE_DEG = 10.0
 
 
 def density_of(e):
     return NormalDensity.of(e.normals.astype(float), e.areas.astype(float))
+
+
+def angle_between(first, second):
+    """Return the least angle, degrees, between two orientations of a cubic crystal."""
+    turns = [np.eye(3)[list(p)] * signs for p in permutations(range(3)) for signs in product((1, -1), repeat=3)]
+    best = max(np.trace(first.T @ second @ turn) for turn in turns if np.linalg.det(turn) > 0)
+    return np.degrees(np.arccos(np.clip((best - 1) / 2, -1, 1)))
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from tomoseg.components import ComponentSizes
 from tomoseg.errors import StageFailed
 from tomoseg.segmentation.cleaning import SmallObjects
 from tomoseg.segmentation.data.histogram import histogram
-from tomoseg.segmentation.small_objects import ComponentSizes
 from tomoseg.segmentation.thresholds.thresholding import apply_thresholds, find_thresholds, smoothed_slab
 
 ALL_NEIGHBOURS = np.ones((3, 3, 3))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from tomoseg.measurement.common.components import BoxReader, Component, find_components
+from tomoseg.components import BoxReader, Component, find_components
 
 
 def rank_of(connectivity):

@@ -5,6 +5,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from tomoseg.arrays import Input
+from tomoseg.errors import InputError
 from tomoseg.palette import OKABE_ITO
 
 MAX_CLASSES = 255  # labels are u1, the last value is taken by IGNORE
@@ -14,6 +16,14 @@ def default_names(n_classes: int) -> list[str]:
     """Return names for `n_classes` classes in ascending order of intensity."""
     few = {2: ["background", "object"], 3: ["background", "support", "particles"]}
     return few.get(n_classes, ["background", *(f"class_{i}" for i in range(1, n_classes))])
+
+
+def class_names(labels: Input) -> list[str]:
+    """Return the names that are stored with labels, in class order."""
+    stored = labels.attrs.get("class_names")
+    if stored is None or len(stored) == 0:
+        raise InputError("the labels carry no class names (attribute class_names); segment again.")
+    return [name.decode() if isinstance(name, bytes) else str(name) for name in stored]
 
 
 def default_colors(n_classes: int) -> list[str]:

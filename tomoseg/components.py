@@ -1,13 +1,13 @@
 """Connected components of a mask that passes by in slabs, so that no label image of the whole volume is held."""
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.arrays import Array
-from tomoseg.measurement.common.surface import BoolArray, Box
+from tomoseg.arrays import Array, BoolArray, Box
 
 Connectivity = Literal[6, 18, 26]
 
@@ -69,7 +69,7 @@ def find_components(
 
 
 class Component:
-    """The part of a volume that is connected to one voxel: iterate for its masks (z, y, x), slab by slab.
+    """The component of a volume that holds one voxel: iterate for its masks (z, y, x), slab by slab.
 
     Parameters
     ----------
@@ -88,30 +88,88 @@ class Component:
         self._slabs, self._connectivity = slabs, connectivity
         z, y, x = (int(v) for v in seed)
         links = _Links(connectivity)
-        first_z, at_seed = 0, -1
-        for labels, n in _labelled(slabs(), connectivity):
-            if 0 <= z - first_z < len(labels):
-                at_seed = links.n_labels + int(labels[z - first_z, y, x]) - 1
+        first_z, home, label = 0, 0, 0
+        for i, (labels, n) in enumerate(_labelled(slabs(), connectivity)):
             links.add(labels, n)
+            if 0 <= z - first_z < len(labels):
+                home, label = i, int(labels[z - first_z, y, x])
             first_z += len(labels)
-        linked = np.union1d(links.pairs(), [at_seed])
-        group = _groups(len(linked), np.searchsorted(linked, links.pairs()))
-        self._wanted = linked[group == group[np.searchsorted(linked, at_seed)]]
+        objects = links.objects()
+        mine = objects[home][links.at_faces[home] == label]  # none where it ends within its slab
+        self._labels = [faces[np.isin(found, mine)] for faces, found in zip(links.at_faces, objects, strict=True)]
+        self._labels[home] = np.union1d(self._labels[home], label)
 
     def __iter__(self) -> Iterator[BoolArray]:
-        first = 0
-        for labels, n in _labelled(self._slabs(), self._connectivity):
-            here = self._wanted[(self._wanted >= first) & (self._wanted < first + n)]
+        for (labels, n), mine in zip(_labelled(self._slabs(), self._connectivity), self._labels, strict=True):
             chosen = np.zeros(n + 1, bool)
-            chosen[here - first + 1] = True
+            chosen[mine] = True
             yield chosen[labels]
-            first += n
+
+
+class ComponentSizes:
+    """Find the components of at least `min_size` voxels in a mask that passes by in slabs.
+
+    Show all slabs in order with `add`, then ask for them with `large`, slab by slab again. The result does not depend
+    on how the mask is cut into slabs. One bit per component is kept, and the sizes of those at the faces of a slab,
+    which may go on in the next one.
+    """
+
+    def __init__(self, min_size: int, connectivity: Connectivity = 26) -> None:
+        self.min_size = min_size
+        self._connectivity = connectivity
+        self._links = _Links(connectivity)
+        self._large: list[NDArray[np.uint8]] = []  # of each slab: a bit per component
+        self._sizes_at_faces: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
+        self._n_small = 0  # components that end within a slab
+        self._merged: tuple[list[NDArray[np.int32]], NDArray[np.int64]] | None = None
+
+    def add(self, mask: Array) -> None:
+        """Count the components of the next slab, a (z, y, x) boolean array."""
+        ((labels, n),) = _labelled([mask], self._connectivity)
+        sizes = _sizes(labels, n)
+        large = sizes >= self.min_size
+        at_faces = self._links.add(labels, n) - 1
+        self._large.append(np.packbits(large))
+        self._sizes_at_faces.append(sizes[at_faces])
+        self._n_small += int((~np.delete(large, at_faces)).sum())
+
+    def large(self, slab: int, mask: Array) -> BoolArray:
+        """Return `mask` of slab number `slab` without the components of fewer than `min_size` voxels in all."""
+        ((labels, n),) = _labelled([mask], self._connectivity)
+        objects, totals = self._totals()
+        keep = np.zeros(n + 1, bool)
+        keep[1:] = np.unpackbits(self._large[slab], count=n)
+        keep[self._links.at_faces[slab]] = totals[objects[slab]] >= self.min_size
+        result = np.empty(labels.shape, bool)
+        for plane, numbers in zip(result, labels, strict=True):  # indexing makes 8-byte copies
+            plane[:] = keep[numbers]
+        return result
+
+    def removed(self) -> int:
+        """Return how many components have fewer than `min_size` voxels."""
+        _, totals = self._totals()
+        return self._n_small + int((totals < self.min_size).sum())
+
+    def _totals(self) -> tuple[list[NDArray[np.int32]], NDArray[np.int64]]:
+        """Return the object of each component at a face, by slab, and the voxels of each object."""
+        if self._merged is None:
+            objects = self._links.objects()
+            of_all = np.concatenate([np.zeros(0, np.int32), *objects])
+            # Sums of whole numbers are exact in the float64 that weights are.
+            self._merged = objects, np.bincount(of_all, np.concatenate(self._sizes_at_faces)).astype(np.int64)
+        return self._merged
+
+
+def component_at(mask: BoolArray, seed: Iterable[int], connectivity: Connectivity = 6) -> BoolArray:
+    """Return the component of a mask (z, y, x) in memory that holds one voxel."""
+    ((labels, _),) = _labelled([mask], connectivity)
+    return np.asarray(labels == labels[tuple(seed)])
 
 
 class BoxReader:
     """Reads boxes of a mask that is known slab by slab only. Boxes that begin at later planes come cheap.
 
-    `slabs` are iterated for the masks (z, y, x), anew when a box begins before what is held of them.
+    `slabs` are iterated for the masks (z, y, x), and again when a box begins before the planes that are held.
     """
 
     def __init__(self, slabs: Iterable[BoolArray]) -> None:
@@ -149,29 +207,44 @@ def _labelled(slabs: Iterable[BoolArray], connectivity: Connectivity) -> Iterato
 
 
 class _Links:
-    """Which labels of consecutive slabs touch; labels are counted on from slab to slab."""
+    """Which components of consecutive slabs are one object: only those at the faces of a slab go on in the next."""
 
     def __init__(self, connectivity: Connectivity) -> None:
-        self.n_labels = 0
+        self.at_faces: list[NDArray[np.int32]] = []  # of each slab: the labels at its faces, rising
         self._connectivity = connectivity
-        self._pairs: list[Array] = [np.zeros((0, 2), np.int64)]
-        self._below: Array | None = None
+        self._counts = [0]  # labels at faces in all slabs before
+        self._pairs: list[Array] = [np.zeros((0, 2), np.int32)]
+        self._last_plane: Array | None = None
 
-    def add(self, labels: Array, n: int) -> None:
-        """Take in the next slab."""
-        bottom, top = (np.where(p > 0, p.astype(np.int64) + self.n_labels, 0) for p in (labels[0], labels[-1]))
-        if self._below is not None:
-            self._pairs.append(_touching(self._below, bottom, self._connectivity))
-        self._below = top
-        self.n_labels += n
+    def add(self, labels: Array, n: int) -> NDArray[np.int32]:
+        """Take in the labels 1..n of the next slab; return those at its faces."""
+        faces = np.unique(np.concatenate([labels[0].ravel(), labels[-1].ravel()]))
+        found = faces[faces > 0].astype(np.int32)
+        number = np.zeros(n + 1, np.int32)
+        number[found] = self._counts[-1] + np.arange(1, len(found) + 1)
+        if self._last_plane is not None:
+            self._pairs.append(_touching(self._last_plane, number[labels[0]], self._connectivity))
+        self._last_plane = number[labels[-1]]
+        self.at_faces.append(found)
+        self._counts.append(self._counts[-1] + len(found))
+        return found
 
-    def pairs(self) -> NDArray[np.int64]:
-        """Return the pairs (m, 2) of labels that touch, counted from 0."""
-        return np.concatenate(self._pairs) - 1
+    def objects(self) -> list[NDArray[np.int32]]:
+        """Return for each slab the object, 0, 1, .., that each of its `at_faces` is part of."""
+        groups = _groups(self._counts[-1], np.concatenate(self._pairs) - 1)
+        return [groups[a:b] for a, b in pairwise(self._counts)]
 
 
-def _groups(n: int, pairs: NDArray[np.int64]) -> NDArray[np.int32]:
-    """Return which of the groups 0, 1, .. that `pairs` (m, 2) tie together each of 0 .. n - 1 is of."""
+def _sizes(labels: Array, n: int) -> NDArray[np.int64]:
+    """Return the sizes of components 1 to `n`; counting makes 8-byte copies, so it is done in parts."""
+    flat, sizes = labels.reshape(-1), np.zeros(n + 1, np.int64)
+    for start in range(0, flat.size, 1 << 22):
+        sizes += np.bincount(flat[start : start + (1 << 22)], minlength=n + 1)
+    return sizes[1:]
+
+
+def _groups(n: int, pairs: Array) -> NDArray[np.int32]:
+    """Return the group, 0, 1, .., of each of n things, of which `pairs` (m, 2) belong together."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

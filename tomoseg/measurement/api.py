@@ -1,0 +1,338 @@
+"""Numbers from labels: classes, particles and their sizes, the support and its pores."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tomoseg.arrays import Array, ArraySource
+from tomoseg.classes import MAX_CLASSES, default_names
+from tomoseg.errors import InputError
+from tomoseg.keywords import takes_parameters
+from tomoseg.measurement.common.class_table import measure_classes
+from tomoseg.measurement.common.sparse_object import SparseObject
+from tomoseg.measurement.parameters import MeasureParameters
+from tomoseg.measurement.particles.missing_wedge import MissingWedge
+from tomoseg.measurement.particles.objects import LIMITS, CountedParticles, Limits, Separate, count_particles
+from tomoseg.measurement.particles.particle_environment import CURVATURE, FACET
+from tomoseg.measurement.particles.particle_summary import particle_remarks, particle_summary, particle_warnings
+from tomoseg.measurement.particles.particle_table import Scene, particle_table, with_columns
+from tomoseg.measurement.particles.separation import separate_by_distance, separate_by_intensity
+from tomoseg.measurement.particles.sizes import size_table
+from tomoseg.measurement.pores.pore_space import PoreSpace, find_pores
+from tomoseg.measurement.pores.pore_table import PORE, PORE_SIZE
+from tomoseg.measurement.support.densities import density_g_cm3
+from tomoseg.measurement.support.support_measurement import SupportMeasurement, measure_support
+from tomoseg.measurement.support.support_surface import SupportClasses, SupportSurface
+from tomoseg.runtime import Runtime, slabs
+from tomoseg.tables import data_frame
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+HELD_SHARE = 1 / 8  # of the memory allowed: an array that takes no more is read once and held
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What is measured of a labelled volume. The columns of all tables are described in docs/measurement.md.
+
+    Attributes
+    ----------
+    tables : dict of structured arrays, as they are stored
+        `class_table`, `particle_table`, `size_table`, and where there is a support `facet_table`, `curvature_table`,
+        `pore_table` and `pore_size_table`.
+    summary : dict
+        Counts, sizes with confidence intervals, dispersion, and what limits them.
+    support : dict
+        Volume, areas, porosity, tortuosity and crystal of the support; empty where there is none.
+    orientation_map : (2, 129, 129) float32, or None where there is no support
+        Density of the normals of the support's exposed surface, 1/sr, in Lambert's equal-area projection.
+    notes, warnings : list of str
+        What was found, and what needs care, in words.
+    """
+
+    tables: Mapping[str, Array]
+    summary: dict[str, Any]
+    support: dict[str, Any]
+    orientation_map: NDArray[np.float32] | None
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @cached_property
+    def classes(self) -> "DataFrame":
+        """Volume and surface area of each class."""
+        return data_frame(self.tables["class_table"])
+
+    @cached_property
+    def particles(self) -> "DataFrame":
+        """One row per particle, largest first."""
+        return data_frame(self.tables["particle_table"])
+
+    @cached_property
+    def size_distribution(self) -> "DataFrame":
+        """Histogram of the particles' diameters, by number, surface and volume."""
+        return data_frame(self.tables["size_table"])
+
+    @cached_property
+    def facets(self) -> "DataFrame":
+        """Families of crystal planes and facets of the support's surface, and the particles on each."""
+        return data_frame(self.tables.get("facet_table", np.zeros(0, FACET)))
+
+    @cached_property
+    def curvature(self) -> "DataFrame":
+        """Histogram of the mean curvature of the support's surface, and of that around particles."""
+        return data_frame(self.tables.get("curvature_table", np.zeros(0, CURVATURE)))
+
+    @cached_property
+    def pores(self) -> "DataFrame":
+        """One row per pore, largest first."""
+        return data_frame(self.tables.get("pore_table", np.zeros(0, PORE)))
+
+    @cached_property
+    def pore_sizes(self) -> "DataFrame":
+        """Volume of the pores by their width."""
+        return data_frame(self.tables.get("pore_size_table", np.zeros(0, PORE_SIZE)))
+
+
+@takes_parameters("measure", MeasureParameters)
+def measure(
+    labels: Any,
+    volume: Any,
+    *,
+    voxel_size_nm: float | None = None,
+    class_names: Sequence[str] | None = None,
+    angles_deg: ArrayLike | None = None,
+    resolution_px: float | None = None,
+    params: MeasureParameters,
+    runtime: Runtime,
+) -> Measurement:
+    """Measure the classes of a labelled volume, the particles of one of them, and the support that they sit on.
+
+    Parameters
+    ----------
+    labels : array_like or ArraySource, (z, y, x), whole numbers from 0 to 254
+        Class of each voxel; 0 is the background. A handle that holds uint8, such as an HDF5 dataset, is read part by
+        part.
+    volume : array_like or ArraySource, (z, y, x)
+        Intensities, of the same shape.
+    voxel_size_nm : float, optional
+        Without it the columns in nm are NaN, and those in px are right.
+    class_names : sequence of str, optional
+        One per class, in class order; by default background, support, particles for three classes and the like.
+    angles_deg : (n_tilts,), optional
+        Tilts in degrees that the volume was reconstructed from: they give the missing wedge, along which particles come
+        out too long. Without them no particle is suspected of that.
+    resolution_px : float, optional
+        Resolution of the volume in px, to be reported with the sizes.
+
+    Returns
+    -------
+    Measurement
+        Tables as pandas DataFrames (`.particles`, `.classes`, `.size_distribution`, `.pores`, `.pore_sizes`, `.facets`,
+        `.curvature`), numbers that sum them up (`.summary`, `.support`), `.orientation_map`, `.notes`, `.warnings`.
+
+    Raises
+    ------
+    InputError
+        A parameter is wrong, or labels, volume and names do not fit each other.
+    StageFailed
+        An object is too large to be cut in the memory allowed.
+
+    Notes
+    -----
+    The diameter of a particle is that of the sphere of the same number of voxels, (6 V / pi)^(1/3). Surface areas are
+    those of the smoothed labels at the level that encloses as many voxels. All definitions and their sources are in
+    docs/measurement.md.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tomoseg.measurement.api import measure
+    >>> z, y, x = np.indices((32, 32, 48))
+    >>> labels = np.zeros(z.shape, np.uint8)
+    >>> for centre, radius in ((14, 6), (33, 8)):
+    ...     labels[(z - 16) ** 2 + (y - 16) ** 2 + (x - centre) ** 2 <= radius**2] = 1
+    >>> found = measure(labels, labels.astype(float), voxel_size_nm=0.5, class_names=["vacuum", "Pt"])
+    >>> found.particles[["diameter_nm", "x_nm"]].round(2)
+       diameter_nm  x_nm
+    0         7.96  16.5
+    1         6.04   7.0
+    >>> found.summary["n_particles"], round(found.summary["d32_nm"], 2)
+    (2, 7.26)
+    """
+    labels = _as_labels(labels)
+    names = list(class_names) if class_names is not None else default_names(max(2, _highest(labels, runtime) + 1))
+    size = np.nan if voxel_size_nm is None else float(voxel_size_nm)
+    resolution = np.nan if resolution_px is None else float(resolution_px)
+    return measure_labels(
+        labels,
+        volume if hasattr(volume, "dtype") else np.asarray(volume),
+        names,
+        size,
+        params,
+        runtime,
+        angles_deg=angles_deg,
+        resolution_px=resolution,
+        resolution_nm=resolution * size,
+    )
+
+
+def measure_labels(
+    labels: ArraySource,
+    volume: ArraySource,
+    class_names: Sequence[str],
+    voxel_size_nm: float,
+    params: MeasureParameters,
+    runtime: Runtime,
+    *,
+    angles_deg: ArrayLike | None = None,
+    resolution_px: float = np.nan,
+    resolution_nm: float = np.nan,
+    limits: Limits = LIMITS,
+) -> Measurement:
+    """Measure labels (z, y, x) u1 and the particles in them, with intensities from a volume of the same shape.
+
+    See `measure`; here numbers are NaN where unknown. What memory is allowed changes no bit of the result, but for the
+    side of the cells that pores are looked for in.
+    """
+    if not np.isfinite(voxel_size_nm):
+        voxel_size_nm = np.nan
+        runtime.warn(
+            "the voxel size is unknown: the columns in nm are NaN, those in px are right. "
+            "Give it at import (--pixel-size NM)."
+        )
+    if tuple(labels.shape) != tuple(volume.shape):
+        raise InputError(
+            f"labels {tuple(labels.shape)} and volume {tuple(volume.shape)} differ in shape; segment again."
+        )
+    k = _class_to_count(class_names, params.particle_class)
+    labels = _in_memory(labels, runtime)
+    support = SupportClasses.of(class_names, k)
+    space = _pore_space(labels, support, voxel_size_nm, params, runtime) if params.measure_support else None
+    surface = None if space is None else SupportSurface(support, space)
+    strip_bytes = limits.reading * runtime.max_memory
+    classes = measure_classes(labels, class_names, voxel_size_nm, strip_bytes, runtime, surface)
+    counted = CountedParticles.none() if k is None else _count_particles(labels, volume, k, params, runtime, limits)
+    wedge = None if angles_deg is None or not np.size(angles_deg) else MissingWedge.of(angles_deg)
+    particles = particle_table(counted.rows, counted.gaps_px, voxel_size_nm, k or 0, wedge)
+    measured: SupportMeasurement | None = None
+    if space is not None and surface is not None:
+        measured = measure_support(
+            surface.elements(),
+            space,
+            support.names,
+            int(classes["voxels"][list(support.indices)].sum()),
+            particles,
+            voxel_size_nm=voxel_size_nm,
+            density_g_cm3=density_g_cm3(params.support_density_g_cm3),
+            closing_nm=params.pore_closing_nm,
+            crystal_along_z=params.crystal_along_z,
+            crystal_along_x=params.crystal_along_x,
+            facet_tolerance_deg=params.facet_tolerance_deg,
+            runtime=runtime,
+        )
+        particles = with_columns(particles, measured.particle_columns)
+    name = "" if k is None else class_names[k]
+    summary = particle_summary(particles, counted, name, params.min_voxels, params.atom_diameter_nm, voxel_size_nm)
+    summary |= {"voxel_size_nm": voxel_size_nm, "resolution_nm": resolution_nm, "resolution_px": resolution_px}
+    summary["missing_wedge_deg"] = np.nan if wedge is None else wedge.gap_deg
+    for text in particle_remarks(summary):
+        runtime.say(text)
+    for text in particle_warnings(summary, particles, counted, wedge, params.particle_class, limits):
+        runtime.warn(text)
+    diameters = particles["diameter_px"][~particles["touches_border"]]
+    tables = {
+        "class_table": classes,
+        "particle_table": particles,
+        "size_table": size_table(diameters, voxel_size_nm, params.size_bin_nm),
+    }
+    if measured is not None:
+        tables |= {
+            "facet_table": measured.facets,
+            "curvature_table": measured.curvature,
+            "pore_table": measured.pores,
+            "pore_size_table": measured.pore_sizes,
+        }
+    return Measurement(
+        tables,
+        summary,
+        {} if measured is None else measured.summary,
+        None if measured is None else measured.orientation_map,
+        list(runtime.notes),
+        list(runtime.warnings),
+    )
+
+
+def _as_labels(labels: Any) -> ArraySource:
+    """Return labels as u1; what is u1 already, such as a handle, is not read."""
+    if getattr(labels, "dtype", None) == np.uint8:
+        return labels  # type: ignore[no-any-return]
+    values = np.asarray(labels[:] if hasattr(labels, "dtype") else labels)
+    if values.dtype.kind not in "bui" or (values.size and not 0 <= values.min() <= values.max() < MAX_CLASSES):
+        raise InputError(f"labels must be whole numbers from 0 to {MAX_CLASSES - 1}, one class each.")
+    return values.astype(np.uint8)
+
+
+def _highest(labels: ArraySource, runtime: Runtime) -> int:
+    """Return the highest class that occurs."""
+    size = runtime.slab_size(int(np.prod(labels.shape[1:])), labels.shape[0])
+    return max((int(np.max(labels[z], initial=0)) for z in slabs(labels.shape[0], size)), default=0)
+
+
+def _class_to_count(names: Sequence[str], wanted: str) -> int | None:
+    """Return the index of the class to count; None where there is nothing but background."""
+    if wanted in names:
+        return list(names).index(wanted)
+    if wanted == "last":
+        return len(names) - 1 if len(names) > 1 else None
+    raise InputError(
+        f"measure.particle_class: there is no class {wanted!r}; the labels have {', '.join(map(repr, names))}. "
+        "'last' stands for the highest index."
+    )
+
+
+def _in_memory(source: ArraySource, runtime: Runtime) -> ArraySource:
+    """Return the whole array where it is small beside the memory allowed, else the handle."""
+    n_bytes = int(np.prod(source.shape)) * source.dtype.itemsize
+    held: ArraySource = source[:] if n_bytes <= HELD_SHARE * runtime.max_memory else source
+    return held
+
+
+def _pore_space(
+    labels: ArraySource, support: SupportClasses, voxel_size_nm: float, params: MeasureParameters, runtime: Runtime
+) -> PoreSpace | None:
+    """Find the pores of the support; None, and a remark, where there is no support."""
+    missing = "no class is between the background and the particles"
+    if support.indices:
+        space = find_pores(labels, support.kind_of_class, voxel_size_nm, params.pore_closing_nm, runtime)
+        if space is not None:
+            return space
+        missing = f"no voxel is of {' or '.join(support.names)}"
+    runtime.say(f"no support, pores or facets: {missing}")
+    return None
+
+
+def _count_particles(
+    labels: ArraySource, volume: ArraySource, k: int, params: MeasureParameters, runtime: Runtime, limits: Limits
+) -> CountedParticles:
+    scene = Scene(_in_memory(volume, runtime), labels, k)  # held no longer than the particles take
+    separate = _separation(params, runtime)
+    return count_particles(scene, params.connectivity, params.min_voxels, separate, runtime, limits)
+
+
+def _separation(params: MeasureParameters, runtime: Runtime) -> Separate | None:
+    """Return how objects are cut into touching particles; None where they are not."""
+    if not params.separate_touching:
+        return None
+
+    def by_distance(sparse: SparseObject, _scene: Scene) -> NDArray[np.int32]:
+        return separate_by_distance(sparse, params.neck_ratio, runtime.check)
+
+    def by_intensity(sparse: SparseObject, scene: Scene) -> NDArray[np.int32]:
+        return separate_by_intensity(sparse, scene.volume, scene.outside, params.saddle_ratio, runtime.check)
+
+    return by_distance if params.separate_by == "distance" else by_intensity

@@ -1,0 +1,129 @@
+"""The support measured as a whole: its pores, its surface and facets, and where particles sit on it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.arrays import Array
+from tomoseg.measurement.particles.particle_environment import particle_environment
+from tomoseg.measurement.pores.pore_space import PoreSpace
+from tomoseg.measurement.pores.pore_summary import pore_summary
+from tomoseg.measurement.pores.pore_table import pore_size_table, pore_table
+from tomoseg.measurement.support.facets import find_facets
+from tomoseg.measurement.support.surface_elements import SurfaceElements
+from tomoseg.measurement.support.surface_summary import surface_summary
+from tomoseg.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class SupportMeasurement:
+    """What is measured of the support.
+
+    Attributes
+    ----------
+    facets, curvature, pores, pore_sizes : structured arrays
+    orientation_map : (2, size, size) f4, density of the normals, 1/sr
+    summary : numbers, by their names in the project file
+    particle_columns : more columns (n,) of the table of particles, by name
+    """
+
+    facets: NDArray[np.void]
+    curvature: NDArray[np.void]
+    pores: NDArray[np.void]
+    pore_sizes: NDArray[np.void]
+    orientation_map: NDArray[np.float32]
+    summary: dict[str, Any]
+    particle_columns: dict[str, Array]
+
+
+def measure_support(
+    elements: SurfaceElements,
+    space: PoreSpace,
+    class_names: Sequence[str],
+    n_voxels: int,
+    particles: Array,
+    *,
+    voxel_size_nm: float,
+    density_g_cm3: float,
+    closing_nm: float | None,
+    crystal_along_z: Sequence[int] | None,
+    crystal_along_x: Sequence[int] | None,
+    facet_tolerance_deg: float,
+    runtime: Runtime,
+) -> SupportMeasurement:
+    """Measure the support.
+
+    Parameters
+    ----------
+    elements
+        Its surface.
+    space
+        Its pores.
+    class_names, n_voxels
+        Names of its classes, and how many voxels are of them.
+    particles
+        The table of particles.
+    voxel_size_nm, density_g_cm3
+        NaN where unknown.
+    closing_nm, crystal_along_z, crystal_along_x, facet_tolerance_deg
+        See `tomoseg.measurement.parameters.MeasureParameters`.
+    runtime
+        Told of progress, and of what was found.
+    """
+    steps = runtime.track(("facets", "pores", "particles"), "measuring the support")
+    next(steps)
+    found = find_facets(elements, facet_tolerance_deg, crystal_along_z, crystal_along_x)
+    next(steps)
+    walls = np.bincount(np.maximum(elements.pore, 0), elements.areas, minlength=len(space.closed) + 1)[1:]
+    pores = pore_table(space, walls, found.facets.normals, voxel_size_nm)
+    sizes = pore_size_table(space, voxel_size_nm)
+    runtime.check()
+    summary: dict[str, Any] = {"support_classes": list(class_names), "cell_px": space.side}
+    summary |= pore_summary(space, pores, sizes, voxel_size_nm, closing_nm, runtime.check)
+    next(steps)
+    environment = particle_environment(elements, space, found, particles, voxel_size_nm)
+    body_px3, pores_px3 = summary["body_volume_px3"], summary["pore_volume_px3"]
+    summary |= surface_summary(elements, float(n_voxels), body_px3, pores_px3, voxel_size_nm, density_g_cm3)
+    summary |= environment.summary
+    summary |= found.crystal.summary() | {"facet_tolerance_deg": facet_tolerance_deg}
+    next(steps, None)  # ends the progress
+    for text in support_remarks(summary):
+        runtime.say(text)
+    return SupportMeasurement(
+        facets=environment.facets,
+        curvature=environment.curvature,
+        pores=pores,
+        pore_sizes=sizes,
+        orientation_map=found.orientation_map,
+        summary=summary,
+        particle_columns=environment.columns,
+    )
+
+
+def support_remarks(summary: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what was found, in words."""
+    yield (
+        f"support ({', '.join(summary['support_classes'])}): porosity {summary['porosity']:.1%} "
+        f"({summary['porosity_half_voxel_out']:.1%} with the surface half a voxel further out, "
+        f"{summary['porosity_half_voxel_in']:.1%} half a voxel further in), "
+        f"{summary['n_open_pores']} open and {summary['n_closed_pores']} closed pores"
+    )
+    if summary["porosity_with_gaps"] > 1.25 * summary["porosity"]:
+        yield (
+            f"the porosity would be {summary['porosity_with_gaps']:.1%} with everything that a ball as wide as the "
+            "widest pore cannot reach, gaps and corners included: measure.pore_closing_nm sets what counts as a pore"
+        )
+    if not np.isnan(summary["specific_area_m2_g"]):
+        yield f"specific surface area {summary['specific_area_m2_g']:.4g} m2/g"
+    if all(np.isnan(summary[f"tortuosity_{axis}"]) for axis in "zyx"):
+        yield "no tortuosity: no pore leads through the support"
+    if summary["crystal"] == "none found":
+        yield (
+            f"{summary['n_facets']} facets that do not fit one cubic crystal (the support may be a polycrystal or "
+            "amorphous): they are numbered and have no planes"
+        )
+    else:
+        yield f"{summary['n_facets']} facets; the orientation of the cubic crystal was {summary['crystal']}"

@@ -1,0 +1,74 @@
+"""The surface of the support, collected while the blocks of a labelled volume pass by."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.arrays import Array, ArraySource
+from tomoseg.measurement.common.surface import Block, LevelFinder, Mesh, block_mesh
+from tomoseg.measurement.pores.pore_space import PoreSpace
+from tomoseg.measurement.support.surface_elements import SurfaceElements, block_elements, box_around
+
+BACKGROUND, SUPPORT, PARTICLES = 0, 1, 2  # kinds of classes
+
+
+@dataclass(frozen=True)
+class SupportClasses:
+    """The classes that are support: all but the background and the class counted as particles.
+
+    Attributes
+    ----------
+    indices, names : of these classes
+    kind_of_class : (256,) u1, `BACKGROUND`, `SUPPORT` or `PARTICLES`
+    """
+
+    indices: tuple[int, ...]
+    names: tuple[str, ...]
+    kind_of_class: NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, names: Sequence[str], particle_class: int | None) -> "SupportClasses":
+        """Choose them from the names of all classes, given the class counted (None where none is)."""
+        indices = tuple(k for k in range(1, len(names)) if k != particle_class)
+        kinds = np.full(256, BACKGROUND, np.uint8)
+        kinds[list(indices)] = SUPPORT
+        if particle_class is not None:
+            kinds[particle_class] = PARTICLES
+        return cls(indices, tuple(names[k] for k in indices), kinds)
+
+
+class SupportSurface:
+    """Collects the elements of the support's surface; a `BlockVisitor`."""
+
+    def __init__(self, classes: SupportClasses, space: PoreSpace) -> None:
+        self._classes, self._side = classes, space.side
+        self._pores = space.numbers_of_volume()
+        self._finder = LevelFinder() if len(classes.indices) > 1 else None
+        self._parts: list[SurfaceElements] = []
+
+    def count(self, labels: Array, block: Block) -> None:
+        """Find the level of the surface, where the support is of several classes."""
+        if self._finder is not None:
+            self._finder.add(self._is_support(labels), block)
+
+    def mesh(self, labels: Array, block: Block, meshes: Sequence[Mesh], volume: ArraySource) -> None:
+        """Take the surface of the support's class, or mesh that of several classes together."""
+        if self._finder is None:
+            mesh = meshes[self._classes.indices[0]]
+        else:
+            mesh = block_mesh(self._is_support(labels), self._finder.level(), block)
+        if len(mesh.faces):
+            z, y, x = volume.shape
+            box = box_around(block, (z, y, x))
+            kinds = self._classes.kind_of_class[volume[box]]
+            self._parts.append(block_elements(mesh, block, box, kinds, self._pores, self._side))
+
+    def elements(self) -> SurfaceElements:
+        """Return all elements; this ends the collecting."""
+        parts, self._parts = self._parts, []
+        return SurfaceElements.joined(parts)
+
+    def _is_support(self, labels: Array) -> Array:
+        return np.asarray(self._classes.kind_of_class[labels] == SUPPORT)
