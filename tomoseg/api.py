@@ -11,7 +11,7 @@ from tomoseg.arrays import Array, Input
 from tomoseg.config import Raw, Settings
 from tomoseg.errors import InputError
 from tomoseg.progress import Progress
-from tomoseg.project import Project, is_project
+from tomoseg.project import Project, StageState, is_project
 from tomoseg.runtime import Runtime, make_runtime
 from tomoseg.tables import data_frame
 
@@ -269,7 +269,7 @@ class OpenProject:
 
         return preview_figure(self._project.artifacts(), self._states(), self.path.stem)
 
-    def _states(self) -> list[engine.StageState]:
+    def _states(self) -> list[StageState]:
         return engine.states(self._project, config.resolve(self._project.settings))
 
     def _array(self, artifact: schema.Artifact) -> Input | None:

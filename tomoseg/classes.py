@@ -3,7 +3,8 @@
 import colorsys
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tomoseg.arrays import Input
 from tomoseg.errors import InputError
@@ -19,10 +20,18 @@ def default_names(n_classes: int) -> list[str]:
 
 
 def class_names(labels: Input) -> list[str]:
-    """Return the names that are stored with labels, in class order."""
-    stored = labels.attrs.get("class_names")
-    if stored is None or len(stored) == 0:
+    """Return the names that are stored with labels, in class order; raise InputError if there are none."""
+    names = names_in(labels.attrs)
+    if names is None:
         raise InputError("the labels carry no class names (attribute class_names); segment again.")
+    return names
+
+
+def names_in(attrs: Mapping[str, Any]) -> list[str] | None:
+    """Return the names of the classes that attributes of labels hold, or None."""
+    stored = attrs.get("class_names")
+    if stored is None or len(stored) == 0:
+        return None
     return [name.decode() if isinstance(name, bytes) else str(name) for name in stored]
 
 

@@ -9,6 +9,7 @@ from tomoseg.cli import render
 from tomoseg.cli.options import BreakLock, ProgressKind, ProjectFile, runtime_of
 from tomoseg.errors import InputError, NotReady
 from tomoseg.project import Project, compact
+from tomoseg.reproduction import pipeline_text
 from tomoseg.runtime import stopping_on_signals
 
 
@@ -38,7 +39,7 @@ def export_pipeline(
     from tomoseg.io.atomic import atomic_path
 
     with Project.read(project) as opened:
-        text = render.pipeline(opened)
+        text = pipeline_text(opened)
     if not text:
         raise NotReady(f"{project} holds no results yet; run `tomoseg run {project}` first.")
     if output is None:

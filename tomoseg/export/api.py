@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tomoseg.arrays import Array, ArraySource
+from tomoseg.classes import names_in
 from tomoseg.errors import InputError, StageFailed
 from tomoseg.export import sizes
-from tomoseg.export.classes import Classes, names_in
+from tomoseg.export.classes import Classes
 from tomoseg.export.context import AlignmentRecord, ExportContext
 from tomoseg.export.formats import FORMATS
 from tomoseg.export.formats.base import Format

@@ -1,12 +1,9 @@
 """Names, colours and file names of the classes of a segmentation."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from tomoseg.arrays import Input
-from tomoseg.errors import InputError
 from tomoseg.palette import EXPORTED_CLASSES, SURFACE_GREY, SURFACE_RED
 
 GLASS = 0.25  # opacity of the surfaces around the particles
@@ -43,25 +40,3 @@ def surface_stem(index: int, name: str) -> str:
     """Return a file name for the surface of a class; the index separates names that differ in odd characters only."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-") or "class"
     return f"surface_{index}_{plain}"
-
-
-def class_names_of(labels: Input) -> list[str]:
-    """Return the names of the classes, in class order, from the attributes of the labels.
-
-    Raises
-    ------
-    InputError
-        The labels carry no names.
-    """
-    names = names_in(labels.attrs)
-    if names is None:
-        raise InputError("the labels carry no class names (attribute class_names); segment again.")
-    return names
-
-
-def names_in(attrs: Mapping[str, Any]) -> list[str] | None:
-    """Return the names of the classes that attributes of labels hold, or None."""
-    stored = attrs.get("class_names")
-    if stored is None or len(stored) == 0:
-        return None
-    return [name.decode() if isinstance(name, bytes) else str(name) for name in stored]

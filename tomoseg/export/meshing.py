@@ -99,8 +99,8 @@ def _class_mesh(coarse: "CoarseLabels", k: int, what: str, runtime: Runtime) -> 
 
 def _pore_mesh(labels: ArraySource, runtime: Runtime) -> "Mesh | None":
     """Mesh all closed pores together; None if there are none, or too many for the memory allowed."""
+    from tomoseg.components import BYTES_PER_VOXEL
     from tomoseg.export import pores, surfaces
-    from tomoseg.measurement.common.components import BYTES_PER_VOXEL
 
     shape = labels.shape
     pieces = slabs(shape[0], runtime.slab_size(BYTES_PER_VOXEL * math.prod(shape[1:]), shape[0]))

@@ -25,7 +25,7 @@ from tomoseg.reconstruction.solver import Recipe
 from tomoseg.runtime import Runtime
 
 if TYPE_CHECKING:
-    import pandas as pd  # type: ignore[import-untyped]
+    import pandas as pd
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from tomoseg.report.figures.rendering import draw_surfaces
 from tomoseg.report.formatting import length, number
 from tomoseg.report.results import PictureSizes, Results
 from tomoseg.report.summary import key_numbers, summary
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FORMATS = ("png", "pdf", "svg")
 SIZE_INCHES, DPI = (13.3, 7.5), 150  # of a slide
@@ -48,15 +51,34 @@ def write_preview(
     file_format = path.suffix.lower().removeprefix(".")
     if file_format not in FORMATS:
         raise InputError(f"-o {path}: the picture is a .png, .pdf or .svg file.")
-    results = Results(artifacts, tuple(stages), title, sizes or PictureSizes())
-    if results.get("tilt_series") is None and results.get("volume") is None:
-        raise InputError("there is nothing to show yet: the project holds neither a tilt series nor a volume.")
     import matplotlib as mpl
 
     metadata = {"Software": MADE_BY} if file_format == "png" else {"Creator": MADE_BY} | UNDATED[file_format]
     with mpl.rc_context(KEEP_TEXT), warnings.catch_warnings(), atomic_path(path) as temporary:
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that the font lacks
-        _drawn(results, dpi).savefig(temporary, format=file_format, facecolor="white", metadata=metadata)
+        figure = preview_figure(artifacts, stages, title, sizes=sizes, dpi=dpi)
+        figure.savefig(temporary, format=file_format, facecolor="white", metadata=metadata)
+
+
+def preview_figure(
+    artifacts: Mapping[str, Input],
+    stages: Sequence[StageState],
+    title: str,
+    *,
+    sizes: PictureSizes | None = None,
+    dpi: int = DPI,
+) -> "Figure":
+    """Draw the picture of a project as a Matplotlib figure.
+
+    Raises
+    ------
+    InputError
+        There is nothing to show.
+    """
+    results = Results(artifacts, tuple(stages), title, sizes or PictureSizes())
+    if results.get("tilt_series") is None and results.get("volume") is None:
+        raise InputError("there is nothing to show yet: the project holds neither a tilt series nor a volume.")
+    return _drawn(results, dpi)
 
 
 def is_ours(path: Path) -> bool:
@@ -69,8 +91,8 @@ def is_ours(path: Path) -> bool:
     return MADE_BY.encode() in start + end
 
 
-def _drawn(results: Results, dpi: int) -> Any:
-    figure = new_figure(SIZE_INCHES, dpi)
+def _drawn(results: Results, dpi: int) -> "Figure":
+    figure: Figure = new_figure(SIZE_INCHES, dpi)
     _head(figure, results)
     right = _right(results)
     body = figure.add_gridspec(

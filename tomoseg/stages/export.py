@@ -53,8 +53,8 @@ def run(
     support_info: Input | None = None,
 ) -> None:
     """Write the files asked for; each appears under its name only when it is complete."""
+    from tomoseg.classes import class_names
     from tomoseg.export.api import export_files
-    from tomoseg.export.classes import class_names_of
     from tomoseg.export.context import AlignmentRecord
 
     if params.export_dir is None:
@@ -75,7 +75,7 @@ def run(
         volume,
         labels,
         voxel_size_nm=float(labels.attrs.get("voxel_size_nm", np.nan)),
-        class_names=class_names_of(labels),
+        class_names=class_names(labels),
         class_colors=[str(color) for color in labels.attrs.get("class_colors", ())],
         particle_class=str(measurement_info.attrs.get("particle_class", "")) if measurement_info else "",
         tables={name: table for name, table in zip(TABLES.values(), tables, strict=True) if table is not None},

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.palette import BLUE, GREEN, ORANGE
+from tomoseg.palette import BLACK, BLUE, GREEN, ORANGE, rgb
 from tomoseg.segmentation.evaluation.calibration import Bins
 from tomoseg.segmentation.evaluation.comparison import Comparison
 from tomoseg.segmentation.evaluation.numbers import divided
@@ -138,7 +138,7 @@ def plot_detection(evaluation: Evaluation, path: Path) -> None:
     figure, (axes,) = new_figure(max(6.0, 1.6 + 0.9 * len(place)), 4.2)
     recall = np.nan_to_num(sizes["recall"])
     ends = np.nan_to_num([sizes["recall"] - sizes["low"], sizes["high"] - sizes["recall"]]).clip(min=0)
-    axes.bar(place, recall, 0.7, yerr=ends, capsize=3, color="#009e73", label="found")
+    axes.bar(place, recall, 0.7, yerr=ends, capsize=3, color=GREEN, label="found")
     touched = divided(sizes["touched"], sizes["true"])
     axes.plot(
         place, touched, "D", ms=7, clip_on=False, mfc="none", mec=BLACK, label="overlapped by any predicted object"
@@ -157,7 +157,8 @@ def plot_detection(evaluation: Evaluation, path: Path) -> None:
 
 
 def line_colors(colors: Sequence[str]) -> list[str]:
-METRIC_COLORS = (BLUE, ORANGE, GREEN, "#777777")  # in the order of `METRICS`
+    """Return the colours of classes for lines on white: nearly white ones become grey."""
+    return ["#888888" if min(rgb(color)) > 215 else color for color in colors]
 
 
 def plot_comparison(comparison: Comparison, path: Path) -> None:
@@ -184,4 +185,3 @@ def plot_comparison(comparison: Comparison, path: Path) -> None:
     intervals = f"95 % intervals: thick by {k} groups of neighbouring slices, thin by {n} images"
     figure.supxlabel(f"Dice minus that of {comparison.baseline}\n{intervals}", fontsize=9)
     figure.savefig(path, dpi=150)
-from tomoseg.palette import BLUE, GREEN, ORANGE

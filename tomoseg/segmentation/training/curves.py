@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tomoseg.palette import BLUE, ORANGE
 from tomoseg.segmentation.evaluation.plots import new_figure
 
 
@@ -17,8 +18,8 @@ def plot_history(
         known = [(row["epoch"], row[key]) for row in rows if row[key] is not None]  # not every epoch ends in validation
         axes.plot(*zip(*known, strict=True) if known else ([], []), ".-", ms=3, color=color, label=label)
 
-    draw(left, "loss", "#0072b2", "training")
-    draw(left, "val_loss", "#e69f00", "validation")
+    draw(left, "loss", BLUE, "training")
+    draw(left, "val_loss", ORANGE, "validation")
     left.set_ylabel("loss")
     left.set_yscale("log")
     for name, color in zip(class_names, colors, strict=True):
