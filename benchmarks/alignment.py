@@ -21,6 +21,7 @@ import csv
 import io
 import logging
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -30,11 +31,9 @@ from pathlib import Path
 import numpy as np
 
 from tomoseg import simulate
+from tomoseg.alignment.api import align
 from tomoseg.alignment.images.warp import rotate_vectors
-from tomoseg.arrays import MemoryInput, MemoryOutputs
-from tomoseg.errors import TomosegError
-from tomoseg.runtime import Runtime
-from tomoseg.stages import align
+from tomoseg.errors import TomosegError, TomosegWarning
 
 WORKERS = 2
 PEERS = {
@@ -276,30 +275,23 @@ def errors(
 
 
 def run_ours(series: Series) -> dict[str, float | str]:
-    """Align with the stage's defaults; return its figures, or the reason why it failed."""
-    outputs, runtime = MemoryOutputs(), Runtime(workers=WORKERS)
+    """Align with the defaults; return the figures, or the reason why it failed."""
     start = time.perf_counter()
     try:
-        align.run(
-            tilt_series=MemoryInput(series.raw),
-            angles_deg=MemoryInput(series.angles_deg),
-            tilt_series_info=MemoryInput(None, {"tilt_axis": "unknown"}),
-            params=align.AlignParameters(),
-            runtime=runtime,
-            outputs=outputs,
-        )
+        with warnings.catch_warnings():  # they are counted below
+            warnings.simplefilter("ignore", TomosegWarning)
+            aligned = align(series.raw, series.angles_deg, workers=WORKERS)
     except TomosegError as problem:
         return {"failure": str(problem)}
     seconds = time.perf_counter() - start
-    info = outputs.attrs["alignment_info"]
-    angle, offset = info["tilt_axis_angle_deg"], info["tilt_axis_offset_px"]
+    angle, offset = aligned.tilt_axis_angle_deg, aligned.tilt_axis_offset_px
     if abs(angle - series.axis_angle_deg) > 90:  # the same axis from its other end
         angle, offset = angle + np.copysign(180, series.axis_angle_deg - angle), -offset
-    found = errors(series, outputs.arrays["shifts_px"], angle, offset)
+    found = errors(series, aligned.shifts_px, angle, offset)
     return {
         "rms_px": found.rms, "across_px": found.across, "along_px": found.along, "worst_px": found.worst,
         "axis_error_deg": angle - series.axis_angle_deg, "offset_error_px": found.offset,
-        "seconds": seconds, "warnings": len(runtime.warnings),
+        "seconds": seconds, "warnings": len(aligned.warnings),
     }  # fmt: skip
 
 

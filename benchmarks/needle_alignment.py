@@ -38,16 +38,15 @@ import h5py
 import numpy as np
 from scipy import ndimage
 
+from tomoseg.alignment.api import align
 from tomoseg.alignment.images.warp import rotation_matrix, warp_image
-from tomoseg.arrays import MemoryInput, MemoryOutputs
 from tomoseg.io.angles import read_angles
 from tomoseg.io.raw import open_raw
 from tomoseg.reconstruction import kernels
 from tomoseg.reconstruction.backends.cpu import CpuOperator
 from tomoseg.reconstruction.geometry import ParallelGeometry
 from tomoseg.reconstruction.methods import in_blocks, mlem
-from tomoseg.runtime import Runtime, available_cpus, slabs
-from tomoseg.stages import align
+from tomoseg.runtime import available_cpus, slabs
 
 WORKERS = available_cpus()
 FOLDS = 8
@@ -120,28 +119,14 @@ def as_it_is(series: Series) -> Alignment:
 
 
 def by_tomoseg(folder: Path, axis_angle_deg: float | None = None) -> tuple[Alignment, Series]:
-    """Align the series with the stage's defaults; return also the series less the background that was found."""
-    outputs = MemoryOutputs()
+    """Align the series with the defaults; return also the series less the background that was found."""
     with open_raw(folder / "HAADF.mrc") as found:
         raw, axis = found.read(slice(0, found.shape[0])), found.tilt_axis
     angles = read_angles(folder / "HAADF.rawtlt")
-    align.run(
-        tilt_series=MemoryInput(raw),
-        angles_deg=MemoryInput(angles),
-        tilt_series_info=MemoryInput(None, {"tilt_axis": axis or "unknown"}),
-        params=align.AlignParameters(tilt_axis_angle=axis_angle_deg),
-        runtime=Runtime(workers=WORKERS),
-        outputs=outputs,
-    )
-    info, levels = outputs.attrs["alignment_info"], outputs.arrays["tilt_quality"]["background"]
+    made = align(raw, angles, tilt_axis=axis, tilt_axis_angle=axis_angle_deg, workers=WORKERS)
+    levels = made.table["background"]
     name = "tomoseg" if axis_angle_deg is None else f"tomoseg, --tilt-axis-angle {axis_angle_deg:g}"
-    alignment = Alignment(
-        name,
-        outputs.arrays["shifts_px"],
-        info["tilt_axis_angle_deg"],
-        info["tilt_axis_offset_px"],
-        outputs.arrays["aligned"],
-    )
+    alignment = Alignment(name, made.shifts_px, made.tilt_axis_angle_deg, made.tilt_axis_offset_px, made.aligned)
     return alignment, Series((raw - levels[:, None, None]).astype(np.float32), angles)
 
 
