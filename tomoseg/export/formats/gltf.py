@@ -1,10 +1,10 @@
 """Format `gltf`: all surfaces as one binary glTF 2.0 scene (.glb), for browsers, Blender, PowerPoint and slides.
 
-Written by hand, because VTK's writer (9.7) stores no transparency, names or unit and reports success on a full disk, and
-trimesh holds the whole scene in memory; here one surface at a time is held. The layout is that of the Khronos
-specification: a header of 12 bytes, a chunk of JSON, a chunk of binary data. The standard's unit of length is the metre,
-in which a particle would be too small for any viewer: a unit of the file is a nanometre instead (a scale of 10^9), as
-`asset.extras` says. The standard's axes, right-handed with y up, are those of our other surfaces.
+Written by hand, because VTK's writer (9.7) stores neither transparency nor names nor the unit and reports success on a
+full disk, and trimesh holds the whole scene in memory; here one surface at a time is held. The layout is that of the
+Khronos specification: a header of 12 bytes, a chunk of JSON, a chunk of binary data. The standard's unit of length is
+the metre, in which a particle would be too small for any viewer: a unit of the file is a nanometre instead (a scale of
+10^9), as `asset.extras` says. The standard's axes, right-handed with y up, are those of our other surfaces.
 """
 
 import json
