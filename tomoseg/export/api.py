@@ -21,6 +21,7 @@ from tomoseg.export.formats.base import Format
 from tomoseg.export.manifest import Manifest
 from tomoseg.export.meshing import make_surfaces, plan_surfaces
 from tomoseg.export.parameters import ExportOptions, check_options, folder_problems
+from tomoseg.export.tables import FILES
 from tomoseg.keywords import takes_parameters
 from tomoseg.runtime import Runtime
 
@@ -59,7 +60,7 @@ def export(
     particle_class: str | None = None,
     tables: Mapping[str, Any] | None = None,
     records: Mapping[str, Mapping[str, Any]] | None = None,
-    alignment: AlignmentRecord | None = None,
+    alignment: Any = None,
     params: ExportOptions,
     runtime: Runtime,
 ) -> ExportedFiles:
@@ -83,11 +84,12 @@ def export(
     particle_class : str, optional
         Name of the class that is drawn as particles, opaque and red; by default the last class.
     tables : mapping of str to structured array or pandas.DataFrame, optional
-        Tables by file name without ending. Rows of `particles` (columns z_px, y_px, x_px) are also written as points.
+        Tables by file name without ending, or under the names of `Measurement.tables`. The rows of `particles` (columns
+        z_px, y_px, x_px) are also written as points.
     records : mapping of str to mapping, optional
         Numbers for the summary, by topic, for example {"reconstruction": {"iterations": 40}}.
-    alignment : tomoseg.export.context.AlignmentRecord, optional
-        The alignment, for the format `alignment`, which otherwise writes nothing.
+    alignment : result of tomoseg.alignment.api.align, or tomoseg.export.context.AlignmentRecord, optional
+        The alignment, for the format `alignment`, which writes nothing without it.
 
     Returns
     -------
@@ -124,6 +126,8 @@ def export(
         raise InputError(f"volume and labels must have the same shape, and have {volume.shape} and {labels.shape}.")
     attrs: Mapping[str, Any] = getattr(labels, "attrs", {})
     names = _class_names(labels, attrs, class_names)
+    if alignment is not None and not isinstance(alignment, AlignmentRecord):
+        alignment = AlignmentRecord.of(alignment)
     return export_files(
         Path(folder),
         volume,
@@ -132,7 +136,7 @@ def export(
         class_names=names,
         class_colors=[str(c) for c in (attrs.get("class_colors", ()) if class_colors is None else class_colors)],
         particle_class=particle_class or "",
-        tables={name: _as_table(table) for name, table in (tables or {}).items()},
+        tables={FILES.get(name, name): _as_table(table) for name, table in (tables or {}).items()},
         records=records or {},
         alignment=alignment,
         params=params,

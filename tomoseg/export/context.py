@@ -10,7 +10,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from tomoseg.arrays import ArraySource
+from tomoseg.arrays import Array, ArraySource
 from tomoseg.export import sizes
 from tomoseg.export.classes import Classes
 from tomoseg.export.facts import Facts
@@ -20,6 +20,8 @@ from tomoseg.runtime import Runtime
 # Of the memory allowed: how much of a volume is read at once.
 READING_SHARE = 0.125
 PORES = "surface_pores"  # stem of the surface of closed pores
+# Image corrections, and the values that change nothing.
+NO_CORRECTIONS = {"rotation_deg": 0.0, "magnification": 1.0, "tilt_error_deg": 0.0}
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,25 @@ class AlignmentRecord:
     outliers: ArrayLike | None = None
     refined_angles_deg: ArrayLike | None = None
     image_corrections: Mapping[str, ArrayLike] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, series: Any) -> "AlignmentRecord":
+        """Return the record of an aligned series as `tomoseg.alignment.api.align` returns it."""
+        return cls(
+            series.table["angle_deg"],
+            series.shifts_px,
+            series.tilt_axis_angle_deg,
+            series.tilt_axis_offset_px,
+            series.aligned.shape[1:],
+            series.outliers,
+            series.angles_deg,
+            corrections_in(series.table),
+        )
+
+
+def corrections_in(table: Array) -> dict[str, Array]:
+    """Return the image corrections among the columns of a table of tilts; older projects have none."""
+    return {name: table[name] for name in NO_CORRECTIONS if name in (table.dtype.names or ())}
 
 
 @dataclass(frozen=True)

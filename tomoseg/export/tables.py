@@ -9,6 +9,16 @@ from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
 
+# File names, without ending, of the tables that `measure` makes.
+FILES = {
+    "class_table": "classes",
+    "particle_table": "particles",
+    "size_table": "size_distribution",
+    "facet_table": "facets",
+    "curvature_table": "curvature",
+    "pore_table": "pores",
+    "pore_size_table": "pore_sizes",
+}
 # Endings of names and their units; the first that fits counts.
 UNITS = {
     "_m2_per_g": "m2/g",

@@ -2,28 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tomoseg import schema
 from tomoseg.arrays import Input, Outputs
 from tomoseg.errors import InputError
+from tomoseg.export.manifest import lost_files
 from tomoseg.export.parameters import ExportParameters, check
 from tomoseg.runtime import Runtime
 from tomoseg.stages.base import Stage
-
-# File names, without ending, of the tables that the stage reads.
-TABLES = {
-    "class_table": "classes",
-    "particle_table": "particles",
-    "size_table": "size_distribution",
-    "facet_table": "facets",
-    "curvature_table": "curvature",
-    "pore_table": "pores",
-    "pore_size_table": "pore_sizes",
-}
-IMAGE_CORRECTIONS = ("rotation_deg", "magnification", "tilt_error_deg")
 
 
 def run(
@@ -55,14 +43,21 @@ def run(
     """Write the files asked for; each appears under its name only when it is complete."""
     from tomoseg.classes import class_names
     from tomoseg.export.api import export_files
-    from tomoseg.export.context import AlignmentRecord
+    from tomoseg.export.context import AlignmentRecord, corrections_in
+    from tomoseg.export.tables import FILES
 
     if params.export_dir is None:
         raise InputError("export.export_dir: name the folder to write to.")
-    if problems := check(params):
-        raise InputError.of(problems)
     quality, axis = tilt_quality[:], alignment_info.attrs
-    tables = (class_table, particle_table, size_table, facet_table, curvature_table, pore_table, pore_size_table)
+    tables = {
+        "class_table": class_table,
+        "particle_table": particle_table,
+        "size_table": size_table,
+        "facet_table": facet_table,
+        "curvature_table": curvature_table,
+        "pore_table": pore_table,
+        "pore_size_table": pore_size_table,
+    }
     records = {
         "tilt_series": tilt_series_info,
         "reconstruction": reconstruction_info,
@@ -78,7 +73,7 @@ def run(
         class_names=class_names(labels),
         class_colors=[str(color) for color in labels.attrs.get("class_colors", ())],
         particle_class=str(measurement_info.attrs.get("particle_class", "")) if measurement_info else "",
-        tables={name: table for name, table in zip(TABLES.values(), tables, strict=True) if table is not None},
+        tables={FILES[name]: table for name, table in tables.items() if table is not None},
         records={topic: group.attrs for topic, group in records.items() if group is not None},
         alignment=AlignmentRecord(
             angles_deg[:],
@@ -88,8 +83,7 @@ def run(
             (aligned.shape[1], aligned.shape[2]),
             quality["is_outlier"],
             None if refined_angles_deg is None else refined_angles_deg[:],
-            # Older projects have none.
-            {name: quality[name] for name in IMAGE_CORRECTIONS if name in (quality.dtype.names or ())},
+            corrections_in(quality),
         ),
         params=params,
         runtime=runtime,
@@ -102,13 +96,6 @@ def beside(params: ExportParameters, project: Path) -> ExportParameters:
     if params.export_dir is not None:
         return params
     return params.model_copy(update={"export_dir": str(project.with_name(f"{project.stem}_export"))})
-
-
-def lost(export_info: dict[str, Any]) -> list[str]:
-    """Return a sentence for each exported file that is missing or was changed."""
-    from tomoseg.export.manifest import lost_files
-
-    return lost_files(export_info)
 
 
 STAGE = Stage(
@@ -142,5 +129,5 @@ STAGE = Stage(
     run=run,
     check=check,
     beside=beside,
-    lost=lost,
+    lost=lost_files,
 )

@@ -2,6 +2,8 @@
 
 import doctest
 import inspect
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -133,6 +135,28 @@ def test_tables_may_be_data_frames(tmp_path):
         export(tmp_path / name, VOLUME, LABELS, voxel_size_nm=0.5, tables=given, formats="csv,json,vtp")
     assert contents(tmp_path / "arrays") == contents(tmp_path / "frames")
     assert (tmp_path / "frames" / "particles.vtp").exists()
+
+
+def test_results_of_other_functions_are_taken_as_they_are(tmp_path):
+    inputs = measured()
+    given = as_arguments(inputs)
+    record, quality = given["alignment"], np.zeros(4, [("angle_deg", "f8"), ("magnification", "f8")])
+    quality["angle_deg"], quality["magnification"] = record.angles_deg, [1, 1.01, 1, 0.99]
+    aligned = SimpleNamespace(
+        table=quality,
+        shifts_px=record.shifts_px,
+        tilt_axis_angle_deg=record.tilt_axis_angle_deg,
+        tilt_axis_offset_px=record.tilt_axis_offset_px,
+        aligned=inputs["aligned"].array,
+        outliers=record.outliers,
+        angles_deg=record.angles_deg,
+    )
+    corrected = replace(record, image_corrections={"magnification": quality["magnification"]})
+    tables = {name: inputs[name].array for name in ("class_table", "particle_table", "size_table")}
+    export(tmp_path / "results", **{**given, "alignment": aligned, "tables": tables})
+    export(tmp_path / "named", **{**given, "alignment": corrected})
+    assert contents(tmp_path / "results") == contents(tmp_path / "named")
+    assert "1.01" in (tmp_path / "results" / "shifts.csv").read_text()
 
 
 def test_without_tables_and_alignment_the_rest_is_written(tmp_path):

@@ -3,14 +3,11 @@
 import numpy as np
 
 from tomoseg.arrays import Array
-from tomoseg.export.context import AlignmentRecord, ExportContext
+from tomoseg.export.context import NO_CORRECTIONS, AlignmentRecord, ExportContext
 from tomoseg.export.formats.base import Format
 from tomoseg.export.formats.csv import write_csv
 from tomoseg.io.mrc import write_angles
 from tomoseg.io.shifts import imod_turns, transforms, write_transforms
-
-# Image corrections that change nothing.
-NEUTRAL = {"rotation_deg": 0.0, "magnification": 1.0, "tilt_error_deg": 0.0}
 
 
 def _write(context: ExportContext) -> None:
@@ -40,7 +37,7 @@ def shift_table(given: AlignmentRecord) -> Array:
     """Return the alignment with a row per tilt; columns of image corrections only if an image has some."""
     shifts = np.asarray(given.shifts_px, float)
     corrections = {name: np.asarray(values) for name, values in given.image_corrections.items()}
-    corrected = any(np.any(values != NEUTRAL[name]) for name, values in corrections.items())
+    corrected = any(np.any(values != NO_CORRECTIONS[name]) for name, values in corrections.items())
     columns = {
         "angle_deg": np.asarray(given.angles_deg),
         "dy_px": shifts[:, 0],

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from tomoseg.export.context import ExportContext, Surface
 from tomoseg.export.formats.base import Format, one_file_per_surface
 from tomoseg.export.polydata import surface_arrays
 
@@ -36,14 +35,10 @@ def write_ply(path: Path, polydata: Any, unit: str, color: str) -> None:
         file.write(faces.data)
 
 
-def _write_surface(path: Path, surface: Surface, context: ExportContext) -> None:
-    write_ply(path, surface.data, context.unit, surface.color)
-
-
 FORMAT = Format(
     name="ply",
     description="the same surfaces with normals and colours, for Blender and MeshLab",
     file_names=lambda context: [f"{stem}.ply" for stem in context.surface_stems],
     expected_bytes=lambda context: context.surface_bytes("ply", TRIANGLE_BYTES),
-    surface_writer=one_file_per_surface("ply", _write_surface),
+    surface_writer=one_file_per_surface("ply", lambda path, s, context: write_ply(path, s.data, context.unit, s.color)),
 )

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from tomoseg.export.context import ExportContext, Surface
 from tomoseg.export.formats.base import Format, one_file_per_surface
 from tomoseg.export.polydata import write_by_vtk
 
@@ -23,14 +22,10 @@ def write_stl(path: Path, polydata: Any, unit: str) -> None:
     write_by_vtk(writer, path, polydata)
 
 
-def _write_surface(path: Path, surface: Surface, context: ExportContext) -> None:
-    write_stl(path, surface.data, context.unit)
-
-
 FORMAT = Format(
     name="stl",
     description="the same surfaces, for printing and finite elements",
     file_names=lambda context: [f"{stem}.stl" for stem in context.surface_stems],
     expected_bytes=lambda context: context.surface_bytes("stl", TRIANGLE_BYTES),
-    surface_writer=one_file_per_surface("stl", _write_surface),
+    surface_writer=one_file_per_surface("stl", lambda path, s, context: write_stl(path, s.data, context.unit)),
 )

@@ -90,7 +90,8 @@ def test_the_page_of_the_documentation_lists_each_format_and_marks_the_usual_one
     page = Path(tomoseg.__file__).parent.parent / "docs" / "export.md"
     if not page.exists():
         pytest.skip("not a source checkout")
-    rows = [line.split("|")[1] for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    table = page.read_text(encoding="utf-8").split("##")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
     listed = dict(re.findall(r"`(\w+)`( \*)?", "".join(rows)))
     assert set(listed) == set(ALL_FORMATS)
     assert {name for name, mark in listed.items() if mark} == set(DEFAULT_FORMATS)
