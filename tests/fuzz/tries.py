@@ -37,7 +37,7 @@ class Outcome:
 
 def import_raw(path: Path) -> None:
     """Check and open a series as `tomoseg import` does."""
-    from tomoseg.stages.import_ import ImportParameters, check
+    from tomoseg.io.parameters import ImportParameters, check
 
     check(ImportParameters(raw=path))
     read_raw(path)

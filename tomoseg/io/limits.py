@@ -42,7 +42,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def read_text(path: Path, most: int, what: str) -> str:
-    """Return the text of a small file, UTF-8 with or without mark; bytes that are not are replaced.
+    """Return the text of a small file in UTF-8, with or without byte order mark; invalid bytes are replaced.
 
     Raises
     ------

@@ -252,7 +252,7 @@ def jsonable(value: Any, depth: int = 12) -> Any:  # noqa: PLR0911 - one return 
 
 @contextlib.contextmanager
 def captured_messages(*loggers: str) -> Iterator[list[str]]:
-    """Collect warnings and log messages of the libraries that read a file, the first ones, instead of printing them."""
+    """Collect the first warnings and log messages of the libraries that read a file, instead of printing them."""
     messages: list[str] = []
 
     class Collector(logging.Handler):

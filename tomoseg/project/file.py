@@ -81,7 +81,7 @@ class Project(OpenedFile):
     # --- reading ---
 
     def has(self, artifact: schema.Artifact) -> bool:
-        """Tell whether the artifact is there."""
+        """Tell whether the project holds the artifact."""
         return artifact.path in self._file
 
     def artifact(self, artifact: schema.Artifact, cache_bytes: int = CACHE_BYTES) -> Input:
@@ -111,7 +111,7 @@ class Project(OpenedFile):
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
-        """The parameters wanted for each stage, as last asked for: {stage: {parameter: value}}."""
+        """The parameters last asked for, of each stage: {stage: {parameter: value}}."""
         if schema.SETTINGS not in self._file:
             return {}
         return read_settings(self._file[schema.SETTINGS].attrs)
@@ -119,7 +119,7 @@ class Project(OpenedFile):
     # --- writing ---
 
     def store_settings(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
-        """Remember the parameters wanted for each stage; on the disk at the next commit."""
+        """Store the parameters asked for, of each stage; on the disk at the next commit."""
         if self.settings != settings:
             self.for_writing().require_group(schema.SETTINGS).attrs["parameters"] = json.dumps(settings)
 

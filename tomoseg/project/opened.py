@@ -24,9 +24,9 @@ OPENING_ATTEMPTS = 3  # where a commit takes place while the file is being opene
 
 
 class OpenedFile:
-    """A project file that was opened to be read, and that can be written by the holder of its lock.
+    """A project file opened for reading, which the holder of its lock can also write to.
 
-    `gate` is held while the file is used, since a commit reopens it. Use it as a context manager, or `close` it.
+    `gate` is held while the file is used, because a commit reopens it. Use it as a context manager, or `close` it.
     """
 
     def __init__(self, path: Path, file: h5py.File, store: JournaledFile | None = None) -> None:
@@ -80,7 +80,7 @@ class OpenedFile:
         return self._file
 
     def settle(self) -> None:
-        """Commit: whatever crashes from now on, all that was written so far is what the file holds.
+        """Commit what was written so far: from now on, the file holds it whatever crashes.
 
         HDF5 is closed for it: only then has it written all it knows, its account of free space included.
         """
@@ -96,7 +96,7 @@ class OpenedFile:
     def roll_back(self) -> None:
         """Go back to the last commit."""
         with self.gate:
-            # HDF5 may stumble over what a failed disk did not keep; all that it does here is forgotten next.
+            # HDF5 may fail over what a broken disk did not keep; all that it does here is forgotten next.
             with suppress(OSError, RuntimeError):
                 self._file.close()
             self.store.roll_back()
