@@ -103,7 +103,7 @@ class Component:
         for (labels, n), mine in zip(_labelled(self._slabs(), self._connectivity), self._labels, strict=True):
             chosen = np.zeros(n + 1, bool)
             chosen[mine] = True
-            yield chosen[labels]
+            yield looked_up(chosen, labels)
 
 
 class ComponentSizes:
@@ -126,7 +126,7 @@ class ComponentSizes:
     def add(self, mask: Array) -> None:
         """Count the components of the next slab, a (z, y, x) boolean array."""
         ((labels, n),) = _labelled([mask], self._connectivity)
-        sizes = _sizes(labels, n)
+        sizes = component_sizes(labels, n)[1:]
         large = sizes >= self.min_size
         at_faces = self._links.add(labels, n) - 1
         self._large.append(np.packbits(large))
@@ -140,10 +140,7 @@ class ComponentSizes:
         keep = np.zeros(n + 1, bool)
         keep[1:] = np.unpackbits(self._large[slab], count=n)
         keep[self._links.at_faces[slab]] = totals[objects[slab]] >= self.min_size
-        result = np.empty(labels.shape, bool)
-        for plane, numbers in zip(result, labels, strict=True):  # indexing makes 8-byte copies
-            plane[:] = keep[numbers]
-        return result
+        return looked_up(keep, labels)
 
     def removed(self) -> int:
         """Return how many components have fewer than `min_size` voxels."""
@@ -158,6 +155,22 @@ class ComponentSizes:
             # Sums of whole numbers are exact in the float64 that weights are.
             self._merged = objects, np.bincount(of_all, np.concatenate(self._sizes_at_faces)).astype(np.int64)
         return self._merged
+
+
+def component_sizes(labels: Array, n: int) -> NDArray[np.int64]:
+    """Return the voxels (n + 1,) of the labels 0 to n; counting makes 8-byte copies, so it is done in parts."""
+    flat, sizes = labels.reshape(-1), np.zeros(n + 1, np.int64)
+    for start in range(0, flat.size, 1 << 22):
+        sizes += np.bincount(flat[start : start + (1 << 22)], minlength=n + 1)
+    return sizes
+
+
+def looked_up(values: Array, labels: Array) -> Array:
+    """Return the value of each voxel's label (z, y, x); indexing makes 8-byte copies, so it is done by planes."""
+    out = np.empty(labels.shape, values.dtype)
+    for plane, numbers in zip(out, labels, strict=True):
+        plane[:] = values[numbers]
+    return out
 
 
 def component_at(mask: BoolArray, seed: Iterable[int], connectivity: Connectivity = 6) -> BoolArray:
@@ -233,14 +246,6 @@ class _Links:
         """Return for each slab the object, 0, 1, .., that each of its `at_faces` is part of."""
         groups = _groups(self._counts[-1], np.concatenate(self._pairs) - 1)
         return [groups[a:b] for a, b in pairwise(self._counts)]
-
-
-def _sizes(labels: Array, n: int) -> NDArray[np.int64]:
-    """Return the sizes of components 1 to `n`; counting makes 8-byte copies, so it is done in parts."""
-    flat, sizes = labels.reshape(-1), np.zeros(n + 1, np.int64)
-    for start in range(0, flat.size, 1 << 22):
-        sizes += np.bincount(flat[start : start + (1 << 22)], minlength=n + 1)
-    return sizes[1:]
 
 
 def _groups(n: int, pairs: Array) -> NDArray[np.int32]:

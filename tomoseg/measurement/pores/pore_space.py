@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.arrays import Array, ArraySource, BoolArray, Box
+from tomoseg.components import component_sizes, looked_up
 from tomoseg.errors import InputError
 from tomoseg.measurement.common.coarse_grid import CoarseGrid, cell_side
 from tomoseg.measurement.common.surface import FloatArray
@@ -60,14 +61,14 @@ class PoreSpace:
         inside = within | support
         pores = within & (boxed == 0)
         pores &= _in_volume(boxed.shape, start, shape)
-        labels = cc3d.connected_components(pores, connectivity=6).astype(np.int32)
-        voxels = np.bincount(labels.ravel())
+        labels, n = cc3d.connected_components(pores, connectivity=6, return_N=True)
+        voxels = component_sizes(labels, n)
         order = np.argsort(-voxels[1:], kind="stable") + 1
         n = int((voxels[1:] >= SMALLEST_PORE).sum())
         numbers = np.full(len(voxels), -1, np.int32)
         numbers[0] = 0
         numbers[order[:n]] = np.arange(1, n + 1)
-        numbered = numbers[labels]
+        numbered = looked_up(numbers, labels)
         is_open = _touching(numbered, (boxed == 0) & ~pores, n)
         return cls(boxed, free, numbered, ~is_open, inside, start, shape, grid.side)
 
@@ -181,7 +182,7 @@ def _cut_off(free: BoolArray) -> BoolArray:
         for end in (0, -1):
             joined[np.unique(labels.take(end, axis=axis))] = True
     joined[0] = True
-    return ~joined[labels]
+    return looked_up(~joined, labels)
 
 
 def _touching(numbers: NDArray[np.int32], outside: BoolArray, n: int) -> NDArray[np.bool_]:

@@ -9,7 +9,7 @@ from tomoseg.arrays import Array
 from tomoseg.measurement.common.surface import FloatArray
 from tomoseg.measurement.common.units import fill_nm
 from tomoseg.measurement.pores.pore_space import PoreSpace
-from tomoseg.measurement.pores.porosimetry import distances, squared_thickness
+from tomoseg.measurement.pores.porosimetry import distances, squared_distances, squared_thickness
 
 PORE = np.dtype(
     [
@@ -120,8 +120,7 @@ def pore_size_table(space: PoreSpace, voxel_size_nm: float) -> NDArray[np.void]:
     Local thickness (Hildebrand & Rueegsegger, J. Microscopy 185, 1997). The sphere around a cell reaches to half a
     cell before the next one that is no pore: its diameter is 2 D - 1 cells.
     """
-    squared = np.minimum(np.rint(distances(space.pores) ** 2), np.iinfo(np.uint16).max).astype(np.uint16)
-    radii = np.sqrt(squared_thickness(squared)[space.pores].astype(float))
+    radii = np.sqrt(squared_thickness(squared_distances(space.pores))[space.pores].astype(float))
     if not len(radii):
         return np.zeros(0, PORE_SIZE)
     diameters = (2 * radii - 1) * space.side

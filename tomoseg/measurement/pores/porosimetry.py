@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.arrays import Array, BoolArray
+from tomoseg.components import looked_up
 from tomoseg.measurement.common.surface import Float32Array
 
 # A cavity is wider than its throat by this factor and this many cells: less is the roughness of voxels. Of factors
@@ -44,6 +45,13 @@ def distances(inside: BoolArray) -> Float32Array:
     import edt
 
     return np.asarray(edt.edt(np.ascontiguousarray(inside), black_border=False), np.float32)
+
+
+def squared_distances(inside: BoolArray, most: int = np.iinfo(np.uint16).max) -> NDArray[np.uint16]:
+    """Return the squares of the `distances`, at most `most`."""
+    found = distances(inside)
+    np.rint(np.square(found, out=found), out=found)
+    return np.minimum(found, most, out=found).astype(np.uint16)
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,7 @@ class FreeSpace:
         the border cuts, and that goes on beyond it by assumption only, is no outside.
         """
         most = largest * largest
-        squared = np.minimum(np.rint(distances(~body) ** 2), most).astype(np.uint16)
+        squared = squared_distances(~body, most)
         narrowest = np.zeros(body.shape, np.uint16)
         following = np.full(body.size, -1, np.int32)
         starts = np.zeros(body.shape, bool)
@@ -94,7 +102,7 @@ class FreeSpace:
         kept = np.zeros(int(labels.max()) + 1, bool)
         kept[labels[centres][wider]] = True
         kept[0] = False
-        centres = kept[labels]
+        centres = looked_up(kept, labels)
         del labels
         return squared_thickness(np.where(centres, self.squared_distance, 0)) > 0
 
