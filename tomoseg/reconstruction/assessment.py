@@ -55,8 +55,8 @@ def choose_iterations(
     )
     unbounded = "" if curve.is_bounded else f", still falling at {row.most_iterations} iterations"
     runtime.say(
-        f"{curve.best} iterations: held-out tilts of {sample.shape[1]} slices are predicted best, within 2 % "
-        f"(relative residual {curve.held_out.min():.3f}{unbounded})"
+        f"{curve.best} iterations: the fewest that predict held-out tilts within 2 % of the best (relative residual "
+        f"{curve.held_out.min():.3f}{unbounded}; {sample.shape[1]} slices)"
     )
     return curve.best, curve
 
@@ -107,8 +107,8 @@ def describe_resolution(resolution_px: float, voxel_size_nm: float, n_slices: in
         return "no resolution found: reconstructions from even and from odd tilts differ even in their coarsest details"
     px = f"{resolution_px:.2f} px"
     size = f"{resolution_px * voxel_size_nm:.2f} nm ({px})" if np.isfinite(voxel_size_nm) else px
-    found = "stays above 1/7 up to the limit of the voxels" if resolution_px == 2 else "falls below 1/7 there"
+    limited = resolution_px == 2
     return (
-        f"resolution {size}: the Fourier shell correlation of reconstructions from even and from odd tilts {found} "
-        f"({n_slices} slices, measured directions only)"
+        f"resolution {size}{', limited by the voxel size' if limited else ''}: the Fourier shell correlation of even "
+        f"and odd tilts {'stays above' if limited else 'falls below'} 1/7 ({n_slices} slices, measured directions)"
     )

@@ -3,9 +3,8 @@
 A new method is one function in `methods`, and one row here with its name in `MethodName`.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 MethodName = Literal["mlem", "osem", "sirt", "tv", "fbp", "gridrec"]
 BackendName = Literal["auto", "cpu", "astra", "tomopy", "tomopy-astra"]
@@ -38,12 +37,6 @@ class MethodRow:
     def is_direct(self) -> bool:
         """Whether the method has no iterations."""
         return self.most_iterations == 0
-
-    def load_function(self) -> Callable[..., Any]:
-        """Return the function; compiled code is imported only here."""
-        from tomoseg.reconstruction import methods
-
-        return getattr(methods, self.function)  # type: ignore[no-any-return]
 
 
 _ROWS = (

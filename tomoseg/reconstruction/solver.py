@@ -40,12 +40,12 @@ class Recipe:
 
     def iterative(self) -> Iterative:
         """Return the method with all but the number of iterations."""
-        return partial(self.row.load_function(), **self.options)
+        return partial(getattr(methods, self.row.function), **self.options)
 
     def method(self, iterations: int, check: Callable[[], None]) -> Method:
         """Return the method with all its options; `check` is called before each iteration and may raise to stop."""
         if self.row.is_direct:
-            return partial(self.row.load_function(), **self.options)
+            return partial(getattr(methods, self.row.function), **self.options)
         return partial(self.iterative(), iterations=iterations, watch=lambda _iteration, _volume: check())
 
 
