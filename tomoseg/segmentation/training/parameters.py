@@ -26,8 +26,8 @@ class TrainParameters(Parameters):
     learning_rate: float = Field(5e-4, gt=0, description="Initial learning rate of Adam (Genc et al.: 5e-4)")
     schedule: Literal["constant", "cosine", "plateau"] = Field(
         "constant",
-        description="Schedule of the learning rate: 'constant' (Genc et al.); 'cosine', falling to a hundredth over all "
-        "epochs; 'plateau', halved whenever validation has not improved for `plateau_epochs` (5) epochs",
+        description="Schedule of the learning rate: 'constant' (Genc et al.); 'cosine', falling to a hundredth over "
+        "all epochs; 'plateau', halved whenever validation has not improved for `plateau_epochs` (5) epochs",
     )
     plateau_epochs: int = Field(5, ge=1, description="Epochs without improvement that make a plateau")
     patience: int = Field(0, ge=0, description="Stop after this many epochs without improvement; 0: never")
