@@ -23,7 +23,7 @@ import scipy.signal
 from tomoseg.io.digest import sha256
 from tomoseg.io.slices import IGNORE, find_pairs, load_pair
 from tomoseg.runtime import Runtime
-from tomoseg.segmentation.evaluation.evaluate import validation_pairs
+from tomoseg.segmentation.evaluation.model_evaluation import validation_pairs
 from tomoseg.segmentation.evaluation.scores import confusion_matrix, scores
 
 PATCH, SUBDIVISIONS = 512, 2

@@ -127,7 +127,7 @@ def network(tmp_path_factory):
 
 
 def test_a_small_network_segments_slices_of_an_object_it_never_saw(network, tmp_path):
-    from tomoseg.segmentation.evaluation.evaluate import evaluate_model
+    from tomoseg.segmentation.evaluation.model_evaluation import evaluate_model
 
     evaluation = evaluate_model(network.model, slices_in_folders(tmp_path, 12, seed=5), runtime=Runtime())
     pooled = evaluation.pooled()["dice"]

@@ -10,7 +10,7 @@ from tomoseg.io.slices import Pair
 from tomoseg.runtime import Runtime
 from tomoseg.segmentation.evaluation.comparison import Comparison, common_names, compare, require_same_classes
 from tomoseg.segmentation.evaluation.detection import ObjectRule
-from tomoseg.segmentation.evaluation.evaluate import EvaluatedImage, evaluate_model, validation_pairs
+from tomoseg.segmentation.evaluation.model_evaluation import EvaluatedImage, evaluate_model, validation_pairs
 from tomoseg.segmentation.evaluation.pictures import Cases, plot_errors
 from tomoseg.segmentation.evaluation.plots import plot_comparison, plot_evaluation
 from tomoseg.segmentation.evaluation.scores import Evaluation

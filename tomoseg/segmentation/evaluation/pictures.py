@@ -12,6 +12,7 @@ from tomoseg.arrays import Array
 from tomoseg.io.slices import IGNORE, Pair, load_pair
 from tomoseg.palette import rgb
 from tomoseg.segmentation.evaluation.evaluate import EvaluatedImage
+from tomoseg.segmentation.evaluation.model_evaluation import EvaluatedImage
 from tomoseg.segmentation.evaluation.numbers import divided
 from tomoseg.segmentation.evaluation.plots import new_figure
 from tomoseg.segmentation.evaluation.scores import Evaluation

@@ -64,12 +64,7 @@ class CrossValidation:
         """Write the scores as JSON and CSV."""
         dice = self._dice_of_folds()
         folds = [
-            {
-                "fold": fold,
-                "model": result.model.name,
-                "best_epoch": result.best_epoch,
-                "dice": plain(row),
-            }
+            {"fold": fold, "model": result.model.name, "best_epoch": result.best_epoch, "dice": plain(row)}
             for fold, result, row in zip(self.folds, self.results, dice, strict=True)
         ]
         content = self.evaluation.to_dict() | {"folds": folds, "fold_of_image": self.fold_of}
@@ -147,22 +142,14 @@ def cross_validate(
     for file in [*files, TrainFiles(output)] if final else files:
         file.require_free(resume=resume, overwrite=overwrite)
 
+    about: dict[str, Any] = {
+        **{"names": given, "class_names": class_names, "class_colors": class_colors, "pixel_size_nm": pixel_size_nm},
+        **{"resume": resume, "overwrite": overwrite, "group_of": group_of, "runtime": runtime},
+    }
+
     def trained(where: Path, one: TrainParameters, fold: int) -> TrainResult:
-        return train(
-            images,
-            labels,
-            where,
-            names=given,
-            class_names=class_names,
-            class_colors=class_colors,
-            pixel_size_nm=pixel_size_nm,
-            resume=resume,
-            overwrite=overwrite,
-            group_of=group_of,
-            on_epoch=None if on_epoch is None else lambda row: on_epoch({"fold": fold, **row}),
-            params=one,
-            runtime=runtime,
-        )
+        told = None if on_epoch is None else lambda row: on_epoch({"fold": fold, **row})
+        return train(images, labels, where, on_epoch=told, params=one, **about)
 
     results, predictions, fold_of = [], {}, {}
     for file, one in zip(files, of_fold, strict=True):

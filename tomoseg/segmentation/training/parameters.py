@@ -26,22 +26,22 @@ class TrainParameters(Parameters):
     learning_rate: float = Field(5e-4, gt=0, description="Initial learning rate of Adam (Genc et al.: 5e-4)")
     schedule: Literal["constant", "cosine", "plateau"] = Field(
         "constant",
-        description="Learning rate. 'constant' (Genc et al.); 'cosine': falls to a hundredth over all epochs; "
-        "'plateau': is halved whenever validation has not improved for `plateau_epochs` (5) epochs",
+        description="Schedule of the learning rate: 'constant' (Genc et al.); 'cosine', falling to a hundredth over "
+        "all epochs; 'plateau', halved whenever validation has not improved for `plateau_epochs` (5) epochs",
     )
     plateau_epochs: int = Field(5, ge=1, description="Epochs without improvement that make a plateau")
     patience: int = Field(0, ge=0, description="Stop after this many epochs without improvement; 0: never")
     monitor: str = Field(
         "dice",
-        description="Validation score that tells the best epoch, a plateau and the end: 'dice', the mean over classes; "
-        "'dice:CLASS', that of one class; 'loss'",
+        description="Validation score by which the best epoch, plateaus and patience are judged: 'dice', the mean over "
+        "classes; 'dice:CLASS', that of one class; 'loss'",
     )
-    validate_every: int = Field(1, ge=1, description="Epochs from one validation to the next; the last one counts too")
+    validate_every: int = Field(1, ge=1, description="Validate after every this many epochs, and after the last one")
     ema: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="Decay of the moving average of the weights, such as 0.999, which is then validated and kept; "
+        description="Decay of a moving average of the weights, such as 0.999; the average is then validated and kept. "
         "0: no average",
     )
     loss: str = Field("focal", description=f"{', '.join(LOSSES)}, or a sum such as focal+dice or 0.5*focal+1*dice")

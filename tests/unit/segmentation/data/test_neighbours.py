@@ -10,7 +10,7 @@ from tomoseg.io.slices import find_pairs
 from tomoseg.runtime import Runtime
 from tomoseg.segmentation.data.augmentation import Augmentation, sample_patch, vary_intensity
 from tomoseg.segmentation.data.neighbours import middle, neighbour_names, with_neighbours
-from tomoseg.segmentation.evaluation.evaluate import evaluate_model
+from tomoseg.segmentation.evaluation.model_evaluation import evaluate_model
 from tomoseg.segmentation.networks.model_file import load_model
 from tomoseg.segmentation.training.parameters import TrainParameters
 from tomoseg.segmentation.training.patches import TrainingSet

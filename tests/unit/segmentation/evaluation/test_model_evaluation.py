@@ -14,7 +14,7 @@ from tomoseg.errors import InputError
 from tomoseg.io.slices import find_pairs
 from tomoseg.runtime import Runtime
 from tomoseg.segmentation.evaluation.detection import compare_objects
-from tomoseg.segmentation.evaluation.evaluate import evaluate_model, validation_pairs
+from tomoseg.segmentation.evaluation.model_evaluation import evaluate_model, validation_pairs
 from tomoseg.segmentation.evaluation.pictures import error_map, label_picture, plot_errors, ranked_cases
 from tomoseg.segmentation.evaluation.plots import plot_evaluation
 from tomoseg.segmentation.evaluation.scores import Evaluation, evaluate_labels
