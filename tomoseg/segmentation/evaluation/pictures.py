@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from tomoseg.arrays import Array
 from tomoseg.io.slices import IGNORE, Pair, load_pair
 from tomoseg.palette import rgb
-from tomoseg.segmentation.evaluation.evaluate import EvaluatedImage
 from tomoseg.segmentation.evaluation.model_evaluation import EvaluatedImage
 from tomoseg.segmentation.evaluation.numbers import divided
 from tomoseg.segmentation.evaluation.plots import new_figure
