@@ -69,7 +69,7 @@ def _room(path):
 ORDER = {
     "alignment": ("images", "finding", "judging"),
     "segmentation": ("data", "networks", "inference", "evaluation", "training"),
-    "measurement": ("common", "pores", "support", "particles"),
+    "measurement": ("common", "particles", "pores", "support"),
 }
 
 

@@ -17,7 +17,6 @@ from tomoseg.measurement.common.sparse_object import SparseObject
 from tomoseg.measurement.parameters import MeasureParameters
 from tomoseg.measurement.particles.missing_wedge import MissingWedge
 from tomoseg.measurement.particles.objects import LIMITS, CountedParticles, Limits, Separate, count_particles
-from tomoseg.measurement.particles.particle_environment import CURVATURE, FACET
 from tomoseg.measurement.particles.particle_summary import particle_remarks, particle_summary, particle_warnings
 from tomoseg.measurement.particles.particle_table import Scene, particle_table, with_columns
 from tomoseg.measurement.particles.separation import separate_by_distance, separate_by_intensity
@@ -25,6 +24,7 @@ from tomoseg.measurement.particles.sizes import size_table
 from tomoseg.measurement.pores.pore_space import PoreSpace, find_pores
 from tomoseg.measurement.pores.pore_table import PORE, PORE_SIZE
 from tomoseg.measurement.support.densities import density_g_cm3
+from tomoseg.measurement.support.particle_environment import CURVATURE, FACET
 from tomoseg.measurement.support.support_measurement import SupportMeasurement, measure_support
 from tomoseg.measurement.support.support_surface import SupportClasses, SupportSurface
 from tomoseg.runtime import Runtime, slabs

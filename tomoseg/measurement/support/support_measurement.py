@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
-from tomoseg.measurement.particles.particle_environment import particle_environment
 from tomoseg.measurement.pores.pore_space import PoreSpace
 from tomoseg.measurement.pores.pore_summary import pore_summary
 from tomoseg.measurement.pores.pore_table import pore_size_table, pore_table
 from tomoseg.measurement.support.facets import find_facets
+from tomoseg.measurement.support.particle_environment import particle_environment
 from tomoseg.measurement.support.surface_elements import SurfaceElements
 from tomoseg.measurement.support.surface_summary import surface_summary
 from tomoseg.runtime import Runtime
