@@ -32,7 +32,8 @@ def takes_parameters(
     """Make a function of (arrays, ..., *, params, runtime) one whose keywords are the parameters of `model`.
 
     The names, defaults and descriptions of the keywords are those of the model, and so are the errors. `device`,
-    `workers`, `max_memory` and `progress` become the `runtime`. What the function warns of is a `TomosegWarning`.
+    `workers`, `max_memory` and `progress` become the `runtime`. A parameter that names another project is handed over
+    as the alignment that it holds. What the function warns of is a `TomosegWarning`.
 
     Parameters
     ----------
@@ -42,7 +43,8 @@ def takes_parameters(
     """
 
     def decorate(function: Callable[..., R]) -> Callable[..., R]:
-        own = [p for p in inspect.signature(function).parameters.values() if p.name not in ("params", "runtime")]
+        made = {"params", "runtime", *model.other_project_fields()}
+        own = [p for p in inspect.signature(function).parameters.values() if p.name not in made]
 
         @wraps(function)
         def called(*arguments: Any, **keywords: Any) -> R:
@@ -53,6 +55,7 @@ def takes_parameters(
             if problems := check(params) if check else []:
                 raise InputError.of(problems)
             runtime = make_runtime(**settings)
+            keywords |= _other_alignments(params)
             try:
                 return function(*arguments, **keywords, params=params, runtime=runtime)
             finally:
@@ -64,6 +67,16 @@ def takes_parameters(
         return called
 
     return decorate
+
+
+def _other_alignments(params: Parameters) -> dict[str, Any]:
+    """Return the alignments of other projects that the parameters name, as the engine hands them to a stage."""
+    names, files = params.other_project_fields(), params.input_files()
+    if not names:
+        return {}
+    from tomoseg.project.other_project import read_alignment
+
+    return {name: read_alignment(files[name].expanduser()) if name in files else None for name in names}
 
 
 def _signature(

@@ -30,7 +30,7 @@ ALLOWED = {
     "stages": SCIENCE,
     "project": {"io"},
     "io": set(),
-    "alignment": {"io", "project", "reconstruction"},  # project: the alignment of another one
+    "alignment": {"io", "reconstruction"},
     "reconstruction": set(),
     "segmentation": {"io"},
     "measurement": set(),
@@ -46,7 +46,7 @@ ALLOWED = {
     "runtime": set(),
     "palette": set(),
     "parameters": set(),
-    "keywords": set(),
+    "keywords": {"project"},
     "tables": set(),
     "classes": set(),
     "components": set(),

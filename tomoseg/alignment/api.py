@@ -132,6 +132,7 @@ def align(
     tilt_axis: Literal["x", "y", "unknown"] | None = None,
     pixel_size_nm: float | None = None,
     source: str | None = None,
+    from_project: GivenAlignment | None = None,
     params: AlignParameters,
     runtime: Runtime,
 ) -> AlignedSeries:
@@ -199,7 +200,7 @@ def align(
         tilt_axis=tilt_axis,
         pixel_size_nm=pixel_size_nm,
         source=source or "",
-        given=_of_project(params),
+        given=from_project,
         params=params,
         runtime=runtime,
         outputs=outputs,
@@ -397,15 +398,6 @@ def _patch(raw_shape: tuple[int, ...], params: AlignParameters) -> Patch | None:
         if limits[1] > n:
             raise InputError(f"align.{name} is {limits[0]},{limits[1]}, but the images are {width} x {height} px.")
     return Patch(rows, columns, (height, width))
-
-
-def _of_project(params: AlignParameters) -> GivenAlignment | None:
-    """Return the alignment of the project that the parameters name, if any."""
-    if params.from_project is None:
-        return None
-    from tomoseg.project.other_project import read_alignment
-
-    return read_alignment(params.from_project.expanduser())
 
 
 @contextmanager
