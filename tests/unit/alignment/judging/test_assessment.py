@@ -130,13 +130,13 @@ def test_the_estimated_error_follows_the_true_one(dose, size_px, perfect):
     estimated = error_of(found)
     # Measured 1.2 times small errors, because the others are wrong as well, and 0.75 times those of a pixel with noise.
     assert 0.6 * true < estimated.error_px < 1.5 * true
-    assert estimated.error_is_seen
+    assert estimated.error_is_detected
     # Tilt by tilt it points at the error made; measured 0.88 for the smallest with the most noise.
     assert np.corrcoef(found.step_px.ravel(), -errors.ravel())[0, 1] > 0.8
 
 
 @pytest.mark.parametrize("dose", [4000, 400, 40])
-def test_no_error_is_seen_where_there_is_none(dose, perfect):
+def test_no_error_is_detected_where_there_is_none(dose, perfect):
     reduced, moves = series(perfect, dose)
     estimated = error_of(judged(reduced, moves))
     # Measured 0.02 (and 0.03 at dose 40), with what cannot be told from it.
