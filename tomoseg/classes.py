@@ -45,7 +45,7 @@ def default_colors(n_classes: int) -> list[str]:
 
 
 def problems_with_names(names: Sequence[str]) -> list[str]:
-    """List what is wrong with class names."""
+    """Return what is wrong with a list of class names, a sentence each."""
     problems = []
     if not 2 <= len(names) <= MAX_CLASSES:
         problems.append(f"class_names has {len(names)} names: there must be 2 to {MAX_CLASSES} classes")
@@ -58,7 +58,7 @@ def problems_with_names(names: Sequence[str]) -> list[str]:
 
 
 def problems_with_colors(colors: Sequence[str], n_classes: int) -> list[str]:
-    """List what is wrong with class colours."""
+    """Return what is wrong with a list of class colours, a sentence each."""
     problems = []
     if len(colors) != n_classes:
         problems.append(f"class_colors has {len(colors)} colours for {n_classes} classes: give one per class")

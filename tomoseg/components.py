@@ -220,7 +220,7 @@ def _labelled(slabs: Iterable[BoolArray], connectivity: Connectivity) -> Iterato
 
 
 class _Links:
-    """Which components of consecutive slabs are one object: only those at the faces of a slab go on in the next."""
+    """Links the components of consecutive slabs to objects: only those at the faces of a slab go on in the next."""
 
     def __init__(self, connectivity: Connectivity) -> None:
         self.at_faces: list[NDArray[np.int32]] = []  # of each slab: the labels at its faces, rising
@@ -230,7 +230,7 @@ class _Links:
         self._last_plane: Array | None = None
 
     def add(self, labels: Array, n: int) -> NDArray[np.int32]:
-        """Take in the labels 1..n of the next slab; return those at its faces."""
+        """Add the labels 1..n of the next slab; return those at its faces."""
         faces = np.unique(np.concatenate([labels[0].ravel(), labels[-1].ravel()]))
         found = faces[faces > 0].astype(np.int32)
         number = np.zeros(n + 1, np.int32)

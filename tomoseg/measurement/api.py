@@ -250,21 +250,10 @@ def measure_labels(
         "particle_table": particles,
         "size_table": size_table(diameters, voxel_size_nm, params.size_bin_nm),
     }
-    if measured is not None:
-        tables |= {
-            "facet_table": measured.facets,
-            "curvature_table": measured.curvature,
-            "pore_table": measured.pores,
-            "pore_size_table": measured.pore_sizes,
-        }
-    return Measurement(
-        tables,
-        summary,
-        {} if measured is None else measured.summary,
-        None if measured is None else measured.orientation_map,
-        list(runtime.notes),
-        list(runtime.warnings),
-    )
+    said = list(runtime.notes), list(runtime.warnings)
+    if measured is None:
+        return Measurement(tables, summary, {}, None, *said)
+    return Measurement(tables | measured.tables, summary, measured.summary, measured.orientation_map, *said)
 
 
 def _as_labels(labels: Any) -> ArraySource:

@@ -1,1 +1,1 @@
-"""What all measurements share: blocks, components, surfaces, sparse objects, the coarse grid."""
+"""What all measurements share: blocks, surfaces, sparse objects, the coarse grid, columns."""

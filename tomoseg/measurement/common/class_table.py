@@ -9,19 +9,19 @@ from numpy.typing import NDArray
 from tomoseg.arrays import Array, ArraySource
 from tomoseg.errors import InputError
 from tomoseg.measurement.common.blocks import strips
+from tomoseg.measurement.common.columns import fill_nm
 from tomoseg.measurement.common.surface import Block, FloatArray, LevelFinder, Mesh, Slab, block_mesh
-from tomoseg.measurement.common.units import fill_nm
 from tomoseg.runtime import Runtime
 
 
 class BlockVisitor(Protocol):
-    """What else is measured while the blocks of a volume pass by: once to count voxels, once more to mesh surfaces."""
+    """Measures something else while the blocks of a volume pass by: once to count voxels, once to mesh surfaces."""
 
     def count(self, labels: Array, block: Block) -> None:
-        """Take in the labels (z, y, x) at `block.read`."""
+        """Add the labels (z, y, x) at `block.read`."""
 
     def mesh(self, labels: Array, block: Block, meshes: Sequence[Mesh], volume: ArraySource) -> None:
-        """Take in the labels at `block.read`, the surface of each class in the block, and the labels of the volume."""
+        """Add the surface of each class in a block, given the labels at `block.read` and those of the volume."""
 
 
 def measure_classes(
@@ -42,7 +42,7 @@ def measure_classes(
     voxel_size_nm
         NaN where unknown.
     strip_bytes
-        Some so many are read at a time.
+        About as much is read at a time.
     visitor
         Shown every block in both passes.
     """

@@ -155,7 +155,7 @@ def _nearest(column: Array, i: int) -> int:
 
 
 def _squares_along_y(starts: Array, x: Array, squared: Array, first_line: int, plane: Array) -> None:
-    """Take in the voxels outside at the same z; `plane` (x, y) is 0."""
+    """Account for the voxels outside at the same z; `plane` (x, y) is 0."""
     n_y = plane.shape[1]
     for y in range(n_y):
         for voxel in range(starts[first_line + y], starts[first_line + y + 1]):
@@ -166,7 +166,7 @@ def _squares_along_y(starts: Array, x: Array, squared: Array, first_line: int, p
 
 
 def _squares_along_z(starts: Array, x: Array, squared: Array, y: int, n_y: int, plane: Array) -> None:
-    """Take in the voxels outside at the same y; `plane` (x, z) is 0."""
+    """Account for the voxels outside at the same y; `plane` (x, z) is 0."""
     for z in range(plane.shape[1]):
         for voxel in range(starts[z * n_y + y], starts[z * n_y + y + 1]):
             plane[x[voxel], z] = squared[voxel]

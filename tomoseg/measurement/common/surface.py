@@ -251,7 +251,7 @@ class LevelFinder:
         self._volume = 0.0
 
     def add(self, inside: Array, part: Slab | Block) -> None:
-        """Take in the voxels `part.own` of a mask, or of the fractions of voxels, (z, y, x) at `part.read`."""
+        """Add the voxels `part.own` of a mask, or of the fractions of voxels, (z, y, x) at `part.read`."""
         own = inside[part.own]
         if inside.min() == inside.max() and inside.flat[0] in (0, 1):  # far from any surface
             self._values += count_values(own.flat[:1].astype(np.float32)) * own.size

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tomoseg.measurement.common.units import in_nm_and_px
+from tomoseg.measurement.common.columns import in_nm_and_px
 from tomoseg.measurement.particles.dispersion import atom_diameter_of, dispersion
 from tomoseg.measurement.particles.missing_wedge import MissingWedge, more_than_chance
 from tomoseg.measurement.particles.objects import CountedParticles, Limits

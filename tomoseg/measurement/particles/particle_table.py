@@ -1,4 +1,4 @@
-"""What is measured of each particle, and the table of particles."""
+"""Particles: what is measured of each, and their table."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tomoseg.arrays import Array, ArraySource, BoolArray, Box
 from tomoseg.measurement.common.blocks import placed, strips
+from tomoseg.measurement.common.columns import fill_nm, row_type
 from tomoseg.measurement.common.surface import (
     RADIUS_PX,
     Float32Array,
@@ -18,7 +19,6 @@ from tomoseg.measurement.common.surface import (
     block_mesh,
     object_surface,
 )
-from tomoseg.measurement.common.units import fill_nm
 from tomoseg.measurement.particles.contact import contact_area_px2
 from tomoseg.measurement.particles.gaps import MOST_POINTS, thinned
 from tomoseg.measurement.particles.missing_wedge import MissingWedge
@@ -29,49 +29,15 @@ Table = NDArray[np.void]
 HALF_VOXEL_PX = 0.5
 BACKGROUND = 0
 
-PARTICLE = np.dtype(
-    [
-        ("id", "i4"),
-        ("class_index", "i4"),
-        ("voxels", "i8"),
-        ("volume_nm3", "f8"),
-        ("volume_half_voxel_nm3", "f8"),
-        ("volume_half_voxel_px3", "f8"),
-        ("diameter_nm", "f8"),
-        ("diameter_px", "f8"),
-        ("diameter_half_voxel_nm", "f8"),
-        ("diameter_half_voxel_px", "f8"),
-        ("surface_area_nm2", "f8"),
-        ("surface_area_px2", "f8"),
-        ("sphericity", "f8"),
-        ("major_axis_nm", "f8"),
-        ("middle_axis_nm", "f8"),
-        ("minor_axis_nm", "f8"),
-        ("major_axis_px", "f8"),
-        ("middle_axis_px", "f8"),
-        ("minor_axis_px", "f8"),
-        ("elongation", "f8"),
-        ("major_z", "f8"),
-        ("major_y", "f8"),
-        ("major_x", "f8"),
-        ("elongated_along_beam", "?"),
-        ("z_nm", "f8"),
-        ("y_nm", "f8"),
-        ("x_nm", "f8"),
-        ("z_px", "f8"),
-        ("y_px", "f8"),
-        ("x_px", "f8"),
-        ("neighbour_distance_nm", "f8"),
-        ("neighbour_distance_px", "f8"),
-        ("neighbour_gap_nm", "f8"),
-        ("neighbour_gap_px", "f8"),
-        ("contact_area_nm2", "f8"),
-        ("contact_area_px2", "f8"),
-        ("contact_fraction", "f8"),
-        ("mean_intensity", "f8"),
-        ("integrated_intensity", "f8"),
-        ("touches_border", "?"),
-    ]
+PARTICLE = row_type(
+    """
+    id:i4 class_index:i4 voxels:i8 volume_nm3 volume_half_voxel_nm3 volume_half_voxel_px3 diameter_nm
+    diameter_px diameter_half_voxel_nm diameter_half_voxel_px surface_area_nm2 surface_area_px2 sphericity
+    major_axis_nm middle_axis_nm minor_axis_nm major_axis_px middle_axis_px minor_axis_px elongation major_z
+    major_y major_x elongated_along_beam:? z_nm y_nm x_nm z_px y_px x_px neighbour_distance_nm
+    neighbour_distance_px neighbour_gap_nm neighbour_gap_px contact_area_nm2 contact_area_px2 contact_fraction
+    mean_intensity integrated_intensity touches_border:?
+    """
 )
 # What is measured of each particle on its own; the table is made of that.
 MEASURED = np.dtype(
@@ -188,7 +154,7 @@ def _measure_at_once(row: np.void, mask: BoolArray, scene: Scene, box: Box) -> F
 
 
 def _measure_in_blocks(row: np.void, mask: ReadMask, scene: Scene, box: Box, strip_bytes: float) -> Float32Array:
-    """Do the same in blocks of the box: where it ends within the volume, the mask is empty and has no surface."""
+    """Do it in blocks of the box; where it ends within the volume, the mask is empty and has no surface."""
     pieces = strips([s.stop - s.start for s in box], strip_bytes, itemsize=2 + scene.volume.dtype.itemsize)
     finder, sums = LevelFinder(), np.zeros(9, np.int64)
     for strip in pieces:

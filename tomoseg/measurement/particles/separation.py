@@ -285,7 +285,7 @@ def _flood_basins(
 
 
 def _number_parts(basins: Array, basin: Array) -> None:
-    """Give numbers to the basins that still stand, in the order they were opened, which is by falling height."""
+    """Assign numbers to the basins that still stand, in the order they were opened, which is by falling height."""
     number = np.zeros(len(basins), np.int32)
     n_parts = 0
     for k in range(len(basins)):

@@ -9,20 +9,13 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tomoseg.measurement.common.columns import fill_nm, row_type
 from tomoseg.measurement.common.surface import FloatArray
-from tomoseg.measurement.common.units import fill_nm
 
-SIZE_BIN = np.dtype(
-    [
-        ("from_nm", "f8"),
-        ("to_nm", "f8"),
-        ("from_px", "f8"),
-        ("to_px", "f8"),
-        ("count", "i8"),
-        ("number_fraction", "f8"),
-        ("surface_fraction", "f8"),
-        ("volume_fraction", "f8"),
-    ]
+SIZE_BIN = row_type(
+    """
+    from_nm to_nm from_px to_px count:i8 number_fraction surface_fraction volume_fraction
+    """
 )
 MOST_BINS = 60
 PERCENTILES = (0.1, 0.5, 0.9)

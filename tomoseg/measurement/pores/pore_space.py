@@ -124,7 +124,7 @@ def find_pores(
     """
     side = cell_side(labels.shape, GRID_SHARE * runtime.max_memory)
     if side > 1:
-        runtime.say(f"pores: the volume is too large for single voxels and is looked at in cells of {side}^3 voxels")
+        runtime.say(f"pores are sought in cells of {side} voxels across: the volume is too large for single voxels")
     grid = CoarseGrid.read(labels, kind_of_class, side, READING_SHARE * runtime.max_memory, runtime.check)
     if not (grid.kinds == 1).any():
         return None

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.measurement.common.units import in_nm_and_px
+from tomoseg.measurement.common.columns import in_nm_and_px
 from tomoseg.measurement.pores.pore_space import (
     SMALLEST_PORE,
     PoreSpace,

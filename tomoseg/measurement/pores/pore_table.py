@@ -6,50 +6,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
+from tomoseg.measurement.common.columns import fill_nm, row_type
 from tomoseg.measurement.common.surface import FloatArray
-from tomoseg.measurement.common.units import fill_nm
 from tomoseg.measurement.pores.pore_space import PoreSpace
 from tomoseg.measurement.pores.porosimetry import distances, squared_distances, squared_thickness
 
-PORE = np.dtype(
-    [
-        ("id", "i4"),
-        ("closed", "?"),
-        ("touches_border", "?"),
-        ("voxels", "i8"),
-        ("volume_nm3", "f8"),
-        ("volume_px3", "f8"),
-        ("diameter_nm", "f8"),
-        ("diameter_px", "f8"),
-        ("inscribed_diameter_nm", "f8"),
-        ("inscribed_diameter_px", "f8"),
-        ("wall_area_nm2", "f8"),
-        ("wall_area_px2", "f8"),
-        ("z_nm", "f8"),
-        ("y_nm", "f8"),
-        ("x_nm", "f8"),
-        ("z_px", "f8"),
-        ("y_px", "f8"),
-        ("x_px", "f8"),
-        ("elongation", "f8"),
-        ("flatness", "f8"),
-        ("axis_z", "f8"),
-        ("axis_y", "f8"),
-        ("axis_x", "f8"),
-        ("axis_to_facet_deg", "f8"),
-        ("flat_to_facet_deg", "f8"),
-    ]
+PORE = row_type(
+    """
+    id:i4 closed:? touches_border:? voxels:i8 volume_nm3 volume_px3 diameter_nm diameter_px
+    inscribed_diameter_nm inscribed_diameter_px wall_area_nm2 wall_area_px2 z_nm y_nm x_nm z_px y_px x_px
+    elongation flatness axis_z axis_y axis_x axis_to_facet_deg flat_to_facet_deg
+    """
 )
-PORE_SIZE = np.dtype(
-    [
-        ("from_nm", "f8"),
-        ("to_nm", "f8"),
-        ("from_px", "f8"),
-        ("to_px", "f8"),
-        ("volume_nm3", "f8"),
-        ("volume_px3", "f8"),
-        ("volume_fraction", "f8"),
-    ]
+PORE_SIZE = row_type(
+    """
+    from_nm to_nm from_px to_px volume_nm3 volume_px3 volume_fraction
+    """
 )
 
 

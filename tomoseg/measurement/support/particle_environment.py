@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
+from tomoseg.measurement.common.columns import fill_nm, in_nm_and_px, row_type
 from tomoseg.measurement.common.surface import FloatArray
-from tomoseg.measurement.common.units import fill_nm, in_nm_and_px
 from tomoseg.measurement.pores.pore_space import PoreSpace
 from tomoseg.measurement.pores.porosimetry import distances
 from tomoseg.measurement.support.facets import Directions, SurfaceFacets, cap_share
@@ -21,56 +21,33 @@ SHELLS_PX = (1.5, 2.5)  # beyond its radius, where it is looked up whether it fa
 LEAST_SHARE = 0.15  # of the surface around a particle, for a facet to count as one that it sits on
 N_COMPARED = 2000  # elements of the surface that particles are compared with
 
-FACET = np.dtype(
-    [
-        ("name", "U8"),
-        ("kind", "U8"),
-        ("plane", "U8"),
-        ("plane_angle_deg", "f8"),
-        ("normal_z", "f8"),
-        ("normal_y", "f8"),
-        ("normal_x", "f8"),
-        ("area_nm2", "f8"),
-        ("area_px2", "f8"),
-        ("pore_wall_area_nm2", "f8"),
-        ("pore_wall_area_px2", "f8"),
-        ("area_share", "f8"),
-        ("expected_share", "f8"),
-        ("n_particles", "i8"),
-        ("particles_share", "f8"),
-        ("particles_per_nm2", "f8"),
-        ("particles_per_px2", "f8"),
-    ]
+FACET = row_type(
+    """
+    name:U8 kind:U8 plane:U8 plane_angle_deg normal_z normal_y normal_x area_nm2 area_px2 pore_wall_area_nm2
+    pore_wall_area_px2 area_share expected_share n_particles:i8 particles_share particles_per_nm2
+    particles_per_px2
+    """
 )
-CURVATURE = np.dtype(
-    [
-        ("from_per_nm", "f8"),
-        ("to_per_nm", "f8"),
-        ("from_per_px", "f8"),
-        ("to_per_px", "f8"),
-        ("area_nm2", "f8"),
-        ("area_px2", "f8"),
-        ("area_share", "f8"),
-        ("particles_share", "f8"),
-        ("enrichment", "f8"),
-    ]
+CURVATURE = row_type(
+    """
+    from_per_nm to_per_nm from_per_px to_per_px area_nm2 area_px2 area_share particles_share enrichment
+    """
 )
 CURVATURE_EDGES = np.linspace(-0.3, 0.3, 25)  # 1/px
 
 
 @dataclass(frozen=True)
 class ParticleEnvironment:
-    """Where the particles sit.
+    """Where particles sit on their support.
 
     Attributes
     ----------
-    facets, curvature : structured arrays, see `facet_table` and `curvature_table`
+    tables : `facet_table` and `curvature_table`
     summary : numbers, by their names in the project file
     columns : of each particle (n,), more columns of the table of particles, by name
     """
 
-    facets: NDArray[np.void]
-    curvature: NDArray[np.void]
+    tables: dict[str, NDArray[np.void]]
     summary: dict[str, Any]
     columns: dict[str, Array]
 
@@ -137,8 +114,11 @@ def particle_environment(
         "particles_curvature_per_px": at,
         "particles_curvature_per_nm": at / voxel_size_nm,
     }
-    facets = facet_table(elements, found.facets, found.planes, on["facet"], on["plane"], voxel_size_nm)
-    return ParticleEnvironment(facets, curvature_table(elements, near, voxel_size_nm), summary, columns)
+    tables = {
+        "facet_table": facet_table(elements, found.facets, found.planes, on["facet"], on["plane"], voxel_size_nm),
+        "curvature_table": curvature_table(elements, near, voxel_size_nm),
+    }
+    return ParticleEnvironment(tables, summary, columns)
 
 
 def outer_depth(space: PoreSpace, points_px: FloatArray, ball_px: float) -> FloatArray:

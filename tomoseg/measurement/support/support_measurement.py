@@ -24,16 +24,13 @@ class SupportMeasurement:
 
     Attributes
     ----------
-    facets, curvature, pores, pore_sizes : structured arrays
+    tables : of facets, curvature, pores and pore sizes, by their names in the project file
     orientation_map : (2, size, size) f4, density of the normals, 1/sr
     summary : numbers, by their names in the project file
     particle_columns : more columns (n,) of the table of particles, by name
     """
 
-    facets: NDArray[np.void]
-    curvature: NDArray[np.void]
-    pores: NDArray[np.void]
-    pore_sizes: NDArray[np.void]
+    tables: dict[str, NDArray[np.void]]
     orientation_map: NDArray[np.float32]
     summary: dict[str, Any]
     particle_columns: dict[str, Array]
@@ -92,15 +89,8 @@ def measure_support(
     next(steps, None)  # ends the progress
     for text in support_remarks(summary):
         runtime.say(text)
-    return SupportMeasurement(
-        facets=environment.facets,
-        curvature=environment.curvature,
-        pores=pores,
-        pore_sizes=sizes,
-        orientation_map=found.orientation_map,
-        summary=summary,
-        particle_columns=environment.columns,
-    )
+    tables = environment.tables | {"pore_table": pores, "pore_size_table": sizes}
+    return SupportMeasurement(tables, found.orientation_map, summary, environment.columns)
 
 
 def support_remarks(summary: Mapping[str, Any]) -> Iterator[str]:

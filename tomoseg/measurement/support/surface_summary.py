@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from tomoseg.measurement.common.units import in_nm_and_px
+from tomoseg.measurement.common.columns import in_nm_and_px
 from tomoseg.measurement.support.curvature import SIGMA_PX, SURFACE_KINDS, surface_kinds
 from tomoseg.measurement.support.surface_elements import OUTSIDE, PARTICLE, PORE, SurfaceElements
 

@@ -1,8 +1,16 @@
-"""Lengths, areas and volumes in px and in nm."""
+"""Columns of tables; lengths, areas and volumes in px and in nm."""
 
 from typing import Any
 
+import numpy as np
+
 POWERS = {"px": 1, "px2": 2, "px3": 3}  # of the voxel size, by the unit that a column's name ends in
+
+
+def row_type(columns: str) -> np.dtype[np.void]:
+    """Return the type of a table's rows from the names of its columns: f8, unless a type follows a colon."""
+    pairs = (column.partition(":") for column in columns.split())
+    return np.dtype([(name, kind or "f8") for name, _, kind in pairs])
 
 
 def fill_nm(table: Any, voxel_size_nm: float) -> None:
