@@ -59,7 +59,7 @@ def before_and_after(results: Results, quantity: str) -> str:
     before, after = (results.number("alignment_info", f"{quantity}_{when}") for when in ("before", "after"))
     if not np.isfinite(after):
         return ""
-    return f"{number(before)} before alignment, {number(after)} after" if np.isfinite(before) else number(after)
+    return f"{before:.3f} before alignment, {after:.3f} after" if np.isfinite(before) else f"{after:.3f}"
 
 
 def alignment_error(results: Results, pixel_nm: float = float("nan")) -> str:

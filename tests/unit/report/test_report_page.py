@@ -217,7 +217,7 @@ def test_what_single_images_needed_is_shown_where_they_needed_something(artifact
 def test_the_quality_of_the_alignment_is_shown(artifacts, tmp_path):
     page = write(tmp_path, with_assessment(artifacts), records())
     for words in (
-        "prediction of held-out tilts, residual (median) 0.4 before alignment, 0.05 after",
+        "prediction of held-out tilts residual 0.400 before alignment, 0.050 after (median)",
         "0.07 px (0.035 nm) rms, 0.09 px (0.045 nm) at the worst tilt; detection limit 0.03 px",
         "2.5 px (1.25 nm) to the right of the image centre",
         "The estimated alignment error is 0.07 px rms, 0.09 px at the worst tilt.",
@@ -341,8 +341,11 @@ def test_a_project_that_stopped_early_gives_a_page(last, artifacts, tmp_path):
 
 def test_any_one_artifact_may_be_absent(tmp_path):
     artifacts = everything(n_particles=3)
+    made_of = {"tilt_series", "aligned", "volume", "labels", "class_table", "export_info"}  # one per section
     for name in artifacts:
-        write(tmp_path, {k: v for k, v in artifacts.items() if k != name}, records())
+        page = write(tmp_path, {k: v for k, v in artifacts.items() if k != name}, records())
+        assert page.words.count("No result.") == (name in made_of), name
+        assert page.data.keys() >= {"tilts"}, name
 
 
 def test_unknown_pixel_size_gives_pixels_and_says_so(tmp_path):
@@ -391,16 +394,23 @@ def test_no_warnings_is_said_too(artifacts, tmp_path):
     assert "✓ No warnings." in write(tmp_path, artifacts, [StageState("import", "fresh")]).words
 
 
-def test_odd_values_are_survived(artifacts, tmp_path):
+def test_constant_images_and_volumes_without_numbers_are_shown_black(artifacts, tmp_path):
     constant = MemoryInput(np.zeros((9, 48, 48), np.int16))
     holes = MemoryInput(np.full((48, 48, 48), np.nan, np.float32), {"voxel_size_nm": 0.5})
     empty = MemoryInput(np.zeros((48, 48, 48), np.uint8), dict(artifacts["labels"].attrs))
-    write(tmp_path, artifacts | {"tilt_series": constant, "volume": holes, "labels": empty})
+    page = write(tmp_path, artifacts | {"tilt_series": constant, "volume": holes, "labels": empty})
+    assert "5 of 9 tilts, as acquired. Common grey levels: black ≤ 0, white ≥ 1 counts" in page.words
+    alts = [attrs.get("alt", "") for tag, attrs in page.tags if tag == "img"]
+    assert "surfaces of the labelled classes" not in alts  # there is nothing to see
+    assert page.data.keys() == {"tilts", "slices"}
+    planes = page.data["slices"]["planes"].values()
+    images = [Image.open(io.BytesIO(base64.b64decode(plane["images"][0]))) for plane in planes]
+    assert all(np.asarray(image.convert("L")).max() == 0 for image in images)
 
 
 def test_bytes_and_missing_class_colors(artifacts, tmp_path):
     labels = MemoryInput(artifacts["labels"].array, {"class_names": np.array([b"void", b"alumina", "Pt"], object)})
-    assert "void, alumina, Pt" in write(tmp_path, artifacts | {"labels": labels}).words
+    assert "void, alumina and Pt" in write(tmp_path, artifacts | {"labels": labels}).words
 
 
 def test_flat_and_wide_volumes(artifacts, tmp_path):
@@ -408,7 +418,12 @@ def test_flat_and_wide_volumes(artifacts, tmp_path):
     labels = MemoryInput(
         (volume > 0.5).astype(np.uint8), {"class_names": ["no", "yes"], "class_colors": ["#000000", "#d55e00"]}
     )
-    write(tmp_path, artifacts | {"volume": MemoryInput(volume), "labels": labels})
+    page = write(tmp_path, artifacts | {"volume": MemoryInput(volume), "labels": labels})
+    data = page.data["slices"]
+    assert data["factor"] == 3  # 900 voxels on at most 400 pixels
+    sizes = {name: (plane["height"], plane["width"]) for name, plane in data["planes"].items()}
+    assert sizes == {"xy": (14, 300), "zy": (14, 2), "xz": (2, 300)}
+    assert "5 × 40 × 900 voxels (z × y × x)" in page.words
 
 
 def test_an_old_page_stays_when_writing_fails(artifacts, tmp_path):

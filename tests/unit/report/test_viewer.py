@@ -144,8 +144,8 @@ def test_older_versions_know_a_unit_for_the_scale_bar_only(stand_in, monkeypatch
     assert shown.scale_bar.unit == "nm"
 
 
-def test_nothing_to_look_at_is_said(stand_in):
-    with pytest.raises(NotReady, match="nothing to look at"):
+def test_nothing_to_show_is_said(stand_in):
+    with pytest.raises(NotReady, match="nothing to show"):
         viewer.open_viewer({}, "t")
 
 

@@ -6,21 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from tomoseg.arrays import Array
-from tomoseg.report.figures.plots import (
-    Plot,
-    bars_plot,
-    correlation_plot,
-    diameter_label,
-    discs_plot,
-    distribution_plot,
-    error_plot,
-    prediction_plot,
-    residual_plot,
-    shell_plot,
-    shifts_plot,
-    size_plot,
-    stopping_plot,
-)
+from tomoseg.report.figures import plots
+from tomoseg.report.figures.plots import Plot
 from tomoseg.report.formatting import in_nm, joined, plain, split_unit
 from tomoseg.report.results import Results, column
 from tomoseg.report.summary import size_sentence
@@ -52,13 +39,13 @@ def alignment_curves(results: Results) -> Iterator[Curve]:
     if angles is None:
         return
     if shifts is not None and shifts.shape == (len(angles), 2) and shifts.any():
-        yield shifts_plot(angles, shifts), "Shift added to the coordinates of each raw image to align it."
+        yield plots.shifts_plot(angles, shifts), "Shift added to the coordinates of each raw image to align it."
     if quality is None or len(quality) != len(angles):
         return
     before, after = (column(quality, "correlation", when) for when in ("before", "after"))
     if before is not None and after is not None:
         caption = "Correlation of each tilt with its neighbour. High and smooth curves mean a good alignment."
-        yield correlation_plot(angles, before, after), caption
+        yield plots.correlation_plot(angles, before, after), caption
     yield from _prediction_curves(angles, quality)
 
 
@@ -73,14 +60,14 @@ def _prediction_curves(angles: Array, quality: Array) -> Iterator[Curve]:
             "predicted from the others by a quick reconstruction. What remains after alignment comes from noise and "
             "from the limited number of tilts."
         )
-        yield prediction_plot(angles, before, after, marked), caption
+        yield plots.prediction_plot(angles, before, after, marked), caption
     error, limit = column(quality, "error_px"), column(quality, "error_uncertainty_px")
     if error is not None and np.isfinite(error).any():
         caption = (
             "Estimated alignment error: distance of each aligned image from the position that the other tilts predict, "
             "in raw pixels per direction. Errors that drift slowly from tilt to tilt are underestimated."
         )
-        yield error_plot(angles, error, limit, marked), caption
+        yield plots.error_plot(angles, error, limit, marked), caption
 
 
 def reconstruction_curves(results: Results) -> Iterator[Curve]:
@@ -88,16 +75,16 @@ def reconstruction_curves(results: Results) -> Iterator[Curve]:
     residuals, stopping, shells = (results.rows(name) for name in ("residuals", "stopping", "shells"))
     if residuals is not None and len(residuals) > 1:
         caption = "Relative residual ‖p − A v‖ / ‖p‖: the part of the images p that the volume v does not explain."
-        yield residual_plot(residuals), caption
+        yield plots.residual_plot(residuals), caption
     if stopping is not None and len(stopping):
         caption = "Residual of the held-out tilts: it falls while the object emerges and rises once noise is fitted."
         chosen = results.number("reconstruction_info", "iterations")
-        yield stopping_plot(stopping["iterations"], stopping["held_out"], int(np.nan_to_num(chosen))), caption
+        yield plots.stopping_plot(stopping["iterations"], stopping["held_out"], int(np.nan_to_num(chosen))), caption
     if shells is not None and len(shells):
         caption = (
             "Fourier shell correlation of reconstructions from even and from odd tilts, outside the missing wedge."
         )
-        yield shell_plot(shells["frequency_per_px"], shells["correlation"], results.voxel_size_nm), caption
+        yield plots.shell_plot(shells["frequency_per_px"], shells["correlation"], results.voxel_size_nm), caption
 
 
 # --- measurement ---
@@ -111,14 +98,14 @@ def size_curves(results: Results) -> Iterator[Curve]:
     unit = "nm" if np.isfinite(sizes["from_nm"]).all() else "px"
     edges = np.append(sizes[f"from_{unit}"], sizes[f"to_{unit}"][-1])
     mean = results.number("measurement_info", f"mean_diameter_{unit}")
-    yield size_plot(edges, sizes["count"], mean, unit), f"Size distribution. {size_sentence(results)}"
+    yield plots.size_plot(edges, sizes["count"], mean, unit), f"Size distribution. {size_sentence(results)}"
     known = [(what, sizes[name].astype(float)) for name, what in WEIGHTS if name in (sizes.dtype.names or ())]
     known = [(what, heights) for what, heights in known if np.isfinite(heights).any()]
     if known:
         weighted = [(f"by {what}", heights) for what, heights in known]
         alt = "size distribution weighted by number, surface and volume"
         yield (
-            distribution_plot("sizes_weighted", edges, weighted, diameter_label(unit), "fraction", alt),
+            plots.distribution_plot("sizes_weighted", edges, weighted, plots.diameter_label(unit), "fraction", alt),
             f"Fraction of the particles' {joined([what for what, _ in known])} in each bin: "
             "large particles contribute more to the surface and the volume than to the number.",
         )
@@ -129,10 +116,10 @@ def support_curves(results: Results) -> Iterator[Curve]:
     facets, density = results.rows("facet_table"), results.rows("orientation_map")
     if facets is not None and (bars := _bars(_on_facets(facets))):
         alt = "part of the support's surface, and of the particles, by facet"
-        yield bars_plot("facets", *bars, "fraction", alt), "The support's surface by crystal plane or facet."
+        yield plots.bars_plot("facets", *bars, "fraction", alt), "The support's surface by crystal plane or facet."
     if density is not None and density.ndim == 3 and len(density) == 2 and np.isfinite(density).any():
         caption = "Directions of the support's outward surface normals, in Lambert's equal-area projection."
-        yield discs_plot(density.astype(float), ("−z", "+z")), caption
+        yield plots.discs_plot(density.astype(float), ("−z", "+z")), caption
     caption = "Mean curvature of the support's surface: positive where it is convex."
     yield from _histogram(results.rows("curvature_table"), "curvature", "mean curvature", caption)
 
@@ -162,7 +149,7 @@ def _histogram(bins: Array | None, name: str, what: str, caption: str) -> Iterat
     if not (np.isfinite(edges).all() and (np.diff(edges) > 0).all()):
         return
     unit = split_unit(starts[0])[1]
-    yield distribution_plot(name, edges, heights, f"{what} ({unit})" if unit else what, "fraction", what), caption
+    yield plots.distribution_plot(name, edges, heights, f"{what} ({unit})" if unit else what, "fraction", what), caption
 
 
 def _on_facets(facets: Array) -> Array:

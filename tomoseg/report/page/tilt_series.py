@@ -63,8 +63,8 @@ def align_section(results: Results) -> Html:
         ("method", results.text(info, "method")),
         ("tilt axis", f"{number(results.number(info, 'tilt_axis_angle_deg'))}° counter-clockwise from the vertical"),
         ("axis offset", _offset(results)),
-        ("correlation of neighbouring tilts (median)", before_and_after(results, "correlation")),
-        ("prediction of held-out tilts, residual (median)", before_and_after(results, "residual")),
+        ("correlation of neighbouring tilts", _median(before_and_after(results, "correlation"))),
+        ("prediction of held-out tilts", _median(before_and_after(results, "residual"), "residual ")),
         ("estimated alignment error", _alignment_error(results)),
         *_image_corrections(results),
     ]
@@ -77,6 +77,10 @@ def align_section(results: Results) -> Html:
             choice(tilts_control(results), _montage(results, aligned, "aligned, tilt axis dashed", aligned_picture)),
         ]
     )
+
+
+def _median(text: str, quantity: str = "") -> str:
+    return f"{quantity}{text} (median)" if text else ""
 
 
 def _offset(results: Results) -> str:
