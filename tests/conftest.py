@@ -1,5 +1,6 @@
 """Fixtures shared by all tests. The real program runs once per session; other tests build on what it made."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,26 @@ from pathlib import Path
 
 import pytest
 
-SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+def _data_folder() -> Path:
+    """Return the folder of real data: $TOMOSEG_TEST_DATA, else one in the user's cache, else one beside the checkout."""
+    named = os.environ.get("TOMOSEG_TEST_DATA")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tomoseg-test-data"
+    beside = Path(__file__).parents[2] / "shared" / "data"
+    return Path(named) if named else next((folder for folder in (cache, beside) if folder.is_dir()), cache)
+
+
+REAL_DATA = _data_folder()  # found at once: tests have a cache folder of their own
+
+
+class RealData:
+    """The folder of real tilt series and labelled slices: `real_data / "tilt-series/needle/HAADF.mrc"`, or a skip."""
+
+    def __truediv__(self, name: str) -> Path:
+        path = REAL_DATA / name
+        if not path.exists():
+            pytest.skip(f"{name} is not in {REAL_DATA} ($TOMOSEG_TEST_DATA names another folder of test data)")
+        return path
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -21,11 +41,9 @@ def _own_cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """Return the folder of real tilt series and labelled slices, or skip."""
-    if not SHARED_DATA.is_dir():
-        pytest.skip(f"real data not present at {SHARED_DATA}")
-    return SHARED_DATA
+def real_data() -> RealData:
+    """Return the real data; a test that asks for a file that is not there is skipped."""
+    return RealData()
 
 
 def tomoseg(*arguments, code=0, cwd=None):

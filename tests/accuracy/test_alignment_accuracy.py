@@ -133,8 +133,8 @@ def test_the_offset_is_found_where_the_stage_is_steady():
 # ------------------------------------------------------------------------------------------------------- real series
 
 
-def _needle(shared_data):
-    folder = shared_data / "tilt-series" / "needle"
+def _needle(real_data):
+    folder = real_data / "tilt-series/needle"
     raw = np.fromfile(folder / "HAADF.mrc", "<i2", offset=1024 + 131072).reshape(77, 256, 256)
     return raw, np.loadtxt(folder / "HAADF.rawtlt")
 
@@ -146,8 +146,8 @@ def _layer_contrast(aligned):
 
 
 @pytest.mark.parametrize("axis", ["x", pytest.param("unknown", marks=pytest.mark.slow)])
-def test_the_real_needle(shared_data, axis):
-    raw, angles = _needle(shared_data)
+def test_the_real_needle(real_data, axis):
+    raw, angles = _needle(real_data)
     if axis == "x":  # a quick one: every second pixel
         raw = raw.reshape(77, 128, 2, 128, 2).mean(axis=(2, 4))
     outputs, runtime = _align(raw, angles, axis)
@@ -163,7 +163,7 @@ def test_the_real_needle(shared_data, axis):
     assert not taken.warnings
     scale = aligned.shape[1] / 256
     # The other program's alignment, turned upright: its layers along the axis must not be sharper than ours.
-    with h5py.File(shared_data / "tilt-series" / "needle" / "HAADF_Aligned.hspy") as file:
+    with h5py.File(real_data / "tilt-series/needle/HAADF_Aligned.hspy") as file:
         other = np.rot90(file["Experiments/__unnamed__/data"][...], -1, axes=(1, 2))
     if scale < 1:
         other = other.reshape(77, 128, 2, 128, 2).mean(axis=(2, 4))
@@ -179,8 +179,8 @@ def test_the_real_needle(shared_data, axis):
     assert np.sqrt((rest**2).mean()) < 0.35 * scale
 
 
-def test_the_aligned_catalyst_stays_aligned(shared_data):
-    path = next((shared_data / "tilt-series" / "catalyst-simulated").glob("*.hspy"))
+def test_the_aligned_catalyst_stays_aligned(real_data):
+    path = real_data / "tilt-series/catalyst-simulated/Catalyst3DModel_TiltSeries180.hspy"
     with h5py.File(path) as file:
         stack = file["Experiments/__unnamed__/data"][::3]
     angles = np.arange(0, 180, 6.0)
@@ -192,9 +192,9 @@ def test_the_aligned_catalyst_stays_aligned(shared_data):
     assert (outputs.arrays["tilt_quality"]["background"] == 0).all()
 
 
-def test_the_inclined_axis_of_the_small_needle(shared_data):
+def test_the_inclined_axis_of_the_small_needle(real_data):
     dm = pytest.importorskip("rsciio.digitalmicrograph")
-    path = shared_data / "tilt-series" / "needle-dm3" / "HAADF.dm3"
+    path = real_data / "tilt-series/needle-dm3/HAADF.dm3"
     raw = dm.file_reader(str(path))[-1]["data"][::3]
     angles = np.arange(-90, 91, 6.0)
     assert len(raw) == len(angles)

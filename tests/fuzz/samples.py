@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.conftest import SHARED_DATA
+from tests.conftest import REAL_DATA
 
-REAL = SHARED_DATA / "formats"
+REAL = REAL_DATA / "formats"
 DATA = Path(__file__).parents[1] / "data"
 STACK = np.random.default_rng(11).integers(0, 4000, (5, 16, 20)).astype(np.uint16)
 MODEL_CODE = """
@@ -46,8 +46,8 @@ def write_samples(kind: str, folder: Path) -> list[Path]:
 
 def _copy_real(folder: Path, *names: str) -> None:
     for name in names:
-        if (SHARED_DATA / name).is_file():
-            shutil.copyfile(SHARED_DATA / name, folder / name.replace("/", "_"))
+        if (REAL_DATA / name).is_file():
+            shutil.copyfile(REAL_DATA / name, folder / name.replace("/", "_"))
 
 
 def _mrc(folder: Path) -> None:
@@ -56,12 +56,12 @@ def _mrc(folder: Path) -> None:
     _copy_real(folder, "formats/mrc_FEI1_exthdr_64x64.mrc", "formats/mrc_FEI2_exthdr_64x64.mrc")
     write_mrc(folder / "own.mrc", STACK, 0.5, kind="stack")
     write_mrc(folder / "bytes.mrc", (STACK // 40).astype(np.int8), 0.5, kind="stack")
-    needle = SHARED_DATA / "tilt-series/needle/HAADF.mrc"
+    needle = REAL_DATA / "tilt-series/needle/HAADF.mrc"
     if needle.is_file():  # the first three images, with the header and the extended header that FEI wrote
         content = bytearray(needle.read_bytes()[: 1024 + 131072 + 3 * 256 * 256 * 2])
         content[8:12] = struct.pack("<i", 3)
         (folder / "needle.mrc").write_bytes(content)
-    serialem = SHARED_DATA / "tilt-series/serialem/test_000.mrc"
+    serialem = REAL_DATA / "tilt-series/serialem/test_000.mrc"
     if serialem.is_file():
         content = serialem.read_bytes()
         nx, ny = struct.unpack("<ii", content[:8])

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.conftest import SHARED_DATA
+from tests.conftest import REAL_DATA
 from tests.fuzz.campaign import KINDS, outcomes
 from tests.fuzz.samples import STACK, dm3, ser, write_samples
 from tests.fuzz.tries import attempt
@@ -209,7 +209,7 @@ def test_dm3_dimensions_that_lie(tmp_path, shape):
 
 
 def test_dm4_that_lies(tmp_path):
-    sound = SHARED_DATA / "formats/dm4_3D.dm4"
+    sound = REAL_DATA / "formats/dm4_3D.dm4"
     if not sound.is_file():
         pytest.skip("real data not present")
     content = sound.read_bytes()

@@ -12,10 +12,10 @@ from tomoseg.errors import TomosegWarning
 
 
 @pytest.fixture(scope="module")
-def needle(shared_data, tmp_path_factory):
+def needle(real_data, tmp_path_factory):
     """Run everything on the raw needle series as its README says."""
     project = tmp_path_factory.mktemp("needle") / "needle.h5"
-    raw = shared_data / "tilt-series" / "needle" / "HAADF.mrc"
+    raw = real_data / "tilt-series/needle/HAADF.mrc"
     tomoseg("run", raw, "--angles", raw.with_suffix(".rawtlt"), "-o", project)
     with h5py.File(project, "r") as file:
         yield file
@@ -70,9 +70,9 @@ def test_the_needle_s_layers_are_straight_and_sharp(needle):
     assert rise[1] - rise[0] <= 6  # px from 10 to 90 %
 
 
-def test_python_gives_the_same_bits(needle, shared_data):
+def test_python_gives_the_same_bits(needle, real_data):
     """The example of the README, on the needle, beside what the command left in the project."""
-    raw = shared_data / "tilt-series" / "needle" / "HAADF.mrc"
+    raw = real_data / "tilt-series/needle/HAADF.mrc"
     series = ts.read_series(raw, angles=raw.with_suffix(".rawtlt"))
     np.testing.assert_array_equal(np.asarray(series.images), needle["/tilt_series/data"][:])
     np.testing.assert_array_equal(series.angles_deg, needle["/tilt_series/angles_deg"][:])
@@ -99,9 +99,9 @@ def test_python_gives_the_same_bits(needle, shared_data):
     assert len(mes.pores) == len(needle["/measurement/pores"])
 
 
-def test_the_dm3_series_goes_through(shared_data, tmp_path):
+def test_the_dm3_series_goes_through(real_data, tmp_path):
     project = tmp_path / "dm3.h5"
-    tomoseg("run", shared_data / "tilt-series" / "needle-dm3" / "HAADF.dm3", "-o", project)
+    tomoseg("run", real_data / "tilt-series/needle-dm3/HAADF.dm3", "-o", project)
     with h5py.File(project, "r") as file:
         assert file["/tilt_series"].attrs["pixel_size_nm"] == pytest.approx(18, abs=0.1)
         assert file["/alignment"].attrs["correlation_after"] >= file["/alignment"].attrs["correlation_before"]
@@ -113,8 +113,8 @@ def test_the_dm3_series_goes_through(shared_data, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_aligned_series_stays_aligned(shared_data, tmp_path):
-    raw = next((shared_data / "tilt-series" / "catalyst-simulated").glob("*.hspy"))
+def test_an_aligned_series_stays_aligned(real_data, tmp_path):
+    raw = real_data / "tilt-series/catalyst-simulated/Catalyst3DModel_TiltSeries180.hspy"
     tomoseg("run", raw, "-o", tmp_path / "c.h5", "--until", "align")
     with h5py.File(tmp_path / "c.h5", "r") as file:
         assert np.abs(file["/alignment/shifts_px"][:]).max() < 0.5
@@ -136,9 +136,9 @@ def test_particles_of_a_simulated_series_are_counted_and_sized(tmp_path, seed):
         assert found["/alignment"].attrs["tilt_axis_angle_deg"] == pytest.approx(3, abs=0.5)
 
 
-def test_a_network_from_training_to_labels(shared_data, small_run, tmp_path):
+def test_a_network_from_training_to_labels(real_data, small_run, tmp_path):
     """Train, evaluate and use a tiny network by the commands of the README."""
-    data, model = shared_data / "gamma-alumina", tmp_path / "model.keras"
+    data, model = real_data / "gamma-alumina", tmp_path / "model.keras"
     images, labels = data / "images", data / "labels"
     tiny = ("--epochs", 1, "--patch", 64, "--depth", 3, "--base-filters", 4, "--batch", 8)
     tomoseg("train", images, labels, "-o", model, "--pixel-size", 0.12, *tiny, "--class-names", "background,alumina,Pt")

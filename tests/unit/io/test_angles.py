@@ -80,14 +80,14 @@ def test_a_missing_file_and_one_that_is_no_text(tmp_path):
         read_angles(tmp_path / "big.tlt")
 
 
-def test_real_angle_files(shared_data):
-    np.testing.assert_array_equal(read_angles(shared_data / "tilt-series/needle/HAADF.rawtlt"), np.arange(-76, 77, 2))
-    dust = read_angles(shared_data / "tilt-series/dust-particle/idp_haadf.rawtlt")
+def test_real_angle_files(real_data):
+    np.testing.assert_array_equal(read_angles(real_data / "tilt-series/needle/HAADF.rawtlt"), np.arange(-76, 77, 2))
+    dust = read_angles(real_data / "tilt-series/dust-particle/idp_haadf.rawtlt")
     np.testing.assert_array_equal(dust, np.arange(-40, 36, 5))
-    mdoc = read_angles(shared_data / "formats/serialem_tilt_series.mdoc")
+    mdoc = read_angles(real_data / "formats/serialem_tilt_series.mdoc")
     assert len(mdoc) == 41
     # as acquired: 0, 3, -3, -6 ... in steps of 3, to the stage's accuracy of some hundredths of a degree
     np.testing.assert_allclose(np.sort(mdoc), np.arange(-60, 61, 3), atol=0.1)
     assert mdoc[1] == 3.00113
-    multi = read_angles(shared_data / "tilt-series/serialem/MultiTilt_test_000.mdoc")
+    multi = read_angles(real_data / "tilt-series/serialem/MultiTilt_test_000.mdoc")
     assert multi.tolist() == [-0.000488, -0.000488]

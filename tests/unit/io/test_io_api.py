@@ -119,8 +119,8 @@ def test_the_example_of_the_documentation_runs():
     ("name", "shape"),
     [("needle/HAADF.mrc", (77, 256, 256)), ("needle-dm3/HAADF.dm3", (91, 64, 64))],
 )
-def test_real_series(shared_data, name, shape):
-    raw = shared_data / "tilt-series" / name
+def test_real_series(real_data, name, shape):
+    raw = real_data / f"tilt-series/{name}"
     series = read_series(raw)
     assert series.images.shape == shape
     _same(series, *_imported(raw=raw))

@@ -140,8 +140,8 @@ def test_the_digest_tells_data_apart():
     assert len(digests) == 4
 
 
-def test_real_slices_and_labels_are_read(shared_data):
-    root = shared_data / "gamma-alumina"
+def test_real_slices_and_labels_are_read(real_data):
+    root = real_data / "gamma-alumina"
     pairs = find_pairs(root / "images", root / "labels")
     assert len(pairs) == 45
     data = load_pairs(pairs[:3], 3)

@@ -293,8 +293,8 @@ def test_files_are_closed(tmp_path):
             assert file.attrs["written"]
 
 
-def test_real_catalyst(shared_data):
-    with open_raw(shared_data / "tilt-series/catalyst-simulated/Catalyst3DModel_TiltSeries180.hspy") as series:
+def test_real_catalyst(real_data):
+    with open_raw(real_data / "tilt-series/catalyst-simulated/Catalyst3DModel_TiltSeries180.hspy") as series:
         assert (series.shape, series.dtype) == ((90, 600, 600), np.float32)
         np.testing.assert_array_equal(series.angles_deg, np.arange(0, 180, 2))
         assert series.pixel_size_nm == 1.0  # 1 with the unit nm is meant
@@ -305,23 +305,23 @@ def test_real_catalyst(shared_data):
             )
 
 
-def test_real_aligned_needle(shared_data):
-    with open_raw(shared_data / "tilt-series/needle/HAADF_Aligned.hspy") as series:
+def test_real_aligned_needle(real_data):
+    with open_raw(real_data / "tilt-series/needle/HAADF_Aligned.hspy") as series:
         assert (series.shape, series.dtype) == ((77, 256, 256), np.float32)
         np.testing.assert_array_equal(series.angles_deg, np.arange(-76, 77, 2))
         assert series.pixel_size_nm == pytest.approx(3.36, rel=1e-6)
 
 
-def test_real_velox_stack(shared_data):
-    with open_raw(shared_data / "formats/velox_tem_stack.emd") as series:
+def test_real_velox_stack(real_data):
+    with open_raw(real_data / "formats/velox_tem_stack.emd") as series:
         assert (series.shape, series.dtype) == ((2, 3, 3), np.int16)
         assert series.pixel_size_nm == pytest.approx(0.0081728831922978511)
         np.testing.assert_allclose(series.angles_deg, np.degrees([-0.21967359999999991] * 2))
         assert series.read(slice(None)).shape == (2, 3, 3)
 
 
-def test_real_velox_spectrum_images(shared_data, tmp_path):
-    with zipfile.ZipFile(shared_data / "formats/velox_emd_v11.zip") as archive:
+def test_real_velox_spectrum_images(real_data, tmp_path):
+    with zipfile.ZipFile(real_data / "formats/velox_emd_v11.zip") as archive:
         archive.extractall(tmp_path)
     with open_raw(tmp_path / "Test SI 16x16 215 kx.emd") as series:
         assert (series.shape, series.dtype) == ((2, 16, 16), np.uint16)  # the frames of the HAADF image
@@ -331,18 +331,18 @@ def test_real_velox_spectrum_images(shared_data, tmp_path):
         open_raw(tmp_path / "Test SI 16x16 ReducedData 215 kx.emd")
 
 
-def test_real_ncem_and_hspy_examples(shared_data):
-    with open_raw(shared_data / "formats/ncem_example_signal.emd") as series:
+def test_real_ncem_and_hspy_examples(real_data):
+    with open_raw(real_data / "formats/ncem_example_signal.emd") as series:
         assert (series.shape, series.dtype) == ((3, 3, 3), np.int32)
         assert series.angles_deg is None
         assert series.pixel_size_nm is None
     for name in ("ncem_example_image.emd", "hspy_v3.1.hspy"):
         with pytest.raises(InputError, match="single 2D image"):
-            open_raw(shared_data / "formats" / name)
+            open_raw(real_data / f"formats/{name}")
 
 
-def test_real_dxchange(shared_data):
-    with open_raw(shared_data / "formats/dxchange_tooth.h5") as series:
+def test_real_dxchange(real_data):
+    with open_raw(real_data / "formats/dxchange_tooth.h5") as series:
         assert (series.shape, series.dtype) == ((181, 2, 640), np.float32)
         np.testing.assert_allclose(series.angles_deg, np.arange(181) * 180 / 181, atol=1e-9)
         assert "white or dark fields" in series.warnings[0]

@@ -306,8 +306,8 @@ def test_a_single_image_is_no_series(images, mrc_file):
         open_raw(mrc_file(images[:1]))
 
 
-def test_the_real_needle(shared_data):
-    with open_raw(shared_data / "tilt-series/needle/HAADF.mrc") as series:
+def test_the_real_needle(real_data):
+    with open_raw(real_data / "tilt-series/needle/HAADF.mrc") as series:
         assert (series.shape, series.dtype) == ((77, 256, 256), np.int16)
         np.testing.assert_array_equal(series.angles_deg, np.arange(-76, 77, 2))
         assert series.pixel_size_nm == pytest.approx(3.36, rel=1e-6)
@@ -322,8 +322,8 @@ def test_the_real_needle(shared_data):
         assert mean == pytest.approx(series.metadata["mean"], rel=1e-6)  # single precision in the header
 
 
-def test_the_real_serialem_frames(shared_data):
-    with open_raw(shared_data / "tilt-series/serialem/test_000.mrc") as series:
+def test_the_real_serialem_frames(real_data):
+    with open_raw(real_data / "tilt-series/serialem/test_000.mrc") as series:
         assert (series.shape, series.dtype) == ((2, 1024, 1024), np.int16)
         assert series.angles_deg.tolist() == [-0.000488, -0.000488]
         assert series.angles_source == "test_000.mrc.mdoc"
@@ -337,16 +337,16 @@ def test_the_real_serialem_frames(shared_data):
 
 
 @pytest.mark.parametrize("kind", ["FEI1", "FEI2"])
-def test_the_real_single_fei_images_are_refused_clearly(shared_data, kind):
+def test_the_real_single_fei_images_are_refused_clearly(real_data, kind):
     with pytest.raises(InputError, match="single 2D image"):
-        open_raw(shared_data / f"formats/mrc_{kind}_exthdr_64x64.mrc")
+        open_raw(real_data / f"formats/mrc_{kind}_exthdr_64x64.mrc")
 
 
 @pytest.mark.parametrize(
     ("kind", "pixel_nm", "tilt"), [("FEI1", 0.08537755, 0.00427435), ("FEI2", 0.06665513, -0.01185616)]
 )
-def test_real_fei_headers_repeated_to_a_stack(shared_data, tmp_path, kind, pixel_nm, tilt):
-    content = bytearray((shared_data / f"formats/mrc_{kind}_exthdr_64x64.mrc").read_bytes())
+def test_real_fei_headers_repeated_to_a_stack(real_data, tmp_path, kind, pixel_nm, tilt):
+    content = bytearray((real_data / f"formats/mrc_{kind}_exthdr_64x64.mrc").read_bytes())
     (n_extended,) = struct.unpack_from("<i", content, 92)
     record, image = content[1024 : 1024 + n_extended], content[1024 + n_extended :]
     struct.pack_into("<i", content, 8, 3)

@@ -94,22 +94,22 @@ def test_tia_images_of_different_sizes(tmp_path):
         open_raw(tmp_path / "a.ser")
 
 
-def test_the_real_tia_series(shared_data):
+def test_the_real_tia_series(real_data):
     from rsciio.tia import file_reader
 
-    (other,) = file_reader(str(shared_data / "formats/tia_64x64x5.ser"))
+    (other,) = file_reader(str(real_data / "formats/tia_64x64x5.ser"))
     for name in ("tia_64x64x5.ser", "tia_64x64x5.emi"):
-        with open_raw(shared_data / "formats" / name) as series:
+        with open_raw(real_data / f"formats/{name}") as series:
             assert (series.shape, series.dtype) == ((5, 64, 64), np.float32)
             np.testing.assert_array_equal(series.read(slice(None)), other["data"])
             assert series.pixel_size_nm == pytest.approx(6.281833616298531)
             assert series.metadata["High tension"] == "200 kV"
 
 
-def test_the_real_dm3_needle(shared_data):
+def test_the_real_dm3_needle(real_data):
     from rsciio.digitalmicrograph import file_reader
 
-    path = shared_data / "tilt-series/needle-dm3/HAADF.dm3"
+    path = real_data / "tilt-series/needle-dm3/HAADF.dm3"
     with open_raw(path) as series:
         assert (series.format, series.shape, series.dtype) == ("Digital Micrograph", (91, 64, 64), np.uint16)
         np.testing.assert_array_equal(series.angles_deg, np.arange(-90, 91, 2))
@@ -126,10 +126,10 @@ def test_the_real_dm3_needle(shared_data):
         ("dm4_3D_int16_64_65_66.dm4", (66, 65, 64), "i2", None, "not square"),
     ],
 )
-def test_real_dm_stacks(shared_data, name, shape, dtype, nm, reason):
+def test_real_dm_stacks(real_data, name, shape, dtype, nm, reason):
     from rsciio.digitalmicrograph import file_reader
 
-    with open_raw(shared_data / "formats" / name) as series:
+    with open_raw(real_data / f"formats/{name}") as series:
         assert (series.shape, series.dtype) == (shape, np.dtype(dtype))
         assert series.angles_deg is None
         assert series.pixel_size_nm == (None if nm is None else pytest.approx(nm, rel=1e-5))
@@ -137,10 +137,10 @@ def test_real_dm_stacks(shared_data, name, shape, dtype, nm, reason):
         np.testing.assert_array_equal(series.read(slice(None)), file_reader(str(series.path))[0]["data"])
 
 
-def test_real_dm_images_and_truncated_stacks_are_refused(shared_data, tmp_path):
+def test_real_dm_images_and_truncated_stacks_are_refused(real_data, tmp_path):
     with pytest.raises(InputError, match=r"single 2D image \(68 x 68\)"):
-        open_raw(shared_data / "formats/dm3_STEM_image.dm3")
-    content = (shared_data / "tilt-series/needle-dm3/HAADF.dm3").read_bytes()
+        open_raw(real_data / "formats/dm3_STEM_image.dm3")
+    content = (real_data / "tilt-series/needle-dm3/HAADF.dm3").read_bytes()
     for missing in (300, len(content) // 2, len(content) - 10):
         path = tmp_path / "a.dm3"
         path.write_bytes(content[:-missing])
@@ -183,10 +183,10 @@ def test_missing_files_and_folders_are_refused(tmp_path):
         open_raw(tmp_path)
 
 
-def test_formats_of_the_shared_folder_that_are_not_supported(shared_data):
+def test_formats_of_the_shared_folder_that_are_not_supported(real_data):
     for name in ("xradia_test_chip_tomo.txrm", "velox_emd_v11.zip", "serialem_tilt_series.mdoc"):
         with pytest.raises(InputError, match="is not recognised"):
-            open_raw(shared_data / "formats" / name)
+            open_raw(real_data / f"formats/{name}")
 
 
 def test_reading_one_format_imports_no_other():

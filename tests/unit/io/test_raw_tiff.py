@@ -153,25 +153,25 @@ def test_a_damaged_page_is_said_when_it_is_read(tmp_path):
         ("formats/tiff_dm_stack.tif", (2, 68, 68), "f4", None),
     ],
 )
-def test_real_stacks(shared_data, name, shape, dtype, nm):
-    with open_raw(shared_data / name) as series:
+def test_real_stacks(real_data, name, shape, dtype, nm):
+    with open_raw(real_data / name) as series:
         assert (series.shape, series.dtype) == (shape, np.dtype(dtype))
         # as many digits as the files' descriptions give
         assert series.pixel_size_nm == (None if nm is None else pytest.approx(nm, rel=2e-4))
         assert series.angles_deg is None
-        with tifffile.TiffFile(shared_data / name) as tiff:
+        with tifffile.TiffFile(real_data / name) as tiff:
             np.testing.assert_array_equal(series.read(slice(None)), tiff.asarray())
 
 
-def test_the_digital_micrograph_tiff_has_pixels_that_are_not_square(shared_data):
-    with open_raw(shared_data / "formats/tiff_dm_stack.tif") as series:
+def test_the_digital_micrograph_tiff_has_pixels_that_are_not_square(real_data):
+    with open_raw(real_data / "formats/tiff_dm_stack.tif") as series:
         assert "1687 nm high, 168.7 nm wide" in series.pixel_size.doubt
 
 
-def test_real_single_images_are_refused(shared_data, tmp_path):
+def test_real_single_images_are_refused(real_data, tmp_path):
     import zipfile
 
-    with zipfile.ZipFile(shared_data / "formats/tiff_fei_helios.zip") as archive:
+    with zipfile.ZipFile(real_data / "formats/tiff_fei_helios.zip") as archive:
         archive.extractall(tmp_path)
     for path in tmp_path.glob("*.tif"):
         with pytest.raises(InputError, match="single 2D image"):

@@ -252,8 +252,8 @@ def test_an_interruption_stops_between_slabs(tmp_path, monkeypatch):
     assert seen == [1, 2, 3]
 
 
-def test_the_real_needle(shared_data):
-    folder = shared_data / "tilt-series/needle"
+def test_the_real_needle(real_data):
+    folder = real_data / "tilt-series/needle"
     outputs, runtime = _run(raw=folder / "HAADF.mrc", angles=folder / "HAADF.rawtlt")
     assert outputs.arrays["tilt_series"].shape == (77, 256, 256)
     assert outputs.arrays["tilt_series"].dtype == np.int16
@@ -273,8 +273,8 @@ def test_the_real_needle(shared_data):
         ("catalyst-simulated/Catalyst3DModel_TiltSeries180.hspy", 90, 1.0, ["90 tilts from 0 to 178 deg"]),
     ],
 )
-def test_real_series_that_bring_their_own_angles(shared_data, name, n, nm, notes):
-    outputs, runtime = _run(raw=shared_data / "tilt-series" / name)
+def test_real_series_that_bring_their_own_angles(real_data, name, n, nm, notes):
+    outputs, runtime = _run(raw=real_data / f"tilt-series/{name}")
     assert outputs.arrays["tilt_series"].shape[0] == n
     assert outputs.attrs["tilt_series_info"]["pixel_size_nm"] == pytest.approx(nm, rel=1e-5)
     for note in notes:
@@ -282,8 +282,8 @@ def test_real_series_that_bring_their_own_angles(shared_data, name, n, nm, notes
     assert runtime.warnings == []
 
 
-def test_real_dust_needs_its_angle_file(shared_data):
-    folder = shared_data / "tilt-series/dust-particle"
+def test_real_dust_needs_its_angle_file(real_data):
+    folder = real_data / "tilt-series/dust-particle"
     raw = folder / "idp_haadf_16x256x256_u16.tif"
     assert "--angles" in _problems(raw=raw)[0]
     outputs, _ = _run(raw=raw, angles=folder / "idp_haadf.rawtlt")
@@ -291,16 +291,16 @@ def test_real_dust_needs_its_angle_file(shared_data):
     np.testing.assert_array_equal(outputs.arrays["angles_deg"], np.arange(-40, 36, 5))
 
 
-def test_real_frames_of_one_tilt_are_no_series(shared_data):
-    (problem,) = _problems(raw=shared_data / "tilt-series/serialem/test_000.mrc")
+def test_real_frames_of_one_tilt_are_no_series(real_data):
+    (problem,) = _problems(raw=real_data / "tilt-series/serialem/test_000.mrc")
     assert "all 2 images" in problem
     assert "-0.000488 degrees" in problem
     assert "join the files" in problem
 
 
-def test_real_frames_with_angles_given_are_imported(shared_data, tmp_path):
+def test_real_frames_with_angles_given_are_imported(real_data, tmp_path):
     write_angles(tmp_path / "a.tlt", [5.0, -5.0])
-    outputs, runtime = _run(raw=shared_data / "tilt-series/serialem/test_000.mrc", angles=tmp_path / "a.tlt")
+    outputs, runtime = _run(raw=real_data / "tilt-series/serialem/test_000.mrc", angles=tmp_path / "a.tlt")
     assert outputs.attrs["tilt_series_info"]["tilt_axis"] == "x"
     assert outputs.attrs["tilt_series_info"]["pixel_size_nm"] == pytest.approx(0.788)
     assert "differ" in runtime.warnings[0]

@@ -94,9 +94,9 @@ def test_slices_that_look_alike_are_found_whatever_their_names():
     assert lookalikes([np.zeros((4, 5)), np.zeros((40, 5))], Split([0], [1], [])) == []
 
 
-def test_real_series_of_one_object_are_found_alike(shared_data):
+def test_real_series_of_one_object_are_found_alike(real_data):
     # Series 10000 and 20000 of the real set show the same object: slices 20001 and 10002 are nearly the same.
-    folder = shared_data / "gamma-alumina" / "images"
+    folder = real_data / "gamma-alumina/images"
     names = ["al_20001_00", "al_10002_00", "al_10013_00"]
     images = [read_slice(folder / f"{name}.tif") for name in names]
     assert lookalikes(images, Split([1, 2], [0], [])) == [(1, 0)]

@@ -108,10 +108,10 @@ def test_negative_values_of_filtered_back_projection():
     np.testing.assert_allclose(found.thresholds, (37.5, 202.5), atol=6)
 
 
-def test_haze_is_not_taken_for_a_class(shared_data):
+def test_haze_is_not_taken_for_a_class(real_data):
     # Real slices: the vacuum's haze falls off towards the support, and the few particles have no peak of their own.
     # Half-way steps to the end would split the haze (thresholds 11 and 40) and call most of the support particles.
-    files = sorted((shared_data / "gamma-alumina" / "images").glob("*.tif"))
+    files = sorted((real_data / "gamma-alumina/images").glob("*.tif"))
     found = partition(histogram((read_slice(file)[None] for file in files), 0, 255), 3)
     # Medians of the hand-made classes: 2 to 16 in vacuum, 51 to 64 in alumina, 137 to 255 in Pt.
     assert 51 < found.levels[1] < 64

@@ -14,13 +14,13 @@ COLORS = ["#000000", "#0072b2", "#e69f00"]
 CLASSES = ["background", "support", "particles"]
 
 
-def paper_matrices(shared_data):
-    files = sorted((shared_data / "genc-confusion-matrices").glob("cm_*.csv"))
+def paper_matrices(real_data):
+    files = sorted((real_data / "genc-confusion-matrices").glob("cm_*.csv"))
     return np.stack([np.loadtxt(f, delimiter=",", skiprows=1, usecols=(1, 2, 3)) for f in files]).astype(np.int64)
 
 
-def test_the_papers_table_1_is_reproduced(shared_data):
-    matrices = paper_matrices(shared_data)
+def test_the_papers_table_1_is_reproduced(real_data):
+    matrices = paper_matrices(real_data)
     assert matrices.shape == (15, 3, 3)
     assert (matrices.sum(axis=(1, 2)) <= 512 * 512).all()
     table = Evaluation(CLASSES, COLORS, [f"{i}" for i in range(15)], matrices).summary()
