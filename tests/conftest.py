@@ -11,7 +11,7 @@ import pytest
 
 
 def _data_folder() -> Path:
-    """Return the folder of real data: $TOMOSEG_TEST_DATA, else one in the user's cache, else one beside the checkout."""
+    """Return the folder of real data: $TOMOSEG_TEST_DATA, or one in the user's cache, or one beside the checkout."""
     named = os.environ.get("TOMOSEG_TEST_DATA")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tomoseg-test-data"
     beside = Path(__file__).parents[2] / "shared" / "data"

@@ -56,11 +56,10 @@ def takes_parameters(
                 raise InputError.of(problems)
             runtime = make_runtime(**settings)
             keywords |= _other_alignments(params)
-            try:
-                return function(*arguments, **keywords, params=params, runtime=runtime)
-            finally:
-                for text in runtime.warnings:
-                    warnings.warn(text, TomosegWarning, stacklevel=2)
+            result = function(*arguments, **keywords, params=params, runtime=runtime)
+            for text in runtime.warnings:
+                warnings.warn(text, TomosegWarning, stacklevel=2)
+            return result
 
         called.__signature__ = _signature(function, own, model)  # type: ignore[attr-defined]
         called.__doc__ = _documented(function.__doc__ or "", model)

@@ -177,10 +177,10 @@ def align(
 
     Examples
     --------
-    >>> from tomoseg.alignment.api import align
+    >>> import tomoseg as ts
     >>> from tomoseg.simulate import simulate_series
     >>> raw = simulate_series(32, 4, tilt_step_deg=10, jitter_px=1, seed=0)
-    >>> series = align(raw.raw, raw.angles_deg, tilt_axis="y", tilt_axis_angle=3, method="common-line")
+    >>> series = ts.align(raw.raw, raw.angles_deg, tilt_axis="y", tilt_axis_angle=3, method="common-line")
     >>> series.aligned.shape, series.shifts_px.shape
     ((14, 32, 32), (14, 2))
     >>> series.estimated_error_px < 0.1

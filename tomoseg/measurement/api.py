@@ -151,12 +151,12 @@ def measure(
     Examples
     --------
     >>> import numpy as np
-    >>> from tomoseg.measurement.api import measure
+    >>> import tomoseg as ts
     >>> z, y, x = np.indices((32, 32, 48))
     >>> labels = np.zeros(z.shape, np.uint8)
     >>> for centre, radius in ((14, 6), (33, 8)):
     ...     labels[(z - 16) ** 2 + (y - 16) ** 2 + (x - centre) ** 2 <= radius**2] = 1
-    >>> found = measure(labels, labels.astype(float), voxel_size_nm=0.5, class_names=["vacuum", "Pt"])
+    >>> found = ts.measure(labels, labels.astype(float), voxel_size_nm=0.5, class_names=["vacuum", "Pt"])
     >>> found.particles[["diameter_nm", "x_nm"]].round(2)
        diameter_nm  x_nm
     0         7.96  16.5

@@ -137,12 +137,12 @@ def reconstruct(
     A cylinder along the tilt axis, seen from 31 directions:
 
     >>> import numpy as np
-    >>> from tomoseg.reconstruction.api import reconstruct
+    >>> import tomoseg as ts
     >>> angles_deg = np.linspace(-60, 60, 31)
     >>> x = np.arange(32) - 15.5
     >>> chord = 2 * np.sqrt(np.clip(8**2 - x**2, 0, None))  # the same from every direction
     >>> aligned = np.tile(chord, (31, 4, 1))
-    >>> result = reconstruct(aligned, angles_deg, iterations=20, pixel_size_nm=0.5, device="cpu")
+    >>> result = ts.reconstruct(aligned, angles_deg, iterations=20, pixel_size_nm=0.5, device="cpu")
     >>> result.volume.shape, result.volume.dtype
     ((32, 4, 32), dtype('float32'))
     >>> print(f"{result.volume[16, 2, 16]:.1f}")

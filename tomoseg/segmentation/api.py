@@ -90,11 +90,11 @@ def segment(
     A ball of support with a bright particle in its middle:
 
     >>> import numpy as np
-    >>> from tomoseg.segmentation.api import segment
+    >>> import tomoseg as ts
     >>> radius = np.linalg.norm(np.indices((32, 32, 32)) - 15.5, axis=0)
     >>> truth = np.where(radius < 5, 2, np.where(radius < 12, 1, 0))
     >>> volume = np.float32([0, 75, 300])[truth]
-    >>> segmentation = segment(volume, classes=3)
+    >>> segmentation = ts.segment(volume, classes=3)
     >>> segmentation.class_names
     ['background', 'support', 'particles']
     >>> bool(np.all(segmentation.labels == truth))
