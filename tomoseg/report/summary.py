@@ -71,7 +71,10 @@ def alignment_error(results: Results, pixel_nm: float = float("nan")) -> str:
     def shown(px: float) -> str:
         return f"{number(px, 2)} px" + (f" ({length(px * pixel_nm)})" if np.isfinite(pixel_nm) else "")
 
-    errors = column(results.rows("tilt_quality"), "error_px")
+    tilts = results.rows("tilt_quality")
+    errors, outlier = column(tilts, "error_px"), column(tilts, "is_outlier")
+    if errors is not None and outlier is not None:  # the rms is over the other tilts
+        errors = np.where(outlier, np.nan, errors)
     worst = np.nan if errors is None or np.isnan(errors).all() else float(np.nanmax(errors))
     return f"{shown(rms)} rms" + (f", {shown(worst)} at the worst tilt" if np.isfinite(worst) else "")
 
