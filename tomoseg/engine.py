@@ -19,6 +19,7 @@ from tomoseg.runtime import Runtime, Stopwatch
 from tomoseg.stages import BY_NAME, STAGES
 from tomoseg.stages.base import Stage
 
+NOT_RUN = "not run yet"
 CACHE_SHARE = 16  # a stage reads each array through a cache of this part of the memory allowed at most
 
 
@@ -54,7 +55,7 @@ def _can_continue(project: Project, stage: Stage, parameters: Parameters) -> boo
 def _state(project: Project, stage: Stage, parameters: Parameters, earlier: dict[str, StageState]) -> StageState:
     record = project.record(stage.name)
     if record is None:
-        return StageState(stage.name, "missing", ["not run yet"])
+        return StageState(stage.name, "missing", [NOT_RUN])
     reasons = _own_reasons(stage, parameters, record)
     for name, run_id in record.consumed.items():
         current = earlier[name].record if name in earlier else None
@@ -263,7 +264,8 @@ def run_stage(
     parameters = settings[stage.name]
     others = _other_alignments(project, parameters)
     watch, memory = Stopwatch(), PeakMemory()
-    runtime.begin(f"{stage.name}: {'; '.join(why)}" if why else stage.name)
+    changed = [reason for reason in why or () if reason != NOT_RUN]
+    runtime.begin(f"{stage.name}: starting" + (f" ({'; '.join(changed)})" if changed else ""))
     runtime.check()
     begun = _begin(project, stage, parameters, file_facts(parameters, project.record(stage.name)))
     with project.transaction(begun, restart=restart) as outputs:
