@@ -97,7 +97,7 @@ def test_training_stays_finite_where_classes_are_absent(name, label):
 @pytest.mark.parametrize("name", [*LOSSES, "0.5*focal+2*dice+iou"])
 def test_losses_come_back_from_a_checkpoint(name, tmp_path):
     net = keras.Sequential([keras.Input((None, None, 1)), keras.layers.Conv2D(3, 1, activation="softmax")])
-    net.compile("adam", make_loss(name, WEIGHTS, gamma=2.0, false_negatives=0.9), jit_compile=False)
+    net.compile("adam", make_loss(name, WEIGHTS, gamma=2.0), jit_compile=False)
     net.train_on_batch(np.ones((1, 1, 4, 1), np.float32), LABELS)
     net.save(tmp_path / "latest.keras")
     assert value(load_checkpoint(tmp_path / "latest.keras").loss, LABELS, P) == value(net.loss, LABELS, P)
@@ -111,10 +111,10 @@ def test_what_a_loss_is_written_as():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "write one of focal"),
-        ("focal+", "write one of focal"),
-        ("hinge", "write one of focal"),
-        ("dice+dice", "several different ones"),
+        ("", "give one of focal"),
+        ("focal+", "give one of focal"),
+        ("hinge", "give one of focal"),
+        ("dice+dice", "a sum of different ones"),
         ("x*dice", "'x' is not a number above 0"),
         ("-1*dice", "'-1' is not a number above 0"),
         ("nan*dice", "'nan' is not a number above 0"),
