@@ -45,19 +45,15 @@ def export_slices(
     Slices are chosen as `tomoseg.annotation.slice_selection` says; slices that are painted already are left out. For
     the files see `tomoseg.annotation.paint_folder`.
 
+    Raises `NotReady`: the project holds no volume, or no labels of it to prefill with. Raises `InputError`: the folder
+    is not empty, classes do not fit, or every slice is painted already.
+
     Parameters
     ----------
     n_slices : number of slices, fewer where the volume has fewer
     plane : 'xz', 'xy' or 'yz'
     class_names : in class order; by default those of earlier annotations, or of the project's labels
     prefill : begin with the project's labels instead of empty ones
-
-    Raises
-    ------
-    NotReady
-        The project holds no volume, or no labels of it to prefill with.
-    InputError
-        The folder is not empty, classes do not fit, or every slice is painted already.
     """
     from tomoseg.annotation.slice_selection import describe_slices, select_slices
     from tomoseg.classes import default_colors, default_names, problems_with_names
@@ -153,16 +149,14 @@ def import_slices(
 ) -> PaintedSlices:
     """Store painted labels in the project with their images; return all painted slices that it then holds.
 
+    Raises `InputError`: the slices are from another series, or `tomoseg.annotation.paint_folder.read_folder` or
+    `merged` refuse them.
+
     Parameters
     ----------
     label_map : meaning of the values in the label files, where they are not class numbers
     replace : drop the painted slices that the project holds
     take_unchanged : also take labels that nobody changed since the export
-
-    Raises
-    ------
-    InputError
-        The slices are from another series, or `tomoseg.annotation.paint_folder.read_folder` or `merged` refuse them.
     """
     watch = Stopwatch()
     if read_about(folder).get("series_sha256") != _series(project):
@@ -220,10 +214,7 @@ def _begun(new: PaintedSlices, folder: Path, label_map: LabelMap | None, replace
 def read_annotations(project: Project) -> PaintedSlices | None:
     """Return the painted slices that a project holds; None if there are none.
 
-    Raises
-    ------
-    InputError
-        They are damaged.
+    Raises `InputError`: they are damaged.
     """
     if not all(project.has(artifact) for artifact in schema.BY_HAND):
         return None
@@ -254,19 +245,15 @@ def _damaged(project: Project) -> InputError:
 def load_painted_slices(path: Path, channels: int = 1, tell: Callable[[str], object] = str) -> LabelledSlices:
     """Read the painted slices of a project file, to train on.
 
+    Raises `NotReady`: the project holds no painted slices, or no volume to take neighbours from. Raises `InputError`:
+    it is not a project file, or neighbours are wanted and a slice was cut from another reconstruction than the project
+    holds now.
+
     Parameters
     ----------
     channels : odd; above 1, images are (h, w, channels) with neighbours from the volume, see
         `tomoseg.segmentation.data.neighbours`. The middle channel is the slice as it was painted on
     tell : called with the names of the slices
-
-    Raises
-    ------
-    NotReady
-        The project holds no painted slices, or no volume to take neighbours from.
-    InputError
-        It is not a project file, or neighbours are wanted and a slice was cut from another reconstruction than the
-        project holds now.
     """
     if not path.is_file():
         raise InputError(f"{path} is not a project file: give IMAGES_DIR and LABELS_DIR, or a project.")

@@ -31,21 +31,13 @@ PLANES = ("xz", "xy", "yz")
 
 @dataclass(frozen=True)
 class PaintedSlices:
-    """Slices with painted labels.
+    """Slices with painted labels."""
 
-    Attributes
-    ----------
-    plane : 'xz', 'xy' or 'yz'
-    numbers : of the slices, along the normal of the plane
-    run_ids : the reconstruction that each slice was cut from
-    images, labels : (h, w) f4 in the unit of the volume, and u1 with 255 where nobody painted
-    """
-
-    plane: str
-    numbers: list[int]
-    run_ids: list[str]
-    images: list[Array]
-    labels: list[NDArray[np.uint8]]
+    plane: str  # 'xz', 'xy' or 'yz'
+    numbers: list[int]  # of the slices, along the normal of the plane
+    run_ids: list[str]  # the reconstruction that each slice was cut from
+    images: list[Array]  # (h, w) f4 in the unit of the volume, and u1 with 255 where nobody painted
+    labels: list[NDArray[np.uint8]]  # (h, w) f4 in the unit of the volume, and u1 with 255 where nobody painted
     class_names: list[str]
     class_colors: list[str]
     pixel_size_nm: float | None
@@ -79,10 +71,7 @@ def write_folder(folder: Path, slices: PaintedSlices, about: Mapping[str, Any]) 
 
     All images share one scale: 0 and 65535 are the smallest and the largest value of all of them.
 
-    Raises
-    ------
-    InputError
-        The folder holds files already (nothing painted is ever overwritten), or cannot be written to.
+    Raises `InputError`: the folder holds files already (nothing painted is ever overwritten), or cannot be written to.
     """
     require_empty(folder)
     import tifffile
@@ -123,10 +112,7 @@ def write_folder(folder: Path, slices: PaintedSlices, about: Mapping[str, Any]) 
 def read_about(folder: Path) -> dict[str, Any]:
     """Return the description that `write_folder` wrote.
 
-    Raises
-    ------
-    InputError
-        It is missing or damaged.
+    Raises `InputError`: it is missing or damaged.
     """
     path = folder / ABOUT
     try:
@@ -169,11 +155,8 @@ def read_folder(
     Labels may have been saved as any lossless image of the same name. Labels that are as they were exported do not
     count as painted unless `take_unchanged` is set; labels without any painted pixel never do.
 
-    Raises
-    ------
-    InputError
-        Files are missing or belong to other slices, an image was changed, labels are not classes or of another size,
-        or nothing is painted at all. All problems are reported at once.
+    Raises `InputError`: files are missing or belong to other slices, an image was changed, labels are not classes or of
+    another size, or nothing is painted at all. All problems are reported at once.
     """
     about = read_about(folder)
     entries = {entry["name"]: entry for entry in about["slices"]}
@@ -220,10 +203,7 @@ def read_folder(
 def merged(old: PaintedSlices, new: PaintedSlices) -> PaintedSlices:
     """Return the slices of both; the new one where a slice is in both.
 
-    Raises
-    ------
-    InputError
-        Planes, sizes or classes differ.
+    Raises `InputError`: planes, sizes or classes differ.
     """
     kinds = [(s.plane, s.images[0].shape, s.class_names) for s in (old, new)]
     if kinds[0] != kinds[1]:

@@ -19,19 +19,12 @@ MAX_SLAB_VOXELS = 1 << 26
 
 @dataclass(frozen=True)
 class LabelSummary:
-    """What there is to know of a labelled volume besides the labels.
+    """What there is to know of a labelled volume besides the labels."""
 
-    Attributes
-    ----------
-    class_names, class_colors : in class order; colours as #rrggbb
-    class_fractions : fraction of the voxels in each class
-    info : how the labels were made ('method', thresholds or model, ...)
-    """
-
-    class_names: list[str]
-    class_colors: list[str]
-    class_fractions: list[float]
-    info: dict[str, Any]
+    class_names: list[str]  # in class order; colours as #rrggbb
+    class_colors: list[str]  # in class order; colours as #rrggbb
+    class_fractions: list[float]  # fraction of the voxels in each class
+    info: dict[str, Any]  # how the labels were made ('method', thresholds or model, ...)
 
 
 def planes_per_slab(shape: Sequence[int], max_memory: int, margin_bytes: int = 0) -> int:

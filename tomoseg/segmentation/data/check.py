@@ -47,23 +47,15 @@ class ClassShare:
 
 @dataclass(frozen=True)
 class DataReport:
-    """Result of the check of a set of labelled slices.
+    """Result of the check of a set of labelled slices."""
 
-    Attributes
-    ----------
-    n_slices : pairs that could be read
-    sizes, dtypes : number of slices by 'WxH' in px and by type
-    unannotated : fraction of all pixels that nobody annotated
-    errors : reasons why the set cannot be trained on; empty if it can
-    warnings : whatever makes the training, or its scores, worse than necessary
-    """
-
-    n_slices: int
-    sizes: Mapping[str, int]
-    dtypes: Mapping[str, int]
+    n_slices: int  # pairs that could be read
+    sizes: Mapping[str, int]  # number of slices by 'WxH' in px and by type
+    dtypes: Mapping[str, int]  # number of slices by 'WxH' in px and by type
     classes: list[ClassShare]
-    unannotated: float
-    errors: list[str] = field(default_factory=list)
+    unannotated: float  # fraction of all pixels that nobody annotated
+    errors: list[str] = field(default_factory=list)  # reasons why the set cannot be trained on; empty if it can
+    # whatever makes the training, or its scores, worse than necessary
     warnings: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:

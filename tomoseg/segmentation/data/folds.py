@@ -73,6 +73,8 @@ def split(
 ) -> Split:
     """Split slices into training and validation by blocks of neighbours.
 
+    Raises `InputError`: `fold` is not one of `folds`.
+
     Parameters
     ----------
     names : file names without suffix
@@ -85,11 +87,6 @@ def split(
     group_of : callable, optional
         Returns the group of a slice by its name, where numbers do not tell neighbours; groups stay together, without a
         guard.
-
-    Raises
-    ------
-    InputError
-        `fold` is not one of `folds`.
     """
     if folds <= 1:
         return Split(list(range(len(names))), [], [])

@@ -43,10 +43,7 @@ class Histogram:
 def sampled_range(volume: ArraySource, max_slices: int = 48) -> tuple[float, float]:
     """Return the smallest and largest value of at most `max_slices` slices, evenly spread over the first axis.
 
-    Raises
-    ------
-    StageFailed
-        They hold NaN or infinity, or all have the same value.
+    Raises `StageFailed`: they hold NaN or infinity, or all have the same value.
     """
     low, high = np.inf, -np.inf
     for i in _evenly_spread(volume.shape[0], max_slices):

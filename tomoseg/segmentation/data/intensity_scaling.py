@@ -108,18 +108,11 @@ def scaling_of(values: Histogram, dtype: DTypeLike) -> Scaling:
 
 @dataclass(frozen=True)
 class Intensities:
-    """Description of intensities on the scale of a network (0 background, 1 support).
+    """Description of intensities on the scale of a network (0 background, 1 support)."""
 
-    Attributes
-    ----------
-    noise : half the distance between the 16 and 84 percentiles of the background (values below 0.5)
-    brightest : level of the brightest of three classes
-    beyond : fraction of the values beyond the limits of the scale
-    """
-
-    noise: float
-    brightest: float
-    beyond: float
+    noise: float  # half the distance between the 16 and 84 percentiles of the background (values below 0.5)
+    brightest: float  # level of the brightest of three classes
+    beyond: float  # fraction of the values beyond the limits of the scale
 
     @classmethod
     def of(cls, values: Histogram, scale: Scale) -> "Intensities":

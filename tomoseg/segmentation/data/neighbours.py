@@ -50,15 +50,12 @@ def with_neighbours(
 ) -> list[Array]:
     """Return images (h, w, channels) of slices and their neighbours, in the type of the slices.
 
+    Raises `InputError`: a neighbour is of another size or type than its slice.
+
     Parameters
     ----------
     names, images : slices to label, (h, w) each
     others : functions that read the slices that are only neighbours, by name
-
-    Raises
-    ------
-    InputError
-        A neighbour is of another size or type than its slice.
     """
     known, others = dict(zip(names, images, strict=True)), others or {}
     rows = neighbour_names(names, [*names, *(name for name in others if name not in known)], channels)
@@ -91,10 +88,7 @@ def load_slices(
 ) -> LabelledSlices:
     """Read the labelled slices of two folders, with neighbours from the folder of images, labelled or not.
 
-    Raises
-    ------
-    InputError
-        See `tomoseg.io.slices.find_pairs`, `tomoseg.io.slices.load_pairs` and `with_neighbours`.
+    Raises `InputError`: see `tomoseg.io.slices.find_pairs`, `tomoseg.io.slices.load_pairs` and `with_neighbours`.
     """
     slices = load_pairs(find_pairs(images_dir, labels_dir, runtime, label_map))
     if channels == 1:

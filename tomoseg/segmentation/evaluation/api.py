@@ -20,16 +20,10 @@ from tomoseg.segmentation.networks.known_models import resolve_model
 
 @dataclass(frozen=True)
 class NetworkScores:
-    """Scores of a network, and of others on the same slices.
+    """Scores of a network, and of others on the same slices."""
 
-    Attributes
-    ----------
-    evaluations : by name of the network, in the order given
-    comparison : of the others with the first; None for one network
-    """
-
-    evaluations: dict[str, Evaluation]
-    comparison: Comparison | None
+    evaluations: dict[str, Evaluation]  # by name of the network, in the order given
+    comparison: Comparison | None  # of the others with the first; None for one network
 
     @property
     def first(self) -> Evaluation:

@@ -20,18 +20,11 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Bins:
-    """Pixels counted by their predicted probability, in bins of equal width from 0 to 1.
+    """Pixels counted by their predicted probability, in bins of equal width from 0 to 1."""
 
-    Attributes
-    ----------
-    n : (..., n_bins) number of pixels
-    predicted : (..., n_bins) sum of the predicted probabilities
-    observed : (..., n_bins) number of pixels whose prediction is true
-    """
-
-    n: Values
-    predicted: Values
-    observed: Values
+    n: Values  # (..., n_bins) number of pixels
+    predicted: Values  # (..., n_bins) sum of the predicted probabilities
+    observed: Values  # (..., n_bins) number of pixels whose prediction is true
 
     @classmethod
     def count(cls, group: Array, probability: Array, came_true: Array, n_groups: int, n_bins: int) -> "Bins":
@@ -86,23 +79,18 @@ class Calibration:
     """Counts of how often a network is right at each confidence; those of several images can be added.
 
     Confidence is the largest of a pixel's probabilities, and the prediction is the class with that probability.
-
-    Attributes
-    ----------
-    confidence : bins (C, n_bins) by the confidence of the pixels predicted as each class
-    by_class : bins (C, n_bins) by the probability of each class, over all pixels
-    squares : (C,) sums over pixels of (p - y)^2; y is 1 for pixels of the class, else 0
-    n_undefined : annotated pixels left out because a probability is NaN or infinite
     """
 
-    confidence: Bins
-    by_class: Bins
-    squares: Values
-    n_undefined: int = 0
+    confidence: Bins  # bins (C, n_bins) by the confidence of the pixels predicted as each class
+    by_class: Bins  # bins (C, n_bins) by the probability of each class, over all pixels
+    squares: Values  # (C,) sums over pixels of (p - y)^2; y is 1 for pixels of the class, else 0
+    n_undefined: int = 0  # annotated pixels left out because a probability is NaN or infinite
 
     @classmethod
     def of(cls, probabilities: Array, truth: Array, n_bins: int = N_BINS) -> "Calibration":
         """Count the pixels of one image or volume.
+
+        Raises `InputError`: the shapes differ, a label is not a class, or there is no bin.
 
         Parameters
         ----------
@@ -112,11 +100,6 @@ class Calibration:
             Class numbers; 255 where nobody annotated, which does not count.
         n_bins : int
             Number of bins.
-
-        Raises
-        ------
-        InputError
-            The shapes differ, a label is not a class, or there is no bin.
         """
         n_classes = len(probabilities)
         if probabilities.shape[1:] != truth.shape:

@@ -21,21 +21,13 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference between the scores of two networks on the same images, by class (C,).
+    """Difference between the scores of two networks on the same images, by class (C,)."""
 
-    Attributes
-    ----------
-    mean : mean over images of the difference
-    ci95 : half width of its 95 % interval, 1.96 s / sqrt(n), as if images were independent
-    low, high : ends of its 95 % interval from resampled groups of neighbouring slices
-    n : number of images for which both have a value
-    """
-
-    mean: Values
-    ci95: Values
-    low: Values
-    high: Values
-    n: NDArray[np.int64]
+    mean: Values  # mean over images of the difference
+    ci95: Values  # half width of its 95 % interval, 1.96 s / sqrt(n), as if images were independent
+    low: Values  # ends of its 95 % interval from resampled groups of neighbouring slices
+    high: Values  # ends of its 95 % interval from resampled groups of neighbouring slices
+    n: NDArray[np.int64]  # number of images for which both have a value
 
     def is_sure(self) -> NDArray[np.bool_]:
         """Tell (C,) where both intervals exclude 0."""
@@ -49,24 +41,14 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Scores of several networks on the images that all of them were evaluated on.
+    """Scores of several networks on the images that all of them were evaluated on."""
 
-    Attributes
-    ----------
-    baseline : name of the network with which the others are compared
-    classes : one per class
-    names : the images
-    groups : (n_images,) the group of neighbouring slices of each image
-    means : mean (C,) over those images, by network and metric
-    differences : difference from the baseline, by other network and metric
-    """
-
-    baseline: str
-    classes: list[str]
-    names: list[str]
-    groups: NDArray[np.int64]
-    means: dict[str, dict[str, Values]]
-    differences: dict[str, dict[str, Difference]]
+    baseline: str  # name of the network with which the others are compared
+    classes: list[str]  # one per class
+    names: list[str]  # the images
+    groups: NDArray[np.int64]  # (n_images,) the group of neighbouring slices of each image
+    means: dict[str, dict[str, Values]]  # mean (C,) over those images, by network and metric
+    differences: dict[str, dict[str, Difference]]  # difference from the baseline, by other network and metric
 
     @property
     def n_groups(self) -> int:
@@ -103,17 +85,14 @@ def compare(evaluations: Mapping[str, Evaluation], resamples: int = RESAMPLES, s
     An image counts for a class if both networks have a value: if the class is in the truth, or both predict it. The
     scores of two networks on one image are correlated, so their difference is known better than either.
 
+    Raises `InputError`: there are fewer than two networks, their numbers of classes differ, they have no image in
+    common, or they were evaluated with different labels.
+
     Parameters
     ----------
     evaluations : by name of the network, with equal numbers of classes, which take the names of the first; the images
         that all have in common are compared
     resamples, seed : see `bootstrap_interval`
-
-    Raises
-    ------
-    InputError
-        There are fewer than two networks, their numbers of classes differ, they have no image in common, or they were
-        evaluated with different labels.
     """
     if len(evaluations) < 2:
         raise InputError("there is nothing to compare: give two networks or more")
@@ -146,10 +125,7 @@ def compare(evaluations: Mapping[str, Evaluation], resamples: int = RESAMPLES, s
 def require_same_classes(classes: Mapping[str, Sequence[str]]) -> None:
     """Raise an error if networks have different numbers of classes; their names may differ.
 
-    Raises
-    ------
-    InputError
-        The numbers of classes differ.
+    Raises `InputError`: the numbers of classes differ.
     """
     for model, names in classes.items():
         baseline, first = next(iter(classes.items()))
@@ -163,10 +139,7 @@ def require_same_classes(classes: Mapping[str, Sequence[str]]) -> None:
 def common_names(names: Sequence[Sequence[str]]) -> list[str]:
     """Return the images that are in all the lists, in the order of the first.
 
-    Raises
-    ------
-    InputError
-        There is none.
+    Raises `InputError`: there is none.
     """
     common = [name for name in names[0] if all(name in other for other in names[1:])]
     if not common:

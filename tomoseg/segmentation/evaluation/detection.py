@@ -35,16 +35,10 @@ OBJECT = np.dtype(
 
 @dataclass(frozen=True)
 class ObjectRule:
-    """When an object counts, and when it is found.
+    """When an object counts, and when it is found."""
 
-    Attributes
-    ----------
-    min_size : smallest object that counts, in px (see `compare_objects`)
-    iou : smallest intersection over union of a true and a predicted object that are partners, above 0
-    """
-
-    min_size: int = 5
-    iou: float = 0.5
+    min_size: int = 5  # smallest object that counts, in px (see `compare_objects`)
+    iou: float = 0.5  # smallest intersection over union of a true and a predicted object that are partners, above 0
 
     def __post_init__(self) -> None:
         if self.min_size < 1:
@@ -74,16 +68,13 @@ def compare_objects(truth: Array, prediction: Array, class_number: int, rule: Ob
     out. A small predicted object without a partner is left out as well. A true object that is large enough is found by
     a partner of any size.
 
+    Raises `InputError`: the shapes differ, or are not 2D or 3D.
+
     Parameters
     ----------
     truth, prediction : (y, x) or (z, y, x) arrays of class numbers
     class_number : class of the objects
     rule : `ObjectRule()` by default
-
-    Raises
-    ------
-    InputError
-        The shapes differ, or are not 2D or 3D.
     """
     rule = rule or ObjectRule()
     if truth.shape != prediction.shape or truth.ndim not in (2, 3):
@@ -179,23 +170,14 @@ def _entangled(pairs: Array) -> list[NDArray[np.int64]]:
 
 @dataclass(frozen=True)
 class Detection:
-    """The objects of one class, found or not, over a set of images or volumes.
+    """The objects of one class, found or not, over a set of images or volumes."""
 
-    Attributes
-    ----------
-    class_name : class of the objects
-    rule : the rule by which they were matched
-    names, images : name of each image, and the result of `compare_objects`
-    n_dimensions : 2 for images, 3 for volumes
-    pixel_size_nm : None if unknown
-    """
-
-    class_name: str
-    rule: ObjectRule
-    names: list[str]
-    images: list[FoundObjects]
-    n_dimensions: int = 2
-    pixel_size_nm: float | None = None
+    class_name: str  # class of the objects
+    rule: ObjectRule  # the rule by which they were matched
+    names: list[str]  # name of each image, and the result of `compare_objects`
+    images: list[FoundObjects]  # name of each image, and the result of `compare_objects`
+    n_dimensions: int = 2  # 2 for images, 3 for volumes
+    pixel_size_nm: float | None = None  # None if unknown
 
     @property
     def true(self) -> NDArray[np.void]:
@@ -354,10 +336,7 @@ def size_edges(diameters: Array) -> Values:
 def class_number(names: Sequence[str], text: str) -> int:
     """Return the number of a class given by name or number; the last class for an empty text.
 
-    Raises
-    ------
-    InputError
-        There is no such class.
+    Raises `InputError`: there is no such class.
     """
     if not text:
         return len(names) - 1

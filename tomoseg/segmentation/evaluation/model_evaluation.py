@@ -47,6 +47,9 @@ def evaluate_model(
 ) -> Evaluation:
     """Predict labelled slices with a network, and compare the prediction with the labels.
 
+    Raises `InputError`: the network or an image cannot be used, labels do not fit the classes of the network, or
+    `objects` is not one of them.
+
     Parameters
     ----------
     model_path : a `.keras` file
@@ -56,12 +59,6 @@ def evaluate_model(
     objects : name or number of the class whose objects are counted one by one; by default the last class
     object_rule : when an object counts, and when it is found
     on_image : called with each image and its labels, so that error maps can be drawn without holding all images
-
-    Raises
-    ------
-    InputError
-        The network or an image cannot be used, labels do not fit the classes of the network, or `objects` is not one
-        of them.
     """
     from tomoseg.segmentation.inference.slice_prediction import SlicePredictor
     from tomoseg.segmentation.networks.keras_setup import prepare

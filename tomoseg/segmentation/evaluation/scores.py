@@ -23,10 +23,7 @@ Values = NDArray[np.float64]
 def confusion_matrix(truth: Array, prediction: Array, n_classes: int, ignore: int = IGNORE) -> NDArray[np.int64]:
     """Count pixels by true class (rows) and predicted class (columns), (C, C), without those of truth `ignore`.
 
-    Raises
-    ------
-    InputError
-        The shapes differ, or a label is not a class.
+    Raises `InputError`: the shapes differ, or a label is not a class.
     """
     if truth.shape != prediction.shape:
         raise InputError(f"truth {truth.shape} and prediction {prediction.shape} must have the same shape")
@@ -100,30 +97,20 @@ def statistic(values: Array) -> Statistic:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Agreement of predictions with truth over a set of images.
+    """Agreement of predictions with truth over a set of images."""
 
-    Attributes
-    ----------
-    classes, colors : one per class
-    names : one per image
-    matrices : (n_images, C, C) counts, rows = truth
-    hausdorff_px : (n_images, C, len(percentiles)) distances in px, NaN where a class has no surface; None if only the
-        matrices are known
-    pixel_size_nm : None if unknown
-    calibration : None if the probabilities are unknown
-    detection : objects of one class, found or not; None if the images are unknown
-    """
-
-    classes: list[str]
-    colors: list[str]
-    names: list[str]
-    matrices: NDArray[np.int64]
+    classes: list[str]  # one per class
+    colors: list[str]  # one per class
+    names: list[str]  # one per image
+    matrices: NDArray[np.int64]  # (n_images, C, C) counts, rows = truth
+    # (n_images, C, len(percentiles)) distances in px, NaN where a class has no surface; None if only the matrices are
+    # known
     hausdorff_px: Values | None = None
     percentiles: tuple[int, ...] = PERCENTILES
-    pixel_size_nm: float | None = None
+    pixel_size_nm: float | None = None  # None if unknown
     notes: list[str] = field(default_factory=list)
-    calibration: Calibration | None = None
-    detection: Detection | None = None
+    calibration: Calibration | None = None  # None if the probabilities are unknown
+    detection: Detection | None = None  # objects of one class, found or not; None if the images are unknown
 
     def per_image(self) -> dict[str, Values]:
         """Return metrics (n_images, C)."""

@@ -12,16 +12,13 @@ ODD_PIXEL_SIZE, IMPOSSIBLE_PIXEL_SIZE = 4.0, 16.0  # times smaller or larger: wa
 def zoom_to_network(voxel_size_nm: float, trained_nm: float | None, runtime: Runtime, *, rescale: bool) -> float:
     """Return the factor by which slices are resampled for a network, and report why; 1 for none.
 
+    Raises `InputError`: the sizes differ by more than any resampling can mend.
+
     Parameters
     ----------
     voxel_size_nm : NaN where unknown
     trained_nm : pixel size of the network's training slices; None where unknown
     rescale : False to resample nothing, and warn where the sizes differ
-
-    Raises
-    ------
-    InputError
-        The sizes differ by more than any resampling can mend.
     """
     if not trained_nm or not math.isfinite(voxel_size_nm):
         unknown = "pixel size of the network's training slices" if not trained_nm else "voxel size"

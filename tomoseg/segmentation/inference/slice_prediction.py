@@ -31,30 +31,21 @@ WHOLE_SLICE = 0  # for a patch: each slice in one piece
 
 @dataclass(frozen=True)
 class SlicePredictor:
-    """A network ready to label slices of one intensity scale.
+    """A network ready to label slices of one intensity scale."""
 
-    Attributes
-    ----------
-    predict_batch : from scaled patches (batch, h, w), or (batch, h, w, channels), to (batch, h, w, classes)
-        probabilities
-    patch : largest side of the square patches in px; slices smaller than that use smaller ones. With
-        `WHOLE_SLICE` a slice is one patch
-    multiple : sides of patches are a multiple of this
-    overlap : see `tomoseg.segmentation.inference.blending.predict_stack`
-    bytes_per_pixel : memory that the network needs per pixel of the patches of a batch
-    zoom : pixel size of the slices over that of the network; slices are resampled by it, and probabilities back
-    channels : neighbouring slices that the network takes, the one to be labelled in the middle
-    """
-
+    # from scaled patches (batch, h, w), or (batch, h, w, channels), to (batch, h, w, classes) probabilities
     predict_batch: PredictBatch
     scale: Scale
     n_classes: int
+    # largest side of the square patches in px; slices smaller than that use smaller ones. With `WHOLE_SLICE` a slice is
+    # one patch
     patch: int
-    multiple: int
-    overlap: int = 2
-    bytes_per_pixel: float = 1024.0
+    multiple: int  # sides of patches are a multiple of this
+    overlap: int = 2  # see `tomoseg.segmentation.inference.blending.predict_stack`
+    bytes_per_pixel: float = 1024.0  # memory that the network needs per pixel of the patches of a batch
+    # pixel size of the slices over that of the network; slices are resampled by it, and probabilities back
     zoom: float = 1.0
-    channels: int = 1
+    channels: int = 1  # neighbouring slices that the network takes, the one to be labelled in the middle
 
     @classmethod
     def of(

@@ -20,11 +20,8 @@ _LARGEST = {"metadata.json": 1 << 20, CONFIG_ENTRY: 4 << 20, CARD_ENTRY: 4 << 20
 def opened_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     """Open a `.keras` file whose entries are known, unique, and no larger than their stored bytes allow.
 
-    Raises
-    ------
-    InputError
-        The file is missing, damaged or not a Keras model, or holds entries that a segmentation network does not need.
-        Errors while the archive is used become `InputError`, too.
+    Raises `InputError`: the file is missing, damaged or not a Keras model, or holds entries that a segmentation network
+    does not need. Errors while the archive is used become `InputError`, too.
     """
     try:
         is_file = path.is_file()

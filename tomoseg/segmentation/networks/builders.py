@@ -30,6 +30,8 @@ def build(
 ) -> Any:
     """Build a network by its name.
 
+    Raises `InputError`: there is no such network, or it cannot have these sizes.
+
     Parameters
     ----------
     name : str
@@ -50,11 +52,6 @@ def build(
     keras.Model
         From (batch, height, width, n_channels) f4 to (batch, height, width, n_classes) probabilities; height and width
         are free.
-
-    Raises
-    ------
-    InputError
-        There is no such network, or it cannot have these sizes.
     """
     if name not in ARCHITECTURES:
         raise InputError(f"there is no architecture '{name}': choose one of {', '.join(ARCHITECTURES)}")

@@ -44,10 +44,7 @@ def split_source(source: str) -> tuple[str, str]:
 
     'imagenet' is the public file; an MD5 may be appended to any other, as in `weights.h5#md5=0123...`.
 
-    Raises
-    ------
-    InputError
-        It is a URL of another kind than https, or the MD5 is malformed.
+    Raises `InputError`: it is a URL of another kind than https, or the MD5 is malformed.
     """
     place, _, given = source.partition("#md5=")
     place = _URL if place == IMAGENET else place
@@ -68,16 +65,13 @@ def name_of(source: str) -> str:
 def fetch(source: str, tell: Callable[[str], object] = str, check: Callable[[], object] = str) -> tuple[Path, str]:
     """Return the file of weights and its MD5; download it to the user's cache if `source` is an address.
 
+    Raises `InputError`: there is no such file, it cannot be downloaded, or its MD5 differs.
+
     Parameters
     ----------
     source : see `split_source`
     tell : called with a message before a download
     check : called repeatedly during a download; may raise to stop
-
-    Raises
-    ------
-    InputError
-        There is no such file, it cannot be downloaded, or its MD5 differs.
     """
     place, wanted = split_source(source)
     if "://" not in place:
@@ -137,10 +131,7 @@ def read_layers(path: Path) -> Layers:
 
     The file is read in another process, see `tomoseg.io.sandbox`.
 
-    Raises
-    ------
-    InputError
-        The file is of another kind, or damaged.
+    Raises `InputError`: the file is of another kind, or damaged.
     """
     from tomoseg.io.readers.weights import arrays
 
@@ -160,15 +151,12 @@ def read_layers(path: Path) -> Layers:
 def set_encoder_weights(model: Any, layers: Layers, name: str) -> None:
     """Set the weights of the encoder of a `tomoseg.segmentation.networks.builders.se_resnet34_unet`.
 
+    Raises `InputError`: a layer is missing, or has another shape; no weight is set then.
+
     Parameters
     ----------
     layers : see `read_layers`; stages that the network does not have are ignored
     name : name of the file, for messages
-
-    Raises
-    ------
-    InputError
-        A layer is missing, or has another shape; no weight is set then.
     """
     from tomoseg.segmentation.networks.se_resnet import UNITS
 

@@ -58,10 +58,7 @@ _ACTIVATIONS = {
 def checked_architecture(path: Path, text: bytes, *, for_training: bool = False) -> dict[str, Any]:
     """Return the description of a network, with optimiser and loss only if `for_training`.
 
-    Raises
-    ------
-    InputError
-        It is no JSON, or asks for a class that networks for images are not made of.
+    Raises `InputError`: it is no JSON, or asks for a class that networks for images are not made of.
     """
     try:
         config = json.loads(text.decode("utf-8"))

@@ -51,10 +51,7 @@ def _in_float32(config: Any) -> Any:
 def load_checkpoint(path: Path) -> Any:
     """Load a network with its optimiser and loss from a checkpoint.
 
-    Raises
-    ------
-    InputError
-        It is missing or damaged, or has parts that `tomoseg train` does not use.
+    Raises `InputError`: it is missing or damaged, or has parts that `tomoseg train` does not use.
     """
     with opened_archive(path) as archive:
         checked_architecture(path, archive.read(CONFIG_ENTRY), for_training=True)
@@ -73,11 +70,8 @@ def load_model(path: Path) -> tuple[Any, ModelCard]:
     Only layers of networks for images are allowed, and Keras' safe mode is on. A Keras model without a card gets that
     of `foreign_card`.
 
-    Raises
-    ------
-    InputError
-        The file is missing or damaged, needs code of its own, claims more than it holds, or is not a segmentation
-        network for grey images.
+    Raises `InputError`: the file is missing or damaged, needs code of its own, claims more than it holds, or is not a
+    segmentation network for grey images.
     """
     with opened_archive(path) as archive, tempfile.TemporaryDirectory(prefix="tomoseg-") as folder:
         card = card_in(path, archive)

@@ -13,21 +13,13 @@ from tomoseg.errors import InputError
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network that can be trained.
+    """A network that can be trained."""
 
-    Attributes
-    ----------
-    builder : name of the function in `tomoseg.segmentation.networks.builders`
-    description : one line
-    filters : usual number of channels of the first level
-    depths : fewest and most levels
-    pretrained : public weights exist for its encoder, see `tomoseg.segmentation.networks.encoder_weights`
-    """
-
-    builder: str
-    description: str
-    filters: int = 32
-    depths: tuple[int, float] = (1, math.inf)
+    builder: str  # name of the function in `tomoseg.segmentation.networks.builders`
+    description: str  # one line
+    filters: int = 32  # usual number of channels of the first level
+    depths: tuple[int, float] = (1, math.inf)  # fewest and most levels
+    # public weights exist for its encoder, see `tomoseg.segmentation.networks.encoder_weights`
     pretrained: bool = False
 
 
@@ -61,10 +53,7 @@ LOSSES: dict[str, Loss] = {
 def loss_terms(text: str) -> list[tuple[float, str]]:
     """Split a loss such as 'focal', 'focal+dice' or '0.5*focal + 1*dice' into (factor, name) of each term.
 
-    Raises
-    ------
-    InputError
-        A name is not in `LOSSES` or comes twice, or a factor is not a number above 0.
+    Raises `InputError`: a name is not in `LOSSES` or comes twice, or a factor is not a number above 0.
     """
     terms = []
     for term in text.split("+"):

@@ -35,10 +35,7 @@ def smoothing_halo(sigma_px: float) -> int:
 def find_thresholds(values: Histogram, n_classes: int) -> Partition:
     """Find the thresholds between `n_classes` classes of intensity; see `histogram.partition`.
 
-    Raises
-    ------
-    StageFailed
-        The histogram does not hold that many distinct intensities.
+    Raises `StageFailed`: the histogram does not hold that many distinct intensities.
     """
     found = partition(values, n_classes)
     if not (np.diff(found.thresholds) > 0).all() or found.sizes.min() == 0:

@@ -30,24 +30,15 @@ from tomoseg.segmentation.training.training_set import TrainingSet
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """The networks of all folds, and their scores.
+    """The networks of all folds, and their scores."""
 
-    Attributes
-    ----------
-    folds : the numbers of the folds
-    results : the training of each of them
-    fold_of : the fold of each slice that was scored, in the order of `evaluation.names`
-    evaluation : of the labels that each slice got from the network that was not trained on it
-    final : the network trained on all slices, if one was asked for
-    """
-
-    folds: list[int]
-    results: list[TrainResult]
-    fold_of: list[int]
-    evaluation: Evaluation
+    folds: list[int]  # the numbers of the folds
+    results: list[TrainResult]  # the training of each of them
+    fold_of: list[int]  # the fold of each slice that was scored, in the order of `evaluation.names`
+    evaluation: Evaluation  # of the labels that each slice got from the network that was not trained on it
     scores_json: Path
     scores_csv: Path
-    final: TrainResult | None = None
+    final: TrainResult | None = None  # the network trained on all slices, if one was asked for
 
     def table(self) -> str:
         """Return mean and 95 % confidence interval over slices, and the Dice of the pixels of each fold, as text."""

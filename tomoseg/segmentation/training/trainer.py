@@ -29,25 +29,15 @@ from tomoseg.segmentation.training.training_set import TrainingSet
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A trained network.
+    """A trained network."""
 
-    Attributes
-    ----------
-    model : its `.keras` file
-    card : what is known of it; also stored in the file
-    history : learning rate, loss, validation scores and seconds of each epoch
-    best_epoch : the epoch, from 1, whose weights were kept
-    history_csv, curves_png : the history as a table and as a picture
-    checkpoint : folder from which the training can be continued
-    """
-
-    model: Path
-    card: ModelCard
-    history: list[dict[str, Any]]
-    best_epoch: int
-    history_csv: Path
-    curves_png: Path
-    checkpoint: Path
+    model: Path  # its `.keras` file
+    card: ModelCard  # what is known of it; also stored in the file
+    history: list[dict[str, Any]]  # learning rate, loss, validation scores and seconds of each epoch
+    best_epoch: int  # the epoch, from 1, whose weights were kept
+    history_csv: Path  # the history as a table and as a picture
+    curves_png: Path  # the history as a table and as a picture
+    checkpoint: Path  # folder from which the training can be continued
 
 
 def train(
