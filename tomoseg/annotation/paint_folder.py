@@ -36,8 +36,8 @@ class PaintedSlices:
     plane: str  # 'xz', 'xy' or 'yz'
     numbers: list[int]  # of the slices, along the normal of the plane
     run_ids: list[str]  # the reconstruction that each slice was cut from
-    images: list[Array]  # (h, w) f4 in the unit of the volume, and u1 with 255 where nobody painted
-    labels: list[NDArray[np.uint8]]  # (h, w) f4 in the unit of the volume, and u1 with 255 where nobody painted
+    images: list[Array]  # (h, w) f4 in the unit of the volume
+    labels: list[NDArray[np.uint8]]  # (h, w), 255 where nobody painted
     class_names: list[str]
     class_colors: list[str]
     pixel_size_nm: float | None

@@ -50,13 +50,12 @@ class DataReport:
     """Result of the check of a set of labelled slices."""
 
     n_slices: int  # pairs that could be read
-    sizes: Mapping[str, int]  # number of slices by 'WxH' in px and by type
-    dtypes: Mapping[str, int]  # number of slices by 'WxH' in px and by type
+    sizes: Mapping[str, int]  # number of slices by 'WxH' in px
+    dtypes: Mapping[str, int]  # number of slices by type
     classes: list[ClassShare]
     unannotated: float  # fraction of all pixels that nobody annotated
     errors: list[str] = field(default_factory=list)  # reasons why the set cannot be trained on; empty if it can
-    # whatever makes the training, or its scores, worse than necessary
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # what makes the training, or its scores, worse than necessary
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON types."""

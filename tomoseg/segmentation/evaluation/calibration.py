@@ -81,8 +81,8 @@ class Calibration:
     Confidence is the largest of a pixel's probabilities, and the prediction is the class with that probability.
     """
 
-    confidence: Bins  # bins (C, n_bins) by the confidence of the pixels predicted as each class
-    by_class: Bins  # bins (C, n_bins) by the probability of each class, over all pixels
+    confidence: Bins  # (C, n_bins) by the confidence of the pixels predicted as each class
+    by_class: Bins  # (C, n_bins) by the probability of each class, over all pixels
     squares: Values  # (C,) sums over pixels of (p - y)^2; y is 1 for pixels of the class, else 0
     n_undefined: int = 0  # annotated pixels left out because a probability is NaN or infinite
 

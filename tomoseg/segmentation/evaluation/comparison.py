@@ -25,8 +25,8 @@ class Difference:
 
     mean: Values  # mean over images of the difference
     ci95: Values  # half width of its 95 % interval, 1.96 s / sqrt(n), as if images were independent
-    low: Values  # ends of its 95 % interval from resampled groups of neighbouring slices
-    high: Values  # ends of its 95 % interval from resampled groups of neighbouring slices
+    low: Values  # lower end of its 95 % interval from resampled groups of neighbouring slices
+    high: Values  # upper end of that interval
     n: NDArray[np.int64]  # number of images for which both have a value
 
     def is_sure(self) -> NDArray[np.bool_]:

@@ -173,9 +173,9 @@ class Detection:
     """The objects of one class, found or not, over a set of images or volumes."""
 
     class_name: str  # class of the objects
-    rule: ObjectRule  # the rule by which they were matched
-    names: list[str]  # name of each image, and the result of `compare_objects`
-    images: list[FoundObjects]  # name of each image, and the result of `compare_objects`
+    rule: ObjectRule  # by which they were matched
+    names: list[str]  # one per image
+    images: list[FoundObjects]  # one per image, see `compare_objects`
     n_dimensions: int = 2  # 2 for images, 3 for volumes
     pixel_size_nm: float | None = None  # None if unknown
 

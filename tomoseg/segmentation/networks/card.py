@@ -18,7 +18,7 @@ from tomoseg.classes import default_colors, default_names, problems_with_colors,
 from tomoseg.errors import InputError
 from tomoseg.io.limits import reason_of
 from tomoseg.segmentation.data.intensity_scaling import Kind, Scale, Scaling
-from tomoseg.segmentation.networks.archive import CARD_ENTRY, opened_archive
+from tomoseg.segmentation.networks.file_validation import CARD_ENTRY, opened_archive
 
 CARD_FORMAT = 1
 LARGEST_PATCH = 8192  # px

@@ -158,7 +158,7 @@ def set_encoder_weights(model: Any, layers: Layers, name: str) -> None:
     layers : see `read_layers`; stages that the network does not have are ignored
     name : name of the file, for messages
     """
-    from tomoseg.segmentation.networks.se_resnet import UNITS
+    from tomoseg.segmentation.networks.builders import UNITS
 
     n_channels = model.input_shape[-1]
     known = _with_names(layers, UNITS, name)
@@ -188,7 +188,7 @@ def for_grey(first: Layers, n_channels: int) -> Layers:
     grey, and divided among the channels. The different means of the colours, a constant after the convolution, go into
     the means of `bn0`; at the border of the image, with its zero padding, that is an approximation.
     """
-    from tomoseg.segmentation.networks.se_resnet import EPSILON
+    from tomoseg.segmentation.networks.builders import EPSILON
 
     data = {key: np.asarray(value, np.float64) for key, value in first["bn_data"].items()}
     kernel = np.asarray(first["conv0"]["kernel"], np.float64)
@@ -208,7 +208,7 @@ def for_grey(first: Layers, n_channels: int) -> Layers:
 
 
 def _with_names(layers: Layers, units: tuple[int, ...], name: str) -> Layers:
-    """Return the layers under the names of `tomoseg.segmentation.networks.se_resnet`."""
+    """Return the layers under the names of `tomoseg.segmentation.networks.builders`."""
     order = _order(units)
     if "conv0" not in layers and len(layers) == len(order):
         return dict(zip(order, layers.values(), strict=True))

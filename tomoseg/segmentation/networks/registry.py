@@ -1,8 +1,8 @@
 """The networks and losses that `tomoseg train` knows, one row of a table for each.
 
 A new network is a function in `tomoseg.segmentation.networks.builders` and a row of `ARCHITECTURES`; a new loss is a
-function in `tomoseg.segmentation.networks.losses` and a row of `LOSSES`. Choices, checks, help texts and documentation
-follow from the tables. This module loads no Keras: the command line reads it.
+row of `MAKERS` in `tomoseg.segmentation.networks.losses` and one of `LOSSES`. Choices, checks, help texts and
+documentation follow from the tables. This module loads no Keras: the command line reads it.
 """
 
 import math
@@ -23,14 +23,6 @@ class Architecture:
     pretrained: bool = False
 
 
-@dataclass(frozen=True)
-class Loss:
-    """A loss: the name of the function in `tomoseg.segmentation.networks.losses` that makes it, and one line on it."""
-
-    maker: str
-    description: str
-
-
 ARCHITECTURES: dict[str, Architecture] = {
     "unet": Architecture("unet", "the U-Net of Genc, Kovarik & Fraser (2022)"),
     "attention-unet": Architecture("attention_unet", "U-Net with attention gates at its skip connections"),
@@ -41,12 +33,12 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
 }
 
-LOSSES: dict[str, Loss] = {
-    "focal": Loss("focal", "weighted focal loss, equation 1 of Genc, Kovarik & Fraser (2022)"),
-    "cross-entropy": Loss("cross_entropy", "weighted cross-entropy"),
-    "dice": Loss("dice", "one minus the soft Dice index"),
-    "tversky": Loss("tversky", "one minus the Tversky index, which counts a missed pixel more than an invented one"),
-    "iou": Loss("iou", "one minus the soft intersection over union"),
+LOSSES = {  # one line on each
+    "focal": "weighted focal loss, equation 1 of Genc, Kovarik & Fraser (2022)",
+    "cross-entropy": "weighted cross-entropy",
+    "dice": "one minus the soft Dice index",
+    "tversky": "one minus the Tversky index, which counts a missed pixel more than an invented one",
+    "iou": "one minus the soft intersection over union",
 }
 
 

@@ -35,8 +35,8 @@ class TrainResult:
     card: ModelCard  # what is known of it; also stored in the file
     history: list[dict[str, Any]]  # learning rate, loss, validation scores and seconds of each epoch
     best_epoch: int  # the epoch, from 1, whose weights were kept
-    history_csv: Path  # the history as a table and as a picture
-    curves_png: Path  # the history as a table and as a picture
+    history_csv: Path  # the history as a table
+    curves_png: Path  # the history as a picture
     checkpoint: Path  # folder from which the training can be continued
 
 
