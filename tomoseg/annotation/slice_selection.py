@@ -33,7 +33,6 @@ def describe_slices(volume: Input, confidence: Input | None, axis: int, runtime:
     With the confidence of a network (u1, 255 = certain), the worth of a slice is the mean of 1 - confidence / 255.
     Otherwise it is the Shannon entropy in bits of its intensities, averaged in blocks of 4 x 4 px and counted in 64
     bins over the range of the volume: 0 for an empty slice, largest for a slice with much structure at many levels.
-
     Raises `StageFailed`: the volume holds NaN or infinity, or is constant.
     """
     low, high = sampled_range(volume)

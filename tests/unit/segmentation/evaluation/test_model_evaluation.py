@@ -77,8 +77,6 @@ def test_unusable_input(folders, trained, tmp_path):
     pairs = find_pairs(folders / "images", folders / "labels")
     with pytest.raises(InputError, match="does not exist"):
         evaluate_model(tmp_path / "none.keras", pairs)
-    with pytest.raises(InputError, match="multiple of 4"):
-        evaluate_model(trained.path, pairs[:1], patch=30)
     with pytest.raises(InputError, match="no class 'Pt'"):
         evaluate_model(trained.path, pairs[:1], objects="Pt")
 
