@@ -53,13 +53,9 @@ class Bins:
         """Return the bins (n_bins,) of all groups together."""
         return Bins(self.n.sum(axis=0), self.predicted.sum(axis=0), self.observed.sum(axis=0))
 
-    def mean_predicted(self) -> Values:
-        """Return the mean probability in each bin; NaN in an empty one."""
-        return divided(self.predicted, self.n)
-
-    def frequency(self) -> Values:
-        """Return how often the prediction is true in each bin; NaN in an empty one."""
-        return divided(self.observed, self.n)
+    def reliability(self) -> tuple[Values, Values]:
+        """Return the mean probability in each bin, and how often the prediction is true; NaN in an empty one."""
+        return divided(self.predicted, self.n), divided(self.observed, self.n)
 
     def calibration_error(self) -> Values:
         """Return the expected calibration error: the mean over pixels of |frequency - mean probability| of their bin.
@@ -90,16 +86,9 @@ class Calibration:
     def of(cls, probabilities: Array, truth: Array, n_bins: int = N_BINS) -> "Calibration":
         """Count the pixels of one image or volume.
 
-        Raises `InputError`: the shapes differ, a label is not a class, or there is no bin.
-
-        Parameters
-        ----------
-        probabilities : (C, ...) array
-            Probability of each class; rounding errors below 0 and above 1 are clipped.
-        truth : (...) array
-            Class numbers; 255 where nobody annotated, which does not count.
-        n_bins : int
-            Number of bins.
+        Rounding errors of the probabilities (C, ...) below 0 and above 1 are clipped; pixels of truth (...) 255, which
+        nobody annotated, do not count. Raises `InputError`: the shapes differ, a label is not a class, or there is no
+        bin.
         """
         n_classes = len(probabilities)
         if probabilities.shape[1:] != truth.shape:
@@ -177,4 +166,4 @@ class Calibration:
 
 def _bins_dict(bins: Bins) -> dict[str, Any]:
     """Return bins (n_bins,) by the names they have in files."""
-    return {"n": bins.n.astype(int), "confidence": bins.mean_predicted(), "accuracy": bins.frequency()}
+    return dict(zip(("n", "confidence", "accuracy"), (bins.n.astype(int), *bins.reliability()), strict=True))

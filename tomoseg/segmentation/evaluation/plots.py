@@ -118,8 +118,8 @@ def plot_calibration(evaluation: Evaluation, path: Path) -> None:
 
 def _reliability(bins: Bins) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return mean confidence and accuracy of the bins with enough pixels."""
-    enough = bins.n >= FEWEST_PIXELS
-    return bins.mean_predicted()[enough], bins.frequency()[enough]
+    confidence, accuracy = bins.reliability()
+    return confidence[bins.n >= FEWEST_PIXELS], accuracy[bins.n >= FEWEST_PIXELS]
 
 
 def plot_detection(evaluation: Evaluation, path: Path) -> None:

@@ -160,14 +160,9 @@ def cross_validate(
         card.pixel_size_nm,
     )
     note = "each slice is scored by the network that was not trained on it, but whose best epoch it helped to choose"
-    found = CrossValidation(
-        numbers,
-        results,
-        [fold_of[i] for i in scored],
-        replace(evaluation, notes=[note]),
-        output.with_name(output.stem + ".crossval.json"),
-        output.with_name(output.stem + ".crossval.csv"),
-    )
+    as_json, as_csv = (output.with_name(f"{output.stem}.crossval.{kind}") for kind in ("json", "csv"))
+    of_scored, noted = [fold_of[i] for i in scored], replace(evaluation, notes=[note])
+    found = CrossValidation(numbers, results, of_scored, noted, as_json, as_csv)
     found.write()
     if final:
         best = max(1, round(float(np.median([result.best_epoch for result in results]))))
@@ -206,12 +201,8 @@ def _problems_with_folds(
     if beyond := [str(fold) for fold in numbers if not 0 <= fold < n]:
         return [f"there is no fold {', '.join(beyond)}: with {n} folds they are 0 to {n - 1}"]
     empty = [str(fold) for fold in numbers if not split(names, n, fold, params.reach, group_of).validation]
-    if not empty:
-        return []
-    return [
-        f"of {len(names)} slices, fold {', '.join(empty)} of {n} leaves none to train or to validate on: "
-        "use fewer folds"
-    ]
+    told = f"of {len(names)} slices, fold {', '.join(empty)} of {n} leaves none to train or to validate on"
+    return [f"{told}: use fewer folds"] if empty else []
 
 
 def _labels_of(result: TrainResult, images: Sequence[Array], runtime: Runtime) -> list[NDArray[np.uint8]]:

@@ -18,11 +18,6 @@ from tomoseg.segmentation.training.training_set import TrainingSet
 HISTORY_FIXED = ("epoch", "learning_rate", "loss", "val_loss", "val_dice", "seconds")
 
 
-def checkpoint_folder(output: Path) -> Path:
-    """Return the folder of the checkpoints of the network `output`."""
-    return output.with_name(output.name + ".checkpoint")
-
-
 class TrainFiles:
     """The file of a network, and the files beside it."""
 
@@ -30,7 +25,7 @@ class TrainFiles:
         if output.suffix != ".keras":
             raise InputError(f"a network is written to a file ending in .keras, not to {output.name}")
         self.output = output
-        self.checkpoint = checkpoint_folder(output)
+        self.checkpoint = output.with_name(output.name + ".checkpoint")
         self.history = output.with_name(output.stem + ".history.csv")
         self.curves = output.with_name(output.stem + ".curves.png")
 
