@@ -12,7 +12,7 @@ from tomoseg.errors import InputError
 from tomoseg.io.digest import sha256
 from tomoseg.runtime import Runtime
 from tomoseg.schema import CONFIDENCE, LABELS
-from tomoseg.segmentation.data.histogram import Histogram, sampled_histogram
+from tomoseg.segmentation.data.histogram import sampled_histogram
 from tomoseg.segmentation.data.intensity_scaling import Intensities, Scale
 from tomoseg.segmentation.inference.engines import Engine, engine_for
 from tomoseg.segmentation.inference.slice_prediction import SlicePredictor
@@ -136,11 +136,7 @@ def _state(
     """Return the state of an interrupted run to continue, or a new one.
 
     A run that another engine or device began starts again: these give slightly different numbers, and one volume is to
-    be labelled by one of them.
-
-    Parameters
-    ----------
-    own_levels : take the intensity scale from this volume, not from the training slices
+    be labelled by one of them. With `own_levels` the intensity scale is this volume's, not that of the training slices.
     """
     computed_by = {"engine": f"{engine.name} {engine.version}", "device": engine.device}
     if resumed is not None and all(resumed.get(key) == value for key, value in computed_by.items()):
@@ -149,31 +145,20 @@ def _state(
         return dict(resumed)
     values = sampled_histogram(volume)
     scale = card.scaling.for_data(volume.dtype, values) if own_levels else card.scaling.trained
-    warnings = _warn_of_intensities(values, scale, card, runtime)
+    warnings, unlike = [], Intensities.of(values, scale).unlike(card.scaling.intensities) if card.trained_here else []
+    if unlike:
+        differs = "the volume differs from the slices the network was trained on, so check the labels"
+        warnings.append(f"{differs}: {'; '.join(unlike)}")
+        runtime.warn(warnings[0])
     counts = [0] * len(card.class_names)
     return {**computed_by, "scale": asdict(scale), "warnings": warnings, "slices": 0, "counts": counts}
-
-
-def _warn_of_intensities(values: Histogram, scale: Scale, card: ModelCard, runtime: Runtime) -> list[str]:
-    """Warn where a volume looks unlike the slices the network was trained on; return the warnings."""
-    unlike = Intensities.of(values, scale).unlike(card.scaling.intensities) if card.trained_here else []
-    if not unlike:
-        return []
-    warning = f"the volume differs from the slices the network was trained on, so check the labels: {'; '.join(unlike)}"
-    runtime.warn(warning)
-    return [warning]
 
 
 def zoom_to_network(voxel_size_nm: float, trained_nm: float | None, runtime: Runtime, *, rescale: bool) -> float:
     """Return the factor by which slices are resampled for a network, and report why; 1 for none.
 
-    Raises `InputError`: the sizes differ by more than any resampling can mend.
-
-    Parameters
-    ----------
-    voxel_size_nm : NaN where unknown
-    trained_nm : pixel size of the network's training slices; None where unknown
-    rescale : False to resample nothing, and warn where the sizes differ
+    The voxel size is NaN, the pixel size of the network's training slices None where unknown. Without `rescale` nothing
+    is resampled. Raises `InputError`: the sizes differ by more than any resampling can mend.
     """
     if not trained_nm or not math.isfinite(voxel_size_nm):
         unknown = "pixel size of the network's training slices" if not trained_nm else "voxel size"

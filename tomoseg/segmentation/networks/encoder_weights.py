@@ -65,13 +65,8 @@ def name_of(source: str) -> str:
 def fetch(source: str, tell: Callable[[str], object] = str, check: Callable[[], object] = str) -> tuple[Path, str]:
     """Return the file of weights and its MD5; download it to the user's cache if `source` is an address.
 
-    Raises `InputError`: there is no such file, it cannot be downloaded, or its MD5 differs.
-
-    Parameters
-    ----------
-    source : see `split_source`
-    tell : called with a message before a download
-    check : called repeatedly during a download; may raise to stop
+    `tell` is called with a message before a download, `check` repeatedly during it; it may raise to stop. Raises
+    `InputError`: there is no such file, it cannot be downloaded, or its MD5 differs.
     """
     place, wanted = split_source(source)
     if "://" not in place:
@@ -151,12 +146,8 @@ def read_layers(path: Path) -> Layers:
 def set_encoder_weights(model: Any, layers: Layers, name: str) -> None:
     """Set the weights of the encoder of a `tomoseg.segmentation.networks.builders.se_resnet34_unet`.
 
-    Raises `InputError`: a layer is missing, or has another shape; no weight is set then.
-
-    Parameters
-    ----------
-    layers : see `read_layers`; stages that the network does not have are ignored
-    name : name of the file, for messages
+    Stages that the network does not have are ignored; `name` is that of the file, for messages. Raises `InputError`: a
+    layer is missing, or has another shape; no weight is set then.
     """
     from tomoseg.segmentation.networks.builders import UNITS
 

@@ -49,7 +49,12 @@ def label_by_thresholds(
         smoothed = (smoothed_slab(volume, part, params.smooth) for part in read)
         state["thresholds"], state["levels"] = find_thresholds(histogram(smoothed, low, high), params.classes)
     thresholds, levels, first = state["thresholds"], state["levels"], state["slices"]
-    _warn_of_thresholds(names, thresholds, runtime, chosen=params.method == "otsu")
+    bounds = ", ".join(f"{name} above {t:.4g}" for name, t in zip(names[1:], thresholds, strict=True))
+    advice = " For reliable labels, train a network (tomoseg train) and name it with --model."
+    runtime.warn(
+        f"labels were made by intensity thresholds, not by a trained network: {bounds}. Thresholds ignore shape, so "
+        f"streaks and bright rims may be labelled as {names[-1]}.{'' if params.method == 'otsu' else advice}"
+    )
     sink = outputs.create(LABELS.name, volume.shape, attrs=label_attrs(names, colors, voxel_size_nm))
     if outputs.resumed is None:
         outputs.checkpoint(state)
@@ -96,23 +101,8 @@ def find_thresholds(values: Histogram, n_classes: int) -> tuple[list[float], lis
     return found.thresholds.tolist(), found.levels.tolist()
 
 
-def _warn_of_thresholds(names: Sequence[str], thresholds: Sequence[float], runtime: Runtime, *, chosen: bool) -> None:
-    """Warn that thresholds, and no network, made the labels; advise a network unless thresholds were `chosen`."""
-    bounds = ", ".join(f"{name} above {t:.4g}" for name, t in zip(names[1:], thresholds, strict=True))
-    advice = "" if chosen else " For reliable labels, train a network (tomoseg train) and name it with --model."
-    runtime.warn(
-        f"labels were made by intensity thresholds, not by a trained network: {bounds}. Thresholds ignore shape, so "
-        f"streaks and bright rims may be labelled as {names[-1]}.{advice}"
-    )
-
-
 def smoothed_slab(volume: ArraySource, slab: slice, sigma_px: float) -> NDArray[np.float32]:
-    """Smooth planes `slab` of a volume (z, y, x) with a Gaussian filter, as if the whole volume had been filtered.
-
-    Parameters
-    ----------
-    sigma_px : standard deviation of the Gaussian in voxels; 0 for none
-    """
+    """Smooth planes `slab` of a volume (z, y, x) with a Gaussian filter, as if the whole volume had been filtered."""
     halo = smoothing_halo(sigma_px)
     first, stop = max(slab.start - halo, 0), min(slab.stop + halo, volume.shape[0])
     part = np.asarray(volume[first:stop], np.float32)
