@@ -13,6 +13,7 @@ import argparse
 import importlib.util
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -41,6 +42,7 @@ def main() -> None:
 
     from tomoseg.segmentation.inference.engines import engine_for
     from tomoseg.segmentation.inference.slice_prediction import SlicePredictor
+    from tomoseg.segmentation.inference.test_time_augmentation import augmented
     from tomoseg.segmentation.networks.keras_setup import prepare
     from tomoseg.segmentation.networks.model_file import load_model
 
@@ -59,7 +61,7 @@ def main() -> None:
     for engine in given.engines:
         computed = engine_for(engine, model, sha256(given.model), shapes, runtime)
         for tta in ("none", "flips", "dihedral"):
-            predictor = SlicePredictor.of(model, card, scale, predict_batch=computed, tta=tta)
+            predictor = replace(SlicePredictor.of(model, card, scale), predict_batch=augmented(computed, tta))
             methods[f"tomoseg, {engine}, tta: {tta}"] = lambda image, p=predictor: p.probabilities(image[None])[0]
     for what, data in (("512 x 512", slices), ("512 x 1024", pairs)):
         print(f"\n{len(data)} slices of {what} px")

@@ -25,12 +25,12 @@ warnings.simplefilter("ignore")
 from tomoseg.segmentation.networks.keras_setup import keras
 from tomoseg.segmentation.networks.card import ModelCard
 from tomoseg.segmentation.networks.model_file import save_model
-from tomoseg.segmentation.networks.builders import unet
+from tomoseg.segmentation.networks.builders import build
 from tomoseg.segmentation.data.intensity_scaling import Scale, Scaling
 from pathlib import Path
 card = ModelCard(["vacuum", "oxide", "metal"], ["#000000", "#0072b2", "#e69f00"],
                  Scaling("levels", "uint8", Scale(4.0, 57.0, -0.1, 4.7)), patch=32, multiple=2)
-save_model(unet(3, depth=2, base_filters=2, seed=1), Path(sys.argv[1]) / "own.keras", card)
+save_model(build("unet", 3, depth=2, base_filters=2, seed=1), Path(sys.argv[1]) / "own.keras", card)
 layers = keras.layers
 keras.Sequential([keras.Input((16, 16, 1)), layers.Conv2D(2, 3, padding="same"), layers.BatchNormalization(),
                   layers.ReLU(), layers.Conv2D(2, 1, activation="softmax")]).save(Path(sys.argv[1]) / "foreign.keras")

@@ -43,21 +43,11 @@ def export_slices(
     """Write the slices most worth painting to a folder and return them.
 
     Slices are chosen as `tomoseg.annotation.slice_selection` says; slices that are painted already are left out. For
-    the files see `tomoseg.annotation.paint_folder`.
+    the files see `tomoseg.annotation.paint_folder`. Classes are by default those of earlier annotations, or of the
+    project's labels, with which `prefill` begins the painting.
 
-    Parameters
-    ----------
-    n_slices : number of slices, fewer where the volume has fewer
-    plane : 'xz', 'xy' or 'yz'
-    class_names : in class order; by default those of earlier annotations, or of the project's labels
-    prefill : begin with the project's labels instead of empty ones
-
-    Raises
-    ------
-    NotReady
-        The project holds no volume, or no labels of it to prefill with.
-    InputError
-        The folder is not empty, classes do not fit, or every slice is painted already.
+    Raises `NotReady`: the project holds no volume, or no labels of it to prefill with. Raises `InputError`: the folder
+    is not empty, classes do not fit, or every slice is painted already.
     """
     from tomoseg.annotation.slice_selection import describe_slices, select_slices
     from tomoseg.classes import default_colors, default_names, problems_with_names
@@ -96,23 +86,10 @@ def export_slices(
     else:
         start = [np.full(image.shape, IGNORE, np.uint8) for image in images]
     size = float(volume.attrs.get("voxel_size_nm", math.nan))
-    chosen = PaintedSlices(
-        plane,
-        numbers,
-        [run_id] * len(numbers),
-        images,
-        start,
-        names,
-        default_colors(len(names)),
-        size if math.isfinite(size) else None,
-    )
-    about = {
-        "project": project.path.name,
-        "series_sha256": _series(project),
-        "chosen_by": described.criterion,
-        "prefilled": prefill,
-    }
-    write_folder(folder, chosen, about)
+    pixel_size, colors = size if math.isfinite(size) else None, default_colors(len(names))
+    chosen = PaintedSlices(plane, numbers, [run_id] * len(numbers), images, start, names, colors, pixel_size)
+    about = {"project": project.path.name, "series_sha256": _series(project)}
+    write_folder(folder, chosen, about | {"chosen_by": described.criterion, "prefilled": prefill})
     return chosen
 
 
@@ -153,16 +130,8 @@ def import_slices(
 ) -> PaintedSlices:
     """Store painted labels in the project with their images; return all painted slices that it then holds.
 
-    Parameters
-    ----------
-    label_map : meaning of the values in the label files, where they are not class numbers
-    replace : drop the painted slices that the project holds
-    take_unchanged : also take labels that nobody changed since the export
-
-    Raises
-    ------
-    InputError
-        The slices are from another series, or `tomoseg.annotation.paint_folder.read_folder` or `merged` refuse them.
+    `replace` drops those that the project holds. Raises `InputError`: the slices are from another series, or
+    `tomoseg.annotation.paint_folder.read_folder` or `merged` refuse them.
     """
     watch = Stopwatch()
     if read_about(folder).get("series_sha256") != _series(project):
@@ -181,12 +150,8 @@ def import_slices(
             images[i], labels[i] = every.images[i], every.labels[i]
         rows = list(zip(every.numbers, every.run_ids, strict=True))
         outputs.put(schema.ANNOTATED_SLICES.name, np.array(rows, [("number", "i4"), ("run_id", "U64")]))
-        facts = {
-            "plane": every.plane,
-            "class_names": every.class_names,
-            "class_colors": every.class_colors,
-            "pixel_size_nm": every.pixel_size_nm or math.nan,
-        }
+        classes = {"class_names": every.class_names, "class_colors": every.class_colors}
+        facts = {"plane": every.plane, **classes, "pixel_size_nm": every.pixel_size_nm or math.nan}
         outputs.set_attrs(schema.ANNOTATION_INFO.name, facts)
         runtime.check()
         told = {"wall_seconds": round(watch.seconds, 3), "device": "cpu", "notes": list(runtime.notes)}
@@ -197,18 +162,14 @@ def import_slices(
 def _begun(new: PaintedSlices, folder: Path, label_map: LabelMap | None, replace: bool) -> Record:
     """Return the provenance record of an import."""
     files = {name: {"path": str(file.absolute()), "sha256": sha256(file)} for name, file in new.files.items()}
-    parameters = {
-        "folder": str(folder.absolute()),
-        "label_map": label_map.text if label_map else "",
-        "replace": replace,
-    }
+    text = label_map.text if label_map else ""
     digest = hashlib.sha256("".join(f["sha256"] for f in files.values()).encode()).hexdigest()
     return Record(
         stage=STEP,
         run_id=new_run_id(),
         fingerprint=digest,
         stage_version=VERSION,
-        parameters=parameters,
+        parameters={"folder": str(folder.absolute()), "label_map": text, "replace": replace},
         files=files,
         consumed={},
         started=now(),
@@ -218,13 +179,7 @@ def _begun(new: PaintedSlices, folder: Path, label_map: LabelMap | None, replace
 
 
 def read_annotations(project: Project) -> PaintedSlices | None:
-    """Return the painted slices that a project holds; None if there are none.
-
-    Raises
-    ------
-    InputError
-        They are damaged.
-    """
+    """Return the painted slices that a project holds, or None; raise `InputError` where they are damaged."""
     if not all(project.has(artifact) for artifact in schema.BY_HAND):
         return None
     images, labels, table, info = (project.artifact(artifact) for artifact in schema.BY_HAND)
@@ -237,11 +192,9 @@ def read_annotations(project: Project) -> PaintedSlices | None:
         raise _damaged(project) from error
     if not images.shape == labels.shape or len(numbers) != images.shape[0] or not numbers or min(images.shape) < 1:
         raise _damaged(project)
-    n = range(len(numbers))
-    pixel_size = size if math.isfinite(size) and size > 0 else None
-    return PaintedSlices(
-        plane, numbers, run_ids, [images[i] for i in n], [labels[i] for i in n], names, colors, pixel_size
-    )
+    planes, painted = ([source[i] for i in range(len(numbers))] for source in (images, labels))
+    pixel_size = size if 0 < size < math.inf else None
+    return PaintedSlices(plane, numbers, run_ids, planes, painted, names, colors, pixel_size)
 
 
 def _damaged(project: Project) -> InputError:
@@ -254,19 +207,13 @@ def _damaged(project: Project) -> InputError:
 def load_painted_slices(path: Path, channels: int = 1, tell: Callable[[str], object] = str) -> LabelledSlices:
     """Read the painted slices of a project file, to train on.
 
-    Parameters
-    ----------
-    channels : odd; above 1, images are (h, w, channels) with neighbours from the volume, see
-        `tomoseg.segmentation.data.neighbours`. The middle channel is the slice as it was painted on
-    tell : called with the names of the slices
+    Raises `NotReady`: the project holds no painted slices, or no volume to take neighbours from. Raises `InputError`:
+    it is not a project file, or neighbours are wanted and a slice was cut from another reconstruction than the project
+    holds now.
 
-    Raises
-    ------
-    NotReady
-        The project holds no painted slices, or no volume to take neighbours from.
-    InputError
-        It is not a project file, or neighbours are wanted and a slice was cut from another reconstruction than the
-        project holds now.
+    With `channels`, odd, above 1, images are (h, w, channels) with neighbours from the volume, see
+    `tomoseg.segmentation.data.neighbours`. The middle channel is the slice as it was painted on. `tell` is called with
+    the names of the slices.
     """
     if not path.is_file():
         raise InputError(f"{path} is not a project file: give IMAGES_DIR and LABELS_DIR, or a project.")
@@ -279,11 +226,9 @@ def load_painted_slices(path: Path, channels: int = 1, tell: Callable[[str], obj
             )
         tell(f"painted slices: {', '.join(slice_name(painted.plane, n) for n in painted.numbers)}")
         slices = painted.as_slices()
-        return (
-            slices
-            if channels == 1
-            else dataclasses.replace(slices, images=_with_neighbours(project, painted, channels))
-        )
+        if channels == 1:
+            return slices
+        return dataclasses.replace(slices, images=_with_neighbours(project, painted, channels))
 
 
 def _with_neighbours(project: Project, painted: PaintedSlices, channels: int) -> list[Array]:

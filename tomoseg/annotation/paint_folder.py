@@ -6,8 +6,8 @@ describes them for the import.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,21 +31,13 @@ PLANES = ("xz", "xy", "yz")
 
 @dataclass(frozen=True)
 class PaintedSlices:
-    """Slices with painted labels.
+    """Slices with painted labels."""
 
-    Attributes
-    ----------
-    plane : 'xz', 'xy' or 'yz'
-    numbers : of the slices, along the normal of the plane
-    run_ids : the reconstruction that each slice was cut from
-    images, labels : (h, w) f4 in the unit of the volume, and u1 with 255 where nobody painted
-    """
-
-    plane: str
-    numbers: list[int]
-    run_ids: list[str]
-    images: list[Array]
-    labels: list[NDArray[np.uint8]]
+    plane: str  # 'xz', 'xy' or 'yz'
+    numbers: list[int]  # of the slices, along the normal of the plane
+    run_ids: list[str]  # the reconstruction that each slice was cut from
+    images: list[Array]  # (h, w) f4 in the unit of the volume
+    labels: list[NDArray[np.uint8]]  # (h, w), 255 where nobody painted
     class_names: list[str]
     class_colors: list[str]
     pixel_size_nm: float | None
@@ -53,14 +45,9 @@ class PaintedSlices:
 
     def as_slices(self) -> LabelledSlices:
         """Return the slices as a set to train on; their names tell neighbours."""
-        return LabelledSlices(
-            [slice_name(self.plane, n) for n in self.numbers],
-            list(self.images),
-            list(self.labels),
-            self.class_names,
-            self.class_colors,
-            self.pixel_size_nm,
-        )
+        names = [slice_name(self.plane, n) for n in self.numbers]
+        classes = self.class_names, self.class_colors
+        return LabelledSlices(names, list(self.images), list(self.labels), *classes, self.pixel_size_nm)
 
 
 def slice_name(plane: str, number: int) -> str:
@@ -79,10 +66,7 @@ def write_folder(folder: Path, slices: PaintedSlices, about: Mapping[str, Any]) 
 
     All images share one scale: 0 and 65535 are the smallest and the largest value of all of them.
 
-    Raises
-    ------
-    InputError
-        The folder holds files already (nothing painted is ever overwritten), or cannot be written to.
+    Raises `InputError`: the folder holds files already (nothing painted is ever overwritten), or cannot be written to.
     """
     require_empty(folder)
     import tifffile
@@ -123,10 +107,7 @@ def write_folder(folder: Path, slices: PaintedSlices, about: Mapping[str, Any]) 
 def read_about(folder: Path) -> dict[str, Any]:
     """Return the description that `write_folder` wrote.
 
-    Raises
-    ------
-    InputError
-        It is missing or damaged.
+    Raises `InputError`: it is missing or damaged.
     """
     path = folder / ABOUT
     try:
@@ -151,14 +132,9 @@ def read_about(folder: Path) -> dict[str, Any]:
 
 
 def _is_entry(entry: Mapping[str, Any], plane: str) -> bool:
-    number = entry["number"]
-    texts = [entry[key] for key in ("run_id", "image_sha256", "labels_sha256")]
-    return (
-        isinstance(number, int)
-        and 0 <= number < 1 << 31
-        and entry["name"] == slice_name(plane, number)
-        and all(isinstance(text, str) for text in texts)
-    )
+    number, texts = entry["number"], [entry[key] for key in ("run_id", "image_sha256", "labels_sha256")]
+    is_number = isinstance(number, int) and 0 <= number < 1 << 31
+    return is_number and entry["name"] == slice_name(plane, number) and all(isinstance(text, str) for text in texts)
 
 
 def read_folder(
@@ -169,11 +145,8 @@ def read_folder(
     Labels may have been saved as any lossless image of the same name. Labels that are as they were exported do not
     count as painted unless `take_unchanged` is set; labels without any painted pixel never do.
 
-    Raises
-    ------
-    InputError
-        Files are missing or belong to other slices, an image was changed, labels are not classes or of another size,
-        or nothing is painted at all. All problems are reported at once.
+    Raises `InputError`: files are missing or belong to other slices, an image was changed, labels are not classes or of
+    another size, or nothing is painted at all. All problems are reported at once.
     """
     about = read_about(folder)
     entries = {entry["name"]: entry for entry in about["slices"]}
@@ -203,27 +176,18 @@ def read_folder(
         raise InputError.of(problems)
     if not painted:
         raise InputError(f"nothing is painted in {folder / 'labels'}: all labels are as they were exported")
-    found = PaintedSlices(
-        about["plane"],
-        [int(entry["number"]) for entry, *_ in painted],
-        [shown(entry["run_id"]) for entry, *_ in painted],
-        [image for _, image, _, _ in painted],
-        [labels for _, _, labels, _ in painted],
-        about["class_names"],
-        about["class_colors"],
-        about["pixel_size_nm"],
-        {entry["name"]: file for entry, _, _, file in painted},
-    )
+    rows, images, every_labels, files = ([*column] for column in zip(*painted, strict=True))
+    numbers, run_ids = [int(row["number"]) for row in rows], [shown(row["run_id"]) for row in rows]
+    told: dict[str, Any] = {key: about[key] for key in ("plane", "class_names", "class_colors", "pixel_size_nm")}
+    told["files"] = {row["name"]: file for row, file in zip(rows, files, strict=True)}
+    found = PaintedSlices(numbers=numbers, run_ids=run_ids, images=images, labels=every_labels, **told)
     return found, sorted(left_out)
 
 
 def merged(old: PaintedSlices, new: PaintedSlices) -> PaintedSlices:
     """Return the slices of both; the new one where a slice is in both.
 
-    Raises
-    ------
-    InputError
-        Planes, sizes or classes differ.
+    Raises `InputError`: planes, sizes or classes differ.
     """
     kinds = [(s.plane, s.images[0].shape, s.class_names) for s in (old, new)]
     if kinds[0] != kinds[1]:
@@ -232,21 +196,7 @@ def merged(old: PaintedSlices, new: PaintedSlices) -> PaintedSlices:
             f"the painted slices in the project ({told[0]}) and the new ones ({told[1]}) do not go together: add "
             "--replace to drop those in the project"
         )
-    both = {**_by_number(old), **_by_number(new)}
-    rows: Sequence[tuple[int, tuple[str, Array, NDArray[np.uint8]]]] = sorted(both.items(), key=lambda row: row[0])
-    return PaintedSlices(
-        new.plane,
-        [number for number, _ in rows],
-        [run_id for _, (run_id, _, _) in rows],
-        [image for _, (_, image, _) in rows],
-        [labels for _, (_, _, labels) in rows],
-        new.class_names,
-        new.class_colors,
-        new.pixel_size_nm,
-        new.files,
-    )
-
-
-def _by_number(slices: PaintedSlices) -> dict[int, tuple[str, Array, NDArray[np.uint8]]]:
-    rows = zip(slices.run_ids, slices.images, slices.labels, strict=True)
-    return dict(zip(slices.numbers, rows, strict=True))
+    every = (zip(s.numbers, s.run_ids, s.images, s.labels, strict=True) for s in (old, new))
+    by_number = {row[0]: row for rows in every for row in rows}
+    numbers, run_ids, images, labels = zip(*(by_number[n] for n in sorted(by_number)), strict=True)
+    return replace(new, numbers=[*numbers], run_ids=[*run_ids], images=[*images], labels=[*labels])

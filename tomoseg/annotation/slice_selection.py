@@ -20,18 +20,11 @@ BINS = 64
 
 @dataclass(frozen=True)
 class SliceDescriptions:
-    """How much there is to learn from each of n slices, and what each looks like.
+    """How much there is to learn from each of n slices, and what each looks like."""
 
-    Attributes
-    ----------
-    worth : (n,), 0 and up: how much there is to learn from a slice
-    looks : (n, k) vectors of length 1; their distance says how differently slices look
-    criterion : 'uncertainty' or 'entropy': the measure of worth
-    """
-
-    worth: Values
-    looks: Values
-    criterion: str
+    worth: Values  # (n,), 0 and up: how much there is to learn from a slice
+    looks: Values  # (n, k) vectors of length 1; their distance says how differently slices look
+    criterion: str  # 'uncertainty' or 'entropy': the measure of worth
 
 
 def describe_slices(volume: Input, confidence: Input | None, axis: int, runtime: Runtime) -> SliceDescriptions:
@@ -40,11 +33,7 @@ def describe_slices(volume: Input, confidence: Input | None, axis: int, runtime:
     With the confidence of a network (u1, 255 = certain), the worth of a slice is the mean of 1 - confidence / 255.
     Otherwise it is the Shannon entropy in bits of its intensities, averaged in blocks of 4 x 4 px and counted in 64
     bins over the range of the volume: 0 for an empty slice, largest for a slice with much structure at many levels.
-
-    Raises
-    ------
-    StageFailed
-        The volume holds NaN or infinity, or is constant.
+    Raises `StageFailed`: the volume holds NaN or infinity, or is constant.
     """
     low, high = sampled_range(volume)
     worth: list[float] = []

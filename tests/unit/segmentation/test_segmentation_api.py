@@ -38,14 +38,14 @@ def volume():
 def network(tmp_path_factory):
     """A small network of random weights, trained on pixels of 0.12 nm as its card has it."""
     from tomoseg.segmentation.data.intensity_scaling import Scale, Scaling
-    from tomoseg.segmentation.networks.builders import unet
+    from tomoseg.segmentation.networks.builders import build
     from tomoseg.segmentation.networks.card import ModelCard
     from tomoseg.segmentation.networks.model_file import save_model
 
     scaling = Scaling("levels", "uint8", Scale(0.0, 57.0, -0.1, 4.5))
     card = ModelCard(["void", "oxide", "metal"], ["#000000", "#0072b2", "#e69f00"], scaling, 16, 2, pixel_size_nm=0.12)
     path = tmp_path_factory.mktemp("model") / "random.keras"
-    save_model(unet(3, depth=2, base_filters=3, seed=0), path, card)
+    save_model(build("unet", 3, depth=2, base_filters=3, seed=0), path, card)
     return path
 
 

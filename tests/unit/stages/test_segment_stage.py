@@ -248,13 +248,13 @@ def test_the_model_is_an_input_file():
 def model_path(tmp_path_factory):
     """A network that thresholds: one 1x1 convolution with set weights, softmax over three classes."""
     from tomoseg.segmentation.data.intensity_scaling import Scale, Scaling
-    from tomoseg.segmentation.networks.builders import unet
+    from tomoseg.segmentation.networks.builders import build
     from tomoseg.segmentation.networks.card import ModelCard
     from tomoseg.segmentation.networks.model_file import save_model
 
     # depth 1: two convolutions and the classifier. Everything but the centre of the kernels is 0, so that the logits
     # are -40 (s - 0.5), 0 and 40 (s - 2.5) for the scaled intensity s (0 vacuum, 1 support, 4.4 particles), cut at 0.
-    net = unet(3, depth=1, base_filters=2)
+    net = build("unet", 3, depth=1, base_filters=2)
     first, second, last = np.zeros((3, 3, 1, 2)), np.zeros((3, 3, 2, 2)), np.zeros((1, 1, 2, 3))
     first[1, 1, 0, 0], second[1, 1, 0, 0], last[0, 0, 0] = 1, 1, [-40, 0, 40]
     net.set_weights([first, np.zeros(2), second, np.zeros(2), last, np.array([20.0, 0.0, -100.0])])
@@ -333,14 +333,14 @@ def test_a_pixel_size_in_another_unit_is_refused(phantom, model_path, voxel_size
 def directed_path(tmp_path_factory):
     """A network of random weights: what it makes of a voxel depends on the plane and on the direction."""
     from tomoseg.segmentation.data.intensity_scaling import Scale, Scaling
-    from tomoseg.segmentation.networks.builders import unet
+    from tomoseg.segmentation.networks.builders import build
     from tomoseg.segmentation.networks.card import ModelCard
     from tomoseg.segmentation.networks.model_file import save_model
 
     scaling = Scaling("levels", "uint8", Scale(0.0, 57.0, -0.1, 4.5))
     card = ModelCard(["void", "oxide", "metal"], ["#000000", "#0072b2", "#e69f00"], scaling, 16, 2, pixel_size_nm=0.3)
     path = tmp_path_factory.mktemp("model") / "directed.keras"
-    save_model(unet(3, depth=2, base_filters=3, seed=4), path, card)
+    save_model(build("unet", 3, depth=2, base_filters=3, seed=4), path, card)
     return path
 
 
@@ -502,11 +502,11 @@ def test_a_volume_unlike_the_training_slices_is_warned_of(phantom, model_path, t
 def neighbour_path(tmp_path_factory):
     """A network that sees five slices and labels by the first of them: what is above half a support."""
     from tomoseg.segmentation.data.intensity_scaling import Scale, Scaling
-    from tomoseg.segmentation.networks.builders import unet
+    from tomoseg.segmentation.networks.builders import build
     from tomoseg.segmentation.networks.card import ModelCard
     from tomoseg.segmentation.networks.model_file import save_model
 
-    net = unet(2, n_channels=5, depth=1, base_filters=2)
+    net = build("unet", 2, n_channels=5, depth=1, base_filters=2)
     first, second, last = np.zeros((3, 3, 5, 2)), np.zeros((3, 3, 2, 2)), np.zeros((1, 1, 2, 2))
     first[1, 1, 0, 0], second[1, 1, 0, 0], last[0, 0, 0] = 1, 1, [-40, 40]
     net.set_weights([first, np.zeros(2), second, np.zeros(2), last, np.array([20.0, -20.0])])

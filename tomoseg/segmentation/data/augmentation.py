@@ -56,14 +56,9 @@ class Augmentation(Parameters):
 def random_view(
     augmentation: Augmentation, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Draw one composed affine map.
+    """Draw an affine map: a (2, 2) matrix from (y, x) offsets in the patch to those in the image, px, and a shift.
 
-    Returns
-    -------
-    matrix : (2, 2) array
-        From (y, x) offsets in the patch to (y, x) offsets in the image, px.
-    shift : (2,) array
-        (y, x) offset of the centre as a fraction of the patch.
+    The shift (2,) is the (y, x) offset of the centre as a fraction of the patch.
     """
     a = augmentation
     turn = np.deg2rad(rng.uniform(-a.rotation_deg, a.rotation_deg))
@@ -98,16 +93,9 @@ def sample_patch(
     labels, because an average of class numbers would be another class. The slice continues beyond its border as its
     mirror image.
 
-    Parameters
-    ----------
-    image, labels : (h, w) arrays of any size, also smaller than the patch. The image may be (h, w, channels): all
-        channels go through the same map
-    patch : side of the patch, px
-    around : pixel (y, x) to place in the middle half of the patch; by default the patch may be anywhere
-
-    Returns
-    -------
-    (patch, patch) or (patch, patch, channels) f4 image in the units of `image`, and (patch, patch) u1 labels
+    Image and labels (h, w) may be of any size, also smaller than the patch of `patch` px; the image may be
+    (h, w, channels), of which all go through the same map. The pixel (y, x) `around` comes to lie in the middle half of
+    the patch, which may be anywhere by default. Returns the image, f4 in its units, and the labels, u1.
     """
     from scipy import ndimage
 

@@ -26,7 +26,7 @@ from tomoseg.io.slices import (
     read_slice,
 )
 from tomoseg.runtime import Runtime
-from tomoseg.segmentation.data.folds import ALIKE, alike_across, leak_warning, split, thumbnail
+from tomoseg.segmentation.data.folds import ALIKE, leak_warning, split, thumbnail
 
 RARE_SHARE = 1e-3  # of the annotated pixels
 RARE_SLICES = 3
@@ -47,37 +47,21 @@ class ClassShare:
 
 @dataclass(frozen=True)
 class DataReport:
-    """Result of the check of a set of labelled slices.
+    """Result of the check of a set of labelled slices."""
 
-    Attributes
-    ----------
-    n_slices : pairs that could be read
-    sizes, dtypes : number of slices by 'WxH' in px and by type
-    unannotated : fraction of all pixels that nobody annotated
-    errors : reasons why the set cannot be trained on; empty if it can
-    warnings : whatever makes the training, or its scores, worse than necessary
-    """
-
-    n_slices: int
-    sizes: Mapping[str, int]
-    dtypes: Mapping[str, int]
+    n_slices: int  # pairs that could be read
+    sizes: Mapping[str, int]  # number of slices by 'WxH' in px
+    dtypes: Mapping[str, int]  # number of slices by type
     classes: list[ClassShare]
-    unannotated: float
-    errors: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    unannotated: float  # fraction of all pixels that nobody annotated
+    errors: list[str] = field(default_factory=list)  # reasons why the set cannot be trained on; empty if it can
+    warnings: list[str] = field(default_factory=list)  # what makes the training, or its scores, worse than necessary
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON types."""
-        return {
-            "usable": not self.errors,
-            "slices": self.n_slices,
-            "sizes": dict(self.sizes),
-            "dtypes": dict(self.dtypes),
-            "classes": [vars(c) for c in self.classes],
-            "unannotated": self.unannotated,
-            "errors": self.errors,
-            "warnings": self.warnings,
-        }
+        facts = {"usable": not self.errors, "slices": self.n_slices, **vars(self)}
+        del facts["n_slices"]
+        return facts | {"classes": [vars(c) for c in self.classes]}
 
 
 @dataclass(frozen=True)
@@ -104,15 +88,9 @@ def check_data(
 ) -> DataReport:
     """Read all labelled slices, one at a time, and report every problem.
 
-    Parameters
-    ----------
-    class_names : in class order; by default default names for as many classes as occur
-    folds, guard : see `tomoseg.segmentation.data.folds.split`; every fold is checked
-
-    Raises
-    ------
-    InputError
-        A folder is missing or holds no images, or options are wrong: there is nothing to report on.
+    Classes get default names, as many as occur, unless named. Every fold is checked; for `folds` and `guard` see
+    `tomoseg.segmentation.data.folds.split`. Raises `InputError`: a folder is missing or holds no images, or options are
+    wrong, so that there is nothing to report on.
     """
     if problems := problems_with_names(class_names) if class_names else []:
         raise InputError.of(problems)
@@ -254,20 +232,17 @@ def _near_copies(slices: Sequence[_Slice], runtime: Runtime) -> Iterator[tuple[s
 
 def _problems_with_folds(slices: Sequence[_Slice], names: Sequence[str], folds: int, guard: int) -> Iterator[str]:
     """Check every split that training may use: whether it leaks, and whether each part has every class."""
-    thumbnails = {i: s.thumbnail for i, s in enumerate(slices)}
+    thumbnails, slice_names = [s.thumbnail for s in slices], [s.pair.name for s in slices]
+    total = np.sum([s.counts for s in slices], axis=0)
     for fold in range(folds if folds > 1 and slices else 0):
-        parts = split([s.pair.name for s in slices], folds, fold, guard)
+        parts = split(slice_names, folds, fold, guard)
         if not parts.validation:
             yield f"fold {fold} of {folds}: too few slices to validate on any"
             continue
-        alike = alike_across(thumbnails, parts)
-        if alike:
-            i, j = alike[0]
-            names_of = slices[i].pair.name, slices[j].pair.name
-            yield f"fold {fold} of {folds}: {leak_warning(len(alike), len(parts.validation), *names_of)}"
+        if leak := leak_warning(slice_names, thumbnails, parts):
+            yield f"fold {fold} of {folds}: {leak}"
         for what, part in (("training", parts.training), ("validation", parts.validation)):
             counts = np.sum([slices[i].counts for i in part], axis=0)
-            total = np.sum([s.counts for s in slices], axis=0)
             absent = [name for c, name in enumerate(names) if total[c] and not counts[c]]
             if absent:
                 yield f"fold {fold} of {folds}: no {what} slice holds {few(absent)}"

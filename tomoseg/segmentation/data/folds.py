@@ -7,7 +7,7 @@ block are used for neither training nor validation.
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,31 +65,20 @@ def _slice_slot(names: Sequence[str]) -> int:
 
 
 def split(
-    names: Sequence[str],
-    folds: int = 4,
-    fold: int = 0,
-    guard: int = 1,
-    group_of: Callable[[str], str] | None = None,
+    names: Sequence[str], folds: int = 4, fold: int = 0, guard: int = 1, group_of: Callable[[str], str] | None = None
 ) -> Split:
     """Split slices into training and validation by blocks of neighbours.
+
+    Raises `InputError`: `fold` is not one of `folds`.
 
     Parameters
     ----------
     names : file names without suffix
-    folds : int
-        Number of blocks of about equal size; 0 or 1 for no validation.
-    fold : int
-        The block to validate on, from 0.
-    guard : int
-        Training slices whose number is within `guard` of a validation slice of the same series are not used.
-    group_of : callable, optional
-        Returns the group of a slice by its name, where numbers do not tell neighbours; groups stay together, without a
-        guard.
-
-    Raises
-    ------
-    InputError
-        `fold` is not one of `folds`.
+    folds : number of blocks of about equal size; 0 or 1 for no validation
+    fold : the block to validate on, from 0
+    guard : training slices whose number is within `guard` of a validation slice of the same series are not used
+    group_of : returns the group of a slice by its name, where numbers do not tell neighbours; groups stay together,
+        without a guard
     """
     if folds <= 1:
         return Split(list(range(len(names))), [], [])
@@ -119,7 +108,7 @@ def _fold_of_each_key(keys: Sequence[SliceKey], folds: int) -> dict[SliceKey, in
     return fold_of
 
 
-def lookalikes(images: Sequence[Array], parts: Split) -> list[tuple[int, int]]:
+def lookalikes(thumbnails: Sequence[Array], parts: Split) -> list[tuple[int, int]]:
     """Return (training, validation) indices of slices that look much the same, whatever their names.
 
     Each validation slice is compared with all training slices. Where the thumbnail of the most similar one correlates
@@ -127,29 +116,21 @@ def lookalikes(images: Sequence[Array], parts: Split) -> list[tuple[int, int]]:
     """
     if not parts.validation:
         return []
-    chosen = sorted({*parts.training, *parts.validation})
-    return alike_across({i: thumbnail(images[i]) for i in chosen}, parts)
-
-
-def alike_across(thumbnails: Mapping[int, Array], parts: Split) -> list[tuple[int, int]]:
-    """Return the pairs of `lookalikes` from the thumbnail of each slice by index."""
-    if not parts.validation:
-        return []
     training = np.stack([thumbnails[i] for i in parts.training])
-    found = []
-    for j in parts.validation:
-        alike = training @ thumbnails[j]
-        if alike.max() > ALIKE:
-            found.append((parts.training[int(alike.argmax())], j))
-    return found
+    alike = [(training @ thumbnails[j], j) for j in parts.validation]
+    return [(parts.training[int(with_j.argmax())], j) for with_j, j in alike if with_j.max() > ALIKE]
 
 
-def leak_warning(n_alike: int, n_validation: int, trained_on: str, validated_on: str) -> str:
-    """Say that validation slices look like training slices, naming one pair of them."""
+def leak_warning(names: Sequence[str], thumbnails: Sequence[Array], parts: Split) -> str:
+    """Say that validation slices look like training slices, naming one pair of them; empty if none does."""
+    alike = lookalikes(thumbnails, parts)
+    if not alike:
+        return ""
+    i, j = alike[0]
     return (
-        f"{n_alike} of {n_validation} validation slices look much like a training slice (such as {validated_on} like "
-        f"{trained_on}), so scores will be too good: name neighbouring slices by neighbouring numbers, or raise the "
-        "guard"
+        f"{len(alike)} of {len(parts.validation)} validation slices look much like a training slice (such as "
+        f"{names[j]} like {names[i]}), so scores will be too good: name neighbouring slices by neighbouring numbers, "
+        "or raise the guard"
     )
 
 

@@ -43,10 +43,7 @@ class Histogram:
 def sampled_range(volume: ArraySource, max_slices: int = 48) -> tuple[float, float]:
     """Return the smallest and largest value of at most `max_slices` slices, evenly spread over the first axis.
 
-    Raises
-    ------
-    StageFailed
-        They hold NaN or infinity, or all have the same value.
+    Raises `StageFailed` where they hold NaN or infinity, or all have the same value.
     """
     low, high = np.inf, -np.inf
     for i in _evenly_spread(volume.shape[0], max_slices):
@@ -107,7 +104,7 @@ def require_finite(values: Array) -> None:
 
 @dataclass(frozen=True)
 class Partition:
-    """Classes of intensity: `thresholds` (n - 1,) between them, and their medians `levels` and counts `sizes` (n,)."""
+    """Classes of intensity: `thresholds` (n - 1,) half-way between their medians `levels` (n,), and counts `sizes`."""
 
     thresholds: Counts
     levels: Counts
@@ -130,11 +127,6 @@ def partition(values: Histogram, n_classes: int) -> Partition:
     3. step 2 is repeated until nothing moves. That helps where classes are distinct peaks, like the layers of a needle;
        where they are not, it drifts until it splits the largest class. Its result is therefore taken only if the
        thresholds lie in deeper valleys of the histogram than after step 2.
-
-    Returns
-    -------
-    Partition
-        `levels` and `sizes` are the medians and counts of the classes that the thresholds are half-way between.
     """
     root = np.sqrt(values.centres - values.centres[0])
     top = root[np.searchsorted(values.centres, values.percentile(100 * (1 - OUTLIERS)))]
@@ -180,8 +172,7 @@ def multi_otsu(counts: Counts, values: Counts, n_classes: int) -> NDArray[np.int
     programming maximises exactly in O(n_classes n_bins**2).
     """
     n = len(counts)
-    weight = np.concatenate([[0.0], np.cumsum(counts)])
-    moment = np.concatenate([[0.0], np.cumsum(counts * values)])
+    weight, moment = (np.concatenate([[0.0], np.cumsum(each)]) for each in (counts, counts * values))
     weights, moments = weight[None, :] - weight[:, None], moment[None, :] - moment[:, None]
     gain = np.divide(moments**2, weights, out=np.zeros((n + 1, n + 1)), where=weights > 0)
     gain[np.tril_indices(n + 1)] = -np.inf  # a class holds at least one bin

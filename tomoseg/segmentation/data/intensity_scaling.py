@@ -14,10 +14,8 @@ from tomoseg.segmentation.data.histogram import Histogram, partition
 Kind = Literal["levels", "range"]
 MOST_BEYOND = 0.01  # of the voxels may lie beyond the intensities of training; 8-bit slices saturate a few per mille
 FEWEST_SLICES = 3  # that tell the levels of their kind: the support of a single one may be a sliver
-ALIKE_SPAN, ALIKE_ZERO = (
-    1.6,
-    0.3,
-)  # see `Scaling.for_slices`; any 3 of the gamma-alumina slices are within 1.16 and 0.05
+# See `Scaling.for_slices`; any 3 of the gamma-alumina slices are within 1.16 and 0.05.
+ALIKE_SPAN, ALIKE_ZERO = 1.6, 0.3
 UNLIKE = 2.5  # times the noise of training, or the brightness of its particles, is worth a warning
 
 
@@ -108,18 +106,11 @@ def scaling_of(values: Histogram, dtype: DTypeLike) -> Scaling:
 
 @dataclass(frozen=True)
 class Intensities:
-    """Description of intensities on the scale of a network (0 background, 1 support).
+    """Description of intensities on the scale of a network (0 background, 1 support)."""
 
-    Attributes
-    ----------
-    noise : half the distance between the 16 and 84 percentiles of the background (values below 0.5)
-    brightest : level of the brightest of three classes
-    beyond : fraction of the values beyond the limits of the scale
-    """
-
-    noise: float
-    brightest: float
-    beyond: float
+    noise: float  # half the distance between the 16 and 84 percentiles of the background (values below 0.5)
+    brightest: float  # level of the brightest of three classes
+    beyond: float  # fraction of the values beyond the limits of the scale
 
     @classmethod
     def of(cls, values: Histogram, scale: Scale) -> "Intensities":

@@ -22,12 +22,8 @@ from tomoseg.segmentation.data.folds import slice_parts
 def neighbour_names(names: Sequence[str], every: Sequence[str], channels: int) -> list[list[str]]:
     """Return, for each name, the names of the slice and its neighbours in the order of their numbers.
 
-    Parameters
-    ----------
-    names : slices to label
-    every : all slices, including those; neighbours differ in the slice number alone, see
-        `tomoseg.segmentation.data.folds.slice_parts`
-    channels : slices for each name, odd
+    These are an odd number, `channels`, of `every` slice there is; neighbours differ in the slice number alone, see
+    `tomoseg.segmentation.data.folds.slice_parts`.
     """
     parts = dict(zip(every, slice_parts(every), strict=True))
     name_of = {part: name for name, part in parts.items()}
@@ -48,17 +44,10 @@ def with_neighbours(
     channels: int,
     others: Mapping[str, Callable[[], Array]] | None = None,
 ) -> list[Array]:
-    """Return images (h, w, channels) of slices and their neighbours, in the type of the slices.
+    """Return images (h, w, channels) of slices (h, w) and their neighbours, in the type of the slices.
 
-    Parameters
-    ----------
-    names, images : slices to label, (h, w) each
-    others : functions that read the slices that are only neighbours, by name
-
-    Raises
-    ------
-    InputError
-        A neighbour is of another size or type than its slice.
+    `others` are functions that read the slices that are only neighbours, by name. Raises `InputError`: a neighbour is
+    of another size or type than its slice.
     """
     known, others = dict(zip(names, images, strict=True)), others or {}
     rows = neighbour_names(names, [*names, *(name for name in others if name not in known)], channels)
@@ -83,18 +72,11 @@ def with_named_neighbours(names: Sequence[str], images: Sequence[Array], channel
 
 
 def load_slices(
-    images_dir: Path,
-    labels_dir: Path,
-    channels: int = 1,
-    label_map: LabelMap | None = None,
-    runtime: Runtime | None = None,
+    images_dir: Path, labels_dir: Path, channels: int, label_map: LabelMap | None, runtime: Runtime
 ) -> LabelledSlices:
     """Read the labelled slices of two folders, with neighbours from the folder of images, labelled or not.
 
-    Raises
-    ------
-    InputError
-        See `tomoseg.io.slices.find_pairs`, `tomoseg.io.slices.load_pairs` and `with_neighbours`.
+    Raises `InputError`: see `tomoseg.io.slices.find_pairs`, `tomoseg.io.slices.load_pairs` and `with_neighbours`.
     """
     slices = load_pairs(find_pairs(images_dir, labels_dir, runtime, label_map))
     if channels == 1:

@@ -1,7 +1,5 @@
 """Resampling of images to another pixel size."""
 
-import math
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -10,30 +8,9 @@ from numpy.typing import NDArray
 from tomoseg.arrays import Array
 
 
-@dataclass(frozen=True)
-class Resampling:
-    """Resampling of images of `shape` (h, w) to another pixel size and back, over the same field of view."""
-
-    shape: tuple[int, int]
-    resampled: tuple[int, int]
-
-    @classmethod
-    def of(cls, shape: tuple[int, int], zoom: float) -> "Resampling":
-        """Plan images of `zoom` times as many pixels along each side, to the nearest whole number."""
-        height, width = (max(1, math.floor(n * zoom + 0.5)) for n in shape)
-        return cls(shape, (height, width))
-
-    def forth(self, images: Array) -> NDArray[np.float32]:
-        """Return (..., h, w) images resampled."""
-        return _resized(images, self.shape, self.resampled)
-
-    def back(self, images: Array) -> NDArray[np.float32]:
-        """Return resampled (..., h', w') images at their original pixel size."""
-        return _resized(images, self.resampled, self.shape)
-
-
-def _resized(images: Array, before: tuple[int, int], after: tuple[int, int]) -> NDArray[np.float32]:
-    rows, columns = linear_weights(before[0], after[0]), linear_weights(before[1], after[1])
+def resized(images: Array, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Return images (..., h, w) resampled to `shape`, over the same field of view; see `linear_weights`."""
+    rows, columns = (linear_weights(n, m) for n, m in zip(images.shape[-2:], shape, strict=True))
     return np.asarray(rows @ np.asarray(images, np.float32) @ columns.T, np.float32)
 
 

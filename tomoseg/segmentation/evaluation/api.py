@@ -20,16 +20,10 @@ from tomoseg.segmentation.networks.known_models import resolve_model
 
 @dataclass(frozen=True)
 class NetworkScores:
-    """Scores of a network, and of others on the same slices.
+    """Scores of a network, and of others on the same slices."""
 
-    Attributes
-    ----------
-    evaluations : by name of the network, in the order given
-    comparison : of the others with the first; None for one network
-    """
-
-    evaluations: dict[str, Evaluation]
-    comparison: Comparison | None
+    evaluations: dict[str, Evaluation]  # by name of the network, in the order given
+    comparison: Comparison | None  # of the others with the first; None for one network
 
     @property
     def first(self) -> Evaluation:
@@ -38,10 +32,9 @@ class NetworkScores:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the scores of the first network as JSON types, with those of the others and the comparison."""
-        result = self.first.to_dict()
+        (_, result), *others = ((name, evaluation.to_dict()) for name, evaluation in self.evaluations.items())
         if self.comparison is not None:
-            others = list(self.evaluations)[1:]
-            result["against"] = {name: self.evaluations[name].to_dict() for name in others}
+            result["against"] = dict(others)
             result["comparison"] = self.comparison.to_dict()
         return result
 
@@ -99,21 +92,15 @@ def evaluate(
     card, cases = cards[main], Cases()
 
     def draw(image: EvaluatedImage) -> None:
-        if plots is not None:
-            cases.add(image)
-        if plots is not None and card is not None:
+        if plots is None:
+            return
+        cases.add(image)
+        if card is not None:
             plot_errors(image, card.class_names, card.class_colors, plots / f"errors_{image.name}.png")
 
+    given: dict[str, Any] = {"pixel_size_nm": pixel_size_nm, "objects": objects, "object_rule": object_rule}
     evaluations = {
-        name: evaluate_model(
-            path,
-            chosen[name],
-            runtime=runtime,
-            pixel_size_nm=pixel_size_nm,
-            objects=objects,
-            object_rule=object_rule,
-            on_image=draw if name == main else None,
-        )
+        name: evaluate_model(path, chosen[name], runtime=runtime, on_image=draw if name == main else None, **given)
         for name, path in paths.items()
     }
     found = NetworkScores(evaluations, compare(evaluations) if len(evaluations) > 1 else None)

@@ -20,18 +20,11 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Bins:
-    """Pixels counted by their predicted probability, in bins of equal width from 0 to 1.
+    """Pixels counted by their predicted probability, in bins of equal width from 0 to 1."""
 
-    Attributes
-    ----------
-    n : (..., n_bins) number of pixels
-    predicted : (..., n_bins) sum of the predicted probabilities
-    observed : (..., n_bins) number of pixels whose prediction is true
-    """
-
-    n: Values
-    predicted: Values
-    observed: Values
+    n: Values  # (..., n_bins) number of pixels
+    predicted: Values  # (..., n_bins) sum of the predicted probabilities
+    observed: Values  # (..., n_bins) number of pixels whose prediction is true
 
     @classmethod
     def count(cls, group: Array, probability: Array, came_true: Array, n_groups: int, n_bins: int) -> "Bins":
@@ -60,13 +53,9 @@ class Bins:
         """Return the bins (n_bins,) of all groups together."""
         return Bins(self.n.sum(axis=0), self.predicted.sum(axis=0), self.observed.sum(axis=0))
 
-    def mean_predicted(self) -> Values:
-        """Return the mean probability in each bin; NaN in an empty one."""
-        return divided(self.predicted, self.n)
-
-    def frequency(self) -> Values:
-        """Return how often the prediction is true in each bin; NaN in an empty one."""
-        return divided(self.observed, self.n)
+    def reliability(self) -> tuple[Values, Values]:
+        """Return the mean probability in each bin, and how often the prediction is true; NaN in an empty one."""
+        return divided(self.predicted, self.n), divided(self.observed, self.n)
 
     def calibration_error(self) -> Values:
         """Return the expected calibration error: the mean over pixels of |frequency - mean probability| of their bin.
@@ -86,37 +75,20 @@ class Calibration:
     """Counts of how often a network is right at each confidence; those of several images can be added.
 
     Confidence is the largest of a pixel's probabilities, and the prediction is the class with that probability.
-
-    Attributes
-    ----------
-    confidence : bins (C, n_bins) by the confidence of the pixels predicted as each class
-    by_class : bins (C, n_bins) by the probability of each class, over all pixels
-    squares : (C,) sums over pixels of (p - y)^2; y is 1 for pixels of the class, else 0
-    n_undefined : annotated pixels left out because a probability is NaN or infinite
     """
 
-    confidence: Bins
-    by_class: Bins
-    squares: Values
-    n_undefined: int = 0
+    confidence: Bins  # (C, n_bins) by the confidence of the pixels predicted as each class
+    by_class: Bins  # (C, n_bins) by the probability of each class, over all pixels
+    squares: Values  # (C,) sums over pixels of (p - y)^2; y is 1 for pixels of the class, else 0
+    n_undefined: int = 0  # annotated pixels left out because a probability is NaN or infinite
 
     @classmethod
     def of(cls, probabilities: Array, truth: Array, n_bins: int = N_BINS) -> "Calibration":
         """Count the pixels of one image or volume.
 
-        Parameters
-        ----------
-        probabilities : (C, ...) array
-            Probability of each class; rounding errors below 0 and above 1 are clipped.
-        truth : (...) array
-            Class numbers; 255 where nobody annotated, which does not count.
-        n_bins : int
-            Number of bins.
-
-        Raises
-        ------
-        InputError
-            The shapes differ, a label is not a class, or there is no bin.
+        Rounding errors of the probabilities (C, ...) below 0 and above 1 are clipped; pixels of truth (...) 255, which
+        nobody annotated, do not count. Raises `InputError`: the shapes differ, a label is not a class, or there is no
+        bin.
         """
         n_classes = len(probabilities)
         if probabilities.shape[1:] != truth.shape:
@@ -194,4 +166,4 @@ class Calibration:
 
 def _bins_dict(bins: Bins) -> dict[str, Any]:
     """Return bins (n_bins,) by the names they have in files."""
-    return {"n": bins.n.astype(int), "confidence": bins.mean_predicted(), "accuracy": bins.frequency()}
+    return dict(zip(("n", "confidence", "accuracy"), (bins.n.astype(int), *bins.reliability()), strict=True))

@@ -21,21 +21,13 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference between the scores of two networks on the same images, by class (C,).
+    """Difference between the scores of two networks on the same images, by class (C,)."""
 
-    Attributes
-    ----------
-    mean : mean over images of the difference
-    ci95 : half width of its 95 % interval, 1.96 s / sqrt(n), as if images were independent
-    low, high : ends of its 95 % interval from resampled groups of neighbouring slices
-    n : number of images for which both have a value
-    """
-
-    mean: Values
-    ci95: Values
-    low: Values
-    high: Values
-    n: NDArray[np.int64]
+    mean: Values  # mean over images of the difference
+    ci95: Values  # half width of its 95 % interval, 1.96 s / sqrt(n), as if images were independent
+    low: Values  # lower end of its 95 % interval from resampled groups of neighbouring slices
+    high: Values  # upper end of that interval
+    n: NDArray[np.int64]  # number of images for which both have a value
 
     def is_sure(self) -> NDArray[np.bool_]:
         """Tell (C,) where both intervals exclude 0."""
@@ -49,24 +41,14 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Scores of several networks on the images that all of them were evaluated on.
+    """Scores of several networks on the images that all of them were evaluated on."""
 
-    Attributes
-    ----------
-    baseline : name of the network with which the others are compared
-    classes : one per class
-    names : the images
-    groups : (n_images,) the group of neighbouring slices of each image
-    means : mean (C,) over those images, by network and metric
-    differences : difference from the baseline, by other network and metric
-    """
-
-    baseline: str
-    classes: list[str]
-    names: list[str]
-    groups: NDArray[np.int64]
-    means: dict[str, dict[str, Values]]
-    differences: dict[str, dict[str, Difference]]
+    baseline: str  # name of the network with which the others are compared
+    classes: list[str]  # one per class
+    names: list[str]  # the images
+    groups: NDArray[np.int64]  # (n_images,) the group of neighbouring slices of each image
+    means: dict[str, dict[str, Values]]  # mean (C,) over those images, by network and metric
+    differences: dict[str, dict[str, Difference]]  # difference from the baseline, by other network and metric
 
     @property
     def n_groups(self) -> int:
@@ -97,23 +79,15 @@ class Comparison:
         }
 
 
-def compare(evaluations: Mapping[str, Evaluation], resamples: int = RESAMPLES, seed: int = 0) -> Comparison:
+def compare(evaluations: Mapping[str, Evaluation]) -> Comparison:
     """Compare networks with the first of them, image by image.
 
     An image counts for a class if both networks have a value: if the class is in the truth, or both predict it. The
-    scores of two networks on one image are correlated, so their difference is known better than either.
+    scores of two networks on one image are correlated, so their difference is known better than either. The images that
+    all have in common are compared; classes take the names of the first network.
 
-    Parameters
-    ----------
-    evaluations : by name of the network, with equal numbers of classes, which take the names of the first; the images
-        that all have in common are compared
-    resamples, seed : see `bootstrap_interval`
-
-    Raises
-    ------
-    InputError
-        There are fewer than two networks, their numbers of classes differ, they have no image in common, or they were
-        evaluated with different labels.
+    Raises `InputError`: there are fewer than two networks, their numbers of classes differ, they have no image in
+    common, or they were evaluated with different labels.
     """
     if len(evaluations) < 2:
         raise InputError("there is nothing to compare: give two networks or more")
@@ -134,25 +108,16 @@ def compare(evaluations: Mapping[str, Evaluation], resamples: int = RESAMPLES, s
         groups,
         {model: {metric: statistic(values[model][metric]).mean for metric in METRICS} for model in values},
         {
-            model: {
-                metric: difference(values[model][metric], values[baseline][metric], groups, resamples, seed)
-                for metric in METRICS
-            }
+            model: {metric: difference(values[model][metric], values[baseline][metric], groups) for metric in METRICS}
             for model, _ in others
         },
     )
 
 
 def require_same_classes(classes: Mapping[str, Sequence[str]]) -> None:
-    """Raise an error if networks have different numbers of classes; their names may differ.
-
-    Raises
-    ------
-    InputError
-        The numbers of classes differ.
-    """
+    """Raise `InputError` if networks have different numbers of classes; their names may differ."""
+    baseline, first = next(iter(classes.items()))
     for model, names in classes.items():
-        baseline, first = next(iter(classes.items()))
         if len(names) != len(first):
             raise InputError(
                 f"{model} has {len(names)} classes ({', '.join(names)}), {baseline} has {len(first)} "
@@ -161,13 +126,7 @@ def require_same_classes(classes: Mapping[str, Sequence[str]]) -> None:
 
 
 def common_names(names: Sequence[Sequence[str]]) -> list[str]:
-    """Return the images that are in all the lists, in the order of the first.
-
-    Raises
-    ------
-    InputError
-        There is none.
-    """
+    """Return the images that are in all the lists, in the order of the first; raise `InputError` if there is none."""
     common = [name for name in names[0] if all(name in other for other in names[1:])]
     if not common:
         raise InputError("the networks have no image in common, so they cannot be compared")
@@ -185,12 +144,11 @@ def _require_same_truth(
             raise InputError(f"the labels of {names[int(differs.argmax())]} are not the same for all networks")
 
 
-def difference(scores: Array, baseline: Array, groups: Array, resamples: int = RESAMPLES, seed: int = 0) -> Difference:
+def difference(scores: Array, baseline: Array, groups: Array) -> Difference:
     """Return scores minus those of the baseline, both (n_images, C) with NaN where undefined."""
     paired = np.asarray(scores, float) - np.asarray(baseline, float)
     stat = statistic(paired)
-    ends = [bootstrap_interval(column, groups, resamples, seed) for column in paired.T]
-    low, high = np.array(ends).reshape(-1, 2).T
+    low, high = np.array([bootstrap_interval(column, groups) for column in paired.T]).reshape(-1, 2).T
     return Difference(stat.mean, stat.ci95, low, high, stat.n)
 
 
@@ -199,18 +157,8 @@ def bootstrap_interval(values: Array, groups: Array, resamples: int = RESAMPLES,
 
     As many groups as there are are drawn with replacement, each with all its values; the ends are the 2.5th and the
     97.5th percentile of the means (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13; of groups:
-    Davison & Hinkley, Bootstrap Methods and their Application, 1997, ch. 3.8).
-
-    Parameters
-    ----------
-    values : (n,), NaN where undefined
-    groups : (n,) whole numbers
-    resamples : number of draws
-    seed : seed of the draws
-
-    Returns
-    -------
-    low, high : NaN where fewer than two groups have a value
+    Davison & Hinkley, Bootstrap Methods and their Application, 1997, ch. 3.8). Values (n,) are NaN where undefined,
+    groups (n,) whole numbers; the ends are NaN where fewer than two groups have a value.
     """
     present = np.isfinite(values)
     _, member = np.unique(np.asarray(groups)[present], return_inverse=True)

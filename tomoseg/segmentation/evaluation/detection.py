@@ -20,31 +20,16 @@ Values = NDArray[np.float64]
 
 # One row per object. `center` is (z, y, x) in px, z = 0 in an image. `iou` is that with its partner, NaN without one.
 # `holds` is the number of counted objects of the other side that lie mostly in this one.
-OBJECT = np.dtype(
-    [
-        ("size_px", "i8"),
-        ("center", "f8", (3,)),
-        ("counted", "?"),
-        ("matched", "?"),
-        ("touched", "?"),
-        ("iou", "f8"),
-        ("holds", "i8"),
-    ]
-)
+_FLAGS = [("counted", "?"), ("matched", "?"), ("touched", "?")]
+OBJECT = np.dtype([("size_px", "i8"), ("center", "f8", (3,)), *_FLAGS, ("iou", "f8"), ("holds", "i8")])
 
 
 @dataclass(frozen=True)
 class ObjectRule:
-    """When an object counts, and when it is found.
+    """When an object counts, and when it is found."""
 
-    Attributes
-    ----------
-    min_size : smallest object that counts, in px (see `compare_objects`)
-    iou : smallest intersection over union of a true and a predicted object that are partners, above 0
-    """
-
-    min_size: int = 5
-    iou: float = 0.5
+    min_size: int = 5  # smallest object that counts, in px (see `compare_objects`)
+    iou: float = 0.5  # smallest intersection over union of a true and a predicted object that are partners, above 0
 
     def __post_init__(self) -> None:
         if self.min_size < 1:
@@ -74,16 +59,7 @@ def compare_objects(truth: Array, prediction: Array, class_number: int, rule: Ob
     out. A small predicted object without a partner is left out as well. A true object that is large enough is found by
     a partner of any size.
 
-    Parameters
-    ----------
-    truth, prediction : (y, x) or (z, y, x) arrays of class numbers
-    class_number : class of the objects
-    rule : `ObjectRule()` by default
-
-    Raises
-    ------
-    InputError
-        The shapes differ, or are not 2D or 3D.
+    Truth and prediction are (y, x) or (z, y, x) arrays of class numbers; raises `InputError` if the shapes differ.
     """
     rule = rule or ObjectRule()
     if truth.shape != prediction.shape or truth.ndim not in (2, 3):
@@ -109,8 +85,7 @@ def compare_objects(truth: Array, prediction: Array, class_number: int, rule: Ob
     large = predicted["size_px"] >= rule.min_size
     beside_large = np.zeros(len(predicted), bool)
     beside_large[p[true["counted"][t]]] = True
-    alone = large & (beside_large | ~predicted["touched"])
-    predicted["counted"] = alone
+    predicted["counted"] = large & (beside_large | ~predicted["touched"])
     predicted["counted"][partner >= 0] = true["counted"][partner[partner >= 0]]
 
     in_predicted = (shared > MOSTLY * true["size_px"][t]) & true["counted"][t]
@@ -179,23 +154,14 @@ def _entangled(pairs: Array) -> list[NDArray[np.int64]]:
 
 @dataclass(frozen=True)
 class Detection:
-    """The objects of one class, found or not, over a set of images or volumes.
+    """The objects of one class, found or not, over a set of images or volumes."""
 
-    Attributes
-    ----------
-    class_name : class of the objects
-    rule : the rule by which they were matched
-    names, images : name of each image, and the result of `compare_objects`
-    n_dimensions : 2 for images, 3 for volumes
-    pixel_size_nm : None if unknown
-    """
-
-    class_name: str
-    rule: ObjectRule
-    names: list[str]
-    images: list[FoundObjects]
-    n_dimensions: int = 2
-    pixel_size_nm: float | None = None
+    class_name: str  # class of the objects
+    rule: ObjectRule  # by which they were matched
+    names: list[str]  # one per image
+    images: list[FoundObjects]  # one per image, see `compare_objects`
+    n_dimensions: int = 2  # 2 for images, 3 for volumes
+    pixel_size_nm: float | None = None  # None if unknown
 
     @property
     def true(self) -> NDArray[np.void]:
@@ -223,17 +189,11 @@ class Detection:
         return object_scores(self.true, self.predicted)
 
     def by_size(self, edges: Sequence[float] | None = None) -> dict[str, Values]:
-        """Return the recall of the true objects by size.
+        """Return the recall of the true objects by size, in bins between (n + 1,) diameters in nm if known, else in px.
 
-        Parameters
-        ----------
-        edges : (n + 1,) diameters, in nm if the pixel size is known, else in px; bins include their lower edge, the
-            last one also its upper edge. By default round numbers, about six bins up to the 90th percentile.
-
-        Returns
-        -------
-        dict of `from`, `to`, `true`, `found`, `touched` (overlapped by any predicted object), `recall` and the ends
-        `low` and `high` of its 95 % interval, all (n,)
+        Bins include their lower edge, the last one also its upper edge; by default they are those of `size_edges`. The
+        result has `from`, `to`, `true`, `found`, `touched` (overlapped by any predicted object), `recall` and the ends
+        `low` and `high` of its 95 % interval, all (n,).
         """
         true = self.true[self.true["counted"]]
         diameters = self.diameters(true)
@@ -293,9 +253,7 @@ class Detection:
 def object_scores(true: NDArray[np.void], predicted: NDArray[np.void]) -> dict[str, Any]:
     """Count the objects, arrays of `OBJECT`, that were found, and return scores.
 
-    Returns
-    -------
-    dict of
+    The result has
         `true`, `found`, `missed` = true - found : counted true objects
         `untouched` : missed ones that no predicted object overlaps
         `predicted`, `invented` = predicted - found : counted predicted objects
@@ -352,13 +310,7 @@ def size_edges(diameters: Array) -> Values:
 
 
 def class_number(names: Sequence[str], text: str) -> int:
-    """Return the number of a class given by name or number; the last class for an empty text.
-
-    Raises
-    ------
-    InputError
-        There is no such class.
-    """
+    """Return the number of a class given by name or number, the last for an empty text; raise `InputError` if none."""
     if not text:
         return len(names) - 1
     if text in names:

@@ -19,7 +19,6 @@ from tomoseg.segmentation.data.neighbours import with_neighbours
 from tomoseg.segmentation.evaluation.calibration import Calibration
 from tomoseg.segmentation.evaluation.detection import Detection, ObjectRule, class_number, compare_objects
 from tomoseg.segmentation.evaluation.scores import Evaluation, class_distances, confusion_matrix
-from tomoseg.segmentation.evaluation.surface_distances import PERCENTILES
 from tomoseg.segmentation.networks.card import ModelCard
 
 
@@ -39,29 +38,17 @@ def evaluate_model(
     *,
     runtime: Runtime | None = None,
     pixel_size_nm: float | None = None,
-    patch: int | None = None,
-    overlap: int = 2,
     objects: str = "",
     object_rule: ObjectRule | None = None,
     on_image: Callable[[EvaluatedImage], None] | None = None,
 ) -> Evaluation:
     """Predict labelled slices with a network, and compare the prediction with the labels.
 
-    Parameters
-    ----------
-    model_path : a `.keras` file
-    pairs : see `tomoseg.io.slices.find_pairs`
-    pixel_size_nm : of the images; by default the one stored with the network
-    patch, overlap : see `tomoseg.segmentation.inference.blending.predict_stack`; by default the patch of the training
-    objects : name or number of the class whose objects are counted one by one; by default the last class
-    object_rule : when an object counts, and when it is found
-    on_image : called with each image and its labels, so that error maps can be drawn without holding all images
+    Raises `InputError`: the network or an image cannot be used, labels do not fit the classes of the network, or
+    `objects` is not one of them.
 
-    Raises
-    ------
-    InputError
-        The network or an image cannot be used, labels do not fit the classes of the network, or `objects` is not one
-        of them.
+    For the other parameters see `tomoseg.segmentation.evaluation.api.evaluate`. `on_image` is called with each image
+    and its labels, so that error maps can be drawn without holding all images.
     """
     from tomoseg.segmentation.inference.slice_prediction import SlicePredictor
     from tomoseg.segmentation.networks.keras_setup import prepare
@@ -80,7 +67,7 @@ def evaluate_model(
             f"intensity scale of these images: {scale.zero:.4g} (background) is 0 for the network, {scale.one:.4g} "
             "(support) is 1"
         )
-    predictor = SlicePredictor.of(model, card, scale, patch, overlap)
+    predictor = SlicePredictor.of(model, card, scale)
     matrices, distances, calibrations, found = [], [], [], []
     others = slice_readers(pairs[0].image.parent) if card.channels > 1 else {}
     for pair in runtime.track(list(pairs), "evaluate"):
@@ -101,7 +88,6 @@ def evaluate_model(
         names,
         np.stack(matrices),
         np.stack(distances),
-        PERCENTILES,
         pixel_size,
         _notes(pairs, card, runtime),
         reduce(add, calibrations),

@@ -57,16 +57,10 @@ def ranked_cases(evaluation: Evaluation) -> dict[str, int]:
 
 
 def plot_cases(evaluation: Evaluation, rows: Sequence[tuple[str, int, EvaluatedImage]], path: Path) -> None:
-    """Draw slices, one a row, with their true and predicted labels and the Dice of each class.
+    """Draw slices, one a row, with their true and predicted labels and the Dice of each class, as a PNG file.
 
-    Parameters
-    ----------
-    evaluation : of all images
-    rows : name of the case, index of the image in `evaluation`, and the image
-    path : a PNG file
+    `rows` hold the name of the case, the index of the image in the evaluation of all images, and the image.
     """
-    from matplotlib.patches import Patch
-
     if not rows:
         return
     dice, (first, *_) = evaluation.per_image()["dice"], rows
@@ -81,17 +75,33 @@ def plot_cases(evaluation: Evaluation, rows: Sequence[tuple[str, int, EvaluatedI
             for name, value in zip(evaluation.classes, dice[i], strict=True)
         )
         axes[0].set_ylabel(f"{case}: {image.name}\n\nDice\n{scores}", rotation=0, ha="right", va="center", fontsize=9)
-        for axis in axes:
-            axis.set_xticks([])
-            axis.set_yticks([])
-    for axis, title in zip(grid[0], ("slice", "truth", "prediction"), strict=True):
-        axis.set_title(title, fontsize=10)
     if evaluation.pixel_size_nm:
         scale_bar(grid[0][0], width, evaluation.pixel_size_nm)
-    pairs = zip(evaluation.classes, evaluation.colors, strict=True)
-    handles = [Patch(facecolor=color, edgecolor="k", label=name) for name, color in pairs]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)), frameon=False)
-    figure.savefig(path, dpi=130)
+    titles, n_columns = ("slice", "truth", "prediction"), min(6, len(evaluation.classes))
+    _label_and_save(figure, grid, titles, evaluation.classes, evaluation.colors, n_columns, path, dpi=130)
+
+
+def _label_and_save(
+    figure: Any,
+    grid: Array,
+    titles: Sequence[str],
+    classes: Sequence[str],
+    colors: Sequence[str],
+    n_columns: int,
+    path: Path,
+    dpi: int,
+) -> None:
+    """Put titles over the first row of pictures and a legend of the classes below all, and save the figure."""
+    from matplotlib.patches import Patch
+
+    for axis in grid.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+    for axis, title in zip(grid[0], titles, strict=True):
+        axis.set_title(title, fontsize=10)
+    handles = [Patch(facecolor=color, edgecolor="k", label=name) for name, color in zip(classes, colors, strict=True)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=n_columns, frameon=False)
+    figure.savefig(path, dpi=dpi)
 
 
 def show_slice(axis: Any, image: Array) -> None:
@@ -132,11 +142,9 @@ def plot_errors(image: EvaluatedImage, classes: Sequence[str], colors: Sequence[
 
     False negatives have the colour of the true class, false positives that of the predicted one.
     """
-    from matplotlib.patches import Patch
-
     height, width = image.truth.shape
-    figure, axes = new_figure(16.0, 16.0 / 5 * height / width + 0.9, 5)
-    show_slice(axes[0], image.image)
+    figure, grid = new_figure(16.0, 16.0 / 5 * height / width + 0.9, 5, 1)
+    show_slice(grid[0][0], image.image)
     pictures = [
         label_picture(image.truth, colors),
         label_picture(image.prediction, colors),
@@ -144,15 +152,9 @@ def plot_errors(image: EvaluatedImage, classes: Sequence[str], colors: Sequence[
         error_map(np.where(image.truth == IGNORE, IGNORE, image.prediction), image.truth, colors),
     ]
     titles = [image.name, "truth", "prediction", "false negatives", "false positives"]
-    for axis, picture in zip(axes[1:], pictures, strict=True):
+    for axis, picture in zip(grid[0][1:], pictures, strict=True):
         axis.imshow(picture, interpolation="nearest")
-    for axis, title in zip(axes, titles, strict=True):
-        axis.set_title(title, fontsize=10)
-        axis.set_xticks([])
-        axis.set_yticks([])
-    handles = [Patch(facecolor=color, edgecolor="k", label=name) for name, color in zip(classes, colors, strict=True)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(classes), frameon=False)
-    figure.savefig(path, dpi=110)
+    _label_and_save(figure, grid, titles, classes, colors, len(classes), path, dpi=110)
 
 
 def label_picture(labels: Array, colors: Sequence[str]) -> NDArray[np.uint8]:

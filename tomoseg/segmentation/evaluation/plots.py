@@ -12,6 +12,7 @@ from tomoseg.segmentation.evaluation.calibration import Bins
 from tomoseg.segmentation.evaluation.comparison import Comparison
 from tomoseg.segmentation.evaluation.numbers import divided
 from tomoseg.segmentation.evaluation.scores import METRICS, Evaluation
+from tomoseg.segmentation.evaluation.surface_distances import PERCENTILES
 
 ALL_PIXELS = "#bbbbbb"
 LINES = ("o-", "s--", "^-.", "D:", "v-", "P--")  # one per class, told apart without colour
@@ -48,16 +49,9 @@ def plot_scores(evaluation: Evaluation, path: Path) -> None:
     for k, metric in enumerate(METRICS):
         stat = summary[metric]
         place = np.arange(n_classes) + 0.8 * ((k + 0.5) / len(METRICS) - 0.5)
-        error = np.nan_to_num(stat.ci95)
-        axes.bar(
-            place,
-            np.nan_to_num(stat.mean),
-            0.72 / len(METRICS),
-            yerr=error,
-            capsize=2.5,
-            color=METRIC_COLORS[k % len(METRIC_COLORS)],
-            label=METRIC_NAMES.get(metric, metric),
-        )
+        mean, error = np.nan_to_num(stat.mean), np.nan_to_num(stat.ci95)
+        style = {"color": METRIC_COLORS[k % len(METRIC_COLORS)], "label": METRIC_NAMES.get(metric, metric)}
+        axes.bar(place, mean, 0.72 / len(METRICS), yerr=error, capsize=2.5, **style)
         dots = (place + spread[:, None]).ravel()
         axes.plot(dots, per_image[metric].ravel(), ".", ms=3.5, color=BLACK, alpha=0.45, mew=0)
     labels = [f"{c}\n(n = {n})" for c, n in zip(evaluation.classes, summary["dice"].n, strict=True)]
@@ -79,9 +73,9 @@ def plot_hausdorff(evaluation: Evaluation, path: Path) -> None:
     figure, (axes,) = new_figure(6.0, 4.0)
     for k, (label, color) in enumerate(zip(evaluation.classes, line_colors(evaluation.colors), strict=True)):
         mean, half = stat.mean[k] * scale, np.nan_to_num(stat.ci95[k]) * scale
-        axes.fill_between(evaluation.percentiles, mean - half, mean + half, color=color, alpha=0.15, lw=0)
+        axes.fill_between(PERCENTILES, mean - half, mean + half, color=color, alpha=0.15, lw=0)
         n = f"{label} (n = {stat.n[k].max()})"
-        axes.plot(evaluation.percentiles, mean, LINES[k % len(LINES)], ms=4, color=color, label=n)
+        axes.plot(PERCENTILES, mean, LINES[k % len(LINES)], ms=4, color=color, label=n)
     axes.set_xlabel("percentile of the distances between surfaces")
     axes.set_ylabel(f"Hausdorff distance ({unit})\nmean over images, 95 % CI")
     axes.set_ylim(bottom=0)
@@ -113,7 +107,7 @@ def plot_calibration(evaluation: Evaluation, path: Path) -> None:
     left.legend(frameon=False, loc="upper left")
     right.set_yscale("log")
     right.set_ylabel("pixels in the bin")
-    error = calibration.confidence.over_groups().calibration_error()
+    error = overall.calibration_error()
     left.set_title(f"expected calibration error {error:.4f}, Brier score {calibration.brier().sum():.4f}", fontsize=9)
     for axes in (left, right):
         axes.set_xlabel("confidence of the network")
@@ -124,8 +118,8 @@ def plot_calibration(evaluation: Evaluation, path: Path) -> None:
 
 def _reliability(bins: Bins) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return mean confidence and accuracy of the bins with enough pixels."""
-    enough = bins.n >= FEWEST_PIXELS
-    return bins.mean_predicted()[enough], bins.frequency()[enough]
+    confidence, accuracy = bins.reliability()
+    return confidence[bins.n >= FEWEST_PIXELS], accuracy[bins.n >= FEWEST_PIXELS]
 
 
 def plot_detection(evaluation: Evaluation, path: Path) -> None:
@@ -140,9 +134,8 @@ def plot_detection(evaluation: Evaluation, path: Path) -> None:
     ends = np.nan_to_num([sizes["recall"] - sizes["low"], sizes["high"] - sizes["recall"]]).clip(min=0)
     axes.bar(place, recall, 0.7, yerr=ends, capsize=3, color=GREEN, label="found")
     touched = divided(sizes["touched"], sizes["true"])
-    axes.plot(
-        place, touched, "D", ms=7, clip_on=False, mfc="none", mec=BLACK, label="overlapped by any predicted object"
-    )
+    diamonds = {"ms": 7, "clip_on": False, "mfc": "none", "mec": BLACK}
+    axes.plot(place, touched, "D", label="overlapped by any predicted object", **diamonds)
     spans = zip(sizes["from"], sizes["to"], sizes["true"], strict=True)
     axes.set_xticks(place, [f"{low:g} to {high:g}\nn = {n:.0f}" for low, high, n in spans], fontsize=9)
     axes.set_xlabel(f"equivalent diameter of the true object ({detection.unit})")

@@ -20,17 +20,14 @@ from tomoseg.segmentation.evaluation.surface_distances import PERCENTILES, hausd
 Values = NDArray[np.float64]
 
 
-def confusion_matrix(truth: Array, prediction: Array, n_classes: int, ignore: int = IGNORE) -> NDArray[np.int64]:
-    """Count pixels by true class (rows) and predicted class (columns), (C, C), without those of truth `ignore`.
+def confusion_matrix(truth: Array, prediction: Array, n_classes: int) -> NDArray[np.int64]:
+    """Count pixels by true class (rows) and predicted class (columns), (C, C), without those of truth 255.
 
-    Raises
-    ------
-    InputError
-        The shapes differ, or a label is not a class.
+    Raises `InputError`: the shapes differ, or a label is not a class.
     """
     if truth.shape != prediction.shape:
         raise InputError(f"truth {truth.shape} and prediction {prediction.shape} must have the same shape")
-    known = truth != ignore
+    known = truth != IGNORE
     true, predicted = truth[known].astype(np.int64), prediction[known].astype(np.int64)
     if true.size and max(true.max(), predicted.max()) >= n_classes:
         raise InputError(f"there are labels up to {max(true.max(), predicted.max())} for {n_classes} classes")
@@ -58,15 +55,7 @@ def scores(matrices: Array) -> dict[str, Values]:
     With true positives t, all predicted p and all true a of a class: dice = 2 t / (p + a), precision = t / p,
     recall = t / a, iou = t / (p + a - t). A class in neither truth nor prediction has NaN for all four. A class that is
     only predicted has NaN for recall and 0 for the others; one that is only true, and was missed altogether, has 0 for
-    all four.
-
-    Parameters
-    ----------
-    matrices : (..., C, C) array, rows = truth
-
-    Returns
-    -------
-    dict of (..., C) arrays, one for each row of `METRICS`
+    all four. From matrices (..., C, C), rows = truth, to (..., C) for each row of `METRICS`.
     """
     counts = np.asarray(matrices, float)
     hit = np.diagonal(counts, axis1=-2, axis2=-1)
@@ -84,7 +73,7 @@ class Statistic:
 
 
 def statistic(values: Array) -> Statistic:
-    """Return mean and 95 % confidence interval over images of an (n_images, C) array.
+    """Return mean and 95 % confidence interval over images of an (n_images, ...) array.
 
     The interval is 1.96 s / sqrt(n) with the sample standard deviation s (n - 1 in the denominator). NaN, for an image
     without the class, does not count.
@@ -100,30 +89,18 @@ def statistic(values: Array) -> Statistic:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Agreement of predictions with truth over a set of images.
+    """Agreement of predictions with truth over a set of images."""
 
-    Attributes
-    ----------
-    classes, colors : one per class
-    names : one per image
-    matrices : (n_images, C, C) counts, rows = truth
-    hausdorff_px : (n_images, C, len(percentiles)) distances in px, NaN where a class has no surface; None if only the
-        matrices are known
-    pixel_size_nm : None if unknown
-    calibration : None if the probabilities are unknown
-    detection : objects of one class, found or not; None if the images are unknown
-    """
-
-    classes: list[str]
-    colors: list[str]
-    names: list[str]
-    matrices: NDArray[np.int64]
+    classes: list[str]  # one per class
+    colors: list[str]  # one per class
+    names: list[str]  # one per image
+    matrices: NDArray[np.int64]  # (n_images, C, C) counts, rows = truth
+    # (n_images, C, len(PERCENTILES)) distances in px, NaN where a class has no surface; None if only matrices are known
     hausdorff_px: Values | None = None
-    percentiles: tuple[int, ...] = PERCENTILES
-    pixel_size_nm: float | None = None
+    pixel_size_nm: float | None = None  # None if unknown
     notes: list[str] = field(default_factory=list)
-    calibration: Calibration | None = None
-    detection: Detection | None = None
+    calibration: Calibration | None = None  # None if the probabilities are unknown
+    detection: Detection | None = None  # objects of one class, found or not; None if the images are unknown
 
     def per_image(self) -> dict[str, Values]:
         """Return metrics (n_images, C)."""
@@ -138,16 +115,14 @@ class Evaluation:
         return scores(self.matrices.sum(axis=0))
 
     def hausdorff_statistic(self) -> Statistic | None:
-        """Return mean and interval over images of the distances in px, each (C, len(percentiles))."""
+        """Return mean and interval over images of the distances in px, each (C, len(PERCENTILES))."""
         if self.hausdorff_px is None:
             return None
-        shape = len(self.classes), len(self.percentiles)
-        stat = statistic(self.hausdorff_px.reshape(len(self.names), -1))
-        return Statistic(stat.mean.reshape(shape), stat.ci95.reshape(shape), stat.n.reshape(shape))
+        return statistic(self.hausdorff_px)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON types; NaN becomes null."""
-        per_image, percentiles = self.per_image(), self._hausdorff_tables()
+        per_image = self.per_image()
         facts: dict[str, Any] = plain(
             {
                 "classes": self.classes,
@@ -155,16 +130,12 @@ class Evaluation:
                 **{metric: vars(stat) for metric, stat in self.summary().items()},
                 "pooled": self.pooled(),
                 "per_image": [
-                    {
-                        "name": name,
-                        **{metric: per_image[metric][i] for metric in METRICS},
-                        "confusion": self.matrices[i],
-                    }
+                    {"name": name, **{m: per_image[m][i] for m in METRICS}, "confusion": self.matrices[i]}
                     for i, name in enumerate(self.names)
                 ],
                 "confusion": self.matrices.sum(axis=0),
                 "pixel_size_nm": self.pixel_size_nm,
-                **percentiles,
+                **self._hausdorff_tables(),
                 "calibration": None if self.calibration is None else self.calibration.to_dict(),
                 "detection": None if self.detection is None else self.detection.to_dict(),
                 "notes": self.notes,
@@ -185,7 +156,7 @@ class Evaluation:
 
         def table(scale: float) -> dict[str, Any]:
             return {
-                "percentiles": self.percentiles,
+                "percentiles": PERCENTILES,
                 "mean": stat.mean * scale,
                 "ci95": stat.ci95 * scale,
                 "n": n,
@@ -224,7 +195,6 @@ def evaluate_labels(
     classes: Sequence[str],
     colors: Sequence[str],
     pixel_size_nm: float | None = None,
-    percentiles: tuple[int, ...] = PERCENTILES,
 ) -> Evaluation:
     """Compare predicted with true labels, both 2D or 3D u1 arrays of equal shape; truth 255 does not count."""
     pairs = list(zip(truths, predictions, strict=True))
@@ -232,14 +202,12 @@ def evaluate_labels(
         raise InputError("there is no image to evaluate")
     n = len(classes)
     matrices = np.stack([confusion_matrix(t, p, n) for t, p in pairs])
-    distances = np.stack([class_distances(t, p, n, percentiles) for t, p in pairs])
-    return Evaluation(list(classes), list(colors), list(names), matrices, distances, percentiles, pixel_size_nm or None)
+    distances = np.stack([class_distances(t, p, n) for t, p in pairs])
+    return Evaluation(list(classes), list(colors), list(names), matrices, distances, pixel_size_nm or None)
 
 
-def class_distances(
-    truth: Array, prediction: Array, n_classes: int, percentiles: tuple[int, ...] = PERCENTILES
-) -> Values:
-    """Return the Hausdorff distances (C, len(percentiles)) of each class in px; truth 255 does not count."""
+def class_distances(truth: Array, prediction: Array, n_classes: int) -> Values:
+    """Return the Hausdorff distances (C, len(PERCENTILES)) of each class in px; truth 255 does not count."""
     unknown = truth == IGNORE
     masked = unknown if unknown.any() else None
-    return np.stack([hausdorff(truth == c, prediction == c, percentiles, masked) for c in range(n_classes)])
+    return np.stack([hausdorff(truth == c, prediction == c, unknown=masked) for c in range(n_classes)])

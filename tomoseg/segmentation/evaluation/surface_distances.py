@@ -26,20 +26,12 @@ Values = NDArray[np.float64]
 def surface(mask: Array, unknown: Array | None = None, spacing: Sequence[float] | None = None) -> Values:
     """Return the length (area) of the surface of a 2D (3D) mask at each corner between pixels; 0 off the surface.
 
-    Parameters
-    ----------
-    mask : (y, x) or (z, y, x) array
-    unknown : elements that are neither inside nor outside; corners that touch one have no surface
-    spacing : distance of the pixels along each axis; 1 by default
-
-    Returns
-    -------
-    array (y - 1, x - 1) or (z - 1, y - 1, x - 1)
-        Element (i, j) is the corner at (i + 1/2, j + 1/2). In units of `spacing` (its square in 3D).
+    Corners that touch an `unknown` element, neither inside nor outside, have no surface. `spacing` is the distance of
+    the pixels along each axis, 1 by default. Element (i, j) of the result, smaller by 1 along each axis, is the corner
+    at (i + 1/2, j + 1/2), in units of `spacing` (its square in 3D).
     """
     inside = np.asarray(mask, bool)
-    codes = _codes(inside)
-    areas = _areas(tuple(spacing or (1.0,) * inside.ndim))[codes]
+    areas = _areas(tuple(spacing or (1.0,) * inside.ndim))[_codes(inside)]
     if unknown is not None:
         areas[_codes(np.asarray(unknown, bool)) > 0] = 0
     return np.asarray(areas)
@@ -99,14 +91,8 @@ def surface_distances(
 ) -> tuple[tuple[Values, Values], tuple[Values, Values]] | None:
     """Return the distances from each surface element of mask `a` to the nearest one of `b`, and vice versa.
 
-    Parameters
-    ----------
-    a, b, unknown, spacing : see `surface`
-
-    Returns
-    -------
-    two pairs of distances (n,) and lengths (areas) of the elements (n,), sorted by distance; None if one of the masks
-    has no surface
+    Each way they are a pair of distances (n,) and lengths (areas) of the elements (n,), sorted by distance; None if one
+    of the masks has no surface. For the parameters see `surface`.
     """
     both = [surface(mask, unknown, spacing) for mask in (a, b)]
     if not all(areas.any() for areas in both):
@@ -132,16 +118,8 @@ def hausdorff(
 
     At percentile q it is the larger of the q-th percentiles of the distances from `a` to `b` and from `b` to `a`
     (Huttenlocher et al., IEEE Trans. PAMI 15, 1993); at 100 it is the Hausdorff distance itself. The q-th percentile is
-    the smallest distance within which q per cent of the surface lie. NaN if a mask has no surface.
-
-    Parameters
-    ----------
-    a, b, unknown, spacing : see `surface`
-    percentiles : 0 to 100
-
-    Returns
-    -------
-    (len(percentiles),) in units of `spacing`, px by default
+    the smallest distance within which q per cent of the surface lie. NaN if a mask has no surface. In units of
+    `spacing`, px by default; for the parameters see `surface`.
     """
     distances = surface_distances(a, b, unknown, spacing)
     if distances is None:

@@ -73,22 +73,13 @@ class KerasEngine:
 
 @dataclass(frozen=True)
 class Conversion:
-    """How a library gets a network from Keras and runs it on the CPU.
+    """How a library gets a network from Keras and runs it on the CPU."""
 
-    Attributes
-    ----------
-    packages : what is needed besides Keras, first the one that computes
-    extra : of tomoseg, which installs these
-    convert : from a Keras network and the shape of batches to the named parts of a converted copy
-    load : from such parts and a number of threads to a function from patches to probabilities
-    largest_difference : of a probability from that of Keras; a copy that differs by more is refused
-    """
-
-    packages: tuple[str, ...]
-    extra: str
-    convert: Convert
-    load: Load
-    largest_difference: float
+    packages: tuple[str, ...]  # what is needed besides Keras, first the one that computes
+    extra: str  # of tomoseg, which installs these
+    convert: Convert  # from a Keras network and the shape of batches to the named parts of a converted copy
+    load: Load  # from such parts and a number of threads to a function from patches to probabilities
+    largest_difference: float  # of a probability from that of Keras; a copy that differs by more is refused
 
 
 class ConvertedEngine:
@@ -285,18 +276,14 @@ def engine_for(
     'auto' is Keras on a GPU; on a CPU it is OpenVINO in single precision where that is installed, takes this network,
     and the work is worth the conversion; otherwise Keras.
 
+    Raises `InputError`: the engine is not installed, or does not run on the device asked for. Raises `StageFailed`: the
+    network cannot be converted, or gives other probabilities afterwards.
+
     Parameters
     ----------
     model : a Keras network, after `tomoseg.segmentation.networks.keras_setup.prepare`
     digest : SHA-256 of its file, by which converted copies are known
     n_pixels : that the network is to see, if known; 'auto' converts nothing for fewer than `WORTH_CONVERTING`
-
-    Raises
-    ------
-    InputError
-        The engine is not installed, or does not run on the device asked for.
-    StageFailed
-        The network cannot be converted, or gives other probabilities afterwards.
     """
     name = wanted
     if wanted == "auto":

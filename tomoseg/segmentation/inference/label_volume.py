@@ -12,13 +12,11 @@ from tomoseg.errors import InputError
 from tomoseg.io.digest import sha256
 from tomoseg.runtime import Runtime
 from tomoseg.schema import CONFIDENCE, LABELS
-from tomoseg.segmentation.cleaning import remove_small_objects, say_removed
-from tomoseg.segmentation.data.histogram import Histogram, sampled_histogram
+from tomoseg.segmentation.data.histogram import sampled_histogram
 from tomoseg.segmentation.data.intensity_scaling import Intensities, Scale
 from tomoseg.segmentation.inference.engines import Engine, engine_for
-from tomoseg.segmentation.inference.pixel_size import zoom_to_network
 from tomoseg.segmentation.inference.slice_prediction import SlicePredictor
-from tomoseg.segmentation.inference.test_time_augmentation import N_COPIES, Symmetries, augmented
+from tomoseg.segmentation.inference.test_time_augmentation import N_COPIES, augmented
 from tomoseg.segmentation.inference.volume_prediction import (
     batch_shapes,
     n_slices,
@@ -26,9 +24,20 @@ from tomoseg.segmentation.inference.volume_prediction import (
     planes_of,
     predict_volume,
 )
-from tomoseg.segmentation.labelling import LabelSummary, label_attrs, say_continuing, summarise, with_counts
+from tomoseg.segmentation.labelling import (
+    LabelSummary,
+    label_attrs,
+    remove_small_objects,
+    say_continuing,
+    say_removed,
+    summarise,
+    with_counts,
+)
 from tomoseg.segmentation.networks.card import ModelCard
 from tomoseg.segmentation.parameters import SegmentParameters
+
+SAME_PIXEL_SIZE = 1.05  # slices of a pixel size as close to the network's as this are not resampled
+ODD_PIXEL_SIZE, IMPOSSIBLE_PIXEL_SIZE = 4.0, 16.0  # times smaller or larger: warned of, refused
 
 
 def label_with_network(
@@ -49,9 +58,9 @@ def label_with_network(
     zoom = zoom_to_network(voxel_size_nm, card.pixel_size_nm, runtime, rescale=params.rescale)
     predictor = SlicePredictor.of(model, card, card.scaling.trained, params.patch, params.overlap, zoom=zoom)
     shapes = batch_shapes(volume.shape, predictor, params.plane, transposed=params.tta == "dihedral")
-    engine = engine_for(
-        params.engine, model, digest, shapes, runtime, pixels_seen(volume.shape, params.plane, params.tta, zoom)
-    )
+    # Of the network, copies and resampling counted, overlap not.
+    n_pixels = math.prod(volume.shape) * zoom**2 * len(planes_of(params.plane)) * N_COPIES[params.tta]
+    engine = engine_for(params.engine, model, digest, shapes, runtime, n_pixels)
     runtime.device_used = engine.device
     runtime.say(f"the network runs with {engine.name} {engine.version} on the {engine.device}")
     own_levels = params.intensity == "volume" or not card.trained_here
@@ -96,11 +105,6 @@ def label_with_network(
     return summarise(names, colors, state["counts"], info, runtime)
 
 
-def pixels_seen(shape: tuple[int, ...], plane: str, tta: Symmetries, zoom: float) -> float:
-    """Return how many pixels of a volume of `shape` a network sees, copies and resampling counted, overlap not."""
-    return math.prod(shape) * zoom**2 * len(planes_of(plane)) * N_COPIES[tta]
-
-
 def _names_and_colors(
     card: ModelCard, names: list[str] | None, colors: list[str] | None, runtime: Runtime
 ) -> tuple[list[str], list[str]]:
@@ -132,11 +136,7 @@ def _state(
     """Return the state of an interrupted run to continue, or a new one.
 
     A run that another engine or device began starts again: these give slightly different numbers, and one volume is to
-    be labelled by one of them.
-
-    Parameters
-    ----------
-    own_levels : take the intensity scale from this volume, not from the training slices
+    be labelled by one of them. With `own_levels` the intensity scale is this volume's, not that of the training slices.
     """
     computed_by = {"engine": f"{engine.name} {engine.version}", "device": engine.device}
     if resumed is not None and all(resumed.get(key) == value for key, value in computed_by.items()):
@@ -145,16 +145,40 @@ def _state(
         return dict(resumed)
     values = sampled_histogram(volume)
     scale = card.scaling.for_data(volume.dtype, values) if own_levels else card.scaling.trained
-    warnings = _warn_of_intensities(values, scale, card, runtime)
+    warnings, unlike = [], Intensities.of(values, scale).unlike(card.scaling.intensities) if card.trained_here else []
+    if unlike:
+        differs = "the volume differs from the slices the network was trained on, so check the labels"
+        warnings.append(f"{differs}: {'; '.join(unlike)}")
+        runtime.warn(warnings[0])
     counts = [0] * len(card.class_names)
     return {**computed_by, "scale": asdict(scale), "warnings": warnings, "slices": 0, "counts": counts}
 
 
-def _warn_of_intensities(values: Histogram, scale: Scale, card: ModelCard, runtime: Runtime) -> list[str]:
-    """Warn where a volume looks unlike the slices the network was trained on; return the warnings."""
-    unlike = Intensities.of(values, scale).unlike(card.scaling.intensities) if card.trained_here else []
-    if not unlike:
-        return []
-    warning = f"the volume differs from the slices the network was trained on, so check the labels: {'; '.join(unlike)}"
-    runtime.warn(warning)
-    return [warning]
+def zoom_to_network(voxel_size_nm: float, trained_nm: float | None, runtime: Runtime, *, rescale: bool) -> float:
+    """Return the factor by which slices are resampled for a network, and report why; 1 for none.
+
+    The voxel size is NaN, the pixel size of the network's training slices None where unknown. Without `rescale` nothing
+    is resampled. Raises `InputError`: the sizes differ by more than any resampling can mend.
+    """
+    if not trained_nm or not math.isfinite(voxel_size_nm):
+        unknown = "pixel size of the network's training slices" if not trained_nm else "voxel size"
+        runtime.say(f"the {unknown} is unknown: slices are not resampled for the network")
+        return 1.0
+    zoom = voxel_size_nm / trained_nm
+    if 1 / SAME_PIXEL_SIZE <= zoom <= SAME_PIXEL_SIZE:
+        return 1.0
+    sizes = f"the network was trained on pixels of {trained_nm:.4g} nm, and the voxels are {voxel_size_nm:.4g} nm"
+    if not rescale:
+        runtime.warn(f"{sizes}: to the network objects look {1 / zoom:.2g} times as large, and labels may be poor")
+        return 1.0
+    if not 1 / IMPOSSIBLE_PIXEL_SIZE <= zoom <= IMPOSSIBLE_PIXEL_SIZE:
+        raise InputError(
+            f"{sizes}: these differ by a factor of {max(zoom, 1 / zoom):.3g}, too much to resample. Correct the pixel "
+            "size (tomoseg import --pixel-size), choose another network, or turn segment.rescale off"
+        )
+    said = f"{sizes}: slices are resampled to {zoom:.3g} times as many pixels across"
+    if 1 / ODD_PIXEL_SIZE <= zoom <= ODD_PIXEL_SIZE:
+        runtime.say(said)
+    else:
+        runtime.warn(f"{said}. So large a difference is usually a mistake: check the pixel size of the series")
+    return zoom

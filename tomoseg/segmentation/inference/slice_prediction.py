@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
 from tomoseg.segmentation.data.intensity_scaling import Scale
-from tomoseg.segmentation.data.resampling import Resampling
-from tomoseg.segmentation.inference.blending import PredictBatch, Tiling, no_check, predict_stack
+from tomoseg.segmentation.data.resampling import resized
+from tomoseg.segmentation.inference.blending import PredictBatch, Tiling, predict_stack
 from tomoseg.segmentation.inference.engines import KerasEngine
-from tomoseg.segmentation.inference.test_time_augmentation import Symmetries, augmented
 from tomoseg.segmentation.networks.card import ModelCard
 
 # The axis of a (z, y, x) volume that is perpendicular to the plane.
@@ -31,30 +30,17 @@ WHOLE_SLICE = 0  # for a patch: each slice in one piece
 
 @dataclass(frozen=True)
 class SlicePredictor:
-    """A network ready to label slices of one intensity scale.
+    """A network ready to label slices of one intensity scale."""
 
-    Attributes
-    ----------
-    predict_batch : from scaled patches (batch, h, w), or (batch, h, w, channels), to (batch, h, w, classes)
-        probabilities
-    patch : largest side of the square patches in px; slices smaller than that use smaller ones. With
-        `WHOLE_SLICE` a slice is one patch
-    multiple : sides of patches are a multiple of this
-    overlap : see `tomoseg.segmentation.inference.blending.predict_stack`
-    bytes_per_pixel : memory that the network needs per pixel of the patches of a batch
-    zoom : pixel size of the slices over that of the network; slices are resampled by it, and probabilities back
-    channels : neighbouring slices that the network takes, the one to be labelled in the middle
-    """
-
-    predict_batch: PredictBatch
+    predict_batch: PredictBatch  # of scaled patches
     scale: Scale
     n_classes: int
-    patch: int
-    multiple: int
-    overlap: int = 2
-    bytes_per_pixel: float = 1024.0
-    zoom: float = 1.0
-    channels: int = 1
+    patch: int  # largest side of the square patches in px, smaller for smaller slices; or `WHOLE_SLICE`
+    multiple: int  # sides of patches are a multiple of this
+    overlap: int = 2  # see `tomoseg.segmentation.inference.blending.predict_stack`
+    bytes_per_pixel: float = 1024.0  # memory that the network needs per pixel of the patches of a batch
+    zoom: float = 1.0  # pixel size of the slices over the network's: slices are resampled by it, probabilities back
+    channels: int = 1  # neighbouring slices that the network takes, the one to be labelled in the middle
 
     @classmethod
     def of(
@@ -64,33 +50,20 @@ class SlicePredictor:
         scale: Scale,
         patch: int | None = None,
         overlap: int = 2,
-        *,
-        predict_batch: PredictBatch | None = None,
-        tta: Symmetries = "none",
         zoom: float = 1.0,
     ) -> "SlicePredictor":
-        """Wrap a Keras model.
-
-        Parameters
-        ----------
-        patch : that of its training by default
-        predict_batch : an engine other than Keras, see `tomoseg.segmentation.inference.engines`
-        tta : see `tomoseg.segmentation.inference.test_time_augmentation.augmented`
-        """
+        """Wrap a Keras model; `patch` is that of its training by default."""
         size = card.patch if patch is None else patch
         fixed = model.input_shape[1]
         if size % card.multiple or (fixed is not None and size != fixed):
             wanted = f"a multiple of {card.multiple}" if fixed is None else f"exactly {fixed}"
             raise InputError(f"patches of {size} px do not fit this network: its patch must be {wanted} px")
-
-        n_bytes = bytes_per_pixel(model, size or card.patch)
-        predict = augmented(predict_batch or KerasEngine(model), tta)
-        n = len(card.class_names)
-        return cls(predict, scale, n, size, card.multiple, overlap, n_bytes, zoom, card.channels)
+        n, n_bytes = len(card.class_names), bytes_per_pixel(model, size or card.patch)
+        return cls(KerasEngine(model), scale, n, size, card.multiple, overlap, n_bytes, zoom, card.channels)
 
     def patch_shape(self, shape: tuple[int, ...]) -> tuple[int, int]:
         """Return height and width of the patches for slices of `shape`, no larger than these need."""
-        height, width = (-(-n // self.multiple) * self.multiple for n in self._resampling(shape).resampled)
+        height, width = (-(-n // self.multiple) * self.multiple for n in self._resampled(shape))
         if self.patch == WHOLE_SLICE:
             return height, width
         side = min(self.patch, max(height, width))
@@ -100,11 +73,11 @@ class SlicePredictor:
         """Return how many patches of a slice of `shape` make a batch."""
         patch = self.patch_shape(shape)
         fits = int(BATCH_BYTES / (self.bytes_per_pixel * math.prod(patch)))
-        places = len(Tiling.of(self._resampling(shape).resampled, patch, self.overlap).starts)
+        places = len(Tiling.of(self._resampled(shape), patch, self.overlap).starts)
         most = max(1, min(fits, MOST_PATCHES, places))
         return -(-places // -(-places // most))
 
-    def probabilities(self, slices: Array, check: Callable[[], object] = no_check) -> NDArray[np.float32]:
+    def probabilities(self, slices: Array, check: Callable[[], object] = str) -> NDArray[np.float32]:
         """Return (n, classes, h, w) probabilities of raw slices; `check` may raise to stop.
 
         Slices are (n, h, w), or (n, h, w, channels) with their neighbours for a network of several channels.
@@ -119,13 +92,13 @@ class SlicePredictor:
         images = self.scale(slices)
         if self.zoom == 1:
             return predict_stack(self.predict_batch, images, patch, self.overlap, batch=batch, check=check)
-        at = self._resampling(shape)
-        images = np.moveaxis(at.forth(np.moveaxis(images, -1, 1)), 1, -1) if images.ndim == 4 else at.forth(images)
-        return at.back(predict_stack(self.predict_batch, images, patch, self.overlap, batch=batch, check=check))
+        planes = np.moveaxis(images, -1, 1) if images.ndim == 4 else images
+        planes = resized(planes, self._resampled(shape))
+        images = np.moveaxis(planes, 1, -1) if images.ndim == 4 else planes
+        predicted = predict_stack(self.predict_batch, images, patch, self.overlap, batch=batch, check=check)
+        return resized(predicted, shape)
 
-    def classify(
-        self, slices: Array, check: Callable[[], object] = no_check
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def classify(self, slices: Array, check: Callable[[], object] = str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Return labels and confidence (255 = certain) of raw slices, both (n, h, w) u1; see `probabilities`.
 
         Probabilities exist for one slice at a time. `check` is called between batches of patches and may raise to stop.
@@ -138,7 +111,7 @@ class SlicePredictor:
 
     def memory_bytes(self, shape: tuple[int, ...]) -> tuple[float, float]:
         """Estimate the bytes needed to classify slices of `shape`: in any case, and for each slice of a slab."""
-        patch, seen = self.patch_shape(shape), self._resampling(shape).resampled
+        patch, seen = self.patch_shape(shape), self._resampled(shape)
         padded = max(seen[0], patch[0]) * max(seen[1], patch[1])
         network = self.bytes_per_pixel * math.prod(patch) * self.batch_size(shape)
         # Of one slice: scaled, padded, sums over patches, normalised, the largest and where it is (8 bytes).
@@ -148,9 +121,10 @@ class SlicePredictor:
         # Of each: itself and the one of the next slab, read meanwhile; labels and confidence, and these as written.
         return network + one, 12.0 * shape[0] * shape[1]
 
-    def _resampling(self, shape: tuple[int, ...]) -> Resampling:
-        """Plan the resampling of slices of `shape` to the network's pixel size."""
-        return Resampling.of((shape[0], shape[1]), self.zoom)
+    def _resampled(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Return the shape of slices of `shape` at the network's pixel size, to the nearest whole numbers."""
+        height, width = (max(1, math.floor(n * self.zoom + 0.5)) for n in shape[:2])
+        return height, width
 
 
 def labels_and_confidence(probabilities: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -17,11 +17,8 @@ _FLIPS = [(), (1,), (2,), (1, 2)]
 def augmented(predict_batch: PredictBatch, symmetries: Symmetries) -> PredictBatch:
     """Return a function that averages the predictions of symmetric copies, each turned back.
 
-    Parameters
-    ----------
-    predict_batch : from (n, h, w) to (n, h, w, classes)
-    symmetries : 'none': the patch alone; 'flips': the patch, flipped up-down, left-right and both; 'dihedral': these
-        four and their transposes
+    With 'flips' they are the patch, flipped up-down, left-right and both, with 'dihedral' these four and their
+    transposes.
     """
     if symmetries == "none":
         return predict_batch

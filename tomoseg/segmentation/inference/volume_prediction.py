@@ -46,32 +46,21 @@ class LabelledSlab:
 def predict_volume(
     volume: ArraySource, predictor: SlicePredictor, plane: str, first: int, runtime: Runtime
 ) -> Generator[LabelledSlab]:
-    """Yield the labelled slabs of a volume from slice `first` on.
+    """Yield the labelled slabs of a volume (z, y, x) from slice `first` of a plane, 'xy', 'xz' or 'yz', on.
 
-    Parameters
-    ----------
-    volume : (z, y, x)
-    plane : of the slices, 'xy', 'xz' or 'yz'; or 'all', where `first` is 0
+    With plane 'all', labels are by the mean of the probabilities of slices in all three planes. The sums of the first
+    two passes lie in a temporary file, two bytes per voxel for each class but one. Slabs come in the last pass only,
+    along y, and all of them, whatever `first`.
     """
-    if plane == "all":
-        yield from predict_in_all_planes(volume, predictor, runtime)
+    if plane != "all":
+        for part, slices in _read(volume, predictor, plane, first, runtime):
+            yield LabelledSlab(plane, part, *predictor.classify(slices, runtime.check))
         return
-    size = slab_size(volume, predictor, plane, runtime)
-    for part, slices in _read(volume, plane, size, first, predictor.channels, runtime):
-        yield LabelledSlab(plane, part, *predictor.classify(slices, runtime.check))
-
-
-def predict_in_all_planes(volume: ArraySource, predictor: SlicePredictor, runtime: Runtime) -> Iterator[LabelledSlab]:
-    """Yield the slabs of a volume, labelled by the mean of the probabilities of slices in all three planes.
-
-    The sums of the first two passes lie in a temporary file, two bytes per voxel for each class but one. Slabs come
-    in the last pass only, along y.
-    """
     *before, last = PLANES
     with closing(ScratchSums(predictor.n_classes - 1, volume.shape, runtime)) as sums:
-        for plane in before:
-            for part, parts in _quantised(volume, predictor, plane, runtime):
-                sums.add(_box(plane, part), np.moveaxis(parts, 1, NORMAL_AXIS[plane] + 1))
+        for one in before:
+            for part, parts in _quantised(volume, predictor, one, runtime):
+                sums.add(_box(one, part), np.moveaxis(parts, 1, NORMAL_AXIS[one] + 1))
         for part, parts in _quantised(volume, predictor, last, runtime):
             total = parts + np.moveaxis(sums[_box(last, part)], NORMAL_AXIS[last] + 1, 1)
             yield LabelledSlab(last, part, *_labels_of_sums(total))
@@ -91,13 +80,11 @@ def batch_shapes(
     shape: Sequence[int], predictor: SlicePredictor, plane: str, *, transposed: bool
 ) -> list[tuple[int, int, int]]:
     """Return the shapes (patches, height, width) of all batches for a volume of `shape`, `transposed` ones too."""
-    found: dict[tuple[int, int, int], None] = {}
+    found = []
     for slice_shape in (plane_shape(shape, one) for one in planes_of(plane)):
         (height, width), n = predictor.patch_shape(slice_shape), predictor.batch_size(slice_shape)
-        found[n, height, width] = None
-        if transposed:
-            found[n, width, height] = None
-    return list(found)
+        found += [(n, height, width), (n, width, height)][: 1 + transposed]
+    return list(dict.fromkeys(found))
 
 
 def slab_size(volume: ArraySource, predictor: SlicePredictor, plane: str, runtime: Runtime) -> int:
@@ -124,8 +111,7 @@ def _quantised(
     volume: ArraySource, predictor: SlicePredictor, plane: str, runtime: Runtime
 ) -> Iterator[tuple[slice, NDArray[np.uint16]]]:
     """Yield slabs of one plane: probabilities of the classes above 0, (classes - 1, n, h, w) in units of 1 / UNIT."""
-    size = slab_size(volume, predictor, plane, runtime)
-    for part, slices in _read(volume, plane, size, 0, predictor.channels, runtime):
+    for part, slices in _read(volume, predictor, plane, 0, runtime):
         parts = np.empty((predictor.n_classes - 1, *slices.shape[:3]), np.uint16)
         for i in range(len(slices)):
             probabilities = predictor.probabilities(slices[i : i + 1], runtime.check)[0]
@@ -143,14 +129,14 @@ def _labels_of_sums(total: NDArray[np.uint16]) -> tuple[Labels, Labels]:
 
 
 def _read(
-    volume: ArraySource, plane: str, size: int, first: int, channels: int, runtime: Runtime
+    volume: ArraySource, predictor: SlicePredictor, plane: str, first: int, runtime: Runtime
 ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Yield slabs of slices with progress; the next slab is read meanwhile.
 
     Slices are (n, h, w), or (n, h, w, channels) with their neighbours; at the ends of the volume the last slice is
     repeated.
     """
-    axis = NORMAL_AXIS[plane]
+    axis, channels = NORMAL_AXIS[plane], predictor.channels
 
     def read(part: slice) -> NDArray[np.float32]:
         reach, n = channels // 2, volume.shape[axis]
@@ -163,7 +149,7 @@ def _read(
         slices = np.pad(slices, (missing, (0, 0), (0, 0)), mode="edge")
         return np.lib.stride_tricks.sliding_window_view(slices, channels, axis=0)
 
-    parts = slabs(volume.shape[axis], size, first)
+    parts = slabs(volume.shape[axis], slab_size(volume, predictor, plane, runtime), first)
     with closing(read_ahead(read, parts)) as reading:
         for part in runtime.track(parts, f"segment: {plane} slices"):
             yield part, next(reading)

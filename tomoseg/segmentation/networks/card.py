@@ -18,7 +18,7 @@ from tomoseg.classes import default_colors, default_names, problems_with_colors,
 from tomoseg.errors import InputError
 from tomoseg.io.limits import reason_of
 from tomoseg.segmentation.data.intensity_scaling import Kind, Scale, Scaling
-from tomoseg.segmentation.networks.archive import CARD_ENTRY, opened_archive
+from tomoseg.segmentation.networks.file_validation import CARD_ENTRY, opened_archive
 
 CARD_FORMAT = 1
 LARGEST_PATCH = 8192  # px
@@ -37,34 +37,20 @@ _KINDS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class ModelCard:
-    """Everything needed to use a network, and its origin.
+    """Everything needed to use a network, and its origin."""
 
-    Attributes
-    ----------
-    class_names, class_colors : one per class, in class order
-    scaling : how intensities were scaled in training
-    patch : side in px of the patches it was trained on
-    multiple : sides of images must be a multiple of this many px
-    pixel_size_nm : of the training images; None if unknown
-    data_digest : SHA-256 of names, images and labels; empty if unknown
-    training : parameters and split of the training
-    scores : of the saved weights on the validation slices
-    trained_here : False for a Keras model without a card
-    channels : of the input: the slice to label in the middle, and as many neighbours on either side
-    """
-
-    class_names: list[str]
-    class_colors: list[str]
-    scaling: Scaling
-    patch: int
-    multiple: int
-    pixel_size_nm: float | None = None
-    data_digest: str = ""
-    training: dict[str, Any] = field(default_factory=dict)
-    scores: dict[str, Any] = field(default_factory=dict)
+    class_names: list[str]  # one per class, in class order
+    class_colors: list[str]  # one per class, in class order
+    scaling: Scaling  # how intensities were scaled in training
+    patch: int  # side in px of the patches it was trained on
+    multiple: int  # sides of images must be a multiple of this many px
+    pixel_size_nm: float | None = None  # of the training images; None if unknown
+    data_digest: str = ""  # SHA-256 of names, images and labels; empty if unknown
+    training: dict[str, Any] = field(default_factory=dict)  # parameters and split of the training
+    scores: dict[str, Any] = field(default_factory=dict)  # of the saved weights on the validation slices
     made_by: str = ""
-    trained_here: bool = True
-    channels: int = 1
+    trained_here: bool = True  # False for a Keras model without a card
+    channels: int = 1  # of the input: the slice to label in the middle, and as many neighbours on either side
 
     def to_json(self) -> str:
         """Return the card as JSON text."""
@@ -129,10 +115,7 @@ def foreign_card(n_classes: int, patch: int, multiple: int) -> ModelCard:
 def read_card(path: Path) -> ModelCard | None:
     """Return the card of a `.keras` file; None for a model that was not trained by tomoseg.
 
-    Raises
-    ------
-    InputError
-        The file is missing or not a `.keras` file, or its card is damaged.
+    Raises `InputError`: the file is missing or not a `.keras` file, or its card is damaged.
     """
     with opened_archive(path) as archive:
         return card_in(path, archive)

@@ -44,10 +44,7 @@ def split_source(source: str) -> tuple[str, str]:
 
     'imagenet' is the public file; an MD5 may be appended to any other, as in `weights.h5#md5=0123...`.
 
-    Raises
-    ------
-    InputError
-        It is a URL of another kind than https, or the MD5 is malformed.
+    Raises `InputError`: it is a URL of another kind than https, or the MD5 is malformed.
     """
     place, _, given = source.partition("#md5=")
     place = _URL if place == IMAGENET else place
@@ -68,16 +65,8 @@ def name_of(source: str) -> str:
 def fetch(source: str, tell: Callable[[str], object] = str, check: Callable[[], object] = str) -> tuple[Path, str]:
     """Return the file of weights and its MD5; download it to the user's cache if `source` is an address.
 
-    Parameters
-    ----------
-    source : see `split_source`
-    tell : called with a message before a download
-    check : called repeatedly during a download; may raise to stop
-
-    Raises
-    ------
-    InputError
-        There is no such file, it cannot be downloaded, or its MD5 differs.
+    `tell` is called with a message before a download, `check` repeatedly during it; it may raise to stop. Raises
+    `InputError`: there is no such file, it cannot be downloaded, or its MD5 differs.
     """
     place, wanted = split_source(source)
     if "://" not in place:
@@ -137,10 +126,7 @@ def read_layers(path: Path) -> Layers:
 
     The file is read in another process, see `tomoseg.io.sandbox`.
 
-    Raises
-    ------
-    InputError
-        The file is of another kind, or damaged.
+    Raises `InputError`: the file is of another kind, or damaged.
     """
     from tomoseg.io.readers.weights import arrays
 
@@ -160,17 +146,10 @@ def read_layers(path: Path) -> Layers:
 def set_encoder_weights(model: Any, layers: Layers, name: str) -> None:
     """Set the weights of the encoder of a `tomoseg.segmentation.networks.builders.se_resnet34_unet`.
 
-    Parameters
-    ----------
-    layers : see `read_layers`; stages that the network does not have are ignored
-    name : name of the file, for messages
-
-    Raises
-    ------
-    InputError
-        A layer is missing, or has another shape; no weight is set then.
+    Stages that the network does not have are ignored; `name` is that of the file, for messages. Raises `InputError`: a
+    layer is missing, or has another shape; no weight is set then.
     """
-    from tomoseg.segmentation.networks.se_resnet import UNITS
+    from tomoseg.segmentation.networks.builders import UNITS
 
     n_channels = model.input_shape[-1]
     known = _with_names(layers, UNITS, name)
@@ -200,7 +179,7 @@ def for_grey(first: Layers, n_channels: int) -> Layers:
     grey, and divided among the channels. The different means of the colours, a constant after the convolution, go into
     the means of `bn0`; at the border of the image, with its zero padding, that is an approximation.
     """
-    from tomoseg.segmentation.networks.se_resnet import EPSILON
+    from tomoseg.segmentation.networks.builders import EPSILON
 
     data = {key: np.asarray(value, np.float64) for key, value in first["bn_data"].items()}
     kernel = np.asarray(first["conv0"]["kernel"], np.float64)
@@ -220,7 +199,7 @@ def for_grey(first: Layers, n_channels: int) -> Layers:
 
 
 def _with_names(layers: Layers, units: tuple[int, ...], name: str) -> Layers:
-    """Return the layers under the names of `tomoseg.segmentation.networks.se_resnet`."""
+    """Return the layers under the names of `tomoseg.segmentation.networks.builders`."""
     order = _order(units)
     if "conv0" not in layers and len(layers) == len(order):
         return dict(zip(order, layers.values(), strict=True))

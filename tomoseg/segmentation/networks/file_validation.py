@@ -1,4 +1,4 @@
-"""Check of the description of a network in a `.keras` file, before Keras builds it.
+"""Checks of a `.keras` file, its zip archive and its description of a network, before Keras builds that.
 
 Keras finds the class of every part by the module and name given in the file. Its safe mode refuses code in the file,
 but not every class that reads files, loads other models or imports modules. Only the parts of networks for images are
@@ -6,13 +6,20 @@ allowed here.
 """
 
 import json
+import zipfile
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tomoseg.errors import InputError, shown
-from tomoseg.io.limits import reason_of
+from tomoseg.io.limits import reason_of, require_plausible
 
+CARD_ENTRY, CONFIG_ENTRY, WEIGHTS_ENTRY = "tomoseg.json", "config.json", "model.weights.h5"
+# Allowed entries and their largest sizes: a hundred layers take some 60 kB. Keras also knows assets, which it unpacks
+# to the disk, and other kinds of weights; no segmentation network needs them.
+_LARGEST = {"metadata.json": 1 << 20, CONFIG_ENTRY: 4 << 20, CARD_ENTRY: 4 << 20, WEIGHTS_ENTRY: 64 << 30}
 MOST_LAYERS = 1000  # the deepest backbones in use have some 700
 LARGEST_NUMBER = 10**7  # in the description: channels, pixels, padding
 
@@ -58,10 +65,7 @@ _ACTIVATIONS = {
 def checked_architecture(path: Path, text: bytes, *, for_training: bool = False) -> dict[str, Any]:
     """Return the description of a network, with optimiser and loss only if `for_training`.
 
-    Raises
-    ------
-    InputError
-        It is no JSON, or asks for a class that networks for images are not made of.
+    Raises `InputError`: it is no JSON, or asks for a class that networks for images are not made of.
     """
     try:
         config = json.loads(text.decode("utf-8"))
@@ -111,3 +115,48 @@ def _check_class(path: Path, described: dict[str, Any]) -> None:
             f"the network in {path} needs '{shown(module)}.{shown(name)}', which is not among the layers of networks "
             "for images, or holds Python code of its own; for safety it is not loaded"
         )
+
+
+@contextmanager
+def opened_archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a `.keras` file whose entries are known, unique, and no larger than their stored bytes allow.
+
+    Raises `InputError`: the file is missing, damaged or not a Keras model, or holds entries that a segmentation network
+    does not need. Errors while the archive is used become `InputError`, too.
+    """
+    try:
+        is_file = path.is_file()
+    except OSError:  # a name that no file can have
+        is_file = False
+    if not is_file:
+        raise InputError(
+            f"the model {shown(path, 300)} does not exist: give the .keras file that `tomoseg train` wrote"
+        )
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check_entries(path, archive.infolist())
+            yield archive
+    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError, zlib.error) as error:
+        raise InputError(
+            f"{path} is not a .keras file ({reason_of(error)}): give the file that `tomoseg train` wrote. If it is "
+            "that file, it is damaged; copy it again."
+        ) from error
+
+
+def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:
+    names = [entry.filename for entry in entries]
+    if not {CONFIG_ENTRY, WEIGHTS_ENTRY} <= set(names):
+        raise InputError(f"{path} is a zip archive but no Keras model: give the .keras file of a trained network")
+    strange = next((name for name in names if name not in _LARGEST or names.count(name) > 1), None)
+    if strange is not None:
+        raise InputError(
+            f"the model {path} holds '{shown(strange)}', which a segmentation network does not need, or holds it "
+            "twice; for safety it is not loaded"
+        )
+    size = path.stat().st_size
+    for entry in entries:
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or entry.flag_bits & 1:
+            raise InputError(f"'{entry.filename}' in {path} is encrypted, or compressed in a way that Keras never uses")
+        if entry.file_size > _LARGEST[entry.filename]:
+            raise InputError(f"'{entry.filename}' in {path} is implausible: it claims {entry.file_size} bytes")
+        require_plausible(path, entry.file_size, min(entry.compress_size, size), f"'{entry.filename}'")

@@ -56,10 +56,7 @@ keras = _import_keras()
 def prepare(runtime: Runtime) -> None:
     """Apply the runtime's device and number of threads to the Keras backend.
 
-    Raises
-    ------
-    InputError
-        A GPU is asked for (`--device cuda`), and the backend sees none.
+    Raises `InputError`: a GPU is asked for (`--device cuda`), and the backend sees none.
     """
     backend = keras.config.backend()
     configure = {"tensorflow": _prepare_tensorflow, "torch": _prepare_torch, "jax": _prepare_jax}.get(backend)

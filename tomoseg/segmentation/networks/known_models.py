@@ -22,21 +22,13 @@ SHIPPED = Path(__file__).parents[2] / "models"
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A network with a name.
-
-    Attributes
-    ----------
-    path : the `.keras` file
-    ships : it ships with tomoseg
-    hidden : another network of the same name comes first
-    card : its card; None if it cannot be read, for the reason in `problem`
-    """
+    """A network with a name."""
 
     name: str
-    path: Path
-    ships: bool
-    hidden: bool
-    card: "ModelCard | None"
+    path: Path  # the `.keras` file
+    ships: bool  # it ships with tomoseg
+    hidden: bool  # another network of the same name comes first
+    card: "ModelCard | None"  # its card; None if it cannot be read, for the reason in `problem`
     problem: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -81,10 +73,7 @@ def find_model(model: Path | str) -> Path:
 def resolve_model(model: Path | str) -> Path:
     """Return the file of a network given by path or by name.
 
-    Raises
-    ------
-    InputError
-        It looks like a name, and no network has it. Paths are not checked.
+    Raises `InputError`: it looks like a name, and no network has it. Paths are not checked.
     """
     found = find_model(model)
     if is_name(str(found)) and not found.is_file():

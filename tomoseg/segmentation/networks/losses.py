@@ -1,11 +1,11 @@
 """The losses a network can be trained with."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tomoseg.io.slices import IGNORE
 from tomoseg.segmentation.networks.keras_setup import keras
-from tomoseg.segmentation.networks.registry import LOSSES, loss_terms
+from tomoseg.segmentation.networks.registry import loss_terms
 
 SMALLEST = 1e-7  # lower limit of probabilities, and sums of them, in denominators and logarithms
 MISSED = 0.7  # what the Tversky loss counts a missed pixel as; an invented one counts the rest of 1
@@ -25,34 +25,9 @@ def make_loss(text: str, class_weights: Sequence[float], gamma: float = 1.0) -> 
         Of labels (batch, h, w) integer and probabilities (batch, h, w, C).
     """
     terms = loss_terms(text)
-    losses = [globals()[LOSSES[name].maker](class_weights, gamma) for _, name in terms]
+    losses = [MAKERS[name](class_weights, gamma) for _, name in terms]
     factors = [factor for factor, _ in terms]
     return losses[0] if factors == [1.0] else SumOfLosses(losses, factors)
-
-
-def focal(class_weights: Sequence[float], gamma: float) -> Any:
-    """Make the weighted focal loss."""
-    return WeightedFocalLoss(class_weights, gamma)
-
-
-def cross_entropy(class_weights: Sequence[float], _gamma: float) -> Any:
-    """Make the weighted cross-entropy: a focal loss that does not focus."""
-    return WeightedFocalLoss(class_weights, 0.0, name="cross_entropy")
-
-
-def dice(_class_weights: Sequence[float], _gamma: float) -> Any:
-    """Make the Dice loss."""
-    return TverskyLoss(0.5, 0.5, name="dice")
-
-
-def tversky(_class_weights: Sequence[float], _gamma: float) -> Any:
-    """Make the Tversky loss."""
-    return TverskyLoss(1 - MISSED, MISSED)
-
-
-def iou(_class_weights: Sequence[float], _gamma: float) -> Any:
-    """Make the loss of the intersection over union."""
-    return TverskyLoss(1.0, 1.0, name="iou")
 
 
 @keras.saving.register_keras_serializable(package="tomoseg")
@@ -64,16 +39,8 @@ class WeightedFocalLoss(keras.losses.Loss):  # type: ignore[misc]
     over the N annotated pixels of a batch, where t_i is the true class of pixel i, p_i the probability given to it and
     a the weight of the class. Confident pixels (p near 1) hardly count, rare classes count more. Pixels labelled
     `ignore` contribute nothing, neither to the sum nor to N. It is a sum over pixels, so a class absent from a batch
-    is simply absent from the sum.
-
-    Parameters
-    ----------
-    class_weights : sequence of float
-        One per class; the paper has 0.2, 0.3, 0.5 for background, support and particles.
-    gamma : float
-        Focusing parameter; the paper has 1. With 0 and equal weights of 1 it is the cross-entropy.
-    ignore : int
-        Label of pixels without annotation.
+    is simply absent from the sum. The paper has the weights 0.2, 0.3, 0.5 for background, support and particles, and a
+    focusing parameter gamma of 1. With gamma 0 and equal weights of 1 it is the cross-entropy.
     """
 
     def __init__(
@@ -88,9 +55,7 @@ class WeightedFocalLoss(keras.losses.Loss):  # type: ignore[misc]
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Return the loss of labels (batch, h, w) integer and probabilities (batch, h, w, C)."""
         ops = keras.ops
-        labels = _labels(y_true, y_pred)
-        known = ops.cast(ops.not_equal(labels, self.ignore), y_pred.dtype)
-        one_hot = _one_hot(labels, self.ignore, len(self.class_weights), y_pred.dtype)
+        known, one_hot = _known_and_one_hot(y_true, y_pred, self.ignore)
         p = ops.clip(ops.sum(one_hot * y_pred, axis=-1), SMALLEST, 1.0 - SMALLEST)  # finite gradients for any gamma
         weight = ops.sum(one_hot * ops.convert_to_tensor(self.class_weights, dtype=y_pred.dtype), axis=-1)
         per_pixel = -known * weight * ops.power(1.0 - p, self.gamma) * ops.log(p)
@@ -98,12 +63,7 @@ class WeightedFocalLoss(keras.losses.Loss):  # type: ignore[misc]
 
     def get_config(self) -> dict[str, Any]:
         """Return what rebuilds the loss."""
-        return {
-            "class_weights": self.class_weights,
-            "gamma": self.gamma,
-            "ignore": self.ignore,
-            "name": self.name,
-        }
+        return {"class_weights": self.class_weights, "gamma": self.gamma, "ignore": self.ignore, "name": self.name}
 
 
 @keras.saving.register_keras_serializable(package="tomoseg")
@@ -116,14 +76,7 @@ class TverskyLoss(keras.losses.Loss):  # type: ignore[misc]
     given to it there, and FP_c the sum of what was given to it elsewhere (Salehi, Erdogmus & Gholipour, MLMI 2017).
     With a = b = 1/2 it is the Dice loss (Milletari, Navab & Ahmadi, 3DV 2016), with a = b = 1 the IoU loss (Rahman &
     Wang, ISVC 2016). A class absent from a batch has no index of its own: where it is predicted nevertheless, the
-    indices of the other classes fall.
-
-    Parameters
-    ----------
-    false_positives, false_negatives : float
-        The weights a and b, above 0.
-    ignore : int
-        Label of pixels without annotation.
+    indices of the other classes fall. `false_positives` and `false_negatives` are a and b, above 0.
     """
 
     def __init__(
@@ -137,12 +90,10 @@ class TverskyLoss(keras.losses.Loss):  # type: ignore[misc]
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Return the loss of labels (batch, h, w) integer and probabilities (batch, h, w, C)."""
         ops = keras.ops
-        labels = _labels(y_true, y_pred)
-        known = ops.expand_dims(ops.cast(ops.not_equal(labels, self.ignore), y_pred.dtype), -1)
-        one_hot = _one_hot(labels, self.ignore, y_pred.shape[-1], y_pred.dtype)
+        known, one_hot = _known_and_one_hot(y_true, y_pred, self.ignore)
         size = ops.sum(one_hot, axis=(0, 1, 2))  # (C,) pixels
         hit = ops.sum(one_hot * y_pred, axis=(0, 1, 2))
-        found = ops.sum(known * y_pred, axis=(0, 1, 2))
+        found = ops.sum(ops.expand_dims(known, -1) * y_pred, axis=(0, 1, 2))
         whole = hit + self.false_positives * (found - hit) + self.false_negatives * (size - hit)
         present = ops.cast(size > 0, y_pred.dtype)
         missed = present * (1.0 - hit / ops.maximum(whole, SMALLEST))
@@ -150,12 +101,8 @@ class TverskyLoss(keras.losses.Loss):  # type: ignore[misc]
 
     def get_config(self) -> dict[str, Any]:
         """Return what rebuilds the loss."""
-        return {
-            "false_positives": self.false_positives,
-            "false_negatives": self.false_negatives,
-            "ignore": self.ignore,
-            "name": self.name,
-        }
+        weights = {"false_positives": self.false_positives, "false_negatives": self.false_negatives}
+        return weights | {"ignore": self.ignore, "name": self.name}
 
 
 @keras.saving.register_keras_serializable(package="tomoseg")
@@ -184,14 +131,22 @@ class SumOfLosses(keras.losses.Loss):  # type: ignore[misc]
         return cls(losses, config["factors"], config["name"])
 
 
-def _one_hot(labels: Any, ignore: int, n_classes: int, dtype: Any) -> Any:
-    """Return (batch, h, w, C): 1 for the class of each pixel, and all 0 where it is `ignore`."""
+def _known_and_one_hot(y_true: Any, y_pred: Any, ignore: int) -> tuple[Any, Any]:
+    """Return 1 where pixels (batch, h, w) are annotated, and (batch, h, w, C) with 1 for the class of each of those."""
+    ops, n_classes, dtype = keras.ops, y_pred.shape[-1], y_pred.dtype
+    labels = ops.cast(y_true, "int32")
+    if len(labels.shape) == len(y_pred.shape):  # Keras may have given them a last axis of 1
+        labels = ops.squeeze(labels, axis=-1)
     # -1 is no class with any backend; torch refuses numbers above the last class.
-    classes = keras.ops.where(keras.ops.equal(labels, ignore), -1, labels)
-    return keras.ops.one_hot(classes, n_classes, dtype=dtype)
+    classes = ops.where(ops.equal(labels, ignore), -1, labels)
+    return ops.cast(ops.not_equal(labels, ignore), dtype), ops.one_hot(classes, n_classes, dtype=dtype)
 
 
-def _labels(y_true: Any, y_pred: Any) -> Any:
-    """Return labels as (batch, h, w) int32; Keras may have given them a last axis of 1."""
-    labels = keras.ops.cast(y_true, "int32")
-    return keras.ops.squeeze(labels, axis=-1) if len(labels.shape) == len(y_pred.shape) else labels
+# From class weights and gamma.
+MAKERS: dict[str, Callable[[Sequence[float], float], Any]] = {
+    "focal": WeightedFocalLoss,
+    "cross-entropy": lambda weights, _: WeightedFocalLoss(weights, 0.0, name="cross_entropy"),
+    "dice": lambda *_: TverskyLoss(0.5, 0.5, name="dice"),
+    "tversky": lambda *_: TverskyLoss(1 - MISSED, MISSED),
+    "iou": lambda *_: TverskyLoss(1.0, 1.0, name="iou"),
+}

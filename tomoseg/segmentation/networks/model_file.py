@@ -1,6 +1,7 @@
 """Saving and loading of networks with their card."""
 
 import math
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,9 +14,13 @@ from tomoseg.io.atomic import atomic_path
 from tomoseg.io.limits import reason_of
 from tomoseg.io.sandbox import copy_numbers
 from tomoseg.segmentation.networks import losses  # noqa: F401  registers the loss, so that checkpoints load
-from tomoseg.segmentation.networks.archive import CONFIG_ENTRY, WEIGHTS_ENTRY, extract, opened_archive
 from tomoseg.segmentation.networks.card import ModelCard, add_card, card_in, foreign_card
-from tomoseg.segmentation.networks.file_validation import checked_architecture
+from tomoseg.segmentation.networks.file_validation import (
+    CONFIG_ENTRY,
+    WEIGHTS_ENTRY,
+    checked_architecture,
+    opened_archive,
+)
 from tomoseg.segmentation.networks.keras_setup import keras
 
 # Assumed for other U-Nets of free input size: the field uses six levels at most.
@@ -51,10 +56,7 @@ def _in_float32(config: Any) -> Any:
 def load_checkpoint(path: Path) -> Any:
     """Load a network with its optimiser and loss from a checkpoint.
 
-    Raises
-    ------
-    InputError
-        It is missing or damaged, or has parts that `tomoseg train` does not use.
+    Raises `InputError`: it is missing or damaged, or has parts that `tomoseg train` does not use.
     """
     with opened_archive(path) as archive:
         checked_architecture(path, archive.read(CONFIG_ENTRY), for_training=True)
@@ -73,17 +75,15 @@ def load_model(path: Path) -> tuple[Any, ModelCard]:
     Only layers of networks for images are allowed, and Keras' safe mode is on. A Keras model without a card gets that
     of `foreign_card`.
 
-    Raises
-    ------
-    InputError
-        The file is missing or damaged, needs code of its own, claims more than it holds, or is not a segmentation
-        network for grey images.
+    Raises `InputError`: the file is missing or damaged, needs code of its own, claims more than it holds, or is not a
+    segmentation network for grey images.
     """
     with opened_archive(path) as archive, tempfile.TemporaryDirectory(prefix="tomoseg-") as folder:
         card = card_in(path, archive)
         config = checked_architecture(path, archive.read(CONFIG_ENTRY))
         given, weights = Path(folder, "given.h5"), Path(folder, "model.weights.h5")
-        extract(archive, WEIGHTS_ENTRY, given)
+        with archive.open(WEIGHTS_ENTRY) as source, given.open("wb") as file:
+            shutil.copyfileobj(source, file, 1 << 20)
         # Another process rewrites the file for Keras, since a damaged one may crash its reader.
         try:
             n_numbers = copy_numbers(given, weights)

@@ -1,8 +1,8 @@
 """The networks and losses that `tomoseg train` knows, one row of a table for each.
 
 A new network is a function in `tomoseg.segmentation.networks.builders` and a row of `ARCHITECTURES`; a new loss is a
-function in `tomoseg.segmentation.networks.losses` and a row of `LOSSES`. Choices, checks, help texts and documentation
-follow from the tables. This module loads no Keras: the command line reads it.
+row of `MAKERS` in `tomoseg.segmentation.networks.losses` and one of `LOSSES`. Choices, checks, help texts and
+documentation follow from the tables. This module loads no Keras: the command line reads it.
 """
 
 import math
@@ -13,30 +13,14 @@ from tomoseg.errors import InputError
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network that can be trained.
+    """A network that can be trained."""
 
-    Attributes
-    ----------
-    builder : name of the function in `tomoseg.segmentation.networks.builders`
-    description : one line
-    filters : usual number of channels of the first level
-    depths : fewest and most levels
-    pretrained : public weights exist for its encoder, see `tomoseg.segmentation.networks.encoder_weights`
-    """
-
-    builder: str
-    description: str
-    filters: int = 32
-    depths: tuple[int, float] = (1, math.inf)
+    builder: str  # name of the function in `tomoseg.segmentation.networks.builders`
+    description: str  # one line
+    filters: int = 32  # usual number of channels of the first level
+    depths: tuple[int, float] = (1, math.inf)  # fewest and most levels
+    # public weights exist for its encoder, see `tomoseg.segmentation.networks.encoder_weights`
     pretrained: bool = False
-
-
-@dataclass(frozen=True)
-class Loss:
-    """A loss: the name of the function in `tomoseg.segmentation.networks.losses` that makes it, and one line on it."""
-
-    maker: str
-    description: str
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -49,22 +33,19 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
 }
 
-LOSSES: dict[str, Loss] = {
-    "focal": Loss("focal", "weighted focal loss, equation 1 of Genc, Kovarik & Fraser (2022)"),
-    "cross-entropy": Loss("cross_entropy", "weighted cross-entropy"),
-    "dice": Loss("dice", "one minus the soft Dice index"),
-    "tversky": Loss("tversky", "one minus the Tversky index, which counts a missed pixel more than an invented one"),
-    "iou": Loss("iou", "one minus the soft intersection over union"),
+LOSSES = {  # one line on each
+    "focal": "weighted focal loss, equation 1 of Genc, Kovarik & Fraser (2022)",
+    "cross-entropy": "weighted cross-entropy",
+    "dice": "one minus the soft Dice index",
+    "tversky": "one minus the Tversky index, which counts a missed pixel more than an invented one",
+    "iou": "one minus the soft intersection over union",
 }
 
 
 def loss_terms(text: str) -> list[tuple[float, str]]:
     """Split a loss such as 'focal', 'focal+dice' or '0.5*focal + 1*dice' into (factor, name) of each term.
 
-    Raises
-    ------
-    InputError
-        A name is not in `LOSSES` or comes twice, or a factor is not a number above 0.
+    Raises `InputError`: a name is not in `LOSSES` or comes twice, or a factor is not a number above 0.
     """
     terms = []
     for term in text.split("+"):

@@ -2,23 +2,28 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
 from tomoseg.arrays import Array, ArraySource, Outputs
 from tomoseg.classes import default_colors, default_names
+from tomoseg.errors import StageFailed
 from tomoseg.runtime import Runtime, slabs
 from tomoseg.schema import LABELS
-from tomoseg.segmentation.cleaning import SmallObjects, say_removed
-from tomoseg.segmentation.data.histogram import histogram, sampled_range
+from tomoseg.segmentation.data.histogram import Histogram, histogram, partition, sampled_range
 from tomoseg.segmentation.labelling import (
     LabelSummary,
+    SmallObjects,
     label_attrs,
     planes_per_slab,
     say_continuing,
+    say_removed,
     summarise,
     with_counts,
 )
 from tomoseg.segmentation.parameters import SegmentParameters
-from tomoseg.segmentation.thresholds.rims import HALO_PX
-from tomoseg.segmentation.thresholds.thresholding import find_thresholds, labelled_slab, smoothed_slab, smoothing_halo
+from tomoseg.segmentation.thresholds.rims import HALO_PX, resolve_rims
 
 SMOOTHING_BYTES = 8  # per voxel of a slab and its margins: f4 twice
 
@@ -36,14 +41,20 @@ def label_by_thresholds(
     margins = 2 * (smoothing_halo(params.smooth) + HALO_PX) * SMOOTHING_BYTES * ny * nx
     size = planes_per_slab(volume.shape, runtime.max_memory, margins)
     state = dict(outputs.resumed or {"slices": 0, "counts": [0] * params.classes})
-    if outputs.resumed is None:
-        state["thresholds"], state["levels"] = (
-            thresholds_and_levels(volume, params.classes, params.smooth, size, runtime)
-            if params.thresholds is None
-            else (list(params.thresholds), [])
-        )
+    if outputs.resumed is None and params.thresholds is not None:
+        state |= {"thresholds": list(params.thresholds), "levels": []}
+    elif outputs.resumed is None:
+        low, high = sampled_range(volume)
+        read = runtime.track(slabs(n_planes, size), "segment: histogram")
+        smoothed = (smoothed_slab(volume, part, params.smooth) for part in read)
+        state["thresholds"], state["levels"] = find_thresholds(histogram(smoothed, low, high), params.classes)
     thresholds, levels, first = state["thresholds"], state["levels"], state["slices"]
-    _warn_of_thresholds(names, thresholds, runtime, chosen=params.method == "otsu")
+    bounds = ", ".join(f"{name} above {t:.4g}" for name, t in zip(names[1:], thresholds, strict=True))
+    advice = " For reliable labels, train a network (tomoseg train) and name it with --model."
+    runtime.warn(
+        f"labels were made by intensity thresholds, not by a trained network: {bounds}. Thresholds ignore shape, so "
+        f"streaks and bright rims may be labelled as {names[-1]}.{'' if params.method == 'otsu' else advice}"
+    )
     sink = outputs.create(LABELS.name, volume.shape, attrs=label_attrs(names, colors, voxel_size_nm))
     if outputs.resumed is None:
         outputs.checkpoint(state)
@@ -75,28 +86,55 @@ def label_by_thresholds(
     return summarise(names, colors, state["counts"], info, runtime)
 
 
-def thresholds_and_levels(
-    volume: ArraySource, n_classes: int, sigma_px: float, planes: int, runtime: Runtime
-) -> tuple[list[float], list[float]]:
-    """Find the thresholds between classes and the levels of the classes, in the unit of the volume.
+def find_thresholds(values: Histogram, n_classes: int) -> tuple[list[float], list[float]]:
+    """Return the thresholds between `n_classes` classes of intensity, and the levels of these; see `partition`.
 
-    Parameters
-    ----------
-    volume : (z, y, x)
-    sigma_px : standard deviation of the Gaussian filter before thresholding
-    planes : how many planes to read at a time
+    Raises `StageFailed`: the histogram does not hold that many distinct intensities.
     """
-    low, high = sampled_range(volume)
-    parts = runtime.track(slabs(volume.shape[0], planes), "segment: histogram")
-    found = find_thresholds(histogram((smoothed_slab(volume, part, sigma_px) for part in parts), low, high), n_classes)
-    return [float(t) for t in found.thresholds], [float(level) for level in found.levels]
+    found = partition(values, n_classes)
+    if not (np.diff(found.thresholds) > 0).all() or found.sizes.min() == 0:
+        raise StageFailed(
+            f"the intensities of the volume do not separate into {n_classes} classes (thresholds "
+            f"{', '.join(f'{t:.4g}' for t in found.thresholds)}). Ask for fewer classes (segment.classes), or set the "
+            "thresholds (segment.thresholds)."
+        )
+    return found.thresholds.tolist(), found.levels.tolist()
 
 
-def _warn_of_thresholds(names: Sequence[str], thresholds: Sequence[float], runtime: Runtime, *, chosen: bool) -> None:
-    """Warn that thresholds, and no network, made the labels; advise a network unless thresholds were `chosen`."""
-    bounds = ", ".join(f"{name} above {t:.4g}" for name, t in zip(names[1:], thresholds, strict=True))
-    advice = "" if chosen else " For reliable labels, train a network (tomoseg train) and name it with --model."
-    runtime.warn(
-        f"labels were made by intensity thresholds, not by a trained network: {bounds}. Thresholds ignore shape, so "
-        f"streaks and bright rims may be labelled as {names[-1]}.{advice}"
-    )
+def smoothed_slab(volume: ArraySource, slab: slice, sigma_px: float) -> NDArray[np.float32]:
+    """Smooth planes `slab` of a volume (z, y, x) with a Gaussian filter, as if the whole volume had been filtered."""
+    halo = smoothing_halo(sigma_px)
+    first, stop = max(slab.start - halo, 0), min(slab.stop + halo, volume.shape[0])
+    part = np.asarray(volume[first:stop], np.float32)
+    if sigma_px > 0:
+        part = ndimage.gaussian_filter(part, sigma_px, mode="nearest", truncate=4.0)
+    return part[slab.start - first : slab.stop - first]
+
+
+def smoothing_halo(sigma_px: float) -> int:
+    """Return how many voxels on either side enter a smoothed voxel."""
+    return int(4 * sigma_px + 0.5)  # scipy cuts the kernel off at four standard deviations
+
+
+def apply_thresholds(values: Array, thresholds: Sequence[float]) -> NDArray[np.uint8]:
+    """Return the number of thresholds that each value exceeds, as u1."""
+    labels = np.zeros(values.shape, np.uint8)
+    for threshold in thresholds:
+        labels += values > threshold
+    return labels
+
+
+def labelled_slab(
+    volume: ArraySource, slab: slice, sigma_px: float, thresholds: Sequence[float], levels: Sequence[float] | None
+) -> NDArray[np.uint8]:
+    """Label planes `slab` of a volume (z, y, x), as if the whole volume had been labelled; returns u1.
+
+    With the `levels` of the classes, edges between classes that are not neighbours in intensity are moved half-way
+    between their levels; see `tomoseg.segmentation.thresholds.rims`.
+    """
+    if not levels or len(levels) < 3:
+        return apply_thresholds(smoothed_slab(volume, slab, sigma_px), thresholds)
+    wide = slice(max(slab.start - HALO_PX, 0), min(slab.stop + HALO_PX, volume.shape[0]))
+    values = smoothed_slab(volume, wide, sigma_px)
+    labels = resolve_rims(apply_thresholds(values, thresholds), values, thresholds, levels)
+    return labels[slab.start - wide.start : slab.stop - wide.start]

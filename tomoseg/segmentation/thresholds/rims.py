@@ -27,21 +27,9 @@ def resolve_rims(
     own lies on one side and a darker one on the other. It gets the brighter one where it is brighter than half way
     between the levels of the two.
 
-    Parameters
-    ----------
-    labels : u1, (z, y, x)
-        Number of thresholds that each value exceeds.
-    values : (z, y, x)
-        Intensities. Within `HALO_PX` voxels of a border that is not a border of the volume, labels may differ from
-        those found with the voxels beyond it.
-    thresholds : (n_classes - 1,)
-        Ascending.
-    levels : (n_classes,)
-        Intensity of each class, ascending.
-
-    Returns
-    -------
-    u1, (z, y, x)
+    Labels (z, y, x) u1 are the number of ascending thresholds (n_classes - 1,) that each of the intensities (z, y, x)
+    exceeds, and levels (n_classes,) the intensity of each class, ascending. Within `HALO_PX` voxels of a border that is
+    not a border of the volume, the result may differ from that found with the voxels beyond it.
     """
     width = 2 * int(np.ceil(REACH_PX)) + 1
     darker = ndimage.minimum_filter(labels, width) < labels

@@ -30,24 +30,15 @@ from tomoseg.segmentation.training.training_set import TrainingSet
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """The networks of all folds, and their scores.
+    """The networks of all folds, and their scores."""
 
-    Attributes
-    ----------
-    folds : the numbers of the folds
-    results : the training of each of them
-    fold_of : the fold of each slice that was scored, in the order of `evaluation.names`
-    evaluation : of the labels that each slice got from the network that was not trained on it
-    final : the network trained on all slices, if one was asked for
-    """
-
-    folds: list[int]
-    results: list[TrainResult]
-    fold_of: list[int]
-    evaluation: Evaluation
+    folds: list[int]  # the numbers of the folds
+    results: list[TrainResult]  # the training of each of them
+    fold_of: list[int]  # the fold of each slice that was scored, in the order of `evaluation.names`
+    evaluation: Evaluation  # of the labels that each slice got from the network that was not trained on it
     scores_json: Path
     scores_csv: Path
-    final: TrainResult | None = None
+    final: TrainResult | None = None  # the network trained on all slices, if one was asked for
 
     def table(self) -> str:
         """Return mean and 95 % confidence interval over slices, and the Dice of the pixels of each fold, as text."""
@@ -169,14 +160,9 @@ def cross_validate(
         card.pixel_size_nm,
     )
     note = "each slice is scored by the network that was not trained on it, but whose best epoch it helped to choose"
-    found = CrossValidation(
-        numbers,
-        results,
-        [fold_of[i] for i in scored],
-        replace(evaluation, notes=[note]),
-        output.with_name(output.stem + ".crossval.json"),
-        output.with_name(output.stem + ".crossval.csv"),
-    )
+    as_json, as_csv = (output.with_name(f"{output.stem}.crossval.{kind}") for kind in ("json", "csv"))
+    of_scored, noted = [fold_of[i] for i in scored], replace(evaluation, notes=[note])
+    found = CrossValidation(numbers, results, of_scored, noted, as_json, as_csv)
     found.write()
     if final:
         best = max(1, round(float(np.median([result.best_epoch for result in results]))))
@@ -215,12 +201,8 @@ def _problems_with_folds(
     if beyond := [str(fold) for fold in numbers if not 0 <= fold < n]:
         return [f"there is no fold {', '.join(beyond)}: with {n} folds they are 0 to {n - 1}"]
     empty = [str(fold) for fold in numbers if not split(names, n, fold, params.reach, group_of).validation]
-    if not empty:
-        return []
-    return [
-        f"of {len(names)} slices, fold {', '.join(empty)} of {n} leaves none to train or to validate on: "
-        "use fewer folds"
-    ]
+    told = f"of {len(names)} slices, fold {', '.join(empty)} of {n} leaves none to train or to validate on"
+    return [f"{told}: use fewer folds"] if empty else []
 
 
 def _labels_of(result: TrainResult, images: Sequence[Array], runtime: Runtime) -> list[NDArray[np.uint8]]:

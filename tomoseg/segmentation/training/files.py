@@ -9,16 +9,13 @@ from typing import Any
 
 from tomoseg.errors import InputError
 from tomoseg.io.atomic import atomic_path, remove_unfinished
+from tomoseg.palette import BLUE, ORANGE
+from tomoseg.segmentation.evaluation.plots import new_figure
 from tomoseg.segmentation.networks.encoder_weights import name_of
 from tomoseg.segmentation.training.parameters import TrainParameters
 from tomoseg.segmentation.training.training_set import TrainingSet
 
 HISTORY_FIXED = ("epoch", "learning_rate", "loss", "val_loss", "val_dice", "seconds")
-
-
-def checkpoint_folder(output: Path) -> Path:
-    """Return the folder of the checkpoints of the network `output`."""
-    return output.with_name(output.name + ".checkpoint")
 
 
 class TrainFiles:
@@ -28,7 +25,7 @@ class TrainFiles:
         if output.suffix != ".keras":
             raise InputError(f"a network is written to a file ending in .keras, not to {output.name}")
         self.output = output
-        self.checkpoint = checkpoint_folder(output)
+        self.checkpoint = output.with_name(output.name + ".checkpoint")
         self.history = output.with_name(output.stem + ".history.csv")
         self.curves = output.with_name(output.stem + ".curves.png")
 
@@ -103,8 +100,6 @@ class TrainFiles:
         self, rows: Sequence[Mapping[str, Any]], class_names: Sequence[str], colors: Sequence[str]
     ) -> None:
         """Write the history as CSV and draw it."""
-        from tomoseg.segmentation.training.curves import plot_history
-
         with atomic_path(self.history) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, [*HISTORY_FIXED, *(f"val_dice_{name}" for name in class_names)])
             writer.writeheader()
@@ -124,3 +119,28 @@ def _identity(data: TrainingSet, params: TrainParameters) -> dict[str, Any]:
     values = {"data": data.digest, "class_names": data.class_names, **as_json(params)}
     del values["epochs"]
     return values
+
+
+def plot_history(
+    rows: Sequence[Mapping[str, Any]], class_names: Sequence[str], colors: Sequence[str], path: Path
+) -> None:
+    """Draw loss and validation Dice of each class against the epoch, from the rows of the history."""
+    figure, (left, right) = new_figure(9.0, 3.6, 2)
+
+    def draw(axes: Any, key: str, color: str, label: str) -> None:
+        known = [(row["epoch"], row[key]) for row in rows if row[key] is not None]  # not every epoch ends in validation
+        axes.plot(*zip(*known, strict=True) if known else ([], []), ".-", ms=3, color=color, label=label)
+
+    draw(left, "loss", BLUE, "training")
+    draw(left, "val_loss", ORANGE, "validation")
+    left.set_ylabel("loss")
+    left.set_yscale("log")
+    for name, color in zip(class_names, colors, strict=True):
+        draw(right, f"val_dice_{name}", color, name)
+    right.set_ylabel("Dice on the validation slices")
+    right.set_ylim(0, 1.02)
+    for axes in (left, right):
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    figure.savefig(path, dpi=130, format="png")

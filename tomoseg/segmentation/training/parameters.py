@@ -13,6 +13,26 @@ from tomoseg.segmentation.networks.registry import ARCHITECTURES, LOSSES, loss_t
 
 Preset = Literal["paper", "small"]
 PRETRAINED = ", ".join(name for name, network in ARCHITECTURES.items() if network.pretrained)
+_SMALL: dict[str, Any] = {
+    "architecture": "compact",
+    "epochs": 40,
+    "batch": 4,
+    "patches": 200,
+    "sampling": 0.4,
+    "loss": "2*focal+dice",
+    "learning_rate": 2e-3,
+    "schedule": "cosine",
+    "ema": 0.99,
+    "augmentation": {
+        "straight": 0.5,
+        "zoom": 0.15,
+        "contrast": 0.15,
+        "brightness": 0.05,
+        "gamma": 0.15,
+        "noise": 0.05,
+        "blur_px": 0.5,
+    },
+}
 _USUAL_FILTERS = ", ".join(f"{name} {network.filters}" for name, network in ARCHITECTURES.items())
 
 
@@ -186,31 +206,7 @@ def preset(name: Preset, largest_side: int = 320, **changes: Any) -> TrainParame
     """
     if name not in get_args(Preset):
         raise InputError(f"there is no preset '{name}': give one of {', '.join(get_args(Preset))}")
-    values = {} if name == "paper" else _small(largest_side)
+    values = {} if name == "paper" else {**_SMALL, "patch": min(320, -(-largest_side // 32) * 32)}
     if isinstance(views := changes.get("augmentation"), Mapping):
         changes["augmentation"] = {**values.get("augmentation", {}), **views}
     return TrainParameters.of("train", values | changes)
-
-
-def _small(largest_side: int) -> dict[str, Any]:
-    return {
-        "architecture": "compact",
-        "epochs": 40,
-        "batch": 4,
-        "patch": min(320, -(-largest_side // 32) * 32),
-        "patches": 200,
-        "sampling": 0.4,
-        "loss": "2*focal+dice",
-        "learning_rate": 2e-3,
-        "schedule": "cosine",
-        "ema": 0.99,
-        "augmentation": {
-            "straight": 0.5,
-            "zoom": 0.15,
-            "contrast": 0.15,
-            "brightness": 0.05,
-            "gamma": 0.15,
-            "noise": 0.05,
-            "blur_px": 0.5,
-        },
-    }

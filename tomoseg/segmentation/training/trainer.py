@@ -14,7 +14,7 @@ from tomoseg.arrays import Array
 from tomoseg.errors import Interrupted, StageFailed
 from tomoseg.io.slices import IGNORE
 from tomoseg.runtime import Runtime, Stopwatch
-from tomoseg.segmentation.data.folds import leak_warning, lookalikes
+from tomoseg.segmentation.data.folds import leak_warning, thumbnail
 from tomoseg.segmentation.data.neighbours import middle, with_named_neighbours
 from tomoseg.segmentation.evaluation.scores import confusion_matrix, scores
 from tomoseg.segmentation.inference.slice_prediction import SlicePredictor
@@ -29,25 +29,15 @@ from tomoseg.segmentation.training.training_set import TrainingSet
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A trained network.
+    """A trained network."""
 
-    Attributes
-    ----------
-    model : its `.keras` file
-    card : what is known of it; also stored in the file
-    history : learning rate, loss, validation scores and seconds of each epoch
-    best_epoch : the epoch, from 1, whose weights were kept
-    history_csv, curves_png : the history as a table and as a picture
-    checkpoint : folder from which the training can be continued
-    """
-
-    model: Path
-    card: ModelCard
-    history: list[dict[str, Any]]
-    best_epoch: int
-    history_csv: Path
-    curves_png: Path
-    checkpoint: Path
+    model: Path  # its `.keras` file
+    card: ModelCard  # what is known of it; also stored in the file
+    history: list[dict[str, Any]]  # learning rate, loss, validation scores and seconds of each epoch
+    best_epoch: int  # the epoch, from 1, whose weights were kept
+    history_csv: Path  # the history as a table
+    curves_png: Path  # the history as a picture
+    checkpoint: Path  # folder from which the training can be continued
 
 
 def train(
@@ -133,29 +123,24 @@ def train(
     images = images if names is None else with_named_neighbours(names, images, params.channels)
     data = TrainingSet.checked(images, labels, names, class_names, class_colors, params, group_of)
     work = TrainFiles(Path(output))
-    encoder = None if resume and work.began() else _encoder_of(params, runtime)
+    encoder, md5 = None, ""
+    if params.encoder_weights and not (resume and work.began()):
+        path, md5 = fetch(params.encoder_weights, runtime.say, runtime.check)
+        encoder = read_layers(path)
     state = work.start(data, params, resume=resume, overwrite=overwrite)
     if encoder is not None:
-        state["encoder_md5"] = encoder[1]
+        state["encoder_md5"] = md5
     _say_what(data, params, state, runtime)
     from tomoseg.segmentation.networks.keras_setup import prepare
 
     prepare(runtime)
-    trainer = _Trainer(data, params, work, state, runtime, pixel_size_nm, encoder and encoder[0])
+    trainer = _Trainer(data, params, work, state, runtime, pixel_size_nm, encoder)
     try:
         trainer.run(on_epoch)
     except Interrupted as stop:
         done = len(state["history"])
         raise Interrupted(f"{stop}: {done} of {params.epochs} epochs are done and kept in {work.checkpoint}") from stop
     return trainer.finish()
-
-
-def _encoder_of(params: TrainParameters, runtime: Runtime) -> tuple[Layers, str] | None:
-    """Return the weights that the encoder starts from, and the MD5 of their file; None for random weights."""
-    if not params.encoder_weights:
-        return None
-    path, md5 = fetch(params.encoder_weights, runtime.say, runtime.check)
-    return read_layers(path), md5
 
 
 def _say_what(data: TrainingSet, params: TrainParameters, state: Mapping[str, Any], runtime: Runtime) -> None:
@@ -167,10 +152,9 @@ def _say_what(data: TrainingSet, params: TrainParameters, state: Mapping[str, An
         f"out because they are neighbours of validation slices; classes {', '.join(data.class_names)} with weights "
         f"{', '.join(f'{w:.2g}' for w in data.weights)}"
     )
-    alike = lookalikes([middle(image) for image in data.images], parts)
-    if alike:
-        i, j = alike[0]
-        runtime.warn(leak_warning(len(alike), len(parts.validation), data.names[i], data.names[j]))
+    thumbnails = [thumbnail(middle(image)) for image in data.images] if parts.validation else []
+    if leak := leak_warning(data.names, thumbnails, parts):
+        runtime.warn(leak)
     if not parts.validation:
         runtime.warn("there is no validation: the weights of the last epoch are kept, and their quality is unknown")
     if state["history"]:
@@ -213,11 +197,7 @@ class _Trainer:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.momentum = max(layer.momentum, s.ema)  # statistics over as many steps as the averaged weights
         # Compiling the graph with XLA was measured to be slower on CPU, and it never gains on the first epochs.
-        model.compile(
-            optimizer=make_optimizer(s, name),
-            loss=self._loss(),
-            jit_compile=False,
-        )
+        model.compile(optimizer=make_optimizer(s, name), loss=self._loss(), jit_compile=False)
         return model
 
     def _loss(self) -> Any:
@@ -254,10 +234,8 @@ class _Trainer:
         """Train one epoch; return its mean loss."""
         plan = epoch_plan(self.data, self.params, epoch)
         views = batches(self.data, self.params, epoch, plan, self.runtime.workers)
-        losses = []
-        what = f"epoch {epoch + 1}/{self.params.epochs}"
-        n_steps = -(-len(plan) // self.params.batch)
-        for _ in self.runtime.track(range(n_steps), what):
+        losses, n_steps = [], -(-len(plan) // self.params.batch)
+        for _ in self.runtime.track(range(n_steps), f"epoch {epoch + 1}/{self.params.epochs}"):
             x, y = next(views)
             losses.append(float(self.model.train_on_batch(x, y)))
             if not np.isfinite(losses[-1]):
@@ -323,12 +301,12 @@ class _Trainer:
 
     def _checkpoint(self, row: dict[str, Any]) -> None:
         """Save weights, optimiser and history of a finished epoch."""
-        latest = f"epoch_{int(row['epoch']):05d}.keras"
+        state, latest = self.state, f"epoch_{int(row['epoch']):05d}.keras"
         self.model.save(self.files.checkpoint / latest)
-        self.state["history"].append(row)
-        self.state["latest"] = latest
-        self.files.keep(self.state)
-        self.files.write_history(self.state["history"], self.data.class_names, self.data.class_colors)
+        state["history"].append(row)
+        state["latest"] = latest
+        self.files.keep(state)
+        self.files.write_history(state["history"], self.data.class_names, self.data.class_colors)
 
     def _card(self, scored: Mapping[str, Any]) -> ModelCard:
         """Return the card of the present weights."""
@@ -338,9 +316,7 @@ class _Trainer:
             "class_weights": data.weights,
             "policy": self.state.get("policy", "float32"),
             "encoder_md5": self.state.get("encoder_md5", ""),
-            "training_names": [data.names[i] for i in data.split.training],
-            "validation_names": [data.names[i] for i in data.split.validation],
-            "unused_names": [data.names[i] for i in data.split.unused],
+            **{f"{part}_names": [data.names[i] for i in indices] for part, indices in vars(data.split).items()},
         }
         return ModelCard(
             data.class_names,
@@ -362,15 +338,8 @@ class _Trainer:
         files.write_history(state["history"], self.data.class_names, self.data.class_colors)
         files.publish(state["best"])
         best = state["history"][state["best_epoch"] - 1]
-        return TrainResult(
-            files.output,
-            self._card(best),
-            state["history"],
-            state["best_epoch"],
-            files.history,
-            files.curves,
-            files.checkpoint,
-        )
+        paths = files.history, files.curves, files.checkpoint
+        return TrainResult(files.output, self._card(best), state["history"], state["best_epoch"], *paths)
 
 
 def make_optimizer(params: TrainParameters, policy: str) -> Any:

@@ -49,10 +49,7 @@ class TrainingSet:
     ) -> "TrainingSet":
         """Check images, labels, classes and parameters.
 
-        Raises
-        ------
-        InputError
-            Something does not fit; all problems found are named at once.
+        Raises `InputError`: something does not fit; all problems found are named at once.
         """
         given = [f"{i:04d}" for i in range(len(images))] if names is None else list(names)
         if problems := [*check(params), *_problems_with_slices(images, labels, given, params.channels)]:

@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from tomoseg.errors import InputError
 from tomoseg.io.slices import read_slice
-from tomoseg.segmentation.data.folds import Split, lookalikes, slice_keys, split
+from tomoseg.segmentation.data.folds import Split, lookalikes, slice_keys, split, thumbnail
 
 PAPER_LIKE = [
     f"al_{s:05d}_{p:02d}" for s in (*range(10000, 10003), *range(10004, 10015), *range(20000, 20015)) for p in (0, 1)
@@ -85,13 +85,17 @@ def smooth_slices(n, seed, shape=(128, 160)):
     return list(volume)
 
 
+def alike(images, parts):
+    return lookalikes([thumbnail(image) for image in images], parts)
+
+
 def test_slices_that_look_alike_are_found_whatever_their_names():
     ours, others = smooth_slices(30, 0), smooth_slices(5, 1)
     # Slice 1 lies right beside slice 0, slice 29 is far away in the same object.
-    assert lookalikes([ours[0], ours[29], others[2], ours[1]], Split([1, 2, 3], [0], [])) == [(3, 0)]
-    assert lookalikes([ours[0], ours[29], others[2]], Split([1, 2], [0], [])) == []
-    assert lookalikes([ours[0], ours[0][::2, ::2]], Split([0], [1], [])) == [(0, 1)]  # the same at another size
-    assert lookalikes([np.zeros((4, 5)), np.zeros((40, 5))], Split([0], [1], [])) == []
+    assert alike([ours[0], ours[29], others[2], ours[1]], Split([1, 2, 3], [0], [])) == [(3, 0)]
+    assert alike([ours[0], ours[29], others[2]], Split([1, 2], [0], [])) == []
+    assert alike([ours[0], ours[0][::2, ::2]], Split([0], [1], [])) == [(0, 1)]  # the same at another size
+    assert alike([np.zeros((4, 5)), np.zeros((40, 5))], Split([0], [1], [])) == []
 
 
 def test_real_series_of_one_object_are_found_alike(real_data):
@@ -99,4 +103,4 @@ def test_real_series_of_one_object_are_found_alike(real_data):
     folder = real_data / "gamma-alumina/images"
     names = ["al_20001_00", "al_10002_00", "al_10013_00"]
     images = [read_slice(folder / f"{name}.tif") for name in names]
-    assert lookalikes(images, Split([1, 2], [0], [])) == [(1, 0)]
+    assert alike(images, Split([1, 2], [0], [])) == [(1, 0)]

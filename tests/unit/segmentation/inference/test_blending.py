@@ -11,7 +11,7 @@ SIZES = [(64, 64), (65, 64), (100, 131), (129, 200), (20, 90), (7, 5), (63, 64),
 
 def predict_blended(predict_batch, image, patch, overlap=2, batch=4):
     """Predict one image (h, w)."""
-    return predict_stack(predict_batch, np.asarray(image)[None], patch, overlap, batch=batch)[0]
+    return predict_stack(predict_batch, np.asarray(image)[None], (patch, patch), overlap, batch=batch)[0]
 
 
 def identity(patches):
@@ -59,7 +59,7 @@ def test_patches_cover_every_axis_without_gaps_and_end_at_its_end():
 
 
 def test_the_window_is_a_squared_spline():
-    window = spline_window(64)
+    window = spline_window((64, 64))
     assert window.min() > 0
     assert window.max() <= 1
     np.testing.assert_allclose(window, window.T)
@@ -79,13 +79,13 @@ def test_a_stack_is_its_images():
         calls.append(patches.shape)
         return identity(patches)
 
-    out = predict_stack(predict, stack, 64, 2, batch=5)
+    out = predict_stack(predict, stack, (64, 64), 2, batch=5)
     for one, image in zip(out, stack, strict=True):
         np.testing.assert_allclose(one, predict_blended(identity, image, 64), atol=1e-6)
     # Each image is four patches; batches are of one size, so that a graph is compiled once.
     assert calls == 3 * [(4, 64, 64)]
     calls.clear()
-    predict_stack(predict, stack, 64, 2, batch=3)
+    predict_stack(predict, stack, (64, 64), 2, batch=3)
     assert calls == 6 * [(2, 64, 64)]
 
 
@@ -99,7 +99,7 @@ def test_small_images_are_padded_by_mirroring():
     image = np.arange(12.0).reshape(3, 4)
     predict_blended(predict, image, 8, batch=1)
     np.testing.assert_array_equal(seen[0], np.pad(image, ((2, 3), (2, 2)), mode="symmetric"))
-    assert Tiling.of((3, 4), 8, 2).padding == ((2, 3), (2, 2))
+    assert Tiling.of((3, 4), (8, 8), 2).padding == ((2, 3), (2, 2))
 
 
 def test_impossible_tilings_are_refused():
@@ -123,5 +123,5 @@ def test_patches_need_not_be_square(shape):
 
 def test_channels_go_along_with_their_pixels():
     images = np.random.default_rng(0).random((2, 21, 30, 3), np.float32)
-    out = predict_stack(lambda patches: patches, images, 16, 2)
+    out = predict_stack(lambda patches: patches, images, (16, 16), 2)
     np.testing.assert_allclose(out, np.moveaxis(images, -1, 1), atol=1e-6)

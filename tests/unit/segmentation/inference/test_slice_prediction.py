@@ -80,10 +80,10 @@ def test_slices_without_their_neighbours_are_refused():
 
 
 def test_the_memory_of_a_network_is_told_from_its_layers():
-    from tomoseg.segmentation.networks.builders import unet
+    from tomoseg.segmentation.networks.builders import build
 
     # The widest array of the paper's network joins two of 32 channels at full size; 4 bytes each, four such at a time.
-    assert bytes_per_pixel(unet(3, depth=6), 64) == 4 * 4 * 64
+    assert bytes_per_pixel(build("unet", 3, depth=6), 64) == 4 * 4 * 64
     predictor = SlicePredictor(softened, Scale(0, 1, 0, 1), 3, 512, 32, bytes_per_pixel=1024)
     assert predictor.batch_size((1000, 1000)) == 1
     assert predictor.batch_size((128, 128)) == 1  # a patch of its size, and one place only

@@ -9,7 +9,7 @@ import pytest
 
 from tomoseg.errors import InputError
 from tomoseg.segmentation.data.intensity_scaling import Scale, Scaling
-from tomoseg.segmentation.networks.builders import build, unet
+from tomoseg.segmentation.networks.builders import build
 from tomoseg.segmentation.networks.card import ModelCard
 from tomoseg.segmentation.networks.keras_setup import keras
 from tomoseg.segmentation.networks.losses import make_loss
@@ -74,7 +74,7 @@ def test_it_comes_back_from_model_and_checkpoint(name, tmp_path):
 
 
 def test_gates_multiply_each_skip_by_one_number_per_pixel():
-    plain, gated = unet(3, depth=4, base_filters=4), build("attention-unet", 3, 1, 4, 4)
+    plain, gated = build("unet", 3, depth=4, base_filters=4), build("attention-unet", 3, 1, 4, 4)
     gates = layers_of(gated, keras.layers.Multiply)
     assert [[tuple(x.shape)[-1] for x in gate.input] for gate in gates] == [[16, 1], [8, 1], [4, 1]]
     # For a level of C channels above one of 2 C: C/2 from 2 x 2 of C, C/2 (and bias) from 2 C, 1 (and bias) from C/2.
@@ -107,7 +107,7 @@ def test_the_compact_network_is_small():
     net = build("compact", 3, 1, 6, 16)
     assert 4 * net.count_params() < 16e6  # bytes; the promise is 4 million weights
     assert max(layer.filters for layer in layers_of(net, keras.layers.Conv2D)) == 128  # eight times 16
-    assert net.count_params() < 0.08 * unet(3).count_params()
+    assert net.count_params() < 0.08 * build("unet", 3).count_params()
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

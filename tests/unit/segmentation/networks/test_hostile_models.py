@@ -16,7 +16,7 @@ import pytest
 
 from tests.unit.segmentation.networks.test_model_file import CARD, rewritten
 from tomoseg.errors import InputError
-from tomoseg.segmentation.networks.builders import unet
+from tomoseg.segmentation.networks.builders import build
 from tomoseg.segmentation.networks.card import CARD_ENTRY, read_card
 from tomoseg.segmentation.networks.keras_setup import keras
 from tomoseg.segmentation.networks.model_file import load_checkpoint, load_model, save_model
@@ -29,7 +29,7 @@ layers = keras.layers
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
     path = tmp_path_factory.mktemp("sound") / "net.keras"
-    save_model(unet(3, depth=2, base_filters=2, seed=1), path, CARD)
+    save_model(build("unet", 3, depth=2, base_filters=2, seed=1), path, CARD)
     return path
 
 
@@ -380,7 +380,7 @@ def test_a_network_trained_elsewhere_loads_in_a_process_of_its_own(sound):
     )
     command = [sys.executable, "-W", "ignore", "-c", code, str(sound)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    n = unet(3, depth=2, base_filters=2).count_params()
+    n = build("unet", 3, depth=2, base_filters=2).count_params()
     assert done.stdout.strip() == f"['vacuum', 'oxide', 'metal'] {n}", done.stderr
 
 

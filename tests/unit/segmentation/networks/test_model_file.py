@@ -9,7 +9,7 @@ import pytest
 
 from tomoseg.errors import InputError
 from tomoseg.segmentation.data.intensity_scaling import Scale, Scaling
-from tomoseg.segmentation.networks.builders import unet
+from tomoseg.segmentation.networks.builders import build
 from tomoseg.segmentation.networks.card import CARD_ENTRY, ModelCard, read_card
 from tomoseg.segmentation.networks.keras_setup import keras
 from tomoseg.segmentation.networks.model_file import load_model, save_model
@@ -32,7 +32,7 @@ CARD = ModelCard(
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    model = unet(3, depth=3, base_filters=4, seed=5)
+    model = build("unet", 3, depth=3, base_filters=4, seed=5)
     path = tmp_path_factory.mktemp("model") / "net.keras"
     save_model(model, path, CARD)
     return model, path

@@ -23,7 +23,7 @@ def test_each_network_has_a_builder_and_is_a_choice(name):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_each_loss_is_made_and_is_a_choice(name):
-    assert isinstance(getattr(losses, LOSSES[name].maker)((0.5, 0.5), 1.0), losses.keras.losses.Loss)
+    assert isinstance(losses.MAKERS[name]((0.5, 0.5), 1.0), losses.keras.losses.Loss)
     assert TrainParameters.of("train", {"loss": f"2*{name}"}).loss == f"2*{name}"
     assert name in TrainParameters.model_fields["loss"].description
 
@@ -32,5 +32,5 @@ def test_each_loss_is_made_and_is_a_choice(name):
 def test_each_is_documented(name):
     if not DOCUMENTATION.exists():
         pytest.skip("not a source checkout")
-    row = {**ARCHITECTURES, **LOSSES}[name]
-    assert f"| `{name}` | {row.description}" in DOCUMENTATION.read_text(encoding="utf-8")
+    described = {**{known: row.description for known, row in ARCHITECTURES.items()}, **LOSSES}
+    assert f"| `{name}` | {described[name]}" in DOCUMENTATION.read_text(encoding="utf-8")

@@ -12,11 +12,10 @@ from scipy import ndimage, signal
 
 from tomoseg.errors import InputError
 from tomoseg.runtime import Runtime
-from tomoseg.segmentation.networks.builders import build
+from tomoseg.segmentation.networks.builders import LEVEL_8_BIT, build
 from tomoseg.segmentation.networks.card import read_card
 from tomoseg.segmentation.networks.encoder_weights import fetch, name_of, read_layers, set_encoder_weights
 from tomoseg.segmentation.networks.keras_setup import keras
-from tomoseg.segmentation.networks.se_resnet import LEVEL_8_BIT
 from tomoseg.segmentation.training.parameters import TrainParameters, check
 from tomoseg.segmentation.training.trainer import train
 

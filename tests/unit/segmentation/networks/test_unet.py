@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tomoseg.errors import InputError
-from tomoseg.segmentation.networks.builders import build, unet
+from tomoseg.segmentation.networks.builders import build
 from tomoseg.segmentation.networks.keras_setup import keras
 
 PAPER_CHANNELS = [32, 64, 128, 256, 512, 1024]
@@ -28,7 +28,7 @@ def paper_size(n_classes: int) -> int:
 
 @pytest.fixture(scope="module")
 def paper_net():
-    return unet(3)
+    return build("unet", 3)
 
 
 def test_it_has_the_papers_number_of_weights(paper_net):
@@ -62,7 +62,7 @@ def test_skips_join_equal_levels(paper_net):
 
 
 def test_probabilities_for_any_multiple_of_the_deepest_level():
-    net = unet(4, depth=3, base_filters=4, seed=0)
+    net = build("unet", 4, depth=3, base_filters=4, seed=0)
     rng = np.random.default_rng(0)
     for height, width in ((8, 8), (12, 40)):
         out = net.predict_on_batch(rng.normal(size=(2, height, width, 1)).astype(np.float32))
@@ -71,7 +71,7 @@ def test_probabilities_for_any_multiple_of_the_deepest_level():
 
 
 def test_seed_fixes_the_weights_and_layers_differ():
-    a, b, c = (unet(2, depth=2, base_filters=4, seed=s).get_weights() for s in (1, 1, 2))
+    a, b, c = (build("unet", 2, depth=2, base_filters=4, seed=s).get_weights() for s in (1, 1, 2))
     assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
     assert not np.array_equal(a[0], c[0])
     kernels = [w for w in a if w.ndim == 4 and w.shape == (3, 3, 4, 4)]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from tomoseg.segmentation.thresholds.label_volume import apply_thresholds, labelled_slab
 from tomoseg.segmentation.thresholds.rims import resolve_rims
-from tomoseg.segmentation.thresholds.thresholding import apply_thresholds, labelled_slab
 
 LEVELS = [0.0, 1.0, 4.5]
 THRESHOLDS = [0.5, 2.75]

@@ -6,9 +6,9 @@ from scipy import ndimage
 
 from tomoseg.components import ComponentSizes
 from tomoseg.errors import StageFailed
-from tomoseg.segmentation.cleaning import SmallObjects
 from tomoseg.segmentation.data.histogram import histogram
-from tomoseg.segmentation.thresholds.thresholding import apply_thresholds, find_thresholds, smoothed_slab
+from tomoseg.segmentation.labelling import SmallObjects
+from tomoseg.segmentation.thresholds.label_volume import apply_thresholds, find_thresholds, smoothed_slab
 
 ALL_NEIGHBOURS = np.ones((3, 3, 3))
 

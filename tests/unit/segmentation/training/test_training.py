@@ -17,7 +17,7 @@ from tomoseg.segmentation.networks.card import read_card
 from tomoseg.segmentation.networks.keras_setup import keras
 from tomoseg.segmentation.networks.model_file import load_checkpoint, load_model
 from tomoseg.segmentation.training.api import train as train_by_keywords
-from tomoseg.segmentation.training.files import checkpoint_folder
+from tomoseg.segmentation.training.files import TrainFiles
 from tomoseg.segmentation.training.parameters import TrainParameters
 from tomoseg.segmentation.training.patches import batches, epoch_plan
 from tomoseg.segmentation.training.trainer import train
@@ -224,7 +224,7 @@ def test_a_signal_stops_between_batches_and_keeps_finished_epochs(tmp_path, make
     with pytest.raises(Interrupted, match="1 of 2 epochs are done and kept"):
         train(images, labels, output, params=tiny_settings, runtime=Runtime(progress=StopAfter(2, monkeypatch)))
     assert not output.exists()
-    kept = next(checkpoint_folder(output).glob("best_*.keras"))
+    kept = next(TrainFiles(output).checkpoint.glob("best_*.keras"))
     assert read_card(kept).scores["epoch"] == 1
 
 
@@ -349,7 +349,7 @@ def test_each_epoch_sees_every_training_slice_in_new_views(make_slices, tiny_set
 
 
 def test_checkpoints_hold_the_optimiser(trained):
-    latest = next(checkpoint_folder(trained.path).glob("epoch_*.keras"))
+    latest = next(TrainFiles(trained.path).checkpoint.glob("epoch_*.keras"))
     model = keras.saving.load_model(latest, safe_mode=True)
     assert int(model.optimizer.iterations) == 2 * 3  # 12 training slices less neighbours, in batches of 4, two epochs
 
@@ -396,7 +396,7 @@ def test_a_class_that_cannot_be_monitored_is_refused(tmp_path, make_slices, tiny
 def test_a_checkpoint_from_before_an_option_existed_goes_on_with_its_default(trained, tiny_settings, tmp_path):
     for path in trained.path.parent.iterdir():
         (shutil.copytree if path.is_dir() else shutil.copy)(path, tmp_path / path.name)
-    state_file = checkpoint_folder(tmp_path / trained.path.name) / "state.json"
+    state_file = TrainFiles(tmp_path / trained.path.name).checkpoint / "state.json"
     for path in state_file.parent.glob("epoch_*.keras"):  # the losses were in another module then, too
         with zipfile.ZipFile(path) as archive:
             entries = {name: archive.read(name) for name in archive.namelist()}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import tomoseg
-from tomoseg.segmentation.training.files import checkpoint_folder
+from tomoseg.segmentation.training.files import TrainFiles
 
 EPOCHS = 5
 # One thread: with several, convolutions may be summed in another order in every run.
@@ -48,7 +48,7 @@ def weights(model: Path) -> list[np.ndarray]:
 
 
 def history(model: Path) -> list[dict]:
-    state = json.loads((checkpoint_folder(model) / "state.json").read_text())
+    state = json.loads((TrainFiles(model).checkpoint / "state.json").read_text())
     return [{key: value for key, value in row.items() if key != "seconds"} for row in state["history"]]
 
 
@@ -57,7 +57,7 @@ def assert_same(output: Path, undisturbed) -> None:
         np.testing.assert_array_equal(a, b)
     assert history(output) == undisturbed[1]
     # Nothing is left behind: the checkpoint holds the state, the latest and the best weights.
-    kept = {path.suffix for path in checkpoint_folder(output).iterdir()}
+    kept = {path.suffix for path in TrainFiles(output).checkpoint.iterdir()}
     assert kept == {".json", ".keras"}
     assert not list(output.parent.glob(".*"))
 
@@ -83,7 +83,9 @@ def test_a_signal(folders, undisturbed, tmp_path):
     said = stop_in_the_midst(folders, output, signal.SIGTERM, 0.0)
     done = len(history(output))
     assert 1 <= done < EPOCHS
-    assert f"stopped by SIGTERM: {done} of {EPOCHS} epochs are done and kept in {checkpoint_folder(output)}." in said
+    assert (
+        f"stopped by SIGTERM: {done} of {EPOCHS} epochs are done and kept in {TrainFiles(output).checkpoint}." in said
+    )
     assert "--resume" in said
     tomoseg("train", *folders, "-o", output, *SHAPE, "--resume")
     assert_same(output, undisturbed)
