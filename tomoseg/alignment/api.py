@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tomoseg.alignment.finding.alignment import Alignment, Placement
-from tomoseg.alignment.finding.estimate import estimate_alignment, memory_needed
+from tomoseg.alignment.finding.consistency import intensity_scales
+from tomoseg.alignment.finding.estimate import Alignment, Placement, estimate_alignment, memory_needed
 from tomoseg.alignment.finding.given import apply_given, keep_as_is
-from tomoseg.alignment.finding.intensity import intensity_scales
 from tomoseg.alignment.finding.patch import Patch
 from tomoseg.alignment.finding.track import Band
 from tomoseg.alignment.images.background import Backgrounds
