@@ -49,18 +49,8 @@ def find_corrections(
 ) -> tuple[Solution, ImageCorrections | None]:
     """Find the `kinds` of image corrections, and better moves with them.
 
-    They are taken only if the others then predict the images clearly better.
-
-    Parameters
-    ----------
-    series : images with background 0, at least 5 usable
-    solution : right to a fraction of a pixel
-    kinds : of rotation, magnification and tilt-angle
-
-    Returns
-    -------
-    solution : with better moves
-    corrections : ImageCorrections; None where nothing was gained, and `solution` is unchanged
+    They are taken only if the others then predict the images clearly better; else they are None, and `solution`, right
+    to a fraction of a pixel, is unchanged.
     """
     wanted = np.array([kind in kinds for kind in KINDS])
     if not wanted.any():

@@ -183,16 +183,7 @@ def _predicted(
         total = np.einsum("tyx,y->t", aligned, row_window(seen, series.usable), dtype=float)
         usual = np.median(total[series.usable])
         scales = np.where(total > 0.2 * usual, usual / np.maximum(total, 1e-30), 1.0)
-    return predict(
-        aligned,
-        seen,
-        series.angles_deg,
-        series.usable,
-        whole=whole,
-        workers=series.workers,
-        scales=scales,
-        checkpoint=series.checkpoint,
-    )
+    return predict(series, aligned, seen, whole=whole, scales=scales)
 
 
 def _solve_cut(series: ReducedSeries, moves: NDArray[np.float64], axis_angle_deg: float, passes: int) -> Solution:
