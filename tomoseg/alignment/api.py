@@ -225,16 +225,9 @@ def align_series(
     runtime: Runtime,
     outputs: Outputs,
 ) -> AlignmentSummary:
-    """Align a tilt series slab by slab; the aligned images go to `outputs`.
+    """Align a tilt series slab by slab, as `align` does; `outputs` receive 'aligned', (n_tilt, y, x) f4.
 
-    Parameters
-    ----------
-    tilt_series : (n_tilt, y, x) raw images
-    angles_deg : (n_tilt,), ascending
-    tilt_axis, pixel_size_nm, source : as for `align`
-    given : GivenAlignment, optional
-        The alignment of `params.from_project`.
-    outputs : receives 'aligned', (n_tilt, y, x) f4
+    The angles are ascending; `given` is the alignment of `params.from_project`.
     """
     angles = np.asarray(angles_deg, np.float64)
     _require_series(tilt_series, angles)
