@@ -89,24 +89,17 @@ def register_with(
     seen: NDArray[np.bool_],
     band: Band,
     max_shift_px: float,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Find the moves (dy', dx') that bring each image into register with its prediction.
-
-    Returns
-    -------
-    moves : (n_tilt, 2) px, 0 for unusable tilts
-    scores : (n_tilt,) normalised correlation, NaN for unusable tilts
-    """
+) -> NDArray[np.float64]:
+    """Find the moves (dy', dx') that bring each image into register with its prediction, (n_tilt, 2) px."""
     shape = aligned.shape[1:]
     padded = padded_shape(shape, 1.0)
     response = band.response(padded, max(shape), series.factor)
     window = taper(shape, 0.4)
 
-    def one(i: int) -> tuple[NDArray[np.float64], float]:
+    def one(i: int) -> NDArray[np.float64]:
         if not series.usable[i]:
-            return np.zeros(2), np.nan
+            return np.zeros(2)
         w = window * seen[i]
-        return register(prediction.images[i] * w, aligned[i] * w, response, max_shift_px)
+        return register(prediction.images[i] * w, aligned[i] * w, response, max_shift_px)[0]
 
-    found = series.each(one)
-    return np.array([f[0] for f in found]), np.array([f[1] for f in found])
+    return np.array(series.each(one))

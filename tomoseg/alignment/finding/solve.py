@@ -128,7 +128,7 @@ def _solve_whole(
     for _ in range(passes):
         aligned, seen = series.warped(moves, axis_angle_deg)
         prediction = _predicted(series, aligned, seen, whole=True)
-        steps, _ = register_with(series, prediction, aligned, seen, band, reach)
+        steps = register_with(series, prediction, aligned, seen, band, reach)
         stray = _strays(steps, series.usable)
         if stray.sum() > 0.3 * series.usable.sum():
             return None
