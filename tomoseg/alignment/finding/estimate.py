@@ -92,15 +92,9 @@ def estimate_alignment(
     Parameters
     ----------
     series : images with background 0, at least one usable
-    axis_angle_deg : float, optional
-        Direction of the tilt axis where it is known; found otherwise.
-    axis_near_deg : float, optional
-        Nominal direction: the direction is looked for within 20 degrees of it; in all directions by default.
-    axis_offset_px : float, optional
-        Offset of the axis in raw pixels where it is known; found otherwise.
-    band : limits of the band-pass
-    max_shift : float
-        Largest step between neighbouring tilts, as a part of the longer side of the images.
+    axis_angle_deg, axis_offset_px : direction and offset (raw px) of the tilt axis where known; found otherwise
+    axis_near_deg : nominal direction, see `find_direction`
+    max_shift : largest step between neighbouring tilts, as a part of the longer side of the images
     method : what follows the tracking of neighbours, see `place`
     patch : the part of the frame that shifts and axis are found from; all of it by default
     correct : image corrections to find, see `find_corrections`

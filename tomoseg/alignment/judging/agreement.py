@@ -19,14 +19,10 @@ BORDER = 0.15
 class Agreement:
     """Agreement of the tilts of a series.
 
-    Attributes
-    ----------
-    neighbours : (n_tilt,)
-        Correlation (Pearson) of each image with its neighbour nearer to the lowest tilt, stretched by the ratio of the
-        cosines, where both show something; the lowest tilt with its best neighbour. NaN for unusable tilts.
-    common_line : float
-        Median correlation of the projections onto the tilt axis with their mean; the same in all tilts of an
-        aligned series.
+    `neighbours` (n_tilt,) are correlations (Pearson) of each image with its neighbour nearer to the lowest tilt,
+    stretched by the ratio of the cosines, where both show something; of the lowest tilt with its best neighbour; NaN
+    for unusable tilts. `common_line` is the median correlation of the projections onto the tilt axis, the same in all
+    tilts of an aligned series, with their mean.
     """
 
     neighbours: NDArray[np.float64]
