@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from tomoseg import simulate
-from tomoseg.reconstruction.assessment import measure_resolution, take_sample
 from tomoseg.reconstruction.backends.cpu import CpuOperator
 from tomoseg.reconstruction.geometry import ParallelGeometry
 from tomoseg.reconstruction.method_table import METHODS
 from tomoseg.reconstruction.methods import fbp, in_blocks, mlem, osem, sirt, tv, tv_scale
-from tomoseg.reconstruction.resolution import THRESHOLD
+from tomoseg.reconstruction.resolution import THRESHOLD, measure_resolution, resolution_px
+from tomoseg.reconstruction.selection import take_sample
 from tomoseg.reconstruction.stopping import cross_validate
 from tomoseg.runtime import available_cpus, slabs
 
@@ -74,7 +74,7 @@ def rows(geometry: ParallelGeometry, data: np.ndarray, truth: np.ndarray) -> Non
         given = ", ".join(f"{found[n]:.3f} ({n})" for n in SHOWN[name])
         print(
             f"| {name} | {given} | {found[curve.best]:.3f} ({curve.best}) | {found[best]:.3f} ({best}) "
-            f"| {shells.resolution_px:.2f} |",
+            f"| {resolution_px(shells):.2f} |",
             flush=True,
         )
 
@@ -105,10 +105,12 @@ def plot(phantom: simulate.Phantom, path: Path) -> None:
         truth_axis.plot(list(found), list(found.values()), "--", color=colour)
         truth_axis.plot([chosen], [found[chosen]], "o", color=colour)
         left.plot([], [], "--", color=colour, label="correlation with the truth")
-        right.plot(shells.frequency, shells.correlation, color=colour, label=f"{label}: {shells.resolution_px:.2f} px")
-        right.plot([1 / shells.resolution_px], [THRESHOLD], "o", color=colour)
+        resolution = resolution_px(shells)
+        named = f"{label}: {resolution:.2f} px"
+        right.plot(shells["frequency_per_px"], shells["correlation"], color=colour, label=named)
+        right.plot([1 / resolution], [THRESHOLD], "o", color=colour)
         print(f"{label}: {chosen} iterations, correlation {found[chosen]:.3f}, best {max(found.values()):.3f} ", end="")
-        print(f"({max(found, key=found.__getitem__)}); resolution {shells.resolution_px:.2f} px", flush=True)
+        print(f"({max(found, key=found.__getitem__)}); resolution {resolution:.2f} px", flush=True)
     left.set(xscale="log", xlabel="iterations", ylabel="relative residual of tilts left out", ylim=(0, None))
     left.set_xticks((1, 3, 10, 30, 100), labels=("1", "3", "10", "30", "100"))
     truth_axis.set(ylabel="correlation with the truth (dashed)")

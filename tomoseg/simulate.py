@@ -95,8 +95,6 @@ def catalyst(
     ----------
     size : int
         Voxels along each side of the cubic volume.
-    n_particles, n_plates, n_pores : int
-        Number of each.
     seed : int
         The same seed gives the same phantom.
     mean_diameter_px : float, optional
@@ -128,15 +126,10 @@ def catalyst(
     return _compose(support, particles, particle_density)
 
 
-def _centred_axes(size: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return broadcastable z, y, x coordinates in px from the volume's centre."""
-    c = (np.arange(size) - (size - 1) / 2).astype(np.float32)
-    return c[:, None, None], c[None, :, None], c[None, None, :]
-
-
 def _plates(size: int, n_plates: int, rng: np.random.Generator) -> FloatArray:
     """Return the coverage (0..1) of each voxel by a union of irregular six-sided plates."""
-    z, y, x = _centred_axes(size)
+    centred = (np.arange(size) - (size - 1) / 2).astype(np.float32)
+    z, y, x = np.meshgrid(centred, centred, centred, indexing="ij", sparse=True)
     ball = size * PLATE_RADIUS
     outside = np.full((size, size, size), np.inf, np.float32)
     for frame in _plate_frames(n_plates, rng):
@@ -412,7 +405,11 @@ def acquire(
     for i, image in enumerate(perfect):
         electrons = scale * _misalign(image, shifts[i], tilt_axis_angle_deg, tilt_axis_offset_px) + background
         counted = electrons if dose is None else rng.poisson(np.maximum(electrons, 0))
-        raw[i] = _digitise(black_level + gain * counted, raw.dtype)
+        counts = black_level + gain * counted
+        if raw.dtype.kind in "iu":
+            limits = np.iinfo(raw.dtype)
+            counts = np.clip(np.rint(counts), limits.min, limits.max)
+        raw[i] = counts.astype(raw.dtype)
     return raw
 
 
@@ -441,14 +438,6 @@ def _gain(brightest: float, wanted: float | None, black_level: float, dtype: DTy
     return float(min(10.0, room / (1.2 * brightest + 6 * np.sqrt(brightest) + 1)))
 
 
-def _digitise(counts: FloatArray, dtype: np.dtype[Any]) -> Array:
-    """Return counts as `dtype`, rounded and clipped where that is an integer."""
-    if dtype.kind not in "iu":
-        return counts.astype(dtype)
-    limits = np.iinfo(dtype)
-    return np.clip(np.rint(counts), limits.min, limits.max).astype(dtype)
-
-
 def _misalign(image: FloatArray, shift: FloatArray, angle_deg: float, offset_px: float) -> FloatArray:
     """Resample one aligned image (y, x) to where the raw pixels are; see `acquire` for the formula."""
     phi = np.deg2rad(angle_deg)
@@ -456,9 +445,7 @@ def _misalign(image: FloatArray, shift: FloatArray, angle_deg: float, offset_px:
     rotation = np.array([[np.cos(phi), np.sin(phi)], [-np.sin(phi), np.cos(phi)]])
     centre = (np.array(image.shape) - 1) / 2
     start = rotation @ (np.asarray(shift) - centre) + centre - np.array([0.0, offset_px])
-    return np.asarray(
-        ndimage.affine_transform(image, rotation, start, order=3, mode="constant", prefilter=True), np.float32
-    )
+    return np.asarray(ndimage.affine_transform(image, rotation, start, order=3, mode="constant"), np.float32)
 
 
 def tilt_angles(max_tilt_deg: float = 68.0, step_deg: float = 2.0) -> NDArray[np.float64]:

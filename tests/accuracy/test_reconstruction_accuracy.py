@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from tomoseg import simulate
-from tomoseg.reconstruction.assessment import SAMPLE_SLICES
 from tomoseg.reconstruction.backends.astra import AstraCpuOperator
 from tomoseg.reconstruction.backends.cpu import CpuOperator
 from tomoseg.reconstruction.geometry import ParallelGeometry
 from tomoseg.reconstruction.methods import fbp, in_blocks, mlem, osem, sirt
+from tomoseg.reconstruction.selection import SAMPLE_SLICES
 from tomoseg.reconstruction.stopping import cross_validate, tried
 
 

@@ -1,17 +1,15 @@
 """Align a tilt series: `align` on arrays, `align_series` on handles."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tomoseg.alignment.finding.alignment import Alignment, Placement
-from tomoseg.alignment.finding.estimate import estimate_alignment, memory_needed
+from tomoseg.alignment.finding.consistency import intensity_scales
+from tomoseg.alignment.finding.estimate import Alignment, Placement, estimate_alignment, memory_needed
 from tomoseg.alignment.finding.given import apply_given, keep_as_is
-from tomoseg.alignment.finding.intensity import intensity_scales
 from tomoseg.alignment.finding.patch import Patch
 from tomoseg.alignment.finding.track import Band
 from tomoseg.alignment.images.background import Backgrounds
@@ -25,7 +23,7 @@ from tomoseg.alignment.judging.warnings import agreement_warnings, outlier_warni
 from tomoseg.alignment.parameters import AlignParameters, check
 from tomoseg.arrays import Array, ArraySource, MemoryOutputs, Outputs
 from tomoseg.errors import InputError
-from tomoseg.io.masks import Mask, MaskedSeries, open_mask, require_fit
+from tomoseg.io.masks import MaskedSeries, open_mask, require_fit
 from tomoseg.io.shifts import GivenAlignment, ImageCorrections, fitted, imod_turns, read_shifts
 from tomoseg.keywords import takes_parameters
 from tomoseg.runtime import Runtime
@@ -226,16 +224,9 @@ def align_series(
     runtime: Runtime,
     outputs: Outputs,
 ) -> AlignmentSummary:
-    """Align a tilt series slab by slab; the aligned images go to `outputs`.
+    """Align a tilt series slab by slab, as `align` does; `outputs` receive 'aligned', (n_tilt, y, x) f4.
 
-    Parameters
-    ----------
-    tilt_series : (n_tilt, y, x) raw images
-    angles_deg : (n_tilt,), ascending
-    tilt_axis, pixel_size_nm, source : as for `align`
-    given : GivenAlignment, optional
-        The alignment of `params.from_project`.
-    outputs : receives 'aligned', (n_tilt, y, x) f4
+    The angles are ascending; `given` is the alignment of `params.from_project`.
     """
     angles = np.asarray(angles_deg, np.float64)
     _require_series(tilt_series, angles)
@@ -251,7 +242,12 @@ def align_series(
         runtime.warn(
             f"the alignment needs about {needed / 2**20:.0f} MB of memory, and {allowed / 2**20:.0f} MB are allowed"
         )
-    with _masked(tilt_series, params) as (raw, mask):
+    with ExitStack() as stack:
+        raw, mask = tilt_series, None
+        if params.mask is not None:
+            mask = stack.enter_context(open_mask(params.mask.expanduser()))
+            require_fit(mask, shape)
+            raw = MaskedSeries(tilt_series, mask)
         backgrounds, series = survey_series(raw, angles, params.background, runtime, mask)
         usable = series.usable
         alignment, placement = _found(series, NOMINAL_DEG.get(str(tilt_axis)), patch, given, params, runtime)
@@ -398,17 +394,6 @@ def _patch(raw_shape: tuple[int, ...], params: AlignParameters) -> Patch | None:
         if limits[1] > n:
             raise InputError(f"align.{name} is {limits[0]},{limits[1]}, but the images are {width} x {height} px.")
     return Patch(rows, columns, (height, width))
-
-
-@contextmanager
-def _masked(tilt_series: ArraySource, params: AlignParameters) -> Iterator[tuple[ArraySource, Mask | None]]:
-    """Yield the series, NaN where the mask is 0, and the mask."""
-    if params.mask is None:
-        yield tilt_series, None
-        return
-    with open_mask(params.mask.expanduser()) as mask:
-        require_fit(mask, tuple(tilt_series.shape))
-        yield MaskedSeries(tilt_series, mask), mask
 
 
 class _Reordered:

@@ -20,13 +20,9 @@ _MRC = next(f.extensions for f in FORMATS if f.module == "mrc")
 
 @dataclass(frozen=True)
 class Mask:
-    """Which pixels count, for all images of a series or one by one.
+    """Which pixels count, for all images of a series, shape (y, x), or one by one, (n_tilt, y, x).
 
-    Attributes
-    ----------
-    path : where it was read from
-    shape : (y, x), or (n_tilt, y, x)
-    fetch : return the values of images start..stop, (k, y, x), of a mask with one image per tilt; else that one image
+    `fetch` returns the values of images start..stop, (k, y, x), of a mask with one image per tilt; else that one image.
     """
 
     path: Path

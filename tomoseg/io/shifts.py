@@ -41,16 +41,10 @@ SAME_PIXEL = 0.01  # relative difference below which two pixel sizes are the sam
 
 @dataclass(frozen=True)
 class ImageCorrections:
-    """Image corrections: what single images need in addition to a shift.
+    """Image corrections, (n_tilt,) f8 each: what single images need in addition to a shift.
 
-    Attributes
-    ----------
-    rotation_deg : (n_tilt,) f8
-        Angle to turn each image by about its centre, in the sense of the tilt axis' angle.
-    magnification : (n_tilt,) f8
-        Factor to magnify each image by about its centre.
-    tilt_error_deg : (n_tilt,) f8
-        Angle to add to the tilt angles as recorded.
+    An image is turned about its centre by `rotation_deg`, in the sense of the tilt axis' angle, and magnified;
+    `tilt_error_deg` is to be added to the tilt angles as recorded.
     """
 
     rotation_deg: NDArray[np.float64]
@@ -165,7 +159,8 @@ def _read_xf(path: Path, lines: list[tuple[int, str]], *, rows_up: bool) -> Give
             f"and one direction of the tilt axis from it, and leaves out magnifications of up to {MOST_STRETCH:.0%} "
             f"and rotations of up to {MOST_TURN_DEG:g} degree"
         )
-    found = GivenAlignment(str(path), _shifts_of(matrices, moves))
+    shifts = np.linalg.solve(matrices, moves[:, :, None])[:, ::-1, 0]  # (dy, dx) with A (dx, dy) = (DX, DY)
+    found = GivenAlignment(str(path), np.ascontiguousarray(shifts))
     if np.abs(stretch - 1).max() > 1e-4 or apart > 0.01:
         found.notes.append(
             f"{path.name} also magnifies images by up to {np.abs(stretch - 1).max():.2%} and turns them by up to "
@@ -175,15 +170,6 @@ def _read_xf(path: Path, lines: list[tuple[int, str]], *, rows_up: bool) -> Give
         angle = 90 - (90 - turn) % 180
         # The axis is along Y either way up; half a turn of the frame is the same alignment.
         found = replace(found, axis_angle_deg=angle, axis_offset_px=0.0)
-    return _ordered_by_companion(path, found)
-
-
-def _shifts_of(matrices: NDArray[np.float64], moves: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return (dy, dx) with A (dx, dy) = (DX, DY)."""
-    return np.ascontiguousarray(np.linalg.solve(matrices, moves[:, :, None])[:, ::-1, 0])
-
-
-def _ordered_by_companion(path: Path, found: GivenAlignment) -> GivenAlignment:
     beside = tilts_beside(path)
     if beside is None:
         return found
@@ -252,12 +238,8 @@ def fitted(
 ) -> GivenAlignment:
     """Convert an alignment to pixels of the series that it is applied to.
 
-    Parameters
-    ----------
-    given : the alignment
-    angles_deg : (n_tilt,) of the series, ascending
-    image_shape : (height, width) of its images
-    pixel_size_nm : NaN where unknown
+    `angles_deg` (n_tilt,) are those of the series, ascending, `image_shape` (height, width) is that of its images, and
+    `pixel_size_nm` NaN where unknown.
 
     Raises
     ------

@@ -1,6 +1,7 @@
 """Reconstruct a volume from an aligned tilt series: `reconstruct` on arrays, `reconstruct_series` on handles."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -9,19 +10,19 @@ from numpy.typing import ArrayLike, NDArray
 from tomoseg.arrays import ArraySource, MemoryOutputs, Outputs
 from tomoseg.errors import InputError, StageFailed
 from tomoseg.keywords import takes_parameters
-from tomoseg.reconstruction.assessment import choose_iterations, describe_resolution, measure_resolution, take_sample
 from tomoseg.reconstruction.backends.choice import Choice, choose
 from tomoseg.reconstruction.backends.gpu import GpuFailed
-from tomoseg.reconstruction.checkpoint import Checkpoint
 from tomoseg.reconstruction.geometry import ParallelGeometry
 from tomoseg.reconstruction.memory import sample_threads
 from tomoseg.reconstruction.method_table import METHODS, MethodRow, methods_of
 from tomoseg.reconstruction.methods import tv_scale
 from tomoseg.reconstruction.operators import Floats
 from tomoseg.reconstruction.parameters import ReconstructParameters, check
-from tomoseg.reconstruction.selection import Selection, refuse_non_finite, select, series_geometry, within
-from tomoseg.reconstruction.slab_loop import reconstruct_slabs
+from tomoseg.reconstruction.resolution import describe_resolution, measure_resolution, resolution_px
+from tomoseg.reconstruction.selection import Selection, refuse_non_finite, select, series_geometry, take_sample, within
+from tomoseg.reconstruction.slab_loop import Checkpoint, reconstruct_slabs
 from tomoseg.reconstruction.solver import Recipe
+from tomoseg.reconstruction.stopping import choose_iterations
 from tomoseg.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -168,16 +169,6 @@ def reconstruct(
     )
 
 
-@dataclass(frozen=True)
-class _Task:
-    """What is reconstructed, how it was seen, and the part of each slice that is kept, along z and along x."""
-
-    series: Selection
-    geometry: ParallelGeometry
-    kept: tuple[slice, slice]
-    voxel_size_nm: float
-
-
 def reconstruct_series(
     aligned: ArraySource,
     angles_deg: NDArray[np.float64],
@@ -197,19 +188,19 @@ def reconstruct_series(
     geometry = series_geometry(series.shape[2], angles, params.z_size, runtime)
     kept = within("z_range", params.z_range, geometry.nz), within("x_range", params.x_range, geometry.nx)
     voxel_size_nm = float("nan") if pixel_size_nm is None else float(pixel_size_nm) * params.binning
-    task = _Task(series, geometry, kept, voxel_size_nm)
+    volume_with = partial(_reconstruct, series, geometry, kept, voxel_size_nm, params, runtime, outputs)
     choice = _choose(params, runtime)
     begun = outputs.resumed
     if choice.device == "cuda" and runtime.device == "auto" and begun is not None and begun.get("gpu_failed"):
         choice = _instead_of_gpu(choice, begun["gpu_failed"], params, runtime)
     done = Checkpoint.resumed(begun, choice)
     try:
-        return _reconstruct(choice, task, done, params, runtime, outputs)
+        return volume_with(choice, done)
     except GpuFailed as error:
         choice = _instead_of_gpu(choice, str(error), params, runtime)
         done = Checkpoint(choice.backend, choice.device, gpu_failed=str(error))
-        outputs.checkpoint(done.state())  # before slices from the GPU are written over
-        return _reconstruct(choice, task, done, params, runtime, outputs)
+        outputs.checkpoint(asdict(done))  # before slices from the GPU are written over
+        return volume_with(choice, done)
 
 
 def _choose(params: ReconstructParameters, runtime: Runtime) -> Choice:
@@ -239,43 +230,51 @@ def _instead_of_gpu(choice: Choice, failure: str, params: ReconstructParameters,
 
 
 def _reconstruct(
-    choice: Choice, task: _Task, done: Checkpoint, params: ReconstructParameters, runtime: Runtime, outputs: Outputs
+    series: Selection,
+    geometry: ParallelGeometry,
+    kept: tuple[slice, slice],
+    voxel_size_nm: float,
+    params: ReconstructParameters,
+    runtime: Runtime,
+    outputs: Outputs,
+    choice: Choice,
+    done: Checkpoint,
 ) -> Reconstruction:
-    """Reconstruct with one backend, going on from what is done."""
-    geometry, row = task.geometry, METHODS[params.method]
+    """Reconstruct with one backend, going on from what is done; keep part of each slice, along z and along x."""
+    row, n_y = METHODS[params.method], series.shape[1]
     runtime.device_used = choice.device
     runtime.say(f"reconstructing with backend {choice.backend} on {choice.device}: {choice.reason}")
-    sample = take_sample(task.series, geometry)
+    sample = take_sample(series, geometry)
     refuse_non_finite(sample, geometry.angles_deg)
     recipe = Recipe(row, choice, geometry, _options(row, geometry, sample, params))
     threads = sample_threads(geometry, recipe.volumes, runtime.workers, runtime.max_memory)
     if done.slices:
-        runtime.say(f"continuing after {done.slices} of {task.series.shape[1]} slices")
+        runtime.say(f"continuing after {done.slices} of {n_y} slices")
     elif params.iterations != "auto" and not row.is_direct:
         done.iterations = params.iterations
     elif not row.is_direct:
         done.set_iterations(*choose_iterations(recipe, sample, threads, runtime))
-    (z, x), n_y = task.kept, task.series.shape[1]
+    z, x = kept
     shape = (z.stop - z.start, n_y, x.stop - x.start)
-    volume = outputs.create("volume", shape, attrs={"voxel_size_nm": task.voxel_size_nm})
-    reconstruct_slabs(task.series, recipe, done, task.kept, volume, runtime, outputs)
-    resolution_px, shell_table = float("nan"), None
+    volume = outputs.create("volume", shape, attrs={"voxel_size_nm": voxel_size_nm})
+    reconstruct_slabs(series, recipe, done, kept, volume, runtime, outputs)
+    resolution, shells = float("nan"), None
     if params.resolution:
         method = recipe.method(done.iterations, runtime.check)
-        found = measure_resolution(choice.operator, geometry, sample, method, threads)
-        resolution_px, shell_table = found.resolution_px, found.table()
-        runtime.say(describe_resolution(resolution_px, task.voxel_size_nm, sample.shape[1]))
+        shells = measure_resolution(choice.operator, geometry, sample, method, threads)
+        resolution = resolution_px(shells)
+        runtime.say(describe_resolution(resolution, voxel_size_nm, sample.shape[1]))
     _report_fit(done, row, runtime)
     return Reconstruction(
         volume=volume,
         residuals=done.residuals,
-        resolution_px=resolution_px,
-        voxel_size_nm=task.voxel_size_nm,
+        resolution_px=resolution,
+        voxel_size_nm=voxel_size_nm,
         iterations=done.iterations,
         method=row.name,
         backend=choice.backend,
         device=choice.device,
-        shell_table=shell_table,
+        shell_table=shells,
         stopping_table=done.stopping,
         notes=list(runtime.notes),
         warnings=list(runtime.warnings),

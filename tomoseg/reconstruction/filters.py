@@ -13,15 +13,14 @@ WEDGE = 3.0  # a gap between tilts of more than this many times the median gap c
 def window(name: Filter, frequency: FloatArray) -> NDArray[np.float64]:
     """Return the window that `name` multiplies the ramp with, at `frequency` in cycles per pixel, at most 0.5."""
     f = np.asarray(frequency, np.float64)
-    if name == "shepp-logan":
-        return np.asarray(np.sinc(f))
-    if name == "cosine":
-        return np.asarray(np.cos(np.pi * f))
-    if name == "hamming":
-        return np.asarray(0.54 + 0.46 * np.cos(2 * np.pi * f))
-    if name == "hann":
-        return np.asarray(0.5 + 0.5 * np.cos(2 * np.pi * f))
-    return np.ones_like(f)
+    windows = {
+        "ramp": np.ones_like(f),
+        "shepp-logan": np.sinc(f),
+        "cosine": np.cos(np.pi * f),
+        "hamming": 0.54 + 0.46 * np.cos(2 * np.pi * f),
+        "hann": 0.5 + 0.5 * np.cos(2 * np.pi * f),
+    }
+    return np.asarray(windows[name])
 
 
 def ramp(n: int, name: Filter = "ramp") -> NDArray[np.float64]:

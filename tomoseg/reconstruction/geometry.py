@@ -22,12 +22,9 @@ class ParallelGeometry:
 
     Parameters
     ----------
-    angles_deg : array, shape (n_tilt,)
-        Tilt angles in degrees.
-    n_detector : int
-        Detector pixels across the tilt axis.
-    nx, nz : int
-        Size of a slice of the volume, across the tilt axis and along the beam at zero tilt.
+    angles_deg : array, shape (n_tilt,), in degrees
+    n_detector : detector pixels across the tilt axis
+    nx, nz : size of a slice of the volume, across the tilt axis and along the beam at zero tilt
 
     Raises
     ------
@@ -70,17 +67,17 @@ class ParallelGeometry:
     @property
     def x(self) -> NDArray[np.float64]:
         """Distance of each column of a slice from the tilt axis, in pixels."""
-        return np.arange(self.nx, dtype=np.float64) - (self.nx - 1) / 2
+        return _centred(self.nx)
 
     @property
     def z(self) -> NDArray[np.float64]:
         """Distance of each row of a slice from the tilt axis, in pixels."""
-        return np.arange(self.nz, dtype=np.float64) - (self.nz - 1) / 2
+        return _centred(self.nz)
 
     @property
     def detector(self) -> NDArray[np.float64]:
         """Distance of each detector pixel from the tilt axis, in pixels."""
-        return np.arange(self.n_detector, dtype=np.float64) - (self.n_detector - 1) / 2
+        return _centred(self.n_detector)
 
     def of(self, tilts: slice | NDArray[np.integer]) -> "ParallelGeometry":
         """Return the geometry with some of the tilts only."""
@@ -90,3 +87,7 @@ class ParallelGeometry:
         """Return the voxels whose centres the detector sees at every possible tilt, shape (nz, nx)."""
         distance = np.hypot(self.z[:, None], self.x[None, :])
         return np.asarray(distance <= self.n_detector / 2)
+
+
+def _centred(n: int) -> NDArray[np.float64]:
+    return np.arange(n, dtype=np.float64) - (n - 1) / 2

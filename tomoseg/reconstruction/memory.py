@@ -65,18 +65,10 @@ def plan_groups(
     max_memory: int,
     tell: Callable[[str], object],
 ) -> tuple[list[slice], int]:
-    """Return the groups of slices to compute, and how many slices to read ahead.
+    """Return the groups of slices to compute from the `first` that is not done, and how many slices to read ahead.
 
-    A group is as many blocks as are computed at once, or as fit in the memory allowed.
-
-    Parameters
-    ----------
-    n_slices, first : slices of the volume, and the first that is not computed yet
-    need : memory that the method takes
-    block : slices in a block
-    at_once : blocks that are computed at the same time
-    max_memory : bytes
-    tell : called with a message where even the smallest group does not fit
+    A group is as many blocks of `block` slices as are computed `at_once`, or as fit in `max_memory` bytes; `tell` is
+    called with a message where even the smallest group does not fit.
     """
     unit = math.lcm(block, WRITE_UNIT)
     per_slice, fixed = need.per_slice(block), need.fixed(unit)

@@ -11,6 +11,7 @@ from tomoseg.reconstruction.geometry import ParallelGeometry
 from tomoseg.reconstruction.operators import Floats
 from tomoseg.runtime import Runtime, slabs
 
+SAMPLE_SLICES = 32  # neighbouring ones, where the object is, that tell iterations and resolution
 PIXELS_AT_ONCE = 64  # along y, read of the stored series to be binned
 
 
@@ -20,14 +21,9 @@ class Selection:
 
     Parameters
     ----------
-    aligned : array source, shape (n_tilt, ny, nx)
-    tilts : int array, shape (n,)
-        Tilts that are used, rising.
-    binning : int
-        Pixels averaged in each direction. Rows left over at the far end of y are not used; across the axis, the
-        binned pixels stay centred about it.
-    first, n_slices : int
-        Rows that are used, in binned pixels.
+    tilts : tilts that are used, rising
+    binning : pixels averaged in each direction, see `binned`
+    first, n_slices : rows that are used, in binned pixels
     """
 
     aligned: ArraySource
@@ -111,6 +107,18 @@ def select(
         kept = np.flatnonzero(~outliers)
     rows = within("y_range", y_range, n_y // binning)
     return Selection(aligned, kept, binning, rows.start, rows.stop - rows.start), angles_deg[kept]
+
+
+def take_sample(aligned: ArraySource, geometry: ParallelGeometry) -> Floats:
+    """Return the projections (n_tilt, n, n_detector) of neighbouring slices with the largest signal at least tilt.
+
+    They do not depend on the memory allowed, and neither does what is found from them: so they are few.
+    """
+    n = min(aligned.shape[1], SAMPLE_SLICES)
+    front = int(np.argmin(np.abs(geometry.angles_deg)))
+    signal = np.abs(np.asarray(aligned[front : front + 1, :], np.float64)).sum(axis=(0, 2))
+    start = int(np.argmax(np.convolve(np.nan_to_num(signal), np.ones(n), mode="valid")))
+    return np.asarray(aligned[:, start : start + n], np.float32)
 
 
 def within(name: str, limits: tuple[int, int] | None, n: int) -> slice:

@@ -1,18 +1,86 @@
-"""The loop over a volume: read a group of slices, reconstruct it, write it, keep a checkpoint."""
+"""The loop over a volume: read a group of slices, reconstruct it, write it, keep a checkpoint to continue from."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tomoseg.arrays import ArraySink, ArraySource, Outputs
-from tomoseg.reconstruction.checkpoint import Checkpoint
+from tomoseg.reconstruction.backends.choice import Choice
 from tomoseg.reconstruction.memory import WRITE_UNIT, plan_groups
-from tomoseg.reconstruction.methods import joined
+from tomoseg.reconstruction.methods import Result, joined
 from tomoseg.reconstruction.operators import Floats
 from tomoseg.reconstruction.selection import Selection, refuse_non_finite
 from tomoseg.reconstruction.solver import Recipe, open_solver
+from tomoseg.reconstruction.stopping import STOPPING_DTYPE, StoppingCurve
 from tomoseg.runtime import Runtime, slabs
+
+
+@dataclass
+class Checkpoint:
+    """What is known of the slices finished so far; its fields are JSON values.
+
+    Sums are added block by block in order, and blocks are the same however many are computed at once or after an
+    interruption: so the sums are the same to the last bit. On a GPU, blocks depend on how much of its memory is free: a
+    run that is continued keeps the blocks it began with.
+    """
+
+    backend: str
+    device: str
+    block: int = 0  # slices; 0 where nothing is decided yet
+    gpu_failed: str = ""  # why the GPU is not used, although there is one
+    iterations: int = 0
+    tried: list[int] = field(default_factory=list)  # numbers of iterations among which one was chosen
+    held_out: list[float] = field(default_factory=list)  # and the residual of held-out tilts after each
+    slices: int = 0
+    misfit: list[float] = field(default_factory=list)
+    power: float = 0.0
+    pixels: int = 0
+    negative_pixels: int = 0
+    amount: float = 0.0
+    negative_amount: float = 0.0
+
+    @classmethod
+    def resumed(cls, state: Mapping[str, Any] | None, choice: Choice) -> "Checkpoint":
+        """Return where an interrupted run stood; nothing is done yet if it used another backend or device."""
+        fresh = cls(choice.backend, choice.device)
+        if state is None or (state["backend"], state["device"]) != (fresh.backend, fresh.device):
+            return fresh
+        return cls(**state)
+
+    def set_iterations(self, iterations: int, curve: StoppingCurve | None) -> None:
+        """Keep the number of iterations, and how it was chosen."""
+        self.iterations = iterations
+        if curve is not None:
+            self.tried, self.held_out = curve.iterations.tolist(), curve.held_out.tolist()
+
+    def add(self, result: Result, data: NDArray[np.float32]) -> None:
+        """Add the next block: its result, and the projections from its first slice on."""
+        data = data[:, : result.volume.shape[1]]
+        below = np.minimum(data, 0)
+        misfit = result.misfit.tolist()
+        self.slices += data.shape[1]
+        self.misfit = [a + b for a, b in zip(self.misfit or [0.0] * len(misfit), misfit, strict=True)]
+        self.power += result.power
+        self.pixels += data.size
+        self.negative_pixels += int(np.count_nonzero(below))
+        self.amount += float(np.abs(data).sum(dtype=np.float64))
+        self.negative_amount -= float(below.sum(dtype=np.float64))
+
+    @property
+    def residuals(self) -> NDArray[np.float64]:
+        """Relative residual before each iteration and after the last (once for a direct method)."""
+        return np.sqrt(np.array(self.misfit) / self.power) if self.power > 0 else np.zeros(len(self.misfit))
+
+    @property
+    def stopping(self) -> NDArray[Any] | None:
+        """Table of the numbers of iterations tried, as it is stored; None where the number was not chosen so."""
+        if not self.tried:
+            return None
+        return np.array(list(zip(self.tried, self.held_out, strict=True)), STOPPING_DTYPE)
 
 
 def reconstruct_slabs(
@@ -24,17 +92,9 @@ def reconstruct_slabs(
     runtime: Runtime,
     outputs: Outputs,
 ) -> None:
-    """Write the slices that are not done yet to `volume` (z, y, x).
+    """Write the slices that are not `done` yet to `volume` (z, y, x), and keep a checkpoint after every slab.
 
-    Parameters
-    ----------
-    series : the data (n_tilt, y, x)
-    recipe : method, options, backend and geometry
-    done : the slices that are finished; kept up to date
-    kept : part of each slice that is stored, along z and along x
-    volume : where the slices go
-    runtime : threads, memory, progress
-    outputs : takes a checkpoint after every slab
+    `kept` is the part of each slice that is stored, along z and along x.
     """
     with open_solver(recipe, done.iterations, done.block, series.buffer_bytes, runtime) as solver:
         done.block = solver.block
@@ -56,7 +116,7 @@ def reconstruct_slabs(
                 for result in results[part]:
                     done.add(result, data[:, done.slices - group.start :])
                 volume[:, start : done.slices] = joined(results[part]).volume[kept[0], :, kept[1]]
-                outputs.checkpoint(done.state())
+                outputs.checkpoint(asdict(done))
 
 
 def _read(series: ArraySource, groups: Sequence[slice], ahead: int) -> Iterator[Floats]:

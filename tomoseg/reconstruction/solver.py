@@ -7,16 +7,15 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tomoseg.reconstruction import methods
-from tomoseg.reconstruction.backends import fallback
 from tomoseg.reconstruction.backends.choice import Choice
+from tomoseg.reconstruction.backends.gpu import LEAST, GpuFailed
 from tomoseg.reconstruction.geometry import ParallelGeometry
 from tomoseg.reconstruction.memory import MemoryNeed, gpu_slab
 from tomoseg.reconstruction.method_table import MethodRow
 from tomoseg.reconstruction.methods import Method, Result
-from tomoseg.reconstruction.stopping import Iterative
+from tomoseg.reconstruction.operators import Floats, Operator
 from tomoseg.runtime import Runtime
 
 
@@ -38,14 +37,14 @@ class Recipe:
         # Only tomoseg's own projector updates a volume in place.
         return self.row.volumes + (self.choice.backend != "cpu")
 
-    def iterative(self) -> Iterative:
+    def iterative(self) -> Callable[..., Result]:
         """Return the method with all but the number of iterations."""
         return partial(getattr(methods, self.row.function), **self.options)
 
     def method(self, iterations: int, check: Callable[[], None]) -> Method:
         """Return the method with all its options; `check` is called before each iteration and may raise to stop."""
         if self.row.is_direct:
-            return partial(getattr(methods, self.row.function), **self.options)
+            return self.iterative()
         return partial(self.iterative(), iterations=iterations, watch=lambda _iteration, _volume: check())
 
 
@@ -56,7 +55,7 @@ class Solver:
     `solve` returns a result for each `block` of slices, and computes `at_once` blocks at the same time.
     """
 
-    solve: Callable[[NDArray[np.float32]], list[Result]]
+    solve: Callable[[Floats], list[Result]]
     block: int
     at_once: int
     need: MemoryNeed
@@ -66,13 +65,8 @@ class Solver:
 def open_solver(recipe: Recipe, iterations: int, block: int, reading: int, runtime: Runtime) -> Iterator[Solver]:
     """Yield what reconstructs slices.
 
-    Parameters
-    ----------
-    recipe : method, options and backend
-    iterations : of an iterative method
-    block : slices in a block on a GPU, as an interrupted run began; 0: as many as fit
-    reading : bytes held while data are read
-    runtime : threads, memory and messages
+    `block` is the number of slices in a block on a GPU, as an interrupted run began (0: as many as fit), `reading` the
+    bytes held while data are read.
     """
     choice, geometry = recipe.choice, recipe.geometry
     if choice.is_tomopy:
@@ -97,9 +91,28 @@ def open_solver(recipe: Recipe, iterations: int, block: int, reading: int, runti
         if choice.device == "cuda":
             operator.block = block or gpu_slab(operator.block, need, runtime.max_memory)
             runtime.say(f"reconstructing {operator.block} slices at a time on the GPU")
-            solve = partial(fallback.by_block, operator, method, warn=runtime.warn)
+            solve = partial(_by_block_on_gpu, operator, method, runtime)
             yield Solver(solve, operator.block, 1, need)
         else:
             at_once = runtime.workers if operator.threads else 1
             solve = partial(methods.by_block, operator, method, workers=at_once)
             yield Solver(solve, operator.block, at_once, need)
+
+
+def _by_block_on_gpu(operator: Operator, method: Method, runtime: Runtime, projections: Floats) -> list[Result]:
+    """Run `method` as `methods.by_block` does; if the GPU fails, continue with slabs of half as many slices.
+
+    The results are then those of smaller blocks, and `operator.block` keeps the smaller size. The volume of a slice
+    does not depend on it. Raises `GpuFailed` where the GPU fails even with the fewest slices.
+    """
+    while True:
+        try:
+            results = methods.by_block(operator, method, projections)
+            if not all(np.isfinite(result.misfit).all() for result in results):  # not finite if any voxel is not
+                raise GpuFailed("the GPU returned values that are not numbers")
+            return results
+        except GpuFailed as error:
+            if operator.block <= LEAST:
+                raise
+            operator.block //= 2
+            runtime.warn(f"{error}; continuing with {operator.block} slices at a time")

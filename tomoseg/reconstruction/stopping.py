@@ -9,16 +9,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.reconstruction import kernels
 from tomoseg.reconstruction.geometry import FloatArray, ParallelGeometry
-from tomoseg.reconstruction.methods import Result, Watch
+from tomoseg.reconstruction.methods import Result
 from tomoseg.reconstruction.operators import Floats, Operator
-from tomoseg.runtime import slabs
+from tomoseg.reconstruction.solver import Recipe
+from tomoseg.runtime import Runtime, slabs
 
 HELD_OUT = 8  # one tilt in eight is held out
 FEWEST_TILTS = 12  # with fewer, holding some out changes the reconstruction too much
@@ -27,24 +27,9 @@ STOPPING_DTYPE = np.dtype([("iterations", "i8"), ("held_out", "f8")])
 GROWTH = 1.1  # ratio of neighbouring numbers of iterations
 
 
-class Iterative(Protocol):
-    """A method with all its parameters but the number of iterations."""
-
-    def __call__(self, operator: Operator, projections: Floats, *, iterations: int, watch: Watch) -> Result:
-        """Run the method."""
-
-
 @dataclass(frozen=True)
 class StoppingCurve:
-    """How well held-out projections are predicted.
-
-    Attributes
-    ----------
-    iterations : (n,) i8
-        Numbers of iterations, rising.
-    held_out : (n,) f8
-        Relative residual ||p - A v|| / ||p|| of the held-out projections after that many.
-    """
+    """Relative residual ||p - A v|| / ||p|| of held-out projections, (n,), after rising numbers of iterations, (n,)."""
 
     iterations: NDArray[np.int64]
     held_out: NDArray[np.float64]
@@ -64,11 +49,33 @@ class StoppingCurve:
         return bool(np.argmin(self.held_out) < len(self.held_out) - 1)
 
 
+def choose_iterations(
+    recipe: Recipe, sample: Floats, threads: int, runtime: Runtime
+) -> tuple[int, StoppingCurve | None]:
+    """Return the number of iterations that predicts held-out tilts of the sample best, and the curve it is read from.
+
+    Where too few tilts would remain, or the sample is empty, it is the method's usual number, without a curve.
+    """
+    row, n_tilt = recipe.row, recipe.geometry.n_tilt
+    if n_tilt < FEWEST_TILTS or not sample.any():
+        why = f"{n_tilt} tilts are too few to hold some out" if n_tilt < FEWEST_TILTS else "the sample is empty"
+        runtime.say(f"{row.usual_iterations} iterations, the usual number: {why}")
+        return row.usual_iterations, None
+    method, most = recipe.iterative(), row.most_iterations
+    curve = cross_validate(recipe.choice.operator, recipe.geometry, sample, method, most, threads, runtime.check)
+    unbounded = "" if curve.is_bounded else f", still falling at {most} iterations"
+    runtime.say(
+        f"{curve.best} iterations: the fewest that predict held-out tilts within 2 % of the best (relative residual "
+        f"{curve.held_out.min():.3f}{unbounded}; {sample.shape[1]} slices)"
+    )
+    return curve.best, curve
+
+
 def cross_validate(
     operator_for: Callable[[ParallelGeometry], Operator],
     geometry: ParallelGeometry,
     projections: Floats,
-    method: Iterative,
+    method: Callable[..., Result],
     most: int,
     workers: int = 1,
     check: Callable[[], None] = lambda: None,
@@ -77,20 +84,13 @@ def cross_validate(
 
     Parameters
     ----------
-    operator_for : callable
-        Return the operator of a geometry.
-    geometry : ParallelGeometry
-        Of all tilts; at least `FEWEST_TILTS`.
-    projections : array, shape (n_tilt, n, n_detector), float32
-        Of a sample of slices.
-    method : callable
-        ``method(operator, projections, iterations=, watch=)``.
-    most : int
-        Largest number of iterations to try.
-    workers : int
-        Blocks of slices computed at the same time, where the operator allows threads.
-    check : callable
-        Called before each iteration; may raise to stop.
+    operator_for : called with a geometry
+    geometry : of all tilts, at least `FEWEST_TILTS`
+    projections : array, shape (n_tilt, n, n_detector), float32, of a sample of slices
+    method : ``method(operator, projections, iterations=, watch=)``
+    most : largest number of iterations to try
+    workers : blocks of slices computed at the same time, where the operator allows threads
+    check : called before each iteration; may raise to stop
     """
     held_out = np.arange(geometry.n_tilt) % HELD_OUT == HELD_OUT // 2
     numbers = tried(most)

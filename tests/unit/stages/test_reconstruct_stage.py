@@ -9,11 +9,11 @@ from pydantic import ValidationError
 from tests.unit.stages.interruptions import Fatal, Killed, killed_again_and_again
 from tomoseg.arrays import MemoryInput, MemoryOutputs
 from tomoseg.errors import InputError, Interrupted, StageFailed
-from tomoseg.reconstruction.assessment import SAMPLE_SLICES
 from tomoseg.reconstruction.backends import choice as backends
 from tomoseg.reconstruction.backends.cpu import CpuOperator
 from tomoseg.reconstruction.geometry import ParallelGeometry
 from tomoseg.reconstruction.methods import mlem
+from tomoseg.reconstruction.selection import SAMPLE_SLICES
 from tomoseg.runtime import Runtime
 from tomoseg.stages.reconstruct import STAGE, ReconstructParameters, check, run
 

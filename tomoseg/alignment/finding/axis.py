@@ -6,7 +6,6 @@ scanned on small images, so that no direction is missed, then the best is refine
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,61 +19,46 @@ from tomoseg.arrays import FloatArray
 
 SCAN_STEP_DEG = 6.0  # basins measured on needles and catalysts are 8 degrees wide and more
 SCAN_PX, COARSE_PX, FINE_PX = 48, 64, 128
+REACH_DEG = 20.0  # from the nominal direction
+SAFE_RANGE_DEG = 80.0
 # A sample that may go on outside the frame explains more with less: it must do so much better to be preferred.
 CUT_HANDICAP = 1.5
 RIVAL = 1.05  # a direction explaining the images within this factor of the best one is a rival
 
 
-@dataclass(frozen=True)
-class AxisSearch:
-    """The direction found, and what else might have been.
+def find_direction(
+    series: ReducedSeries, shifts_px: FloatArray, band: Band, near_deg: float | None, warnings: list[str]
+) -> float:
+    """Find the direction of the tilt axis in (-90, 90], and warn where it is uncertain.
 
-    Attributes
-    ----------
-    angle_deg : float in (-90, 90]
-    residual : float
-        Of the refined direction, see `tomoseg.alignment.finding.reproject.Prediction`.
-    rival_deg : float or None
-        Another direction, more than 15 degrees away, that explains the images nearly as well.
-    """
-
-    angle_deg: float
-    residual: float
-    rival_deg: float | None
-
-
-def search_axis(
-    series: ReducedSeries,
-    shifts_px: FloatArray,
-    band: Band,
-    near_deg: float | None = None,
-    reach_deg: float = 20.0,
-) -> AxisSearch:
-    """Find the direction of the tilt axis.
-
-    Parameters
-    ----------
-    series : images with background 0
-    shifts_px : (n_tilt, 2) array
-        (dy, dx) of `track_neighbours`, in pixels of the reduced series.
-    band : limits of the band-pass
-    near_deg : float, optional
-        Nominal direction; only directions within `reach_deg` of it are tried. Default: all.
+    `shifts_px` (n_tilt, 2) are (dy, dx) of `track_neighbours`. Only directions within 20 degrees of the nominal one,
+    `near_deg`, are tried where it is known.
     """
     if near_deg is None:
         trials = np.arange(-90 + SCAN_STEP_DEG, 90 + SCAN_STEP_DEG / 2, SCAN_STEP_DEG)
     else:
-        n = int(np.ceil(reach_deg / SCAN_STEP_DEG))
-        trials = near_deg + np.linspace(-reach_deg, reach_deg, 2 * n + 1)
+        trials = near_deg + np.linspace(-REACH_DEG, REACH_DEG, 2 * int(np.ceil(REACH_DEG / SCAN_STEP_DEG)) + 1)
     measure = _measure(series, shifts_px, band, SCAN_PX)
     scan = [measure(angle) for angle in trials]
     costs = np.array([s.residual * (1.0 if s.whole else CUT_HANDICAP) for s in scan])
     best = int(np.argmin(costs))
-    step = trials[1] - trials[0]
-    angle = _descend(_measure(series, shifts_px, band, COARSE_PX), trials[best], step, 0.3, scan[best].whole)
-    fine = _measure(series, shifts_px, band, FINE_PX)
-    angle = _descend(fine, angle, 1.0, 0.05, scan[best].whole)
-    return AxisSearch(wrap_axis_angle(angle), fine(angle).residual, _rival(trials, costs, best))
+    angle = trials[best]
+    for longest, reach, tolerance in ((COARSE_PX, trials[1] - trials[0], 0.3), (FINE_PX, 1.0, 0.05)):
+        angle = _descend(_measure(series, shifts_px, band, longest), angle, reach, tolerance, scan[best].whole)
+    angle = wrap_axis_angle(angle)
+    rival = _rival(trials, costs, best)
+    if rival is not None:
+        warnings.append(
+            f"the direction of the tilt axis is uncertain: {rival:.0f} degrees explains the images nearly as well as "
+            f"the {angle:.1f} degrees used; give tilt_axis_angle if it is known"
+        )
+    covered = float(np.ptp(series.angles_deg[series.usable]))
+    if covered < SAFE_RANGE_DEG:
+        warnings.append(
+            f"the tilts cover only {covered:g} degrees: the direction and offset of the tilt axis found from them are "
+            "uncertain"
+        )
+    return angle
 
 
 def _measure(series: ReducedSeries, shifts_px: FloatArray, band: Band, longest_px: int) -> Callable[[float], Solution]:

@@ -8,15 +8,18 @@ sample that is whole in the frame across the axis.
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from tomoseg.alignment.finding.track import Band
 from tomoseg.alignment.images.correlation import padded_shape, register, taper
+from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.arrays import FloatArray
 
 # A sample is whole across the axis where what touches the two sides of the frame is below these parts of its
 # brightness, in half of the tilts and in nine tenths of them.
 WHOLE_MEDIAN, WHOLE_MOST = 0.05, 0.2
 SIDE = 0.04  # part of the width that counts as a side
+TREND_TILTS = 9  # a sample that is cut by the frame changes its total slowly; what differs from this median flickers
 EXPECTED = 0.05  # part of the width by which axis and sample usually lie off the centre
 
 
@@ -59,15 +62,7 @@ def profiles(
 def register_profiles(
     lines: FloatArray, window: FloatArray, usable: NDArray[np.bool_], band: Band, factor: int, max_shift_px: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Find the move along the axis of each tilt that brings its profile into register with the mean of all.
-
-    Parameters
-    ----------
-    lines : (n_tilt, y) from `profiles`
-    window : (y,) from `row_window`
-    usable : (n_tilt,) bool
-    band, factor : as for tracking
-    max_shift_px : float
+    """Find the moves that bring `profiles` (n_tilt, y) into register with their mean, through `row_window`.
 
     Returns
     -------
@@ -123,6 +118,28 @@ def is_whole(aligned: FloatArray, seen: NDArray[np.bool_], window: FloatArray, u
     return bool(np.median(sides) < WHOLE_MEDIAN and np.quantile(sides, 0.9) < WHOLE_MOST)
 
 
+def intensity_scales(
+    series: ReducedSeries, moves_px: FloatArray, axis_angle_deg: float, *, whole: bool
+) -> NDArray[np.float64]:
+    """Return the factor for each tilt that evens out changes of beam current or gain, 1 for unusable tilts.
+
+    The HAADF signal of a `whole` sample adds up to the same in every tilt, so its total is made equal. The total of a
+    sample that the frame cuts follows the path through it: only what differs from the trend over neighbouring
+    tilts is taken out. `moves_px` are those of `ReducedSeries.warped`.
+    """
+    aligned, seen = series.warped(moves_px, axis_angle_deg)
+    totals = np.einsum("tyx,y->t", aligned, row_window(seen, series.usable), dtype=float)
+    scales = np.ones(series.n_tilt)
+    usable = series.usable & (totals > 0)
+    if usable.any():
+        known = totals[usable]
+        trend = (
+            np.median(known) if whole else ndimage.median_filter(known, min(TREND_TILTS, len(known)), mode="nearest")
+        )
+        scales[usable] = trend / known
+    return scales
+
+
 def least_motion(
     moves_across: FloatArray,
     angles_deg: FloatArray,
@@ -136,15 +153,8 @@ def least_motion(
     moves = shifts - offset + x0 cos(t) + z0 sin(t), least squares gives the offset, x0 and z0 that leave the smallest
     shifts: the centre-of-mass sinusoid with a constant. A series that is aligned already stays where it is. The more
     the stage wandered, the less its mean position says about the axis: offset, x0 and z0 are drawn towards 0 as the
-    standard deviation of the fit demands, with `EXPECTED` of the width as their own.
-
-    Parameters
-    ----------
-    moves_across, angles_deg, usable : (n_tilt,) arrays
-    width_px : float
-        Width of the aligned frame.
-    room_px : float
-        Largest translation of the sample that keeps it inside the frame.
+    standard deviation of the fit demands, with `EXPECTED` of the width of the frame as their own. The sample is moved
+    by `room_px` at most, which keep it inside the frame.
 
     Returns
     -------

@@ -1,30 +1,26 @@
 """Shifts and tilt axis from the images."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.alignment.finding.alignment import Alignment, Placement
-from tomoseg.alignment.finding.axis import search_axis
+from tomoseg.alignment.finding.axis import find_direction
 from tomoseg.alignment.finding.consistency import least_motion
 from tomoseg.alignment.finding.image_corrections import CorrectionKind, find_corrections
 from tomoseg.alignment.finding.joint import WIDER
-from tomoseg.alignment.finding.patch import Patch, View, look_at, whole_frame
-from tomoseg.alignment.finding.refine import unpredicted_tilts
-from tomoseg.alignment.finding.solve import Solution, sample_reach
-from tomoseg.alignment.finding.strategies import ABSOLUTE, Method, place, refine
+from tomoseg.alignment.finding.patch import TRACK_PX, Patch, View, look_at
+from tomoseg.alignment.finding.refine import refine, unpredicted_tilts
+from tomoseg.alignment.finding.solve import ABSOLUTE, Method, Solution, place, sample_reach
 from tomoseg.alignment.finding.track import Band, track_neighbours
 from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.alignment.images.warp import aligned_shape, rotate_vectors, unrotate_vectors
 from tomoseg.arrays import FloatArray
 from tomoseg.io.shifts import ImageCorrections
 
-TRACK_PX = 128
 MIN_TILTS = 5  # fewer do not tell a direction of the axis
 MIN_RANGE_DEG = 20.0
-SAFE_RANGE_DEG = 80.0
 LIVE_ARRAYS = 4.25  # f4, as large as the reduced series
 HOW = {
     "xcorr": "xcorr",
@@ -33,6 +29,50 @@ HOW = {
     "reprojection": "xcorr, reprojection",
     "all": "xcorr, centre of mass and common line, reprojection",
 }
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How a tilt series is brought into register, in raw pixels; see `tomoseg.alignment.images.warp` for the geometry.
+
+    Attributes
+    ----------
+    shifts_px : (n_tilt, 2) f8, (dy, dx)
+    whole : whether the sample is whole in the frame across the axis
+    method : how the shifts were found, in words
+    notes, warnings : sentences for the user
+    unpredicted : (n_tilt,) bool, or None
+        Tilts that the others do not predict, and that took no part in finding shifts and axis; None: not tested.
+    corrections : ImageCorrections, or None where they were not asked for or gained nothing
+    """
+
+    shifts_px: NDArray[np.float64]
+    axis_angle_deg: float
+    axis_offset_px: float
+    whole: bool
+    method: str
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    unpredicted: NDArray[np.bool_] | None = None
+    corrections: ImageCorrections | None = None
+
+    @property
+    def moves_px(self) -> NDArray[np.float64]:
+        """Shifts and offset together: (n_tilt, 2) (dy', dx') to add to raw pixels' coordinates after rotation."""
+        return np.asarray(rotate_vectors(self.shifts_px, self.axis_angle_deg) - np.array([0.0, self.axis_offset_px]))
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The reduced images that an alignment was found from (all of the frame, or a patch), raw and aligned.
+
+    Image corrections are applied to `aligned`. Moves (n_tilt, 2) are (dy', dx') after rotation in its pixels.
+    """
+
+    raw: ReducedSeries
+    raw_moves_px: NDArray[np.float64]
+    aligned: ReducedSeries
+    aligned_moves_px: NDArray[np.float64]
 
 
 def estimate_alignment(
@@ -52,26 +92,17 @@ def estimate_alignment(
     Parameters
     ----------
     series : images with background 0, at least one usable
-    axis_angle_deg : float, optional
-        Direction of the tilt axis where it is known; found otherwise.
-    axis_near_deg : float, optional
-        Nominal direction: the direction is looked for within 20 degrees of it; in all directions by default.
-    axis_offset_px : float, optional
-        Offset of the axis in raw pixels where it is known; found otherwise.
-    band : limits of the band-pass
-    max_shift : float
-        Largest step between neighbouring tilts, as a part of the longer side of the images.
-    method : str
-        What follows the tracking of neighbours, see `place`.
-    patch : Patch, optional
-        The part of the frame that shifts and axis are found from; all of it by default.
-    correct : sequence of str
-        Image corrections to find, see `find_corrections`.
+    axis_angle_deg, axis_offset_px : direction and offset (raw px) of the tilt axis where known; found otherwise
+    axis_near_deg : nominal direction, see `find_direction`
+    max_shift : largest step between neighbouring tilts, as a part of the longer side of the images
+    method : what follows the tracking of neighbours, see `place`
+    patch : the part of the frame that shifts and axis are found from; all of it by default
+    correct : image corrections to find, see `find_corrections`
     """
     band = band or Band()
     notes: list[str] = []
     warnings: list[str] = []
-    view = whole_frame(series) if patch is None else look_at(series, patch, band, max_shift)
+    view = look_at(series, patch, band, max_shift)
     near = view.series
     tracked = _track(near, None, band, max_shift)
     if not can_show_axis(near):
@@ -100,16 +131,10 @@ def estimate_alignment(
 
 
 def memory_needed(shape: tuple[int, ...], factor: int, *, patch: bool) -> float:
-    """Return about how many bytes finding an alignment takes.
+    """Return about how many bytes finding an alignment takes, for a raw series of `shape` reduced by `factor`.
 
     Alive at once are the reduced images and their splines, and either the images in the aligned frame, a mask and what
-    they are predicted to be, or a volume: 0.4 GB at most.
-
-    Parameters
-    ----------
-    shape : (n_tilt, y, x) of the raw series
-    factor : by which its images are reduced
-    patch : whether the alignment uses a patch, which is at most as large as the images
+    they are predicted to be, or a volume: 0.4 GB at most. A patch is at most as large as the images.
     """
     n, height, width = shape[0], shape[1] // factor, shape[2] // factor
     longest = max(height, width)
@@ -163,30 +188,7 @@ def _without_axis(
         "images only"
     )
     moves = rotate_vectors(tracked, angle)
-    return Solution(angle, moves - moves[series.usable].mean(axis=0), False, float("nan"))
-
-
-def find_direction(
-    series: ReducedSeries,
-    tracked: FloatArray,
-    band: Band,
-    near_deg: float | None,
-    warnings: list[str],
-) -> float:
-    """Return the direction of the axis from the images, and warn where it is uncertain."""
-    search = search_axis(series, tracked, band, near_deg)
-    if search.rival_deg is not None:
-        warnings.append(
-            f"the direction of the tilt axis is uncertain: {search.rival_deg:.0f} degrees explains the images nearly "
-            f"as well as the {search.angle_deg:.1f} degrees used; give tilt_axis_angle if it is known"
-        )
-    covered = float(np.ptp(series.angles_deg[series.usable]))
-    if covered < SAFE_RANGE_DEG:
-        warnings.append(
-            f"the tilts cover only {covered:g} degrees: the direction and offset of the tilt axis found from them are "
-            "uncertain"
-        )
-    return search.angle_deg
+    return Solution(angle, moves - moves[series.usable].mean(axis=0), False)
 
 
 def _solved(
@@ -241,6 +243,5 @@ def _finish(
         view.series.corrected(corrections),
         view.moves(moves, angle, corrections),
     )
-    return Alignment(
-        shifts, angle, offset_px, solution.whole, method, notes, warnings, corrections=corrections
-    ), placement
+    alignment = Alignment(shifts, angle, offset_px, solution.whole, method, notes, warnings, corrections=corrections)
+    return alignment, placement

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.alignment.finding import solve as solver
-from tomoseg.alignment.finding.alignment import Alignment, Placement
+from tomoseg.alignment.finding.axis import find_direction
 from tomoseg.alignment.finding.consistency import centre_of_mass, row_window
-from tomoseg.alignment.finding.estimate import can_show_axis, find_direction
+from tomoseg.alignment.finding.estimate import Alignment, Placement, can_show_axis
 from tomoseg.alignment.finding.refine import refine_angle
 from tomoseg.alignment.finding.solve import Solution
 from tomoseg.alignment.finding.track import Band
@@ -20,14 +20,7 @@ from tomoseg.io.shifts import GivenAlignment
 def keep_as_is(
     series: ReducedSeries, *, axis_angle_deg: float | None, axis_near_deg: float | None, axis_offset_px: float | None
 ) -> tuple[Alignment, Placement]:
-    """Take a series for aligned already: shifts of 0, and the axis as given.
-
-    Parameters
-    ----------
-    series : images with background 0
-    axis_angle_deg, axis_near_deg, axis_offset_px : float or None
-        Direction of the axis as given, else the nominal one, else vertical; offset in raw pixels, else 0.
-    """
+    """Take a series for aligned already: shifts of 0, and the axis as given, else the nominal one, else vertical."""
     warnings = []
     angle = axis_angle_deg if axis_angle_deg is not None else axis_near_deg
     if angle is None:
@@ -53,15 +46,10 @@ def apply_given(
     axis_offset_px: float | None = None,
     band: Band | None = None,
 ) -> tuple[Alignment, Placement]:
-    """Align a tilt series by given shifts and image corrections, which are kept as they are.
+    """Align a tilt series by given shifts and image corrections, in its raw pixels, which are kept as they are.
 
-    Parameters
-    ----------
-    series : images with background 0
-    given : in raw pixels of this series
-    axis_angle_deg, axis_near_deg, axis_offset_px, band
-        As for `estimate_alignment`; they take precedence over what `given` says of the axis. Where neither says
-        anything, direction and offset of the axis are found for these shifts.
+    The other parameters are those of `estimate_alignment` and take precedence over what `given` says of the axis. Where
+    neither says anything, direction and offset of the axis are found for these shifts.
     """
     raw, series = series, series.corrected(given.corrections)
     band, warnings = band or Band(), list(given.notes)
@@ -79,7 +67,7 @@ def apply_given(
         to_refine = False
     whole = solver.looks_whole(series, rotate_vectors(here, angle), angle)
     if to_refine:
-        angle = refine_angle(series, Solution(angle, rotate_vectors(here, angle), whole, float("nan")), band)
+        angle = refine_angle(series, Solution(angle, rotate_vectors(here, angle), whole), band)
     moves = rotate_vectors(here, angle)
     if offset is None:
         offset = _offset(series, moves, angle, whole=whole) * series.factor if can_show_axis(series) else 0.0

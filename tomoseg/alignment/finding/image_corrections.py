@@ -49,18 +49,8 @@ def find_corrections(
 ) -> tuple[Solution, ImageCorrections | None]:
     """Find the `kinds` of image corrections, and better moves with them.
 
-    They are taken only if the others then predict the images clearly better.
-
-    Parameters
-    ----------
-    series : images with background 0, at least 5 usable
-    solution : right to a fraction of a pixel
-    kinds : of rotation, magnification and tilt-angle
-
-    Returns
-    -------
-    solution : with better moves
-    corrections : ImageCorrections; None where nothing was gained, and `solution` is unchanged
+    They are taken only if the others then predict the images clearly better; else they are None, and `solution`, right
+    to a fraction of a pixel, is unchanged.
     """
     wanted = np.array([kind in kinds for kind in KINDS])
     if not wanted.any():
@@ -68,7 +58,16 @@ def find_corrections(
     found, values = solution, np.zeros((series.n_tilt, 3))
     finer = [(series.reduced(longest), passes) for longest, passes in LEVELS]
     for small, passes in finer if finer[0][0].factor > series.factor else finer[:1]:
-        found, values = _passes(small, series.factor, found, values, wanted, passes)
+        scale = series.factor / small.factor
+        run = _CorrectingRun(small, found, found.moves_px * scale, values, wanted)
+        with ThreadPoolExecutor(max(1, small.workers)) as pool:
+            run.start(pool)
+            for number in range(passes):
+                if number < SETTLING:
+                    run.once(pool, moving=False, along_only=False)
+                else:
+                    run.correct_once(pool)
+        found, values = replace(found, moves_px=fill_between(run.moves / scale, small.usable)), run.values
     corrections = _as_corrections(values)
     small = series.reduced(CHECK_PX)
     before = held_out(small, series.factor, solution)
@@ -81,27 +80,6 @@ def find_corrections(
 def _as_corrections(values: NDArray[np.float64]) -> ImageCorrections:
     """Return the corrections for columns of rotation (degrees), magnification less 1, and tilt error (degrees)."""
     return ImageCorrections(values[:, 0].copy(), 1 + values[:, 1], values[:, 2].copy())
-
-
-def _passes(
-    small: ReducedSeries,
-    factor: int,
-    solution: Solution,
-    values: NDArray[np.float64],
-    wanted: NDArray[np.bool_],
-    passes: int,
-) -> tuple[Solution, NDArray[np.float64]]:
-    """Go through all images `passes` times; return better moves, and values with a row per tilt."""
-    scale = factor / small.factor
-    run = _CorrectingRun(small, solution, solution.moves_px * scale, values, wanted)
-    with ThreadPoolExecutor(max(1, small.workers)) as pool:
-        run.start(pool)
-        for number in range(passes):
-            if number < SETTLING:
-                run.once(pool, moving=False, along_only=False)
-            else:
-                run.correct_once(pool)
-    return replace(solution, moves_px=fill_between(run.moves / scale, small.usable)), run.values
 
 
 class _CorrectingRun(Run):

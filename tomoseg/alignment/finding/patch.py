@@ -20,10 +20,7 @@ TRACK_PX = 128
 
 @dataclass(frozen=True)
 class Patch:
-    """Rows and columns (first, one past the last) of the image at the lowest tilt, which is `frame` (height, width).
-
-    All in raw pixels.
-    """
+    """Rows and columns (first, one past the last) of the image at the lowest tilt, `frame` (height, width); raw px."""
 
     rows: tuple[int, int]
     columns: tuple[int, int]
@@ -34,10 +31,7 @@ class Patch:
 class View:
     """The patch as a tilt series of its own.
 
-    Attributes
-    ----------
-    series : the patch at each tilt, background 0
-    centres_px : (n_tilt, 2) f8, (y, x) of the patch's centre from the centre of each image, in px of the reduced series
+    `centres_px` (n_tilt, 2) are (y, x) of its centre from the centre of each image, in px of the reduced series.
     """
 
     series: ReducedSeries
@@ -76,27 +70,18 @@ class View:
         return rotate_vectors(centres, axis_angle_deg)
 
 
-def whole_frame(series: ReducedSeries) -> View:
-    """Return the view of the whole frame."""
-    return View(series, np.zeros((series.n_tilt, 2)))
+def look_at(series: ReducedSeries, patch: Patch | None, band: Band, max_shift: float) -> View:
+    """Follow a patch outward from the lowest tilt, and cut it out of every image; without one, view the whole frame.
 
-
-def look_at(series: ReducedSeries, patch: Patch, band: Band, max_shift: float) -> View:
-    """Follow a patch outward from the lowest tilt, and cut it out of every image.
-
-    Parameters
-    ----------
-    series : images with background 0
-    patch : part of the frame to follow
-    band : limits of the band-pass
-    max_shift : float
-        Largest step between neighbouring tilts, as a part of the longer side of the images.
+    `max_shift` is the largest step between neighbouring tilts, as a part of the longer side of the images.
 
     Raises
     ------
     InputError
         The patch is too small to be followed.
     """
+    if patch is None:
+        return View(series, np.zeros((series.n_tilt, 2)))
     start, size = _in_reduced(series, patch)
     if size.min() < SMALLEST_PX:
         raise InputError(

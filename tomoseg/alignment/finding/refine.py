@@ -9,7 +9,7 @@ from scipy import optimize
 
 from tomoseg.alignment.finding.consistency import profiles, register_profiles, row_window
 from tomoseg.alignment.finding.joint import STRAY, align_jointly
-from tomoseg.alignment.finding.solve import Solution, fill_between, solve
+from tomoseg.alignment.finding.solve import ABSOLUTE, Method, Solution, fill_between, place, solve
 from tomoseg.alignment.finding.track import Band
 from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.alignment.images.warp import rotate_vectors, unrotate_vectors, wrap_axis_angle
@@ -21,6 +21,22 @@ LEVELS = ((64, 30), (128, 16), (10_000, 12))
 DIRECTION_PX, DIRECTION_PASSES, DIRECTION_STEPS, MOST_STEPS = 64, 10, (2.0, 0.4), 5
 LINES_DEG = 0.1  # how far from there the common lines are believed
 CHECK_PX, CHECK_PASSES = 128, 4  # longest side and passes by which moves are compared with those they came from
+
+
+def refine(method: Method, series: ReducedSeries, solution: Solution, band: Band, *, find_angle: bool) -> Solution:
+    """Return `solution` improved as far as its method goes, and for a better direction of the axis if asked."""
+    if method == "xcorr":
+        return solution
+    if find_angle:
+        angle = refine_angle(series, solution, band)
+        shifts = unrotate_vectors(solution.moves_px, solution.axis_angle_deg)
+        if method in ABSOLUTE:
+            return place(method, series, shifts, angle, band)
+        if solution.whole:
+            solution = solve(series, shifts, angle, band, passes=2)
+        else:
+            solution = replace(solution, axis_angle_deg=angle, moves_px=rotate_vectors(shifts, angle))
+    return solution if method in ABSOLUTE else _refine_moves(series, solution)
 
 
 def refine_angle(series: ReducedSeries, solution: Solution, band: Band) -> float:
@@ -36,22 +52,18 @@ def refine_angle(series: ReducedSeries, solution: Solution, band: Band) -> float
     return _aligned_lines(series, solution, angle, band) if solution.whole else angle
 
 
-def follow_angle(series: ReducedSeries, solution: Solution, axis_angle_deg: float, band: Band) -> Solution:
-    """Return `solution` for a slightly different direction of the axis: same shifts, a whole sample placed anew."""
-    shifts = unrotate_vectors(solution.moves_px, solution.axis_angle_deg)
-    if solution.whole:
-        return solve(series, shifts, axis_angle_deg, band, passes=2)
-    return replace(solution, axis_angle_deg=axis_angle_deg, moves_px=rotate_vectors(shifts, axis_angle_deg))
-
-
-def refine_moves(series: ReducedSeries, solution: Solution) -> Solution:
+def _refine_moves(series: ReducedSeries, solution: Solution) -> Solution:
     """Improve moves together with a reconstruction, on finer and finer images.
 
     The new moves are taken only if the others then predict the images better.
     """
     found = solution
     for longest, passes in LEVELS[2 if solution.whole else 0 :]:
-        found = _refined(series.reduced(longest), series.factor, found, passes)
+        small = series.reduced(longest)
+        scale = series.factor / small.factor
+        joint = align_jointly(small, found.moves_px * scale, found.axis_angle_deg, whole=found.whole, passes=passes)
+        moves = fill_between(joint.moves_px / scale, small.usable)
+        found = replace(found, moves_px=moves, residuals=joint.residuals)
     small = series.reduced(CHECK_PX)
     before, after = (held_out(small, series.factor, s) for s in (solution, found))
     return replace(found, residual=after) if after <= before else replace(solution, residual=before)
@@ -103,22 +115,7 @@ def _aligned_lines(series: ReducedSeries, solution: Solution, near_deg: float, b
     return wrap_axis_angle(found) if abs(found - near_deg) < 0.9 * LINES_DEG else near_deg
 
 
-def _refined(small: ReducedSeries, factor: int, solution: Solution, passes: int) -> Solution:
-    scale = factor / small.factor
-    joint = align_jointly(
-        small,
-        solution.moves_px * scale,
-        solution.axis_angle_deg,
-        whole=solution.whole,
-        passes=passes,
-    )
-    moves = fill_between(joint.moves_px / scale, small.usable)
-    return replace(solution, moves_px=moves, residuals=joint.residuals)
-
-
 def held_out(small: ReducedSeries, factor: int, solution: Solution) -> float:
     """Return the residual of images predicted by the others; moves are those of a series reduced by `factor`."""
-    moves = solution.moves_px * factor / small.factor
-    return align_jointly(
-        small, moves, solution.axis_angle_deg, whole=solution.whole, passes=CHECK_PASSES, moving=False
-    ).residual
+    moves, angle = solution.moves_px * factor / small.factor, solution.axis_angle_deg
+    return align_jointly(small, moves, angle, whole=solution.whole, passes=CHECK_PASSES, moving=False).residual

@@ -1,6 +1,5 @@
 """Alignment with reprojections: each tilt as a quick reconstruction from the other tilts predicts it."""
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -22,14 +21,10 @@ WIDER = 1.5
 
 @dataclass(frozen=True)
 class Prediction:
-    """The images of all tilts as the series as a whole predicts them.
+    """The images (n_tilt, y, x) of all tilts, each as the other tilts predict it.
 
-    Attributes
-    ----------
-    images : (n_tilt, y, x) f4, each tilt predicted by the other tilts
-    residual : float
-        Root mean square of measured minus fitted images, as part of that of the measured ones; the fit is a
-        reconstruction without negative densities, which only an aligned series allows to agree.
+    `residual` is the root mean square of measured minus fitted images, as part of that of the measured ones; the fit is
+    a reconstruction without negative densities, which only an aligned series allows to agree.
     """
 
     images: NDArray[np.float32]
@@ -37,38 +32,25 @@ class Prediction:
 
 
 def predict(
+    series: ReducedSeries,
     aligned: NDArray[np.float32],
     seen: NDArray[np.bool_],
-    angles_deg: FloatArray,
-    usable: NDArray[np.bool_],
     *,
     whole: bool,
-    workers: int,
     scales: FloatArray | None = None,
-    checkpoint: Callable[[], None] = lambda: None,
 ) -> Prediction:
-    """Predict every tilt from the others by filtered back-projection and projection.
+    """Predict every usable tilt from the others by filtered back-projection and projection.
 
-    Parameters
-    ----------
-    aligned, seen : (n_tilt, y, x) from `ReducedSeries.warped` (extended outwards where the sample is not `whole`)
-    angles_deg : (n_tilt,)
-    usable : (n_tilt,) bool; other tilts take no part
-    whole : bool
-        Whether the sample ends inside the frame across the axis.
-    workers : threads
-    scales : (n_tilt,), optional
-        Factors for the brightness of the images before they are compared.
-    checkpoint : callable
-        Called between pieces of work; may raise to stop.
+    `aligned` and `seen` (n_tilt, y, x) are from `ReducedSeries.warped` (extended outwards where the sample is not
+    `whole`); `scales` (n_tilt,) are factors for the brightness of the images before they are compared.
     """
     height, width = aligned.shape[1:]
     margin = 0 if whole else round(width * (WIDER - 1) / 2)
     n = width + 2 * margin
     keep = slice(margin, n - margin)
-    chosen = np.flatnonzero(usable)
-    factors = np.ones(len(chosen)) if scales is None else np.asarray(scales)[usable]
-    geometry = ParallelGeometry(np.asarray(angles_deg, float)[usable], n, n, n)
+    chosen = np.flatnonzero(series.usable)
+    factors = np.ones(len(chosen)) if scales is None else np.asarray(scales)[series.usable]
+    geometry = ParallelGeometry(series.angles_deg[series.usable], n, n, n)
     operator = CpuOperator(geometry)
     disc = geometry.cylinder().astype(np.float32)
     ray_lengths = operator.unload_projections(operator.forward(operator.load_volume(disc[:, None])), 1)
@@ -76,7 +58,7 @@ def predict(
     images = np.zeros_like(aligned)
 
     def one(rows: slice) -> NDArray[np.float64]:
-        checkpoint()
+        series.checkpoint()
         measured = aligned[chosen, rows] * factors[:, None, None].astype(np.float32)
         # Border columns are repeated outwards where the sample extends beyond the frame.
         extended = np.pad(measured, ((0, 0), (0, 0), (margin, margin)), "edge")
@@ -93,7 +75,7 @@ def predict(
         pairs = ((fitted, fitted), (fitted, measured), (measured, measured))
         return np.array([float((weight * a * b).sum(dtype=float)) for a, b in pairs])
 
-    with ThreadPoolExecutor(max(1, workers)) as pool:
+    with ThreadPoolExecutor(max(1, series.workers)) as pool:
         ff, fm, mm = np.sum(list(pool.map(one, slabs(height, operator.block))), axis=0)
     # min over s of sum w (s f - m)^2 = mm - fm^2 / ff
     residual = float(np.sqrt(max(mm - fm**2 / max(ff, 1e-30), 0) / mm)) if mm > 0 else 1.0
@@ -107,24 +89,17 @@ def register_with(
     seen: NDArray[np.bool_],
     band: Band,
     max_shift_px: float,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Find the moves (dy', dx') that bring each image into register with its prediction.
-
-    Returns
-    -------
-    moves : (n_tilt, 2) px, 0 for unusable tilts
-    scores : (n_tilt,) normalised correlation, NaN for unusable tilts
-    """
+) -> NDArray[np.float64]:
+    """Find the moves (dy', dx') that bring each image into register with its prediction, (n_tilt, 2) px."""
     shape = aligned.shape[1:]
     padded = padded_shape(shape, 1.0)
     response = band.response(padded, max(shape), series.factor)
     window = taper(shape, 0.4)
 
-    def one(i: int) -> tuple[NDArray[np.float64], float]:
+    def one(i: int) -> NDArray[np.float64]:
         if not series.usable[i]:
-            return np.zeros(2), np.nan
+            return np.zeros(2)
         w = window * seen[i]
-        return register(prediction.images[i] * w, aligned[i] * w, response, max_shift_px)
+        return register(prediction.images[i] * w, aligned[i] * w, response, max_shift_px)[0]
 
-    found = series.each(one)
-    return np.array([f[0] for f in found]), np.array([f[1] for f in found])
+    return np.array(series.each(one))

@@ -11,7 +11,9 @@ reconstruction explains the images best.
 Both are then improved together with a reconstruction (`tomoseg.alignment.finding.refine`).
 """
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +33,9 @@ from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.alignment.images.warp import rotate_vectors
 from tomoseg.arrays import FloatArray
 
+Method = Literal["auto", "xcorr", "com", "common-line", "reprojection"]
+ABSOLUTE = ("com", "common-line")  # right only for a sample that is whole in the frame
+PASSES = 4  # of centre of mass and common line: what the frame cuts off changes as the images move
 OFFSET_REACH = 0.12  # part of the width within which the offset is searched
 OFFSET_PX = 128  # longest side of the reduced images on which it is searched
 TOUCHING = 0.03  # brightness at a side of the frame, as a part of the sample's, that a cut sample has at least
@@ -41,51 +46,65 @@ STRAY_PX = 0.75  # least disagreement of an image with its prediction that makes
 class Solution:
     """Moves for one direction of the axis.
 
-    Attributes
-    ----------
-    axis_angle_deg : float
-    moves_px : (n_tilt, 2) (dy', dx') in pixels of the reduced series
-    whole : bool
-        Whether the sample is whole across the axis, and so the centre of mass was used.
-    residual : float
-        See `Prediction`: the smaller, the better the tilts agree.
-    residuals : (n_tilt,) f8, or None
-        The same for each tilt, where it was refined together with a reconstruction; NaN for unusable tilts.
+    `moves_px` (n_tilt, 2) are (dy', dx') in pixels of the reduced series, `whole` says whether the sample is whole
+    across the axis, so that the centre of mass was used. The smaller the `residual`, the better the tilts agree, see
+    `Prediction`; `residuals` (n_tilt,) are those of each tilt refined together with a reconstruction, NaN for unusable
+    ones.
     """
 
     axis_angle_deg: float
     moves_px: NDArray[np.float64]
     whole: bool
-    residual: float
+    residual: float = math.nan
     residuals: NDArray[np.float64] | None = None
 
 
-def solve(
-    series: ReducedSeries,
-    shifts_px: FloatArray,
-    axis_angle_deg: float,
-    band: Band,
-    *,
-    passes: int = 3,
-) -> Solution:
-    """Find moves from tracked shifts, for a given direction of the axis.
+def place(method: Method, series: ReducedSeries, shifts_px: FloatArray, axis_angle_deg: float, band: Band) -> Solution:
+    """Find moves from tracked shifts (n_tilt, 2) in px of `series`, for a given direction of the axis.
 
-    Parameters
-    ----------
-    series : images with background 0
-    shifts_px : (n_tilt, 2) array
-        (dy, dx) of `track_neighbours`, in pixels of the reduced series.
-    axis_angle_deg : float
-    band : limits of the band-pass
-    passes : int
-        How often to refine; 1 is enough to compare directions of the axis.
+    Methods: auto: whichever of the next two suits the sample; common-line: common line along the axis and centre of
+    mass across it; reprojection: comparison with what a quick reconstruction predicts; com: centre of mass in both
+    directions; xcorr: the tracked shifts as they are.
+    """
+    if method == "auto":
+        return solve(series, shifts_px, axis_angle_deg, band)
+    moves = rotate_vectors(np.asarray(shifts_px, float), axis_angle_deg)
+    if method == "reprojection":
+        return _solve_cut(series, moves, axis_angle_deg, passes=3)
+    if method == "xcorr":
+        return _as_tracked(series, moves, axis_angle_deg)
+    reach = series.images.shape[1] / 6
+    for _ in range(PASSES):
+        moves = moves + _absolute_step(series, moves, axis_angle_deg, band, reach, by_lines=method == "common-line")
+        moves = fill_between(moves, series.usable)
+        reach = 5.0
+    return Solution(axis_angle_deg, moves, looks_whole(series, moves, axis_angle_deg))
+
+
+def _as_tracked(series: ReducedSeries, moves: NDArray[np.float64], axis_angle_deg: float) -> Solution:
+    """Leave the tracked shifts as they are; what was tracked stands still, so the axis goes through its middle."""
+    moves = moves - moves[series.usable].mean(axis=0)
+    aligned, seen = series.warped(moves, axis_angle_deg)
+    window = row_window(seen, series.usable)
+    whole = is_whole(aligned, seen, window, series.usable)
+    if whole:
+        moves[:, 1] -= centre_of_mass(aligned, window)[series.usable].mean()
+    return Solution(axis_angle_deg, moves, whole)
+
+
+def solve(
+    series: ReducedSeries, shifts_px: FloatArray, axis_angle_deg: float, band: Band, *, passes: int = 3
+) -> Solution:
+    """Find moves from tracked shifts by the method that suits the sample, refined `passes` times.
+
+    One pass is enough to compare directions of the axis.
     """
     moves = rotate_vectors(np.asarray(shifts_px, float), axis_angle_deg)
     if looks_whole(series, moves, axis_angle_deg):
         solution = _solve_whole(series, moves, axis_angle_deg, band, passes)
         if solution is not None:
             return solution
-    return solve_cut(series, moves, axis_angle_deg, band, passes)
+    return _solve_cut(series, moves, axis_angle_deg, passes)
 
 
 def looks_whole(series: ReducedSeries, moves: NDArray[np.float64], axis_angle_deg: float) -> bool:
@@ -95,11 +114,7 @@ def looks_whole(series: ReducedSeries, moves: NDArray[np.float64], axis_angle_de
 
 
 def _solve_whole(
-    series: ReducedSeries,
-    moves: NDArray[np.float64],
-    axis_angle_deg: float,
-    band: Band,
-    passes: int,
+    series: ReducedSeries, moves: NDArray[np.float64], axis_angle_deg: float, band: Band, passes: int
 ) -> Solution | None:
     """Place a whole sample by common line and centre of mass; None where too many tilts contradict that."""
     moves = moves.copy()
@@ -111,38 +126,39 @@ def _solve_whole(
         residual = _residual(series, moves, axis_angle_deg, whole=True)
         return Solution(axis_angle_deg, fill_between(moves, series.usable), True, residual)
     for _ in range(passes):
-        residual, steps, at_sides = _compared(series, moves, axis_angle_deg, band, reach)
+        aligned, seen = series.warped(moves, axis_angle_deg)
+        prediction = _predicted(series, aligned, seen, whole=True)
+        steps = register_with(series, prediction, aligned, seen, band, reach)
         stray = _strays(steps, series.usable)
         if stray.sum() > 0.3 * series.usable.sum():
             return None
         # An image whose sample drifted partly out of the frame has a wrong centre of mass; its prediction is right.
         # Elsewhere it is the other way round: predictions from tilts far apart are the less certain of the two.
-        stray &= at_sides > TOUCHING
+        stray &= brightness_at_sides(aligned, seen, row_window(seen, series.usable)) > TOUCHING
         if not stray.any():
             break
         moves[stray] += steps[stray]
-    return Solution(axis_angle_deg, fill_between(moves, series.usable), True, residual)
+    return Solution(axis_angle_deg, fill_between(moves, series.usable), True, prediction.residual)
 
 
 def _absolute_step(
-    series: ReducedSeries, moves: NDArray[np.float64], axis_angle_deg: float, band: Band, reach: float
+    series: ReducedSeries,
+    moves: NDArray[np.float64],
+    axis_angle_deg: float,
+    band: Band,
+    reach: float,
+    *,
+    by_lines: bool = True,
 ) -> NDArray[np.float64]:
-    """Return further moves by common line (along the axis) and centre of mass (across it)."""
+    """Return further moves by centre of mass, but along the axis by common line if asked."""
     aligned, seen = series.warped(moves, axis_angle_deg)
     window = row_window(seen, series.usable)
-    lines = profiles(aligned, seen, series.angles_deg, whole=True)
-    along, _ = register_profiles(lines, window, series.usable, band, series.factor, reach)
+    if by_lines:
+        lines = profiles(aligned, seen, series.angles_deg, whole=True)
+        along, _ = register_profiles(lines, window, series.usable, band, series.factor, reach)
+    else:
+        along = -centre_of_mass(aligned.transpose(0, 2, 1), np.ones(aligned.shape[2], np.float32))
     return np.stack([along, -centre_of_mass(aligned, window)], axis=1)
-
-
-def _compared(
-    series: ReducedSeries, moves: NDArray[np.float64], axis_angle_deg: float, band: Band, reach: float
-) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-    """Compare a whole sample with its predictions: the residual, moves towards them, brightness at the sides."""
-    aligned, seen = series.warped(moves, axis_angle_deg)
-    prediction = _predicted(series, aligned, seen, whole=True)
-    steps, _ = register_with(series, prediction, aligned, seen, band, reach)
-    return prediction.residual, steps, brightness_at_sides(aligned, seen, row_window(seen, series.usable))
 
 
 def _residual(series: ReducedSeries, moves: NDArray[np.float64], axis_angle_deg: float, *, whole: bool) -> float:
@@ -167,25 +183,10 @@ def _predicted(
         total = np.einsum("tyx,y->t", aligned, row_window(seen, series.usable), dtype=float)
         usual = np.median(total[series.usable])
         scales = np.where(total > 0.2 * usual, usual / np.maximum(total, 1e-30), 1.0)
-    return predict(
-        aligned,
-        seen,
-        series.angles_deg,
-        series.usable,
-        whole=whole,
-        workers=series.workers,
-        scales=scales,
-        checkpoint=series.checkpoint,
-    )
+    return predict(series, aligned, seen, whole=whole, scales=scales)
 
 
-def solve_cut(
-    series: ReducedSeries,
-    moves: NDArray[np.float64],
-    axis_angle_deg: float,
-    band: Band,
-    passes: int,
-) -> Solution:
+def _solve_cut(series: ReducedSeries, moves: NDArray[np.float64], axis_angle_deg: float, passes: int) -> Solution:
     """Place a sample that extends beyond the frame by its predictions and the best axis offset."""
     moves = moves - moves[series.usable].mean(axis=0)
     if passes == 1:
@@ -195,12 +196,8 @@ def solve_cut(
     small = series.reduced(OFFSET_PX)
     scale = series.factor / small.factor
     moves = _shifted(moves, best_offset(small, moves * scale, axis_angle_deg) / scale)
-    return Solution(
-        axis_angle_deg,
-        fill_between(moves, series.usable),
-        False,
-        _residual(small, moves * scale, axis_angle_deg, whole=False),
-    )
+    residual = _residual(small, moves * scale, axis_angle_deg, whole=False)
+    return Solution(axis_angle_deg, fill_between(moves, series.usable), False, residual)
 
 
 def _shifted(moves: NDArray[np.float64], across_px: float) -> NDArray[np.float64]:

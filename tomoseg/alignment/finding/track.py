@@ -57,12 +57,8 @@ def track_neighbours(
 
     Parameters
     ----------
-    series : images with background 0
-    axis_angle_deg : float or None
-        Direction to stretch across; None where it is not known yet: no stretch.
-    band : limits of the band-pass
-    max_shift_px : float
-        Largest step between neighbours, in pixels of the reduced series.
+    axis_angle_deg : direction to stretch across; None where it is not known yet: no stretch
+    max_shift_px : largest step between neighbours, in pixels of the reduced series
     patch : two (y, x) arrays, optional
         Weights of the frame of the lowest tilt: what is followed, and where it is looked for at first. Default: all.
 

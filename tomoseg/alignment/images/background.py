@@ -27,28 +27,14 @@ NEGLIGIBLE = 1e-3
 
 @dataclass(frozen=True)
 class VacuumFit:
-    """The darkest flat part of one image.
+    """The darkest flat part of one image, in counts."""
 
-    Attributes
-    ----------
-    level, noise : float
-        Mean and standard deviation per pixel of the vacuum, in counts.
-    part : float
-        Part of the image that is vacuum, 0 where none was found.
-    signal : float
-        99th percentile of the tiles above `level`, in counts.
-    error : float
-        Standard error of `level`.
-    lowest : float
-        Mean of the darkest tile, in counts.
-    """
-
-    level: float
-    noise: float
-    part: float
-    signal: float
-    error: float
-    lowest: float
+    level: float  # mean of the vacuum
+    noise: float  # its standard deviation per pixel
+    part: float  # of the image that is vacuum, 0 where none was found
+    signal: float  # 99th percentile of the tiles above `level`
+    error: float  # standard error of `level`
+    lowest: float  # mean of the darkest tile
 
 
 @dataclass(frozen=True)
@@ -100,13 +86,7 @@ def _tiles(image: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def combine_levels(fits: list[VacuumFit], angles_deg: FloatArray) -> Backgrounds:
-    """Combine the fits of all tilts into consistent levels; see the module's text for the reasoning.
-
-    Parameters
-    ----------
-    fits : one per tilt
-    angles_deg : (n_tilt,) array
-    """
+    """Combine the fits of all tilts into consistent levels; see the module's text for the reasoning."""
     levels = np.array([f.level for f in fits])
     found = np.array([f.part > 0 for f in fits])
     signal = float(np.median([f.signal for f in fits]))

@@ -38,13 +38,8 @@ def register(
 ) -> tuple[NDArray[np.float64], float]:
     """Find the shift to ADD to the coordinates of `moving` to bring it into register with `reference`.
 
-    Parameters
-    ----------
-    reference, moving : arrays of the same shape, 1D or 2D, windowed
-    response : real array
-        Filter on the `rfftn` grid of the padded shape, see `band_pass`; its shape says how much to pad.
-    max_shift : float, optional
-        Largest length in px of each component.
+    Both are arrays of the same shape, 1D or 2D, windowed. `response` is a filter on the `rfftn` grid of the padded
+    shape, see `band_pass`: its shape says how much to pad. No component is larger than `max_shift` px.
 
     Returns
     -------

@@ -16,6 +16,7 @@ from tomoseg.arrays import Array, FloatArray
 from tomoseg.io.shifts import ImageCorrections
 
 T = TypeVar("T")
+ENOUGH = 0.3  # least weight of known pixels under a Gaussian whose mean is used to fill gaps
 
 
 def reduce(images: Array, factor: int) -> NDArray[np.float32]:
@@ -44,6 +45,30 @@ def _reduce_axis(data: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
     return np.asarray(sum(parts) / len(parts), np.float32)
 
 
+def reduce_with_gaps(image: FloatArray, factor: int) -> NDArray[np.float32]:
+    """Average `factor` x `factor` pixels of an image (y, x) that is NaN where pixels are missing, and fill the gaps.
+
+    A hole, dark or bright, has an edge that stands still while the sample moves: filled smoothly, it holds nothing to
+    register. Each gap gets the mean of the known pixels around it under the narrowest Gaussian that reaches it.
+    """
+    known = np.isfinite(image)
+    weight = reduce(known, factor)
+    total = reduce(np.where(known, image, 0), factor)
+    out = total / np.maximum(weight, 1e-6)
+    missing = weight < 0.5
+    sigma = 1.0
+    while missing.any() and not missing.all() and sigma < max(image.shape):
+        part = ndimage.gaussian_filter(weight, sigma, mode="nearest")
+        mean = ndimage.gaussian_filter(total, sigma, mode="nearest") / np.maximum(part, 1e-6)
+        reached = missing & (part >= ENOUGH)
+        out[reached] = mean[reached]
+        missing &= ~reached
+        sigma *= 1.5
+    if known.any():
+        out[missing] = np.median(image[known])
+    return np.asarray(out, np.float32)
+
+
 def reduction_factor(shape: tuple[int, ...], longest_px: int) -> int:
     """Return the factor that brings the longer side of images of `shape` to at most `longest_px`."""
     return max(1, -(-max(shape[-2:]) // longest_px))
@@ -56,7 +81,6 @@ class ReducedSeries:
     Attributes
     ----------
     images : (n_tilt, y, x) f4, background 0, one common scale
-    angles_deg : (n_tilt,) f8
     usable : (n_tilt,) bool, False for blank or corrupt tilts
     factor : raw pixels per pixel
     workers : threads

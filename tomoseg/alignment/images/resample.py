@@ -29,15 +29,8 @@ def resample_series(
 ) -> None:
     """Fill `aligned`: background, scale, image correction, shift, rotation and offset in one resampling per image.
 
-    Parameters
-    ----------
-    tilt_series : (n_tilt, y, x) raw images; pixels that are not finite become background
-    aligned : (n_tilt, y', x') f4, with (y', x') of `aligned_shape`
-    usable : (n_tilt,) bool; other tilts become 0
-    levels : (n_tilt,) background in counts, to subtract
-    scales : (n_tilt,) factors for the brightness
-    shifts_px, axis_angle_deg, axis_offset_px, corrections
-        See `tomoseg.alignment.images.warp`.
+    `aligned` (n_tilt, y', x') f4 has the (y', x') of `aligned_shape`. Tilts that are not `usable` become 0, pixels that
+    are not finite the background, `levels` (n_tilt,) in counts, which is subtracted; then `scales` (n_tilt,) multiply.
     """
     n, *raw_shape = tilt_series.shape
     shape = aligned_shape(tuple(raw_shape), axis_angle_deg)

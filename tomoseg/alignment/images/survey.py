@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.alignment.images.background import Backgrounds, VacuumFit, combine_levels, fit_vacuum
-from tomoseg.alignment.images.gaps import reduce_with_gaps
-from tomoseg.alignment.images.reduced_series import ReducedSeries, reduce, reduction_factor
+from tomoseg.alignment.images.reduced_series import ReducedSeries, reduce, reduce_with_gaps, reduction_factor
 from tomoseg.arrays import ArraySource, FloatArray
 from tomoseg.errors import StageFailed
 from tomoseg.io.masks import Mask
@@ -37,22 +36,13 @@ def survey_series(
     runtime: Runtime,
     mask: Mask | None = None,
 ) -> tuple[Backgrounds, ReducedSeries]:
-    """Read every image once: find its background, and reduce it.
+    """Read every image once: find its background, and reduce it; images that are empty or damaged become 0.
 
     Parameters
     ----------
-    tilt_series : (n_tilt, y, x)
-        Pixels that are not finite count as missing.
-    angles_deg : (n_tilt,)
+    tilt_series : (n_tilt, y, x); pixels that are not finite count as missing
     background : level in counts to subtract; 'auto': the darkest flat part of each image, 'none': 0
-    runtime : threads, memory, progress
-    mask : Mask, optional
-        What `tilt_series` was masked with.
-
-    Returns
-    -------
-    backgrounds : levels to subtract, one per tilt
-    series : background 0, one common scale; images that are empty or damaged are 0 and not usable
+    mask : what `tilt_series` was masked with
 
     Raises
     ------

@@ -19,14 +19,10 @@ BORDER = 0.15
 class Agreement:
     """Agreement of the tilts of a series.
 
-    Attributes
-    ----------
-    neighbours : (n_tilt,)
-        Correlation (Pearson) of each image with its neighbour nearer to the lowest tilt, stretched by the ratio of the
-        cosines, where both show something; the lowest tilt with its best neighbour. NaN for unusable tilts.
-    common_line : float
-        Median correlation of the projections onto the tilt axis with their mean; the same in all tilts of an
-        aligned series.
+    `neighbours` (n_tilt,) are correlations (Pearson) of each image with its neighbour nearer to the lowest tilt,
+    stretched by the ratio of the cosines, where both show something; of the lowest tilt with its best neighbour; NaN
+    for unusable tilts. `common_line` is the median correlation of the projections onto the tilt axis, the same in all
+    tilts of an aligned series, with their mean.
     """
 
     neighbours: NDArray[np.float64]
@@ -40,15 +36,7 @@ class Agreement:
 
 
 def measure_agreement(series: ReducedSeries, moves_px: FloatArray, axis_angle_deg: float) -> Agreement:
-    """Compare neighbouring tilts and common lines, for given moves (0 for the raw series).
-
-    Parameters
-    ----------
-    series : images with background 0
-    moves_px : (n_tilt, 2) array
-        (dy', dx') after rotation, in pixels of the reduced series.
-    axis_angle_deg : float
-    """
+    """Compare neighbouring tilts and common lines, for moves as of `ReducedSeries.warped` (0 for the raw series)."""
     shifts = unrotate_vectors(np.asarray(moves_px, float), axis_angle_deg)
     usable = np.flatnonzero(series.usable)
     neighbours = np.full(series.n_tilt, np.nan)
@@ -71,7 +59,11 @@ def measure_agreement(series: ReducedSeries, moves_px: FloatArray, axis_angle_de
     neighbours[:] = series.each(one)
     beside = [k for k in (first - 1, first + 1) if 0 <= k < len(usable)]
     neighbours[usable[first]] = max(neighbours[usable[k]] for k in beside)
-    return Agreement(neighbours, _common_line(series, moves_px, axis_angle_deg))
+    aligned, seen = series.warped(np.asarray(moves_px, float), axis_angle_deg)
+    window = row_window(seen, series.usable).astype(float)
+    lines = profiles(aligned, seen, series.angles_deg, whole=False)[series.usable]
+    mean = lines.mean(axis=0)
+    return Agreement(neighbours, float(np.median([pearson(line, mean, window) for line in lines])))
 
 
 def pearson(a: FloatArray, b: FloatArray, weight: FloatArray) -> float:
@@ -83,11 +75,3 @@ def pearson(a: FloatArray, b: FloatArray, weight: FloatArray) -> float:
     db = b - float((b * weight).sum()) / total
     power = float((da * da * weight).sum()) * float((db * db * weight).sum())
     return float((da * db * weight).sum() / np.sqrt(power)) if power > 0 else 0.0
-
-
-def _common_line(series: ReducedSeries, moves_px: FloatArray, axis_angle_deg: float) -> float:
-    aligned, seen = series.warped(np.asarray(moves_px, float), axis_angle_deg)
-    window = row_window(seen, series.usable).astype(float)
-    lines = profiles(aligned, seen, series.angles_deg, whole=False)[series.usable]
-    mean = lines.mean(axis=0)
-    return float(np.median([pearson(line, mean, window) for line in lines]))

@@ -90,15 +90,7 @@ class Assessment:
 
 @dataclass(frozen=True)
 class Summary:
-    """Figures for a whole series.
-
-    Attributes
-    ----------
-    residual : median over the tilts
-    error_px : estimated alignment error, rms over tilts and both directions; never below `uncertainty_px`
-    uncertainty_px : smallest error that can be detected, rms over tilts and both directions
-    worst_error_px : estimated error of the worst tilt, rms over both directions
-    """
+    """Figures of an `Assessment` for a whole series: median residual, errors rms over tilts and both directions."""
 
     residual: float
     error_px: float
@@ -127,22 +119,15 @@ def assess(
     rows: slice,
     scales: FloatArray | None = None,
 ) -> Assessment:
-    """Predict each tilt from others, and compare.
+    """Predict each usable tilt from the inliers, and compare.
 
     Parameters
     ----------
-    series : images with background 0
-    moves_px : (n_tilt, 2) array
-        (dy', dx') after rotation in pixels of the reduced series; 0 for the raw series.
-    axis_angle_deg : float
-    whole : bool
-        Whether the sample ends inside the frame across the axis.
-    inliers : (n_tilt,) bool
-        Tilts to predict from. All usable ones are predicted.
-    rows : slice
-        Rows to compare, from `brightest_rows`.
-    scales : (n_tilt,) array, optional
-        Factors for the brightness of the images.
+    series, moves_px, axis_angle_deg : as for `ReducedSeries.warped`; moves are 0 for the raw series
+    whole : whether the sample ends inside the frame across the axis
+    inliers : (n_tilt,) bool, tilts to predict from
+    rows : those to compare, from `brightest_rows`
+    scales : (n_tilt,), factors for the brightness of the images
     """
     found = Assessment.unknown(series.n_tilt)
     if not enough(series.angles_deg, inliers & series.usable):
@@ -184,12 +169,8 @@ def _brightest(aligned: NDArray[np.float32], seen: NDArray[np.bool_], usable: ND
 
 
 def _predicted(
-    small: ReducedSeries,
-    measured: NDArray[np.float32],
-    seen: NDArray[np.bool_],
-    whole: bool,
-    inliers: NDArray[np.bool_],
-) -> NDArray[np.float32]:
+    small: ReducedSeries, measured: Floats, seen: NDArray[np.bool_], whole: bool, inliers: NDArray[np.bool_]
+) -> Floats:
     """Return (n_tilt, rows, x) predictions of the usable tilts from the inliers ones among the others."""
     rays = _rays(seen)
     usable = np.flatnonzero(small.usable)
@@ -247,11 +228,6 @@ def register_to_first_order(
     of c is (g'g)^-1 g'C g (g'g)^-1. C depends on the distance of two pixels only and is taken from r itself, so that
     g'C g is the product of both power spectra, summed.
 
-    Parameters
-    ----------
-    predicted, measured : (y, x) arrays
-    seen : (y, x) bool, pixels to compare
-
     Returns
     -------
     step : (2,) px (dy, dx) to ADD to coordinates of `measured`, -s; NaN where the prediction has no slope, or the image
@@ -286,13 +262,9 @@ def _covariance(slopes: FloatArray, rest: FloatArray, inside: NDArray[np.bool_])
 
 @dataclass(frozen=True)
 class Preview:
-    """A slice (z, x) f4 across the tilt axis before and after alignment.
+    """A slice across the tilt axis before and after alignment, (2, z, x) f4.
 
-    Attributes
-    ----------
-    slices : (2, z, x) f4
-    factor : raw pixels per pixel
-    row : row of the aligned images, at full size, through which the slices lie
+    A pixel is `factor` raw pixels wide; the slices lie through this `row` of the aligned images at full size.
     """
 
     slices: NDArray[np.float32]
@@ -312,13 +284,8 @@ def preview(
 ) -> Preview:
     """Reconstruct the brightest slice quickly, from the raw and from the aligned images.
 
-    Parameters
-    ----------
-    series, moves_px, axis_angle_deg, whole, inliers : as for `assess`
-    full_height : int
-        Rows of an aligned image at full size.
-    corrected : ReducedSeries, optional
-        The series with image corrections applied, where there are any.
+    `full_height` is that of an aligned image at full size, `corrected` the series with image corrections applied, where
+    there are any; the rest is as for `assess`.
     """
     corrected = series if corrected is None else corrected
     aligned, seen = corrected.warped(np.asarray(moves_px, float), axis_angle_deg, extend=True)
@@ -335,8 +302,8 @@ def preview(
 
 
 def _slice(
-    series: ReducedSeries, lines: NDArray[np.float32], seen: NDArray[np.bool_], whole: bool, inliers: NDArray[np.bool_]
-) -> NDArray[np.float32]:
+    series: ReducedSeries, lines: Floats, seen: NDArray[np.bool_], whole: bool, inliers: NDArray[np.bool_]
+) -> Floats:
     """Return the mean slice (z, x), as wide as the images, of a few rows (n_tilt, rows, x)."""
     used = np.flatnonzero(series.usable & inliers)
     geometry = _geometry(series.angles_deg[used], lines.shape[2], whole)

@@ -5,31 +5,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.alignment.finding.alignment import Alignment, Placement
+from tomoseg.alignment.finding.estimate import Alignment, Placement
 from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.alignment.images.warp import aligned_shape
 from tomoseg.alignment.judging.agreement import Agreement, measure_agreement
 from tomoseg.alignment.judging.assessment import Assessment, Preview, Summary, assess, brightest_rows, enough, preview
-from tomoseg.alignment.judging.outliers import find_outliers
 from tomoseg.arrays import FloatArray
+
+FEWEST = 5  # correlations, from which a usual one and its scatter can be told
+LEAST_DROP = 0.15  # of the correlation below the usual one
+SCATTERS = 8  # that far below the usual one, in robust standard deviations
 
 
 @dataclass(frozen=True)
 class AlignmentQuality:
     """Agreement of neighbouring tilts and prediction of held-out tilts, raw and aligned.
 
-    Attributes
-    ----------
-    raw, aligned : Assessment
-        Prediction of held-out tilts.
-    raw_agreement, aligned_agreement : Agreement
-        Of neighbouring tilts.
-    angles_deg : (n_tilt,) as recorded
-    outliers : (n_tilt,) bool
-        Tilts that took no part in predicting others, empty ones among them.
-    whole : bool
-        Whether the sample ends inside the frame across the axis.
-    preview : Preview, or None for too few tilts
+    `angles_deg` (n_tilt,) are as recorded, `outliers` (n_tilt,) took no part in predicting others, and `whole` says
+    whether the sample ends inside the frame across the axis. There is no preview of too few tilts.
     """
 
     raw: Assessment
@@ -91,16 +84,7 @@ def assess_alignment(
     scales: FloatArray,
     raw_shape: tuple[int, ...],
 ) -> AlignmentQuality:
-    """Assess the raw and the aligned series.
-
-    Parameters
-    ----------
-    series : images with background 0
-    alignment, placement : as found for `series`
-    scales : (n_tilt,)
-        Factors for the brightness of the aligned images.
-    raw_shape : (height, width) of a raw image
-    """
+    """Assess the raw and the aligned series; `scales` (n_tilt,) are factors for the brightness of aligned images."""
     angle, moves = alignment.axis_angle_deg, alignment.moves_px / series.factor
     raw_agreement = measure_agreement(placement.raw, placement.raw_moves_px, angle)
     aligned_agreement = measure_agreement(placement.aligned, placement.aligned_moves_px, angle)
@@ -117,3 +101,20 @@ def assess_alignment(
         height = aligned_shape(raw_shape, angle)[0]
         shown = preview(series, moves, angle, whole=whole, inliers=inliers, full_height=height, corrected=corrected)
     return AlignmentQuality(raw, aligned, raw_agreement, aligned_agreement, series.angles_deg, outliers, whole, shown)
+
+
+def find_outliers(
+    usable: NDArray[np.bool_], correlation: FloatArray, unpredicted: NDArray[np.bool_] | None = None
+) -> NDArray[np.bool_]:
+    """Return which tilts take no part in judging the alignment, nor in reconstruction, (n_tilt,).
+
+    They are empty or damaged (not `usable`), not predicted by the others, or unlike their neighbours, by their
+    `correlation` after alignment (NaN where unknown).
+    """
+    outliers = ~usable if unpredicted is None else ~usable | unpredicted
+    known = np.isfinite(correlation)
+    if known.sum() >= FEWEST:
+        usual = np.median(correlation[known])
+        scatter = 1.5 * np.median(np.abs(correlation[known] - usual))
+        outliers[known] |= correlation[known] < usual - max(LEAST_DROP, SCATTERS * scatter)
+    return np.asarray(outliers)

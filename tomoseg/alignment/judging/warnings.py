@@ -126,13 +126,7 @@ def outlier_warnings(angles_deg: NDArray[np.float64], outliers: NDArray[np.bool_
 def agreement_warnings(before: Agreement, after: Agreement, *, given: bool, found: bool) -> list[str]:
     """Return a sentence if neighbouring tilts agree less after alignment, or hardly at all.
 
-    Parameters
-    ----------
-    before, after : of the raw and the aligned series
-    given : bool
-        Whether the shifts were given: channels too noisy to be aligned by themselves are what that is for.
-    found : bool
-        Whether the shifts were found from the images.
+    Shifts were `given`, which is for channels too noisy to be aligned by themselves, or `found` from the images.
     """
     less = after.median < before.median - CLEAR_DROP
     if given and less:

@@ -50,7 +50,7 @@ class _AstraOperator(Operator):
 
     def load_volume(self, volume: Floats) -> Floats:
         """Return a copy of a block of slices, shape (nz, n, nx), in the backend's layout."""
-        return np.array(volume.transpose(1, 0, 2), np.float32, order="C")
+        return self.load(volume)
 
     def unload(self, volume: Floats, n: int) -> Floats:
         """Return `n` slices of the backend's volume as a view of shape (nz, n, nx)."""
@@ -58,7 +58,7 @@ class _AstraOperator(Operator):
 
     def unload_projections(self, projections: Floats, n: int) -> Floats:
         """Return `n` slices of the backend's projections as a view of shape (n_tilt, n, n_detector)."""
-        return projections[:n].transpose(1, 0, 2)
+        return self.unload(projections, n)
 
     def _projections(self, n: int) -> Floats:
         return np.empty((n, self.geometry.n_tilt, self.geometry.n_detector), np.float32)
@@ -132,10 +132,9 @@ class AstraCudaOperator(_AstraOperator):
         if n not in self._matrices:
             import astra
 
-            slab = astra.create_vol_geom(self.geometry.nz, self.geometry.nx, n)
-            rays = astra.create_proj_geom(
-                "parallel3d_vec", n, self.geometry.n_detector, detector_vectors(self.geometry)
-            )
+            geometry = self.geometry
+            slab = astra.create_vol_geom(geometry.nz, geometry.nx, n)
+            rays = astra.create_proj_geom("parallel3d_vec", n, geometry.n_detector, detector_vectors(geometry))
             projector = astra.create_projector("cuda3d", rays, slab)
             self._matrices[n] = (projector, astra.OpTomo(projector))
         return self._matrices[n][1]
@@ -179,11 +178,7 @@ class AstraCudaOperator(_AstraOperator):
 
             def advance(steps: int) -> float:
                 """Advance all slices by `steps` iterations, a thread for each GPU; return the misfit after them."""
-
-                def all_of(share: list[_EmSlice]) -> list[float]:
-                    return [one.advance(steps) for one in share]
-
-                return sum(sum(found) for found in map_to(all_of, shares))
+                return sum(map_to(lambda share: sum([one.advance(steps) for one in share]), shares))
 
             misfit = np.zeros(iterations + 1)
             misfit[0] = advance(0)
@@ -322,6 +317,5 @@ def detector_vectors(geometry: ParallelGeometry) -> NDArray[np.float64]:
     seen at ``x*cos(t) + z*sin(t)``; its rows are the slices.
     """
     cosines, sines, zeros = geometry.cosines, geometry.sines, np.zeros(geometry.n_tilt)
-    ray = (-sines, cosines, zeros)
-    centre = (zeros, zeros, zeros)
+    ray, centre = (-sines, cosines, zeros), (zeros, zeros, zeros)
     return np.stack([*ray, *centre, cosines, sines, zeros, zeros, zeros, zeros + 1], axis=1)

@@ -11,13 +11,9 @@ from tomoseg.reconstruction.method_table import BackendName
 from tomoseg.reconstruction.operators import Operator
 from tomoseg.runtime import Device
 
-_PACKAGES = {  # what each backend needs: module, name, how to install it
-    "tomopy": ("tomopy", "TomoPy is", "`conda install -c conda-forge tomopy` (it is not on PyPI)"),
-    "astra": (
-        "astra",
-        "the ASTRA toolbox is",
-        "`pip install astra-toolbox` or `conda install -c conda-forge astra-toolbox`",
-    ),
+_PACKAGES = {  # what backends need: module, name, how to install it
+    "tomopy": ("TomoPy is", "`conda install -c conda-forge tomopy` (it is not on PyPI)"),
+    "astra": ("the ASTRA toolbox is", "`pip install astra-toolbox` or `conda install -c conda-forge astra-toolbox`"),
 }
 
 
@@ -52,9 +48,8 @@ class Choice:
 
 def why_missing(backend: BackendName) -> str:
     """Return why `backend` cannot be used here, or an empty string; imports nothing heavy."""
-    for part in ("tomopy", "astra"):
-        module, subject, how = _PACKAGES[part]
-        if part in backend.split("-") and find_spec(module) is None:
+    for module, (subject, how) in _PACKAGES.items():
+        if module in backend.split("-") and find_spec(module) is None:
             return (
                 f"The {backend} backend was asked for, but {subject} not installed. Install it with {how}, or leave "
                 "the backend at 'auto'."
@@ -78,8 +73,7 @@ def choose(backend: BackendName, device: Device) -> Choice:
     if backend in ("cpu", "tomopy"):
         reason = f"the {backend} backend computes on the CPU only" if device == "cuda" else "as asked for"
         return Choice(backend, "cpu", reason)
-    found = device != "cpu" and _gpu()
-    if found:
+    if device != "cpu" and _gpu():
         reason = "a CUDA GPU was found" if device == "auto" else "as asked for"
         return Choice("astra" if backend == "auto" else backend, "cuda", reason)
     if device == "cuda":

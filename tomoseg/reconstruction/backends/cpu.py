@@ -1,6 +1,6 @@
 """The CPU projector: matched, slice-interleaved, compiled for the machine at hand; see `kernels`."""
 
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,31 +34,11 @@ def split(position: NDArray[np.float64], width: int | None = None) -> tuple[Floa
     return parts[0].ravel(), parts[1].ravel()
 
 
-@dataclass(frozen=True)
-class _Direction:
-    """Tables for the tilts whose rays cross the same kind of line steeply; see `kernels.project`."""
+def _direction(geometry: ParallelGeometry, along_z: bool) -> tuple[Any, ...]:
+    """Tabulate the rays of the tilts below 45 degrees (`along_z`: sampled once per row) or above (per column).
 
-    tilts: NDArray[np.int64]
-    ray_whole: Floats
-    ray_fraction: Floats
-    row_whole: Floats
-    row_fraction: Floats
-    first: NDArray[np.int32]
-    last: NDArray[np.int32]
-    scale: Floats
-    n_rows: int
-    n_across: int
-    row_stride: int
-    across_stride: int
-
-    @property
-    def strip(self) -> int:
-        """Number of rows that are kept in the cache at a time."""
-        return int(np.clip(STRIP_BYTES // (4 * LANES * self.n_across), 4, 32))
-
-
-def _direction(geometry: ParallelGeometry, along_z: bool) -> _Direction:
-    """Tabulate the rays of the tilts below 45 degrees (`along_z`: sampled once per row) or above (per column)."""
+    These are the arguments of `kernels.project` from the tilts on.
+    """
     cosines, sines = geometry.cosines, geometry.sines
     tilts = np.flatnonzero((np.abs(cosines) >= np.abs(sines)) == along_z)
     row_floats = (geometry.nx + 2 * PAD) * LANES
@@ -74,21 +54,18 @@ def _direction(geometry: ParallelGeometry, along_z: bool) -> _Direction:
     row = -rows * along / across
     edges = np.array([columns[0] - 1, columns[-1] + 1])[:, None, None]  # where both taps have left the volume
     seen = edges * across + rows * along + (geometry.n_detector - 1) / 2
-    ray_whole, ray_fraction = split(ray, geometry.n_detector + LANES)
-    row_whole, row_fraction = split(row)
-    return _Direction(
-        tilts=tilts.astype(np.int64),
-        ray_whole=ray_whole,
-        ray_fraction=ray_fraction,
-        row_whole=row_whole,
-        row_fraction=row_fraction,
-        first=np.clip(np.floor(seen.min(0)), 0, geometry.n_detector).astype(np.int32).ravel(),
-        last=np.clip(np.ceil(seen.max(0)) + 1, 0, geometry.n_detector).astype(np.int32).ravel(),
-        scale=(1 / np.abs(across[:, 0])).astype(np.float32),
-        n_rows=len(rows),
-        n_across=len(columns),
-        row_stride=strides[0],
-        across_stride=strides[1],
+    return (
+        tilts.astype(np.int64),
+        *split(ray, geometry.n_detector + LANES),
+        *split(row),
+        np.clip(np.floor(seen.min(0)), 0, geometry.n_detector).astype(np.int32).ravel(),
+        np.clip(np.ceil(seen.max(0)) + 1, 0, geometry.n_detector).astype(np.int32).ravel(),
+        (1 / np.abs(across[:, 0])).astype(np.float32),
+        len(rows),
+        len(columns),
+        *strides,
+        geometry.n_detector,
+        int(np.clip(STRIP_BYTES // (4 * LANES * len(columns)), 4, 32)),  # rows that are kept in the cache at a time
     )
 
 
@@ -105,7 +82,7 @@ class CpuOperator(Operator):
 
     def __init__(self, geometry: ParallelGeometry) -> None:
         super().__init__(geometry)
-        self._directions = [d for d in (_direction(geometry, True), _direction(geometry, False)) if d.tilts.size]
+        self._directions = [d for d in (_direction(geometry, True), _direction(geometry, False)) if d[0].size]
         cosines, sines = geometry.cosines[:, None], geometry.sines[:, None]
         column = geometry.x * cosines + (geometry.n_detector - 1) / 2
         self._columns = split(column, geometry.nx + LANES)
@@ -150,12 +127,8 @@ class CpuOperator(Operator):
             out = self._new_projections()
         else:
             out.fill(0)
-        for d in self._directions:
-            kernels.project(
-                volume.reshape(-1), out.reshape(-1), d.tilts, d.ray_whole, d.ray_fraction, d.row_whole, d.row_fraction,
-                d.first, d.last, d.scale, d.n_rows, d.n_across, d.row_stride, d.across_stride,
-                self.geometry.n_detector, d.strip,
-            )  # fmt: skip
+        for tables in self._directions:
+            kernels.project(volume.reshape(-1), out.reshape(-1), *tables)
         return out
 
     def backward(self, projections: Floats, out: Floats | None = None) -> Floats:

@@ -64,13 +64,7 @@ from tomoseg.runtime import slabs
 
 BLOCK = CpuOperator.block  # slices whose residuals are computed together
 FAINTEST = 1e-6  # of a slice's brightest projection: replaces 0, which would make NaN
-GRIDREC_FILTERS = {
-    "ramp": "ramlak",
-    "shepp-logan": "shepp",
-    "cosine": "cosine",
-    "hamming": "hamming",
-    "hann": "hann",
-}
+GRIDREC_FILTERS = {"ramp": "ramlak", "shepp-logan": "shepp"}  # the others have the same names
 PROLATE, REACH = 7.0, 2.0  # gridrec's kernel: its parameter, and how many grid points it reaches
 ASTRA_METHODS = {"mlem": "EM", "sirt": "SIRT", "fbp": "FBP"}  # with _CUDA on a GPU
 
@@ -114,17 +108,11 @@ def reconstruct(
     Parameters
     ----------
     projections : array, shape (n_tilt, n, n_detector)
-    geometry : ParallelGeometry
-    method : str
-        ``mlem``, ``osem``, ``sirt``, ``fbp`` or ``gridrec``; with `astra` ``mlem`` (on a GPU), ``sirt`` or ``fbp``.
-    astra : str, optional
-        Device on which ASTRA computes for TomoPy; by default TomoPy itself computes.
-    iterations, subsets, filter_name, non_negative, voxel_mask
-        As in `methods`.
-    workers : int
-        Cores for TomoPy.
-    checkpoint : callable
-        Called before each iteration; may raise to stop.
+    method : ``mlem``, ``osem``, ``sirt``, ``fbp`` or ``gridrec``; with `astra` ``mlem`` (on a GPU), ``sirt`` or ``fbp``
+    astra : device on which ASTRA computes for TomoPy; by default TomoPy itself computes
+    iterations, subsets, filter_name, non_negative, voxel_mask : as in `methods`
+    workers : cores for TomoPy
+    checkpoint : called before each iteration; may raise to stop
     """
     subsets = min(subsets, geometry.n_tilt)
     is_likelihood, is_direct = method in ("mlem", "osem"), METHODS[method].is_direct
@@ -212,15 +200,8 @@ def astra_options(method: str, device: Literal["cpu", "cuda"], filter_name: Filt
 def gridrec(sinograms: Floats, geometry: ParallelGeometry, filter_name: Filter, workers: int) -> Floats:
     """Return slices reconstructed by TomoPy's `gridrec`, in its orientation, with our scale and axis.
 
-    Parameters
-    ----------
-    sinograms : array, shape (n, n_tilt, n_detector)
-        With the weight of each tilt, relative to pi/n_tilt.
-    geometry : ParallelGeometry
-    filter_name : str
-        One of `parameters.Filter`.
-    workers : int
-        Cores for TomoPy, each of which takes a grid of `gridrec_width` squared.
+    `sinograms` (n, n_tilt, n_detector) have the weight of each tilt, relative to pi/n_tilt. Each of the `workers` takes
+    a grid of `gridrec_width` squared.
     """
     import tomopy
 
@@ -232,7 +213,7 @@ def gridrec(sinograms: Floats, geometry: ParallelGeometry, filter_name: Filter, 
         center=centre,
         sinogram_order=True,
         algorithm="gridrec",
-        filter_name=GRIDREC_FILTERS[filter_name],
+        filter_name=GRIDREC_FILTERS.get(filter_name, filter_name),
         filter_par=[1.0, 8.0],
         ncore=min(workers, -(-len(sinograms) // BLOCK)),
         num_gridx=geometry.nz,

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tomoseg.alignment.finding.consistency import intensity_scales
 from tomoseg.alignment.finding.estimate import estimate_alignment
-from tomoseg.alignment.finding.intensity import intensity_scales
 from tomoseg.alignment.finding.solve import solve
 from tomoseg.alignment.finding.track import Band
 from tomoseg.alignment.images.reduced_series import ReducedSeries

@@ -5,8 +5,7 @@ import numpy as np
 from tomoseg.alignment.finding.patch import Patch, look_at
 from tomoseg.alignment.finding.solve import Solution
 from tomoseg.alignment.finding.track import Band
-from tomoseg.alignment.images.gaps import reduce_with_gaps
-from tomoseg.alignment.images.reduced_series import ReducedSeries, reduce
+from tomoseg.alignment.images.reduced_series import ReducedSeries, reduce, reduce_with_gaps
 from tomoseg.alignment.images.warp import warp_image
 
 

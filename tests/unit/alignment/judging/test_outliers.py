@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tomoseg.alignment.judging.outliers import find_outliers
+from tomoseg.alignment.judging.quality import find_outliers
 
 USABLE = np.ones(20, bool)
 
