@@ -22,19 +22,11 @@ _ANGLE_COLUMN = re.compile(r"angle|tilt|theta", re.IGNORECASE)
 def read_angles(path: Path | str) -> Angles:
     """Read tilt angles in degrees, in the order of the images.
 
-    One number per line (blank lines and lines that start with # are skipped), or a CSV file (comma, semicolon or
-    tab) with a column named like angle, tilt or theta, or with a single column; a column whose name says radians
-    ("theta (rad)") is converted. An .mdoc file gives its TiltAngle entries.
-
-    Returns
-    -------
-    array of float64, shape (n,), degrees
-
-    Raises
-    ------
-    InputError
-        The file is missing, empty, has a line that is not a number, NaN or infinity, or angles outside
-        -180 to 180 degrees; the message names file and line.
+    One number per line (blank lines and lines that start with # are skipped), or a CSV file (comma, semicolon or tab)
+    with a column named like angle, tilt or theta, or with a single column; a column whose name says radians ("theta
+    (rad)") is converted. An .mdoc file gives its TiltAngle entries. Returns a float64 array, shape (n,), degrees.
+    Raises `InputError` if the file is missing, empty, has a line that is not a number, NaN or infinity, or angles
+    outside -180 to 180 degrees; the message names file and line.
     """
     path = Path(path)
     if path.suffix.lower() == ".mdoc":

@@ -34,10 +34,7 @@ class LabelMap:
     def parse(cls, text: str) -> "LabelMap":
         """Parse '0=0,128=1,255=2' or '#000000=0,#ff0000=1'; a class is a number, or 'ignore' for not annotated.
 
-        Raises
-        ------
-        InputError
-            The text is malformed, names a value twice, or mixes grey values and colours.
+        Raises `InputError` if the text is malformed, names a value twice, or mixes grey values and colours.
         """
         problems, classes, kinds = [], {}, set()
         for entry in text.split(","):
@@ -69,10 +66,7 @@ class LabelMap:
     def apply(self, path: Path, data: Array) -> NDArray[np.uint8]:
         """Translate grey values (h, w), or 8-bit colours (h, w, 3 or more), to class numbers (h, w).
 
-        Raises
-        ------
-        InputError
-            The image, read from `path`, holds values that are not in the map.
+        Raises `InputError` if the image, read from `path`, holds values that are not in the map.
         """
         values, where = np.unique(self._packed(path, data), return_inverse=True)
         unknown = np.array([float(v) not in self.classes for v in values])

@@ -33,10 +33,7 @@ class Mdoc:
     def angles_deg(self) -> NDArray[np.float64]:
         """Return the tilt angle of every image, degrees.
 
-        Raises
-        ------
-        InputError
-            An image has no TiltAngle, or one that is not a number.
+        Raises `InputError` if an image has no TiltAngle, or one that is not a number.
         """
         angles = []
         for number, image in enumerate(self.images):
@@ -71,13 +68,7 @@ def axis_from_titles(titles: tuple[str, ...]) -> Axis | None:
 
 
 def read_mdoc(path: Path) -> Mdoc:
-    """Read an .mdoc file.
-
-    Raises
-    ------
-    InputError
-        It cannot be read, is far too large, or describes no image.
-    """
+    """Read an .mdoc file. Raises `InputError` if it cannot be read, is far too large, or describes no image."""
     header: dict[str, str] = {}
     images: dict[int, dict[str, str]] = {}
     titles: list[str] = []

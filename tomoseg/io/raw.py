@@ -72,12 +72,8 @@ def supported() -> str:
 def open_raw(path: Path | str) -> RawSeries:
     """Open a tilt series lazily, with what the file and its companion say of it.
 
-    A companion .mdoc file (`X.mrc.mdoc`, `X.mdoc`) beside the file is used for angles and pixel size.
-
-    Raises
-    ------
-    InputError
-        The file is missing, empty, truncated, of an unknown format, or not a stack of grey images.
+    A companion .mdoc file (`X.mrc.mdoc`, `X.mdoc`) beside the file is used for angles and pixel size. Raises
+    `InputError` if the file is missing, empty, truncated, of an unknown format, or not a stack of grey images.
     """
     path = Path(path)
     head = _head(path)

@@ -55,12 +55,7 @@ class _Sandbox:
     def ask(self, request: Mapping[str, Any]) -> Any:
         """Return the answer to a request.
 
-        Raises
-        ------
-        InputError
-            The reader refuses the file.
-        OSError
-            The reader failed, or its process ended.
+        Raises `InputError` if the reader refuses the file; `OSError` if the reader failed, or its process ended.
         """
         try:
             self._stdin.write(json.dumps(request).encode() + b"\n")
@@ -117,12 +112,8 @@ class _Sandbox:
 def open_in_sandbox(path: Path, module: str, libraries: tuple[str, ...]) -> RawSeries:
     """Open a series with a reader module that runs in the sandbox; pixels are fetched from there.
 
-    Raises
-    ------
-    InputError
-        The reader refuses the file.
-    OSError
-        The reader fails, crashes, or takes too much time or memory.
+    Raises `InputError` if the reader refuses the file; `OSError` if the reader fails, crashes, or takes too much time
+    or memory.
     """
     sandbox = _Sandbox(path, module, libraries)
     try:
@@ -147,12 +138,8 @@ def open_in_sandbox(path: Path, module: str, libraries: tuple[str, ...]) -> RawS
 def copy_numbers(source: Path, target: Path) -> int:
     """Copy all arrays of numbers in an HDF5 file to a new one, in the sandbox; return how many numbers there are.
 
-    Raises
-    ------
-    InputError
-        The file refers to others, claims more than is stored, or holds something else than numbers.
-    OSError
-        It is damaged.
+    Raises `InputError` if the file refers to others, claims more than is stored, or holds something else than numbers;
+    `OSError` if it is damaged.
     """
     sandbox = _Sandbox(source, "weights", ("h5py",))
     try:

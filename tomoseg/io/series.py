@@ -85,12 +85,8 @@ class RawSeries:
     def read(self, images: slice | Sequence[int] | NDArray[np.integer[Any]]) -> Array:
         """Return the images of a slice or a list of indices, in that order: (k, y, x), native dtype, C order.
 
-        Only these images are read; neighbouring ones, in either direction, are read in one go.
-
-        Raises
-        ------
-        InputError
-            The images cannot be decoded, or do not fit into memory.
+        Only these images are read; neighbouring ones, in either direction, are read in one go. Raises `InputError` if
+        the images cannot be decoded, or do not fit into memory.
         """
         indices = range(*images.indices(self.shape[0])) if isinstance(images, slice) else [int(i) for i in images]
         try:
@@ -144,10 +140,7 @@ def _runs(indices: Sequence[int]) -> Iterator[tuple[int, int]]:
 def stack_shape(path: Path, shape: Sequence[int], dtype: np.dtype[Any]) -> tuple[int, int, int]:
     """Return `shape` if it can be that of a tilt series of real numbers.
 
-    Raises
-    ------
-    InputError
-        A single image, no images, more dimensions, colour or complex values.
+    Raises `InputError` for a single image, no images, more dimensions, colour or complex values.
     """
     sizes = tuple(int(n) for n in shape)
     size = " x ".join(str(n) for n in sizes)
@@ -176,12 +169,8 @@ def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
 def contiguous(path: Path, offset: int, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> Callable[[slice], Array]:
     """Return a `fetch` for images stored one after the other from `offset` on, after checking that all are there.
 
-    They are read, not memory-mapped: a mapped file that vanishes or shrinks on a network disk kills the process.
-
-    Raises
-    ------
-    InputError
-        The file is shorter than its header says.
+    They are read, not memory-mapped: a mapped file that vanishes or shrinks on a network disk kills the process. Raises
+    `InputError` if the file is shorter than its header says.
     """
     image_bytes = shape[1] * shape[2] * dtype.itemsize  # Python integers: a lying header cannot overflow
     require_bytes(path, offset + shape[0] * image_bytes, shape[0], (path.stat().st_size - offset) // image_bytes)

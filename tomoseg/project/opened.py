@@ -116,10 +116,7 @@ class OpenedFile:
 def open_to_read(path: Path) -> tuple[h5py.File, JournaledFile | None]:
     """Open the last committed state, upgraded in memory where an older version wrote it.
 
-    Raises
-    ------
-    InputError
-        There is no such file, or it is damaged, or no project.
+    Raises `InputError` if there is no such file, or it is damaged, or no project.
     """
     require_file(path)
     for attempt in range(OPENING_ATTEMPTS):

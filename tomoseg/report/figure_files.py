@@ -18,16 +18,9 @@ def write_figures(
 ) -> list[Path]:
     """Write each plot of the page to `folder`, which is created if necessary, as NAME.pdf, .svg or .png.
 
-    Files of an earlier call are replaced unless they have been changed since; other files never are.
-
-    Returns
-    -------
-    list of the files written
-
-    Raises
-    ------
-    InputError
-        The format is unknown, the folder cannot be created, or a file of that name was not written here.
+    Files of an earlier call are replaced unless they have been changed since; other files never are. Returns the files
+    written. Raises `InputError` if the format is unknown, the folder cannot be created, or a file of that name was not
+    written here.
     """
     if file_format not in FORMATS:
         raise InputError(f"--figure-format {file_format}: the formats are {', '.join(FORMATS)}.")

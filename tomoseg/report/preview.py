@@ -41,12 +41,8 @@ def write_preview(
 ) -> None:
     """Write the picture of a project, however far it has come; the suffix of `path` is one of `FORMATS`.
 
-    In PDF and SVG, text, plots and scale bars are vectors.
-
-    Raises
-    ------
-    InputError
-        The suffix is none of these, there is nothing to show, or the folder cannot be written to.
+    In PDF and SVG, text, plots and scale bars are vectors. Raises `InputError` if the suffix is none of these, there is
+    nothing to show, or the folder cannot be written to.
     """
     file_format = path.suffix.lower().removeprefix(".")
     if file_format not in FORMATS:
@@ -68,13 +64,7 @@ def preview_figure(
     sizes: PictureSizes | None = None,
     dpi: int = DPI,
 ) -> "Figure":
-    """Draw the picture of a project as a Matplotlib figure.
-
-    Raises
-    ------
-    InputError
-        There is nothing to show.
-    """
+    """Draw the picture of a project as a Matplotlib figure. Raises `InputError` if there is nothing to show."""
     results = Results(artifacts, tuple(stages), title, sizes or PictureSizes())
     if results.get("tilt_series") is None and results.get("volume") is None:
         raise InputError("there is nothing to show yet: the project holds neither a tilt series nor a volume.")

@@ -61,10 +61,7 @@ class TagFile:
     def tags(self) -> Tags:
         """Return all tags: numbers, texts, tuples of numbers, a `Block` for a long array, and groups as dictionaries.
 
-        Raises
-        ------
-        InputError
-            The file breaks off, or its tags contradict themselves.
+        Raises `InputError` if the file breaks off, or its tags contradict themselves.
         """
         self._bytes(2)
         return self._group(self._integer(), "", 0)

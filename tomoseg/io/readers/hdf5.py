@@ -29,10 +29,8 @@ _ANGLE_NAME = re.compile(r"angle|tilt|theta|projection", re.IGNORECASE)
 def read(path: Path) -> RawSeries:
     """Open the tilt series in an HDF5 file.
 
-    Raises
-    ------
-    InputError
-        The file is of no known kind, is truncated, refers to other files, or holds no stack of grey images.
+    Raises `InputError` if the file is of no known kind, is truncated, refers to other files, or holds no stack of grey
+    images.
     """
     import h5py
     import hdf5plugin  # noqa: F401 - registers the compression filters
@@ -68,10 +66,8 @@ def _open_until_error(file: Any) -> Iterator[Any]:
 def require_self_contained(path: Path, file: Any) -> None:
     """Refuse a file that refers to other files: it could make a report show what only its reader may see.
 
-    Raises
-    ------
-    InputError
-        There is an external link, a dataset stored in other files or assembled from them, or an endless tree.
+    Raises `InputError` if there is an external link, a dataset stored in other files or assembled from them, or an
+    endless tree.
     """
     import h5py
 
@@ -112,10 +108,7 @@ def _values(path: Path, dataset: Any) -> Any:
 def _series(path: Path, kind: str, dataset: Any, order: tuple[int, int, int], file: Any) -> RawSeries:
     """Return the series in a dataset whose tilt, y and x are the dimensions in `order`.
 
-    Raises
-    ------
-    InputError
-        It cannot be a tilt series, or claims more than is stored.
+    Raises `InputError` if it cannot be a tilt series, or claims more than is stored.
     """
     shape = stack_shape(path, [dataset.shape[i] for i in order], dataset.dtype)
     # An unwritten dataset would give nothing but its fill value.

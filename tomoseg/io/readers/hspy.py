@@ -23,10 +23,7 @@ _DEEPEST, _MOST_ENTRIES = 20, 20_000
 def open_hspy(path: Path, file: Any, make_series: MakeSeries) -> RawSeries:
     """Open the image stack of an open HyperSpy file; `make_series(path, kind, dataset, order, file)` opens a dataset.
 
-    Raises
-    ------
-    InputError
-        It holds no stack of grey images.
+    Raises `InputError` if it holds no stack of grey images.
     """
     signals = [group for group in file["Experiments"].values() if "data" in group]
     stacks = [group for group in signals if group["data"].ndim >= 3] or signals

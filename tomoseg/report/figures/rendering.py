@@ -38,9 +38,7 @@ class Surface:
 def draw_surfaces(results: Results) -> tuple[NDArray[np.uint8], float] | None:
     """Render the classes of a project: particles solid, all others but the background translucent and pale.
 
-    Returns
-    -------
-    The picture and the side of one of its pixels in voxels, as of `render`; None where there is nothing to see.
+    Returns the picture and the side of one of its pixels in voxels, as of `render`; None where there is nothing to see.
     """
     found, solid = results.class_fractions, results.particle_class
     if found is None:
@@ -62,11 +60,8 @@ def pale(color: str) -> tuple[int, int, int]:
 def render(found: Fractions, surfaces: Sequence[Surface], side: int = PICTURE_SIDE) -> tuple[NDArray[np.uint8], float]:
     """Draw surfaces of the classes of a label volume (z, y, x) from their fractions.
 
-    Before the view is rotated, x points to the right, y down and z away from the viewer.
-
-    Returns
-    -------
-    (side, side, 4) u1 picture (red, green, blue, opacity), and the side of one of its pixels in voxels of the labels.
+    Before the view is rotated, x points to the right, y down and z away from the viewer. Returns (side, side, 4) u1
+    picture (red, green, blue, opacity), and the side of one of its pixels in voxels of the labels.
     """
     fields, reduction = coverage(found, [s.index for s in surfaces])
     busy = _busy_blocks(fields)
