@@ -17,18 +17,11 @@ MOST_NAMED = 8  # values in a message
 
 @dataclass(frozen=True)
 class LabelMap:
-    """The class of each value or colour in label images.
+    """The class of each value or colour in label images."""
 
-    Attributes
-    ----------
-    classes : class number (255: not annotated) by grey value, or by colour as 0xrrggbb if `by_color`
-    by_color : the keys are colours
-    text : the option as given
-    """
-
-    classes: Mapping[float, int]
-    by_color: bool
-    text: str
+    classes: Mapping[float, int]  # class number (255: not annotated) by grey value, or by colour as 0xrrggbb
+    by_color: bool  # the keys are colours
+    text: str  # the option as given
 
     @classmethod
     def parse(cls, text: str) -> "LabelMap":

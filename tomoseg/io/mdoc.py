@@ -67,6 +67,13 @@ def axis_from_titles(titles: tuple[str, ...]) -> Axis | None:
     return nominal_axis(float(found["angle"])) if found else None
 
 
+def mdoc_beside(raw: Path) -> Path | None:
+    """Return the .mdoc of a raw series, `X.mrc.mdoc` or `X.mdoc`, if there is one."""
+    return next(
+        (p for p in (raw.with_name(f"{raw.name}.mdoc"), raw.with_name(f"{raw.stem}.mdoc")) if p.is_file()), None
+    )
+
+
 def read_mdoc(path: Path) -> Mdoc:
     """Read an .mdoc file. Raises `InputError` if it cannot be read, is far too large, or describes no image."""
     header: dict[str, str] = {}

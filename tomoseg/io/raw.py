@@ -9,9 +9,8 @@ import numpy as np
 
 from tomoseg.errors import InputError, shown
 from tomoseg.io.angles import checked
-from tomoseg.io.companions import mdoc_beside
 from tomoseg.io.limits import reason_of
-from tomoseg.io.mdoc import read_mdoc
+from tomoseg.io.mdoc import mdoc_beside, read_mdoc
 from tomoseg.io.sandbox import open_in_sandbox
 from tomoseg.io.series import RawSeries
 

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -25,42 +24,20 @@ LARGEST_SIDE = 1_000_000  # pixels or images along one dimension
 _MOST_MESSAGES = 1000  # of a library about one file
 
 
-def _nothing() -> None:
-    """Close nothing."""
-
-
 @dataclass
 class RawSeries:
     """A lazily opened stack of images; use it as a context manager.
 
-    Attributes
-    ----------
-    path
-        The file that holds the pixels.
-    format
-        Name of the file format.
-    shape, dtype
-        (n, y, x); the native form of the stored type.
-    fetch
-        Reads images start..stop of the file, (k, y, x); called by `read`.
-    angles_deg, angles_source
-        Tilt angles in the order of the images, if the file or its companion holds them, and where they came from.
-    pixel_size
-        Pixel size with its source, or the reason why it is unknown.
-    tilt_axis
-        "x" or "y" if the metadata tell along which direction of the image the tilt axis runs.
-    metadata
-        Acquisition metadata, JSON-able.
-    notes, warnings
-        What to tell the user about how the file was read.
-    scratch_bytes
-        Memory that reading takes on top of the images: a chunk is decoded as a whole.
+    `fetch` reads images start..stop of the file, (k, y, x), for `read`. Angles are in the order of the images, None
+    where neither the file nor its companion holds them. `tilt_axis` is the direction of the image along which the
+    metadata say that the axis runs. `metadata` is JSON-able. `notes` and `warnings` tell the user how the file was
+    read. Reading takes `scratch_bytes` of memory on top of the images: a chunk is decoded as a whole.
     """
 
-    path: Path
+    path: Path  # the file that holds the pixels
     format: str
-    shape: tuple[int, int, int]
-    dtype: np.dtype[Any]
+    shape: tuple[int, int, int]  # (n, y, x)
+    dtype: np.dtype[Any]  # the native form of the stored type
     fetch: Callable[[slice], Array]
     angles_deg: Angles | None = None
     angles_source: str = ""
@@ -69,18 +46,8 @@ class RawSeries:
     metadata: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    close: Callable[[], None] = _nothing
+    close: Callable[[], None] = lambda: None
     scratch_bytes: int = 0
-
-    @property
-    def pixel_size_nm(self) -> float | None:
-        """Pixel size in nm, None where unknown."""
-        return self.pixel_size.nm
-
-    @property
-    def pixel_size_source(self) -> str:
-        """Where the pixel size came from, or 'unknown'."""
-        return self.pixel_size.source
 
     def read(self, images: slice | Sequence[int] | NDArray[np.integer[Any]]) -> Array:
         """Return the images of a slice or a list of indices, in that order: (k, y, x), native dtype, C order.
@@ -119,9 +86,7 @@ class RawSeries:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 

@@ -204,19 +204,11 @@ def _refuse_pages(path: Path, n_pages: int) -> None:
 
 @dataclass(frozen=True)
 class LabelledSlices:
-    """Labelled slices in memory.
+    """Labelled slices in memory; class names, colours and pixel size are None where unknown."""
 
-    Attributes
-    ----------
-    names : tell neighbouring slices by their numbers
-    images : (h, w) of any size in one type, or (h, w, channels) with neighbouring slices
-    labels : (h, w) u1, 255 where nobody annotated
-    class_names, class_colors, pixel_size_nm : None where unknown
-    """
-
-    names: list[str]
-    images: list[Array]
-    labels: list[NDArray[np.uint8]]
+    names: list[str]  # tell neighbouring slices by their numbers
+    images: list[Array]  # (h, w) of any size in one type, or (h, w, channels) with neighbouring slices
+    labels: list[NDArray[np.uint8]]  # (h, w) u1, 255 where nobody annotated
     class_names: list[str] | None = None
     class_colors: list[str] | None = None
     pixel_size_nm: float | None = None

@@ -40,13 +40,7 @@ class Block:
 
 
 class TagFile:
-    """Reads the tags of an open file.
-
-    Attributes
-    ----------
-    order
-        "<" or ">": the byte order of values.
-    """
+    """Reads the tags of an open file; `order` ("<" or ">") is the byte order of values."""
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
         self._path, self._file = path, file

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tomoseg.arrays import Array, FloatArray
+from tomoseg.arrays import FloatArray
 from tomoseg.palette import rgb
 from tomoseg.report.results import Results
-from tomoseg.report.sampling.fractions import Fractions
+from tomoseg.report.sampling.fractions import Fractions, block_means
 
 PICTURE_SIDE = 900  # px
 MOST_CELLS = 200  # per side of the grid that is drawn; finer grids are averaged down to it
@@ -88,17 +88,10 @@ def render(found: Fractions, surfaces: Sequence[Surface], side: int = PICTURE_SI
 def coverage(found: Fractions, indices: Sequence[int]) -> tuple[NDArray[np.float32], int]:
     """Return the smoothed fraction (n, z, y, x) of each class, with a margin of zeros, and the voxels along a cell."""
     k = -(-max(found.of.shape[1:]) // MOST_CELLS)
-    fields = np.stack([_block_means(found.of[index - 1], k) for index in indices]) / np.float32(found.full)
+    fields = np.stack([block_means(found.of[index - 1], k) for index in indices]) / np.float32(found.full)
     for field in fields:
         ndimage.gaussian_filter(field, 0.7, output=field)
     return np.pad(fields, [(0, 0), (2, 2), (2, 2), (2, 2)]), k * found.factor
-
-
-def _block_means(values: Array, k: int) -> NDArray[np.float32]:
-    """Average over cubes of side k; cells missing at the far ends count as empty."""
-    padded = np.pad(values, [(0, -n % k) for n in values.shape])
-    z, y, x = (n // k for n in padded.shape)
-    return np.asarray(padded.reshape(z, k, y, k, x, k).mean(axis=(1, 3, 5), dtype=np.float32))
 
 
 def _busy_blocks(fields: NDArray[np.float32]) -> NDArray[np.bool_]:
