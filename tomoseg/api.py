@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from tomoseg import config, engine, schema
@@ -182,20 +181,17 @@ class OpenProject:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._context = Project.read(path)
-        self._project = self._context.__enter__()
+        self._project = Project.read(path)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
         """Close the file; handles on its arrays can no longer be read."""
-        self._context.__exit__(None, None, None)
+        self._project.close()
 
     def __repr__(self) -> str:
         return f"<tomoseg project {self.path}: {', '.join(f'{s.name} {s.state}' for s in self._states())}>"
@@ -266,8 +262,9 @@ class OpenProject:
     def show(self) -> "Figure":
         """Return one picture of the whole experiment (a Matplotlib figure, which notebooks display)."""
         from tomoseg.report.preview import preview_figure
+        from tomoseg.report.results import Results
 
-        return preview_figure(self._project.artifacts(), self._states(), self.path.stem)
+        return preview_figure(Results(self._project.artifacts(), self._states(), self.path.stem))
 
     def _states(self) -> list[StageState]:
         return engine.states(self._project, config.resolve(self._project.settings))

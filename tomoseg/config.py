@@ -92,10 +92,8 @@ def _expanded_home(text: str) -> Path:
 def _load_yaml(text: str) -> Any:
     """Return what YAML text holds: plain values, lists and mappings, never objects.
 
-    Raises
-    ------
-    ValueError
-        It is not valid, says a key twice, contains itself, or would have no end once its aliases are followed.
+    Raises `ValueError` if it is not valid, says a key twice, contains itself, or would have no end once its aliases are
+    followed.
     """
     try:
         node = yaml.compose(text, yaml.SafeLoader)

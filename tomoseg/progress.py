@@ -2,13 +2,13 @@
 
 import sys
 import time
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 Kind = Literal["auto", "bar", "plain", "none"]
 
 
-class Progress(Protocol):
-    """Where progress and messages go."""
+class Progress:
+    """Where progress and messages go. This one, for scripts and tests, shows nothing."""
 
     def start(self, what: str, total: int) -> None:
         """Begin a task of `total` equal steps."""
@@ -23,32 +23,16 @@ class Progress(Protocol):
         """Show a line to the user."""
 
 
-class Silent:
-    """Progress for scripts and tests: nothing is shown."""
-
-    def start(self, what: str, total: int) -> None:
-        """Ignore."""
-
-    def advance(self, done: int) -> None:
-        """Ignore."""
-
-    def finish(self) -> None:
-        """Ignore."""
-
-    def message(self, text: str) -> None:
-        """Ignore."""
-
-
 def make_progress(kind: Kind) -> Progress:
     """Return the progress asked for; 'auto' is a bar on a terminal and plain lines elsewhere."""
     if kind == "none":
-        return Silent()
+        return Progress()
     if kind == "bar" or (kind == "auto" and sys.stderr.isatty()):
         return Bar()
     return Plain()
 
 
-class Plain:
+class Plain(Progress):
     """A line when a task begins, at most one every `every_seconds` while it runs, and one when it ends."""
 
     def __init__(self, every_seconds: float = 15.0) -> None:
@@ -81,7 +65,7 @@ class Plain:
         print(text, file=sys.stderr, flush=True)
 
 
-class Bar:
+class Bar(Progress):
     """A moving bar."""
 
     def __init__(self) -> None:

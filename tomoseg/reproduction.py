@@ -2,7 +2,6 @@
 
 import json
 import shlex
-from typing import Any
 
 from tomoseg import config
 from tomoseg.project import Project, Record
@@ -29,7 +28,8 @@ def command(project: Project) -> str:
             if name in LOCATIONS or name not in defaults or value == defaults[name]:
                 continue
             flag = RUN_OPTIONS.get(name) if record.stage == STAGES[0].name else None
-            words.append([flag, str(value)] if flag else ["--set", f"{record.stage}.{name}={_as_setting(value)}"])
+            setting = value if isinstance(value, str) else json.dumps(value)
+            words.append([flag, str(value)] if flag else ["--set", f"{record.stage}.{name}={setting}"])
     if len(records) < len(STAGES):
         words.append(["--until", records[-1].stage])
     return " \\\n    ".join(shlex.join(part) for part in words)
@@ -56,8 +56,3 @@ def pipeline_text(project: Project) -> str:
 def _records(project: Project) -> list[Record]:
     """Return the provenance of the present results, in the order of the stages."""
     return [record for stage in STAGES if (record := project.record(stage.name)) is not None]
-
-
-def _as_setting(value: Any) -> str:
-    """Return the value of a parameter as `--set` takes it."""
-    return value if isinstance(value, str) else json.dumps(value)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar, cast, get_args
 
 from tomoseg.errors import InputError, Interrupted
-from tomoseg.progress import Progress, Silent, make_progress
+from tomoseg.progress import Progress, make_progress
 
 T = TypeVar("T")
 Device = Literal["auto", "cpu", "cuda"]
@@ -41,7 +41,7 @@ class Runtime:
     device: Device = "auto"
     workers: int = field(default_factory=lambda: available_cpus())
     max_memory: int = field(default_factory=lambda: default_memory())  # bytes
-    progress: Progress = field(default_factory=Silent)
+    progress: Progress = field(default_factory=Progress)
     stop_at: float | None = None
     budget: str = "the time budget"
     notes: list[str] = field(default_factory=list)
@@ -112,7 +112,7 @@ def make_runtime(
         device=cast(Device, device),
         workers=workers or available_cpus(),
         max_memory=parse_memory(max_memory) if max_memory else default_memory(),
-        progress=make_progress(progress) if isinstance(progress, str) else progress or Silent(),  # type: ignore[arg-type]
+        progress=make_progress(progress) if isinstance(progress, str) else progress or Progress(),  # type: ignore[arg-type]
     )
 
 
@@ -164,13 +164,10 @@ def on_abrupt_exit(clean_up: Callable[[], object]) -> Callable[[], None]:
     return lambda: _clean_ups.remove(clean_up)
 
 
-def start_again() -> str:
-    """Return the advice for a command of which nothing was kept."""
-    return "Nothing was kept; start the same command again."
-
-
 @contextmanager
-def stopping_on_signals(advice: Callable[[], str] = start_again) -> Iterator[None]:
+def stopping_on_signals(
+    advice: Callable[[], str] = lambda: "Nothing was kept; start the same command again.",
+) -> Iterator[None]:
     """Turn SIGINT and SIGTERM into an `Interrupted` at the next unit of work; a second one stops at once.
 
     `advice()` says how to go on; it ends the message of every `Interrupted`. A process that did not stop within

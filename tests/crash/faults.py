@@ -10,11 +10,11 @@ from tests.crash.recorder import Faults, Log, Recorder, interposed, without_wait
 from tests.crash.replay import crashes
 from tests.crash.scenario import COMMANDS, issue
 from tomoseg.errors import StageFailed
-from tomoseg.runtime import Silent
+from tomoseg.runtime import Progress
 
 
 @dataclass
-class Raising(Silent):
+class Raising(Progress):
     """Progress that raises `error` when it hears of progress for the time `at`: inside a stage."""
 
     error: BaseException

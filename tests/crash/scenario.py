@@ -21,7 +21,7 @@ import numpy as np
 from tomoseg import config, engine, schema
 from tomoseg.io.mrc import write_angles, write_mrc
 from tomoseg.project import Project, layout, opened, transaction
-from tomoseg.runtime import Progress, Runtime, Silent
+from tomoseg.runtime import Progress, Runtime
 from tomoseg.simulate import simulate_series
 
 NAME = "p.h5"
@@ -96,7 +96,7 @@ def _patched(values: list[tuple[Any, str, Any]]) -> Iterator[None]:
 
 def issue(command: Command, project: Path, raw: Path, progress: Progress | None = None) -> None:
     """Do what the command line does with a command."""
-    runtime = Runtime(device="cpu", workers=1, max_memory=MEMORY, progress=progress or Silent())
+    runtime = Runtime(device="cpu", workers=1, max_memory=MEMORY, progress=progress or Progress())
     layers = [command.parameters, {"import": {"raw": str(raw)}}]
     with Project.write(project) if project.exists() else Project.create(project) as opened:
         settings = config.resolve(opened.settings, *layers)

@@ -1,7 +1,7 @@
 """Commands that show what there is: `status`, `check`, `report`, `preview`, `view` and `doctor`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -67,16 +67,22 @@ def report(
     ] = "pdf",
 ) -> None:
     """Write a self-contained HTML page with pictures, plots and tables of all stages."""
-    from tomoseg.report import write_report
     from tomoseg.report.figure_files import write_figures
+    from tomoseg.report.page.page import write_report
 
     if output.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"-o {output}: the report is an HTML page, so its name must end in .html.")
     with Project.read(project) as opened:
-        artifacts, states = opened.artifacts(), engine.states(opened, config.resolve(opened.settings))
-        write_report(output, artifacts, states, project.stem, command(opened))
-        written = [] if figures is None else write_figures(figures, figure_format, artifacts, states, project.stem)
+        results = _results(opened)
+        write_report(output, results, command(opened))
+        written = [] if figures is None else write_figures(figures, figure_format, results)
     print("\n".join(map(str, [output, *written])))
+
+
+def _results(project: Project) -> Any:
+    from tomoseg.report.results import Results
+
+    return Results(project.artifacts(), engine.states(project, config.resolve(project.settings)), project.path.stem)
 
 
 def preview(
@@ -98,17 +104,17 @@ def preview(
     if output is None and path.exists() and not is_ours(path):
         raise InputError(f"{path} was not written by this command; choose another name with -o.")
     with Project.read(project) as opened:
-        states = engine.states(opened, config.resolve(opened.settings))
-        write_preview(path, opened.artifacts(), states, project.stem)
+        write_preview(path, _results(opened))
     print(path)
 
 
 def view(project: ProjectFile) -> None:
     """Open the project in napari: volume, labels and particles, to scale."""
+    from tomoseg.report.results import Results
     from tomoseg.report.viewer import open_viewer
 
     with Project.read(project) as opened:
-        open_viewer(opened.artifacts(), project.stem)
+        open_viewer(Results(opened.artifacts(), (), project.stem))
 
 
 def doctor() -> None:

@@ -15,7 +15,6 @@ from tomoseg import config
 from tomoseg.errors import InputError
 from tomoseg.parameters import Parameters
 from tomoseg.runtime import Runtime, make_runtime
-from tomoseg.stages.base import Stage
 
 COMPUTING = "Computing"
 LOADED = time.monotonic()
@@ -106,23 +105,17 @@ def parse_time(text: str) -> float:
     raise InputError(f"--stop-before {text}: give a time such as 55m, 1h30m, 2:30:00 or 3300s.")
 
 
-def with_stage_options(stage: Stage, command: Callable[..., None], hidden: tuple[str, ...] = ()) -> Callable[..., None]:
-    """Give a command the options of a stage; see `with_options`."""
-    return with_options(stage.parameters, command, hidden, stage.summary)
-
-
-def with_options(
-    model: type[Parameters], command: Callable[..., None], hidden: tuple[str, ...] = (), summary: str = ""
-) -> Callable[..., None]:
+def with_options(model: type[Parameters], command: Callable[..., None], hidden: tuple[str, ...]) -> Callable[..., None]:
     """Give a command one option per parameter of `model`, passed on as `options`: only those the user gave.
 
-    The model is the only place where an option is described. `summary` is the help of a command without a docstring.
+    The model is the only place where an option is described.
     """
     names = [name for name in model.model_fields if name not in hidden]
 
     def wrapped(**given: Any) -> None:
         values = {name: given.pop(_inner(name)) for name in names}
-        command(**given, options={name: _value(v) for name, v in values.items() if v not in (None, [])})
+        values = {name: v for name, v in values.items() if v not in (None, [])}
+        command(**given, options={n: config.parse_value(v) if isinstance(v, str) else v for n, v in values.items()})
 
     own = [p for p in inspect.signature(command).parameters.values() if p.name != "options"]
     made = [
@@ -132,7 +125,7 @@ def with_options(
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + made
     wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
-    wrapped.__doc__ = command.__doc__ or summary
+    wrapped.__doc__ = command.__doc__
     return wrapped
 
 
@@ -145,17 +138,14 @@ def _option(model: type[Parameters], name: str) -> Any:
     flag = "--" + name.replace("_", "-")
     extra = field.json_schema_extra
     more = [str(other) for other in extra.get("flags") or ()] if isinstance(extra, dict) else []  # type: ignore[union-attr]
-    default = "" if field.default in (None, "") else f" [default: {_written(field.default)}]"
-    text = f"{field.description or ''}{default}"
+    default = field.default
+    written = ",".join(map(str, default)) if isinstance(default, (list, tuple)) else str(default)
+    text = f"{field.description or ''}" + ("" if default in (None, "") else f" [default: {written}]")
     if field.annotation is bool:
         return Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", help=text, show_default=False)]
     return Annotated[
         str | None, typer.Option(*more, flag, help=text, metavar=_metavar(field.annotation), show_default=False)
     ]
-
-
-def _written(default: Any) -> str:
-    return ",".join(map(str, default)) if isinstance(default, (list, tuple)) else str(default)
 
 
 def _metavar(annotation: Any) -> str:
@@ -170,7 +160,3 @@ def _metavar(annotation: Any) -> str:
         return _metavar(get_args(annotation)[0])
     parts = [_metavar(a) for a in get_args(annotation) if a is not type(None)]
     return "|".join(dict.fromkeys(parts)) or "VALUE"
-
-
-def _value(given: Any) -> Any:
-    return config.parse_value(given) if isinstance(given, str) else given

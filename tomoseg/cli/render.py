@@ -36,14 +36,11 @@ def status_text(project: Project, states: list[StageState], verbose: bool) -> st
         why = f"  {'; '.join(state.reasons)}" if state.reasons else ""
         lines.append(f"  {state.name:<12} {state.state:<8}{why}")
         if verbose and state.record is not None:
-            lines += _details(state)
+            lines += _details(state.record)
     return _lines(lines)
 
 
-def _details(state: StageState) -> list[str]:
-    record = state.record
-    if record is None:
-        return []
+def _details(record: Record) -> list[str]:
     details = {
         "run": f"{record.run_id} on {record.host} ({record.device}), {record.started}",
         "continues": record.continues,

@@ -21,7 +21,7 @@ from tomoseg.cli.options import (
     StopBefore,
     Workers,
     runtime_of,
-    with_stage_options,
+    with_options,
 )
 from tomoseg.cli.render import run_summary
 from tomoseg.errors import InputError
@@ -34,8 +34,8 @@ def add_commands(app: typer.Typer) -> None:
     """Add the commands to the program."""
     app.command("run")(run)
     for stage in STAGES:
-        command = with_stage_options(stage, _import if stage.name == IMPORT else _stage_command(stage.name), ("raw",))
-        app.command(stage.name, help=stage.summary)(command)
+        command = _import if stage.name == IMPORT else _stage_command(stage.name)
+        app.command(stage.name, help=stage.summary)(with_options(stage.parameters, command, ("raw",)))
     app.command("simulate")(simulate)
 
 

@@ -19,22 +19,19 @@ _RADIANS = re.compile(r"(?<![a-z])rad(ian)?s?(?![a-z])", re.IGNORECASE)
 _ANGLE_COLUMN = re.compile(r"angle|tilt|theta", re.IGNORECASE)
 
 
+def angles_beside(raw: Path) -> Path | None:
+    """Return the .rawtlt or .tlt of the same name as a raw series, if there is one."""
+    return next((p for p in (raw.with_suffix(".rawtlt"), raw.with_suffix(".tlt")) if p.is_file()), None)
+
+
 def read_angles(path: Path | str) -> Angles:
     """Read tilt angles in degrees, in the order of the images.
 
-    One number per line (blank lines and lines that start with # are skipped), or a CSV file (comma, semicolon or
-    tab) with a column named like angle, tilt or theta, or with a single column; a column whose name says radians
-    ("theta (rad)") is converted. An .mdoc file gives its TiltAngle entries.
-
-    Returns
-    -------
-    array of float64, shape (n,), degrees
-
-    Raises
-    ------
-    InputError
-        The file is missing, empty, has a line that is not a number, NaN or infinity, or angles outside
-        -180 to 180 degrees; the message names file and line.
+    One number per line (blank lines and lines that start with # are skipped), or a CSV file (comma, semicolon or tab)
+    with a column named like angle, tilt or theta, or with a single column; a column whose name says radians ("theta
+    (rad)") is converted. An .mdoc file gives its TiltAngle entries. Returns a float64 array, shape (n,), degrees.
+    Raises `InputError` if the file is missing, empty, has a line that is not a number, NaN or infinity, or angles
+    outside -180 to 180 degrees; the message names file and line.
     """
     path = Path(path)
     if path.suffix.lower() == ".mdoc":
@@ -44,7 +41,8 @@ def read_angles(path: Path | str) -> Angles:
     lines = [(i, line) for i, line in lines if line and not line.startswith("#")]
     if not lines:
         raise InputError(f"{path} is empty: it should hold one tilt angle in degrees per line")
-    values = list(_csv_values(path, lines) if _is_csv(path, lines) else _plain_values(path, lines))
+    is_csv = _is_csv(path, lines)
+    values = list(_csv_values(path, lines)) if is_csv else [(i, _number(path, i, line)) for i, line in lines]
     return checked(np.array([value for _, value in values]), [f"line {i}" for i, _ in values], path)
 
 
@@ -75,11 +73,6 @@ def _number(path: Path, line: int, text: str) -> float:
         raise InputError(
             f"{path}, line {line}: '{shown(text)}' is not a number; give one tilt angle in degrees per line{hint}"
         ) from error
-
-
-def _plain_values(path: Path, lines: list[tuple[int, str]]) -> Iterator[tuple[int, float]]:
-    for i, line in lines:
-        yield i, _number(path, i, line)
 
 
 def _csv_values(path: Path, lines: list[tuple[int, str]]) -> Iterator[tuple[int, float]]:

@@ -139,14 +139,8 @@ def read_series(
 def copy_series(params: ImportParameters, runtime: Runtime, outputs: Outputs) -> SeriesPlan:
     """Copy a series to the outputs `tilt_series` and `angles_deg`, sorted by ascending angle, in slabs.
 
-    Returns
-    -------
-    What is known of the series, in the order of the file; it is closed.
-
-    Raises
-    ------
-    InputError
-        The files cannot be used, or an image holds NaN or infinite values.
+    Returns what is known of the series, in the order of the file; it is closed. Raises `InputError` if the files cannot
+    be used, or an image holds NaN or infinite values.
     """
     if params.raw is None:
         raise InputError("there is no raw tilt series to import: name the file (tomoseg run RAW -o PROJECT.h5)")

@@ -18,12 +18,8 @@ def atomic_path(path: Path | str, suffix: str = ".part") -> Iterator[Path]:
 
     The temporary name ends in `suffix`, for libraries that choose the format by the name. The temporary file is in the
     same folder, because a rename is atomic only within one file system. The data are synced to disk before the rename.
-    After an error, or an interruption, the temporary file is removed and `path` is unchanged.
-
-    Raises
-    ------
-    InputError
-        The folder does not exist or is not writable.
+    After an error, or an interruption, the temporary file is removed and `path` is unchanged. Raises `InputError` if
+    the folder does not exist or is not writable.
     """
     path = Path(path)
     with _told(path):

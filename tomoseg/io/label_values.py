@@ -17,27 +17,17 @@ MOST_NAMED = 8  # values in a message
 
 @dataclass(frozen=True)
 class LabelMap:
-    """The class of each value or colour in label images.
+    """The class of each value or colour in label images."""
 
-    Attributes
-    ----------
-    classes : class number (255: not annotated) by grey value, or by colour as 0xrrggbb if `by_color`
-    by_color : the keys are colours
-    text : the option as given
-    """
-
-    classes: Mapping[float, int]
-    by_color: bool
-    text: str
+    classes: Mapping[float, int]  # class number (255: not annotated) by grey value, or by colour as 0xrrggbb
+    by_color: bool  # the keys are colours
+    text: str  # the option as given
 
     @classmethod
     def parse(cls, text: str) -> "LabelMap":
         """Parse '0=0,128=1,255=2' or '#000000=0,#ff0000=1'; a class is a number, or 'ignore' for not annotated.
 
-        Raises
-        ------
-        InputError
-            The text is malformed, names a value twice, or mixes grey values and colours.
+        Raises `InputError` if the text is malformed, names a value twice, or mixes grey values and colours.
         """
         problems, classes, kinds = [], {}, set()
         for entry in text.split(","):
@@ -69,10 +59,7 @@ class LabelMap:
     def apply(self, path: Path, data: Array) -> NDArray[np.uint8]:
         """Translate grey values (h, w), or 8-bit colours (h, w, 3 or more), to class numbers (h, w).
 
-        Raises
-        ------
-        InputError
-            The image, read from `path`, holds values that are not in the map.
+        Raises `InputError` if the image, read from `path`, holds values that are not in the map.
         """
         values, where = np.unique(self._packed(path, data), return_inverse=True)
         unknown = np.array([float(v) not in self.classes for v in values])

@@ -16,10 +16,7 @@ MOST_EXPANSION = 100
 def require_plausible(path: Path, claimed: int, stored: int, what: str = "it") -> None:
     """Raise InputError if `claimed` bytes of pixels cannot have been compressed to `stored` bytes.
 
-    Raises
-    ------
-    InputError
-        More is claimed than `FREE_BYTES` and `MOST_EXPANSION` times what is stored.
+    Raises `InputError` if more is claimed than `FREE_BYTES` and `MOST_EXPANSION` times what is stored.
     """
     if claimed > max(FREE_BYTES, MOST_EXPANSION * stored):
         raise InputError(
@@ -44,10 +41,7 @@ def reason_of(error: BaseException) -> str:
 def read_text(path: Path, most: int, what: str) -> str:
     """Return the text of a small file in UTF-8, with or without byte order mark; invalid bytes are replaced.
 
-    Raises
-    ------
-    InputError
-        It does not exist, cannot be read, or has more than `most` bytes.
+    Raises `InputError` if it does not exist, cannot be read, or has more than `most` bytes.
     """
     try:
         with path.open("rb") as file:

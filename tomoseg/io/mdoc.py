@@ -33,10 +33,7 @@ class Mdoc:
     def angles_deg(self) -> NDArray[np.float64]:
         """Return the tilt angle of every image, degrees.
 
-        Raises
-        ------
-        InputError
-            An image has no TiltAngle, or one that is not a number.
+        Raises `InputError` if an image has no TiltAngle, or one that is not a number.
         """
         angles = []
         for number, image in enumerate(self.images):
@@ -70,14 +67,15 @@ def axis_from_titles(titles: tuple[str, ...]) -> Axis | None:
     return nominal_axis(float(found["angle"])) if found else None
 
 
-def read_mdoc(path: Path) -> Mdoc:
-    """Read an .mdoc file.
+def mdoc_beside(raw: Path) -> Path | None:
+    """Return the .mdoc of a raw series, `X.mrc.mdoc` or `X.mdoc`, if there is one."""
+    return next(
+        (p for p in (raw.with_name(f"{raw.name}.mdoc"), raw.with_name(f"{raw.stem}.mdoc")) if p.is_file()), None
+    )
 
-    Raises
-    ------
-    InputError
-        It cannot be read, is far too large, or describes no image.
-    """
+
+def read_mdoc(path: Path) -> Mdoc:
+    """Read an .mdoc file. Raises `InputError` if it cannot be read, is far too large, or describes no image."""
     header: dict[str, str] = {}
     images: dict[int, dict[str, str]] = {}
     titles: list[str] = []

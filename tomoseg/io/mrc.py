@@ -70,10 +70,7 @@ def write_mrc(
 def write_angles(path: Path | str, angles_deg: Sequence[float] | NDArray[np.floating[Any]]) -> None:
     """Write tilt angles in degrees, one per line (.rawtlt); they read back exactly.
 
-    Raises
-    ------
-    InputError
-        An angle is NaN or infinite, or the folder cannot be written to.
+    Raises `InputError` if an angle is NaN or infinite, or the folder cannot be written to.
     """
     angles = np.asarray(angles_deg, dtype=np.float64).ravel()
     if not np.isfinite(angles).all():

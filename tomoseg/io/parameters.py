@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
-from tomoseg.io.companions import angles_beside, mdoc_beside
+from tomoseg.io.angles import angles_beside
+from tomoseg.io.mdoc import mdoc_beside
 from tomoseg.parameters import Field, InputFile, Parameters
 
 

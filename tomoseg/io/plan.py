@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from tomoseg.errors import InputError
-from tomoseg.io.angles import read_angles
-from tomoseg.io.companions import angles_beside
+from tomoseg.io.angles import angles_beside, read_angles
 from tomoseg.io.raw import open_raw
 from tomoseg.io.series import Angles, RawSeries
 

@@ -9,9 +9,8 @@ import numpy as np
 
 from tomoseg.errors import InputError, shown
 from tomoseg.io.angles import checked
-from tomoseg.io.companions import mdoc_beside
 from tomoseg.io.limits import reason_of
-from tomoseg.io.mdoc import read_mdoc
+from tomoseg.io.mdoc import mdoc_beside, read_mdoc
 from tomoseg.io.sandbox import open_in_sandbox
 from tomoseg.io.series import RawSeries
 
@@ -72,12 +71,8 @@ def supported() -> str:
 def open_raw(path: Path | str) -> RawSeries:
     """Open a tilt series lazily, with what the file and its companion say of it.
 
-    A companion .mdoc file (`X.mrc.mdoc`, `X.mdoc`) beside the file is used for angles and pixel size.
-
-    Raises
-    ------
-    InputError
-        The file is missing, empty, truncated, of an unknown format, or not a stack of grey images.
+    A companion .mdoc file (`X.mrc.mdoc`, `X.mdoc`) beside the file is used for angles and pixel size. Raises
+    `InputError` if the file is missing, empty, truncated, of an unknown format, or not a stack of grey images.
     """
     path = Path(path)
     head = _head(path)

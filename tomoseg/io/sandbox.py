@@ -51,16 +51,15 @@ class _Sandbox:
             env={**os.environ, "PYTHONPATH": search, "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"},
             start_new_session=True,
         )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._stdin: IO[bytes] = self._process.stdin
+        self._stdout: IO[bytes] = self._process.stdout
 
     def ask(self, request: Mapping[str, Any]) -> Any:
         """Return the answer to a request.
 
-        Raises
-        ------
-        InputError
-            The reader refuses the file.
-        OSError
-            The reader failed, or its process ended.
+        Raises `InputError` if the reader refuses the file; `OSError` if the reader failed, or its process ended.
         """
         try:
             self._stdin.write(json.dumps(request).encode() + b"\n")
@@ -103,26 +102,12 @@ class _Sandbox:
         reasons = {"SIGXCPU": "reading it took too long", "SIGKILL": "the process that reads it was killed"}
         raise OSError(reasons.get(name, "the library that reads it crashed"))
 
-    @property
-    def _stdin(self) -> IO[bytes]:
-        assert self._process.stdin is not None
-        return self._process.stdin
-
-    @property
-    def _stdout(self) -> IO[bytes]:
-        assert self._process.stdout is not None
-        return self._process.stdout
-
 
 def open_in_sandbox(path: Path, module: str, libraries: tuple[str, ...]) -> RawSeries:
     """Open a series with a reader module that runs in the sandbox; pixels are fetched from there.
 
-    Raises
-    ------
-    InputError
-        The reader refuses the file.
-    OSError
-        The reader fails, crashes, or takes too much time or memory.
+    Raises `InputError` if the reader refuses the file; `OSError` if the reader fails, crashes, or takes too much time
+    or memory.
     """
     sandbox = _Sandbox(path, module, libraries)
     try:
@@ -147,12 +132,8 @@ def open_in_sandbox(path: Path, module: str, libraries: tuple[str, ...]) -> RawS
 def copy_numbers(source: Path, target: Path) -> int:
     """Copy all arrays of numbers in an HDF5 file to a new one, in the sandbox; return how many numbers there are.
 
-    Raises
-    ------
-    InputError
-        The file refers to others, claims more than is stored, or holds something else than numbers.
-    OSError
-        It is damaged.
+    Raises `InputError` if the file refers to others, claims more than is stored, or holds something else than numbers;
+    `OSError` if it is damaged.
     """
     sandbox = _Sandbox(source, "weights", ("h5py",))
     try:
@@ -163,18 +144,12 @@ def copy_numbers(source: Path, target: Path) -> int:
 
 def _described(series: RawSeries) -> dict[str, Any]:
     """Return the attributes of a series, by name, as JSON can hold them."""
-    return {
+    as_they_are = ("format", "shape", "angles_source", "tilt_axis", "metadata", "notes", "warnings")
+    return {name: getattr(series, name) for name in as_they_are} | {
         "path": str(series.path),
-        "format": series.format,
-        "shape": series.shape,
         "dtype": series.dtype.str,
         "angles_deg": None if series.angles_deg is None else series.angles_deg.tolist(),
-        "angles_source": series.angles_source,
         "pixel_size": vars(series.pixel_size),
-        "tilt_axis": series.tilt_axis,
-        "metadata": series.metadata,
-        "notes": series.notes,
-        "warnings": series.warnings,
     }
 
 
@@ -228,19 +203,15 @@ def _limit(pixel_bytes: int, work_bytes: int) -> None:
         return
     usage = resource.getrusage(resource.RUSAGE_SELF)
     seconds = usage.ru_utime + usage.ru_stime + CPU_SECONDS + work_bytes // BYTES_PER_CPU_SECOND
-    _set_soft(resource.RLIMIT_CPU, int(seconds) + 1)
+    limits = {resource.RLIMIT_CPU: int(seconds) + 1}
     statm = Path("/proc/self/statm")
     if statm.exists():  # Linux; elsewhere the address space in use is not told, or not limited
         in_use = int(statm.read_text().split()[0]) * resource.getpagesize()
         # As read, decoded and turned: three times the pixels.
-        _set_soft(resource.RLIMIT_AS, in_use + MEMORY_BYTES + 3 * pixel_bytes)
-
-
-def _set_soft(which: int, value: int) -> None:
-    import resource
-
-    _, hard = resource.getrlimit(which)
-    resource.setrlimit(which, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+        limits[resource.RLIMIT_AS] = in_use + MEMORY_BYTES + 3 * pixel_bytes
+    for which, value in limits.items():
+        _, hard = resource.getrlimit(which)
+        resource.setrlimit(which, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -25,42 +24,20 @@ LARGEST_SIDE = 1_000_000  # pixels or images along one dimension
 _MOST_MESSAGES = 1000  # of a library about one file
 
 
-def _nothing() -> None:
-    """Close nothing."""
-
-
 @dataclass
 class RawSeries:
     """A lazily opened stack of images; use it as a context manager.
 
-    Attributes
-    ----------
-    path
-        The file that holds the pixels.
-    format
-        Name of the file format.
-    shape, dtype
-        (n, y, x); the native form of the stored type.
-    fetch
-        Reads images start..stop of the file, (k, y, x); called by `read`.
-    angles_deg, angles_source
-        Tilt angles in the order of the images, if the file or its companion holds them, and where they came from.
-    pixel_size
-        Pixel size with its source, or the reason why it is unknown.
-    tilt_axis
-        "x" or "y" if the metadata tell along which direction of the image the tilt axis runs.
-    metadata
-        Acquisition metadata, JSON-able.
-    notes, warnings
-        What to tell the user about how the file was read.
-    scratch_bytes
-        Memory that reading takes on top of the images: a chunk is decoded as a whole.
+    `fetch` reads images start..stop of the file, (k, y, x), for `read`. Angles are in the order of the images, None
+    where neither the file nor its companion holds them. `tilt_axis` is the direction of the image along which the
+    metadata say that the axis runs. `metadata` is JSON-able. `notes` and `warnings` tell the user how the file was
+    read. Reading takes `scratch_bytes` of memory on top of the images: a chunk is decoded as a whole.
     """
 
-    path: Path
+    path: Path  # the file that holds the pixels
     format: str
-    shape: tuple[int, int, int]
-    dtype: np.dtype[Any]
+    shape: tuple[int, int, int]  # (n, y, x)
+    dtype: np.dtype[Any]  # the native form of the stored type
     fetch: Callable[[slice], Array]
     angles_deg: Angles | None = None
     angles_source: str = ""
@@ -69,28 +46,14 @@ class RawSeries:
     metadata: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    close: Callable[[], None] = _nothing
+    close: Callable[[], None] = lambda: None
     scratch_bytes: int = 0
-
-    @property
-    def pixel_size_nm(self) -> float | None:
-        """Pixel size in nm, None where unknown."""
-        return self.pixel_size.nm
-
-    @property
-    def pixel_size_source(self) -> str:
-        """Where the pixel size came from, or 'unknown'."""
-        return self.pixel_size.source
 
     def read(self, images: slice | Sequence[int] | NDArray[np.integer[Any]]) -> Array:
         """Return the images of a slice or a list of indices, in that order: (k, y, x), native dtype, C order.
 
-        Only these images are read; neighbouring ones, in either direction, are read in one go.
-
-        Raises
-        ------
-        InputError
-            The images cannot be decoded, or do not fit into memory.
+        Only these images are read; neighbouring ones, in either direction, are read in one go. Raises `InputError` if
+        the images cannot be decoded, or do not fit into memory.
         """
         indices = range(*images.indices(self.shape[0])) if isinstance(images, slice) else [int(i) for i in images]
         try:
@@ -123,9 +86,7 @@ class RawSeries:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
@@ -144,10 +105,7 @@ def _runs(indices: Sequence[int]) -> Iterator[tuple[int, int]]:
 def stack_shape(path: Path, shape: Sequence[int], dtype: np.dtype[Any]) -> tuple[int, int, int]:
     """Return `shape` if it can be that of a tilt series of real numbers.
 
-    Raises
-    ------
-    InputError
-        A single image, no images, more dimensions, colour or complex values.
+    Raises `InputError` for a single image, no images, more dimensions, colour or complex values.
     """
     sizes = tuple(int(n) for n in shape)
     size = " x ".join(str(n) for n in sizes)
@@ -176,12 +134,8 @@ def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
 def contiguous(path: Path, offset: int, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> Callable[[slice], Array]:
     """Return a `fetch` for images stored one after the other from `offset` on, after checking that all are there.
 
-    They are read, not memory-mapped: a mapped file that vanishes or shrinks on a network disk kills the process.
-
-    Raises
-    ------
-    InputError
-        The file is shorter than its header says.
+    They are read, not memory-mapped: a mapped file that vanishes or shrinks on a network disk kills the process. Raises
+    `InputError` if the file is shorter than its header says.
     """
     image_bytes = shape[1] * shape[2] * dtype.itemsize  # Python integers: a lying header cannot overflow
     require_bytes(path, offset + shape[0] * image_bytes, shape[0], (path.stat().st_size - offset) // image_bytes)

@@ -44,10 +44,7 @@ def find_pairs(
 ) -> list[Pair]:
     """Return the slices of `images_dir` with labels of the same name in `labels_dir`, sorted by name.
 
-    Raises
-    ------
-    InputError
-        A folder is missing or holds no images, names are not unique, or labels have no image.
+    Raises `InputError` if a folder is missing or holds no images, names are not unique, or labels have no image.
     """
     images, labels = by_stem(images_dir, IMAGE_SUFFIXES), by_stem(labels_dir, LOSSLESS)
     orphans = sorted(set(labels) - set(images))
@@ -65,10 +62,7 @@ def find_pairs(
 def by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     """Return the files of a folder with these suffixes, by name without suffix.
 
-    Raises
-    ------
-    InputError
-        The folder is missing or holds no such file, or two files share a name.
+    Raises `InputError` if the folder is missing or holds no such file, or two files share a name.
     """
     if not folder.is_dir():
         raise InputError(f"the folder {folder} does not exist")
@@ -107,12 +101,8 @@ def read_slice(path: Path) -> Array:
 def read_labels(path: Path, n_classes: int | None = None, label_map: LabelMap | None = None) -> NDArray[np.uint8]:
     """Read a label image (h, w) as u1: class numbers from 0, and 255 where nobody annotated.
 
-    A `label_map` translates other values; if it names colours, a palette image gives its colours.
-
-    Raises
-    ------
-    InputError
-        A value is not a class number, not below `n_classes` if that is given, or not in the map.
+    A `label_map` translates other values; if it names colours, a palette image gives its colours. Raises `InputError`
+    if a value is not a class number, not below `n_classes` if that is given, or not in the map.
     """
     if label_map is None:
         data = read_slice(path)
@@ -153,14 +143,8 @@ def _read_npy(path: Path) -> Array:
 def npy_header(path: Path, file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Read the header of an array of one or several grey images: shape, whether in Fortran order, and type.
 
-    Afterwards the file is positioned at the first pixel.
-
-    Raises
-    ------
-    InputError
-        It holds something else, or fewer pixels than the header claims.
-    ValueError
-        It is not a NumPy file.
+    Afterwards the file is positioned at the first pixel. Raises `InputError` if it holds something else, or fewer
+    pixels than the header claims; `ValueError` if it is not a NumPy file.
     """
     headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     version = np.lib.format.read_magic(file)
@@ -220,19 +204,11 @@ def _refuse_pages(path: Path, n_pages: int) -> None:
 
 @dataclass(frozen=True)
 class LabelledSlices:
-    """Labelled slices in memory.
+    """Labelled slices in memory; class names, colours and pixel size are None where unknown."""
 
-    Attributes
-    ----------
-    names : tell neighbouring slices by their numbers
-    images : (h, w) of any size in one type, or (h, w, channels) with neighbouring slices
-    labels : (h, w) u1, 255 where nobody annotated
-    class_names, class_colors, pixel_size_nm : None where unknown
-    """
-
-    names: list[str]
-    images: list[Array]
-    labels: list[NDArray[np.uint8]]
+    names: list[str]  # tell neighbouring slices by their numbers
+    images: list[Array]  # (h, w) of any size in one type, or (h, w, channels) with neighbouring slices
+    labels: list[NDArray[np.uint8]]  # (h, w) u1, 255 where nobody annotated
     class_names: list[str] | None = None
     class_colors: list[str] | None = None
     pixel_size_nm: float | None = None
@@ -241,11 +217,8 @@ class LabelledSlices:
 def load_pairs(pairs: Iterable[Pair], n_classes: int | None = None) -> LabelledSlices:
     """Read all pairs.
 
-    Raises
-    ------
-    InputError
-        An image and its labels differ in size, images differ in type, or all labels are 0 or 255: such masks would
-        count as not annotated where they are 255.
+    Raises `InputError` if an image and its labels differ in size, images differ in type, or all labels are 0 or 255:
+    such masks would count as not annotated where they are 255.
     """
     data = LabelledSlices([], [], [])
     for pair in pairs:

@@ -83,23 +83,10 @@ def checked_pixel_size(
     where: str,
     placeholder_nm: float | None = None,
 ) -> PixelSize:
-    """Return the pixel size that a file gives as two sides of a pixel, unless it cannot be right.
+    """Return the pixel size in nm that a file gives as height and width, each with its unit, or why it is not used.
 
-    Parameters
-    ----------
-    size_yx
-        Height and width of a pixel.
-    unit_yx
-        The unit of each.
-    where
-        What holds them, for messages ("MRC header").
-    placeholder_nm
-        A value that programs write for an unknown size (1 Å in MRC), nm.
-
-    Returns
-    -------
-    The pixel size in nm, or an unknown one with the reason: no unit of length, zero, negative, NaN, not square, or
-    the placeholder.
+    It is unknown without a unit of length, or if it is zero, negative, NaN, not square, or the value that programs
+    write for an unknown size (`placeholder_nm`: 1 Å in MRC). `where` says in messages what holds it ("MRC header").
     """
 
     def unknown(reason: str) -> PixelSize:

@@ -18,14 +18,8 @@ def compact(path: Path, check: Callable[[], None], tell: Callable[[str], object]
     """Rewrite the project without gaps and put the new file in place of the old one; return the bytes saved.
 
     Nothing is decompressed or converted, and one chunk is in memory at a time. `check` is called between arrays and may
-    raise; the old file is then as it was.
-
-    Raises
-    ------
-    ProjectLocked
-        Another process is writing the project.
-    StageFailed
-        There is not enough space for the new file beside the old one.
+    raise; the old file is then as it was. Raises `ProjectLocked` if another process is writing the project;
+    `StageFailed` if there is not enough space for the new file beside the old one.
     """
     before = path.stat().st_size
     with Project.write(path, tell, break_lock=break_lock) as project:

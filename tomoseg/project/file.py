@@ -33,11 +33,7 @@ class Project(OpenedFile):
 
         It never blocks a writer and is never blocked by one. What is read is the state at the opening, while the space
         of what a writer replaces meanwhile is used anew: a program that looks for hours opens the file for each look.
-
-        Raises
-        ------
-        InputError
-            There is no such file, or it is damaged, or no project.
+        Raises `InputError` if there is no such file, or it is damaged, or no project.
         """
         return cls(path, *open_to_read(path))
 

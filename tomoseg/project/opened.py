@@ -5,7 +5,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import h5py
@@ -42,9 +41,7 @@ class OpenedFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     @property
@@ -116,10 +113,7 @@ class OpenedFile:
 def open_to_read(path: Path) -> tuple[h5py.File, JournaledFile | None]:
     """Open the last committed state, upgraded in memory where an older version wrote it.
 
-    Raises
-    ------
-    InputError
-        There is no such file, or it is damaged, or no project.
+    Raises `InputError` if there is no such file, or it is damaged, or no project.
     """
     require_file(path)
     for attempt in range(OPENING_ATTEMPTS):

@@ -21,10 +21,7 @@ LARGEST_CORRECTION = (45.0, 0.5, 45.0)  # differences from the neutral values
 def read_alignment(path: Path) -> GivenAlignment:
     """Read the alignment of a project; the project is not changed.
 
-    Raises
-    ------
-    InputError
-        There is no such project, it is not aligned, or its alignment is damaged.
+    Raises `InputError` if there is no such project, it is not aligned, or its alignment is damaged.
     """
     with Project.read(path) as project:
         needed = (schema.SHIFTS, schema.ALIGNMENT_INFO, schema.ANGLES, schema.TILT_SERIES, schema.TILT_SERIES_INFO)

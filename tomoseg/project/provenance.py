@@ -51,10 +51,7 @@ class Record:
     def from_json(cls, content: dict[str, Any]) -> "Record":
         """Return what `dataclasses.asdict` gave.
 
-        Raises
-        ------
-        InputError
-            A value is missing or of another type: another program wrote it.
+        Raises `InputError` if a value is missing or of another type: another program wrote it.
         """
         for known in fields(cls):
             kind = get_origin(known.type) or known.type

@@ -20,11 +20,8 @@ GZIP, SHUFFLE = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE
 def validated_node(file: h5py.File, artifact: schema.Artifact) -> Any:
     """Return the dataset or group of an artifact, if it is as tomoseg writes it.
 
-    Raises
-    ------
-    InputError
-        It has other dimensions, holds no numbers, leads to other files, or claims more data than are stored, so that
-        reading it could fill the memory.
+    Raises `InputError` if it has other dimensions, holds no numbers, leads to other files, or claims more data than are
+    stored, so that reading it could fill the memory.
     """
     node = file[artifact.path]
     if artifact.is_group:
@@ -38,12 +35,8 @@ def validated_node(file: h5py.File, artifact: schema.Artifact) -> Any:
 def refuse_links(file: h5py.File) -> None:
     """Refuse a file in which a link stands on the way to anything of tomoseg's, without following it.
 
-    Even asking HDF5 whether a path exists opens what a link leads to, which may be any file of the user's.
-
-    Raises
-    ------
-    InputError
-        There is such a link, or an array where a group should be.
+    Even asking HDF5 whether a path exists opens what a link leads to, which may be any file of the user's. Raises
+    `InputError` if there is such a link, or an array where a group should be.
     """
 
     def visit(name: bytes, info: Any) -> bytes | None:
@@ -109,13 +102,7 @@ def _unexpected(path: str, problem: str) -> InputError:
 
 
 def read_json(attrs: Any, name: str, kind: type) -> Any:
-    """Return an attribute that holds JSON of the given kind.
-
-    Raises
-    ------
-    InputError
-        It holds something else.
-    """
+    """Return an attribute that holds JSON of the given kind. Raises `InputError` if it holds something else."""
     try:
         content = json.loads(attrs[name])
         json.dumps(content, ensure_ascii=False).encode()  # lone surrogates, which nothing can write, are refused here
@@ -129,22 +116,13 @@ def read_json(attrs: Any, name: str, kind: type) -> Any:
 def read_record(file: h5py.File, path: str) -> Record | None:
     """Return the provenance stored in a group, or None where there is no such group.
 
-    Raises
-    ------
-    InputError
-        It is not what tomoseg writes.
+    Raises `InputError` if it is not what tomoseg writes.
     """
     return Record.from_json(read_json(file[path].attrs, "record", dict)) if path in file else None
 
 
 def read_settings(attrs: Any) -> dict[str, dict[str, Any]]:
-    """Return the parameters wanted for each stage.
-
-    Raises
-    ------
-    InputError
-        Something else is stored there.
-    """
+    """Return the parameters wanted for each stage. Raises `InputError` if something else is stored there."""
     settings: dict[str, dict[str, Any]] = read_json(attrs, "parameters", dict)
     if not all(isinstance(parameters, dict) for parameters in settings.values()):
         raise _unexpected(schema.SETTINGS, "the parameters of a stage are not a table")

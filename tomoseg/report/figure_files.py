@@ -1,33 +1,21 @@
 """The plots of the page as separate files, for papers and talks."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tomoseg.arrays import Input
 from tomoseg.errors import InputError
 from tomoseg.export.manifest import Manifest
-from tomoseg.project.provenance import StageState
 from tomoseg.report.figures.curves import all_curves
 from tomoseg.report.results import Results
 
 FORMATS = ("pdf", "svg", "png")
 
 
-def write_figures(
-    folder: Path, file_format: str, artifacts: Mapping[str, Input], stages: Sequence[StageState], title: str
-) -> list[Path]:
+def write_figures(folder: Path, file_format: str, results: Results) -> list[Path]:
     """Write each plot of the page to `folder`, which is created if necessary, as NAME.pdf, .svg or .png.
 
-    Files of an earlier call are replaced unless they have been changed since; other files never are.
-
-    Returns
-    -------
-    list of the files written
-
-    Raises
-    ------
-    InputError
-        The format is unknown, the folder cannot be created, or a file of that name was not written here.
+    Files of an earlier call are replaced unless they have been changed since; other files never are. Returns the files
+    written. Raises `InputError` if the format is unknown, the folder cannot be created, or a file of that name was not
+    written here.
     """
     if file_format not in FORMATS:
         raise InputError(f"--figure-format {file_format}: the formats are {', '.join(FORMATS)}.")
@@ -35,7 +23,7 @@ def write_figures(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--figures {folder}: the folder cannot be created: {error.strerror}.") from error
-    plots = [plot for plot, _ in all_curves(Results(artifacts, tuple(stages), title))]
+    plots = [plot for plot, _ in all_curves(results)]
     manifest = Manifest(folder)
     names = [f"{plot.name}.{file_format}" for plot in plots]
     foreign = manifest.foreign(names)

@@ -2,7 +2,6 @@
 
 import textwrap
 import warnings
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +11,12 @@ from tomoseg.arrays import Array, Input
 from tomoseg.errors import InputError
 from tomoseg.io.atomic import atomic_path
 from tomoseg.palette import INK, LIGHT, SOFT_INK
-from tomoseg.project.provenance import StageState
 from tomoseg.report.figures.curves import all_curves, size_curves
 from tomoseg.report.figures.images import Limits, chosen_tilts, nice_length, painted, to_grey, volume_limits
 from tomoseg.report.figures.plots import KEEP_TEXT, UNDATED, Plot, new_figure
 from tomoseg.report.figures.rendering import draw_surfaces
 from tomoseg.report.formatting import length, number
-from tomoseg.report.results import PictureSizes, Results
+from tomoseg.report.results import Results
 from tomoseg.report.summary import key_numbers, summary
 
 if TYPE_CHECKING:
@@ -30,23 +28,11 @@ MADE_BY = "tomoseg preview"
 MOST_TILTS = 4
 
 
-def write_preview(
-    path: Path,
-    artifacts: Mapping[str, Input],
-    stages: Sequence[StageState],
-    title: str,
-    *,
-    sizes: PictureSizes | None = None,
-    dpi: int = DPI,
-) -> None:
+def write_preview(path: Path, results: Results, dpi: int = DPI) -> None:
     """Write the picture of a project, however far it has come; the suffix of `path` is one of `FORMATS`.
 
-    In PDF and SVG, text, plots and scale bars are vectors.
-
-    Raises
-    ------
-    InputError
-        The suffix is none of these, there is nothing to show, or the folder cannot be written to.
+    In PDF and SVG, text, plots and scale bars are vectors. Raises `InputError` if the suffix is none of these, there is
+    nothing to show, or the folder cannot be written to.
     """
     file_format = path.suffix.lower().removeprefix(".")
     if file_format not in FORMATS:
@@ -56,42 +42,14 @@ def write_preview(
     metadata = {"Software": MADE_BY} if file_format == "png" else {"Creator": MADE_BY} | UNDATED[file_format]
     with mpl.rc_context(KEEP_TEXT), warnings.catch_warnings(), atomic_path(path) as temporary:
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that the font lacks
-        figure = preview_figure(artifacts, stages, title, sizes=sizes, dpi=dpi)
+        figure = preview_figure(results, dpi)
         figure.savefig(temporary, format=file_format, facecolor="white", metadata=metadata)
 
 
-def preview_figure(
-    artifacts: Mapping[str, Input],
-    stages: Sequence[StageState],
-    title: str,
-    *,
-    sizes: PictureSizes | None = None,
-    dpi: int = DPI,
-) -> "Figure":
-    """Draw the picture of a project as a Matplotlib figure.
-
-    Raises
-    ------
-    InputError
-        There is nothing to show.
-    """
-    results = Results(artifacts, tuple(stages), title, sizes or PictureSizes())
+def preview_figure(results: Results, dpi: int = DPI) -> "Figure":
+    """Draw the picture of a project as a Matplotlib figure. Raises `InputError` if there is nothing to show."""
     if results.get("tilt_series") is None and results.get("volume") is None:
         raise InputError("there is nothing to show yet: the project holds neither a tilt series nor a volume.")
-    return _drawn(results, dpi)
-
-
-def is_ours(path: Path) -> bool:
-    """Tell whether a file was written by `write_preview`."""
-    with path.open("rb") as file:
-        start, end = file.read(4096), b""
-        if path.stat().st_size > 4096:
-            file.seek(max(4096, path.stat().st_size - 65_536))
-            end = file.read()
-    return MADE_BY.encode() in start + end
-
-
-def _drawn(results: Results, dpi: int) -> "Figure":
     figure: Figure = new_figure(SIZE_INCHES, dpi)
     _head(figure, results)
     right = _right(results)
@@ -105,6 +63,16 @@ def _drawn(results: Results, dpi: int) -> "Figure":
         for i, part in enumerate(right):
             _fill(figure, cells[i], part, results)
     return figure
+
+
+def is_ours(path: Path) -> bool:
+    """Tell whether a file was written by `write_preview`."""
+    with path.open("rb") as file:
+        start, end = file.read(4096), b""
+        if path.stat().st_size > 4096:
+            file.seek(max(4096, path.stat().st_size - 65_536))
+            end = file.read()
+    return MADE_BY.encode() in start + end
 
 
 def _head(figure: Any, results: Results) -> None:
@@ -188,7 +156,7 @@ def _slices(results: Results, limits: Limits, *, overlay: bool) -> list[tuple[Ar
     for one in results.central:
         grey = to_grey(one.image, limits)
         if overlay:
-            labels = one.same_of(results.artifacts["labels"])
+            labels = one.plane.cut(results.artifacts["labels"], one.position)
             colored = painted(np.repeat(grey[..., None], 3, axis=2), labels, results.classes)
             pictures.append((colored, f"labels, {one.name}"))
         else:

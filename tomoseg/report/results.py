@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,10 +35,10 @@ class PictureSizes:
 
 @dataclass(frozen=True)
 class Results:
-    """Artifacts that may or may not exist, and what is known of the stages."""
+    """Artifacts, by their names in `tomoseg.schema`, any of which may be absent; the stages in order, and a title."""
 
     artifacts: Mapping[str, Input]
-    stages: tuple[StageState, ...]
+    stages: Sequence[StageState]
     title: str
     sizes: PictureSizes = field(default_factory=PictureSizes)
 

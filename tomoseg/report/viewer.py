@@ -1,7 +1,6 @@
 """A project in napari: volume, labels and particles, to scale; only what is displayed is read from the file."""
 
 import warnings
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,40 +8,21 @@ import numpy as np
 from tomoseg.arrays import Array, Input
 from tomoseg.errors import InputError, NotReady
 from tomoseg.palette import rgb
-from tomoseg.report.figures.images import grey_limits, volume_limits
+from tomoseg.report.figures.images import Limits, grey_limits, volume_limits
 from tomoseg.report.formatting import plain
 from tomoseg.report.results import Results
 
 CHUNK = (64, 64, 64)  # voxels read at once: several of the chunks (64, 16, 64) that volumes are stored in
 
 
-def open_viewer(artifacts: Mapping[str, Input], title: str, *, block: bool = True) -> Any:
-    """Show a project in napari until its window is closed.
+def open_viewer(results: Results, *, block: bool = True) -> Any:
+    """Show a project in napari and return the viewer; unless `block` is false, when its window is closed.
 
     The axes are z, y, x; lengths are in nm where the voxel size is known, otherwise in voxels. y points down and z away
-    from the viewer, as everywhere in tomoseg. Of a project without a volume, the tilt series is shown.
-
-    Parameters
-    ----------
-    artifacts
-        The artifacts of the project, which must stay open as long as the window.
-    title
-        Title of the window.
-    block
-        Whether to wait until the window is closed.
-
-    Returns
-    -------
-    napari.Viewer
-
-    Raises
-    ------
-    InputError
-        napari is not installed.
-    NotReady
-        There is nothing to show.
+    from the viewer, as everywhere in tomoseg. Of a project without a volume, the tilt series is shown. The project
+    must stay open as long as the window. Raises `InputError` if napari is not installed, and `NotReady` if there is
+    nothing to show.
     """
-    results = Results(artifacts, (), title)
     if all(results.get(name) is None for name in ("volume", "labels", "tilt_series")):
         raise NotReady("there is nothing to show yet: the project holds neither a tilt series nor a volume.")
     try:
@@ -52,7 +32,7 @@ def open_viewer(artifacts: Mapping[str, Input], title: str, *, block: bool = Tru
             f"`tomoseg view` needs napari, which cannot be loaded ({error}): pip install 'tomoseg[view]'. "
             "`tomoseg preview` and `tomoseg report` work without it."
         ) from error
-    viewer = napari.Viewer(title=f"{title} - tomoseg")
+    viewer = napari.Viewer(title=f"{results.title} - tomoseg")
     if results.get("volume") is None and results.get("labels") is None:
         layers = _add_tilts(viewer, results)
         axes, size = ("tilt", "y", "x"), results.pixel_size_nm
@@ -72,12 +52,7 @@ def _add_volume(viewer: Any, results: Results) -> list[Any]:
     volume, labels = results.get("volume"), results.get("labels")
     layers = []
     if volume is not None:
-        limits = volume_limits(results)
-        layers.append(
-            viewer.add_image(
-                _lazy(volume), name="volume", scale=scale, colormap="gray", contrast_limits=(limits.low, limits.high)
-            )
-        )
+        layers.append(_add_image(viewer, _lazy(volume), "volume", scale, volume_limits(results)))
     if labels is not None:
         layers.append(
             viewer.add_labels(_lazy(labels), name="labels", scale=scale, opacity=0.5, colormap=_colors(results))
@@ -127,19 +102,14 @@ def _add_tilts(viewer: Any, results: Results) -> list[Any]:
     for name in ("tilt_series", "aligned"):
         series = results.get(name)
         if series is not None:
-            image = np.asarray(series[series.shape[0] // 2])
-            limits = grey_limits([image])
-            chunk = (1, *series.shape[1:])
-            layers.append(
-                viewer.add_image(
-                    _lazy(series, chunk),
-                    name=name.replace("_", " "),
-                    scale=scale,
-                    colormap="gray",
-                    contrast_limits=(limits.low, limits.high),
-                )
-            )
+            limits = grey_limits([np.asarray(series[series.shape[0] // 2])])
+            images = _lazy(series, (1, *series.shape[1:]))
+            layers.append(_add_image(viewer, images, name.replace("_", " "), scale, limits))
     return layers
+
+
+def _add_image(viewer: Any, image: Any, name: str, scale: tuple[float, ...], limits: Limits) -> Any:
+    return viewer.add_image(image, name=name, scale=scale, colormap="gray", contrast_limits=(limits.low, limits.high))
 
 
 def _set_units(viewer: Any, layers: list[Any], axes: tuple[str, ...], *, known: bool) -> None:

@@ -80,8 +80,8 @@ def test_labels_take_the_narrowest_mode_that_holds_them(tmp_path, largest, mode)
 def test_unknown_pixel_size_is_zero_in_the_file_and_unknown_when_read(tmp_path, unknown):
     write_mrc(tmp_path / "a.mrc", np.zeros((2, 3, 4), np.int16), unknown, kind="stack")
     with open_raw(tmp_path / "a.mrc") as series:
-        assert series.pixel_size_nm is None
-        assert series.pixel_size_source == "unknown"
+        assert series.pixel_size.nm is None
+        assert series.pixel_size.source == "unknown"
 
 
 @pytest.mark.parametrize(

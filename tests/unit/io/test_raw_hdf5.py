@@ -46,7 +46,7 @@ def test_velox_tilt_series(tmp_path):
         np.testing.assert_array_equal(series.read(slice(None)), STACK)
         np.testing.assert_array_equal(series.read([3, 1, 0]), STACK[[3, 1, 0]])
         np.testing.assert_allclose(series.angles_deg, ANGLES, atol=1e-12)
-        assert series.pixel_size_nm == pytest.approx(3.6)
+        assert series.pixel_size.nm == pytest.approx(3.6)
         assert series.metadata["Optics"]["AccelerationVoltage"] == "300000"
 
 
@@ -63,7 +63,7 @@ def test_velox_with_several_detectors_takes_haadf_and_says_so(tmp_path):
 def test_velox_pixel_size_that_is_none(tmp_path, unit, pixel):
     _velox(tmp_path / "a.emd", [(STACK, [_frame(a, pixel=pixel, unit=unit) for a in ANGLES])])
     with open_raw(tmp_path / "a.emd") as series:
-        assert series.pixel_size_nm is None
+        assert series.pixel_size.nm is None
 
 
 def test_velox_without_a_series_is_refused(tmp_path):
@@ -116,7 +116,7 @@ def test_ncem_dimensions_say_which_is_the_tilt(tmp_path, order, dimensions, firs
         np.testing.assert_array_equal(series.read(slice(None)), STACK)
         np.testing.assert_array_equal(series.read([2, 0]), STACK[[2, 0]])
         np.testing.assert_allclose(series.angles_deg, ANGLES, atol=1e-12)
-        assert series.pixel_size_nm == pytest.approx(3.36)
+        assert series.pixel_size.nm == pytest.approx(3.36)
         assert series.metadata["microscope"]["voltage"] == 300
 
 
@@ -158,7 +158,7 @@ def test_dxchange_angles(tmp_path, factor, unit):
     with open_raw(tmp_path / "a.h5") as series:
         np.testing.assert_array_equal(series.read(slice(None)), STACK)
         np.testing.assert_allclose(series.angles_deg, ANGLES, atol=1e-12)
-        assert series.pixel_size_nm is None
+        assert series.pixel_size.nm is None
 
 
 def test_dxchange_sinograms_and_angles_that_do_not_fit(tmp_path):
@@ -225,7 +225,7 @@ def test_hspy_axis_in_degrees_or_radians_gives_the_angles(tmp_path, tilt, angles
             assert series.angles_deg is None
         else:
             np.testing.assert_allclose(series.angles_deg, angles, atol=1e-12)
-        assert series.pixel_size_nm == pytest.approx(3.36)
+        assert series.pixel_size.nm == pytest.approx(3.36)
 
 
 def test_hspy_stored_tilts_come_before_the_axis(tmp_path):
@@ -297,7 +297,7 @@ def test_real_catalyst(real_data):
     with open_raw(real_data / "tilt-series/catalyst-simulated/Catalyst3DModel_TiltSeries180.hspy") as series:
         assert (series.shape, series.dtype) == ((90, 600, 600), np.float32)
         np.testing.assert_array_equal(series.angles_deg, np.arange(0, 180, 2))
-        assert series.pixel_size_nm == 1.0  # 1 with the unit nm is meant
+        assert series.pixel_size.nm == 1.0  # 1 with the unit nm is meant
         assert series.tilt_axis is None
         with h5py.File(series.path) as file:
             np.testing.assert_array_equal(
@@ -309,13 +309,13 @@ def test_real_aligned_needle(real_data):
     with open_raw(real_data / "tilt-series/needle/HAADF_Aligned.hspy") as series:
         assert (series.shape, series.dtype) == ((77, 256, 256), np.float32)
         np.testing.assert_array_equal(series.angles_deg, np.arange(-76, 77, 2))
-        assert series.pixel_size_nm == pytest.approx(3.36, rel=1e-6)
+        assert series.pixel_size.nm == pytest.approx(3.36, rel=1e-6)
 
 
 def test_real_velox_stack(real_data):
     with open_raw(real_data / "formats/velox_tem_stack.emd") as series:
         assert (series.shape, series.dtype) == ((2, 3, 3), np.int16)
-        assert series.pixel_size_nm == pytest.approx(0.0081728831922978511)
+        assert series.pixel_size.nm == pytest.approx(0.0081728831922978511)
         np.testing.assert_allclose(series.angles_deg, np.degrees([-0.21967359999999991] * 2))
         assert series.read(slice(None)).shape == (2, 3, 3)
 
@@ -325,7 +325,7 @@ def test_real_velox_spectrum_images(real_data, tmp_path):
         archive.extractall(tmp_path)
     with open_raw(tmp_path / "Test SI 16x16 215 kx.emd") as series:
         assert (series.shape, series.dtype) == ((2, 16, 16), np.uint16)  # the frames of the HAADF image
-        assert series.pixel_size_nm == pytest.approx(3.5992492559614689)
+        assert series.pixel_size.nm == pytest.approx(3.5992492559614689)
         assert len(set(series.angles_deg)) == 1
     with pytest.raises(InputError, match=r"single 2D image \(1 x 16 x 16\)"):
         open_raw(tmp_path / "Test SI 16x16 ReducedData 215 kx.emd")
@@ -335,7 +335,7 @@ def test_real_ncem_and_hspy_examples(real_data):
     with open_raw(real_data / "formats/ncem_example_signal.emd") as series:
         assert (series.shape, series.dtype) == ((3, 3, 3), np.int32)
         assert series.angles_deg is None
-        assert series.pixel_size_nm is None
+        assert series.pixel_size.nm is None
     for name in ("ncem_example_image.emd", "hspy_v3.1.hspy"):
         with pytest.raises(InputError, match="single 2D image"):
             open_raw(real_data / f"formats/{name}")

@@ -88,8 +88,8 @@ def test_bytes_are_signed_or_unsigned_as_the_writer_meant(images, mrc_file):
 def test_pixel_size_of_the_cell(images, mrc_file):
     with open_raw(mrc_file(images, cell_angstrom=(7 * 3.36, 6 * 3.36, 5 * 3.36))) as series:
         # the header has single precision, of which 7 digits are kept
-        assert series.pixel_size_nm == pytest.approx(0.336, rel=1e-6)
-        assert series.pixel_size_source == "MRC header"
+        assert series.pixel_size.nm == pytest.approx(0.336, rel=1e-6)
+        assert series.pixel_size.source == "MRC header"
         assert series.angles_deg is None
         assert series.tilt_axis is None
 
@@ -106,8 +106,8 @@ def test_pixel_size_of_the_cell(images, mrc_file):
 )
 def test_placeholders_in_the_cell_are_unknown(images, mrc_file, cell, reason):
     with open_raw(mrc_file(images, cell_angstrom=cell)) as series:
-        assert series.pixel_size_nm is None
-        assert series.pixel_size_source == "unknown"
+        assert series.pixel_size.nm is None
+        assert series.pixel_size.source == "unknown"
         assert reason in series.pixel_size.doubt
 
 
@@ -126,8 +126,8 @@ def test_old_fei_header_without_stamp(images, mrc_file, order):
         np.testing.assert_array_equal(series.read(slice(None)), images)
         np.testing.assert_array_equal(series.angles_deg, ANGLES)
         assert series.angles_source == "FEI extended header"
-        assert series.pixel_size_nm == pytest.approx(3.36, rel=1e-9)
-        assert series.pixel_size_source == "FEI extended header"
+        assert series.pixel_size.nm == pytest.approx(3.36, rel=1e-9)
+        assert series.pixel_size.source == "FEI extended header"
         assert series.tilt_axis is None  # 0 is not filled in
         assert series.metadata["first_image"]["magnification"] == 115000
 
@@ -136,7 +136,7 @@ def test_old_fei_header_that_is_not_filled_in(images, mrc_file):
     label = ["Fei Company (c) Copyright 2003"]
     with open_raw(mrc_file(images, extended=_old_fei(5, 0.0, 0.0), labels=label)) as series:
         assert series.angles_deg is None
-        assert series.pixel_size_nm is None
+        assert series.pixel_size.nm is None
     with open_raw(mrc_file(images, extended=_old_fei(5, angles=999.0), labels=label)) as series:
         assert series.angles_deg is None
         assert "-180 and 180" in series.warnings[0]
@@ -155,7 +155,7 @@ def test_fei_extended_headers(images, mrc_file, kind, grown, order):
         np.testing.assert_array_equal(series.read(slice(None)), images)
         np.testing.assert_array_equal(series.angles_deg, ANGLES)
         assert series.angles_source == f"{kind} extended header"
-        assert series.pixel_size_nm == pytest.approx(0.085, rel=1e-6)
+        assert series.pixel_size.nm == pytest.approx(0.085, rel=1e-6)
         assert series.tilt_axis == "x"
         assert series.metadata["first_image"]["HT"] == 300000
 
@@ -166,8 +166,8 @@ def test_fei_fields_that_are_not_filled_in_are_not_used(images, mrc_file):
     with open_raw(path) as series:
         assert series.angles_deg is None
         assert series.tilt_axis is None
-        assert series.pixel_size_nm == pytest.approx(0.2)
-        assert series.pixel_size_source == "MRC header"
+        assert series.pixel_size.nm == pytest.approx(0.2)
+        assert series.pixel_size.source == "MRC header"
     short = mrc_file(images, exttyp=b"FEI1", extended=_fei("FEI1", 5)[:-768])
     with open_raw(short) as series:
         assert series.angles_deg is None
@@ -228,8 +228,8 @@ def test_a_companion_mdoc_is_used(images, mrc_file, name):
     with open_raw(path) as series:
         np.testing.assert_array_equal(series.angles_deg, ANGLES)
         assert series.angles_source == name
-        assert series.pixel_size_nm == pytest.approx(0.788)
-        assert name in series.pixel_size_source
+        assert series.pixel_size.nm == pytest.approx(0.788)
+        assert name in series.pixel_size.source
         assert series.tilt_axis == "y"
         assert series.metadata["mdoc"]["first_image"]["ExposureTime"] == "1"
 
@@ -252,7 +252,7 @@ def test_an_mdoc_of_another_series_is_not_used(images, mrc_file):
     _mdoc(path.with_suffix(".mdoc"), ANGLES[:3], PixelSpacing=7.88)
     with open_raw(path) as series:
         assert series.angles_deg is None
-        assert series.pixel_size_nm is None
+        assert series.pixel_size.nm is None
         assert "describes 3 images, the stack has 5" in series.warnings[0]
 
 
@@ -261,7 +261,7 @@ def test_a_placeholder_in_the_mdoc_is_unknown(images, mrc_file, spacing):
     path = mrc_file(images)
     _mdoc(path.with_suffix(".mdoc"), ANGLES, PixelSpacing=spacing)
     with open_raw(path) as series:
-        assert series.pixel_size_nm is None
+        assert series.pixel_size.nm is None
 
 
 @pytest.mark.parametrize("missing", [1, 3, 100, 5 * 6 * 7 * 2, 5 * 6 * 7 * 2 + 900])
@@ -310,8 +310,8 @@ def test_the_real_needle(real_data):
     with open_raw(real_data / "tilt-series/needle/HAADF.mrc") as series:
         assert (series.shape, series.dtype) == ((77, 256, 256), np.int16)
         np.testing.assert_array_equal(series.angles_deg, np.arange(-76, 77, 2))
-        assert series.pixel_size_nm == pytest.approx(3.36, rel=1e-6)
-        assert series.pixel_size_source == "FEI extended header"
+        assert series.pixel_size.nm == pytest.approx(3.36, rel=1e-6)
+        assert series.pixel_size.source == "FEI extended header"
         assert series.tilt_axis is None
         assert series.warnings == []
         # the header's own minimum, maximum and mean, over images read in pieces
@@ -327,7 +327,7 @@ def test_the_real_serialem_frames(real_data):
         assert (series.shape, series.dtype) == ((2, 1024, 1024), np.int16)
         assert series.angles_deg.tolist() == [-0.000488, -0.000488]
         assert series.angles_source == "test_000.mrc.mdoc"
-        assert series.pixel_size_nm == pytest.approx(0.788)
+        assert series.pixel_size.nm == pytest.approx(0.788)
         assert series.tilt_axis == "x"
         frames = series.read([0, 1])
         # MinMaxMean of the mdoc
@@ -355,7 +355,7 @@ def test_real_fei_headers_repeated_to_a_stack(real_data, tmp_path, kind, pixel_n
     path.write_bytes(content[:1024] + record * 3 + image * 3)
     with open_raw(path) as series:
         assert series.shape == (3, 64, 64)
-        assert series.pixel_size_nm == pytest.approx(pixel_nm, rel=1e-6)
+        assert series.pixel_size.nm == pytest.approx(pixel_nm, rel=1e-6)
         np.testing.assert_allclose(series.angles_deg, tilt, rtol=1e-5)
         assert series.tilt_axis is None  # its bit says that it is not filled in
         assert series.metadata["first_image"]["HT"] == 300000

@@ -37,7 +37,7 @@ def test_tia_series(tmp_path, version, dtype):
         assert (series.format, series.shape, series.dtype) == ("TIA", stack.shape, np.dtype(dtype))
         np.testing.assert_array_equal(series.read(slice(None)), stack)
         np.testing.assert_array_equal(series.read([4, 3, 0]), stack[[4, 3, 0]])
-        assert series.pixel_size_nm == pytest.approx(2.0)
+        assert series.pixel_size.nm == pytest.approx(2.0)
         assert series.angles_deg is None
 
 
@@ -55,12 +55,12 @@ def test_tia_settings_beside_the_series(tmp_path):
             assert series.path.name == "a_1.ser"
             np.testing.assert_array_equal(series.read([2]), STACK[[2]])
             assert series.metadata["Mode"] == "STEM nP SA Zoom Diffraction"
-            assert series.pixel_size_nm == pytest.approx(2.0)
+            assert series.pixel_size.nm == pytest.approx(2.0)
     with open_raw(tmp_path / "a.emi") as series:
         assert series.notes == ["the images are read from a_1.ser, not a_2.ser"]
     _emi(tmp_path / "a.emi", "TEM uP Diffraction")
     with open_raw(tmp_path / "a.emi") as series:
-        assert series.pixel_size_nm is None
+        assert series.pixel_size.nm is None
     (tmp_path / "b.emi").write_bytes(b"<ObjectInfo><broken</ObjectInfo>")
     with pytest.raises(InputError, match="beside it"):
         open_raw(tmp_path / "b.emi")
@@ -102,7 +102,7 @@ def test_the_real_tia_series(real_data):
         with open_raw(real_data / f"formats/{name}") as series:
             assert (series.shape, series.dtype) == ((5, 64, 64), np.float32)
             np.testing.assert_array_equal(series.read(slice(None)), other["data"])
-            assert series.pixel_size_nm == pytest.approx(6.281833616298531)
+            assert series.pixel_size.nm == pytest.approx(6.281833616298531)
             assert series.metadata["High tension"] == "200 kV"
 
 
@@ -113,7 +113,7 @@ def test_the_real_dm3_needle(real_data):
     with open_raw(path) as series:
         assert (series.format, series.shape, series.dtype) == ("Digital Micrograph", (91, 64, 64), np.uint16)
         np.testing.assert_array_equal(series.angles_deg, np.arange(-90, 91, 2))
-        assert series.pixel_size_nm == pytest.approx(17.9949, rel=1e-5)
+        assert series.pixel_size.nm == pytest.approx(17.9949, rel=1e-5)
         np.testing.assert_array_equal(series.read([90, 3, 4]), file_reader(str(path))[0]["data"][[90, 3, 4]])
         assert series.metadata["tags"]["Microscope Info"]["Voltage"] == 300000
 
@@ -132,7 +132,7 @@ def test_real_dm_stacks(real_data, name, shape, dtype, nm, reason):
     with open_raw(real_data / f"formats/{name}") as series:
         assert (series.shape, series.dtype) == (shape, np.dtype(dtype))
         assert series.angles_deg is None
-        assert series.pixel_size_nm == (None if nm is None else pytest.approx(nm, rel=1e-5))
+        assert series.pixel_size.nm == (None if nm is None else pytest.approx(nm, rel=1e-5))
         assert reason in series.pixel_size.doubt
         np.testing.assert_array_equal(series.read(slice(None)), file_reader(str(series.path))[0]["data"])
 

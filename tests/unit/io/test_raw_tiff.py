@@ -42,7 +42,7 @@ def test_every_way_to_write_a_stack(tmp_path, kind):
         assert (series.format, series.shape, series.dtype) == ("TIFF", STACK.shape, np.uint16)
         np.testing.assert_array_equal(series.read(slice(None)), STACK)
         np.testing.assert_array_equal(series.read([4, 3, 0, 5]), STACK[[4, 3, 0, 5]])
-        assert series.pixel_size_nm is None
+        assert series.pixel_size.nm is None
         assert series.warnings == []
 
 
@@ -77,22 +77,22 @@ def test_imagej_scale(tmp_path, unit, resolution, nm):
     metadata = {"axes": "ZYX", **({"unit": unit} if unit else {})}
     tifffile.imwrite(tmp_path / "a.tif", STACK, imagej=True, metadata=metadata, resolution=resolution)
     with open_raw(tmp_path / "a.tif") as series:
-        assert series.pixel_size_nm == (None if nm is None else pytest.approx(nm))
-        assert series.pixel_size_source == ("unknown" if nm is None else "ImageJ scale")
+        assert series.pixel_size.nm == (None if nm is None else pytest.approx(nm))
+        assert series.pixel_size.source == ("unknown" if nm is None else "ImageJ scale")
 
 
 def test_ome_scale(tmp_path):
     sizes = {"PhysicalSizeX": 7.5, "PhysicalSizeXUnit": "Å", "PhysicalSizeY": 0.75, "PhysicalSizeYUnit": "nm"}
     tifffile.imwrite(tmp_path / "a.tif", STACK, ome=True, metadata={"axes": "ZYX", **sizes})
     with open_raw(tmp_path / "a.tif") as series:
-        assert series.pixel_size_nm == pytest.approx(0.75)
-        assert series.pixel_size_source == "OME description"
+        assert series.pixel_size.nm == pytest.approx(0.75)
+        assert series.pixel_size.source == "OME description"
 
 
 def test_dots_per_inch_are_no_pixel_size(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", STACK, resolution=(72, 72), resolutionunit="INCH")
     with open_raw(tmp_path / "a.tif") as series:
-        assert series.pixel_size_nm is None
+        assert series.pixel_size.nm is None
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_real_stacks(real_data, name, shape, dtype, nm):
     with open_raw(real_data / name) as series:
         assert (series.shape, series.dtype) == (shape, np.dtype(dtype))
         # as many digits as the files' descriptions give
-        assert series.pixel_size_nm == (None if nm is None else pytest.approx(nm, rel=2e-4))
+        assert series.pixel_size.nm == (None if nm is None else pytest.approx(nm, rel=2e-4))
         assert series.angles_deg is None
         with tifffile.TiffFile(real_data / name) as tiff:
             np.testing.assert_array_equal(series.read(slice(None)), tiff.asarray())

@@ -14,13 +14,14 @@ from tomoseg.arrays import MemoryInput
 from tomoseg.errors import InputError
 from tomoseg.report import preview
 from tomoseg.report.figure_files import write_figures
+from tomoseg.report.results import Results
 
 ALL = ("tilt_series", "angles_deg", "tilt_series_info", "shifts_px", "alignment_info", "aligned", "volume")
 
 
 def write_preview(path, artifacts, stages, title):
     """Write a small picture."""
-    preview.write_preview(path, artifacts, stages, title, sizes=SMALL, dpi=60)
+    preview.write_preview(path, Results(artifacts, stages, title, SMALL), 60)
 
 
 @pytest.fixture(scope="module")
@@ -96,23 +97,23 @@ def test_our_pictures_are_known(ending, artifacts, tmp_path):
 
 def test_plots_as_files(artifacts, tmp_path):
     made = with_assessment(artifacts)
-    written = write_figures(tmp_path / "new" / "figures", "svg", made, records(), "t")
+    written = write_figures(tmp_path / "new" / "figures", "svg", Results(made, records(), "t"))
     names = {path.name for path in written}
     assert names == {
         f"{n}.svg" for n in ("shifts", "correlation", "residual_of_tilts", "error_of_positions", "residual", "sizes")
     }
     assert "equivalent-sphere diameter (nm)" in (tmp_path / "new" / "figures" / "sizes.svg").read_text()
     assert all("<image" not in path.read_text() for path in written)
-    write_figures(tmp_path / "new" / "figures", "svg", made, records(), "t")  # ours are replaced
+    write_figures(tmp_path / "new" / "figures", "svg", Results(made, records(), "t"))  # ours are replaced
     written[0].write_text("changed by hand")
     with pytest.raises(InputError, match=written[0].name):
-        write_figures(tmp_path / "new" / "figures", "svg", made, records(), "t")
+        write_figures(tmp_path / "new" / "figures", "svg", Results(made, records(), "t"))
     assert written[0].read_text() == "changed by hand"
 
 
 def test_unknown_formats_of_plots_are_refused(artifacts, tmp_path):
     with pytest.raises(InputError, match="pdf, svg, png"):
-        write_figures(tmp_path / "x", "gif", artifacts, [], "t")
+        write_figures(tmp_path / "x", "gif", Results(artifacts, [], "t"))
     assert not (tmp_path / "x").exists()
 
 

@@ -15,11 +15,11 @@ from tomoseg import simulate
 from tomoseg.arrays import MemoryInput
 from tomoseg.errors import InputError
 from tomoseg.project.provenance import Record, StageState
-from tomoseg.report import PictureSizes, write_report
 from tomoseg.report.figures.encoding import webp
 from tomoseg.report.page.interactive import data_block
 from tomoseg.report.page.measurement import rows_table
-from tomoseg.report.page.page import page_script
+from tomoseg.report.page.page import page_script, write_report
+from tomoseg.report.results import PictureSizes, Results
 from tomoseg.report.sampling.slices import SLAB_BYTES
 
 HOSTILE = "<script>alert('x')</script>\"><img src=http://evil.example/x.png onerror=alert(1)>"
@@ -171,7 +171,7 @@ def record(stage, **more):
 
 def write(tmp_path, artifacts, stages=(), title="My sample"):
     path = tmp_path / "report.html"
-    write_report(path, artifacts, stages, title, sizes=SMALL)
+    write_report(path, Results(artifacts, stages, title, SMALL))
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]  # nothing temporary is left
     return Page(path.read_text(encoding="utf-8"))
 
@@ -433,14 +433,14 @@ def test_an_old_page_stays_when_writing_fails(artifacts, tmp_path):
 
     (tmp_path / "report.html").write_text("old")
     with pytest.raises(OSError, match="went away"):
-        write_report(tmp_path / "report.html", artifacts | {"volume": Broken(np.zeros((4, 4, 4)))}, [], "t")
+        write_report(tmp_path / "report.html", Results(artifacts | {"volume": Broken(np.zeros((4, 4, 4)))}, [], "t"))
     assert (tmp_path / "report.html").read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_folder_that_does_not_exist_is_refused(tmp_path):
     with pytest.raises(InputError, match="folder"):
-        write_report(tmp_path / "nowhere" / "report.html", {}, [], "t")
+        write_report(tmp_path / "nowhere" / "report.html", Results({}, [], "t"))
 
 
 def test_large_volumes_are_read_in_parts(artifacts, tmp_path):
@@ -532,7 +532,7 @@ def test_what_weighs_is_shown_beside_what_is_many(artifacts, tmp_path):
 
 def test_the_command_is_told(artifacts, tmp_path):
     path = tmp_path / "report.html"
-    write_report(path, artifacts, records(), "t", sizes=SMALL, command="tomoseg run 'a b.mrc' --set x.y='<b>'")
+    write_report(path, Results(artifacts, records(), "t", SMALL), "tomoseg run 'a b.mrc' --set x.y='<b>'")
     page = Page(path.read_text())
     assert "tomoseg run 'a b.mrc' --set x.y='<b>'" in page.words
     assert [attrs for tag, attrs in page.tags if attrs.get("class") == "command"]

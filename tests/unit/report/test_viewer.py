@@ -11,6 +11,7 @@ from tests.unit.report.test_report_page import everything
 from tomoseg.arrays import MemoryInput
 from tomoseg.errors import InputError, NotReady
 from tomoseg.report import viewer
+from tomoseg.report.results import Results
 
 try:
     import napari  # noqa: F401 - whether it is there
@@ -86,7 +87,7 @@ def test_volume_labels_and_particles_to_scale(stand_in):
         table[name] = rows[name]
     table["z_px"], table["y_px"], table["x_px"] = 10, 20, 30
     artifacts["particle_table"] = MemoryInput(table)
-    shown = viewer.open_viewer(artifacts, "sample")
+    shown = viewer.open_viewer(Results(artifacts, (), "sample"))
     volume, labels, points = shown.layers
     assert (volume.kind, labels.kind, points.kind) == ("image", "labels", "points")
     assert all(layer.scale == (0.5, 0.5, 0.5) for layer in shown.layers)
@@ -109,7 +110,7 @@ def test_little_is_read_before_it_is_looked_at(stand_in):
     artifacts = everything(n_particles=2)
     for name in ("volume", "labels"):
         artifacts[name] = Counting(np.tile(artifacts[name].array, (2, 2, 2)), artifacts[name].attrs)
-    volume = viewer.open_viewer(artifacts, "sample").layers[0]
+    volume = viewer.open_viewer(Results(artifacts, (), "sample")).layers[0]
     assert artifacts["labels"].read == 0
     assert artifacts["volume"].read == 3 * 96 * 96  # three slices, for the grey levels
     assert volume.data.chunks == (64, 64, 64)
@@ -117,7 +118,7 @@ def test_little_is_read_before_it_is_looked_at(stand_in):
 
 def test_an_unknown_voxel_size_is_a_voxel(stand_in):
     volume = MemoryInput(np.random.default_rng(0).random((9, 8, 7)).astype(np.float32))
-    shown = viewer.open_viewer({"volume": volume}, "t", block=False)
+    shown = viewer.open_viewer(Results({"volume": volume}, (), "t"), block=False)
     assert shown.layers[0].scale == (1.0, 1.0, 1.0)
     assert shown.layers[0].units == ("pixel",) * 3
     assert stand_in == []
@@ -125,7 +126,8 @@ def test_an_unknown_voxel_size_is_a_voxel(stand_in):
 
 def test_before_there_is_a_volume_the_tilts_are_shown(stand_in):
     artifacts = everything()
-    shown = viewer.open_viewer({name: artifacts[name] for name in ("tilt_series", "tilt_series_info", "aligned")}, "t")
+    shown_of = {name: artifacts[name] for name in ("tilt_series", "tilt_series_info", "aligned")}
+    shown = viewer.open_viewer(Results(shown_of, (), "t"))
     assert [layer.name for layer in shown.layers] == ["tilt series", "aligned"]
     assert shown.dims.axis_labels == ("tilt", "y", "x")
     assert shown.layers[1].scale == (1.0, 0.5, 0.5)
@@ -140,13 +142,13 @@ def test_older_versions_know_a_unit_for_the_scale_bar_only(stand_in, monkeypatch
 
     for name in ("add_image", "add_labels", "add_points"):
         monkeypatch.setattr(Viewer, name, plain)
-    shown = viewer.open_viewer(everything(), "t")
+    shown = viewer.open_viewer(Results(everything(), (), "t"))
     assert shown.scale_bar.unit == "nm"
 
 
 def test_nothing_to_show_is_said(stand_in):
     with pytest.raises(NotReady, match="nothing to show"):
-        viewer.open_viewer({}, "t")
+        viewer.open_viewer(Results({}, (), "t"))
 
 
 @pytest.mark.skipif(INSTALLED, reason="napari is installed, and would open a window")
@@ -155,4 +157,4 @@ def test_without_napari_one_paragraph_says_what_to_do(project):
     assert "pip install 'tomoseg[view]'" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     with pytest.raises(InputError, match="napari"):
-        viewer.open_viewer(everything(), "t")
+        viewer.open_viewer(Results(everything(), (), "t"))

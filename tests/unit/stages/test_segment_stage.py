@@ -11,7 +11,7 @@ from scipy import ndimage
 from tests.unit.stages.interruptions import Fatal, Killed, killed_again_and_again
 from tomoseg.arrays import MemoryInput, MemoryOutputs
 from tomoseg.errors import InputError, Interrupted, StageFailed
-from tomoseg.runtime import Runtime, Silent
+from tomoseg.runtime import Progress, Runtime
 from tomoseg.segmentation.inference import engines
 from tomoseg.segmentation.parameters import SegmentParameters
 from tomoseg.stages.segment import STAGE
@@ -590,7 +590,7 @@ def test_a_network_can_be_stopped_within_a_slice(phantom, model_path, monkeypatc
 
 
 def test_too_little_memory_for_the_network_is_said(phantom, model_path):
-    class Listening(Silent):
+    class Listening(Progress):
         said = ""
 
         def message(self, text):

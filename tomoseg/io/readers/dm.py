@@ -25,10 +25,7 @@ _DTYPES: dict[int, Any] = {
 def read(path: Path) -> RawSeries:
     """Open the image stack of a DM3 or DM4 file.
 
-    Raises
-    ------
-    InputError
-        It holds no stack of grey images, or is truncated.
+    Raises `InputError` if it holds no stack of grey images, or is truncated.
     """
     with path.open("rb") as file:
         content = TagFile(path, file)

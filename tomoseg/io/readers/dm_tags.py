@@ -40,13 +40,7 @@ class Block:
 
 
 class TagFile:
-    """Reads the tags of an open file.
-
-    Attributes
-    ----------
-    order
-        "<" or ">": the byte order of values.
-    """
+    """Reads the tags of an open file; `order` ("<" or ">") is the byte order of values."""
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
         self._path, self._file = path, file
@@ -61,10 +55,7 @@ class TagFile:
     def tags(self) -> Tags:
         """Return all tags: numbers, texts, tuples of numbers, a `Block` for a long array, and groups as dictionaries.
 
-        Raises
-        ------
-        InputError
-            The file breaks off, or its tags contradict themselves.
+        Raises `InputError` if the file breaks off, or its tags contradict themselves.
         """
         self._bytes(2)
         return self._group(self._integer(), "", 0)

@@ -1,13 +1,13 @@
 """HDF5 files that hold tilt series: Velox EMD, NCEM EMD, HyperSpy and DXchange, told apart by their content.
 
 Read here and not with RosettaSciIO, which loses the tilt angles of Velox frames and the angle vectors of NCEM files,
-and does not know DXchange.
+cannot open an unchunked HyperSpy dataset lazily, and does not know DXchange.
 """
 
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +29,8 @@ _ANGLE_NAME = re.compile(r"angle|tilt|theta|projection", re.IGNORECASE)
 def read(path: Path) -> RawSeries:
     """Open the tilt series in an HDF5 file.
 
-    Raises
-    ------
-    InputError
-        The file is of no known kind, is truncated, refers to other files, or holds no stack of grey images.
+    Raises `InputError` if the file is of no known kind, is truncated, refers to other files, or holds no stack of grey
+    images.
     """
     import h5py
     import hdf5plugin  # noqa: F401 - registers the compression filters
@@ -40,9 +38,7 @@ def read(path: Path) -> RawSeries:
     with _open_until_error(h5py.File(path, "r")) as file:
         require_self_contained(path, file)
         if "Experiments" in file:
-            from tomoseg.io.readers.hspy import open_hspy
-
-            return open_hspy(path, file, _series)
+            return _hyperspy(path, file)
         if "Data/Image" in file and "Version" in file:
             return _velox(path, file)
         if "exchange/data" in file:
@@ -68,10 +64,8 @@ def _open_until_error(file: Any) -> Iterator[Any]:
 def require_self_contained(path: Path, file: Any) -> None:
     """Refuse a file that refers to other files: it could make a report show what only its reader may see.
 
-    Raises
-    ------
-    InputError
-        There is an external link, a dataset stored in other files or assembled from them, or an endless tree.
+    Raises `InputError` if there is an external link, a dataset stored in other files or assembled from them, or an
+    endless tree.
     """
     import h5py
 
@@ -112,10 +106,7 @@ def _values(path: Path, dataset: Any) -> Any:
 def _series(path: Path, kind: str, dataset: Any, order: tuple[int, int, int], file: Any) -> RawSeries:
     """Return the series in a dataset whose tilt, y and x are the dimensions in `order`.
 
-    Raises
-    ------
-    InputError
-        It cannot be a tilt series, or claims more than is stored.
+    Raises `InputError` if it cannot be a tilt series, or claims more than is stored.
     """
     shape = stack_shape(path, [dataset.shape[i] for i in order], dataset.dtype)
     # An unwritten dataset would give nothing but its fill value.
@@ -127,12 +118,6 @@ def _series(path: Path, kind: str, dataset: Any, order: tuple[int, int, int], fi
             f"{path} is incomplete: its header announces {claimed} bytes of images, but {stored} are stored"
         )
     require_plausible(path, max(claimed, chunk_bytes), stored, f"'{shown(dataset.name)}'")
-    fetch = _axis_fetch(dataset, order)
-    return RawSeries(path, kind, shape, native(dataset.dtype), fetch, close=file.close, scratch_bytes=chunk_bytes)
-
-
-def _axis_fetch(dataset: Any, order: tuple[int, int, int]) -> Callable[[slice], Array]:
-    """Return a fetch for a dataset whose tilt, y and x are the dimensions in `order`."""
 
     def fetch(part: slice) -> Array:
         key: list[slice] = [slice(None)] * 3
@@ -140,7 +125,7 @@ def _axis_fetch(dataset: Any, order: tuple[int, int, int]) -> Callable[[slice], 
         images: Array = dataset[tuple(key)]
         return images.transpose(order)
 
-    return fetch
+    return RawSeries(path, kind, shape, native(dataset.dtype), fetch, close=file.close, scratch_bytes=chunk_bytes)
 
 
 # Velox ---------------------------------------------------------------------------------------------------------------
@@ -324,3 +309,103 @@ def _order(dimensions: list[_Dimension]) -> tuple[tuple[int, int, int], str]:
     x_first = names[rest[0]].startswith("x") or (not any(names[i].startswith(("x", "y")) for i in rest) and tilt == 2)
     y, x = (rest[1], rest[0]) if x_first else (rest[0], rest[1])
     return (tilt, y, x), how
+
+
+# HyperSpy ------------------------------------------------------------------------------------------------------------
+
+# Of metadata: groups in groups, and entries in all. A group may hold itself.
+_DEEPEST, _MOST_ENTRIES = 20, 20_000
+
+
+def _hyperspy(path: Path, file: Any) -> RawSeries:
+    """Open a HyperSpy signal, a group of /Experiments: `data`, attributes `axis-i` per dimension, groups of metadata.
+
+    See https://hyperspy.org/rosettasciio/file_specification/hspy.html.
+    """
+    signals = [group for group in file["Experiments"].values() if "data" in group]
+    stacks = [group for group in signals if group["data"].ndim >= 3] or signals
+    if not stacks:
+        raise InputError(f"{path} is a HyperSpy file without a signal")
+    index, note = choose_stack(
+        [str(_metadata(group).get("General", {}).get("title") or "untitled") for group in stacks]
+    )
+    group = stacks[index]
+    data = group["data"]
+    if data.ndim != 3:
+        stack_shape(path, data.shape, data.dtype)
+    axes = [_attributes(group[f"axis-{i}"]) if f"axis-{i}" in group else {} for i in range(3)]
+    order = _hyperspy_order(axes)
+    series = _series(path, "HyperSpy", data, order, file)
+    tilt, y, x = (axes[i] for i in order)
+    scales = _float(y.get("scale")), _float(x.get("scale"))
+    series.pixel_size = checked_pixel_size(scales, (_text(y.get("units")), _text(x.get("units"))), "HyperSpy axes")
+    metadata = _metadata(group)
+    _use_hyperspy_angles(series, tilt, metadata.get("Tomography", {}))
+    # The history of loading and saving is long and says nothing about the acquisition.
+    metadata.get("General", {}).pop("FileIO", None)
+    series.metadata = {"metadata": jsonable(metadata)}
+    if "original_metadata" in group:
+        series.metadata["original_metadata"] = jsonable(_attributes(group["original_metadata"]))
+    series.notes += [note] if note else []
+    return series
+
+
+def _metadata(group: Any) -> dict[str, Any]:
+    return _attributes(group["metadata"]) if "metadata" in group else {}
+
+
+def _attributes(group: Any) -> dict[str, Any]:
+    """Return a group's attributes, its small datasets, and its groups in the same way."""
+    return _entries(group, _DEEPEST, iter(range(_MOST_ENTRIES)))
+
+
+def _entries(group: Any, depth: int, left: Iterator[int]) -> dict[str, Any]:
+    """Return the entries of a group as long as there are some `left`."""
+    found: dict[str, Any] = {key: jsonable(value) for key, value in group.attrs.items()}
+    for name, item in group.items():
+        if next(left, None) is None:
+            break
+        if hasattr(item, "shape"):
+            small = item.size is not None and item.size * item.dtype.itemsize <= 80_000
+            found[name] = item[()] if small else f"array of shape {item.shape}"
+        elif depth > 0:
+            found[name] = _entries(item, depth - 1, left)
+    return found
+
+
+def _hyperspy_order(axes: list[dict[str, Any]]) -> tuple[int, int, int]:
+    """Return which array dimensions are tilt, y and x: the one in degrees, or the navigation axis, comes first."""
+    angular = [i for i, axis in enumerate(axes) if degrees_per(_text(axis.get("units"))) is not None]
+    navigation = [i for i, axis in enumerate(axes) if axis.get("navigate")]
+    tilt = (angular or navigation or [0])[0]
+    y, x = (i for i in range(3) if i != tilt)
+    return tilt, y, x
+
+
+def _use_hyperspy_angles(series: RawSeries, axis: Mapping[str, Any], tomography: Mapping[str, Any]) -> None:
+    """Take the angles that ETSpy stores, else the calibration of the stack axis if it is in degrees or radians."""
+    n = series.shape[0]
+    stored = tomography.get("_sig_tilts", tomography.get("tilts"))
+    values = stored.get("data") if isinstance(stored, Mapping) else stored
+    if isinstance(values, np.ndarray) and values.size == n:
+        series.angles_deg = np.asarray(values, np.float64).ravel()
+        series.angles_source = "tilts in the HyperSpy metadata"
+        return
+    factor = degrees_per(_text(axis.get("units")))
+    if factor is None:
+        return
+    listed = axis.get("axis")  # a list of values instead of scale and offset
+    if isinstance(listed, np.ndarray) and listed.size == n:
+        series.angles_deg = np.asarray(factor * listed, np.float64)
+    elif _float(axis.get("scale")) != 0:
+        start, step = factor * _float(axis.get("offset")), factor * _float(axis.get("scale"))
+        series.angles_deg = start + step * np.arange(n, dtype=np.float64)
+    series.angles_source = "HyperSpy calibration of the stack axis" if series.angles_deg is not None else ""
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _float(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0

@@ -49,10 +49,8 @@ _FEI1_ALPHA, _FEI1_AXIS, _FEI1_PIXEL = 1 << 7, 1 << 12, 3 << 14
 def read(path: Path) -> RawSeries:
     """Open an MRC stack.
 
-    Raises
-    ------
-    InputError
-        The file has no MRC header, is truncated, or holds a single image or a mode that a tilt series cannot have.
+    Raises `InputError` if the file has no MRC header, is truncated, or holds a single image or a mode that a tilt
+    series cannot have.
     """
     header, order = _header(path)
     dtype, byte_note = _dtype(path, header, order)
@@ -79,10 +77,7 @@ def read(path: Path) -> RawSeries:
 def read_single(path: Path) -> Array | None:
     """Return the image (y, x) of a file that holds only one; None where it holds several.
 
-    Raises
-    ------
-    InputError
-        The file has no MRC header, is truncated, or holds a mode that a grey image cannot have.
+    Raises `InputError` if the file has no MRC header, is truncated, or holds a mode that a grey image cannot have.
     """
     header, order = _header(path)
     if header["nz"] != 1:

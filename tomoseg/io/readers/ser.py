@@ -40,10 +40,8 @@ class _Table:
 def read(path: Path) -> RawSeries:
     """Open a TIA series by its .ser or its .emi file.
 
-    Raises
-    ------
-    InputError
-        The .ser file is missing or truncated, or holds spectra, a single image or images of different sizes.
+    Raises `InputError` if the .ser file is missing or truncated, or holds spectra, a single image or images of
+    different sizes.
     """
     data, settings, note = _pair(path)
     table = _table(data)

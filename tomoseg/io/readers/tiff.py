@@ -41,10 +41,7 @@ _MOST_MESSAGES = 5
 def read(path: Path) -> RawSeries:
     """Open a TIFF stack.
 
-    Raises
-    ------
-    InputError
-        The file holds a single image, colours or several channels, or is truncated.
+    Raises `InputError` if the file holds a single image, colours or several channels, or is truncated.
     """
     import tifffile
 

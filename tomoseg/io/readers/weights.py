@@ -19,12 +19,8 @@ _ORDER = "layer_names"
 def copy(source: Path, target: Path) -> int:
     """Write what is in `source` to the new file `target`; return how many numbers there are.
 
-    Of attributes, only the order of layers that Keras 2 notes is kept.
-
-    Raises
-    ------
-    InputError
-        The file refers to others, claims more than is stored, or holds something else than numbers.
+    Of attributes, only the order of layers that Keras 2 notes is kept. Raises `InputError` if the file refers to
+    others, claims more than is stored, or holds something else than numbers.
     """
     left = source.stat().st_size
     n_numbers = 0

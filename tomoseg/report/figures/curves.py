@@ -7,7 +7,7 @@ import numpy as np
 
 from tomoseg.arrays import Array
 from tomoseg.report.figures import plots
-from tomoseg.report.figures.plots import Plot
+from tomoseg.report.figures.plots import TILT, Line, Plot
 from tomoseg.report.formatting import in_nm, joined, plain, split_unit
 from tomoseg.report.results import Results, column
 from tomoseg.report.summary import size_sentence
@@ -39,14 +39,22 @@ def alignment_curves(results: Results) -> Iterator[Curve]:
     if angles is None:
         return
     if shifts is not None and shifts.shape == (len(angles), 2) and shifts.any():
-        yield plots.shifts_plot(angles, shifts), "Shift added to the coordinates of each raw image to align it."
+        lines: list[Line] = [(shifts[:, 1], "x", "first", "o-"), (shifts[:, 0], "y", "second", "s-")]
+        alt, caption = "shift of each tilt in x and y", "Shift added to the coordinates of each raw image to align it."
+        yield plots.lines_plot("shifts", alt, (TILT, "shift (px)"), angles, lines), caption
     if quality is None or len(quality) != len(angles):
         return
     before, after = (column(quality, "correlation", when) for when in ("before", "after"))
     if before is not None and after is not None:
         caption = "Correlation of each tilt with its neighbour. High and smooth curves mean a good alignment."
-        yield plots.correlation_plot(angles, before, after), caption
+        labels, lines = (TILT, "correlation with neighbour"), _raw_and_aligned(before, after)
+        alt = "correlation of neighbouring tilts before and after alignment"
+        yield plots.lines_plot("correlation", alt, labels, angles, lines, limits=(None, 1.0)), caption
     yield from _prediction_curves(angles, quality)
+
+
+def _raw_and_aligned(before: Array, after: Array) -> list[Line]:
+    return [(before, "raw", "second", "o-"), (after, "aligned", "first", "o-")]
 
 
 def _prediction_curves(angles: Array, quality: Array) -> Iterator[Curve]:
@@ -60,14 +68,25 @@ def _prediction_curves(angles: Array, quality: Array) -> Iterator[Curve]:
             "predicted from the others by a quick reconstruction. What remains after alignment comes from noise and "
             "from the limited number of tilts."
         )
-        yield plots.prediction_plot(angles, before, after, marked), caption
+        alt, lines = "residual of each held-out tilt before and after alignment", _raw_and_aligned(before, after)
+        # 1 is as bad as predicting nothing: a single image far above must not press the others flat.
+        limits = 0, min(1.2, 1.1 * float(np.nanmax([before, after]))) or 1.0
+        labels = (TILT, "relative residual")
+        yield plots.lines_plot("residual_of_tilts", alt, labels, angles, lines, outliers=marked, limits=limits), caption
     error, limit = column(quality, "error_px"), column(quality, "error_uncertainty_px")
     if error is not None and np.isfinite(error).any():
         caption = (
             "Estimated alignment error: distance of each aligned image from the position that the other tilts predict, "
             "in raw pixels per direction. Errors that drift slowly from tilt to tilt are underestimated."
         )
-        yield plots.error_plot(angles, error, limit, marked), caption
+        lines = [(error, "estimated error", "first", "o-")]
+        lines += [] if limit is None else [(limit, "detection limit", "second", "--")]
+        limits = 0, 1.35 * float(np.nanmax(error)) or 1.0  # room for the legend
+        alt, labels = "estimated alignment error of each tilt", (TILT, "alignment error (px)")
+        yield (
+            plots.lines_plot("error_of_positions", alt, labels, angles, lines, outliers=marked, limits=limits),
+            caption,
+        )
 
 
 def reconstruction_curves(results: Results) -> Iterator[Curve]:
@@ -75,7 +94,9 @@ def reconstruction_curves(results: Results) -> Iterator[Curve]:
     residuals, stopping, shells = (results.rows(name) for name in ("residuals", "stopping", "shells"))
     if residuals is not None and len(residuals) > 1:
         caption = "Relative residual ‖p − A v‖ / ‖p‖: the part of the images p that the volume v does not explain."
-        yield plots.residual_plot(residuals), caption
+        lines: list[Line] = [(residuals, None, "first", "o-")]
+        alt, labels = "relative residual against iteration", ("iteration", "relative residual")
+        yield plots.lines_plot("residual", alt, labels, np.arange(len(residuals)), lines, limits=(0, None)), caption
     if stopping is not None and len(stopping):
         caption = "Residual of the held-out tilts: it falls while the object emerges and rises once noise is fitted."
         chosen = results.number("reconstruction_info", "iterations")

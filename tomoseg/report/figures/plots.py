@@ -89,76 +89,38 @@ def new_figure(size_inches: tuple[float, float], dpi: int, **options: Any) -> An
     return figure
 
 
-# --- curves against the tilt angle ---
-
-
-def shifts_plot(angles_deg: Array, shifts_px: Array) -> Plot:
-    """Plot the shifts (n_tilt, 2), (y, x), of each tilt."""
-
-    def draw(axes: Any, colors: PlotColors) -> None:
-        _line(axes, angles_deg, shifts_px[:, 1], colors.first, "x")
-        _line(axes, angles_deg, shifts_px[:, 0], colors.second, "y", "s-")
-        _label(axes, TILT, "shift (px)")
-
-    return Plot("shifts", draw, "shift of each tilt in x and y", legend=True)
-
-
-def correlation_plot(angles_deg: Array, before: Array, after: Array) -> Plot:
-    """Plot the correlation (n_tilt,) of each tilt with its neighbour, before and after alignment."""
-
-    def draw(axes: Any, colors: PlotColors) -> None:
-        _raw_and_aligned(axes, colors, angles_deg, before, after)
-        axes.set_ylim(top=1.0)
-        _label(axes, TILT, "correlation with neighbour")
-
-    return Plot("correlation", draw, "correlation of neighbouring tilts before and after alignment", legend=True)
-
-
-def prediction_plot(angles_deg: Array, before: Array, after: Array, outliers: Array) -> Plot:
-    """Plot the residual (n_tilt,) of each held-out tilt, before and after alignment; outliers (n_tilt,) bool."""
-
-    def draw(axes: Any, colors: PlotColors) -> None:
-        _raw_and_aligned(axes, colors, angles_deg, before, after)
-        _mark(axes, colors, angles_deg, after, outliers)
-        # 1 is as bad as predicting nothing: a single image far above must not press the others flat.
-        axes.set_ylim(0, min(1.2, 1.1 * float(np.nanmax([before, after]))) or 1.0)
-        _label(axes, TILT, "relative residual")
-
-    alt = "residual of each held-out tilt before and after alignment"
-    return Plot("residual_of_tilts", draw, alt, legend=True)
-
-
-def error_plot(angles_deg: Array, error_px: Array, detection_limit_px: Array | None, outliers: Array) -> Plot:
-    """Plot the estimated alignment error (n_tilt,) of each tilt, and its detection limit where known."""
-
-    def draw(axes: Any, colors: PlotColors) -> None:
-        _line(axes, angles_deg, error_px, colors.first, "estimated error")
-        if detection_limit_px is not None:
-            axes.plot(angles_deg, detection_limit_px, "--", lw=1, color=colors.second, label="detection limit")
-        _mark(axes, colors, angles_deg, error_px, outliers)
-        axes.set_ylim(0, 1.35 * float(np.nanmax(error_px)) or 1.0)  # room for the legend
-        _label(axes, TILT, "alignment error (px)")
-
-    return Plot("error_of_positions", draw, "estimated alignment error of each tilt", legend=True)
-
+# --- curves against tilt or iteration ---
 
 TILT = "tilt (degrees)"
+Line = tuple[Array, str | None, str, str]  # values, label, colour (first or second) and style
 
 
-def _line(axes: Any, x: Array, y: Array, color: str, label: str | None = None, style: str = "o-") -> None:
-    axes.plot(x, y, style, ms=2.5, lw=1, color=color, label=label)
+def lines_plot(
+    name: str,
+    alt: str,
+    labels: tuple[str, str],
+    x: Array,
+    lines: Sequence[Line],
+    *,
+    outliers: Array | None = None,
+    limits: tuple[float | None, float | None] = (None, None),
+) -> Plot:
+    """Plot values (n,) against `x` (n,); those of the last `o-` line at the `outliers` (n,) bool are marked.
 
+    `labels` are those of the axes, `limits` those of y.
+    """
 
-def _raw_and_aligned(axes: Any, colors: PlotColors, angles_deg: Array, before: Array, after: Array) -> None:
-    _line(axes, angles_deg, before, colors.second, "raw")
-    _line(axes, angles_deg, after, colors.first, "aligned")
+    def draw(axes: Any, colors: PlotColors) -> None:
+        for values, label, color, style in lines:
+            axes.plot(x, values, style, ms=2.5, lw=1, color=getattr(colors, color), label=label)
+        if outliers is not None and outliers.any():
+            values = next(line[0] for line in reversed(lines) if line[3] == "o-")[outliers]
+            heights = np.where(np.isfinite(values), values, 0.0)  # at zero where there is none
+            axes.plot(x[outliers], heights, "x", ms=7, mew=1.8, color=colors.third, label="outlier", clip_on=False)
+        axes.set_ylim(*limits)
+        _label(axes, *labels)
 
-
-def _mark(axes: Any, colors: PlotColors, angles_deg: Array, values: Array, outliers: Array) -> None:
-    """Mark outliers at their values, or at zero where they have none."""
-    if outliers.any():
-        heights = np.where(np.isfinite(values), values, 0.0)[outliers]
-        axes.plot(angles_deg[outliers], heights, "x", ms=7, mew=1.8, color=colors.third, label="outlier", clip_on=False)
+    return Plot(name, draw, alt, legend=lines[0][1] is not None)
 
 
 def _label(axes: Any, x: str, y: str) -> None:
@@ -167,17 +129,6 @@ def _label(axes: Any, x: str, y: str) -> None:
 
 
 # --- reconstruction ---
-
-
-def residual_plot(residuals: Array) -> Plot:
-    """Plot the residual (n_iterations + 1,) before each iteration and after the last."""
-
-    def draw(axes: Any, colors: PlotColors) -> None:
-        _line(axes, np.arange(len(residuals)), residuals, colors.first)
-        axes.set_ylim(bottom=0)
-        _label(axes, "iteration", "relative residual")
-
-    return Plot("residual", draw, "relative residual against iteration")
 
 
 def stopping_plot(iterations: Array, held_out: Array, chosen: int) -> Plot:

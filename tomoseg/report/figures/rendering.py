@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tomoseg.arrays import Array, FloatArray
+from tomoseg.arrays import FloatArray
 from tomoseg.palette import rgb
 from tomoseg.report.results import Results
-from tomoseg.report.sampling.fractions import Fractions
+from tomoseg.report.sampling.fractions import Fractions, block_means
 
 PICTURE_SIDE = 900  # px
 MOST_CELLS = 200  # per side of the grid that is drawn; finer grids are averaged down to it
@@ -38,9 +38,7 @@ class Surface:
 def draw_surfaces(results: Results) -> tuple[NDArray[np.uint8], float] | None:
     """Render the classes of a project: particles solid, all others but the background translucent and pale.
 
-    Returns
-    -------
-    The picture and the side of one of its pixels in voxels, as of `render`; None where there is nothing to see.
+    Returns the picture and the side of one of its pixels in voxels, as of `render`; None where there is nothing to see.
     """
     found, solid = results.class_fractions, results.particle_class
     if found is None:
@@ -62,11 +60,8 @@ def pale(color: str) -> tuple[int, int, int]:
 def render(found: Fractions, surfaces: Sequence[Surface], side: int = PICTURE_SIDE) -> tuple[NDArray[np.uint8], float]:
     """Draw surfaces of the classes of a label volume (z, y, x) from their fractions.
 
-    Before the view is rotated, x points to the right, y down and z away from the viewer.
-
-    Returns
-    -------
-    (side, side, 4) u1 picture (red, green, blue, opacity), and the side of one of its pixels in voxels of the labels.
+    Before the view is rotated, x points to the right, y down and z away from the viewer. Returns (side, side, 4) u1
+    picture (red, green, blue, opacity), and the side of one of its pixels in voxels of the labels.
     """
     fields, reduction = coverage(found, [s.index for s in surfaces])
     busy = _busy_blocks(fields)
@@ -93,17 +88,10 @@ def render(found: Fractions, surfaces: Sequence[Surface], side: int = PICTURE_SI
 def coverage(found: Fractions, indices: Sequence[int]) -> tuple[NDArray[np.float32], int]:
     """Return the smoothed fraction (n, z, y, x) of each class, with a margin of zeros, and the voxels along a cell."""
     k = -(-max(found.of.shape[1:]) // MOST_CELLS)
-    fields = np.stack([_block_means(found.of[index - 1], k) for index in indices]) / np.float32(found.full)
+    fields = np.stack([block_means(found.of[index - 1], k) for index in indices]) / np.float32(found.full)
     for field in fields:
         ndimage.gaussian_filter(field, 0.7, output=field)
     return np.pad(fields, [(0, 0), (2, 2), (2, 2), (2, 2)]), k * found.factor
-
-
-def _block_means(values: Array, k: int) -> NDArray[np.float32]:
-    """Average over cubes of side k; cells missing at the far ends count as empty."""
-    padded = np.pad(values, [(0, -n % k) for n in values.shape])
-    z, y, x = (n // k for n in padded.shape)
-    return np.asarray(padded.reshape(z, k, y, k, x, k).mean(axis=(1, 3, 5), dtype=np.float32))
 
 
 def _busy_blocks(fields: NDArray[np.float32]) -> NDArray[np.bool_]:

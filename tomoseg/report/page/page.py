@@ -2,26 +2,37 @@
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
 
-from tomoseg.arrays import Input
 from tomoseg.io.atomic import atomic_path
 from tomoseg.palette import AXES, INK, SOFT_INK, TILT_AXIS
 from tomoseg.project.provenance import Record, StageState
 from tomoseg.report.figures.images import rgba_picture
 from tomoseg.report.figures.rendering import draw_surfaces
 from tomoseg.report.formatting import NOTHING, count, duration, memory, moment, show
-from tomoseg.report.html import Html, details, el, figure, join, table
-from tomoseg.report.page.export import export_section
+from tomoseg.report.html import Html, details, el, facts, figure, join, table
 from tomoseg.report.page.interactive import choice, data_blocks, surfaces_control
 from tomoseg.report.page.measurement import measure_section
 from tomoseg.report.page.parts import legend
 from tomoseg.report.page.tilt_series import align_section, import_section
 from tomoseg.report.page.volume import reconstruct_section, segment_section
-from tomoseg.report.results import PictureSizes, Results
+from tomoseg.report.results import Results
 from tomoseg.report.summary import key_numbers, summary, warnings_of
+
+
+def export_section(results: Results) -> Html:
+    """List the files written."""
+    try:
+        files = json.loads(results.text("export_info", "files"))
+        rows = [(str(f["name"]), memory(float(f["bytes"]))) for f in files]
+    except (ValueError, TypeError, KeyError):
+        rows = []
+    folder = facts([("folder", results.text("export_info", "directory"))])
+    return join([folder, table(("file", "size"), rows, sortable=True)])
+
 
 STATE_WORDS = {"fresh": "✓ up to date", "stale": "out of date", "partial": "unfinished", "missing": "not run"}
 # Nothing from outside and no script but our own can ever run in the page, whatever a file held.
@@ -37,40 +48,14 @@ SECTIONS: tuple[tuple[str, str, str, Callable[[Results], Html]], ...] = (
 )
 
 
-def write_report(
-    path: Path | str,
-    artifacts: Mapping[str, Input],
-    stages: Sequence[StageState],
-    title: str,
-    command: str = "",
-    *,
-    sizes: PictureSizes | None = None,
-) -> None:
-    """Write one self-contained HTML page about a project.
+def write_report(path: Path | str, results: Results, command: str = "") -> None:
+    """Write one self-contained HTML page about a project; `command` reproduces its results.
 
-    Parameters
-    ----------
-    path : path
-        The page to write. It is replaced in one step when it is complete.
-    artifacts : mapping of artifact names (`tomoseg.schema`) to what holds them
-        Any may be absent. Of large ones only what is shown is read, and the labels in slabs.
-    stages : sequence of StageState
-        State and provenance, in order.
-    title : str
-        Heading of the page.
-    command : str
-        The command that reproduces the results.
-    sizes : PictureSizes, optional
-        Sizes of the drawn pictures.
-
-    Raises
-    ------
-    InputError
-        The folder does not exist or cannot be written to.
+    The page is replaced in one step when it is complete. Of large arrays only what is shown is read, and the labels in
+    slabs. Raises `InputError` if the folder does not exist or cannot be written to.
     """
     with atomic_path(path) as temporary:
-        page = _page(Results(artifacts, tuple(stages), title, sizes or PictureSizes()), command)
-        temporary.write_text(page, encoding="utf-8", errors="replace")
+        temporary.write_text(_page(results, command), encoding="utf-8", errors="replace")
 
 
 def _page(results: Results, command: str) -> str:

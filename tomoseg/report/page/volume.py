@@ -67,8 +67,8 @@ def segment_section(results: Results) -> Html:
     limits = volume_limits(results) if same else Limits(0.0, 1e9, (0.0, 100.0))
     panels = []
     for one in results.central if same else orthoslices(labels):
-        alt = f"labels, {one.caption}"
-        picture = label_picture(_panel(results, one), one.same_of(labels), classes, limits, alt)
+        cut, alt = one.plane.cut(labels, one.position), f"labels, {one.caption}"
+        picture = label_picture(_panel(results, one), cut, classes, limits, alt)
         panels.append(figure(picture, f"{one.caption}."))
     method = results.text("segmentation_info", "method")
     rows = [

@@ -3,6 +3,7 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Literal
 
 import numba
 import numpy as np
@@ -44,6 +45,13 @@ def fractions(
         part = found[:, :, start // factor : start // factor + -(-slab.shape[1] // factor)]
         _count_all(slab, factor, part)
     return Fractions(found, factor)
+
+
+def block_means(values: Array, k: int, mode: Literal["constant", "edge"] = "constant") -> NDArray[np.float32]:
+    """Average over cubes of side k; cells missing at the far ends count as empty, or repeat the last ("edge")."""
+    padded = np.pad(values, [(0, -n % k) for n in values.shape], mode=mode)
+    z, y, x = (n // k for n in padded.shape)
+    return np.asarray(padded.reshape(z, k, y, k, x, k).mean(axis=(1, 3, 5), dtype=np.float32))
 
 
 def _count_all(slab: Array, factor: int, found: NDArray[np.uint8]) -> None:

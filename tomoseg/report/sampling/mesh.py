@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from tomoseg.arrays import Array
 from tomoseg.measurement.common.surface import count_values, level_of, smooth
-from tomoseg.report.sampling.fractions import Fractions
+from tomoseg.report.sampling.fractions import Fractions, block_means
 
 SOLID_TRIANGLES, GLASS_TRIANGLES = 70_000, 130_000
 # Quadric decimation takes time and memory for every triangle it removes: cells are made larger first.
@@ -43,7 +43,7 @@ def surface(fractions: Fractions, index: int, target: int) -> Triangles:
     found = _contour(_capped(field, level), level)
     while len(found.faces) > THINNING * target and min(field.shape) > 4:
         times = max(2, int(np.sqrt(len(found.faces) / (THINNING * target)) + 0.5))
-        field, size = _means(field, times), size * times
+        field, size = block_means(field, times, "edge"), size * times
         found = _contour(_capped(field, level), level)
     if len(found.faces) > target:
         found = _thinned(found, target)
@@ -58,14 +58,6 @@ def _field(fractions: Fractions, index: int) -> NDArray[np.float32]:
     field: NDArray[np.float32] = part.astype(np.float32) / np.float32(fractions.full)
     ndimage.gaussian_filter(field, NARROW_SIGMA, mode="nearest", output=field)
     return field
-
-
-def _means(field: NDArray[np.float32], times: int) -> NDArray[np.float32]:
-    """Average over cubes of cells; cells at the far ends are repeated where there are too few."""
-    padded = np.pad(field, [(0, -n % times) for n in field.shape], mode="edge")
-    z, y, x = (n // times for n in padded.shape)
-    means = padded.reshape(z, times, y, times, x, times).mean(axis=(1, 3, 5), dtype=np.float32)
-    return np.asarray(means)
 
 
 def _capped(field: NDArray[np.float32], level: float) -> NDArray[np.float32]:

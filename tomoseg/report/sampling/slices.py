@@ -64,10 +64,6 @@ class Orthoslice:
         """What it is, and from where one looks."""
         return f"{self.name}: {self.plane.view}"
 
-    def same_of(self, volume: ArraySource) -> Array:
-        """Return the same slice of another array of the same shape."""
-        return self.plane.cut(volume, self.position)
-
 
 def orthoslices(volume: ArraySource) -> list[Orthoslice]:
     """Return the three central slices of an array (z, y, x)."""
@@ -93,18 +89,10 @@ class Slices:
 
 
 def slices(source: ArraySource, side: int = SIDE, *, average: bool = True, slab_bytes: int = SLAB_BYTES) -> Slices:
-    """Cut an array (z, y, x) into slices of all three directions.
+    """Cut an array (z, y, x), read once in slabs along y, into slices of all three directions, about `side` px long.
 
-    Parameters
-    ----------
-    source
-        Read once, in slabs along y.
-    side
-        Longest side of an image, px, about.
-    average
-        Average the voxels of a pixel, in float32; otherwise take the middle one, as labels require.
-    slab_bytes
-        Most that a slab may hold, unless a single line is more.
+    The voxels of a pixel are averaged, in float32, or if not `average`, the middle one is taken, as labels require. A
+    slab holds at most `slab_bytes`, unless a single line is more.
     """
     shape = (int(source.shape[0]), int(source.shape[1]), int(source.shape[2]))
     factor = -(-max(shape) // side)
