@@ -53,7 +53,7 @@ def run(
         Pixel size in nm, where the raw file does not hold it.
     tilt_axis : {'x', 'y'}, optional
         Nominal direction of the tilt axis in the raw images.
-    pipeline : path or str, optional
+    pipeline : path, optional
         Pipeline file, or the name of one that ships with tomoseg ('catalyst', 'quick', ...).
     settings : mapping, optional
         Parameters by 'stage.parameter', such as ``{"reconstruct.iterations": 40}``.
