@@ -63,7 +63,7 @@ def _write(context: ExportContext) -> None:
 FORMAT = Format(
     name="json",
     description="a summary of the results and the small tables",
-    file_names=lambda _: ["summary.json"],
+    files=lambda _: {"summary.json": 0},
     write=_write,
     by_default=True,
 )

@@ -50,7 +50,7 @@ def _write(context: ExportContext) -> None:
 FORMAT = Format(
     name="multiblock",
     description="one file that opens those of vti and vtp together",
-    file_names=lambda _: ["all.vtm"],
+    files=lambda _: {"all.vtm": 0},
     write=_write,
     refers_to=("vti", "vtp"),
     by_default=True,

@@ -182,7 +182,7 @@ def _write(context: ExportContext) -> None:
 FORMAT = Format(
     name="paraview",
     description="a script that shows the surfaces of vtp in ParaView",
-    file_names=lambda _: ["paraview_view.py"],
+    files=lambda _: {"paraview_view.py": 0},
     write=_write,
     refers_to=("vtp",),
     by_default=True,
