@@ -29,10 +29,7 @@ PORE_BYTES_PER_VOXEL = 30
 def plan_surfaces(context: ExportContext, target_triangles: int) -> dict[int, SurfacePlan]:
     """Choose the cells from which each class is meshed, by class index; classes without voxel faces are left out.
 
-    Raises
-    ------
-    StageFailed
-        A surface does not fit in the memory allowed.
+    Raises StageFailed if a surface does not fit in the memory allowed.
     """
     labels, names, runtime = context.labels, context.class_names, context.runtime
     plane = math.prod(labels.shape[1:])
@@ -57,13 +54,8 @@ def make_surfaces(context: ExportContext, smoothing_iterations: int, target_tria
     source: ArraySource = labels[:] if context.raw_bytes["labels"] <= READING_SHARE * runtime.max_memory else labels
 
     def polydata(mesh: Mesh) -> Any:
-        return surface_polydata(
-            mesh,
-            tuple(labels.shape),
-            context.voxel_size,
-            smoothing_iterations=smoothing_iterations,
-            target_triangles=target_triangles if len(mesh.faces) <= surfaces.MOST_REDUCED else 0,
-        )
+        target = target_triangles if len(mesh.faces) <= surfaces.MOST_REDUCED else 0
+        return surface_polydata(mesh, tuple(labels.shape), context.voxel_size, smoothing_iterations, target)
 
     for k, plan in context.planned.items():
         name = names[k]

@@ -32,10 +32,7 @@ TRIANGLE_BYTES = 24  # measured on smoothed surfaces of 10^5 to 10^6 triangles
 
 
 class Scene:
-    """A scene of surfaces, collected in `spool`, an open binary file, until it is written.
-
-    `facts` are texts stored with the scene.
-    """
+    """A scene of surfaces, collected in `spool`, an open binary file, until it is written with the `facts`."""
 
     def __init__(self, spool: IO[bytes], unit: str, facts: Facts | None = None) -> None:
         self._spool = spool
@@ -63,13 +60,7 @@ class Scene:
         self._meshes.append({"name": name, "primitives": [primitive]})
 
     def write(self, path: Path) -> None:
-        """Write the scene.
-
-        Raises
-        ------
-        StageFailed
-            The scene has more than 4 GiB, which the format cannot hold.
-        """
+        """Write the scene; raise StageFailed if it has more than 4 GiB, which the format cannot hold."""
         document = json.dumps(self._document(), ensure_ascii=False).encode()
         document += b" " * (-len(document) % 4)
         total = 12 + 8 + len(document) + 8 + self.bytes

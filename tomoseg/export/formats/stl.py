@@ -10,10 +10,7 @@ TRIANGLE_BYTES = 50  # by definition of the format
 
 
 def write_stl(path: Path, polydata: Any, unit: str) -> None:
-    """Write a surface as binary STL, with the unit in the header, since the format has none.
-
-    Raises as `write_by_vtk` does.
-    """
+    """Write a surface as binary STL, with the unit in the header, since the format has none; see `write_by_vtk`."""
     from vtkmodules.vtkIOGeometry import vtkSTLWriter
 
     writer = vtkSTLWriter()

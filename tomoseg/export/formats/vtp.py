@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tomoseg.export.context import ExportContext, Facts, Surface
+from tomoseg.export.context import ExportContext, Facts
 from tomoseg.export.formats.base import Format, one_file_per_surface
 from tomoseg.export.polydata import points_polydata, vtk_texts, write_by_vtk
 from tomoseg.export.tables import columns_of
@@ -34,10 +34,6 @@ def _write_points(context: ExportContext) -> None:
         write_vtp(path, points_polydata(points, context.voxel_size, columns_of(table)), context.facts)
 
 
-def _write_surface(path: Path, surface: Surface, context: ExportContext) -> None:
-    write_vtp(path, surface.data, {**context.facts, "class_name": surface.name})
-
-
 FORMAT = Format(
     name="vtp",
     description="a surface per class and of the closed pores, and the particles as points, for ParaView",
@@ -46,6 +42,8 @@ FORMAT = Format(
         **context.surface_files("vtp", TRIANGLE_BYTES),
     },
     write=_write_points,
-    surface_writer=one_file_per_surface("vtp", _write_surface),
+    surface_writer=one_file_per_surface(
+        "vtp", lambda path, s, context: write_vtp(path, s.data, {**context.facts, "class_name": s.name})
+    ),
     by_default=True,
 )
