@@ -30,19 +30,13 @@ def find_components(
 
     Parameters
     ----------
-    slabs
-        Masks (z, y, x), one after the other along z.
-    connectivity
-        6: voxels that share a face; 18: or an edge; 26: or a corner.
-    min_voxels
-        Smaller components are only counted.
+    slabs : masks (z, y, x), one after the other along z
+    connectivity : 6: voxels that share a face; 18: or an edge; 26: or a corner
+    min_voxels : smaller components are only counted
 
     Returns
     -------
-    components : array of `COMPONENT`, (n,)
-        In the order of their first voxels.
-    n_small : int
-        How many are smaller.
+    components (n,) of `COMPONENT` in the order of their first voxels, and how many are smaller
     """
     ended, n_small = [np.zeros(0, COMPONENT)], 0
     going_on = np.zeros(0, COMPONENT)
@@ -71,15 +65,8 @@ def find_components(
 class Component:
     """The component of a volume that holds one voxel: iterate for its masks (z, y, x), slab by slab.
 
-    Parameters
-    ----------
-    slabs
-        Called whenever they are needed; yields the masks (z, y, x) of the volume, one after the other along z, the same
-        ones each time.
-    seed
-        The voxel (z, y, x).
-    connectivity
-        See `find_components`.
+    `slabs` is called whenever they are needed; it yields the masks (z, y, x) of the volume, one after the other along
+    z, the same ones each time. `seed` is the voxel (z, y, x).
     """
 
     def __init__(

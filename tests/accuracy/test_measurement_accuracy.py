@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from tests.unit.measurement.shapes import separate
 from tomoseg.arrays import MemoryInput, MemoryOutputs
 from tomoseg.measurement.common.class_table import ClassCounter
-from tomoseg.measurement.common.surface import block_mesh, enclosed_px3, object_surface, slab_of
+from tomoseg.measurement.common.surface import block_mesh, block_of, enclosed_px3, object_surface
 from tomoseg.measurement.particles.contact import contact_area_px2
 from tomoseg.measurement.particles.gaps import distance_between
 from tomoseg.measurement.particles.missing_wedge import MissingWedge
@@ -48,7 +48,8 @@ def ellipsoid_area(a, b, c):
 
 
 def class_areas(labels, n_classes, slab_size):
-    pieces = [slab_of(z, len(labels)) for z in slabs(len(labels), slab_size)]
+    _, y, x = (slice(0, n) for n in labels.shape)
+    pieces = [block_of((z, y, x), labels.shape) for z in slabs(len(labels), slab_size)]
     counter = ClassCounter(n_classes)
     for slab in pieces:
         counter.add(labels[slab.read], slab)

@@ -13,14 +13,12 @@ from numpy.typing import ArrayLike
 from tomoseg.arrays import Array, ArraySource
 from tomoseg.classes import names_in
 from tomoseg.errors import InputError, StageFailed
-from tomoseg.export import sizes
-from tomoseg.export.classes import Classes
-from tomoseg.export.context import AlignmentRecord, ExportContext
+from tomoseg.export.context import AlignmentRecord, ExportContext, bytes_as_text
 from tomoseg.export.formats import FORMATS
 from tomoseg.export.formats.base import Format
 from tomoseg.export.manifest import Manifest
 from tomoseg.export.meshing import make_surfaces, plan_surfaces
-from tomoseg.export.parameters import ExportOptions, check_options, folder_problems
+from tomoseg.export.parameters import ExportOptions, problems
 from tomoseg.export.tables import FILES
 from tomoseg.keywords import takes_parameters
 from tomoseg.runtime import Runtime
@@ -48,7 +46,7 @@ class ExportedFiles:
     warnings: list[str]
 
 
-@takes_parameters("export", ExportOptions, check_options)
+@takes_parameters("export", ExportOptions, problems)
 def export(
     folder: str | Path,
     volume: ArrayLike | ArraySource,
@@ -125,7 +123,6 @@ def export(
     if volume.shape != labels.shape:
         raise InputError(f"volume and labels must have the same shape, and have {volume.shape} and {labels.shape}.")
     attrs: Mapping[str, Any] = getattr(labels, "attrs", {})
-    names = _class_names(labels, attrs, class_names)
     if alignment is not None and not isinstance(alignment, AlignmentRecord):
         alignment = AlignmentRecord.of(alignment)
     return export_files(
@@ -133,7 +130,7 @@ def export(
         volume,
         labels,
         voxel_size_nm=float(attrs.get("voxel_size_nm", np.nan) if voxel_size_nm is None else voxel_size_nm),
-        class_names=names,
+        class_names=_class_names(labels, attrs, class_names),
         class_colors=[str(c) for c in (attrs.get("class_colors", ()) if class_colors is None else class_colors)],
         particle_class=particle_class or "",
         tables={FILES.get(name, name): _as_table(table) for name, table in (tables or {}).items()},
@@ -163,20 +160,16 @@ def export_files(
 
     `voxel_size_nm` is NaN if unknown. Each surface is meshed once and written in every format that holds surfaces.
     """
-    if problems := check_options(params) + folder_problems(folder):
-        raise InputError.of(problems)
+    if found := problems(params, folder):
+        raise InputError.of(found)
     folder = folder.absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"export.export_dir: cannot create the folder {folder}: {error.strerror}.") from error
+    manifest, described = Manifest(folder), (class_names, class_colors, particle_class)
     context = ExportContext(
-        _manifest(folder),
-        volume,
-        labels,
-        voxel_size_nm,
-        Classes.of(class_names, class_colors, particle_class),
-        tables,
-        records,
-        alignment,
-        params.formats,
-        runtime,
+        manifest, volume, labels, voxel_size_nm, *described, tables, records, alignment, params.formats, runtime
     )
     if not context.size_is_known:
         runtime.warn(
@@ -184,8 +177,12 @@ def export_files(
             "pixel size at import (--pixel-size NM)."
         )
     formats = [f for f in FORMATS if f.name in params.formats]
-    if not params.overwrite:
-        _refuse_to_replace_others(context, formats)
+    files = {name: size for f in formats for name, size in f.files(context).items()}
+    if not params.overwrite and (foreign := manifest.foreign(files)):
+        raise InputError(
+            f"{folder} holds files that no export wrote, or that were changed since: {', '.join(foreign)}. Move them, "
+            "name another folder (export.export_dir), or replace them with export.overwrite=true."
+        )
     if any(f.surface_writer for f in formats):
         context.planned = plan_surfaces(context, params.target_triangles)
     _check_space(context, formats)
@@ -196,7 +193,6 @@ def export_files(
             f"writing to {folder} failed: {error.strerror or error}. Complete files are kept. Free some space or name "
             "another folder (export.export_dir), then run export again."
         ) from error
-    manifest = context.manifest
     manifest.finish()
     if old := manifest.left_over():
         runtime.say(f"files of earlier exports remain and may show earlier results: {', '.join(old)}")
@@ -211,7 +207,7 @@ def export_files(
 
 def _write(context: ExportContext, formats: Sequence[Format], params: ExportOptions) -> None:
     for f in formats:
-        if not f.refers_to:
+        if f.write and not f.refers_to:
             f.write(context)
     with ExitStack() as stack:
         writers = [stack.enter_context(f.surface_writer(context)) for f in formats if f.surface_writer]
@@ -221,43 +217,25 @@ def _write(context: ExportContext, formats: Sequence[Format], params: ExportOpti
                     write(surface)
                 context.surfaces.append(replace(surface, data=None))
     for f in formats:
-        if f.refers_to:
+        if f.write and f.refers_to:
             f.write(context)
-
-
-def _manifest(folder: Path) -> Manifest:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"export.export_dir: cannot create the folder {folder}: {error.strerror}.") from error
-    return Manifest(folder)
-
-
-def _refuse_to_replace_others(context: ExportContext, formats: Sequence[Format]) -> None:
-    foreign = context.manifest.foreign(name for f in formats for name in f.file_names(context))
-    if foreign:
-        raise InputError(
-            f"{context.manifest.directory} holds files that no export wrote, or that were changed since: "
-            f"{', '.join(foreign)}. Move them, name another folder (export.export_dir), or replace them with "
-            "export.overwrite=true."
-        )
 
 
 def _check_space(context: ExportContext, formats: Sequence[Format]) -> None:
     """Say how large files will be, and refuse if they do not fit beside the older ones, which stay until replaced."""
     folder, runtime = context.manifest.directory, context.runtime
-    expected = {name: size for f in formats for name, size in f.expected_bytes(context).items()}
+    expected = {name: size for f in formats for name, size in f.files(context).items()}
     needed, free = sum(expected.values()), shutil.disk_usage(folder).free
     if needed > free:
         raise StageFailed(
-            f"{folder} has {sizes.as_text(free)} of free space, and the files need {sizes.as_text(needed)}. Free some "
+            f"{folder} has {bytes_as_text(free)} of free space, and the files need {bytes_as_text(needed)}. Free some "
             "space, name another folder (export.export_dir), or choose fewer formats."
         )
     for name, size in expected.items():
         if size >= BIG_FILE_BYTES:
-            runtime.say(f"{name} will take about {sizes.as_text(size)}")
-    if expected:
-        runtime.say(f"the files will take about {sizes.as_text(needed)} in all; {sizes.as_text(free)} are free")
+            runtime.say(f"{name} will take about {bytes_as_text(size)}")
+    if needed:
+        runtime.say(f"the files will take about {bytes_as_text(needed)} in all; {bytes_as_text(free)} are free")
 
 
 def _as_volume(volume: Any) -> ArraySource:

@@ -1,25 +1,32 @@
 """The context of an export: the data, their units and classes, and the folder, as every format is given them."""
 
 import math
+import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from tomoseg.arrays import Array, ArraySource
-from tomoseg.export import sizes
-from tomoseg.export.classes import Classes
-from tomoseg.export.facts import Facts
-from tomoseg.export.manifest import Manifest
+from tomoseg.export.manifest import Atomic, Manifest
+from tomoseg.io.atomic import atomic_path
+from tomoseg.palette import EXPORTED_CLASSES, SURFACE_GREY, SURFACE_RED
 from tomoseg.runtime import Runtime
 
-# Of the memory allowed: how much of a volume is read at once.
-READING_SHARE = 0.125
+# Short texts that exported files carry about the data: unit of length, raw file, names of classes.
+Facts = Mapping[str, str | Sequence[str]]
+
+READING_SHARE = 0.125  # of the memory allowed: how much of a volume is read at once
 PORES = "surface_pores"  # stem of the surface of closed pores
+GLASS = 0.25  # opacity of the surfaces around the particles
+# Compressors differ, and so do planes: estimated sizes are this much above what the sampled planes took.
+MARGIN, SAMPLED_PLANES = 1.25, 3
 # Image corrections, and the values that change nothing.
 NO_CORRECTIONS = {"rotation_deg": 0.0, "magnification": 1.0, "tilt_error_deg": 0.0}
 
@@ -50,7 +57,7 @@ class AlignmentRecord:
 
     @classmethod
     def of(cls, series: Any) -> "AlignmentRecord":
-        """Return the record of an aligned series as `tomoseg.alignment.api.align` returns it."""
+        """Return the record of what `tomoseg.alignment.api.align` returns."""
         return cls(
             series.table["angle_deg"],
             series.shifts_px,
@@ -61,6 +68,26 @@ class AlignmentRecord:
             series.angles_deg,
             corrections_in(series.table),
         )
+
+
+def as_texts(facts: Facts) -> dict[str, str]:
+    """Return one text per fact, for formats that cannot hold lists."""
+    return {key: text if isinstance(text, str) else ", ".join(text) for key, text in facts.items()}
+
+
+def bytes_as_text(n_bytes: float) -> str:
+    """Return a number of bytes with a fitting unit."""
+    for unit in ("bytes", "kB", "MB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.3g} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.3g} GB"
+
+
+def surface_stem(index: int, name: str) -> str:
+    """Return a file name for the surface of a class; the index separates names that differ in odd characters only."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-") or "class"
+    return f"surface_{index}_{plain}"
 
 
 def corrections_in(table: Array) -> dict[str, Array]:
@@ -96,7 +123,9 @@ class ExportContext:
     manifest : the folder and the files written so far
     volume, labels : array or handle, (z, y, x)
     voxel_size_nm : NaN if unknown
-    classes : of the labels
+    class_names : in class order
+    class_colors : one #rrggbb per class; replaced by those of the palette if there are not as many
+    particle_class : name of the class whose objects are particles; the last class unless it is one of the names
     tables : structured arrays or handles, by file name without ending
     records : numbers for the summary, by topic ("tilt_series", "reconstruction", ...)
     alignment : None: there is none
@@ -110,7 +139,9 @@ class ExportContext:
     volume: ArraySource
     labels: ArraySource
     voxel_size_nm: float
-    classes: Classes
+    class_names: Sequence[str]
+    class_colors: Sequence[str]
+    particle_class: str
     tables: Mapping[str, ArraySource]
     records: Mapping[str, Mapping[str, Any]]
     alignment: AlignmentRecord | None
@@ -118,6 +149,13 @@ class ExportContext:
     runtime: Runtime
     planned: Mapping[int, SurfacePlan] = field(default_factory=dict)
     surfaces: list[Surface] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        n = len(self.class_names)
+        if len(self.class_colors) != n:
+            self.class_colors = [EXPORTED_CLASSES[k % len(EXPORTED_CLASSES)] for k in range(n)]
+        names = list(self.class_names)
+        self.particles = names.index(self.particle_class) if self.particle_class in names else n - 1
 
     @property
     def arrays(self) -> dict[str, ArraySource]:
@@ -147,7 +185,7 @@ class ExportContext:
             "unit_of_length": self.unit,
             "pixel_size_source": str(source.get("pixel_size_source", "unknown")),
             "raw_file": str(source.get("source", "unknown")),
-            "class_names": list(self.classes.names),
+            "class_names": list(self.class_names),
         }
 
     @property
@@ -161,37 +199,46 @@ class ExportContext:
         """Options that the writers of volumes share: how much is read at once, and how progress is shown."""
         return {"slab_bytes": int(READING_SHARE * self.runtime.max_memory), "track": self.runtime.track}
 
-    @property
-    def surface_stems(self) -> list[str]:
-        """Stems of the files of all surfaces that may be written."""
-        return [*(self.classes.stem(k) for k in range(1, len(self.classes.names))), PORES]
-
     @cached_property
     def raw_bytes(self) -> dict[str, int]:
         """Bytes of volume and labels without compression."""
-        return {name: sizes.raw_bytes(data) for name, data in self.arrays.items()}
+        return {name: math.prod(int(n) for n in data.shape) * data.dtype.itemsize for name, data in self.arrays.items()}
 
     @cached_property
     def compressed_bytes(self) -> dict[str, int]:
-        """Estimated bytes of volume and labels with compression."""
-        return {name: sizes.compressed_bytes(data) for name, data in self.arrays.items()}
+        """Estimated bytes of volume and labels compressed with shuffled bytes, from a few of their planes."""
+        found = {}
+        for name, data in self.arrays.items():
+            planes = ((2 * i + 1) * data.shape[0] // (2 * SAMPLED_PLANES) for i in range(SAMPLED_PLANES))
+            share = sum(_compressed_share(data, z) for z in planes) / SAMPLED_PLANES
+            found[name] = int(min(1.0, MARGIN * share) * self.raw_bytes[name])
+        return found
 
-    def surface_bytes(self, ending: str, triangle_bytes: int) -> dict[str, int]:
-        """Return the expected bytes of the file of each class's surface."""
-        return {f"{self.classes.stem(k)}.{ending}": p.triangles * triangle_bytes for k, p in self.planned.items()}
+    def stem(self, k: int) -> str:
+        """Return the file name, without its ending, of the surface of class `k`."""
+        return surface_stem(k, self.class_names[k])
 
-    def writing(self, name: str, detail: str = "") -> AbstractContextManager[Path]:
-        """Yield a temporary path for a file; on leaving without an error the file gets its name, which is said."""
-        return self._said(self.manifest.writing(name), detail)
+    def appearance(self, k: int) -> tuple[str, float]:
+        """Return colour and opacity of a surface: red particles; the rest glass, grey if it is a single class."""
+        if k == self.particles:
+            return SURFACE_RED, 1.0
+        return SURFACE_GREY if len(self.class_names) <= 3 else self.class_colors[k], GLASS
 
-    def writing_folder(self, name: str) -> AbstractContextManager[Path]:
-        """Yield a temporary empty folder, as `writing` does a file."""
-        return self._said(self.manifest.writing_folder(name), "")
+    def surface_files(self, ending: str, triangle_bytes: int) -> dict[str, int]:
+        """Return the names of the files of all surfaces that may be written, with the bytes to expect where planned."""
+        sizes = {self.stem(k): 0 for k in range(1, len(self.class_names))} | {PORES: 0}
+        sizes |= {self.stem(k): plan.triangles * triangle_bytes for k, plan in self.planned.items()}
+        return {f"{stem}.{ending}": size for stem, size in sizes.items()}
 
     @contextmanager
-    def _said(self, writing: AbstractContextManager[Path], detail: str) -> Iterator[Path]:
-        with writing as path:
+    def writing(self, name: str, detail: str = "", atomic: Atomic = atomic_path) -> Iterator[Path]:
+        """Yield a temporary path; on leaving without an error the file gets its name, which is said with the detail."""
+        with self.manifest.writing(name, atomic) as path:
             yield path
-        entry = self.manifest.written[-1]
-        size = sizes.as_text(entry["bytes"])
-        self.runtime.say(f"wrote {self.manifest.directory / entry['name']} ({size}{detail})")
+        size = bytes_as_text(self.manifest.written[-1]["bytes"])
+        self.runtime.say(f"wrote {self.manifest.directory / name} ({size}{detail})")
+
+
+def _compressed_share(data: ArraySource, z: int) -> float:
+    plane = np.ascontiguousarray(data[z : z + 1]).view(np.uint8).reshape(-1, data.dtype.itemsize)
+    return len(zlib.compress(plane.T.tobytes(), 1)) / plane.size

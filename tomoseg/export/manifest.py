@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from tomoseg.errors import InputError
-from tomoseg.io.atomic import atomic_folder, atomic_path, remove_unfinished
+from tomoseg.io.atomic import atomic_path, remove_unfinished
 
 MANIFEST = "tomoseg-export.json"
+Atomic = Callable[[Path], AbstractContextManager[Path]]  # `atomic_path` or `atomic_folder`
 
 
 class Manifest:
@@ -39,16 +40,9 @@ class Manifest:
         names = dict.fromkeys(entry["name"] for entry in self._entries)
         return [n for n in names if n not in now and (self.directory / n).exists() and self._is_ours(n)]
 
-    def writing(self, name: str) -> AbstractContextManager[Path]:
-        """Yield a temporary path; on leaving without an error the file takes its name and is listed."""
-        return self._writing(name, atomic_path)
-
-    def writing_folder(self, name: str) -> AbstractContextManager[Path]:
-        """Yield a temporary empty folder; on leaving without an error it takes its name and is listed."""
-        return self._writing(name, atomic_folder)
-
     @contextmanager
-    def _writing(self, name: str, atomic: Callable[[Path], AbstractContextManager[Path]]) -> Iterator[Path]:
+    def writing(self, name: str, atomic: Atomic = atomic_path) -> Iterator[Path]:
+        """Yield a temporary path, of an empty folder by `atomic_folder`; it takes its name and is listed on leaving."""
         path = self.directory / name
         remove_unfinished(path)
         with atomic(path) as temporary:
@@ -96,7 +90,8 @@ def _entry(path: Path, name: str) -> dict[str, Any]:
     status = path.stat()
     if not path.is_dir():
         return {"name": name, "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
-    found = sorted((str(file.relative_to(path)), file.stat()) for file in _files_in(path))
+    files = [Path(where) / file for where, _, names in os.walk(path) for file in names]
+    found = sorted((str(file.relative_to(path)), file.stat()) for file in files)
     listing = json.dumps([[where, s.st_size, s.st_mtime_ns] for where, s in found])
     return {
         "name": name,
@@ -104,11 +99,6 @@ def _entry(path: Path, name: str) -> dict[str, Any]:
         "mtime_ns": max((s.st_mtime_ns for _, s in found), default=0),
         "files": hashlib.sha256(listing.encode()).hexdigest(),
     }
-
-
-def _files_in(folder: Path) -> Iterator[Path]:
-    for where, _, names in os.walk(folder):
-        yield from (Path(where) / name for name in names)
 
 
 def _read_entries(path: Path) -> list[dict[str, Any]]:

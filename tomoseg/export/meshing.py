@@ -1,34 +1,37 @@
-"""Surfaces of an export: how finely each class is meshed, and the surfaces themselves, one after the other."""
+"""Surfaces of an export: how finely each class is meshed, and the surfaces themselves, one after the other.
+
+Last come the closed pores: regions of background that no path through background connects to the border of the volume.
+"""
 
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
-from tomoseg.arrays import ArraySource
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg import components
+from tomoseg.arrays import ArraySource, BoolArray
 from tomoseg.errors import StageFailed
+from tomoseg.export import surfaces
 from tomoseg.export.context import PORES, READING_SHARE, ExportContext, Surface, SurfacePlan
+from tomoseg.export.polydata import surface_polydata
+from tomoseg.measurement.common.surface import RADIUS_PX, LevelFinder, Mesh, object_surface
 from tomoseg.palette import SURFACE_BLUE
 from tomoseg.runtime import Runtime, slabs
 
-if TYPE_CHECKING:
-    from tomoseg.export.surfaces import CoarseLabels
-    from tomoseg.measurement.common.surface import Mesh
-
-# Of the memory allowed: how much a surface may take.
-SURFACE_SHARE = 0.6
+SURFACE_SHARE = 0.6  # of the memory allowed: how much a surface may take
+MIN_VOXELS = 27  # smaller pores have no shape: 3 x 3 x 3 voxels, as for particles
+# Per voxel of the box around a pore while it is meshed: labels, numbers of components, the mask, and three fields.
+PORE_BYTES_PER_VOXEL = 30
 
 
 def plan_surfaces(context: ExportContext, target_triangles: int) -> dict[int, SurfacePlan]:
     """Choose the cells from which each class is meshed, by class index; classes without voxel faces are left out.
 
-    Raises
-    ------
-    StageFailed
-        A surface does not fit in the memory allowed.
+    Raises StageFailed if a surface does not fit in the memory allowed.
     """
-    from tomoseg.export import surfaces
-
-    labels, names, runtime = context.labels, context.classes.names, context.runtime
+    labels, names, runtime = context.labels, context.class_names, context.runtime
     plane = math.prod(labels.shape[1:])
     pieces = slabs(labels.shape[0], runtime.slab_size(surfaces.BYTES_PER_VOXEL * plane, labels.shape[0]))
     faces = surfaces.boundary_faces((labels[z] for z in runtime.track(pieces, "counting voxel faces")), len(names))
@@ -47,23 +50,15 @@ def plan_surfaces(context: ExportContext, target_triangles: int) -> dict[int, Su
 
 def make_surfaces(context: ExportContext, smoothing_iterations: int, target_triangles: int) -> Iterator[Surface]:
     """Mesh the planned classes one after the other, then the closed pores."""
-    from tomoseg.export import surfaces
-    from tomoseg.export.polydata import surface_polydata
-
-    labels, classes, runtime = context.labels, context.classes, context.runtime
+    labels, names, runtime = context.labels, context.class_names, context.runtime
     source: ArraySource = labels[:] if context.raw_bytes["labels"] <= READING_SHARE * runtime.max_memory else labels
 
-    def polydata(mesh: "Mesh") -> Any:
-        return surface_polydata(
-            mesh,
-            tuple(labels.shape),
-            context.voxel_size,
-            smoothing_iterations=smoothing_iterations,
-            target_triangles=target_triangles if len(mesh.faces) <= surfaces.MOST_REDUCED else 0,
-        )
+    def polydata(mesh: Mesh) -> Any:
+        target = target_triangles if len(mesh.faces) <= surfaces.MOST_REDUCED else 0
+        return surface_polydata(mesh, tuple(labels.shape), context.voxel_size, smoothing_iterations, target)
 
     for k, plan in context.planned.items():
-        name = classes.names[k]
+        name = names[k]
         if plan.factor > 1:
             runtime.say(
                 f"the surface of {name} is meshed from cells of {plan.factor}^3 voxels to stay near "
@@ -71,18 +66,15 @@ def make_surfaces(context: ExportContext, smoothing_iterations: int, target_tria
             )
         mesh = _class_mesh(surfaces.CoarseLabels(source, plan.factor), k, f"surface of {name}", runtime)
         if len(mesh.faces):
-            yield Surface(classes.stem(k), name, *classes.appearance(k), polydata(mesh))
+            yield Surface(context.stem(k), name, *context.appearance(k), polydata(mesh))
         else:
             runtime.say(f"no surface is written for {name}: the class consists of scattered voxels only")
     pores = _pore_mesh(source, runtime)
     if pores is not None:
-        yield Surface(PORES, f"closed pores of {classes.names[0]}", SURFACE_BLUE, 1.0, polydata(pores))
+        yield Surface(PORES, f"closed pores of {names[0]}", SURFACE_BLUE, 1.0, polydata(pores))
 
 
-def _class_mesh(coarse: "CoarseLabels", k: int, what: str, runtime: Runtime) -> "Mesh":
-    from tomoseg.export import surfaces
-    from tomoseg.measurement.common.surface import LevelFinder
-
+def _class_mesh(coarse: surfaces.CoarseLabels, k: int, what: str, runtime: Runtime) -> Mesh:
     pieces = coarse.strips(READING_SHARE * runtime.max_memory)
     finder = LevelFinder()
     for strip in runtime.track(pieces, f"{what}: level"):
@@ -97,26 +89,59 @@ def _class_mesh(coarse: "CoarseLabels", k: int, what: str, runtime: Runtime) -> 
     return surfaces.joined(patches, coarse)
 
 
-def _pore_mesh(labels: ArraySource, runtime: Runtime) -> "Mesh | None":
+def _pore_mesh(labels: ArraySource, runtime: Runtime) -> Mesh | None:
     """Mesh all closed pores together; None if there are none, or too many for the memory allowed."""
-    from tomoseg.components import BYTES_PER_VOXEL
-    from tomoseg.export import pores, surfaces
-
     shape = labels.shape
-    pieces = slabs(shape[0], runtime.slab_size(BYTES_PER_VOXEL * math.prod(shape[1:]), shape[0]))
-    found = pores.closed_pores((labels[z] == 0 for z in runtime.track(pieces, "finding closed pores")), shape)
+    pieces = slabs(shape[0], runtime.slab_size(components.BYTES_PER_VOXEL * math.prod(shape[1:]), shape[0]))
+    found = closed_pores((labels[z] == 0 for z in runtime.track(pieces, "finding closed pores")), shape)
     if not len(found):
         return None
-    largest = pores.BYTES_PER_VOXEL * int(pores.box_voxels(found).max())
+    largest = PORE_BYTES_PER_VOXEL * int(box_voxels(found).max())
     meshes: list[Mesh] = []
     most, triangles = int(SURFACE_SHARE * runtime.max_memory / surfaces.BYTES_PER_TRIANGLE), 0
     if largest <= SURFACE_SHARE * runtime.max_memory:
         for pore in runtime.track(list(found), "surface of pores"):
-            meshes.append(pores.pore_surface(labels, pore))
+            meshes.append(pore_surface(labels, pore))
             triangles += len(meshes[-1].faces)
             if triangles > most:
                 break
         else:
-            return pores.together(meshes)
+            return together(meshes)
     runtime.say(f"no surface is written for the {len(found)} closed pores: it does not fit in --max-memory")
     return None
+
+
+def closed_pores(background: Iterable[BoolArray], shape: Sequence[int]) -> NDArray[np.void]:
+    """Find the closed pores of a volume of `shape` (z, y, x), given its background as consecutive slabs.
+
+    Voxels of one pore share faces, so material that touches at an edge closes a pore. Returns (n,) of
+    `tomoseg.components.COMPONENT`.
+    """
+    found, _ = components.find_components(background, 6, MIN_VOXELS)
+    inside = (found["start"] > 0).all(axis=1) & (found["stop"] < np.array(shape)).all(axis=1)
+    return found[inside]
+
+
+def box_voxels(pores: NDArray[np.void]) -> NDArray[np.int64]:
+    """Return the number of voxels (n,) of the box in which each pore is meshed."""
+    return np.asarray(np.prod(pores["stop"] - pores["start"] + 2 * RADIUS_PX, axis=1, dtype=np.int64))
+
+
+def pore_surface(labels: ArraySource, pore: np.void) -> Mesh:
+    """Mesh a pore, in px of the labels, at the level that encloses its number of voxels."""
+    box = tuple(slice(int(a), int(b)) for a, b in zip(pore["start"], pore["stop"], strict=True))
+    mask = components.component_at(np.asarray(labels[box] == 0), pore["seed"] - pore["start"])
+    mesh = object_surface(np.pad(mask, RADIUS_PX))
+    offset = (pore["start"] - RADIUS_PX).astype(np.float32)
+    return Mesh(mesh.vertices + offset, mesh.faces, mesh.weights)
+
+
+def together(meshes: Sequence[Mesh]) -> Mesh:
+    """Combine separate surfaces into one mesh."""
+    meshes = [Mesh.none(), *meshes]
+    starts = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes[:-1])], dtype=np.int32)
+    return Mesh(
+        np.concatenate([mesh.vertices for mesh in meshes]),
+        np.concatenate([mesh.faces + start for mesh, start in zip(meshes, starts, strict=True)]),
+        np.concatenate([mesh.weights for mesh in meshes]),
+    )

@@ -1,7 +1,6 @@
 """Parameters of an export."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -62,32 +61,20 @@ class ExportParameters(ExportOptions, ExportFolder):  # in this order `export_di
     """Where to write, what, and how."""
 
 
-def check(params: ExportParameters) -> list[str]:
-    """Return the problems with the folder and with the combination of formats."""
-    return check_options(params) + folder_problems(params.export_dir)
-
-
-def check_options(params: ExportOptions) -> list[str]:
-    """Return a sentence for each format that refers to files of formats that are not written."""
-    return [
-        f"export.formats: {f.name} refers to files of {' and '.join(f.refers_to)}; add {_one_of(f.refers_to)}"
+def problems(params: ExportOptions, folder: str | Path | None = None) -> list[str]:
+    """Return what is wrong with the formats, which may refer to files of others, and a folder, which need not exist."""
+    found = [
+        f"export.formats: {f.name} refers to files of {' and '.join(f.refers_to)}; add "
+        f"{f.refers_to[0] if len(f.refers_to) == 1 else 'one of them'}"
         for f in FORMATS
         if f.name in params.formats and f.refers_to and not set(f.refers_to) & set(params.formats)
     ]
-
-
-def folder_problems(export_dir: str | Path | None) -> list[str]:
-    """Return what makes it impossible to write to a folder, which need not exist."""
-    if export_dir is None:
-        return []
-    folder = Path(export_dir)
+    if folder is None:
+        return found
+    folder = Path(folder)
     existing = next((p for p in (folder, *folder.absolute().parents) if p.exists()), None)
     if existing is not None and not existing.is_dir():
-        return [f"export.export_dir: {existing} is a file; name a folder"]
-    if existing is not None and not os.access(existing, os.W_OK):
-        return [f"export.export_dir: {existing} cannot be written to; name another folder"]
-    return []
-
-
-def _one_of(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else "one of them"
+        found.append(f"export.export_dir: {existing} is a file; name a folder")
+    elif existing is not None and not os.access(existing, os.W_OK):
+        found.append(f"export.export_dir: {existing} cannot be written to; name another folder")
+    return found

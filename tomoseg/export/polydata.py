@@ -25,31 +25,23 @@ def surface_polydata(
     mesh: "Mesh",
     shape: tuple[int, ...],
     voxel_size: float,
-    *,
     smoothing_iterations: int = 20,
     target_triangles: int = 0,
 ) -> Any:
-    """Turn a closed surface into VTK poly data, upright in ParaView, with outward normals.
+    """Turn a closed surface into vtkPolyData, upright in ParaView, with outward normals.
 
     Parameters
     ----------
-    mesh
-        Vertices (z, y, x) in px.
+    mesh : vertices (z, y, x) in px
     shape
         Shape of the labels (z, y, x). Triangles of the caps at the border of this volume get 1 in the cell array
         `on_border`.
-    voxel_size
-        Size of a voxel in the unit of the file.
+    voxel_size : in the unit of the file
     smoothing_iterations
-        Iterations of the windowed-sinc filter, which does not shrink surfaces (Taubin, Zhang & Golub, ECCV 1996); 0:
-        no smoothing.
+        Of the windowed-sinc filter, which does not shrink surfaces (Taubin, Zhang & Golub, ECCV 1996); 0: none.
     target_triangles
         A surface of more triangles is reduced to this number by quadric error (Garland & Heckbert, 1997), which keeps
         flat parts flat and the volume enclosed; 0: no reduction.
-
-    Returns
-    -------
-    vtkPolyData
     """
     from vtkmodules.vtkFiltersCore import vtkPolyDataNormals, vtkQuadricDecimation
 
@@ -79,22 +71,11 @@ def surface_polydata(
 
 
 def points_polydata(points_px: Array, voxel_size: float, columns: Mapping[str, Array]) -> Any:
-    """Turn points (n, 3), (z, y, x) in px, into VTK poly data with one point array per column.
+    """Turn points (n, 3), (z, y, x) in px, into vtkPolyData with one point array per column (n,) or (n, m).
 
-    Parameters
-    ----------
-    points_px
-        Centres of the particles.
-    voxel_size
-        Size of a voxel in the unit of the file.
-    columns : (n,) or (n, m) each
-        Numbers and truth values (0 or 1) become arrays of numbers of m components, texts arrays of strings. Directions
-        `NAME_z`, `NAME_y`, `NAME_x` are also written as a vector `NAME` along the axes of the file; positions `z_UNIT`,
-        ... are not directions.
-
-    Returns
-    -------
-    vtkPolyData
+    Numbers and truth values (0 or 1) become arrays of numbers of m components, texts arrays of strings. Directions
+    `NAME_z`, `NAME_y`, `NAME_x` are also written as a vector `NAME` along the axes of the file; positions `z_UNIT`, ...
+    are not directions.
     """
     from vtkmodules.vtkCommonCore import vtkPoints
     from vtkmodules.vtkCommonDataModel import vtkCellArray, vtkPolyData
@@ -130,15 +111,7 @@ def surface_arrays(polydata: Any) -> tuple[Array, Array, Array]:
 
 
 def write_by_vtk(writer: Any, path: Path, polydata: Any) -> None:
-    """Write poly data by one of VTK's writers.
-
-    Raises
-    ------
-    OSError
-        The disk is full.
-    StageFailed
-        VTK could not write the file for another reason.
-    """
+    """Write poly data by one of VTK's writers; raise OSError if the disk is full, else StageFailed if it fails."""
     from vtkmodules.vtkCommonCore import vtkObject
     from vtkmodules.vtkCommonMisc import vtkErrorCode
 

@@ -13,7 +13,6 @@ from tomoseg.classes import MAX_CLASSES, default_names
 from tomoseg.errors import InputError
 from tomoseg.keywords import takes_parameters
 from tomoseg.measurement.common.class_table import measure_classes
-from tomoseg.measurement.common.sparse_object import SparseObject
 from tomoseg.measurement.parameters import MeasureParameters
 from tomoseg.measurement.particles.missing_wedge import MissingWedge
 from tomoseg.measurement.particles.objects import LIMITS, CountedParticles, Limits, Separate, count_particles
@@ -23,7 +22,6 @@ from tomoseg.measurement.particles.separation import separate_by_distance, separ
 from tomoseg.measurement.particles.sizes import size_table
 from tomoseg.measurement.pores.pore_space import PoreSpace, find_pores
 from tomoseg.measurement.pores.pore_table import PORE, PORE_SIZE
-from tomoseg.measurement.support.densities import density_g_cm3
 from tomoseg.measurement.support.particle_environment import CURVATURE, FACET
 from tomoseg.measurement.support.support_measurement import SupportMeasurement, measure_support
 from tomoseg.measurement.support.support_surface import SupportClasses, SupportSurface
@@ -34,6 +32,13 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 HELD_SHARE = 1 / 8  # of the memory allowed: an array that takes no more is read once and held
+
+
+def _frame(name: str, text: str, row: Any = None) -> "cached_property[DataFrame]":
+    """Return a property, described by a text, that holds a table as a DataFrame; empty rows where it is missing."""
+    made = cached_property(lambda self: data_frame(self.tables.get(name, np.zeros(0, row))))
+    made.__doc__ = text
+    return made
 
 
 @dataclass(frozen=True)
@@ -62,40 +67,21 @@ class Measurement:
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    @cached_property
-    def classes(self) -> "DataFrame":
-        """Volume and surface area of each class."""
-        return data_frame(self.tables["class_table"])
-
-    @cached_property
-    def particles(self) -> "DataFrame":
-        """One row per particle, largest first."""
-        return data_frame(self.tables["particle_table"])
-
-    @cached_property
-    def size_distribution(self) -> "DataFrame":
-        """Histogram of the particles' diameters, by number, surface and volume."""
-        return data_frame(self.tables["size_table"])
-
-    @cached_property
-    def facets(self) -> "DataFrame":
-        """Families of crystal planes and facets of the support's surface, and the particles on each."""
-        return data_frame(self.tables.get("facet_table", np.zeros(0, FACET)))
-
-    @cached_property
-    def curvature(self) -> "DataFrame":
-        """Histogram of the mean curvature of the support's surface, and of that around particles."""
-        return data_frame(self.tables.get("curvature_table", np.zeros(0, CURVATURE)))
-
-    @cached_property
-    def pores(self) -> "DataFrame":
-        """One row per pore, largest first."""
-        return data_frame(self.tables.get("pore_table", np.zeros(0, PORE)))
-
-    @cached_property
-    def pore_sizes(self) -> "DataFrame":
-        """Volume of the pores by their width."""
-        return data_frame(self.tables.get("pore_size_table", np.zeros(0, PORE_SIZE)))
+    classes = _frame("class_table", "Volume and surface area of each class.")
+    particles = _frame("particle_table", "One row per particle, largest first.")
+    size_distribution = _frame("size_table", "Histogram of the particles' diameters, by number, surface and volume.")
+    facets = _frame(
+        "facet_table",
+        "Families of crystal planes and facets of the support's surface, and the particles on each.",
+        FACET,
+    )
+    curvature = _frame(
+        "curvature_table",
+        "Histogram of the mean curvature of the support's surface, and of that around particles.",
+        CURVATURE,
+    )
+    pores = _frame("pore_table", "One row per pore, largest first.", PORE)
+    pore_sizes = _frame("pore_size_table", "Volume of the pores by their width.", PORE_SIZE)
 
 
 @takes_parameters("measure", MeasureParameters)
@@ -166,19 +152,10 @@ def measure(
     """
     labels = _as_labels(labels)
     names = list(class_names) if class_names is not None else default_names(max(2, _highest(labels, runtime) + 1))
-    size = np.nan if voxel_size_nm is None else float(voxel_size_nm)
-    resolution = np.nan if resolution_px is None else float(resolution_px)
-    return measure_labels(
-        labels,
-        volume if hasattr(volume, "dtype") else np.asarray(volume),
-        names,
-        size,
-        params,
-        runtime,
-        angles_deg=angles_deg,
-        resolution_px=resolution,
-        resolution_nm=resolution * size,
-    )
+    size, resolution = (np.nan if v is None else float(v) for v in (voxel_size_nm, resolution_px))
+    known: dict[str, Any] = {"angles_deg": angles_deg, "resolution_px": resolution, "resolution_nm": resolution * size}
+    volume = volume if hasattr(volume, "dtype") else np.asarray(volume)
+    return measure_labels(labels, volume, names, size, params, runtime, **known)
 
 
 def measure_labels(
@@ -216,24 +193,19 @@ def measure_labels(
     surface = None if space is None else SupportSurface(support, space)
     strip_bytes = limits.reading * runtime.max_memory
     classes = measure_classes(labels, class_names, voxel_size_nm, strip_bytes, runtime, surface)
-    counted = CountedParticles.none() if k is None else _count_particles(labels, volume, k, params, runtime, limits)
+    counted = CountedParticles()
+    if k is not None:
+        scene = Scene(_in_memory(volume, runtime), labels, k)
+        separate = _separation(params, runtime)
+        counted = count_particles(scene, params.connectivity, params.min_voxels, separate, runtime, limits)
+        del scene  # the volume is held no longer than the particles take
     wedge = None if angles_deg is None or not np.size(angles_deg) else MissingWedge.of(angles_deg)
     particles = particle_table(counted.rows, counted.gaps_px, voxel_size_nm, k or 0, wedge)
     measured: SupportMeasurement | None = None
     if space is not None and surface is not None:
+        n_voxels = int(classes["voxels"][list(support.indices)].sum())
         measured = measure_support(
-            surface.elements(),
-            space,
-            support.names,
-            int(classes["voxels"][list(support.indices)].sum()),
-            particles,
-            voxel_size_nm=voxel_size_nm,
-            density_g_cm3=density_g_cm3(params.support_density_g_cm3),
-            closing_nm=params.pore_closing_nm,
-            crystal_along_z=params.crystal_along_z,
-            crystal_along_x=params.crystal_along_x,
-            facet_tolerance_deg=params.facet_tolerance_deg,
-            runtime=runtime,
+            surface.elements(), space, support.names, n_voxels, particles, voxel_size_nm, params, runtime
         )
         particles = with_columns(particles, measured.particle_columns)
     name = "" if k is None else class_names[k]
@@ -305,23 +277,13 @@ def _pore_space(
     return None
 
 
-def _count_particles(
-    labels: ArraySource, volume: ArraySource, k: int, params: MeasureParameters, runtime: Runtime, limits: Limits
-) -> CountedParticles:
-    scene = Scene(_in_memory(volume, runtime), labels, k)  # held no longer than the particles take
-    separate = _separation(params, runtime)
-    return count_particles(scene, params.connectivity, params.min_voxels, separate, runtime, limits)
-
-
 def _separation(params: MeasureParameters, runtime: Runtime) -> Separate | None:
     """Return how objects are cut into touching particles; None where they are not."""
     if not params.separate_touching:
         return None
 
-    def by_distance(sparse: SparseObject, _scene: Scene) -> NDArray[np.int32]:
-        return separate_by_distance(sparse, params.neck_ratio, runtime.check)
-
-    def by_intensity(sparse: SparseObject, scene: Scene) -> NDArray[np.int32]:
-        return separate_by_intensity(sparse, scene.volume, scene.outside, params.saddle_ratio, runtime.check)
-
-    return by_distance if params.separate_by == "distance" else by_intensity
+    if params.separate_by == "distance":
+        return lambda sparse, _: separate_by_distance(sparse, params.neck_ratio, runtime.check)
+    return lambda sparse, scene: separate_by_intensity(
+        sparse, scene.volume, scene.outside, params.saddle_ratio, runtime.check
+    )

@@ -9,7 +9,7 @@ from tomoseg import schema
 from tomoseg.arrays import Input, Outputs
 from tomoseg.errors import InputError
 from tomoseg.export.manifest import lost_files
-from tomoseg.export.parameters import ExportParameters, check
+from tomoseg.export.parameters import ExportParameters, problems
 from tomoseg.runtime import Runtime
 from tomoseg.stages.base import Stage
 
@@ -127,7 +127,7 @@ STAGE = Stage(
     ),
     writes=(schema.EXPORT_INFO,),
     run=run,
-    check=check,
+    check=lambda params: problems(params, params.export_dir),
     beside=beside,
     lost=lost_files,
 )

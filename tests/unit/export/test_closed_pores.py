@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tomoseg.export.pores import box_voxels, closed_pores, pore_surface, together
+from tomoseg.export.meshing import box_voxels, closed_pores, pore_surface, together
 from tomoseg.measurement.common.surface import enclosed_px3
 
 SHAPE = (40, 44, 48)

@@ -8,7 +8,7 @@ from tomoseg.io.atomic import atomic_folder
 
 
 def write(manifest, name, **files):
-    with manifest.writing_folder(name) as folder:
+    with manifest.writing(name, atomic_folder) as folder:
         for file, text in files.items():
             (folder / "inner").mkdir(exist_ok=True)
             (folder / "inner" / file).write_text(text)

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from tomoseg.arrays import MemoryInput, MemoryOutputs
 from tomoseg.errors import InputError, StageFailed
-from tomoseg.export.classes import surface_stem
+from tomoseg.export.context import surface_stem
 from tomoseg.export.parameters import ALL_FORMATS, ExportParameters
 from tomoseg.runtime import Runtime
 from tomoseg.stages import measure
@@ -568,7 +568,7 @@ def test_closed_pores_are_a_surface(inputs, tmp_path):
 
 
 def test_pores_that_do_not_fit_are_left_out_and_it_is_said(inputs, tmp_path, monkeypatch):
-    monkeypatch.setattr("tomoseg.export.pores.BYTES_PER_VOXEL", 10**9)
+    monkeypatch.setattr("tomoseg.export.meshing.PORE_BYTES_PER_VOXEL", 10**9)
     info, runtime = exported({**inputs, "labels": with_a_pore()}, tmp_path, formats="vtp")
     names = {file["name"] for file in json.loads(info["files"])}
     assert "surface_pores.vtp" not in names

@@ -19,20 +19,5 @@ from tomoseg.export.formats import (
 )
 from tomoseg.export.formats.base import Format
 
-FORMATS: tuple[Format, ...] = (
-    vti.FORMAT,
-    vtkhdf.FORMAT,
-    vtp.FORMAT,
-    stl.FORMAT,
-    ply.FORMAT,
-    gltf.FORMAT,
-    multiblock.FORMAT,
-    paraview.FORMAT,
-    mrc.FORMAT,
-    tiff.FORMAT,
-    zarr.FORMAT,
-    csv.FORMAT,
-    parquet.FORMAT,
-    json.FORMAT,
-    alignment.FORMAT,
-)
+_ROWS = (vti, vtkhdf, vtp, stl, ply, gltf, multiblock, paraview, mrc, tiff, zarr, csv, parquet, json, alignment)
+FORMATS: tuple[Format, ...] = tuple(module.FORMAT for module in _ROWS)

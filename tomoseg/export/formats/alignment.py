@@ -9,6 +9,8 @@ from tomoseg.export.formats.csv import write_csv
 from tomoseg.io.mrc import write_angles
 from tomoseg.io.shifts import imod_turns, transforms, write_transforms
 
+FILES = ("shifts.csv", "alignment.xf", "alignment.tlt")
+
 
 def _write(context: ExportContext) -> None:
     given = context.alignment
@@ -54,7 +56,9 @@ def shift_table(given: AlignmentRecord) -> Array:
 FORMAT = Format(
     name="alignment",
     description="shifts.csv, and alignment.xf with alignment.tlt for IMOD, one line per tilt by ascending angle",
-    file_names=lambda context: ["shifts.csv", "alignment.xf", "alignment.tlt"] if context.alignment else [],
+    files=lambda context: dict.fromkeys(
+        ("shifts.csv", "alignment.xf", "alignment.tlt") if context.alignment else (), 0
+    ),
     write=_write,
     by_default=True,
 )

@@ -1,21 +1,16 @@
-"""What an export format declares."""
+"""What an export format declares, and what several of them use."""
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tomoseg.arrays import Box
 from tomoseg.export.context import ExportContext, Surface
+from tomoseg.runtime import slabs
 
 SurfaceWriter = Callable[[ExportContext], AbstractContextManager[Callable[[Surface], None]]]
-
-
-def _no_sizes(_context: ExportContext) -> Mapping[str, int]:
-    return {}
-
-
-def _write_nothing(_context: ExportContext) -> None:
-    pass
 
 
 @dataclass(frozen=True)
@@ -29,20 +24,18 @@ class Format:
     ----------
     name : as the user gives it
     description : what it holds, on one line, for the help text
-    file_names : returns the names of all files that it may write
-    write : writes files that hold no surfaces
+    files : returns all files that it may write, by name, with the bytes to expect of each large one, else 0
+    write : writes files that hold no surfaces; None: all of its files hold surfaces
     surface_writer : opens a function that is called with each surface in turn; None: the format holds no surfaces
-    expected_bytes : estimates the size of each large file, by name
     refers_to : formats whose files it refers to. At least one of them must be written too, and before it
     by_default : whether it is written unless the user chooses formats
     """
 
     name: str
     description: str
-    file_names: Callable[[ExportContext], list[str]]
-    write: Callable[[ExportContext], None] = _write_nothing
+    files: Callable[[ExportContext], Mapping[str, int]]
+    write: Callable[[ExportContext], None] | None = None
     surface_writer: SurfaceWriter | None = None
-    expected_bytes: Callable[[ExportContext], Mapping[str, int]] = _no_sizes
     refers_to: tuple[str, ...] = ()
     by_default: bool = False
 
@@ -60,3 +53,18 @@ def one_file_per_surface(ending: str, write: Callable[[Path, Surface, ExportCont
         yield write_surface
 
     return opened
+
+
+def pieces(shape: Sequence[int], chunks: Sequence[int], itemsize: int, n_bytes: float) -> list[Box]:
+    """Cut a volume (z, y, x) into boxes of whole chunks, so that each chunk of a file is written once.
+
+    As long along x, then y, as fits in `n_bytes`, and at least one chunk; in the order of the file.
+    """
+    left = max(1, int(n_bytes / (math.prod(chunks) * itemsize)))
+    parts: list[list[slice]] = []
+    for n, chunk in zip(reversed(shape), reversed(chunks), strict=True):
+        together = min(left, -(-n // chunk))
+        left = max(1, left // together)
+        parts.append(slabs(n, together * chunk))
+    along_x, along_y, along_z = parts
+    return [(z, y, x) for z in along_z for y in along_y for x in along_x]

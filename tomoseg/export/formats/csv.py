@@ -44,7 +44,7 @@ def _write(context: ExportContext) -> None:
 FORMAT = Format(
     name="csv",
     description="the tables, for spreadsheets",
-    file_names=lambda context: [f"{name}.csv" for name in context.tables],
+    files=lambda context: {f"{name}.csv": 0 for name in context.tables},
     write=_write,
     by_default=True,
 )

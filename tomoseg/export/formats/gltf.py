@@ -20,9 +20,9 @@ import numpy as np
 
 from tomoseg.arrays import Array
 from tomoseg.errors import StageFailed
-from tomoseg.export.context import ExportContext, Surface
-from tomoseg.export.facts import Facts
+from tomoseg.export.context import ExportContext, Facts, Surface
 from tomoseg.export.formats.base import Format
+from tomoseg.export.polydata import surface_arrays
 
 JSON_CHUNK, BINARY_CHUNK = 0x4E4F534A, 0x004E4942  # "JSON" and "BIN\0"
 FLOAT32, UINT32 = 5126, 5125
@@ -32,10 +32,7 @@ TRIANGLE_BYTES = 24  # measured on smoothed surfaces of 10^5 to 10^6 triangles
 
 
 class Scene:
-    """A scene of surfaces, collected in `spool`, an open binary file, until it is written.
-
-    `facts` are texts stored with the scene.
-    """
+    """A scene of surfaces, collected in `spool`, an open binary file, until it is written with the `facts`."""
 
     def __init__(self, spool: IO[bytes], unit: str, facts: Facts | None = None) -> None:
         self._spool = spool
@@ -63,13 +60,7 @@ class Scene:
         self._meshes.append({"name": name, "primitives": [primitive]})
 
     def write(self, path: Path) -> None:
-        """Write the scene.
-
-        Raises
-        ------
-        StageFailed
-            The scene has more than 4 GiB, which the format cannot hold.
-        """
+        """Write the scene; raise StageFailed if it has more than 4 GiB, which the format cannot hold."""
         document = json.dumps(self._document(), ensure_ascii=False).encode()
         document += b" " * (-len(document) % 4)
         total = 12 + 8 + len(document) + 8 + self.bytes
@@ -129,8 +120,6 @@ def _material(name: str, color: str, opacity: float) -> dict[str, Any]:
 
 @contextmanager
 def _surface_writer(context: ExportContext) -> Iterator[Callable[[Surface], None]]:
-    from tomoseg.export.polydata import surface_arrays
-
     with tempfile.TemporaryFile(dir=context.manifest.directory) as spool:
         scene = Scene(spool, context.unit, context.facts)
 
@@ -143,15 +132,10 @@ def _surface_writer(context: ExportContext) -> Iterator[Callable[[Surface], None
                 scene.write(path)
 
 
-def _expected_bytes(context: ExportContext) -> dict[str, int]:
-    # Twice, because the scene is collected in a file without a name before it is written.
-    return {"surfaces.glb": 2 * sum(context.surface_bytes("glb", TRIANGLE_BYTES).values())}
-
-
 FORMAT = Format(
     name="gltf",
     description="all surfaces with colours in one file, for browsers, Blender and slides",
-    file_names=lambda _: ["surfaces.glb"],
-    expected_bytes=_expected_bytes,
+    # Twice, because the scene is collected in a file without a name before it is written.
+    files=lambda context: {"surfaces.glb": 2 * sum(context.surface_files("glb", TRIANGLE_BYTES).values())},
     surface_writer=_surface_writer,
 )

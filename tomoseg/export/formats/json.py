@@ -42,9 +42,9 @@ def _plain(value: Any) -> Any:
     return as_text(value) if isinstance(value, bytes) else value
 
 
-def _summary(context: ExportContext) -> dict[str, Any]:
+def _write(context: ExportContext) -> None:
     source = context.records.get("tilt_series", {})
-    return {
+    summary = {
         "written_by": f"tomoseg {__version__}",
         "units": "in the names: _nm, _nm2, _nm3, _px (of the reconstruction) and so on; null: unknown or none",
         "tilt_series": {name: source.get(name) for name in SOURCE},
@@ -53,17 +53,14 @@ def _summary(context: ExportContext) -> dict[str, Any]:
         **{topic: dict(numbers) for topic, numbers in context.records.items() if topic != "tilt_series"},
         "tables": {name: table[:] for name, table in context.tables.items() if name not in LARGE_TABLES},
     }
-
-
-def _write(context: ExportContext) -> None:
     with context.writing("summary.json") as path:
-        write_json(path, _summary(context))
+        write_json(path, summary)
 
 
 FORMAT = Format(
     name="json",
     description="a summary of the results and the small tables",
-    file_names=lambda _: ["summary.json"],
+    files=lambda _: {"summary.json": 0},
     write=_write,
     by_default=True,
 )

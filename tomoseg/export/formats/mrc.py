@@ -17,8 +17,7 @@ def _write(context: ExportContext) -> None:
 FORMAT = Format(
     name="mrc",
     description="volume and labels for IMOD, Chimera and others",
-    file_names=lambda _: ["labels.mrc", "volume.mrc"],
-    expected_bytes=lambda context: {f"{name}.mrc": size for name, size in context.raw_bytes.items()},
+    files=lambda context: {f"{name}.mrc": context.raw_bytes[name] for name in ("labels", "volume")},
     write=_write,
     by_default=True,
 )

@@ -8,15 +8,7 @@ from tomoseg.export.formats.base import Format
 
 
 def write_vtm(path: Path, blocks: Mapping[str, Mapping[str, str]]) -> None:
-    """Write an index of files; no data are copied.
-
-    Parameters
-    ----------
-    path
-        File to write, in the folder of the files that it lists.
-    blocks
-        The data sets of each group: name and file name, .vtp or .vti. Empty groups are left out.
-    """
+    """Write an index of files beside it: by group, the names and files (.vtp or .vti) of data sets; no empty groups."""
     from xml.sax.saxutils import quoteattr  # imports all of urllib
 
     groups: list[str] = []
@@ -50,7 +42,7 @@ def _write(context: ExportContext) -> None:
 FORMAT = Format(
     name="multiblock",
     description="one file that opens those of vti and vtp together",
-    file_names=lambda _: ["all.vtm"],
+    files=lambda _: {"all.vtm": 0},
     write=_write,
     refers_to=("vti", "vtp"),
     by_default=True,

@@ -11,16 +11,7 @@ from tomoseg.export.formats.base import Format
 def write_script(path: Path, surfaces: Sequence[Surface], points: str | None, unit: str) -> None:
     """Write the script; it finds the .vtp files beside itself, so the folder can be moved.
 
-    Parameters
-    ----------
-    path
-        File to write, in the folder of the others.
-    surfaces
-        What is shown; surfaces with an opacity below 1 are drawn as glass.
-    points
-        File of the particles as points, loaded but hidden; None: there is none.
-    unit
-        Unit of length, for the scale bar.
+    `points` is the file of the particles as points, loaded but hidden; None: there is none.
     """
     shown = [{"file": f"{s.stem}.vtp", "name": s.name, "color": s.color, "opacity": s.opacity} for s in surfaces]
     text = _TEMPLATE.replace("@SURFACES@", json.dumps(shown, indent=4))
@@ -182,7 +173,7 @@ def _write(context: ExportContext) -> None:
 FORMAT = Format(
     name="paraview",
     description="a script that shows the surfaces of vtp in ParaView",
-    file_names=lambda _: ["paraview_view.py"],
+    files=lambda _: {"paraview_view.py": 0},
     write=_write,
     refers_to=("vtp",),
     by_default=True,

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.export.context import ExportContext
-from tomoseg.export.facts import Facts, as_texts
+from tomoseg.export.context import ExportContext, Facts, as_texts
 from tomoseg.export.formats.base import Format
 from tomoseg.export.tables import as_text, columns_of, description_of, unit_of
 
@@ -42,6 +41,6 @@ def _write(context: ExportContext) -> None:
 FORMAT = Format(
     name="parquet",
     description="the tables with units, for pandas, R and polars",
-    file_names=lambda context: [f"{name}.parquet" for name in context.tables],
+    files=lambda context: {f"{name}.parquet": 0 for name in context.tables},
     write=_write,
 )

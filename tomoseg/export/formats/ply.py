@@ -38,7 +38,6 @@ def write_ply(path: Path, polydata: Any, unit: str, color: str) -> None:
 FORMAT = Format(
     name="ply",
     description="the same surfaces with normals and colours, for Blender and MeshLab",
-    file_names=lambda context: [f"{stem}.ply" for stem in context.surface_stems],
-    expected_bytes=lambda context: context.surface_bytes("ply", TRIANGLE_BYTES),
+    files=lambda context: context.surface_files("ply", TRIANGLE_BYTES),
     surface_writer=one_file_per_surface("ply", lambda path, s, context: write_ply(path, s.data, context.unit, s.color)),
 )

@@ -10,10 +10,7 @@ TRIANGLE_BYTES = 50  # by definition of the format
 
 
 def write_stl(path: Path, polydata: Any, unit: str) -> None:
-    """Write a surface as binary STL, with the unit in the header, since the format has none.
-
-    Raises as `write_by_vtk` does.
-    """
+    """Write a surface as binary STL, with the unit in the header, since the format has none; see `write_by_vtk`."""
     from vtkmodules.vtkIOGeometry import vtkSTLWriter
 
     writer = vtkSTLWriter()
@@ -25,7 +22,6 @@ def write_stl(path: Path, polydata: Any, unit: str) -> None:
 FORMAT = Format(
     name="stl",
     description="the same surfaces, for printing and finite elements",
-    file_names=lambda context: [f"{stem}.stl" for stem in context.surface_stems],
-    expected_bytes=lambda context: context.surface_bytes("stl", TRIANGLE_BYTES),
+    files=lambda context: context.surface_files("stl", TRIANGLE_BYTES),
     surface_writer=one_file_per_surface("stl", lambda path, s, context: write_stl(path, s.data, context.unit)),
 )

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from tomoseg.arrays import Array, ArraySource
-from tomoseg.export.context import ExportContext
-from tomoseg.export.facts import Facts, as_texts
+from tomoseg.export.context import ExportContext, Facts, as_texts
 from tomoseg.export.formats.base import Format
 from tomoseg.runtime import Track, slabs, untracked
 
@@ -34,21 +33,9 @@ def write_ome_tiff(
 ) -> None:
     """Write a volume as OME-TIFF with zlib compression; BigTIFF where it needs more than 4 GB.
 
-    Parameters
-    ----------
-    path
-        File to write.
-    data : array or handle, (z, y, x)
-        float32 or integers, read in slabs from the first plane to the last.
-    voxel_size_nm
-        Stored as PhysicalSizeX, Y and Z in nm, and as the resolution of each plane, for programs that do not read OME
-        metadata. If NaN (unknown), neither is stored and programs show voxels.
-    name
-        Name of the image.
-    facts
-        Texts to store as a map annotation.
-    slab_bytes, track
-        Bytes to read at once (at least one plane is read), and what shows the progress.
+    `data` are float32 or integers. `voxel_size_nm` is stored as PhysicalSizeX, Y and Z in nm, and as the resolution of
+    each plane, for programs that do not read OME metadata. If NaN (unknown), neither is stored and programs show
+    voxels. `facts` are stored as a map annotation. Other parameters as for `write_vti`; at least one plane is read.
     """
     import tifffile
 
@@ -95,7 +82,6 @@ def _write(context: ExportContext) -> None:
 FORMAT = Format(
     name="tiff",
     description="volume and labels as OME-TIFF for Fiji and napari",
-    file_names=lambda _: ["volume.ome.tif", "labels.ome.tif"],
-    expected_bytes=lambda context: {f"{name}.ome.tif": size for name, size in context.compressed_bytes.items()},
+    files=lambda context: {f"{name}.ome.tif": size for name, size in context.compressed_bytes.items()},
     write=_write,
 )

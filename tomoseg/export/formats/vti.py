@@ -6,6 +6,7 @@ Without compression the header is the number of bytes; with it, the number of bl
 last smaller block (0: none), and the compressed size of each block.
 """
 
+import math
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,8 +15,7 @@ from typing import BinaryIO
 import numpy as np
 
 from tomoseg.arrays import Array, ArraySource
-from tomoseg.export.context import ExportContext
-from tomoseg.export.facts import Facts
+from tomoseg.export.context import ExportContext, Facts
 from tomoseg.export.formats.base import Format
 from tomoseg.export.frame import world_origin
 from tomoseg.runtime import Track, slabs, untracked
@@ -36,28 +36,22 @@ def write_vti(
 ) -> None:
     """Write a volume as VTK image data, upright in ParaView: see `tomoseg.export.frame`.
 
+    The values are at the centres of the voxels (point data), so that ParaView can contour and render them.
+
     Parameters
     ----------
-    path
-        File to write.
-    data : array or handle, (z, y, x)
-        Read in slabs, from the last plane to the first. The values are at the centres of the voxels
-        (point data), so that ParaView can contour and render them.
-    voxel_size
-        Distance of neighbouring voxels, in the unit of the file.
-    name
-        Name of the array.
-    facts
-        Texts to store as field data.
-    compress
-        Compress each plane by zlib: worth it for labels, not for noisy floats.
-    slab_bytes, track
-        Bytes to read at once, and what shows the progress.
+    path : file to write
+    data : array or handle, (z, y, x), read in slabs
+    voxel_size : distance of neighbouring voxels, in the unit of the file
+    name : of the array
+    facts : texts to store as field data
+    compress : compress each plane by zlib: worth it for labels, not for noisy floats
+    slab_bytes, track : bytes to read at once, and what shows the progress
     """
     dtype = np.dtype(data.dtype).newbyteorder("<")
     head = _head(tuple(data.shape), voxel_size, name, TYPES[f"{dtype.kind}{dtype.itemsize}"], facts or {}, compress)
-    nz = data.shape[0]
-    pieces = slabs(nz, max(1, slab_bytes // (int(np.prod(data.shape[1:])) * dtype.itemsize)))[::-1]
+    nz, plane_bytes = data.shape[0], math.prod(data.shape[1:]) * dtype.itemsize
+    pieces = slabs(nz, max(1, slab_bytes // plane_bytes))[::-1]
     with path.open("wb") as file:
         file.write(head.encode())
         planes = (
@@ -65,18 +59,11 @@ def write_vti(
             for piece in track(pieces, f"writing {name}")
             for plane in data[piece][::-1]
         )
-        (_append_zlib if compress else _append_raw)(file, planes, nz, int(np.prod(data.shape[1:])) * dtype.itemsize)
+        (_append_zlib if compress else _append_raw)(file, planes, nz, plane_bytes)
         file.write(b"\n  </AppendedData>\n</VTKFile>\n")
 
 
-def _head(
-    shape: tuple[int, ...],
-    voxel_size: float,
-    name: str,
-    vtk_type: str,
-    facts: Facts,
-    compress: bool,
-) -> str:
+def _head(shape: tuple[int, ...], voxel_size: float, name: str, vtk_type: str, facts: Facts, compress: bool) -> str:
     from xml.sax.saxutils import quoteattr  # imports all of urllib
 
     extent = " ".join(f"0 {n - 1}" for n in shape[::-1])
@@ -136,8 +123,7 @@ def _write(context: ExportContext) -> None:
 FORMAT = Format(
     name="vti",
     description="volume and labels for ParaView",
-    file_names=lambda _: ["volume.vti", "labels.vti"],
-    expected_bytes=lambda context: {
+    files=lambda context: {
         "volume.vti": context.raw_bytes["volume"],
         "labels.vti": context.compressed_bytes["labels"],
     },

@@ -14,11 +14,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from tomoseg.arrays import ArraySource
-from tomoseg.export.context import ExportContext
-from tomoseg.export.facts import Facts
-from tomoseg.export.formats.base import Format
+from tomoseg.export.context import ExportContext, Facts
+from tomoseg.export.formats.base import Format, pieces
 from tomoseg.export.frame import world_origin
-from tomoseg.export.pieces import pieces
 from tomoseg.runtime import Track, untracked
 
 CHUNKS = (8, 128, 128)
@@ -37,20 +35,8 @@ def write_vtkhdf(
 ) -> None:
     """Write a volume as VTK image data in HDF5, upright in ParaView: see `tomoseg.export.frame`.
 
-    Parameters
-    ----------
-    path
-        File to write.
-    data : array or handle, (z, y, x)
-        Read in boxes of whole chunks, from the last plane to the first. The values are point data.
-    voxel_size
-        Distance of neighbouring voxels, in the unit of the file.
-    name
-        Name of the array.
-    facts
-        Texts to store as attributes of the group `VTKHDF`: readers of this version know no texts as field data.
-    slab_bytes, track
-        Bytes to read at once (at least one chunk is read), and what shows the progress.
+    Parameters as for `write_vti`; `data` are read in boxes of whole chunks. `facts` are attributes of the group
+    `VTKHDF`: readers of this version know no texts as field data.
     """
     import h5py
 
@@ -147,7 +133,6 @@ def _write(context: ExportContext) -> None:
 FORMAT = Format(
     name="vtkhdf",
     description="the same compressed, for VTK 9.1 and ParaView 5.10 or later",
-    file_names=lambda _: ["volume.vtkhdf", "labels.vtkhdf"],
-    expected_bytes=lambda context: {f"{name}.vtkhdf": size for name, size in context.compressed_bytes.items()},
+    files=lambda context: {f"{name}.vtkhdf": size for name, size in context.compressed_bytes.items()},
     write=_write,
 )

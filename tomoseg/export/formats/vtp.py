@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tomoseg.export.context import ExportContext, Surface
-from tomoseg.export.facts import Facts
+from tomoseg.export.context import ExportContext, Facts
 from tomoseg.export.formats.base import Format, one_file_per_surface
 from tomoseg.export.polydata import points_polydata, vtk_texts, write_by_vtk
 from tomoseg.export.tables import columns_of
@@ -35,21 +34,16 @@ def _write_points(context: ExportContext) -> None:
         write_vtp(path, points_polydata(points, context.voxel_size, columns_of(table)), context.facts)
 
 
-def _write_surface(path: Path, surface: Surface, context: ExportContext) -> None:
-    write_vtp(path, surface.data, {**context.facts, "class_name": surface.name})
-
-
-def _file_names(context: ExportContext) -> list[str]:
-    points = ["particles.vtp"] if context.has_points else []
-    return [*points, *(f"{stem}.vtp" for stem in context.surface_stems)]
-
-
 FORMAT = Format(
     name="vtp",
     description="a surface per class and of the closed pores, and the particles as points, for ParaView",
-    file_names=_file_names,
-    expected_bytes=lambda context: context.surface_bytes("vtp", TRIANGLE_BYTES),
+    files=lambda context: {
+        **({"particles.vtp": 0} if context.has_points else {}),
+        **context.surface_files("vtp", TRIANGLE_BYTES),
+    },
     write=_write_points,
-    surface_writer=one_file_per_surface("vtp", _write_surface),
+    surface_writer=one_file_per_surface(
+        "vtp", lambda path, s, context: write_vtp(path, s.data, {**context.facts, "class_name": s.name})
+    ),
     by_default=True,
 )

@@ -7,6 +7,7 @@ napari shows them; nothing is rotated. The centre of voxel (0, 0, 0) is the orig
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ import numpy as np
 
 from tomoseg.arrays import Array, ArraySource
 from tomoseg.export.context import ExportContext
-from tomoseg.export.formats.base import Format
-from tomoseg.export.pieces import pieces
+from tomoseg.export.formats.base import Format, pieces
+from tomoseg.io.atomic import atomic_folder
 from tomoseg.runtime import Track, untracked
 
 CHUNKS = (64, 128, 128)
@@ -42,15 +43,11 @@ def write_ome_zarr(
 
     Parameters
     ----------
-    folder
-        An existing, empty folder.
     volume, labels : array or handle, (z, y, x)
         Read in boxes of whole chunks. Each level of the volume is the mean over 2 x 2 x 2 voxels of the finer level,
         each level of the labels their most common class; ties go to the lowest index.
-    voxel_size_nm
-        Scale, in nanometer. If NaN (unknown), the scale is 1 and no unit is given.
-    class_names, class_colors
-        One per class; colours as #rrggbb. Class 0, the background, is transparent.
+    voxel_size_nm : scale, in nanometer. If NaN (unknown), the scale is 1 and no unit is given
+    class_names, class_colors : one per class; colours as #rrggbb. Class 0, the background, is transparent
     slab_bytes, track
         Bytes to read at once, and what shows the progress. At least 33 MB are read, from which one chunk of a coarser
         level is made; peak memory is then 150 MB (measured).
@@ -58,11 +55,7 @@ def write_ome_zarr(
     import zarr
 
     shapes = _level_shapes(volume.shape)
-    n_classes = len(class_names)
-
-    def most_common(values: Array, factors: Sequence[int]) -> Array:
-        return _most_common(values, factors, n_classes)
-
+    most_common = partial(_most_common, n_classes=len(class_names))
     with zarr.config.set({"async.concurrency": CHUNKS_AT_ONCE}):
         group = zarr.open_group(folder, mode="w", zarr_format=3)
         _write_levels(group, volume, shapes, _mean, slab_bytes, track, "volume")
@@ -102,9 +95,7 @@ def _factors(fine: Sequence[int], coarse: Sequence[int]) -> tuple[int, ...]:
 
 
 def _multiscale(name: str, shapes: Sequence[tuple[int, ...]], voxel_size_nm: float, method: str) -> dict[str, Any]:
-    known = math.isfinite(voxel_size_nm)
-    unit = {"unit": "nanometer"} if known else {}
-    size = voxel_size_nm if known else 1.0
+    size, unit = (voxel_size_nm, {"unit": "nanometer"}) if math.isfinite(voxel_size_nm) else (1.0, {})
     datasets, scale = [], np.ones(3)
     for level, shape in enumerate(shapes):
         if level:
@@ -182,14 +173,12 @@ def _most_common(values: Array, factors: Sequence[int], n_classes: int) -> Array
 
 
 def _write(context: ExportContext) -> None:
-    with context.writing_folder("volume.ome.zarr") as folder:
-        names, colors = context.classes.names, context.classes.colors
-        write_ome_zarr(
-            folder, context.volume, context.labels, context.voxel_size_nm, names, colors, **context.writing_options
-        )
+    volume, labels, size, options = context.volume, context.labels, context.voxel_size_nm, context.writing_options
+    with context.writing("volume.ome.zarr", atomic=atomic_folder) as folder:
+        write_ome_zarr(folder, volume, labels, size, context.class_names, context.class_colors, **options)
 
 
-def _expected_bytes(context: ExportContext) -> dict[str, int]:
+def _files(context: ExportContext) -> dict[str, int]:
     shape = context.volume.shape
     size = sum(context.compressed_bytes.values()) * stored_voxels(shape) / math.prod(shape)
     return {"volume.ome.zarr": int(size)}
@@ -198,7 +187,6 @@ def _expected_bytes(context: ExportContext) -> dict[str, int]:
 FORMAT = Format(
     name="zarr",
     description="volume and labels as OME-Zarr 0.5 for napari, Fiji and web viewers",
-    file_names=lambda _: ["volume.ome.zarr"],
-    expected_bytes=_expected_bytes,
+    files=_files,
     write=_write,
 )

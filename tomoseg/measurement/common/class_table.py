@@ -10,7 +10,7 @@ from tomoseg.arrays import Array, ArraySource
 from tomoseg.errors import InputError
 from tomoseg.measurement.common.blocks import strips
 from tomoseg.measurement.common.columns import fill_nm
-from tomoseg.measurement.common.surface import Block, FloatArray, LevelFinder, Mesh, Slab, block_mesh
+from tomoseg.measurement.common.surface import Block, FloatArray, LevelFinder, Mesh, block_mesh
 from tomoseg.runtime import Runtime
 
 
@@ -34,17 +34,7 @@ def measure_classes(
 ) -> NDArray[np.void]:
     """Count the voxels of each class and mesh its surface; return the table of classes.
 
-    Parameters
-    ----------
-    labels : (z, y, x) u1
-    names
-        Of the classes, in class order.
-    voxel_size_nm
-        NaN where unknown.
-    strip_bytes
-        About as much is read at a time.
-    visitor
-        Shown every block in both passes.
+    The labels are (z, y, x) u1; some `strip_bytes` are read at a time. `visitor` is shown every block in both passes.
     """
     pieces = strips(labels.shape, strip_bytes, labels.dtype.itemsize)
     counter = ClassCounter(len(names))
@@ -71,13 +61,13 @@ def measure_classes(
 
 
 class ClassCounter:
-    """Counts the voxels of each class in slabs or blocks, and finds the level at which its surface encloses as many."""
+    """Counts the voxels of each class in blocks, and finds the level at which its surface encloses as many."""
 
     def __init__(self, n_classes: int) -> None:
         self.voxels: NDArray[np.int64] = np.zeros(n_classes, np.int64)
         self._finders = [LevelFinder() for _ in range(n_classes)]
 
-    def add(self, labels: Array, part: Slab | Block) -> None:
+    def add(self, labels: Array, part: Block) -> None:
         """Count the voxels `part.own` of the labels (z, y, x) at `part.read`; all are below the number of classes."""
         self.voxels += np.bincount(labels[part.own].ravel(), minlength=len(self.voxels))
         for k, finder in enumerate(self._finders):

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,49 +22,33 @@ def cell_side(shape: Sequence[int], n_bytes: float, most: int = MOST_CELLS) -> i
     return k
 
 
-@dataclass(frozen=True)
-class CoarseGrid:
-    """A labelled volume in cells of `side`^3 voxels.
+def coarse_grid(
+    labels: ArraySource,
+    kind_of_class: NDArray[np.uint8],
+    side: int,
+    slab_bytes: float,
+    checkpoint: Callable[[], None] = lambda: None,
+) -> NDArray[np.uint8]:
+    """Return the commonest kind, 0 to 2, (z, y, x) of the voxels of each cell of `side`^3 voxels.
 
-    `kinds` (z, y, x) u1 holds the commonest kind, 0 to 2, of the voxels of each cell; cells at the end of the volume
-    may have fewer voxels. The centre of cell c is at voxel c * side + (side - 1) / 2.
+    Labels are read slab by slab, some `slab_bytes` at a time; `kind_of_class` gives the kind of each class. Cells at
+    the end of the volume may have fewer voxels. The centre of cell c is at voxel c * side + (side - 1) / 2.
     """
-
-    kinds: NDArray[np.uint8]
-    side: int
-
-    @classmethod
-    def read(
-        cls,
-        labels: ArraySource,
-        kind_of_class: NDArray[np.uint8],
-        side: int,
-        slab_bytes: float,
-        checkpoint: Callable[[], None] = lambda: None,
-    ) -> "CoarseGrid":
-        """Read labels slab by slab, some `slab_bytes` at a time; `kind_of_class` gives the kind of each class."""
-        nz, ny, nx = labels.shape
-        shape = tuple(-(-n // side) for n in labels.shape)
-        kinds = np.empty(shape, np.uint8)
-        planes = max(1, int(slab_bytes / (8 * side * ny * nx)))
-        for z in slabs(shape[0], planes):
-            checkpoint()
-            here = kind_of_class[labels[z.start * side : min(z.stop * side, nz)]]
-            kinds[z] = here if side == 1 else _commonest(here, side, len(kind_of_class))
-        return cls(kinds, side)
+    nz, ny, nx = labels.shape
+    kinds = np.empty([-(-n // side) for n in labels.shape], np.uint8)
+    planes = max(1, int(slab_bytes / (8 * side * ny * nx)))
+    for z in slabs(len(kinds), planes):
+        checkpoint()
+        here = kind_of_class[labels[z.start * side : min(z.stop * side, nz)]]
+        kinds[z] = here if side == 1 else _commonest(here, side)
+    return kinds
 
 
-def _commonest(kinds: Array, side: int, n_kinds: int) -> Array:
-    most, best = None, None
-    for kind in range(min(3, n_kinds)):
+def _commonest(kinds: Array, side: int) -> Array:
+    counts = []
+    for kind in range(3):
         count = (kinds == kind).astype(np.uint16)
         for axis in range(3):
             count = np.add.reduceat(count, np.arange(0, count.shape[axis], side), axis=axis, dtype=np.uint16)
-        if most is None or best is None:
-            most, best = count, np.zeros(count.shape, np.uint8)
-        else:
-            larger = count > most
-            best[larger] = kind
-            most = np.maximum(most, count)
-    assert best is not None
-    return best
+        counts.append(count)
+    return np.asarray(np.argmax(counts, axis=0), np.uint8)  # of equal ones the first

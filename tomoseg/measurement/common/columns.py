@@ -1,4 +1,7 @@
-"""Columns of tables; lengths, areas and volumes in px and in nm."""
+"""Columns of tables; lengths, areas and volumes in px and in nm.
+
+In all of `tomoseg.measurement`, `voxel_size_nm` is NaN where it is unknown, and so is then all that is in nm.
+"""
 
 from typing import Any
 
@@ -16,12 +19,7 @@ def row_type(columns: str) -> np.dtype[np.void]:
 def fill_nm(table: Any, voxel_size_nm: float) -> None:
     """Fill the columns of a table in nm, nm2, nm3, per_nm or per_nm2 from those of the same name in px.
 
-    Parameters
-    ----------
-    table : structured array
-        Has the twin in nm of every column in px.
-    voxel_size_nm
-        NaN where unknown, as all columns in nm then are.
+    The table, a structured array, has the twin in nm of every column in px.
     """
     for name in table.dtype.names:
         stem, _, unit = name.rpartition("_")

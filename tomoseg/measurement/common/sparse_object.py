@@ -78,22 +78,17 @@ class SparseObject:
         """
         nz, ny, nx = self.shape
         squared = _along_x(self.starts, self.x, nx)
-        plane = np.zeros((nx, ny), np.int32)
-        for z in range(nz):
-            checkpoint()
-            plane[:] = 0
-            _along_y(self.starts, self.x, squared, z * ny, plane)
-        plane = np.zeros((nx, nz), np.int32)
-        for y in range(ny):
-            checkpoint()
-            plane[:] = 0
-            _along_z(self.starts, self.x, squared, y, ny, plane)
+        for n, n_planes, line_step, plane_step in ((ny, nz, 1, ny), (nz, ny, ny, 1)):  # along y, then along z
+            plane = np.zeros((nx, n), np.int32)
+            for k in range(n_planes):
+                checkpoint()
+                plane[:] = 0
+                _along_lines(self.starts, self.x, squared, k * plane_step, line_step, plane)
         return squared
 
 
-def _fill_mask(
-    starts: Array, x: Array, parts: Array, part: int, n_y: int, z0: int, y0: int, x0: int, out: Array
-) -> None:
+@numba.njit(nogil=True, cache=True)
+def _fill(starts: Array, x: Array, parts: Array, part: int, n_y: int, z0: int, y0: int, x0: int, out: Array) -> None:
     for z in range(out.shape[0]):
         for y in range(out.shape[1]):
             line = (z0 + z) * n_y + y0 + y
@@ -102,7 +97,8 @@ def _fill_mask(
                     out[z, y, x[voxel] - x0] = True
 
 
-def _measure_extents(
+@numba.njit(nogil=True, cache=True)
+def _extents(
     starts: Array, x: Array, parts: Array, n_y: int, voxels: Array, start: Array, stop: Array, total: Array
 ) -> None:
     place = np.zeros(3, np.int64)
@@ -118,7 +114,8 @@ def _measure_extents(
                 total[k, axis] += place[axis]
 
 
-def _squares_along_x(starts: Array, x: Array, n_x: int) -> Array:
+@numba.njit(nogil=True, cache=True)
+def _along_x(starts: Array, x: Array, n_x: int) -> Array:
     """Return the squared distance of each voxel to the nearest one outside in its line."""
     out = np.empty(len(x), np.int32)
     for line in range(len(starts) - 1):
@@ -136,7 +133,8 @@ def _squares_along_x(starts: Array, x: Array, n_x: int) -> Array:
     return out
 
 
-def _nearest(column: Array, i: int) -> int:
+@numba.njit(nogil=True, cache=True)
+def _nearest_of(column: Array, i: int) -> int:
     """Return the least of column[j] + (i - j)^2."""
     best = int(column[i])
     step = 1
@@ -154,30 +152,12 @@ def _nearest(column: Array, i: int) -> int:
     return best
 
 
-def _squares_along_y(starts: Array, x: Array, squared: Array, first_line: int, plane: Array) -> None:
-    """Account for the voxels outside at the same z; `plane` (x, y) is 0."""
-    n_y = plane.shape[1]
-    for y in range(n_y):
-        for voxel in range(starts[first_line + y], starts[first_line + y + 1]):
-            plane[x[voxel], y] = squared[voxel]
-    for y in range(n_y):
-        for voxel in range(starts[first_line + y], starts[first_line + y + 1]):
-            squared[voxel] = _nearest_of(plane[x[voxel]], y)
-
-
-def _squares_along_z(starts: Array, x: Array, squared: Array, y: int, n_y: int, plane: Array) -> None:
-    """Account for the voxels outside at the same y; `plane` (x, z) is 0."""
-    for z in range(plane.shape[1]):
-        for voxel in range(starts[z * n_y + y], starts[z * n_y + y + 1]):
-            plane[x[voxel], z] = squared[voxel]
-    for z in range(plane.shape[1]):
-        for voxel in range(starts[z * n_y + y], starts[z * n_y + y + 1]):
-            squared[voxel] = _nearest_of(plane[x[voxel]], z)
-
-
-_fill = numba.njit(nogil=True, cache=True)(_fill_mask)
-_extents = numba.njit(nogil=True, cache=True)(_measure_extents)
-_along_x = numba.njit(nogil=True, cache=True)(_squares_along_x)
-_nearest_of = numba.njit(nogil=True, cache=True)(_nearest)
-_along_y = numba.njit(nogil=True, cache=True)(_squares_along_y)
-_along_z = numba.njit(nogil=True, cache=True)(_squares_along_z)
+@numba.njit(nogil=True, cache=True)
+def _along_lines(starts: Array, x: Array, squared: Array, first: int, step: int, plane: Array) -> None:
+    """Account for the voxels outside in the plane of the lines `first` + k `step`; `plane` (x, k) is 0."""
+    for k in range(plane.shape[1]):
+        for voxel in range(starts[first + k * step], starts[first + k * step + 1]):
+            plane[x[voxel], k] = squared[voxel]
+    for k in range(plane.shape[1]):
+        for voxel in range(starts[first + k * step], starts[first + k * step + 1]):
+            squared[voxel] = _nearest_of(plane[x[voxel]], k)

@@ -90,14 +90,8 @@ def smooth(mask: Array) -> Float32Array:
 def level_surface(field: Float32Array, level: float, border: Sides = NO_SIDES) -> Mesh:
     """Mesh the surface where a smoothed mask crosses `level`, by marching cubes (Lewiner et al., 2003).
 
-    Parameters
-    ----------
-    field : float32, (z, y, x)
-        Inside above `level`.
-    level
-        Value on the surface.
-    border
-        Per axis, whether the first and the last plane of `field` are at the border of the volume.
+    Inside, the `field` (z, y, x) is above `level`. `border`: per axis, whether the first and the last plane of `field`
+    are at the border of the volume.
     """
     from skimage import measure
 
@@ -186,32 +180,12 @@ def count_values(field: Float32Array) -> NDArray[np.int64]:
 
 
 @dataclass(frozen=True)
-class Slab:
-    """Planes of a volume to be meshed: what to read, and which of the planes read are meant.
+class Block:
+    """A box of a volume to be meshed: what to `read`, and which of the voxels read are meant.
 
-    `own` are the slab's planes, `meshed` those and the first one of the next slab, so that the meshes meet;
+    `own` are the block's voxels, `meshed` those and the first planes of the next blocks, so that the meshes meet;
     `border` tells which sides of `meshed` are the border of the volume.
     """
-
-    read: slice
-    own: slice
-    meshed: slice
-    border: Sides
-
-
-def slab_of(z: slice, n: int, halo: int = RADIUS_PX) -> Slab:
-    """Return the slab of the planes `z` of a volume of `n` planes, read with `halo` planes around it for smoothing."""
-    stop = min(z.stop + 1, n)
-    read = slice(max(0, z.start - halo), min(n, stop + halo))
-    own = slice(z.start - read.start, z.stop - read.start)
-    return Slab(
-        read, own, slice(own.start, stop - read.start), ((z.start == 0, z.stop == n), (True, True), (True, True))
-    )
-
-
-@dataclass(frozen=True)
-class Block:
-    """A box of a volume to be meshed: a `Slab` along all three axes."""
 
     read: Box
     own: Box
@@ -221,16 +195,17 @@ class Block:
 
 def block_of(box: Box, shape: Sequence[int]) -> Block:
     """Return the block of a box of a volume of `shape`, read with a halo around it for smoothing."""
-    z, y, x = (slab_of(s, n) for s, n in zip(box, shape, strict=True))
-    return Block(
-        (z.read, y.read, x.read),
-        (z.own, y.own, x.own),
-        (z.meshed, y.meshed, x.meshed),
-        (z.border[0], y.border[0], x.border[0]),
-    )
+    parts = []
+    for s, n in zip(box, shape, strict=True):
+        stop = min(s.stop + 1, n)
+        read = slice(max(0, s.start - RADIUS_PX), min(n, stop + RADIUS_PX))
+        own = slice(s.start - read.start, s.stop - read.start)
+        parts.append((read, own, slice(own.start, stop - read.start), (s.start == 0, s.stop == n)))
+    (rz, oz, mz, bz), (ry, oy, my, by), (rx, ox, mx, bx) = parts
+    return Block((rz, ry, rx), (oz, oy, ox), (mz, my, mx), (bz, by, bx))
 
 
-def block_mesh(mask: BoolArray, level: float, part: Slab | Block) -> Mesh:
+def block_mesh(mask: BoolArray, level: float, part: Block) -> Mesh:
     """Return the surface of a mask (z, y, x) at `part.read`, from this part's beginning to the next.
 
     Its vertices are in px from the first voxel of `part.meshed`. There is no surface at the border of the volume.
@@ -241,7 +216,7 @@ def block_mesh(mask: BoolArray, level: float, part: Slab | Block) -> Mesh:
 
 
 class LevelFinder:
-    """The level at which the surface of what passes by in slabs or blocks encloses its volume: `add` all, then `level`.
+    """The level at which the surface of what passes by in blocks encloses its volume: `add` all, then `level`.
 
     See `level_of`; memory is that of a histogram.
     """
@@ -250,7 +225,7 @@ class LevelFinder:
         self._values: NDArray[np.int64] = np.zeros(BINS, np.int64)
         self._volume = 0.0
 
-    def add(self, inside: Array, part: Slab | Block) -> None:
+    def add(self, inside: Array, part: Block) -> None:
         """Add the voxels `part.own` of a mask, or of the fractions of voxels, (z, y, x) at `part.read`."""
         own = inside[part.own]
         if inside.min() == inside.max() and inside.flat[0] in (0, 1):  # far from any surface

@@ -17,30 +17,17 @@ REACH_PX, STEP_PX = 2.0, 0.25
 def contact_area_px2(mesh: Mesh, inside: BoolArray, support: BoolArray, offset: tuple[int, int, int]) -> float:
     """Return the area of the triangles of a particle's surface that face support, px^2.
 
-    Parameters
-    ----------
-    mesh
-        The surface.
-    inside, support : bool, (z, y, x)
-        Voxels of the particle and of the support, with `REACH_PX` around the mesh except at the border of the volume.
-    offset
-        Where the origin of the mesh lies in them (z, y, x), voxels.
+    `inside` and `support` (z, y, x) are the voxels of the particle and of the support, with `REACH_PX` around the mesh
+    except at the border of the volume; `offset` is where the origin of the mesh lies in them, voxels.
     """
     if len(mesh.faces) == 0 or not support.any():
         return 0.0
-    return float(
-        _contact(
-            mesh.vertices,
-            mesh.faces,
-            mesh.weights,
-            np.ascontiguousarray(inside),
-            np.ascontiguousarray(support),
-            np.array(offset, np.float64),
-        )
-    )
+    masks = np.ascontiguousarray(inside), np.ascontiguousarray(support)
+    return float(_contact(mesh.vertices, mesh.faces, mesh.weights, *masks, np.array(offset, np.float64)))
 
 
-def _sum_contact(vertices: Array, faces: Array, weights: Array, inside: Array, support: Array, offset: Array) -> float:
+@numba.njit(nogil=True, cache=True)
+def _contact(vertices: Array, faces: Array, weights: Array, inside: Array, support: Array, offset: Array) -> float:
     """Follow the ray of each triangle; what lies at the border of the volume goes on beyond it."""
     total = 0.0
     a, b, normal, place = np.empty(3), np.empty(3), np.empty(3), np.empty(3)
@@ -66,6 +53,3 @@ def _sum_contact(vertices: Array, faces: Array, weights: Array, inside: Array, s
                     total += 0.5 * length * weights[k]
                 break
     return total
-
-
-_contact = numba.njit(nogil=True, cache=True)(_sum_contact)

@@ -20,19 +20,6 @@ MOST_PAIRS = 1 << 20  # of points that are compared one by one; above that, by a
 
 
 @dataclass(frozen=True)
-class Extent:
-    """The box around the surface points of each particle: corners `low` and `high` (n, 3), px."""
-
-    low: FloatArray
-    high: FloatArray
-
-    def distances(self, i: int, others: NDArray[np.int64]) -> FloatArray:
-        """Return the distance from box i to each of the others."""
-        apart = np.maximum(self.low[others] - self.high[i], self.low[i] - self.high[others])
-        return np.asarray(np.linalg.norm(np.maximum(apart, 0), axis=1))
-
-
-@dataclass(frozen=True)
 class Compact:
     """Points (m, 3) in half the bytes of float32: rounded to 1/65535 of the longest side of the box around them."""
 
@@ -60,12 +47,8 @@ class Compact:
 class SurfaceStore:
     """Surface points of particles: those used last are kept as far as memory allows, others are made anew when needed.
 
-    Parameters
-    ----------
-    n_bytes
-        What the points kept may take; the last one that was asked for is kept in any case.
-    make
-        Given a particle's number, returns the points of that particle and of all that come with it, by number.
+    The points kept may take `n_bytes`; the last one that was asked for is kept in any case. `make` returns, given a
+    particle's number, the points of that particle and of all that come with it, by number.
     """
 
     def __init__(self, n_bytes: float, make: Callable[[int], Mapping[int, Compact]]) -> None:
@@ -95,30 +78,26 @@ class SurfaceStore:
 
 
 def surface_gaps(
-    extent: Extent, points: Callable[[int], Float32Array], steps: Callable[[range], Iterable[int]] = iter
+    low: FloatArray,
+    high: FloatArray,
+    points: Callable[[int], Float32Array],
+    steps: Callable[[range], Iterable[int]] = iter,
 ) -> FloatArray:
     """Return the smallest distance (n,) from the surface of each particle to that of any other, px; NaN for one alone.
 
     Every pair is looked at whose boxes are nearer than the best found so far: the result does not depend on the order.
-
-    Parameters
-    ----------
-    extent
-        Boxes of the n particles.
-    points
-        Returns the surface points (m, 3) of a particle, given its index.
-    steps
-        Passes the indices through, to show progress or to stop.
+    `low` and `high` (n, 3) are the corners of the box around each surface, px; `points` returns the surface points
+    (m, 3) of a particle, given its index; `steps` passes the indices through, to show progress or to stop.
     """
     from scipy.spatial import cKDTree
 
-    n = len(extent.low)
+    n = len(low)
     best = np.full(n, np.inf)
-    order = np.argsort(extent.low[:, 0], kind="stable")  # those near each other one after the other
+    order = np.argsort(low[:, 0], kind="stable")  # those near each other one after the other
     if n < 2:
         return np.full(n, np.nan)
-    centres = (extent.low + extent.high) / 2
-    reach = np.linalg.norm(extent.high - extent.low, axis=1) / 2
+    centres = (low + high) / 2
+    reach = np.linalg.norm(high - low, axis=1) / 2
     # Some particles may be much larger than all others: those are compared with everything rather than searched for.
     large = reach > 4 * np.median(reach)
     small_ones, large_ones = np.flatnonzero(~large), np.flatnonzero(large)
@@ -130,7 +109,8 @@ def surface_gaps(
         around = tree.query_ball_point(centres[i], best[i] + reach[i] + farthest)
         others = np.concatenate([small_ones[around], large_ones])
         others = others[others != i]
-        bounds = extent.distances(i, others)
+        apart = np.maximum(low[others] - high[i], low[i] - high[others])  # between the boxes
+        bounds = np.linalg.norm(np.maximum(apart, 0), axis=1)
         for k in np.lexsort((others, bounds)):
             if bounds[k] >= best[i]:
                 break
@@ -165,7 +145,8 @@ def _compare(i: int, j: int, points: Callable[[int], Float32Array], best: FloatA
     best[i], best[j] = min(best[i], distance), min(best[j], distance)
 
 
-def _walk(a: Array, b: Array) -> float:
+@numba.njit(nogil=True, cache=True)
+def _some_distance(a: Array, b: Array) -> float:
     """Return a distance between two points that are near each other: from one to the nearest there, and back."""
     at, best = b[0], np.inf
     for turn in range(4):
@@ -182,7 +163,8 @@ def _walk(a: Array, b: Array) -> float:
     return float(np.sqrt(best))
 
 
-def _near_box(points: Array, others: Array, bound: float) -> Array:
+@numba.njit(nogil=True, cache=True)
+def _near(points: Array, others: Array, bound: float) -> Array:
     """Return the points within `bound` of the box around the others."""
     low, high = others[0].copy(), others[0].copy()
     for k in range(len(others)):
@@ -204,7 +186,8 @@ def _near_box(points: Array, others: Array, bound: float) -> Array:
     return kept[:n]
 
 
-def _closest_pair(a: Array, b: Array, bound: float) -> float:
+@numba.njit(nogil=True, cache=True)
+def _closest(a: Array, b: Array, bound: float) -> float:
     best = bound * bound
     for i in range(len(a)):
         for j in range(len(b)):
@@ -213,8 +196,3 @@ def _closest_pair(a: Array, b: Array, bound: float) -> float:
             x = np.float64(a[i, 2]) - b[j, 2]
             best = min(best, z * z + y * y + x * x)
     return float(np.sqrt(best))
-
-
-_some_distance = numba.njit(nogil=True, cache=True)(_walk)
-_near = numba.njit(nogil=True, cache=True)(_near_box)
-_closest = numba.njit(nogil=True, cache=True)(_closest_pair)

@@ -3,7 +3,7 @@
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from tomoseg.errors import StageFailed
 from tomoseg.measurement.common.blocks import inside
 from tomoseg.measurement.common.sparse_object import SparseObject
 from tomoseg.measurement.particles import separation
-from tomoseg.measurement.particles.gaps import Compact, Extent, SurfaceStore, surface_gaps
+from tomoseg.measurement.particles.gaps import Compact, SurfaceStore, surface_gaps
 from tomoseg.measurement.particles.particle_table import MEASURED, Particle, ReadMask, Scene, box_voxels, grown_box
 from tomoseg.runtime import Runtime, slabs
 
@@ -61,17 +61,12 @@ class CountedParticles:
     largest_fraction : of the volume, of the largest object before cutting
     """
 
-    rows: Array
-    gaps_px: Array
+    rows: Array = field(default_factory=lambda: np.zeros(0, MEASURED))
+    gaps_px: Array = field(default_factory=lambda: np.zeros(0))
     n_small: int = 0
     n_cut: int = 0
     n_uncut: int = 0
     largest_fraction: float = 0.0
-
-    @classmethod
-    def none(cls) -> "CountedParticles":
-        """Return no particles."""
-        return cls(np.zeros(0, MEASURED), np.zeros(0))
 
 
 def count_particles(
@@ -82,20 +77,10 @@ def count_particles(
     runtime: Runtime,
     limits: Limits = LIMITS,
 ) -> CountedParticles:
-    """Find the particles of a class and measure them.
+    """Find the particles of a class and measure them; what memory is allowed does not change a bit of the result.
 
-    Parameters
-    ----------
-    scene
-        The volume, its labels, and the class counted.
-    connectivity
-        Voxels are one object when they share a face (6), a face or an edge (18), or also a corner (26).
-    min_voxels
-        Smaller particles are only counted.
-    separate
-        Cuts an object into the particles that touch in it; None: each object is one particle.
-    runtime, limits
-        What memory is allowed does not change a bit of the result.
+    Particles of fewer than `min_voxels` are only counted. `separate` cuts an object into the particles that touch in
+    it; None: each object is one particle. For `connectivity` see `find_components`.
     """
     shape = scene.labels.shape
     pieces = _slabs_to_label(shape, runtime)
@@ -124,7 +109,7 @@ def count_particles(
             rows.append(row)
             home.append(i)
     low, high = np.array(corners, dtype=np.float64).reshape(-1, 2, 3).swapaxes(0, 1)
-    gaps = surface_gaps(Extent(low, high), surfaces.__getitem__, lambda n: runtime.track(n, "measuring gaps"))
+    gaps = surface_gaps(low, high, surfaces.__getitem__, lambda n: runtime.track(n, "measuring gaps"))
     return CountedParticles(np.array(rows, MEASURED), gaps, n_small, n_cut, n_uncut, largest / math.prod(shape))
 
 
@@ -149,7 +134,8 @@ class _Objects:
         if self.separate is not None and self.to_cut[i]:
             found = _parts(component, box, self.scene, self.separate)
         else:
-            found = [_whole(row, component, box)]
+            reader = BoxReader(component)
+            found = [Particle(row, lambda wanted: reader.read(inside(wanted, box)))]
         return [p for p in found if p.extent["voxels"] >= self.min_voxels], len(found)
 
     def measured(self, particle: Particle) -> tuple[np.void, Compact]:
@@ -175,12 +161,6 @@ class _Objects:
                 yield (labels[_planes(box, z)] if held is None else held) == self.scene.class_index
 
         return Component(masks, row["seed"] - [s.start for s in box], self.connectivity)
-
-
-def _whole(row: Any, component: Component, box: Box) -> Particle:
-    """Return a component as one particle."""
-    reader = BoxReader(component)
-    return Particle(row, lambda wanted: reader.read(inside(wanted, box)))
 
 
 def _parts(component: Component, box: Box, scene: Scene, separate: Separate) -> list[Particle]:

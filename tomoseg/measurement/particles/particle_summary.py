@@ -26,18 +26,7 @@ def particle_summary(
 ) -> dict[str, Any]:
     """Return the numbers that sum up the particles, by their names in the project file.
 
-    Parameters
-    ----------
-    table, counted
-        The particles.
-    particle_class
-        Name of their class.
-    min_voxels
-        Smaller ones were not counted.
-    atom_diameter_nm
-        None: that of the metal whose symbol is the name of the class.
-    voxel_size_nm
-        NaN where unknown.
+    `particle_class` is the name of their class. `atom_diameter_nm`: None for that of the metal of this name.
     """
     # A particle that the border cuts has no known size.
     whole = table[~table["touches_border"]]

@@ -40,19 +40,11 @@ PARTICLE = row_type(
     """
 )
 # What is measured of each particle on its own; the table is made of that.
-MEASURED = np.dtype(
-    [
-        ("voxels", "i8"),
-        ("z_px", "f8"),
-        ("y_px", "f8"),
-        ("x_px", "f8"),
-        ("surface_area_px2", "f8"),
-        ("contact_area_px2", "f8"),
-        ("covariance_px2", "f8", (3, 3)),
-        ("mean_intensity", "f8"),
-        ("integrated_intensity", "f8"),
-        ("touches_border", "?"),
-    ]
+MEASURED = row_type(
+    """
+    voxels:i8 z_px y_px x_px surface_area_px2 contact_area_px2 covariance_px2:(3,3)f8 mean_intensity
+    integrated_intensity touches_border:?
+    """
 )
 
 ReadMask = Callable[[Box], BoolArray]
@@ -106,9 +98,8 @@ class Particle:
         Returns
         -------
         row of `MEASURED`
-            Voxels; the mean of their coordinates (z, y, x) from the centre of voxel (0, 0, 0) of the volume, and the
-            covariance of the points of the body; the area of the smoothed surface inside the volume and of its part
-            that faces support; mean and sum of the intensity over its voxels; whether one lies at the border.
+            Coordinates (z, y, x) are from the centre of voxel (0, 0, 0) of the volume. Areas are of the smoothed
+            surface inside the volume and of its part that faces support.
         surface : float32, (m, 3)
             Points (z, y, x) of its surface in the volume; its centroid where it has none.
         """
@@ -197,21 +188,8 @@ def particle_table(
     by half a voxel: dV = A h, d(diameter) = 2 A h / (pi diameter^2); and all lengths, areas and volumes in nm, which
     are NaN where the voxel size is.
 
-    Parameters
-    ----------
-    rows : array of `MEASURED`, (n,)
-    gaps_px : (n,)
-        Smallest distance to the surface of another particle, px.
-    voxel_size_nm
-        NaN where unknown.
-    class_index
-        Class of the particles.
-    missing_wedge
-        To find the particles elongated along it; None where it is unknown: none are then.
-
-    Returns
-    -------
-    array of `PARTICLE`, (n,)
+    `rows` are (n,) of `MEASURED`, the table (n,) of `PARTICLE`. `gaps_px` (n,) are the smallest distances to the
+    surface of another particle. Without a `missing_wedge` no particles are elongated along it.
     """
     rows = np.asarray(rows, dtype=MEASURED)
     order = np.lexsort((rows["x_px"], rows["y_px"], rows["z_px"], -rows["voxels"]))
@@ -237,11 +215,9 @@ def particle_table(
 
 def _fill_axes(table: Table, covariances: FloatArray, missing_wedge: MissingWedge | None) -> None:
     lengths, major = principal_axes(covariances)
-    for k, name in enumerate(("major_axis_px", "middle_axis_px", "minor_axis_px")):
-        table[name] = lengths[:, k]
+    table["major_axis_px"], table["middle_axis_px"], table["minor_axis_px"] = lengths.T
     table["elongation"] = lengths[:, 0] / lengths[:, 2]
-    for k, name in enumerate(("major_z", "major_y", "major_x")):
-        table[name] = major[:, k]
+    table["major_z"], table["major_y"], table["major_x"] = major.T
     if missing_wedge is not None:
         table["elongated_along_beam"] = missing_wedge.suspects(table["elongation"], major) & ~table["touches_border"]
 

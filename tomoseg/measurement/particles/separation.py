@@ -37,14 +37,8 @@ def separate_by_distance(
 ) -> NDArray[np.int32]:
     """Return the part (n,), 1..n_parts, of each voxel of an object, the widest first; see the top of this module.
 
-    Parameters
-    ----------
-    sparse
-        The object, in a box with a free voxel around it except at the border of the volume, where it may go on.
-    neck_ratio
-        Radius of the neck over the radius of the smaller part, up to which two parts are two particles.
-    checkpoint
-        Called every second or so; may raise to stop.
+    The object is in a box with a free voxel around it except at the border of the volume, where it may go on.
+    `checkpoint` is called every second or so; it may raise to stop.
     """
     n = len(sparse.x)
     if n == 0 or n == np.prod(sparse.shape):
@@ -67,18 +61,8 @@ def separate_by_intensity(
 ) -> NDArray[np.int32]:
     """Return the part (n,), 1..n_parts, of each voxel of an object, the brightest first; see the top of this module.
 
-    Parameters
-    ----------
-    sparse
-        The object, in a box with `REACH_PX` around it except at the border of the volume.
-    volume : (z, y, x)
-        Intensities.
-    outside
-        Returns which voxels of a box of the volume are not of the class counted.
-    saddle_ratio
-        Height of the saddle over that of the lower peak, up to which two parts are two particles.
-    checkpoint
-        Called every second or so; may raise to stop.
+    The object is in a box with `REACH_PX` around it except at the border of the volume (z, y, x) of intensities.
+    `outside` returns which voxels of a box of it are not of the class counted. `checkpoint` as above.
     """
     if len(sparse.x) == 0:
         return np.ones(0, np.int32)
@@ -162,7 +146,8 @@ def _parts(
 BASIN = np.dtype([("parent", "i4"), ("height", "f4"), ("saddle", "f4")])
 
 
-def _order_by_falling(values: Array) -> Array:
+@numba.njit(nogil=True, cache=True)
+def _by_falling(values: Array) -> Array:
     """Return the order of whole numbers >= 0 from the largest to the smallest, equal ones as they come."""
     most = values.max()
     first = np.zeros(most + 2, np.int64)
@@ -177,10 +162,8 @@ def _order_by_falling(values: Array) -> Array:
     return order
 
 
-_by_falling = numba.njit(nogil=True, cache=True)(_order_by_falling)
-
-
-def _find_root(basins: Array, basin: int) -> int:
+@numba.njit(nogil=True, cache=True)
+def _root(basins: Array, basin: int) -> int:
     """Return the basin into which `basin` was merged, and shorten the way there."""
     while basins[basin].parent != basin:
         basins[basin].parent = basins[basins[basin].parent].parent
@@ -188,10 +171,8 @@ def _find_root(basins: Array, basin: int) -> int:
     return basin
 
 
-_root = numba.njit(nogil=True, cache=True)(_find_root)
-
-
-def _join_basins(basins: Array, a: int, b: int, saddle: float) -> int:
+@numba.njit(nogil=True, cache=True)
+def _join(basins: Array, a: int, b: int, saddle: float) -> int:
     """Merge two basins that meet at a saddle of this height unless it is low enough; return the higher one."""
     if basins[a].height > basins[b].height:
         a, b = b, a
@@ -200,10 +181,8 @@ def _join_basins(basins: Array, a: int, b: int, saddle: float) -> int:
     return b
 
 
-_join = numba.njit(nogil=True, cache=True)(_join_basins)
-
-
-def _first_from(x: Array, start: int, stop: int, value: int) -> int:
+@numba.njit(nogil=True, cache=True)
+def _bisect(x: Array, start: int, stop: int, value: int) -> int:
     """Return the first place in [start, stop) where the rising `x` is at least `value`."""
     while start < stop:
         middle = (start + stop) // 2
@@ -214,10 +193,8 @@ def _first_from(x: Array, start: int, stop: int, value: int) -> int:
     return start
 
 
-_bisect = numba.njit(nogil=True, cache=True)(_first_from)
-
-
-def _flood_basins(
+@numba.njit(nogil=True, cache=True)
+def _flood(
     starts: Array,
     x: Array,
     lines: Array,
@@ -234,25 +211,10 @@ def _flood_basins(
 
     The basins of the h-maxima watershed without its two passes (reconstruction, then flooding).
 
-    Parameters
-    ----------
-    starts, x, lines, n_y
-        Where the voxels are, see `SparseObject`; `n_y` lines have the same z.
-    order : int32
-        The next voxels by falling height.
-    height : float32, (n,)
-        Distance to the outside, or intensity above the surroundings.
-    ratio, least_drop : float32
-        A basin of height h stands where the saddle is at ratio * h or lower, and lower by `least_drop` or more.
-    basin : int32, (n,)
-        Of each voxel, -1 before it is flooded; filled in.
-    basins : array of `BASIN`
-        Filled in from `n_basins` on; long enough for a new one at every voxel.
-
-    Returns
-    -------
-    int
-        How many basins there are now.
+    For `starts`, `x` and `lines` see `SparseObject`; `n_y` lines have the same z. `order` are the next voxels by
+    falling `height`. A basin of height h stands where the saddle is at ratio * h or lower, and lower by `least_drop` or
+    more. `basin` (n,) of each voxel, -1 before it is flooded, is filled in, and so are `basins` from `n_basins` on,
+    long enough for a new one at every voxel. Returns how many basins there are now.
     """
     n_lines = len(starts) - 1
     for voxel in order:
@@ -284,7 +246,8 @@ def _flood_basins(
     return n_basins
 
 
-def _number_parts(basins: Array, basin: Array) -> None:
+@numba.njit(nogil=True, cache=True)
+def _numbered(basins: Array, basin: Array) -> None:
     """Assign numbers to the basins that still stand, in the order they were opened, which is by falling height."""
     number = np.zeros(len(basins), np.int32)
     n_parts = 0
@@ -294,7 +257,3 @@ def _number_parts(basins: Array, basin: Array) -> None:
             number[k] = n_parts
     for voxel in range(len(basin)):
         basin[voxel] = number[_root(basins, basin[voxel])]
-
-
-_numbered = numba.njit(nogil=True, cache=True)(_number_parts)
-_flood = numba.njit(nogil=True, cache=True)(_flood_basins)

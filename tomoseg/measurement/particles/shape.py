@@ -40,17 +40,9 @@ def principal_axes(covariances: FloatArray) -> tuple[FloatArray, FloatArray]:
     The variance of a solid ellipsoid of semi-axis a along that axis is a^2 / 5 (moment of inertia of a homogeneous
     ellipsoid, Landau & Lifshitz, Mechanics, section 32): the full length is 2 sqrt(5 variance).
 
-    Parameters
-    ----------
-    covariances : (n, 3, 3)
-        In (z, y, x), px^2, see `covariance`.
-
-    Returns
-    -------
-    lengths : (n, 3)
-        Full lengths of the major, the middle and the minor axis, px.
-    major : (n, 3)
-        Unit vectors (z, y, x) along the major axis; of both directions the one with z > 0 (or else y, or x).
+    Returns, for covariances (n, 3, 3) in (z, y, x), px^2, the full lengths (n, 3) of the major, the middle and the
+    minor axis, px, and unit vectors (n, 3), (z, y, x), along the major axis; of both directions the one with z > 0 (or
+    else y, or x).
     """
     if len(covariances) == 0:
         return np.zeros((0, 3)), np.zeros((0, 3))
@@ -72,7 +64,8 @@ def sphericity(volume: ArrayLike, area: ArrayLike) -> FloatArray:
     return np.asarray(np.cbrt(np.pi) * np.cbrt(6 * volume) ** 2 / known, dtype=np.float64)
 
 
-def _sum_moments(mask: Array, origin: Array, out: Array) -> None:
+@numba.njit(nogil=True, cache=True)
+def _moments(mask: Array, origin: Array, out: Array) -> None:
     for k in range(mask.shape[0]):
         z = origin[0] + k
         for j in range(mask.shape[1]):
@@ -93,6 +86,3 @@ def _sum_moments(mask: Array, origin: Array, out: Array) -> None:
             out[6] += n * z * y
             out[7] += total * z
             out[8] += total * y
-
-
-_moments = numba.njit(nogil=True, cache=True)(_sum_moments)

@@ -26,24 +26,12 @@ INTERVALS = ("mean", "d10", "d50", "d90", "d32", "d43")
 
 
 def size_table(diameters_px: ArrayLike, voxel_size_nm: float, bin_width_nm: float | None = None) -> NDArray[np.void]:
-    """Return the histogram of diameters, weighted by number, by surface and by volume.
+    """Return the histogram (n_bins,) of `SIZE_BIN` of diameters (n,), weighted by number, by surface and by volume.
 
-    Parameters
-    ----------
-    diameters_px : (n,)
-        Diameters of the spheres of equal volume, px.
-    voxel_size_nm
-        NaN where unknown: then the bins are px, and `bin_width_nm` is not used.
-    bin_width_nm
-        Width of a bin; None: by the rule of Freedman and Diaconis or of Sturges, whichever is finer, from the
-        smallest to the largest diameter. With a width, the edges are multiples of it.
-
-    Returns
-    -------
-    array of `SIZE_BIN`, (n_bins,)
-        A bin holds diameters from its lower edge up to but not including its upper one (the last one includes it).
-        `surface_fraction` and `volume_fraction` are the parts of the sum of d^2 and of d^3 that are in the bin. No
-        bins without particles.
+    Without a bin width, or a voxel size: by the rule of Freedman and Diaconis or of Sturges, whichever is finer, from
+    the smallest to the largest diameter. With a width, the edges are multiples of it. A bin holds diameters from its
+    lower edge up to but not including its upper one (the last one includes it). `surface_fraction` and
+    `volume_fraction` are the parts of the sum of d^2 and of d^3 that are in the bin. No bins without particles.
     """
     diameters = np.asarray(diameters_px, dtype=np.float64)
     if diameters.size == 0:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tomoseg.arrays import Array, ArraySource, BoolArray, Box
 from tomoseg.components import component_sizes, looked_up
 from tomoseg.errors import InputError
-from tomoseg.measurement.common.coarse_grid import CoarseGrid, cell_side
+from tomoseg.measurement.common.coarse_grid import cell_side, coarse_grid
 from tomoseg.measurement.common.surface import FloatArray
 from tomoseg.measurement.pores.porosimetry import FreeSpace, distances, outside_radius
 from tomoseg.runtime import Runtime
@@ -45,11 +45,11 @@ class PoreSpace:
     side: int
 
     @classmethod
-    def of(cls, grid: CoarseGrid, ball_cells: float | None = None) -> "PoreSpace":
-        """Find the pores of a volume; with the radius of a ball, all that it cannot reach are pores."""
+    def of(cls, kinds: NDArray[np.uint8], side: int, ball_cells: float | None = None) -> "PoreSpace":
+        """Find the pores of a volume in cells; with the radius of a ball, all that it cannot reach are pores."""
         import cc3d
 
-        kinds, shape = grid.kinds, grid.kinds.shape
+        shape = kinds.shape
         most = outside_radius(shape)
         if ball_cells is not None:
             most = max(most, int(np.ceil(ball_cells)))
@@ -70,7 +70,7 @@ class PoreSpace:
         numbers[order[:n]] = np.arange(1, n + 1)
         numbered = looked_up(numbers, labels)
         is_open = _touching(numbered, (boxed == 0) & ~pores, n)
-        return cls(boxed, free, numbered, ~is_open, inside, start, shape, grid.side)
+        return cls(boxed, free, numbered, ~is_open, inside, start, shape, side)
 
     @property
     def pores(self) -> BoolArray:
@@ -113,36 +113,32 @@ def find_pores(
     Parameters
     ----------
     labels : (z, y, x) u1
-    kind_of_class : (256,) u1
-        0 background, 1 support, 2 particles.
-    voxel_size_nm
-        NaN where unknown.
-    closing_nm
-        Radius of a ball: all that it cannot reach from outside are pores. None: pores are what lies behind throats.
-    runtime
-        What memory is allowed sets the side of the grid's cells.
+    kind_of_class : (256,) u1, 0 background, 1 support, 2 particles
+    closing_nm : radius of a ball: all that it cannot reach from outside are pores. None: what lies behind throats is
+    runtime : what memory is allowed sets the side of the grid's cells
     """
     side = cell_side(labels.shape, GRID_SHARE * runtime.max_memory)
     if side > 1:
         runtime.say(f"pores are sought in cells of {side} voxels across: the volume is too large for single voxels")
-    grid = CoarseGrid.read(labels, kind_of_class, side, READING_SHARE * runtime.max_memory, runtime.check)
-    if not (grid.kinds == 1).any():
+    kinds = coarse_grid(labels, kind_of_class, side, READING_SHARE * runtime.max_memory, runtime.check)
+    if not (kinds == 1).any():
         return None
-    space = PoreSpace.of(grid, None if closing_nm is None else _ball_cells(closing_nm, voxel_size_nm, grid))
+    ball = None if closing_nm is None else _ball_cells(closing_nm, voxel_size_nm, side, kinds.shape)
+    space = PoreSpace.of(kinds, side, ball)
     runtime.check()
     return space
 
 
-def _ball_cells(closing_nm: float, voxel_size_nm: float, grid: CoarseGrid) -> float:
+def _ball_cells(closing_nm: float, voxel_size_nm: float, side: int, shape: tuple[int, ...]) -> float:
     """Return the radius of a ball in cells."""
     if np.isnan(voxel_size_nm):
         raise InputError(
             "measure.pore_closing_nm needs the voxel size, which is unknown. Give it at import (--pixel-size NM)."
         )
-    cells = closing_nm / voxel_size_nm / grid.side
-    limit = min(max(grid.kinds.shape) / 2, LARGEST_CLOSING)
+    cells = closing_nm / voxel_size_nm / side
+    limit = min(max(shape) / 2, LARGEST_CLOSING)
     if cells > limit:
-        largest = limit * grid.side * voxel_size_nm
+        largest = limit * side * voxel_size_nm
         raise InputError(
             f"measure.pore_closing_nm is {closing_nm:g} nm: in this volume it can be at most {largest:.4g} nm."
         )
@@ -166,10 +162,9 @@ def _boxed(kinds: NDArray[np.uint8], margin: int) -> tuple[NDArray[np.uint8], ND
 
 
 def _in_volume(box: tuple[int, ...], start: NDArray[np.int64], shape: tuple[int, ...]) -> BoolArray:
-    z, y, x = (
-        (np.arange(n) + s >= 0) & (np.arange(n) + s < size) for n, s, size in zip(box, start, shape, strict=True)
-    )
-    return np.asarray(z[:, None, None] & y[:, None] & x)
+    inside = np.zeros(box, bool)
+    inside[_part_in_volume(start, box, shape)] = True
+    return inside
 
 
 def _cut_off(free: BoolArray) -> BoolArray:

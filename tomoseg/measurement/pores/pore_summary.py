@@ -28,20 +28,10 @@ def pore_summary(
     closing_nm: float | None,
     checkpoint: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Return the numbers that sum up the pores, by their names in the project file.
+    """Return the numbers that sum up the pores, by their names in the project file; `pores` and `sizes` are the tables.
 
-    Parameters
-    ----------
-    space
-        The pores.
-    pores, sizes
-        Their tables, see `tomoseg.measurement.pores.pore_table`.
-    voxel_size_nm
-        NaN where unknown.
-    closing_nm
-        Radius of the ball that told what a pore is; None where none did.
-    checkpoint
-        Called between long computations; may raise to stop.
+    `closing_nm` is the radius of the ball that told what a pore is, None where none did. `checkpoint` is called between
+    long computations; it may raise to stop.
     """
     cell_px3 = float(space.side) ** 3
     here = space.in_volume()

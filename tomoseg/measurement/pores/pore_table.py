@@ -28,16 +28,8 @@ PORE_SIZE = row_type(
 def pore_table(space: PoreSpace, wall_area_px2: Array, facets: FloatArray, voxel_size_nm: float) -> NDArray[np.void]:
     """Return one row per pore, largest first.
 
-    Parameters
-    ----------
-    space
-        The pores.
-    wall_area_px2 : (n,)
-        Area of the support's surface in each.
-    facets : (m, 3)
-        Normals of the facets that pores may be aligned with; the angles are those to the nearest, 0 to 90 degrees.
-    voxel_size_nm
-        NaN where unknown, as all columns in nm then are.
+    `wall_area_px2` (n,) is the area of the support's surface in each. `facets` (m, 3) are the normals of the facets
+    that pores may be aligned with; the angles are those to the nearest, 0 to 90 degrees.
     """
     n = len(space.closed)
     table = np.zeros(n, PORE)

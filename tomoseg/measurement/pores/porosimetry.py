@@ -124,7 +124,8 @@ def squared_thickness(squared_radii: Array) -> NDArray[np.uint16]:
     return out
 
 
-def _flood_from_outside(
+@numba.njit(nogil=True, cache=True)
+def _flood(
     squared: Array, narrowest: Array, following: Array, starts: Array, shape: tuple[int, ...], most: int
 ) -> None:
     """Fill `narrowest` from `starts`, widest ways first; a stack per squared radius, linked by `following`."""
@@ -153,7 +154,8 @@ def _flood_from_outside(
                     first[way] = j
 
 
-def _paint_balls(squared: Array, out: Array) -> None:
+@numba.njit(nogil=True, cache=True)
+def _paint(squared: Array, out: Array) -> None:
     nz, ny, nx = squared.shape
     for z in range(nz):
         for y in range(ny):
@@ -172,7 +174,8 @@ def _paint_balls(squared: Array, out: Array) -> None:
                             out[z + dz, y + dy, u] = max(out[z + dz, y + dy, u], s)
 
 
-def _is_within_another(squared: Array, z: int, y: int, x: int, s: int) -> bool:
+@numba.njit(nogil=True, cache=True)
+def _within_another(squared: Array, z: int, y: int, x: int, s: int) -> bool:
     """Return whether the ball lies in that of a neighbour: sqrt(s) + distance <= sqrt(s of the neighbour)."""
     nz, ny, nx = squared.shape
     for dz in range(-1, 2):
@@ -184,8 +187,3 @@ def _is_within_another(squared: Array, z: int, y: int, x: int, s: int) -> bool:
                     if other > s and np.sqrt(other) >= np.sqrt(s) + np.sqrt(d2):
                         return True
     return False
-
-
-_flood = numba.njit(nogil=True, cache=True)(_flood_from_outside)
-_within_another = numba.njit(nogil=True, cache=True)(_is_within_another)
-_paint = numba.njit(nogil=True, cache=True)(_paint_balls)

@@ -100,7 +100,8 @@ def surface_kinds(mean: Array, gaussian: Array) -> NDArray[np.uint8]:
     return out
 
 
-def _curvatures_py(field: Float32Array, at: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+@numba.njit(nogil=True, cache=True)
+def _curvatures(field: Float32Array, at: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     n = len(at)
     normals, mean, gaussian = np.zeros((n, 3)), np.full(n, np.nan), np.full(n, np.nan)
     for i in range(n):
@@ -111,7 +112,8 @@ def _curvatures_py(field: Float32Array, at: FloatArray) -> tuple[FloatArray, Flo
     return normals, mean, gaussian
 
 
-def _facet_normals_py(field: Float32Array, at: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+@numba.njit(nogil=True, cache=True)
+def _facet_normals(field: Float32Array, at: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     normals, mean, gaussian = _curvatures(field, at)
     out = normals.copy()
     for i in range(len(at)):
@@ -150,7 +152,8 @@ def _facet_normals_py(field: Float32Array, at: FloatArray) -> tuple[FloatArray, 
     return out, mean, gaussian
 
 
-def _derive_py(
+@numba.njit(nogil=True, cache=True)
+def _derive(
     field: Float32Array, at_z: float, at_y: float, at_x: float
 ) -> tuple[float, float, float, float, float, float]:
     """Return value, gradient, mean and Gaussian curvature at a point; gradient 0 and NaN where the field is flat."""
@@ -195,7 +198,8 @@ def _derive_py(
     return value, gz, gy, gx, mean, adjoint / (g2 * g2)
 
 
-def _slope_py(field: Float32Array, at_z: float, at_y: float, at_x: float) -> tuple[float, float, float, float]:
+@numba.njit(nogil=True, cache=True)
+def _slope(field: Float32Array, at_z: float, at_y: float, at_x: float) -> tuple[float, float, float, float]:
     """Return value and gradient of the linear interpolation at a point."""
     at_z = min(max(at_z, 0.0), field.shape[0] - 1.001)
     at_y = min(max(at_y, 0.0), field.shape[1] - 1.001)
@@ -214,12 +218,6 @@ def _slope_py(field: Float32Array, at_z: float, at_y: float, at_x: float) -> tup
     return low + fz * (high - low), high - low, slope_y, x_low + fz * (x_high - x_low)
 
 
-def _across_py(same: float, other: float, up: float, down: float) -> float:
+@numba.njit(nogil=True, cache=True)
+def _across(same: float, other: float, up: float, down: float) -> float:
     return (same + other - up - down) / 4
-
-
-_across = numba.njit(nogil=True, cache=True)(_across_py)
-_slope = numba.njit(nogil=True, cache=True)(_slope_py)
-_derive = numba.njit(nogil=True, cache=True)(_derive_py)
-_curvatures = numba.njit(nogil=True, cache=True)(_curvatures_py)
-_facet_normals = numba.njit(nogil=True, cache=True)(_facet_normals_py)

@@ -54,14 +54,8 @@ def find_facets(
 ) -> SurfaceFacets:
     """Find the facets of the exposed surface and the orientation of its crystal, unless that is given.
 
-    Parameters
-    ----------
-    elements
-        The surface.
-    tolerance_deg
-        Surface within this angle of a normal belongs to it.
-    crystal_along_z, crystal_along_x
-        Directions [h, k, l] of a cubic crystal along z and x of the volume; None where unknown.
+    Surface within `tolerance_deg` of a normal belongs to it. `crystal_along_z` and `crystal_along_x` are the directions
+    [h, k, l] of a cubic crystal along z and x of the volume; None where unknown.
     """
     exposed = elements[elements.exposed]
     density = NormalDensity.of(exposed.normals.astype(float), exposed.areas.astype(float))

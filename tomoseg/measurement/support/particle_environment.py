@@ -1,7 +1,6 @@
 """Particle environment: how deep particles lie in their support, in a pore or not, on which facets and curvature."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,35 +35,13 @@ CURVATURE = row_type(
 CURVATURE_EDGES = np.linspace(-0.3, 0.3, 25)  # 1/px
 
 
-@dataclass(frozen=True)
-class ParticleEnvironment:
-    """Where particles sit on their support.
-
-    Attributes
-    ----------
-    tables : `facet_table` and `curvature_table`
-    summary : numbers, by their names in the project file
-    columns : of each particle (n,), more columns of the table of particles, by name
-    """
-
-    tables: dict[str, NDArray[np.void]]
-    summary: dict[str, Any]
-    columns: dict[str, Array]
-
-
 def particle_environment(
     elements: SurfaceElements, space: PoreSpace, found: SurfaceFacets, particles: Array, voxel_size_nm: float
-) -> ParticleEnvironment:
+) -> tuple[dict[str, NDArray[np.void]], dict[str, Any], dict[str, Array]]:
     """Find where each particle sits on the support, and compare that with the support's surface as a whole.
 
-    Parameters
-    ----------
-    elements, space, found
-        Surface, pores and facets of the support.
-    particles
-        The table of particles.
-    voxel_size_nm
-        NaN where unknown.
+    Returns `facet_table` and `curvature_table`; numbers by their names in the project file; and more columns (n,) of
+    the table of particles, by name.
     """
     centres = np.stack([particles[f"{a}_px"] for a in "zyx"], axis=1)
     radii = particles["diameter_px"] / 2
@@ -118,7 +95,7 @@ def particle_environment(
         "facet_table": facet_table(elements, found.facets, found.planes, on["facet"], on["plane"], voxel_size_nm),
         "curvature_table": curvature_table(elements, near, voxel_size_nm),
     }
-    return ParticleEnvironment(tables, summary, columns)
+    return tables, summary, columns
 
 
 def outer_depth(space: PoreSpace, points_px: FloatArray, ball_px: float) -> FloatArray:

@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
+from tomoseg.measurement.parameters import MeasureParameters
 from tomoseg.measurement.pores.pore_space import PoreSpace
 from tomoseg.measurement.pores.pore_summary import pore_summary
 from tomoseg.measurement.pores.pore_table import pore_size_table, pore_table
+from tomoseg.measurement.support.densities import density_g_cm3
 from tomoseg.measurement.support.facets import find_facets
 from tomoseg.measurement.support.particle_environment import particle_environment
 from tomoseg.measurement.support.surface_elements import SurfaceElements
@@ -42,55 +44,32 @@ def measure_support(
     class_names: Sequence[str],
     n_voxels: int,
     particles: Array,
-    *,
     voxel_size_nm: float,
-    density_g_cm3: float,
-    closing_nm: float | None,
-    crystal_along_z: Sequence[int] | None,
-    crystal_along_x: Sequence[int] | None,
-    facet_tolerance_deg: float,
+    params: MeasureParameters,
     runtime: Runtime,
 ) -> SupportMeasurement:
-    """Measure the support.
-
-    Parameters
-    ----------
-    elements
-        Its surface.
-    space
-        Its pores.
-    class_names, n_voxels
-        Names of its classes, and how many voxels are of them.
-    particles
-        The table of particles.
-    voxel_size_nm, density_g_cm3
-        NaN where unknown.
-    closing_nm, crystal_along_z, crystal_along_x, facet_tolerance_deg
-        See `tomoseg.measurement.parameters.MeasureParameters`.
-    runtime
-        Told of progress, and of what was found.
-    """
+    """Measure the support, given its surface, its pores, the names of its classes, and how many voxels are of them."""
     steps = runtime.track(("facets", "pores", "particles"), "measuring the support")
     next(steps)
-    found = find_facets(elements, facet_tolerance_deg, crystal_along_z, crystal_along_x)
+    found = find_facets(elements, params.facet_tolerance_deg, params.crystal_along_z, params.crystal_along_x)
     next(steps)
     walls = np.bincount(np.maximum(elements.pore, 0), elements.areas, minlength=len(space.closed) + 1)[1:]
     pores = pore_table(space, walls, found.facets.normals, voxel_size_nm)
     sizes = pore_size_table(space, voxel_size_nm)
     runtime.check()
     summary: dict[str, Any] = {"support_classes": list(class_names), "cell_px": space.side}
-    summary |= pore_summary(space, pores, sizes, voxel_size_nm, closing_nm, runtime.check)
+    summary |= pore_summary(space, pores, sizes, voxel_size_nm, params.pore_closing_nm, runtime.check)
     next(steps)
-    environment = particle_environment(elements, space, found, particles, voxel_size_nm)
+    tables, numbers, columns = particle_environment(elements, space, found, particles, voxel_size_nm)
+    density = density_g_cm3(params.support_density_g_cm3)
     body_px3, pores_px3 = summary["body_volume_px3"], summary["pore_volume_px3"]
-    summary |= surface_summary(elements, float(n_voxels), body_px3, pores_px3, voxel_size_nm, density_g_cm3)
-    summary |= environment.summary
-    summary |= found.crystal.summary() | {"facet_tolerance_deg": facet_tolerance_deg}
+    summary |= surface_summary(elements, float(n_voxels), body_px3, pores_px3, voxel_size_nm, density)
+    summary |= numbers | found.crystal.summary() | {"facet_tolerance_deg": params.facet_tolerance_deg}
     next(steps, None)  # ends the progress
     for text in support_remarks(summary):
         runtime.say(text)
-    tables = environment.tables | {"pore_table": pores, "pore_size_table": sizes}
-    return SupportMeasurement(tables, found.orientation_map, summary, environment.columns)
+    tables |= {"pore_table": pores, "pore_size_table": sizes}
+    return SupportMeasurement(tables, found.orientation_map, summary, columns)
 
 
 def support_remarks(summary: Mapping[str, Any]) -> Iterator[str]:

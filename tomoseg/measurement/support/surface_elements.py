@@ -70,18 +70,10 @@ def box_around(block: Block, shape: tuple[int, ...]) -> Box:
 def block_elements(
     mesh: Mesh, block: Block, box: Box, kinds: Array, pores: NDArray[np.int32], side: int
 ) -> SurfaceElements:
-    """Return the elements of the support's surface in a block.
+    """Return the elements of the support's surface in a block, given the mesh of the support in `block.meshed`.
 
-    Parameters
-    ----------
-    mesh
-        Of the support in `block.meshed`.
-    box, kinds
-        The box that was read, see `box_around`, and its voxels: 0 background, 1 support, 2 particles.
-    pores : (z, y, x) i4
-        Number of the pore that each cell of the coarse grid is in, of the whole volume; 0 in none.
-    side
-        Side of the cells, px.
+    `kinds` are the voxels of the `box` that was read, see `box_around`: 0 background, 1 support, 2 particles. `pores`
+    (z, y, x) are the numbers of the pores that the cells of the coarse grid, of `side` px, are in; 0 in none.
     """
     if not len(mesh.faces):
         return SurfaceElements.none()

@@ -22,15 +22,8 @@ def surface_summary(
     Where the surface would lie half a voxel further out or in, volume and area follow from Steiner's formula,
     V(d) = V + A d + M d^2 and A(d) = A + 2 M d, with the integral M of the mean curvature over the surface.
 
-    Parameters
-    ----------
-    elements
-        The surface.
-    volume_px3, body_px3, pores_px3
-        Volumes of the support, of the body (the support with its pores and what of particles lies in it), and of the
-        pores.
-    voxel_size_nm, density_g_cm3
-        NaN where unknown.
+    The volumes are those of the support, of the body (the support with its pores and what of particles lies in it), and
+    of the pores; the density is NaN where unknown.
     """
     nm = voxel_size_nm
     area, bend = float(elements.areas.sum()), float((elements.mean * elements.areas).sum())

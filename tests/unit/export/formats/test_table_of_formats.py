@@ -11,7 +11,6 @@ import tomoseg
 from tests.unit.stages.test_export_stage import exported, labelled, measured
 from tomoseg.arrays import MemoryInput
 from tomoseg.export import formats as package
-from tomoseg.export.classes import Classes
 from tomoseg.export.context import AlignmentRecord, ExportContext, SurfacePlan
 from tomoseg.export.formats import FORMATS
 from tomoseg.export.manifest import Manifest
@@ -31,7 +30,7 @@ def context(tmp_path):
     labels = labelled()
     planned = {1: SurfacePlan(1, 1000), 2: SurfacePlan(1, 500)}
     return ExportContext(
-        Manifest(tmp_path), labels * np.float32(2), labels, 0.5, Classes.of(NAMES), tables, {}, record, ALL_FORMATS,
+        Manifest(tmp_path), labels * np.float32(2), labels, 0.5, NAMES, (), "", tables, {}, record, ALL_FORMATS,
         Runtime(), planned,
     )  # fmt: skip
 
@@ -49,11 +48,10 @@ def test_the_formats_that_others_refer_to_come_first():
 
 
 def test_no_two_formats_write_the_same_file(context):
-    names = [name for f in FORMATS for name in f.file_names(context)]
+    names = [name for f in FORMATS for name in f.files(context)]
     assert len(names) == len(set(names))
     for f in FORMATS:
-        assert f.file_names(context)
-        assert set(f.expected_bytes(context)) <= set(f.file_names(context))
+        assert f.files(context)
 
 
 @pytest.mark.parametrize("name", ALL_FORMATS)
@@ -68,11 +66,11 @@ def test_a_format_writes_no_files_but_those_it_names(tmp_path, name):
     tables["size_distribution"] = given["size_table"]
     record = AlignmentRecord(np.zeros(3), np.zeros((3, 2)), 0.0, 0.0, (24, 40))
     context = ExportContext(
-        Manifest(tmp_path), labels, labels, 0.5, Classes.of(NAMES), tables, {}, record, ALL_FORMATS, Runtime()
+        Manifest(tmp_path), labels, labels, 0.5, NAMES, (), "", tables, {}, record, ALL_FORMATS, Runtime()
     )
-    first = [file for f in FORMATS if f.name in wanted.refers_to[:1] for file in f.file_names(context)]
+    first = [file for f in FORMATS if f.name in wanted.refers_to[:1] for file in f.files(context)]
     written = {entry["name"] for entry in json.loads(info["files"])}
-    named = set(wanted.file_names(context))
+    named = set(wanted.files(context))
     assert written - set(first) <= named
     # A class without voxels has no surface.
     assert {file for file in named - written if "absent" not in file} == set()

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import zarr
 
+from tomoseg.export.formats.base import pieces
 from tomoseg.export.formats.vtkhdf import write_vtkhdf
 from tomoseg.export.formats.zarr import stored_voxels, write_ome_zarr
-from tomoseg.export.pieces import pieces
 
 NAMES, COLORS = ["a", "b", "c"], ["#000000", "#ff0000", "#00ff00"]
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tomoseg.measurement.common.class_table import ClassCounter, class_table
-from tomoseg.measurement.common.surface import block_mesh, slab_of
+from tomoseg.measurement.common.surface import block_mesh, block_of
 from tomoseg.runtime import slabs
 
 
@@ -11,7 +11,7 @@ def test_layers(size):
     labels = np.zeros((18, 9, 10), np.uint8)
     labels[6:] = 1
     labels[13:] = 2
-    pieces = [slab_of(z, 18) for z in slabs(18, size)]
+    pieces = [block_of((z, slice(0, 9), slice(0, 10)), labels.shape) for z in slabs(18, size)]
     counter = ClassCounter(4)
     for slab in pieces:
         counter.add(labels[slab.read], slab)

@@ -3,15 +3,16 @@ import pytest
 
 from tomoseg.measurement.common.surface import (
     RADIUS_PX,
+    block_of,
     count_values,
     enclosed_px3,
     kernel,
     level_of,
     level_surface,
     object_surface,
-    slab_of,
     smooth,
 )
+from tomoseg.runtime import slabs
 
 ALL_SIDES = ((True, True),) * 3
 
@@ -97,8 +98,9 @@ def test_level_is_where_the_count_is_right():
 
 
 def test_slabs_meet_and_only_the_ends_are_borders():
-    first, middle, last = (slab_of(slice(a, b), 30) for a, b in ((0, 10), (10, 20), (20, 30)))
-    assert (first.read, middle.read, last.read) == (slice(0, 16), slice(5, 26), slice(15, 30))
-    assert (middle.own, middle.meshed) == (slice(5, 15), slice(5, 16))
-    assert last.meshed == slice(5, 15)
+    plane = slice(0, 8)
+    first, middle, last = (block_of((z, plane, plane), (30, 8, 8)) for z in slabs(30, 10))
+    assert (first.read[0], middle.read[0], last.read[0]) == (slice(0, 16), slice(5, 26), slice(15, 30))
+    assert (middle.own[0], middle.meshed[0]) == (slice(5, 15), slice(5, 16))
+    assert last.meshed[0] == slice(5, 15)
     assert [s.border[0] for s in (first, middle, last)] == [(True, False), (False, False), (False, True)]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tomoseg.measurement.particles import gaps
-from tomoseg.measurement.particles.gaps import Compact, Extent, SurfaceStore, distance_between, surface_gaps, thinned
+from tomoseg.measurement.particles.gaps import Compact, SurfaceStore, distance_between, surface_gaps, thinned
 
 
 def clouds(n, seed=0):
@@ -13,7 +13,7 @@ def clouds(n, seed=0):
 
 
 def extent_of(sets):
-    return Extent(np.array([s.min(axis=0) for s in sets], float), np.array([s.max(axis=0) for s in sets], float))
+    return np.array([s.min(axis=0) for s in sets], float), np.array([s.max(axis=0) for s in sets], float)
 
 
 def smallest(a, b):
@@ -26,7 +26,7 @@ def test_gaps_are_those_of_all_pairs(seed, most_pairs, monkeypatch):
     monkeypatch.setattr(gaps, "MOST_PAIRS", most_pairs)
     sets = clouds(30, seed)
     truth = [min(smallest(a, b) for b in sets if b is not a) for a in sets]
-    np.testing.assert_allclose(surface_gaps(extent_of(sets), sets.__getitem__), truth, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(surface_gaps(*extent_of(sets), sets.__getitem__), truth, rtol=1e-6, atol=1e-9)
 
 
 def test_distance_is_at_most_the_bound():
@@ -37,10 +37,10 @@ def test_distance_is_at_most_the_bound():
 
 def test_few_particles():
     one = clouds(1)
-    assert np.isnan(surface_gaps(extent_of(one), one.__getitem__)).tolist() == [True]
-    assert len(surface_gaps(Extent(np.zeros((0, 3)), np.zeros((0, 3))), one.__getitem__)) == 0
+    assert np.isnan(surface_gaps(*extent_of(one), one.__getitem__)).tolist() == [True]
+    assert len(surface_gaps(np.zeros((0, 3)), np.zeros((0, 3)), one.__getitem__)) == 0
     same = [one[0], one[0].copy()]
-    assert surface_gaps(extent_of(same), same.__getitem__).tolist() == [0, 0]
+    assert surface_gaps(*extent_of(same), same.__getitem__).tolist() == [0, 0]
 
 
 def test_store_drops_what_was_not_used_and_makes_it_again():
@@ -60,7 +60,7 @@ def test_store_drops_what_was_not_used_and_makes_it_again():
     np.testing.assert_array_equal(store[0], Compact.of(sets[0]).points())
     assert made == [0]
     extent = extent_of([Compact.of(points).points() for points in sets])
-    results = [surface_gaps(extent, SurfaceStore(n, make).__getitem__) for n in (0, 1 << 20)]
+    results = [surface_gaps(*extent, SurfaceStore(n, make).__getitem__) for n in (0, 1 << 20)]
     assert results[0].tobytes() == results[1].tobytes()
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tests.unit.measurement.shapes import grid
-from tomoseg.measurement.common.coarse_grid import CoarseGrid, cell_side
+from tomoseg.measurement.common.coarse_grid import cell_side, coarse_grid
 from tomoseg.measurement.pores.pore_space import PoreSpace, euler_number
 from tomoseg.measurement.pores.pore_table import pore_size_table, pore_table
 from tomoseg.measurement.pores.porosimetry import FreeSpace, squared_thickness
@@ -22,7 +22,7 @@ def ball_at(shape, centre, radius):
 
 
 def pores_of(kinds, ball_cells=None):
-    return PoreSpace.of(CoarseGrid(kinds, 1), ball_cells)
+    return PoreSpace.of(kinds, 1, ball_cells)
 
 
 def table_of(space):
@@ -164,7 +164,7 @@ def test_cells_are_of_their_commonest_kind_and_as_small_as_fits():
     labels = np.zeros((5, 4, 4), np.uint8)
     labels[:2, :2, :2] = [[[3, 3], [3, 1]], [[3, 3], [0, 0]]]
     labels[4] = 1
-    kinds = CoarseGrid.read(labels, np.array([0, 2, 0, 1], np.uint8), 2, 100).kinds
+    kinds = coarse_grid(labels, np.array([0, 2, 0, 1], np.uint8), 2, 100)
     assert kinds.shape == (3, 2, 2)
     assert kinds[0, 0, 0] == 1
     assert (kinds[2] == 2).all()
