@@ -6,15 +6,15 @@ from typing import Annotated
 
 import typer
 
-from tomoseg.cli.options import Device, MaxMemory, ProgressKind, StopBefore, Workers, runtime_of
+from tomoseg.cli.options import computing
 from tomoseg.cli.train import ImagesDir, LabelMapText, LabelsDir, label_map_of
 from tomoseg.errors import InputError
-from tomoseg.runtime import stopping_on_signals
+from tomoseg.runtime import Runtime, stopping_on_signals
 
 
 def add_commands(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command("evaluate")(evaluate)
+    app.command("evaluate")(computing(evaluate))
 
 
 def evaluate(
@@ -51,11 +51,8 @@ def evaluate(
         list[Path] | None,
         typer.Option("--against", metavar="MODEL", help="Compare with this network, slice by slice; repeatable."),
     ] = None,
-    device: Device = "auto",
-    workers: Workers = 0,
-    max_memory: MaxMemory = "",
-    progress: ProgressKind = "auto",
-    stop_before: StopBefore = "",
+    *,
+    runtime: Runtime,
 ) -> None:
     """Score a network on labelled slices: pixels, surfaces, objects and calibration; compare it with others."""
     from tomoseg.io.slices import find_pairs
@@ -63,7 +60,6 @@ def evaluate(
     from tomoseg.segmentation.evaluation.api import evaluate as evaluate_networks
     from tomoseg.segmentation.evaluation.detection import ObjectRule
 
-    runtime = runtime_of(device, workers, max_memory, progress, stop_before)
     rule = ObjectRule(min_object, object_iou)
     pairs = find_pairs(images_dir, labels_dir, runtime, label_map_of(label_map))
     for file in filter(None, (as_json, as_csv, objects_csv)):

@@ -44,6 +44,13 @@ StopBefore = Annotated[
         rich_help_panel=COMPUTING,
     ),
 ]
+COMPUTING_OPTIONS: dict[str, tuple[Any, Any]] = {
+    "device": ("auto", Device),
+    "workers": (0, Workers),
+    "max_memory": ("", MaxMemory),
+    "progress": ("auto", ProgressKind),
+    "stop_before": ("", StopBefore),
+}
 BreakLock = Annotated[
     bool,
     typer.Option(
@@ -117,11 +124,29 @@ def with_options(model: type[Parameters], command: Callable[..., None], hidden: 
         values = {name: v for name, v in values.items() if v not in (None, [])}
         command(**given, options={n: config.parse_value(v) if isinstance(v, str) else v for n, v in values.items()})
 
-    own = [p for p in inspect.signature(command).parameters.values() if p.name != "options"]
-    made = [
-        inspect.Parameter(_inner(name), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(model, name))
-        for name in names
-    ]
+    kind = inspect.Parameter.KEYWORD_ONLY
+    made = [inspect.Parameter(_inner(name), kind, default=None, annotation=_option(model, name)) for name in names]
+    return _disguised(wrapped, command, "options", made)
+
+
+def computing(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of all computing commands, passed on as its `runtime`."""
+
+    def wrapped(**given: Any) -> None:
+        runtime = runtime_of(**{name: given.pop(name) for name in COMPUTING_OPTIONS})
+        command(**given, runtime=runtime)
+
+    kind = inspect.Parameter.KEYWORD_ONLY
+    options = COMPUTING_OPTIONS.items()
+    made = [inspect.Parameter(name, kind, default=value, annotation=option) for name, (value, option) in options]
+    return _disguised(wrapped, command, "runtime", made)
+
+
+def _disguised(
+    wrapped: Callable[..., None], command: Callable[..., None], replaced: str, made: list[inspect.Parameter]
+) -> Callable[..., None]:
+    """Give a wrapper the signature of a command, with other parameters in place of one."""
+    own = [p for p in inspect.signature(command).parameters.values() if p.name != replaced]
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + made
     wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {p.name: p.annotation for p in parameters}

@@ -9,33 +9,20 @@ import typer
 
 from tomoseg import config, engine
 from tomoseg.api import IMPORT, opened_to_run, run_layers
-from tomoseg.cli.options import (
-    BreakLock,
-    Device,
-    MaxMemory,
-    OutputProject,
-    Pipeline,
-    ProgressKind,
-    ProjectFile,
-    Sets,
-    StopBefore,
-    Workers,
-    runtime_of,
-    with_options,
-)
+from tomoseg.cli.options import BreakLock, OutputProject, Pipeline, ProjectFile, Sets, computing, with_options
 from tomoseg.cli.render import run_summary
 from tomoseg.errors import InputError
 from tomoseg.project import Project
-from tomoseg.runtime import stopping_on_signals
+from tomoseg.runtime import Runtime, stopping_on_signals
 from tomoseg.stages import STAGES
 
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    app.command("run")(run)
+    app.command("run")(computing(run))
     for stage in STAGES:
         command = _import if stage.name == IMPORT else _stage_command(stage.name)
-        app.command(stage.name, help=stage.summary)(with_options(stage.parameters, command, ("raw",)))
+        app.command(stage.name, help=stage.summary)(with_options(stage.parameters, computing(command), ("raw",)))
     app.command("simulate")(simulate)
 
 
@@ -64,15 +51,11 @@ def run(
     export_dir: Annotated[
         Path | None, typer.Option("--export-dir", metavar="DIR", help="Folder for the exported files.")
     ] = None,
-    device: Device = "auto",
-    workers: Workers = 0,
-    max_memory: MaxMemory = "",
-    progress: ProgressKind = "auto",
-    stop_before: StopBefore = "",
     break_lock: BreakLock = False,
+    *,
+    runtime: Runtime,
 ) -> None:
     """Run the whole pipeline on a raw tilt series, or bring a project up to date."""
-    runtime = runtime_of(device, workers, max_memory, progress, stop_before)
     layers = run_layers(pipeline, config.parse_sets(sets), angles, pixel_size, tilt_axis, export_dir)
     opened = opened_to_run(source, output, layers, runtime, force=force, break_lock=break_lock)
     with _stoppable(source, output), opened as (project, settings):
@@ -84,16 +67,11 @@ def _import(
     raw: Annotated[Path, typer.Argument(metavar="RAW", help="The raw tilt series.", show_default=False)],
     output: OutputProject,
     force: Annotated[bool, typer.Option("--force", help="Replace another series that the project holds.")] = False,
-    device: Device = "auto",
-    workers: Workers = 0,
-    max_memory: MaxMemory = "",
-    progress: ProgressKind = "auto",
-    stop_before: StopBefore = "",
     break_lock: BreakLock = False,
     *,
     options: dict[str, Any],
+    runtime: Runtime,
 ) -> None:
-    runtime = runtime_of(device, workers, max_memory, progress, stop_before)
     opened = opened_to_run(raw, output, [{IMPORT: options}], runtime, force=force, break_lock=break_lock)
     with _stoppable(raw, output), opened as (project, settings):
         print(run_summary(project, [engine.run_one(project, IMPORT, settings, runtime)]))
@@ -105,16 +83,11 @@ def _stage_command(name: str) -> Callable[..., None]:
         pipeline: Pipeline = "",
         sets: Sets = [],  # noqa: B006 - Typer reads the default
         allow_stale: Annotated[bool, typer.Option("--allow-stale", help="Use inputs that are out of date.")] = False,
-        device: Device = "auto",
-        workers: Workers = 0,
-        max_memory: MaxMemory = "",
-        progress: ProgressKind = "auto",
-        stop_before: StopBefore = "",
         break_lock: BreakLock = False,
         *,
         options: dict[str, Any],
+        runtime: Runtime,
     ) -> None:
-        runtime = runtime_of(device, workers, max_memory, progress, stop_before)
         layers = [config.read_pipeline(pipeline) if pipeline else {}, config.parse_sets(sets), {name: options}]
         with _stoppable(project), Project.write(project, runtime.progress.message, break_lock=break_lock) as opened:
             settings = config.resolve(opened.settings, *layers)

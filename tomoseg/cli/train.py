@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-from tomoseg.cli.options import Device, MaxMemory, ProgressKind, StopBefore, Workers, runtime_of, with_options
+from tomoseg.cli.options import computing, with_options
 from tomoseg.errors import InputError
-from tomoseg.runtime import stopping_on_signals
+from tomoseg.runtime import Runtime, stopping_on_signals
 from tomoseg.segmentation.training.parameters import TrainParameters, preset
 
 ImagesDir = Annotated[Path, typer.Argument(metavar="IMAGES_DIR", help="Folder of slices (PNG, TIFF).")]
@@ -37,7 +37,7 @@ FINAL = -1  # the 'fold' of the network trained on all slices
 def add_commands(app: typer.Typer) -> None:
     """Add the command to the program."""
     # `fold` and `augmentation` have options of their own, which say more than a value; a plateau is always 5 epochs.
-    app.command("train")(with_options(TrainParameters, train, ("fold", "augmentation", "plateau_epochs")))
+    app.command("train")(with_options(TrainParameters, computing(train), ("fold", "augmentation", "plateau_epochs")))
 
 
 def train(
@@ -68,13 +68,9 @@ def train(
     label_map: LabelMapText = "",
     resume: Annotated[bool, typer.Option("--resume", help="Continue after the last finished epoch.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a network that exists already.")] = False,
-    device: Device = "auto",
-    workers: Workers = 0,
-    max_memory: MaxMemory = "",
-    progress: ProgressKind = "auto",
-    stop_before: StopBefore = "",
     *,
     options: dict[str, Any],
+    runtime: Runtime,
 ) -> None:
     """Train a network on labelled slices; the defaults are the settings of Genc, Kovarik & Fraser (2022)."""
     from tomoseg.annotation.exchange import load_painted_slices
@@ -90,7 +86,6 @@ def train(
     channels = preset(wanted, **options).channels  # wrong values are reported before anything is read
     if label_map and labels_dir is None:
         raise InputError("--label-map is for label images; the labels in a project are class numbers already.")
-    runtime = runtime_of(device, workers, max_memory, progress, stop_before)
     with stopping_on_signals(lambda: "The same command with --resume continues after the last finished epoch."):
         if labels_dir is None:
             slices = load_painted_slices(images_dir, channels, runtime.say)
