@@ -44,5 +44,16 @@ sphinx_gallery_conf = {
 def setup(app: object) -> None:
     """Write the command reference from the program itself."""
     del app
-    command = [sys.executable, "-m", "typer", "tomoseg.cli.app", "utils", "docs", "--name", "tomoseg"]
+    command = [
+        sys.executable,
+        "-m",
+        "typer",
+        "tomoseg.cli.app",
+        "utils",
+        "docs",
+        "--name",
+        "tomoseg",
+        "--title",
+        "Commands",
+    ]
     subprocess.run([*command, "--output", str(HERE / "commands.md")], check=True, capture_output=True)

@@ -260,11 +260,15 @@ class OpenProject:
         return pd.DataFrame(rows, columns=["stage", "state", "reasons"])
 
     def show(self) -> "Figure":
-        """Return one picture of the whole experiment (a Matplotlib figure, which notebooks display)."""
-        from tomoseg.report.preview import preview_figure
+        """Draw one picture of the whole experiment, as a figure of Matplotlib's pyplot, which notebooks display."""
+        from matplotlib import pyplot as plt
+
+        from tomoseg.report.preview import SIZE_INCHES, draw_preview
         from tomoseg.report.results import Results
 
-        return preview_figure(Results(self._project.artifacts(), self._states(), self.path.stem))
+        figure = plt.figure(figsize=SIZE_INCHES)
+        draw_preview(figure, Results(self._project.artifacts(), tuple(self._states()), self.path.stem))
+        return figure
 
     def _states(self) -> list[StageState]:
         return engine.states(self._project, config.resolve(self._project.settings))

@@ -26,7 +26,7 @@ p.status()
 
 # %%
 # One picture of the whole experiment:
-p.show()
+figure = p.show()
 
 # %%
 # Arrays are read from the file as they are sliced; tables are DataFrames.

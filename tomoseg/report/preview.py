@@ -42,15 +42,15 @@ def write_preview(path: Path, results: Results, dpi: int = DPI) -> None:
     metadata = {"Software": MADE_BY} if file_format == "png" else {"Creator": MADE_BY} | UNDATED[file_format]
     with mpl.rc_context(KEEP_TEXT), warnings.catch_warnings(), atomic_path(path) as temporary:
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that the font lacks
-        figure = preview_figure(results, dpi)
+        figure = new_figure(SIZE_INCHES, dpi)
+        draw_preview(figure, results)
         figure.savefig(temporary, format=file_format, facecolor="white", metadata=metadata)
 
 
-def preview_figure(results: Results, dpi: int = DPI) -> "Figure":
-    """Draw the picture of a project as a Matplotlib figure. Raises `InputError` if there is nothing to show."""
+def draw_preview(figure: "Figure", results: Results) -> None:
+    """Draw the picture of a project on an empty figure of `SIZE_INCHES`; InputError if there is nothing to show."""
     if results.get("tilt_series") is None and results.get("volume") is None:
         raise InputError("there is nothing to show yet: the project holds neither a tilt series nor a volume.")
-    figure: Figure = new_figure(SIZE_INCHES, dpi)
     _head(figure, results)
     right = _right(results)
     body = figure.add_gridspec(
@@ -62,7 +62,6 @@ def preview_figure(results: Results, dpi: int = DPI) -> "Figure":
         cells = body[1].subgridspec(len(right), 1, hspace=0.16, height_ratios=[1.35, 1.0][: len(right)])
         for i, part in enumerate(right):
             _fill(figure, cells[i], part, results)
-    return figure
 
 
 def is_ours(path: Path) -> bool:
