@@ -12,8 +12,6 @@ import tomoseg.segmentation
 ROOM = Path(tomoseg.segmentation.__file__).parent
 MODULES = sorted(ROOM.rglob("*.py"))
 NEEDS_KERAS = {"keras_setup", "builders", "losses", "model_file"}
-# Each folder may import those before it.
-ORDER = ("data", "networks", "inference", "evaluation", "training")
 
 
 def name_of(path):
@@ -30,16 +28,6 @@ def test_only_the_setup_knows_the_backend(module):
     if module.stem != "keras_setup":
         assert not {"tf", "torch", "jax"} & names
         assert not {"tensorflow", "torch", "jax", "keras"} & {name.split(".")[0] for name in imported}
-
-
-@pytest.mark.parametrize("folder", ORDER)
-def test_folders_import_those_before_them_only(folder):
-    later = ORDER[ORDER.index(folder) + 1 :]
-    for module in (ROOM / folder).glob("*.py"):
-        nodes = ast.walk(ast.parse(module.read_text()))
-        imported = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
-        against = [name for name in imported if name.startswith(tuple(f"tomoseg.segmentation.{one}" for one in later))]
-        assert not against, module
 
 
 def test_everything_that_needs_no_network_loads_without_keras():
