@@ -177,7 +177,7 @@ def test_patience_ends_a_training_and_resuming_does_not_go_on(tmp_path, make_sli
     again = Runtime()
     resumed = train(images, labels, tmp_path / "m.keras", params=still, resume=True, runtime=again)
     assert len(resumed.history) == len(result.history)
-    assert any("not become better for 2 epochs" in note for note in again.notes)
+    assert any("has not improved for 2 epochs" in note for note in again.notes)
 
 
 def test_a_compact_network_learns_a_phantom(tmp_path, make_slices):
@@ -291,10 +291,10 @@ def test_unusable_options_are_refused(make_slices, tmp_path, options, message):
 def test_the_output_is_checked_before_training(make_slices, tmp_path):
     images, labels = make_slices(2)
     with pytest.raises(InputError, match=r"ending in \.keras"):
-        train(images, labels, tmp_path / "model.h5", runtime=Runtime())
+        train(images, labels, tmp_path / "model.h5", params=TrainParameters(), runtime=Runtime())
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
-        train(images, labels, tmp_path / "file" / "m.keras", runtime=Runtime())
+        train(images, labels, tmp_path / "file" / "m.keras", params=TrainParameters(), runtime=Runtime())
 
 
 def test_a_diverging_training_stops_with_advice(make_slices, tiny_settings, tmp_path, monkeypatch):
@@ -384,7 +384,7 @@ def test_the_best_epoch_is_that_of_what_is_monitored(tmp_path, make_slices, tiny
 
 def test_a_class_that_cannot_be_monitored_is_refused(tmp_path, make_slices, tiny_settings):
     images, labels = make_slices(8, seed=1)
-    for name, message in (("pores", "classes are background, support, particles"), ("particles", "no slice of fold 0")):
+    for name, message in (("pores", "classes are background, support, particles"), ("particles", "no validation slice of fold 0")):
         settings = tiny_settings.changed(monitor=f"dice:{name}")
         for label in labels[:2]:
             label[label == 2] = 1
