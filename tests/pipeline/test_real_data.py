@@ -4,11 +4,13 @@ import json
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 
 import tomoseg as ts
 from tests.conftest import tomoseg
 from tomoseg.errors import TomosegWarning
+from tomoseg.tables import data_frame
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +95,8 @@ def test_python_gives_the_same_bits(needle, real_data):
         angles_deg=al.angles_deg,
         resolution_px=rec.resolution_px,
     )
-    stored = needle["/measurement/particles"][:]
-    for column in stored.dtype.names:
-        np.testing.assert_array_equal(mes.particles[column], stored[column])
-    assert len(mes.pores) == len(needle["/measurement/pores"])
+    for name in ("particles", "classes", "pores", "facets"):
+        pd.testing.assert_frame_equal(getattr(mes, name), data_frame(needle[f"/measurement/{name}"][:]))
 
 
 def test_the_dm3_series_goes_through(real_data, tmp_path):

@@ -384,7 +384,10 @@ def test_the_best_epoch_is_that_of_what_is_monitored(tmp_path, make_slices, tiny
 
 def test_a_class_that_cannot_be_monitored_is_refused(tmp_path, make_slices, tiny_settings):
     images, labels = make_slices(8, seed=1)
-    for name, message in (("pores", "classes are background, support, particles"), ("particles", "no validation slice of fold 0")):
+    for name, message in (
+        ("pores", "classes are background, support, particles"),
+        ("particles", "no validation slice of fold 0"),
+    ):
         settings = tiny_settings.changed(monitor=f"dice:{name}")
         for label in labels[:2]:
             label[label == 2] = 1
