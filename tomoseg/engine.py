@@ -11,10 +11,9 @@ from tomoseg import config
 from tomoseg.config import Settings
 from tomoseg.errors import InputError, NotReady, StageFailed
 from tomoseg.io.digest import sha256
-from tomoseg.io.shifts import GivenAlignment
 from tomoseg.parameters import Parameters
 from tomoseg.project import PeakMemory, Project, Record, StageState, job_id, new_run_id, now, versions
-from tomoseg.project.other_project import alignment_digest, read_alignment
+from tomoseg.project.other_project import alignment_digest, read_alignments
 from tomoseg.runtime import Runtime, Stopwatch
 from tomoseg.stages import BY_NAME, STAGES
 from tomoseg.stages.base import Stage
@@ -178,7 +177,7 @@ def run(
         pending = chosen[chosen.index(pending[0]) :]
     config.check_stages(settings, pending)
     for name in pending:
-        _other_alignments(project, settings[name])
+        read_alignments(settings[name], project.path)
     project.store_settings(config.as_raw(settings))
     done = []
     for name in chosen:
@@ -212,7 +211,7 @@ def run_one(
         if current[needed].record is None or not allow_stale:
             _refuse_unless_fresh(project, current[needed])
     config.check_stages(settings, [name])
-    _other_alignments(project, settings[name])
+    read_alignments(settings[name], project.path)
     project.store_settings(config.as_raw(settings))
     record = run_stage(project, BY_NAME[name], settings, runtime)
     return StageState(name, "fresh", [], record)
@@ -262,7 +261,7 @@ def run_stage(
     An interrupted run of the same stage with the same parameters and inputs is continued, unless `restart`.
     """
     parameters = settings[stage.name]
-    others = _other_alignments(project, parameters)
+    others = read_alignments(parameters, project.path)
     watch, memory = Stopwatch(), PeakMemory()
     changed = [reason for reason in why or () if reason != NOT_RUN]
     runtime.begin(f"{stage.name}: starting" + (f" ({'; '.join(changed)})" if changed else ""))
@@ -315,15 +314,3 @@ def _begin(project: Project, stage: Stage, parameters: Parameters, facts: dict[s
         job_id=job_id(),
         versions=versions(),
     )
-
-
-def _other_alignments(project: Project, parameters: Parameters) -> dict[str, GivenAlignment | None]:
-    """Return the alignments of other projects that the parameters name, by parameter."""
-    named = parameters.input_files()
-    found: dict[str, GivenAlignment | None] = {}
-    for name in parameters.other_project_fields():
-        path = named[name].expanduser() if name in named else None
-        if path is not None and path.exists() and project.path.exists() and path.samefile(project.path):
-            raise InputError(f"{name}: {path} is this project itself; name another project.")
-        found[name] = read_alignment(path) if path is not None else None
-    return found

@@ -55,7 +55,10 @@ def takes_parameters(
             if problems := check(params) if check else []:
                 raise InputError.of(problems)
             runtime = make_runtime(**settings)
-            keywords |= _other_alignments(params)
+            if model.other_project_fields():
+                from tomoseg.project.other_project import read_alignments
+
+                keywords |= read_alignments(params)
             result = function(*arguments, **keywords, params=params, runtime=runtime)
             for text in runtime.warnings:
                 warnings.warn(text, TomosegWarning, stacklevel=2)
@@ -66,16 +69,6 @@ def takes_parameters(
         return called
 
     return decorate
-
-
-def _other_alignments(params: Parameters) -> dict[str, Any]:
-    """Return the alignments of other projects that the parameters name, as the engine hands them to a stage."""
-    names, files = params.other_project_fields(), params.input_files()
-    if not names:
-        return {}
-    from tomoseg.project.other_project import read_alignment
-
-    return {name: read_alignment(files[name].expanduser()) if name in files else None for name in names}
 
 
 def _signature(

@@ -11,11 +11,24 @@ import numpy as np
 from tomoseg import schema
 from tomoseg.errors import InputError
 from tomoseg.io.shifts import GivenAlignment, ImageCorrections
+from tomoseg.parameters import Parameters
 from tomoseg.project.file import Project
 
 LARGEST = 1_000_000  # tilts, or px: no measurement gives more
 NO_CORRECTION = {"rotation_deg": 0.0, "magnification": 1.0, "tilt_error_deg": 0.0}  # columns, and their neutral values
 LARGEST_CORRECTION = (45.0, 0.5, 45.0)  # differences from the neutral values
+
+
+def read_alignments(parameters: Parameters, own: Path | None = None) -> dict[str, GivenAlignment | None]:
+    """Return the alignments of other projects that parameters name, by parameter; InputError if one is `own`."""
+    named = parameters.input_files()
+    found: dict[str, GivenAlignment | None] = {}
+    for name in parameters.other_project_fields():
+        path = named[name].expanduser() if name in named else None
+        if path is not None and own is not None and path.exists() and own.exists() and path.samefile(own):
+            raise InputError(f"{name}: {path} is this project itself; name another project.")
+        found[name] = read_alignment(path) if path is not None else None
+    return found
 
 
 def read_alignment(path: Path) -> GivenAlignment:
