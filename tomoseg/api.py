@@ -126,7 +126,7 @@ def opened_to_run(
 ) -> Iterator[tuple[Project, Settings]]:
     """Open or create the project to work on, with the settings it is to have."""
     if is_project(source):
-        if output is not None and output.absolute() != source.absolute():
+        if output is not None and not (output.exists() and output.samefile(source)):
             raise InputError(f"{source} is a project already; leave out -o {output} to continue it.")
         with Project.write(source, runtime.progress.message, break_lock=break_lock) as project:
             yield project, config.resolve(project.settings, *layers)
@@ -143,7 +143,7 @@ def opened_to_run(
     else:
         settings = config.resolve(*layers, raw)
         config.check_stages(settings)
-        with Project.create(output, break_lock=break_lock) as project:
+        with Project.create(output, runtime.progress.message, break_lock=break_lock) as project:
             yield project, settings
 
 

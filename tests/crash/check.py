@@ -75,11 +75,11 @@ class Commits:
         """Note the commits of this process; `position` tells the number of operations so far."""
         commit = JournaledFile.commit
 
-        def watched_commit(file: JournaledFile) -> None:
+        def watched_commit(file: JournaledFile, *reserved: Any) -> None:
             if file.error is None:
                 with h5py.File(file, "r") as staged:
                     self.intended = [State.of(Project(file.path, staged))]
-            commit(file)
+            commit(file, *reserved)
             self.states.append(look(file.path))
             self.ops.append(position())
             if self.states[-1] != self.intended.pop():

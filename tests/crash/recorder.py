@@ -92,12 +92,8 @@ class Recorder:
             self.log.ops.append(self._described(name, *arguments))
         return None
 
-    def _create(self, real: Callable[[Path], int], path: Path) -> int:
-        existed = path.exists()
-        fd = real(path)
-        if existed:
-            self.log.ops.append(Resize(self._number(fd), 0))
-            return fd
+    def _create(self, real: Callable[..., int], path: Path, *like: Path) -> int:
+        fd = real(path, *like)
         self._numbers[os.fstat(fd).st_ino] = self._next  # the i-node may have been another file's before
         self.log.ops.append(Create(self._next, path.name))
         self._next += 1

@@ -46,7 +46,7 @@ def commits_of(history, command):
 
 def journals(history):
     """Return the operation at which each journal is created."""
-    files = [i for i, op in enumerate(history.ops) if isinstance(op, Create) and op.name.endswith(".journal")]
+    files = [i for i, op in enumerate(history.ops) if isinstance(op, Create) and op.name.endswith(".journal.new")]
     assert len(files) > 20
     return files
 
@@ -167,7 +167,7 @@ def without(history, is_left_out):
 
 def test_a_loss_is_found_where_the_journal_is_not_synced(checker):
     """Names are certain here from the start, so that it is the content alone that is missing."""
-    made = {op.file for op in checker.history.ops if isinstance(op, Create) and op.name.endswith(".journal")}
+    made = {op.file for op in checker.history.ops if isinstance(op, Create) and op.name.endswith(".journal.new")}
     ops = without(checker.history, lambda op: isinstance(op, Sync) and op.file in made)
     assert losses_around_journals(checker, ops)
 

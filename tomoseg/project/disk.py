@@ -5,13 +5,38 @@ why it syncs by itself and not through `tomoseg.io.atomic`: every sync of a proj
 """
 
 import errno
+import fcntl
 import os
 from pathlib import Path
 
+STANDARD = 3  # descriptors below are stdin, stdout and stderr, which anything may write to
 
-def create(path: Path) -> int:
-    """Make an empty file, or empty the one that is there; return its descriptor."""
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+
+def open_file(path: Path, flags: int, mode: int = 0o666) -> int:
+    """Open a file; return a descriptor that is none of the standard ones, even where those are closed."""
+    fd = os.open(path, flags | os.O_CLOEXEC, mode)
+    if fd >= STANDARD:
+        return fd
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, STANDARD)
+    finally:
+        os.close(fd)
+
+
+def create(path: Path, like: Path | None = None) -> int:
+    """Make an empty file where there is none; return its descriptor.
+
+    It has the permissions of `like`, as far as the user may give them, or else those of the user's mask.
+    """
+    fd = open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666 if like is None else 0o600)
+    if like is not None:
+        there = like.stat()
+        try:
+            os.fchown(fd, -1, there.st_gid)
+            os.fchmod(fd, there.st_mode & 0o777)
+        except PermissionError:  # of a group that the user is not in: kept from all others
+            os.fchmod(fd, there.st_mode & 0o700)
+    return fd
 
 
 def write(fd: int, data: bytes | memoryview, offset: int) -> None:

@@ -11,9 +11,9 @@ import numpy as np
 
 from tomoseg import schema
 from tomoseg.arrays import Input
-from tomoseg.errors import InputError, StageFailed
-from tomoseg.project import layout
-from tomoseg.project.journal import JournaledFile, recover, unborn_path
+from tomoseg.errors import InputError, ProjectLocked, StageFailed
+from tomoseg.project import layout, names
+from tomoseg.project.journal import JournaledFile, recover
 from tomoseg.project.lock import writing
 from tomoseg.project.opened import CACHE_BYTES, OpenedFile, explaining_disk_errors, open_to_read, require_file
 from tomoseg.project.provenance import Record
@@ -21,6 +21,7 @@ from tomoseg.project.transaction import Partial, Transaction, read_partial
 from tomoseg.project.validate import read_record, read_settings, validated_node
 from tomoseg.runtime import on_abrupt_exit
 
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
 CACHE_SLOTS = 8191  # many more than chunks fit, and a prime: chunks that fall into one slot drive each other out
 
 
@@ -31,10 +32,11 @@ class Project(OpenedFile):
     def read(cls, path: Path) -> Self:
         """Open for reading, until it is closed: `with Project.read(path) as project`, or call `close`.
 
-        It never blocks a writer and is never blocked by one. What is read is the state at the opening, while the space
-        of what a writer replaces meanwhile is used anew: a program that looks for hours opens the file for each look.
-        Raises `InputError` if there is no such file, or it is damaged, or no project.
+        It never blocks a writer and is never blocked by one. What is read is the state at the opening, whatever is
+        written meanwhile. Raises `InputError` if there is no such file, or it is damaged, or no project;
+        `ProjectLocked` where a program other than tomoseg has it open for writing.
         """
+        path = names.resolved(path)
         return cls(path, *open_to_read(path))
 
     @classmethod
@@ -45,33 +47,50 @@ class Project(OpenedFile):
         A commit that a crash had cut short is completed or discarded first; `tell` is told so. The file is reopened
         for writing only when something is written, so that looking changes no byte.
         """
+        path = names.resolved(path)
         require_file(path)
-        with writing(path, tell, break_lock=break_lock):
+        with writing(path, tell, break_lock=break_lock) as lock:
             with explaining_disk_errors(path):
+                if (n := names.count(path)) > 1:
+                    names.require_attributes(path)
+                    tell(f"{path} has {n} names (hard links or mounts): what is written is seen under all of them")
                 if done := recover(path):
                     tell(f"{path.name}: {done}")
             with cls.read(path) as project:
-                yield project
+                project.lock = lock
+                try:
+                    yield project
+                finally:
+                    project.finish(tell)
 
     @classmethod
     @contextmanager
-    def create(cls, path: Path, *, break_lock: bool = False) -> Iterator[Self]:
+    def create(cls, path: Path, tell: Callable[[str], object] = str, *, break_lock: bool = False) -> Iterator[Self]:
         """Make a new project. The file appears under its name when its first stage is committed, or not at all."""
+        path = names.resolved(path)
         if path.exists():
             raise InputError(f"{path} already exists; `tomoseg run {path}` continues it, or choose another -o.")
         if not path.parent.is_dir():
             raise InputError(f"The folder {path.parent} does not exist; create it, or choose another -o.")
-        with writing(path, break_lock=break_lock):
+        with writing(path, tell, break_lock=break_lock) as lock:
+            if path.exists():  # since we looked
+                raise ProjectLocked(f"{path} was just made by another process. Start again to continue it.")
             with explaining_disk_errors(path):
                 store = JournaledFile.create(path)
-            unregister = on_abrupt_exit(lambda: unborn_path(path).unlink(missing_ok=True))
-            file = h5py.File(store, "w", **layout.FORMAT, **layout.NEW_FILE, rdcc_nbytes=CACHE_BYTES)
-            file.attrs[schema.SCHEMA_ATTR] = schema.SCHEMA_VERSION
+            new = names.unborn_path(path)
+            unregister = on_abrupt_exit(lambda: new.unlink(missing_ok=True))
             try:
+                lock.claim(new, store.fd)
+                file = h5py.File(store, "w", **layout.FORMAT, **layout.NEW_FILE, rdcc_nbytes=CACHE_BYTES)
+                file.attrs[schema.SCHEMA_ATTR] = schema.SCHEMA_VERSION
                 with cls(path, file, store) as project:
-                    yield project
+                    project.lock = lock
+                    try:
+                        yield project
+                    finally:
+                        project.finish(tell)
             finally:
-                unborn_path(path).unlink(missing_ok=True)
+                new.unlink(missing_ok=True)
                 unregister()
 
     # --- reading ---
@@ -90,6 +109,7 @@ class Project(OpenedFile):
 
     def record(self, stage: str) -> Record | None:
         """Return the provenance of a stage's present result."""
+        self.require_unchanged()
         return read_record(self._file, f"{schema.PROVENANCE}/{stage}")
 
     def past_record(self, run_id: str) -> Record | None:
@@ -154,12 +174,16 @@ class _Stored:
     @property
     def attrs(self) -> Mapping[str, Any]:
         with self._project.gate:
-            return {key: layout.plain(value) for key, value in self._node().attrs.items()}
+            attrs = {key: layout.plain(value) for key, value in self._node().attrs.items()}
+            self._project.require_unchanged()
+            return attrs
 
     def __getitem__(self, key: Any) -> Any:
         with self._project.gate:
             try:
-                return self._node()[key]
+                values = self._node()[key]
+                self._project.require_unchanged()
+                return values
             except (OSError, RuntimeError) as error:
                 raise InputError(
                     f"{self._path} in {self._project.path} is damaged: {error}. Run the stage that makes it again, or "
@@ -185,10 +209,16 @@ def _with_cache(file: h5py.File, path: str, cache_bytes: int) -> Any:
 
 def is_project(path: Path) -> bool:
     """Tell whether `path` is a tomoseg project file."""
-    if not path.is_file() or not h5py.is_hdf5(path):
+    if not path.is_file() or not _is_hdf5(path):
         return False
     try:
         with Project.read(path):
             return True
     except InputError:
         return False
+
+
+def _is_hdf5(path: Path) -> bool:
+    """Tell whether a file begins as HDF5 does; HDF5 itself would say no while a commit is brought into the file."""
+    with path.open("rb") as file:
+        return file.read(len(SIGNATURE)) == SIGNATURE

@@ -9,15 +9,21 @@ HDF5 reads and writes through a `JournaledFile` (h5py's file-object driver). Bet
 A commit brings the kept writes into the file in an order that survives a crash at any instant:
 
 1. the file is synced: appended space and array data are on the disk before anything refers to them;
-2. the journal PROJECT.h5.journal (where, old bytes, new bytes, checksum) is written and synced, and so is its name;
+2. the journal PROJECT.h5.journal (where, old bytes, new bytes, checksum) is written under another name and synced,
+   takes its name, and that is synced;
 3. its new bytes are written to the file, and the file is synced;
 4. the journal is removed, and that is synced too.
 
-Before 2 is complete, the file is the old state and an incomplete journal is discarded. After it, the file together with
-the journal is the new state: readers lay the journal over the file, and the next writer repeats step 3. A journal whose
-bytes do not fit the file (a copy put back from a backup) is not applied.
+Before the journal has its name, the file is the old state. After that, the file together with the journal is the new
+state: readers lay the journal over the file, and the next writer repeats step 3. A journal whose bytes do not fit the
+file (a copy put back from a backup) is not applied.
+
+Steps 3 and 4 wait as long as anybody has the file open (`tomoseg.project.looking`), so that what a reader sees stays as
+it was. Until then the next commits leave the file alone too, but for space past all that any reader may know of, and
+each puts a journal of all changes in place of the last one.
 """
 
+import errno
 import hashlib
 import io
 import json
@@ -25,29 +31,19 @@ import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, chain, count, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.project import disk
+from tomoseg.project import disk, looking, names
 
 PAGE = 4096
 MAGIC = b"tomoseg journal 1\n"
 FOREVER = 1 << 62
 Extent = tuple[int, int]  # first byte, byte after the last
-
-
-def journal_path(project: Path) -> Path:
-    """Return the journal of a project."""
-    return project.with_name(project.name + ".journal")
-
-
-def unborn_path(project: Path) -> Path:
-    """Return the name under which a new project is written before its first commit."""
-    return project.with_name(project.name + ".new")
 
 
 @dataclass(frozen=True)
@@ -113,70 +109,85 @@ class Journal:
         disk.sync(fd)
 
 
-def read_journal(project: Path) -> Journal | None:
-    """Return the complete journal beside a project, if there is one that fits it."""
-    try:
-        content = journal_path(project).read_bytes()
-    except FileNotFoundError:
-        return None
-    journal = Journal.decoded(content)
-    if journal is None:
-        return None
-    fd = os.open(project, os.O_RDONLY)
-    try:
-        return journal if journal.fits(fd) else None
-    finally:
-        os.close(fd)
+def read_journal(project: Path, fd: int) -> Journal | None:
+    """Return the complete journal of a project, if there is one that fits the file, which is open as `fd`."""
+    content = names.read_beside(names.journal_of(project))
+    journal = None if content is None else Journal.decoded(content)
+    return journal if journal is not None and journal.fits(fd) else None
 
 
 def recover(project: Path) -> str:
     """Bring a project to the state of its last commit after a crash; return what was done, '' if nothing.
 
-    Only for the holder of the project's lock.
+    A commit stays in the journal as long as anybody has the file open. Only for the holder of the project's lock.
     """
-    if unborn_path(project).exists():  # of a compacting cut short, or a name that the power failure kept
-        disk.remove(unborn_path(project))
-    path = journal_path(project)
-    if not path.exists():
+    remove_beside(names.unborn_path(project))  # of a compacting cut short, or a name that the power failure kept
+    path = names.journal_of(project)
+    remove_beside(names.unborn_path(path))
+    content = names.read_beside(path)
+    if content is None:
+        names.forget_journal(project)
         return ""
-    journal = read_journal(project)
-    if journal is not None:
-        _make_certain(path)
-        fd = os.open(project, os.O_RDWR)
-        try:
-            journal.apply(fd)
-        finally:
-            os.close(fd)
-        done = "completed the last commit, which had been interrupted"
-    elif Journal.decoded(path.read_bytes()) is None:
-        done = "discarded an incomplete commit; the project is as it was before"
-    else:
-        aside = path.with_name(path.name + ".foreign")
-        disk.rename(path, aside)
+    fd = disk.open_file(project, os.O_RDWR)
+    try:
+        looking.share(fd, project)
+        return _recovered(project, fd, path, content)
+    finally:
+        os.close(fd)
+
+
+def _recovered(project: Path, fd: int, path: Path, content: bytes) -> str:
+    journal = Journal.decoded(content)
+    if journal is not None and journal.fits(fd):
+        with looking.alone(fd, project) as is_alone:
+            if not is_alone:
+                return ""
+            _make_certain(path, content)
+            _bring_in(project, fd, path, journal)
+        return "completed the last commit, which had not yet been brought into the file"
+    if journal is None and MAGIC.startswith(content[: len(MAGIC)]):  # of an older version, which a crash cut short
+        disk.remove(path)
         disk.sync_folder(path.parent)
-        return f"{path.name} belongs to another state of the file and was moved to {aside.name}"
+        return "discarded an incomplete commit; the project is as it was before"
+    aside = next(p for n in count() if not (p := path.with_name(f"{path.name}.foreign{n or ''}")).exists())
+    disk.rename(path, aside)
+    disk.sync_folder(path.parent)
+    return f"{path.name} belongs to another state of the file and was moved to {aside.name}"
+
+
+def _bring_in(project: Path, fd: int, path: Path, journal: Journal) -> None:
+    """Write a journal's changes to the file, and remove it; nobody else may have the file open."""
+    journal.apply(fd)
+    names.forget_journal(project)
     disk.remove(path)
     disk.sync_folder(path.parent)
-    return done
 
 
-def _make_certain(journal: Path) -> None:
+def remove_beside(path: Path) -> None:
+    """Remove a file that an earlier process left beside a project."""
+    if names.is_there(path):
+        disk.remove(path)
+
+
+def _make_certain(path: Path, content: bytes) -> None:
     """Bring a journal to the disk, before it is needed there.
 
     The process that wrote it may have been killed before its sync, or in spite of a failed one, after which only bytes
     that are written anew are written at all.
     """
-    _write_synced(os.open(journal, os.O_RDWR), journal, journal.read_bytes())
+    fd = names.open_beside(path, os.O_RDWR)
+    if fd is not None:
+        _write_synced(fd, content)
+        disk.sync_folder(path.parent)
 
 
-def _write_synced(fd: int, path: Path, content: bytes) -> None:
-    """Write an opened file and close it; return when content and name are on the disk."""
+def _write_synced(fd: int, content: bytes) -> None:
+    """Write an opened file and close it; return when its content is on the disk."""
     try:
         disk.write(fd, content, 0)
         disk.sync(fd)
     finally:
         os.close(fd)
-    disk.sync_folder(path.parent)
 
 
 class _Overlay:
@@ -212,6 +223,17 @@ class _Overlay:
         low, high = max(page * PAGE, start), min((page + 1) * PAGE, start + len(into))
         inside = slice(low - page * PAGE, high - page * PAGE)
         np.copyto(into[low - start : high - start], held[inside], where=written[inside])
+
+    def copy(self) -> "_Overlay":
+        """Return an overlay of the same bytes, which is changed independently."""
+        other = _Overlay()
+        other.pages = {page: (held.copy(), written.copy()) for page, (held, written) in self.pages.items()}
+        return other
+
+    def forget(self, start: int, stop: int) -> None:
+        """Lay nothing over bytes [start, stop)."""
+        for page in [p for p in self.pages if start // PAGE <= p <= (stop - 1) // PAGE]:
+            self.pages[page][1][max(0, start - page * PAGE) : stop - page * PAGE] = False
 
     def runs(self, end: int) -> Iterator[tuple[int, bytes]]:
         """Yield (start, bytes) of everything written below `end`, in order."""
@@ -250,31 +272,58 @@ class JournaledFile(io.RawIOBase):
         self._unborn = unborn
         self._position = 0
         self._overlay = _Overlay()
+        self._kept: _Overlay | None = None  # what is committed but only in the journal
+        self._has_changed = False  # since the last commit
+        self._is_stuck = False  # nothing more may be written: the disk failed with a complete journal on it
         self._size = self._committed = committed
+        self._still = committed  # bytes below are not changed in the file before all is brought into it
         self.lend([])
 
     @classmethod
     def create(cls, path: Path) -> "JournaledFile":
         """Begin a new project file; it appears under its name at its first commit."""
-        return cls(path, disk.create(unborn_path(path)), 0, unborn=True)
+        new = names.unborn_path(path)
+        remove_beside(new)
+        fd = disk.create(new)
+        looking.share(fd, new)
+        return cls(path, fd, 0, unborn=True)
 
     @classmethod
     def open(cls, path: Path) -> "JournaledFile":
-        """Open a recovered project file for writing."""
+        """Open a recovered project file for writing.
+
+        Raises `ProjectLocked` where another program has it open for writing.
+        """
         disk.sync_folder(path.parent)  # a removed journal must not come back once space is used anew
-        fd = os.open(path, os.O_RDWR)
-        return cls(path, fd, _end_of_file(fd))
+        fd = disk.open_file(path, os.O_RDWR)
+        looking.share(fd, path)
+        journal = read_journal(path, fd)
+        file = cls(path, fd, _end_of_file(fd) if journal is None else journal.size)
+        if journal is not None:
+            file._lay(journal)
+            file._kept = file._overlay.copy()
+            # Readers may know of any state since, none of which was larger than the file has become.
+            file._still = max(file._committed, os.fstat(fd).st_size)
+            file.lend([])
+        return file
 
     @classmethod
-    def look(cls, path: Path, journal: Journal | None) -> "JournaledFile":
-        """Open for reading, with a journal laid over the file; what HDF5 writes stays in memory."""
-        fd = os.open(path, os.O_RDONLY)
-        file = cls(path, fd, _end_of_file(fd) if journal is None else journal.size)
+    def look(cls, path: Path, fd: int, journal: Journal | None) -> "JournaledFile":
+        """Read through `fd`, with a journal laid over the file; what HDF5 writes stays in memory."""
+        file = cls(path, os.dup(fd), _end_of_file(fd) if journal is None else journal.size)
         file.is_view, file._starts, file._stops = True, [], []
         if journal is not None:
-            for start, new in zip(journal.starts, journal.new, strict=True):
-                file._overlay.write(start, np.frombuffer(new, np.uint8))
+            file._lay(journal)
         return file
+
+    def _lay(self, journal: Journal) -> None:
+        for start, new in zip(journal.starts, journal.new, strict=True):
+            self._overlay.write(start, np.frombuffer(new, np.uint8))
+
+    @property
+    def fd(self) -> int:
+        """The open file."""
+        return self._fd
 
     @property
     def is_new(self) -> bool:
@@ -282,13 +331,23 @@ class JournaledFile(io.RawIOBase):
         return self._unborn
 
     @property
+    def is_put_off(self) -> bool:
+        """True where commits are in the journal only, because others have the file open."""
+        return self._kept is not None
+
+    @property
     def pending_bytes(self) -> int:
         """Memory taken by writes that are not committed."""
-        return self._overlay.n_bytes
+        return self._overlay.n_bytes - (0 if self._kept is None else self._kept.n_bytes)
+
+    @property
+    def still_bytes(self) -> int:
+        """Below this byte, nothing changes in the file before all is brought into it but space that is lent."""
+        return self._still
 
     def lend(self, extents: Sequence[Extent]) -> None:
         """Let writes to these bytes of the committed file go to the disk at once, until the next commit."""
-        direct = [*sorted(extents), (self._committed, FOREVER)]
+        direct = [*sorted(extents), (self._still, FOREVER)]
         self._starts, self._stops = [a for a, _ in direct], [b for _, b in direct]
 
     # --- what HDF5 asks for ---
@@ -344,14 +403,18 @@ class JournaledFile(io.RawIOBase):
                 self._write_now(start, part)
             else:
                 self._overlay.write(start, part)
+                self._has_changed = True
             start += len(part)
         self._position = stop
+        self._has_changed |= stop > self._size
         self._size = max(self._size, stop)
         return len(data)
 
     def truncate(self, size: int | None = None) -> int:
         """Set the length that the file will have after the commit."""
-        self._size = self._position if size is None else size
+        size = self._position if size is None else size
+        self._has_changed |= size != self._size
+        self._size = size
         if not self.is_view and self._size > self._committed:
             self._attempt(disk.allocate, self._fd, self._size)
         return self._size
@@ -377,8 +440,8 @@ class JournaledFile(io.RawIOBase):
 
     # --- what the project asks for; HDF5 must have been closed, so that all it knows has been written ---
 
-    def commit(self) -> None:
-        """Make all that was written the committed state.
+    def commit(self, reserved: Sequence[Extent] = ()) -> None:
+        """Make all that was written the committed state, but for the content of `reserved` space, to be lent next.
 
         Raises
         ------
@@ -392,56 +455,93 @@ class JournaledFile(io.RawIOBase):
             raise self.error
         disk.sync(self._fd)
         if self._unborn:
-            disk.rename(unborn_path(self.path), self.path)
-            self._unborn = False
-            self._begin_anew()
-            disk.sync_folder(self.path.parent)
-        elif self._overlay.pages or self._size != self._committed:
-            self._apply(self._write_journal())
+            self._be_born()
+        elif self._has_changed:
+            for start, stop in reserved:
+                self._overlay.forget(start, stop)
+            self._bring_in(self._write_journal())
         else:
-            self._begin_anew()
+            self.lend([])
+            self.finish()
+
+    def finish(self, patience: float = 0.0) -> bool:
+        """Bring into the file what was put off, waiting some seconds for readers; return whether all is in it.
+
+        Raises `OSError` as `commit` does.
+        """
+        if self.is_view or self.error is not None or self._kept is None:
+            return True
+        self._overlay, self._size = self._kept.copy(), self._committed
+        self._bring_in(self._journal(self._overlay, self._size), patience)
+        return self._kept is None
+
+    def _be_born(self) -> None:
+        new = names.unborn_path(self.path)
+        if os.path.lexists(self.path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.path))
+        disk.rename(new, self.path)
+        self._unborn = False
+        self._begin_anew()
+        disk.sync_folder(self.path.parent)
 
     def _begin_anew(self) -> None:
         """Take the file as it is for the committed state, whatever may still fail."""
-        self._committed = self._size
-        self._overlay = _Overlay()
+        self._committed = self._still = self._size
+        self._overlay, self._kept, self._has_changed = _Overlay(), None, False
         self.lend([])
+
+    def _journal(self, overlay: _Overlay, size: int) -> Journal:
+        runs = list(overlay.runs(min(self._still, size)))
+        old = [os.pread(self._fd, len(new), start) for start, new in runs]
+        return Journal(size, [start for start, _ in runs], old, [new for _, new in runs])
 
     def _write_journal(self) -> Journal:
         """Make the new state certain, beside the old one."""
-        runs = list(self._overlay.runs(min(self._committed, self._size)))
-        old = [os.pread(self._fd, len(new), start) for start, new in runs]
-        journal = Journal(self._size, [start for start, _ in runs], old, [new for _, new in runs])
-        path = journal_path(self.path)
+        journal = self._journal(self._overlay, self._size)
+        path = names.journal_of(self.path)
+        aside = names.unborn_path(path)
         try:
-            _write_synced(disk.create(path), path, journal.encoded())
+            _write_synced(disk.create(aside, self.path), journal.encoded())
+            names.note_journal(self.path)
+            disk.rename(aside, path)
         except OSError as error:
             self.error = error
-            disk.remove(path)
+            disk.remove(aside)
+            raise
+        try:
+            disk.sync_folder(path.parent)
+        except OSError as error:
+            self.error, self._is_stuck = error, self._kept is not None  # or the journal that it replaced would be gone
+            if not self._is_stuck:
+                disk.remove(path)
             raise
         return journal
 
-    def _apply(self, journal: Journal) -> None:
-        """Bring the new state into the file."""
-        path = journal_path(self.path)
+    def _bring_in(self, journal: Journal, patience: float = 0.0) -> None:
+        """Bring the new state into the file, or put that off where others have it open."""
         try:
-            journal.apply(self._fd)
-            self._begin_anew()
-            disk.remove(path)
-            disk.sync_folder(path.parent)
+            with looking.alone(self._fd, self.path, patience) as is_alone:
+                if is_alone:
+                    _bring_in(self.path, self._fd, names.journal_of(self.path), journal)
         except OSError as error:
-            self.error = error  # nothing more may be written before the journal was applied
+            self.error, self._is_stuck = error, True
             raise
+        if is_alone:
+            self._begin_anew()
+            return
+        self._kept, self._has_changed, self._committed = self._overlay.copy(), False, self._size
+        self._still = max(self._still, self._size)
+        self.lend([])
 
     def roll_back(self) -> None:
         """Forget all that was written since the last commit."""
-        self._overlay = _Overlay()
-        self._size = self._committed
+        self._overlay = _Overlay() if self._kept is None else self._kept.copy()
+        self._size, self._has_changed = self._committed, False
         self.lend([])
-        if not journal_path(self.path).exists():
+        if not self._is_stuck:
             self.error = None
             self._attempt(disk.sync_folder, self.path.parent)  # as when opening
-            self._attempt(disk.truncate, self._fd, self._committed)
+            self._attempt(disk.truncate, self._fd, self._still)
 
 
 def _end_of_file(fd: int) -> int:

@@ -42,6 +42,18 @@ def create_array(group: h5py.Group, artifact: schema.Artifact, shape: tuple[int,
     return group.create_dataset(artifact.path.lstrip("/"), shape, dtype, **options)
 
 
+def reserve_like(group: h5py.Group, name: str, dataset: h5py.Dataset, rows: int) -> None:
+    """Reserve space in the same pieces as an array has, for `rows` of it."""
+    group.create_dataset(
+        name,
+        (rows, *dataset.shape[1:]),
+        dataset.dtype,
+        chunks=dataset.chunks,
+        dcpl=dataset.id.get_create_plist(),
+        maxshape=dataset.maxshape,
+    )
+
+
 def is_reserved(dataset: h5py.Dataset) -> bool:
     """Tell whether all the space of an array was reserved when it was created."""
     plist = dataset.id.get_create_plist()

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -13,30 +13,49 @@ import numpy as np
 from tomoseg import schema
 from tomoseg.errors import InputError, StageFailed
 from tomoseg.project import layout
-from tomoseg.project.journal import JournaledFile, read_journal
+from tomoseg.project.journal import Extent, JournaledFile, read_journal
+from tomoseg.project.lock import Lock
+from tomoseg.project.looking import Look, others
 from tomoseg.project.probe import survives
 from tomoseg.project.upgrade import upgrade
 from tomoseg.project.validate import read_all_metadata, refuse_links
 
 CACHE_BYTES = 64 << 20  # of chunks, per dataset, at most
-OPENING_ATTEMPTS = 3  # where a commit takes place while the file is being opened
+OPENING_ATTEMPTS = 3  # where a commit takes place while the file is being opened, and nothing prevents that
+FINISH_SECONDS = 2.0  # that a writer waits at its end for readers to leave
 
 
 class OpenedFile:
     """A project file opened for reading, which the holder of its lock can also write to.
 
-    `gate` is held while the file is used, because a commit reopens it. Use it as a context manager, or `close` it.
+    `gate` is held while the file is used, because a commit reopens it. `lock` is the writer's. Use it as a context
+    manager, or `close` it.
     """
 
-    def __init__(self, path: Path, file: h5py.File, store: JournaledFile | None = None) -> None:
+    def __init__(
+        self, path: Path, file: h5py.File, store: JournaledFile | None = None, look: Look | None = None
+    ) -> None:
         self.path = path
         self.gate = threading.RLock()
+        self.lock: Lock | None = None
         self._file = file
         self._store = store
+        self._look = look
 
     def close(self) -> None:
         """Close the file; what was not committed is forgotten."""
-        _close(self._file, self._store)
+        _close(self._file, self._store, self._look)
+
+    def require_unchanged(self) -> None:
+        """Raise `InputError` if another process may have written the file since it was opened for reading.
+
+        Where the file system has locks, it cannot.
+        """
+        if self._look is not None and self._look.has_changed():
+            raise InputError(
+                f"{self.path} was written by another process while it was read, on a file system without locks. Start "
+                "again when it has ended."
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -76,19 +95,37 @@ class OpenedFile:
         upgrade(self._file)
         return self._file
 
-    def settle(self) -> None:
+    def settle(self, reserved: Sequence[Extent] = ()) -> None:
         """Commit what was written so far: from now on, the file holds it whatever crashes.
 
-        HDF5 is closed for it: only then has it written all it knows, its account of free space included.
+        HDF5 is closed for it: only then has it written all it knows, its account of free space included. The content of
+        `reserved` space is not part of it.
         """
         with self.gate, explaining_disk_errors(self.path):
             self._file.close()
             try:
-                self.store.commit()
-            except OSError:
+                if self.lock is not None:
+                    self.lock.require()
+                self.store.commit(reserved)
+            except (OSError, StageFailed):
                 self.roll_back()
                 raise
             self._reopen()
+
+    def finish(self, tell: Callable[[str], object]) -> None:
+        """End writing: bring into the file what was put off while others looked, or `tell` that they still do."""
+        if self._store is None or self._store.is_view or self._store.is_new:
+            return
+        with self.gate, explaining_disk_errors(self.path):
+            with suppress(OSError, RuntimeError):  # as when rolling back: what HDF5 would still write is forgotten
+                self._file.close()
+            if not self._store.finish(FINISH_SECONDS):
+                who = ", ".join(others(self._store.fd)) or "another program"
+                tell(
+                    f"warning: {self.path} is still open in {who}, and stays there as it was. The new results are kept "
+                    "beside it, where tomoseg sees them; for other programs to see them too, close it there and run "
+                    f"`tomoseg run {self.path}`."
+                )
 
     def roll_back(self) -> None:
         """Go back to the last commit."""
@@ -110,10 +147,14 @@ class OpenedFile:
         self._file = h5py.File(self._store, "r+", **layout.FORMAT, rdcc_nbytes=CACHE_BYTES)
 
 
-def open_to_read(path: Path) -> tuple[h5py.File, JournaledFile | None]:
+Opened = tuple[h5py.File, JournaledFile, Look]
+
+
+def open_to_read(path: Path) -> Opened:
     """Open the last committed state, upgraded in memory where an older version wrote it.
 
-    Raises `InputError` if there is no such file, or it is damaged, or no project.
+    Raises `InputError` if there is no such file, or it is damaged, or no project; `ProjectLocked` where another program
+    has it open for writing.
     """
     require_file(path)
     for attempt in range(OPENING_ATTEMPTS):
@@ -129,10 +170,10 @@ def open_to_read(path: Path) -> tuple[h5py.File, JournaledFile | None]:
     raise AssertionError
 
 
-def _open_safely(path: Path) -> tuple[h5py.File, JournaledFile | None]:
+def _open_safely(path: Path) -> Opened:
     """Open the file and read its metadata, in a child process first: HDF5 may crash on a damaged file."""
 
-    def read() -> tuple[h5py.File, JournaledFile | None]:
+    def read() -> Opened:
         opened = _open(path)
         try:
             read_all_metadata(opened[0])
@@ -146,27 +187,34 @@ def _open_safely(path: Path) -> tuple[h5py.File, JournaledFile | None]:
     return read()
 
 
-def _open(path: Path) -> tuple[h5py.File, JournaledFile | None]:
-    journal = read_journal(path)
-    if journal is None:
-        file = h5py.File(path, "r", locking=False, rdcc_nbytes=CACHE_BYTES)
-        try:
-            version = _schema_version(path, file)
-        except BaseException:
-            file.close()
-            raise
-        if version == schema.SCHEMA_VERSION:
-            return file, None
-        file.close()
-    store = JournaledFile.look(path, journal)
-    file = h5py.File(store, "r+", **layout.FORMAT, rdcc_nbytes=CACHE_BYTES)
+def _open(path: Path) -> Opened:
+    """Open the file through its journal; by its path, HDF5 would share what this process has open of it already."""
+    look = Look(path)
     try:
-        _schema_version(path, file)
+        store = JournaledFile.look(path, look.fd, read_journal(path, look.fd))
+    except BaseException:
+        look.close()
+        raise
+    try:
+        return _upgraded(path, store), store, look
+    except BaseException:
+        store.close()
+        look.close()
+        raise
+
+
+def _upgraded(path: Path, store: JournaledFile) -> h5py.File:
+    file = h5py.File(store, "r", rdcc_nbytes=CACHE_BYTES)
+    try:
+        if _schema_version(path, file) == schema.SCHEMA_VERSION:
+            return file
+        file.close()
+        file = h5py.File(store, "r+", **layout.FORMAT, rdcc_nbytes=CACHE_BYTES)
         upgrade(file)
     except BaseException:
-        _close(file, store)
+        file.close()
         raise
-    return file, store
+    return file
 
 
 def _schema_version(path: Path, file: h5py.File) -> int:
@@ -183,10 +231,12 @@ def _schema_version(path: Path, file: h5py.File) -> int:
     return int(version)
 
 
-def _close(file: h5py.File, store: JournaledFile | None) -> None:
+def _close(file: h5py.File, store: JournaledFile | None, look: Look | None) -> None:
     file.close()
     if store is not None:
         store.close()
+    if look is not None:
+        look.close()
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -22,6 +22,7 @@ from tomoseg.project.validate import read_json, read_record
 CHECKPOINT_SECONDS = 5.0  # between checkpoints on the disk, at least
 CHECKPOINT_SHARE = 0.03  # of the wall time may go into checkpoints
 PENDING_BYTES = 64 << 20  # of writes kept in memory before they are settled
+ASIDE = "aside"  # arrays that only keep space from being used, below the outputs of a stage
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Transaction:
         self._path = f"{schema.STAGING}/{begun.stage}"
         self._reserved: dict[str, list[Extent]] = {}  # by path, once the space is committed
         self._unsettled: list[str] = []  # paths of arrays whose space is not
+        self._movable: dict[str, Callable[[], h5py.Dataset]] = {}  # of those the new ones: how to make them elsewhere
         self.resumed: Mapping[str, Any] | None = None
         self._state: str | None = None  # of the last checkpoint, as JSON
         self._saved_at, self._save_cost = time.monotonic(), 0.0
@@ -60,6 +62,7 @@ class Transaction:
             self.resumed = partial.state
             self._state = json.dumps(partial.state)
             begun = replace(begun, continues=partial.run_id)
+            file[self._path].pop(ASIDE, None)
             self._find_reserved(file[self._path])
         else:
             file.pop(self._path, None)
@@ -80,10 +83,16 @@ class Transaction:
         path = self._path + artifact.path
         file = self._project.file
         if path not in file:
-            dataset = layout.create_array(file[self._path], artifact, shape, dtype or artifact.dtype)
-            layout.describe(dataset, artifact)
-            if layout.is_reserved(dataset):
+
+            def make() -> h5py.Dataset:
+                made = layout.create_array(self._group, artifact, shape, dtype or artifact.dtype)
+                layout.describe(made, artifact)
+                made.attrs.update(attrs or {})
+                return made
+
+            if layout.is_reserved(make()):
                 self._unsettled.append(path)
+                self._movable[path] = make
         file[path].attrs.update(attrs or {})
         return _Sink(self, path, shape)
 
@@ -130,6 +139,7 @@ class Transaction:
     def commit(self, record: Record) -> None:
         """Put the outputs, which are complete, in place of the old ones."""
         file, group = self._project.file, self._group
+        group.pop(ASIDE, None)
         for name in list(group):
             file.pop(name, None)
             file.move(f"{self._path}/{name}", name)
@@ -163,6 +173,7 @@ class Transaction:
         if self._state is None:
             self._project.file.pop(self._path, None)
             self._unsettled.clear()
+            self._movable.clear()
             self._reserved.clear()
         else:
             self._group.attrs["state"] = self._state
@@ -180,12 +191,35 @@ class Transaction:
         _write_record(self._project.file, f"{schema.HISTORY}/{self.begun.run_id}", replace(self.begun, outcome=outcome))
 
     def _settle(self) -> None:
-        project = self._project
-        project.settle()
-        for path in self._unsettled:
-            self._reserved[path] = layout.extents(project.file[path])
+        """Commit, and have the arrays reserved by that written in place from now on.
+
+        Their space may have been in use in a state that a reader still looks at: then they are made again elsewhere.
+        """
+        store = self._project.store
+        before = store.still_bytes
+        while True:
+            file = self._project.file
+            self._reserved |= {path: layout.extents(file[path]) for path in self._unsettled}
+            extents = [extent for found in self._reserved.values() for extent in found]
+            self._project.settle(extents)
+            misplaced = [path for path in self._movable if self._reserved[path][0][0] < before]
+            if not misplaced or not store.is_put_off:
+                break
+            self._move(misplaced)
         self._unsettled.clear()
-        project.store.lend([extent for found in self._reserved.values() for extent in found])
+        self._movable.clear()
+        store.lend(extents)
+
+    def _move(self, paths: list[str]) -> None:
+        """Make arrays elsewhere; what they leave stays occupied until the end, so that it is not offered again."""
+        aside = self._group.require_group(ASIDE)
+        for path in paths:
+            left = self._project.file[path]
+            rows = 1 + int(self._project.free_bytes * left.shape[0] // max(left.id.get_storage_size(), 1))
+            self._project.file.move(path, f"{aside.name}/{len(aside)}")
+            # Twice as much each time, so that any amount of free space is filled soon.
+            layout.reserve_like(aside, str(len(aside)), left, min(rows, left.shape[0] * 2 ** len(aside)))
+            self._movable[path]()
 
     def _find_reserved(self, group: h5py.Group) -> None:
         def visit(_name: str, node: Any) -> None:

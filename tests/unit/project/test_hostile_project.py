@@ -14,7 +14,8 @@ from tests.conftest import tomoseg
 from tomoseg import schema
 from tomoseg.errors import InputError
 from tomoseg.project import Project
-from tomoseg.project.journal import MAGIC, journal_path
+from tomoseg.project.journal import MAGIC
+from tomoseg.project.names import journal_path
 
 OPEN = """
 import sys

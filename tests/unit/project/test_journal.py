@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from tomoseg.project import disk
-from tomoseg.project.journal import Journal, JournaledFile, journal_path, read_journal, recover, unborn_path
+from tomoseg.project.journal import Journal, JournaledFile, read_journal, recover
+from tomoseg.project.looking import Look
+from tomoseg.project.names import journal_path, unborn_path
 
 SUPERBLOCK = b"\x89HDF\r\n\x1a\n\x02\x08\x08\x00" + bytes(8) + b"\xff" * 8  # then the end of the file, 8 bytes
 
@@ -35,6 +37,22 @@ def _get(file, start, length):
     buffer = bytearray(length)
     file.readinto(buffer)
     return bytes(buffer)
+
+
+def _journal(path):
+    look = Look(path)
+    try:
+        return read_journal(path, look.fd)
+    finally:
+        look.close()
+
+
+def _looked(path):
+    look = Look(path)
+    try:
+        return JournaledFile.look(path, look.fd, read_journal(path, look.fd))
+    finally:
+        look.close()
 
 
 def _commit_without_applying(path, monkeypatch, *writes):
@@ -93,7 +111,7 @@ def test_until_the_commit_the_disk_holds_the_old_state(path):
     assert path.read_bytes()[:20_000] == before
     assert len(path.read_bytes()) == 69_990
     file.close()
-    assert _get(JournaledFile.look(path, None), 0, 20_000) == before
+    assert _get(_looked(path), 0, 20_000) == before
 
 
 def test_only_lent_space_is_written_in_place(path):
@@ -113,7 +131,7 @@ def test_a_complete_journal_is_the_new_state(path, monkeypatch):
     _commit_without_applying(path, monkeypatch, (100, b"new" * 2000), (15_000, b"z"))
     assert path.read_bytes() == before
     wanted = before[:100] + b"new" * 2000 + before[6100:15_000] + b"z" + before[15_001:]
-    assert _get(JournaledFile.look(path, read_journal(path)), 0, 20_000) == wanted
+    assert _get(_looked(path), 0, 20_000) == wanted
     assert path.read_bytes() == before  # looking changes nothing
     assert "completed" in recover(path)
     assert path.read_bytes() == wanted
@@ -139,7 +157,7 @@ def test_a_journal_cut_short_is_the_old_state(path, monkeypatch):
     complete = journal.read_bytes()
     for length in (0, 10, 40, 60, 500, len(complete) - 1):
         journal.write_bytes(complete[:length])
-        assert read_journal(path) is None
+        assert _journal(path) is None
         assert "discarded" in recover(path)
         assert path.read_bytes() == before
         assert not journal.exists()
@@ -149,7 +167,7 @@ def test_a_journal_of_another_state_of_the_file_is_not_applied(path, monkeypatch
     _commit_without_applying(path, monkeypatch, (100, b"new" * 2000))
     backup = _content(7, 20_000)
     path.write_bytes(backup)  # as when a copy is put back
-    assert read_journal(path) is None
+    assert _journal(path) is None
     assert "moved to" in recover(path)
     assert path.read_bytes() == backup
     assert journal_path(path).with_name("p.h5.journal.foreign").exists()
@@ -187,7 +205,8 @@ def test_the_journal_of_a_commit_that_failed_may_come_back(path, monkeypatch, op
     def fail_second(*_):
         calls.append(1)
         if len(calls) == (2 if operation == "sync" else 1):  # of the journal, or of its name
-            kept.append(journal_path(path).read_bytes())
+            journal = journal_path(path)
+            kept.append((unborn_path(journal) if operation == "sync" else journal).read_bytes())
             raise OSError(errno.EIO, "broken")
 
     with monkeypatch.context() as patch:
@@ -197,7 +216,7 @@ def test_the_journal_of_a_commit_that_failed_may_come_back(path, monkeypatch, op
     file.roll_back()
     file.close()
     journal_path(path).write_bytes(kept[0])
-    assert read_journal(path) is None
+    assert _journal(path) is None
     recover(path)
     assert path.read_bytes() == before
 

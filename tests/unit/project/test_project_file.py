@@ -14,7 +14,8 @@ import pytest
 from tomoseg import schema
 from tomoseg.errors import InputError, ProjectLocked, StageFailed
 from tomoseg.project import Project, Record, is_project
-from tomoseg.project.lock import lock_path, writing
+from tomoseg.project.lock import writing
+from tomoseg.project.names import lock_path
 
 
 def _record(run_id="a" * 32, stage="align"):

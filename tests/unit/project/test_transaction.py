@@ -15,7 +15,7 @@ import pytest
 from tomoseg import schema
 from tomoseg.errors import InputError, Interrupted, ProjectLocked, StageFailed
 from tomoseg.project import Project, Record, compact, disk
-from tomoseg.project.lock import lock_path
+from tomoseg.project.names import lock_path
 
 SHAPE = (20, 64, 300)  # 1.5 MB, so that its space is reserved
 
