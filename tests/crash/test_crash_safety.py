@@ -184,7 +184,7 @@ def test_a_loss_is_found_where_the_journal_is_applied_before_it_is_written(check
     ops = list(checker.history.ops)
     for j in journals(checker.history):
         end = next(i for i in range(j, len(ops)) if isinstance(ops[i], Remove))
-        ours = [op for op in ops[j:end] if isinstance(op, Create) or getattr(op, "file", 0) != 0]
+        ours = [op for op in ops[j:end] if isinstance(op, Create | Rename) or getattr(op, "file", 0) != 0]
         ops[j:end] = [op for op in ops[j:end] if op not in ours] + ours
     assert losses_around_journals(checker, ops)
 

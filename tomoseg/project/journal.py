@@ -123,10 +123,11 @@ def recover(project: Path) -> str:
     """
     remove_beside(names.unborn_path(project))  # of a compacting cut short, or a name that the power failure kept
     path = names.journal_of(project)
-    remove_beside(names.unborn_path(path))
     content = names.read_beside(path)
     if content is None:
         names.forget_journal(project)
+    remove_beside(names.unborn_path(path))
+    if content is None:
         return ""
     fd = disk.open_file(project, os.O_RDWR)
     try:
@@ -505,17 +506,22 @@ class JournaledFile(io.RawIOBase):
             names.note_journal(self.path)
             disk.rename(aside, path)
         except OSError as error:
-            self.error = error
-            disk.remove(aside)
+            self._give_up(error, aside)
             raise
         try:
             disk.sync_folder(path.parent)
         except OSError as error:
-            self.error, self._is_stuck = error, self._kept is not None  # or the journal that it replaced would be gone
-            if not self._is_stuck:
-                disk.remove(path)
+            self._is_stuck = self._kept is not None  # the journal that this one replaced does not come back
+            self._give_up(error, path)
             raise
         return journal
+
+    def _give_up(self, error: OSError, journal: Path) -> None:
+        self.error = error
+        if self._kept is None:
+            names.forget_journal(self.path)
+        if not self._is_stuck:
+            disk.remove(journal)
 
     def _bring_in(self, journal: Journal, patience: float = 0.0) -> None:
         """Bring the new state into the file, or put that off where others have it open."""

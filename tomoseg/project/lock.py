@@ -107,6 +107,9 @@ class Lock:
         self._writer_fd: int | None = None
         self._released = threading.Event()
         self._heartbeat = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def show_life(self) -> None:
+        """Let the heartbeat go, until the release."""
         self._heartbeat.start()
 
     def claim(self, project: Path, fd: int | None = None) -> None:
@@ -146,7 +149,8 @@ class Lock:
     def release(self) -> None:
         """Give the lock up: first the file goes, then the kernel's lock on it."""
         self._released.set()
-        self._heartbeat.join()
+        if self._heartbeat.is_alive():
+            self._heartbeat.join()
         self.remove_file()
         for fd in (self._writer_fd, self._fd):
             if fd is not None:
@@ -184,12 +188,12 @@ def writing(project: Path, tell: Tell = str, *, break_lock: bool = False) -> Ite
     `break_lock` is set and its heartbeat stands still; a process that is seen to live keeps its lock in any case.
     Raises `InputError` where no lock file can be made, or something else has its name.
     """
-    take = _take_from_kernel if _has_locks(project.parent) else _take_by_name
-    lock = take(project, _Judge(project, tell, break_lock=break_lock))
+    lock = take(project, tell, break_lock=break_lock)
     unregister = on_abrupt_exit(lock.remove_file)
     try:
         if project.exists():
             lock.claim(project)
+        lock.show_life()
         yield lock
     finally:
         lock.release()
@@ -197,6 +201,12 @@ def writing(project: Path, tell: Tell = str, *, break_lock: bool = False) -> Ite
 
 
 # --- taking a lock
+
+
+def take(project: Path, tell: Tell, *, break_lock: bool) -> Lock:
+    """Take a project's lock; raises as `writing` does. It is held until it is released, or the process ends."""
+    by = _take_from_kernel if _has_locks(project.parent) else _take_by_name
+    return by(project, _Judge(project, tell, break_lock=break_lock))
 
 
 def _take_from_kernel(project: Path, judge: "_Judge") -> Lock:

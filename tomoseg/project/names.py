@@ -115,7 +115,8 @@ def require_attributes(project: Path) -> None:
 def note_journal(project: Path) -> None:
     """Keep with a file that has several names where its journal is, for whoever opens it by another one.
 
-    Raises `InputError` where the file system cannot.
+    It is noted before the journal takes its name, and forgotten before it goes. Raises `InputError` where the file
+    system cannot.
     """
     if count(project) == 1:
         return
@@ -143,7 +144,7 @@ def journal_of(project: Path) -> Path:
     own, noted = journal_path(project), _noted(project)
     if noted is None or noted == own.absolute() or is_there(own):
         return own
-    if is_there(noted):
+    if is_there(noted) or is_there(unborn_path(noted)):  # or it was not completed, and holds nothing that counts
         return noted
     raise InputError(
         f"{project} was being written under another of its names, and what was written last is in {shown(noted, 300)}, "
