@@ -8,7 +8,7 @@ import hashlib
 import shutil
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,10 +125,14 @@ def record(folder: Path, raw: Path) -> History:
     project = folder / NAME
     with interposed(recorder), no_chance(), history.commits.watched(lambda: len(recorder.log.ops)):
         for command in COMMANDS:
-            issue(command, project, raw)
+            with Project.read(project) if command.is_looked_at else nullcontext() as reader:
+                seen = State.of(reader) if reader else NOTHING
+                issue(command, project, raw)
+                if reader and State.of(reader) != seen:
+                    raise Lost("a reader does not see what it opened any more")
             state, files = look(project), read_folder(folder)
             history.ends.append(Point(len(history.ops), state, files, computed(project), exported(project)))
-            if problem := not_left_tidy(folder):
+            if not command.is_looked_at and (problem := not_left_tidy(folder)):
                 raise Lost(f"after {command.title}: {problem}")
     shutil.rmtree(folder)
     return history

@@ -1,7 +1,7 @@
 """A small experiment: commands one after the other on one project, and what is to be compared of their results.
 
 All the ways in which the project file is written are walked through: a new file, arrays in reserved space, checkpoints,
-results replaced and their space used again, a stage alone.
+results replaced and their space used again, a stage alone while somebody looks, so that its commits are put off.
 """
 
 import hashlib
@@ -30,11 +30,12 @@ MEMORY = 600_000  # bytes: slabs of few planes
 
 @dataclass(frozen=True)
 class Command:
-    """`tomoseg run` with some parameters, or one stage `only`."""
+    """`tomoseg run` with some parameters, or one stage `only`; undisturbed, somebody may look all the time."""
 
     title: str
     parameters: Mapping[str, Mapping[str, Any]]
     only: str = ""
+    is_looked_at: bool = False
 
 
 _QUICK = {"align": {"method": "none"}, "export": {"formats": ("vti", "csv")}}
@@ -44,7 +45,7 @@ _ALONE = {**_CHANGED, "reconstruct": {"iterations": 1, "backend": "cpu"}}
 COMMANDS = (
     Command("a first run from raw to export", _FIRST),
     Command("a second run with other parameters", _CHANGED),
-    Command("one stage alone", _ALONE, only="reconstruct"),
+    Command("one stage alone", _ALONE, only="reconstruct", is_looked_at=True),
     Command("a run of what that made stale", _ALONE),
 )
 
@@ -67,6 +68,7 @@ def small_steps() -> Iterator[None]:
         (transaction, "PENDING_BYTES", 1 << 16),
         (layout, "BULK_BYTES", 1 << 14),
         (opened, "survives", lambda _read: True),
+        (opened, "FINISH_SECONDS", 0.0),
     ]
     with _patched(limits):
         yield

@@ -46,7 +46,7 @@ def commits_of(history, command):
 
 def journals(history):
     """Return the operation at which each journal is created."""
-    files = [i for i, op in enumerate(history.ops) if isinstance(op, Create) and op.name.endswith(".journal.new")]
+    files = [i for i, op in enumerate(history.ops) if isinstance(op, Create) and op.name.endswith(".journal.tomoseg")]
     assert len(files) > 20
     return files
 
@@ -76,7 +76,7 @@ def test_the_scenario_walks_through_every_way_of_writing(checker):
     partial = [name for state in history.commits.states for name in state.partial]
     assert {name: partial.count(name) > 5 for name in ("reconstruct", "segment")} == {"reconstruct": 1, "segment": 1}
     sizes = [len(end.folder["p.h5"]) for end in history.ends[1:]]
-    assert sizes[-1] < 2 * sizes[0]  # the space of replaced results is used again
+    assert sizes[-1] < 2.5 * sizes[0]  # the space of replaced results is used again, but where somebody looked
     assert len({repr(sorted(end.results.items())) for end in history.ends}) == len(COMMANDS) + 1
 
 
@@ -167,7 +167,7 @@ def without(history, is_left_out):
 
 def test_a_loss_is_found_where_the_journal_is_not_synced(checker):
     """Names are certain here from the start, so that it is the content alone that is missing."""
-    made = {op.file for op in checker.history.ops if isinstance(op, Create) and op.name.endswith(".journal.new")}
+    made = {op.file for op in checker.history.ops if isinstance(op, Create) and op.name.endswith(".journal.tomoseg")}
     ops = without(checker.history, lambda op: isinstance(op, Sync) and op.file in made)
     assert losses_around_journals(checker, ops)
 

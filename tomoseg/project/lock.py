@@ -276,7 +276,7 @@ def _take_by_name(project: Path, judge: "_Judge") -> Lock:
 
 def _made(path: Path, me: Holder) -> bool:
     """Make a lock file, complete from the start; return whether there was none."""
-    aside = path.with_name(f"{path.name}.{me.nonce}.new")
+    aside = names.unborn_path(path.with_name(f"{path.name}.{me.nonce}"))
     with _explained(path):
         _write_new(aside, me)
         try:
@@ -308,7 +308,7 @@ def _succeeded(path: Path, content: bytes, judge: "_Judge") -> Lock:
         try:
             if names.read_beside(path) != content:
                 raise judge.busy()
-            aside = path.with_name(f"{path.name}.{judge.me.nonce}.new")
+            aside = names.unborn_path(path.with_name(f"{path.name}.{judge.me.nonce}"))
             _write_new(aside, judge.me)
             aside.replace(path)
         finally:

@@ -39,8 +39,8 @@ def journal_path(project: Path) -> Path:
 
 
 def unborn_path(path: Path) -> Path:
-    """Return the name under which a file is written before it is complete."""
-    return path.with_name(path.name + ".new")
+    """Return the name under which a file is written before it is complete; a user's own file hardly has such a one."""
+    return path.with_name(f".{path.name}.tomoseg")
 
 
 def is_there(path: Path) -> bool:

@@ -187,13 +187,13 @@ def put(path, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("where", ["lock", "journal", "journal.new", "new"])
+@pytest.mark.parametrize("where", ["lock", "journal", "unborn journal", "unborn"])
 def test_an_odd_neighbour_is_refused_by_its_kind_and_left_alone(numbered, kind, where):
     neighbour = {
         "lock": lock_path(numbered),
         "journal": journal_path(numbered),
-        "journal.new": unborn_path(journal_path(numbered)),
-        "new": unborn_path(numbered),
+        "unborn journal": unborn_path(journal_path(numbered)),
+        "unborn": unborn_path(numbered),
     }[where]
     content = put(neighbour, kind)
     before, kept = neighbour.lstat(), content()
@@ -210,11 +210,11 @@ def test_an_odd_neighbour_is_refused_by_its_kind_and_left_alone(numbered, kind, 
     assert where == "lock" or not lock_path(numbered).exists()
 
 
-@pytest.mark.parametrize("where", ["lock", "new"])
+@pytest.mark.parametrize("where", ["lock", "unborn"])
 def test_a_new_project_meets_them_too(tmp_path, where):
     path = tmp_path / "folder" / "p.h5"
     path.parent.mkdir()
-    put({"lock": lock_path, "new": unborn_path}[where](path), "dangling link")
+    put({"lock": lock_path, "unborn": unborn_path}[where](path), "dangling link")
     with pytest.raises(InputError, match="a link"):
         write(path, 1, Project.create)
     assert not (tmp_path / "precious").exists()
