@@ -43,7 +43,7 @@ docs: setup
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
 
 campaign: setup
-	$(BIN)/python -W ignore -m tests.crash.campaign --points all --kills 100
+	$(BIN)/python -W ignore -m tests.crash.campaign --points all --kills 100 --others 200
 
 clean:
 	rm -rf $(VENV) $(DEMO) build *.egg-info docs/_build docs/examples docs/commands.md

@@ -2,7 +2,8 @@
 
 At each: process killed, write torn, power lost in several random ways; all of them are recovered from, and one is
 continued to the end. For a sample of points the operation fails, or a second crash comes while the first is being
-recovered from. Besides: a stage that raises, and the real command killed, told to stop, and on a full disk.
+recovered from. Besides: a stage that raises; the real command killed, told to stop, and on a full disk; and all that
+others do to a project on the same machine (`tests.crash.adversaries`, `tests.crash.contention`).
 
 Works in several processes of low priority. Prints a table and every loss, with the task that finds it again, and exits
 1 if there is any.
@@ -26,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.crash import full_disk, kills
+from tests.crash import adversaries, contention, full_disk, kills
 from tests.crash.check import Checker, History, Lost, after, record
 from tests.crash.faults import Raising, disk_fault, stage_fault
 from tests.crash.recorder import Faults, interposed, without_waiting
@@ -41,7 +42,10 @@ RAISED: tuple[Callable[[], BaseException], ...] = (
 )
 BLOWS = 10  # of the real command in one task
 BEGINNING = 14  # operations: a recovery has about ten
-REAL = ("kill", "stop", "full")  # tasks with the real command
+REAL = ("kill", "stop", "full", "descriptors")  # tasks with the real command
+AT_ONCE = 5000  # acquisitions of a lock in one task
+ATTEMPTS = 20  # of an adversary in one task
+LOOKING_SECONDS = 60
 
 Task = tuple[Any, ...]  # what to do, and numbers that say where
 
@@ -143,7 +147,36 @@ def full(site: Site, report: Report, sizes: int) -> None:
         report.counts["full disk: not tried, mounting is not permitted"] += 1
 
 
-TASKS: dict[str, Callable[..., None]] = {f.__name__: f for f in (point, second, fault, exception, kill, stop, full)}
+def adversary(site: Site, report: Report, kind: str, amount: int, seed: int) -> None:
+    """Have others do something to a project."""
+    tally = getattr(adversaries, kind)(site.folder / kind, amount, seed)
+    _met(report, tally, f"adversary {kind} {amount} {seed}")
+
+
+def descriptors(site: Site, report: Report, amount: int, seed: int) -> None:
+    """Run the real command with standard streams closed."""
+    tally = adversaries.descriptors(site.raw, site.folder / "descriptors", amount, seed)
+    _met(report, tally, f"descriptors {amount} {seed}")
+
+
+def contend(site: Site, report: Report, way: str, acquisitions: int, seed: int) -> None:
+    """Have many processes want one lock."""
+    folder = site.folder / f"contend {seed}"
+    folder.mkdir()
+    tally = contention.contend(folder, way=way, acquisitions=acquisitions, processes=6, seed=seed)
+    report.counts[f"contention, {way}: lock acquired"] += tally.acquired
+    report.counts[f"contention, {way}: refused"] += tally.refused
+    report.counts[f"contention, {way}: killed while holding it"] += tally.killed
+    report.counts[f"contention, {way}: held by two at once"] += tally.at_once
+    if tally.at_once:
+        report.losses.append(
+            f'--again "contend {way} {acquisitions} {seed}"  held by two at once: {tally.at_once} times'
+        )
+
+
+TASKS: dict[str, Callable[..., None]] = {
+    f.__name__: f for f in (point, second, fault, exception, kill, stop, full, adversary, descriptors, contend)
+}
 
 
 def _try(report: Report, task: str, where: str, check: Callable[[], None]) -> None:
@@ -152,6 +185,11 @@ def _try(report: Report, task: str, where: str, check: Callable[[], None]) -> No
         check()
     except Lost as lost:
         report.losses.append(f'--again "{task}"  {where}: {lost}')
+
+
+def _met(report: Report, tally: adversaries.Tally, task: str) -> None:
+    report.counts.update(tally.counts)
+    report.losses += [f'--again "{task}"  {problem}' for problem in tally.problems]
 
 
 def _told(report: Report, tally: kills.Tally, what: str, task: str) -> None:
@@ -165,10 +203,17 @@ def _told(report: Report, tally: kills.Tally, what: str, task: str) -> None:
 # --- which tasks
 
 
-def tasks(history: History, points: str, n_kills: int, seed: int) -> Iterator[Task]:
+def tasks(history: History, points: str, n_kills: int, n_others: int, seed: int) -> Iterator[Task]:
     """Yield everything that is to be tried; the real command first, since it takes longest."""
     rng = random.Random(seed)
     n = len(history.ops) + 1
+    for i in range(0, n_others, ATTEMPTS):
+        for kind in ("names", "neighbours", "namespaces"):
+            yield "adversary", kind, ATTEMPTS, seed + i
+        yield "adversary", "readers", LOOKING_SECONDS, seed + i
+        yield "descriptors", ATTEMPTS // 4, seed + i
+        for way in ("kernel", "names"):
+            yield "contend", way, AT_ONCE, seed + i
     for i in range(0, n_kills, BLOWS):
         yield "kill", min(BLOWS, n_kills - i), seed + i
     if n_kills:
@@ -229,9 +274,13 @@ def main() -> int:
     again = tuple(int(n) if n.lstrip("-").isdigit() else n for n in arguments.again.split())
     with tempfile.TemporaryDirectory(prefix="tomoseg-crash-") as name:
         folder = Path(name)
-        needs_real = again[0] in REAL if again else arguments.kills > 0
+        needs_real = again[0] in REAL if again else arguments.kills + arguments.others > 0
         history = _prepare(folder, needs_real, arguments.variants, arguments.seed)
-        todo = [again] if again else list(tasks(history, arguments.points, arguments.kills, arguments.seed))
+        todo = (
+            [again]
+            if again
+            else list(tasks(history, arguments.points, arguments.kills, arguments.others, arguments.seed))
+        )
         print(
             f"{len(history.ops)} operations, {len(history.commits.states) - 1} commits; {len(todo)} tasks", flush=True
         )
@@ -269,6 +318,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--points", default="100", help="how many operations to crash at and to let fail, or all")
     parser.add_argument("--variants", type=int, default=3, help="power losses at each point")
     parser.add_argument("--kills", type=int, default=100, help="times the real command is killed; 0: it is not started")
+    parser.add_argument("--others", type=int, default=100, help="times each of the others does something; 0: never")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other power losses, faults and moments")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--again", default="", metavar="TASK", help="repeat one task, as losses are printed with")

@@ -10,6 +10,7 @@ from tomoseg.errors import InputError, shown
 from tomoseg.project import disk
 
 JOURNAL_ATTRIBUTE = "user.tomoseg.journal"  # of a file with several names: where its journal is, while there is one
+MOST_BYTES = 1 << 30  # of a journal: its writer keeps less in memory
 NO_ATTRIBUTES = (errno.ENOTSUP, errno.EPERM, errno.ENOSYS)
 KINDS = (
     (stat.S_ISLNK, "a link"),
@@ -76,11 +77,17 @@ def open_beside(path: Path, flags: int = os.O_RDONLY) -> int | None:
 
 
 def read_beside(path: Path) -> bytes | None:
-    """Return the content of a file beside a project, or None where there is none."""
+    """Return the content of a file beside a project, or None where there is none.
+
+    Raises `InputError` if it is larger than any that tomoseg writes.
+    """
     fd = open_beside(path)
     if fd is None:
         return None
     with os.fdopen(fd, "rb") as file:
+        n_bytes = os.fstat(fd).st_size
+        if n_bytes > MOST_BYTES:
+            raise InputError(f"{path} has {n_bytes / 1e9:.3g} GB, more than tomoseg writes. Move it elsewhere.")
         return file.read()
 
 

@@ -234,6 +234,14 @@ def test_a_file_of_the_users_with_the_journals_name_is_kept(numbered):
     assert kept == ["my journal", "my second journal"]
 
 
+def test_a_journal_that_would_fill_the_memory_is_refused(numbered):
+    with journal_path(numbered).open("wb") as file:
+        file.truncate(1 << 40)
+    for way in (Project.read, Project.write):
+        with pytest.raises(InputError, match="more than tomoseg writes"), way(numbered):
+            pass
+
+
 def test_a_project_that_appears_meanwhile_is_not_replaced(tmp_path):
     path = tmp_path / "p.h5"
     with Project.create(path) as project, pytest.raises(StageFailed, match="File exists"):  # noqa: PT012

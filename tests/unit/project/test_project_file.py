@@ -1,8 +1,6 @@
 """Transactions, attributes, and one writer at a time."""
 
 import json
-import os
-import socket
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -12,10 +10,8 @@ import numpy as np
 import pytest
 
 from tomoseg import schema
-from tomoseg.errors import InputError, ProjectLocked, StageFailed
+from tomoseg.errors import InputError, StageFailed
 from tomoseg.project import Project, Record, is_project
-from tomoseg.project.lock import writing
-from tomoseg.project.names import lock_path
 
 
 def _record(run_id="a" * 32, stage="align"):
@@ -120,44 +116,6 @@ def test_create_never_overwrites(project_path):
     with pytest.raises(InputError, match="already exists"), Project.create(project_path):
         pass
     assert project_path.read_bytes() == before
-
-
-def test_a_second_writer_is_told_who_holds_the_project(project_path):
-    code = "import sys; from pathlib import Path; from tomoseg.project.lock import writing\n"
-    code += "with writing(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
-    holder = subprocess.Popen(
-        [sys.executable, "-c", code, project_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    with holder:
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(ProjectLocked) as caught, Project.write(project_path):
-            pass
-        with Project.read(project_path) as project:  # reading is never refused
-            assert project.has(schema.SHIFTS)
-        holder.stdin.close()
-    assert str(holder.pid) in str(caught.value)
-    assert socket.gethostname() in str(caught.value)
-    with Project.write(project_path) as project:
-        assert project.record("align") is not None
-    assert not lock_path(project_path).exists()
-
-
-def test_the_lock_of_a_dead_process_is_taken_over(project_path):
-    dead = subprocess.Popen([sys.executable, "-c", "pass"])
-    dead.wait()
-    lock_path(project_path).write_text(json.dumps({"host": socket.gethostname(), "pid": dead.pid, "since": "then"}))
-    heard = []
-    with writing(project_path, heard.append):
-        assert json.loads(lock_path(project_path).read_text())["pid"] == os.getpid()
-    assert str(dead.pid) in heard[0]
-    assert not lock_path(project_path).exists()
-
-
-def test_the_lock_of_another_host_is_respected(project_path):
-    lock_path(project_path).write_text(json.dumps({"host": "elsewhere", "pid": 1, "since": "then"}))
-    with pytest.raises(ProjectLocked, match="elsewhere"), writing(project_path):
-        pass
-    assert lock_path(project_path).exists()
 
 
 def test_a_project_is_readable_while_a_stage_writes(project_path):

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 
 from tomoseg import schema
-from tomoseg.errors import InputError, Interrupted, ProjectLocked, StageFailed
+from tomoseg.errors import InputError, Interrupted, StageFailed
 from tomoseg.project import Project, Record, compact, disk
-from tomoseg.project.names import lock_path
 
 SHAPE = (20, 64, 300)  # 1.5 MB, so that its space is reserved
 
@@ -189,17 +188,6 @@ def test_a_project_of_schema_1_opens_and_goes_on(tmp_path):
         assert file.attrs[schema.SCHEMA_ATTR] == schema.SCHEMA_VERSION
         np.testing.assert_array_equal(file[schema.LABELS.path][:], labels + 1)
         assert file[schema.VOLUME.path].shape == labels.shape
-
-
-def test_the_lock_of_another_host_is_taken_only_when_told(path):
-    lock_path(path).write_text(json.dumps({"host": "elsewhere", "pid": 1, "since": "then"}))
-    with pytest.raises(ProjectLocked, match="--break-lock"), Project.write(path):
-        pass
-    heard = []
-    with Project.write(path, heard.append, break_lock=True):
-        assert json.loads(lock_path(path).read_text())["host"] != "elsewhere"
-    assert "elsewhere" in heard[0]
-    assert not lock_path(path).exists()
 
 
 @pytest.mark.parametrize("how", ["huge", "external", "virtual", "link", "type"])
