@@ -61,22 +61,22 @@ def _cpu_quotas(root: Path) -> Iterator[float]:
 
 def _groups(controller: str, root: Path) -> Iterator[Path]:
     """Yield the folders of this process's control groups that have the controller, and of all groups above them."""
-    own: dict[str, PurePosixPath] = {}
+    own: dict[str, PurePosixPath] = {}  # by controller; version 2 has one for all, without a name
     for line in _lines(root / "proc/self/cgroup"):
-        _, names, path = line.split(":", 2)
-        own |= dict.fromkeys(names.split(","), PurePosixPath(path))  # version 2 has no names
+        if found := re.fullmatch(r"\d+:([^:]*):(/.*)", line):
+            own |= dict.fromkeys(found[1].split(","), PurePosixPath(found[2]))
     for line in _lines(root / "proc/self/mountinfo"):
-        before, _, after = line.partition(" - ")
-        kind, _, options = after.split(" ", 2)
-        name = {"cgroup2": "", "cgroup": controller}.get(kind)
-        if name is None or name not in ["", *options.split(",")] or name not in own:
+        mount = re.fullmatch(
+            r"\S+ \S+ \S+ (?P<top>\S+) (?P<where>\S+) .*- (?P<kind>cgroup2?) \S+ (?P<options>\S+)", line
+        )
+        name = "" if mount and mount["kind"] == "cgroup2" else controller
+        if mount is None or name not in own or name not in ["", *mount["options"].split(",")]:
             continue
-        top, mounted = (_unescaped(field) for field in before.split()[3:5])
         # A container may see the path from outside, and mounted only its own group.
-        is_below = own[name].is_relative_to(top) and ".." not in own[name].parts
-        inner = own[name].relative_to(top) if is_below else PurePosixPath()
+        top, path = _unescaped(mount["top"]), own[name]
+        inner = path.relative_to(top) if path.is_relative_to(top) and ".." not in path.parts else PurePosixPath()
         for folder in (inner, *inner.parents):
-            yield root / mounted.lstrip("/") / folder
+            yield root / _unescaped(mount["where"]).lstrip("/") / folder
 
 
 def _unescaped(field: str) -> str:
