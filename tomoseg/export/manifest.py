@@ -84,6 +84,8 @@ class Manifest:
 def lost_files(export_info: Mapping[str, Any]) -> list[str]:
     """Return a sentence for each exported file that is missing or has another size; none is opened.
 
+    Files that this user may not see count as there.
+
     `export_info` are the attributes `directory` and `files` that an export left in the project. Raises `ValueError`,
     `TypeError` or `KeyError` if something else wrote them.
     """
@@ -95,6 +97,8 @@ def lost_files(export_info: Mapping[str, Any]) -> list[str]:
             status = path.lstat()
             there = stat.S_ISDIR(status.st_mode) if is_folder else stat.S_ISREG(status.st_mode)
             size = _bytes_in(path) if is_folder and there else status.st_size
+        except PermissionError:
+            continue
         except OSError:
             there, size = False, None
         if not there:
