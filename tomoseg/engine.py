@@ -266,10 +266,10 @@ def _doubts(project: Project, stage: Stage, settings: Settings) -> list[str]:
     """Say what a stage would use outside the project that nobody but the project itself names."""
     found = []
     for name, path in files_not_given(settings, stage.name).items():
-        runs = (run for run in project.history() if run.stage == stage.name)
-        is_known = _lies_beside(path, project.path) or any(r.files.get(name, {}).get("path") == str(path) for r in runs)
-        if os.path.lexists(path) and not (is_known and status_of(path)):
-            why = f"no run of {stage.name} has read" if status_of(path) else "is no regular file"
+        is_regular = status_of(path) is not None
+        is_known = is_regular and (_lies_beside(path, project.path) or _was_read(project, stage.name, name, path))
+        if os.path.lexists(path) and not is_known:
+            why = f"no run of {stage.name} has read" if is_regular else "is no regular file"
             found.append(
                 f"The project names {named(path)} as {stage.name}.{name}, which {why}; add --set "
                 f"{stage.name}.{name}={named(path)} to use it."
@@ -292,6 +292,12 @@ def files_not_given(settings: Settings, name: str) -> dict[str, Path]:
 def _lies_beside(path: Path, project: Path) -> bool:
     """Tell whether a file, links followed, lies in the folder that a project is in."""
     return path.resolve().parent == project.parent.resolve()
+
+
+def _was_read(project: Project, stage: str, name: str, path: Path) -> bool:
+    """Tell whether a run of a stage read this file for a parameter, as far as the project knows."""
+    runs = (run for run in project.history() if run.stage == stage)
+    return any(run.files.get(name, {}).get("path") == str(path) for run in runs)
 
 
 def refuse_other_series(project: Project, settings: Settings) -> None:
