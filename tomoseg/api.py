@@ -129,14 +129,14 @@ def opened_to_run(
         if output is not None and not (output.exists() and output.samefile(source)):
             raise InputError(f"{source} is a project already; leave out -o {output} to continue it.")
         with Project.write(source, runtime.progress.message, break_lock=break_lock) as project:
-            yield project, config.resolve(project.settings, *layers)
+            yield project, config.resolve(*layers, stored=project.settings)
         return
     if output is None:
         raise InputError(f"Name the project file to make: `tomoseg run {source} -o PROJECT.h5`.")
     raw = {IMPORT: {"raw": str(source.absolute())}}
     if output.exists():
         with Project.write(output, runtime.progress.message, break_lock=break_lock) as project:
-            settings = config.resolve(project.settings, *layers, raw)
+            settings = config.resolve(*layers, raw, stored=project.settings)
             if not force:
                 engine.refuse_other_series(project, settings)
             yield project, settings
@@ -271,7 +271,7 @@ class OpenProject:
         return figure
 
     def _states(self) -> list[StageState]:
-        return engine.states(self._project, config.resolve(self._project.settings))
+        return engine.states(self._project, config.resolve(stored=self._project.settings))
 
     def _array(self, artifact: schema.Artifact) -> Input | None:
         return self._project.artifact(artifact) if self._project.has(artifact) else None

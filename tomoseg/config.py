@@ -1,7 +1,7 @@
 """From a pipeline file, `--set` and options to typed parameters of every stage; all errors are reported at once."""
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from tomoseg.parameters import Parameters, problems_of
 from tomoseg.stages import BY_NAME, STAGES
 from tomoseg.stages.base import Stage
 
-Settings = dict[str, Parameters]
 Raw = Mapping[str, Mapping[str, Any]]
 
 # The longest pipeline, with every parameter and its description, has some 10 kB.
@@ -22,12 +21,25 @@ _LARGEST_CONTENT = 1_000_000  # characters once aliases are followed
 _MOST_PROBLEMS = 30  # in one message
 
 
-def resolve(*layers: Raw) -> Settings:
+class Settings(dict[str, Parameters]):
+    """The parameters of every stage; `given` are the names ('export.export_dir') of those that the user gave.
+
+    All others have their default, or are what a project remembers, which may be a stranger's.
+    """
+
+    def __init__(self, given: Iterable[str] = ()) -> None:
+        super().__init__()
+        self.given = frozenset(given)
+
+
+def resolve(*layers: Raw, stored: Raw | None = None) -> Settings:
     """Merge layers of {stage: {parameter: value}}, later ones first in rank, and validate every stage.
 
-    Raises `InputError` with all problems found.
+    `layers` are what the user gave, `stored` what the project remembers, whose rank is the lowest. Parameters that hold
+    for one run are not taken from there. Raises `InputError` with all problems found.
     """
-    settings: Settings = {}
+    settings = Settings(f"{stage}.{name}" for layer in layers for stage, values in layer.items() for name in values)
+    layers = (_remembered(stored or {}), *layers)
     unknown = sorted({stage for layer in layers for stage in layer} - set(BY_NAME))
     problems = [f"there is no stage '{shown(name, 100)}'; the stages are {', '.join(BY_NAME)}" for name in unknown]
     for stage in STAGES:
@@ -43,6 +55,15 @@ def resolve(*layers: Raw) -> Settings:
     if problems:
         raise InputError.of(problems)
     return settings
+
+
+def _remembered(values: Raw) -> Raw:
+    """Return settings without those that hold for one run only."""
+    once = {name: stage.parameters.this_run_fields() for name, stage in BY_NAME.items()}
+    return {
+        stage: {name: value for name, value in section.items() if name not in once.get(stage, ())}
+        for stage, section in values.items()
+    }
 
 
 def read_pipeline(name: str | Path) -> dict[str, dict[str, Any]]:
@@ -196,9 +217,9 @@ def parse_value(text: str) -> Any:
     return text
 
 
-def as_raw(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Return parameters as plain values that JSON can hold; paths become absolute."""
-    return {name: plain(parameters) for name, parameters in settings.items()}
+def as_raw(settings: Settings) -> Raw:
+    """Return what a project remembers of parameters, as plain values that JSON can hold; paths become absolute."""
+    return _remembered({name: plain(parameters) for name, parameters in settings.items()})
 
 
 def plain(parameters: Parameters) -> dict[str, Any]:

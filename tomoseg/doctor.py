@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from tomoseg import __version__
-from tomoseg.runtime import available_cpus, default_memory
+from tomoseg.machine import available_cpus, available_memory
 
 REQUIRED = {
     "numpy": "numpy", "scipy": "scipy", "h5py": "h5py", "hdf5plugin": "hdf5plugin", "numba": "numba",
@@ -42,7 +42,7 @@ def findings() -> list[Finding]:
         Finding("tomoseg", "ok", __version__),
         Finding("python", "ok", f"{platform.python_version()} on {platform.platform()}"),
         Finding("cpus", "ok", f"{available_cpus()} available"),
-        Finding("memory", "ok", f"{2 * default_memory() / 2**30:.1f} GiB; the default of --max-memory is half of it"),
+        Finding("memory", "ok", f"{available_memory() / 2**30:.1f} GiB; the default of --max-memory is half of it"),
         Finding("disk", "ok", f"{shutil.disk_usage(Path.cwd()).free / 2**30:.0f} GiB free in {Path.cwd()}"),
     ]
     found += [_package(name, module, "missing", "") for name, module in REQUIRED.items()]

@@ -2,18 +2,20 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tomoseg import config
 from tomoseg.config import Settings
-from tomoseg.errors import InputError, NotReady, StageFailed
+from tomoseg.errors import InputError, NotReady, StageFailed, named
 from tomoseg.io.digest import sha256
+from tomoseg.io.regular import status_of
 from tomoseg.parameters import Parameters
 from tomoseg.project import PeakMemory, Project, Record, StageState, job_id, new_run_id, now, versions
 from tomoseg.project.other_project import alignment_digest, read_alignments
+from tomoseg.project.touched import remember_files
 from tomoseg.runtime import Runtime, Stopwatch
 from tomoseg.stages import BY_NAME, STAGES
 from tomoseg.stages.base import Stage
@@ -25,37 +27,40 @@ CACHE_SHARE = 16  # a stage reads each array through a cache of this part of the
 # --- what is fresh ---
 
 
-def states(project: Project, settings: Settings) -> list[StageState]:
+def states(project: Project, settings: Settings, *, compare: bool = False) -> list[StageState]:
     """Return the state of every stage in order, if the project were to have `settings`.
 
     A result is fresh when it is complete, its fingerprint is unchanged, and every input it consumed is itself fresh
-    and still has the run id that was consumed.
+    and still has the run id that was consumed. Files that the settings name are not opened: one that was touched since
+    it was read makes a stage stale, unless `compare`, which is for a run, shows its content to be the same.
     """
     found: dict[str, StageState] = {}
     for stage in STAGES:
-        state = _state(project, stage, settings[stage.name], found)
-        if state.state != "fresh" and _can_continue(project, stage, settings[stage.name]):
+        state = _state(project, stage, settings[stage.name], found, compare=compare)
+        if state.state != "fresh" and _can_continue(project, stage, settings[stage.name], compare=compare):
             how = "interrupted; the next run continues it"
             state = replace(state, state="partial", reasons=[how, *(state.reasons if state.record else [])])
         found[stage.name] = state
     return list(found.values())
 
 
-def _can_continue(project: Project, stage: Stage, parameters: Parameters) -> bool:
+def _can_continue(project: Project, stage: Stage, parameters: Parameters, *, compare: bool) -> bool:
     """Return whether a run with these parameters would continue what an interrupted one left."""
     partial = project.partial(stage.name)
     begun = project.past_record(partial.run_id) if partial else None
     if partial is None or begun is None:
         return False
-    facts = file_facts(parameters, begun)
+    facts = file_facts(parameters, begun, compare=compare)
     return partial.key == _begin(project, stage, parameters, facts).key
 
 
-def _state(project: Project, stage: Stage, parameters: Parameters, earlier: dict[str, StageState]) -> StageState:
+def _state(
+    project: Project, stage: Stage, parameters: Parameters, earlier: dict[str, StageState], *, compare: bool
+) -> StageState:
     record = project.record(stage.name)
     if record is None:
         return StageState(stage.name, "missing", [NOT_RUN])
-    reasons = _own_reasons(stage, parameters, record)
+    reasons = _own_reasons(stage, _as_recorded(parameters, record), record, compare=compare)
     for name, run_id in record.consumed.items():
         current = earlier[name].record if name in earlier else None
         if current is None:
@@ -65,21 +70,31 @@ def _state(project: Project, stage: Stage, parameters: Parameters, earlier: dict
         elif earlier[name].state != "fresh":
             reasons.append(f"{name} is {earlier[name].state}")
     if not reasons:
-        for artifact in stage.writes:
-            if artifact.is_group and project.has(artifact):
-                reasons += _lost(stage, project.artifact(artifact).attrs)
+        reasons += _lost(stage, _left(project, stage))
     return StageState(stage.name, "stale" if reasons else "fresh", reasons, record)
 
 
-def _lost(stage: Stage, attrs: Mapping[str, Any]) -> list[str]:
+def _left(project: Project, stage: Stage) -> dict[str, Any]:
+    """Return all attributes of the groups that a stage has written."""
+    groups = [artifact for artifact in stage.writes if artifact.is_group and project.has(artifact)]
+    return {key: value for group in groups for key, value in project.artifact(group).attrs.items()}
+
+
+def _lost(stage: Stage, attrs: dict[str, Any]) -> list[str]:
     try:
-        return stage.lost(dict(attrs))
-    except (KeyError, TypeError, ValueError, OSError):  # something else wrote them
+        return stage.lost(attrs)
+    except (KeyError, TypeError, ValueError, OSError, RecursionError):  # something else wrote them
         return ["its record of the exported files cannot be read"]
 
 
-def _own_reasons(stage: Stage, parameters: Parameters, record: Record) -> list[str]:
-    facts = file_facts(parameters, record) | _gone_companions(parameters, record)
+def _as_recorded(parameters: Parameters, record: Record) -> Parameters:
+    """Return parameters with the record's values of those that hold for one run only, which make no result stale."""
+    once = {name: record.parameters.get(name) for name in parameters.this_run_fields()}
+    return parameters.model_copy(update={name: v for name, v in once.items() if isinstance(v, bool)})
+
+
+def _own_reasons(stage: Stage, parameters: Parameters, record: Record, *, compare: bool) -> list[str]:
+    facts = file_facts(parameters, record, compare=compare) | _gone_companions(parameters, record)
     if record.fingerprint == fingerprint(stage, parameters, facts):
         return []
     wanted = config.plain(parameters)
@@ -89,10 +104,22 @@ def _own_reasons(stage: Stage, parameters: Parameters, record: Record) -> list[s
         if new is None or old is None:
             reasons.append(f"{name} {_show(old and old['path'])} -> {_show(new and new['path'])}")
         elif new["sha256"] != old["sha256"]:
-            same_path = new["path"] == old["path"]
-            reasons.append(f"{name} file {new['path']} has changed" if same_path else f"{name} -> {new['path']}")
+            is_project = name in parameters.other_project_fields()
+            reasons.append(_file_reason(name, new, old, is_project=is_project))
     skip = set(parameters.input_file_fields())
     return reasons + _differences(record.parameters, wanted, skip)
+
+
+def _file_reason(name: str, new: dict[str, Any], old: dict[str, Any], *, is_project: bool) -> str:
+    path = new["path"]
+    if path != old["path"]:
+        return f"{name} -> {path}"
+    if new["sha256"]:
+        return f"{name} file {path} has changed"
+    if is_project or new["size"] == old.get("size"):
+        what = "alignment" if is_project else "content"
+        return f"{name} file {path} was touched since it was read; the next run compares its {what}"
+    return f"{name} file {path} has another size than when it was read"
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], skip: set[str]) -> list[str]:
@@ -119,32 +146,35 @@ def fingerprint(stage: Stage, parameters: Parameters, facts: dict[str, dict[str,
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def file_facts(parameters: Parameters, record: Record | None = None) -> dict[str, dict[str, Any]]:
-    """Return path, sha256, size and mtime_ns of each input file; digests known from `record` are not computed again.
+def file_facts(parameters: Parameters, record: Record | None = None, *, compare: bool) -> dict[str, dict[str, Any]]:
+    """Return path, sha256, size and mtime_ns of each input file; those known from `record` are not read again.
 
-    A file that is no longer at the path it was read from keeps its recorded facts: the project holds what was in it.
+    A file that is no longer at the path it was read from, or may no longer be read, keeps its recorded facts: the
+    project holds what was in it. Without `compare` no file is opened, and the sha256 of one that was touched is ''.
     """
     facts = {}
-    other_projects = parameters.other_project_fields()
     for name, given in {**parameters.input_files(), **parameters.companions()}.items():
         path = given.expanduser().absolute()
         known = record.files.get(name, {}) if record else {}
         same_path = known.get("path") == str(path)
-        if not path.is_file():
-            facts[name] = known if same_path else {"path": str(path), "sha256": "", "size": 0, "mtime_ns": 0}
-            continue
-        stat = path.stat()
-        unchanged = (known.get("size"), known.get("mtime_ns")) == (stat.st_size, stat.st_mtime_ns)
-        digest_of = alignment_digest if name in other_projects else sha256
-        digest = known["sha256"] if unchanged and same_path else digest_of(path)
-        facts[name] = {"path": str(path), "sha256": digest, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+        status = status_of(path)
+        there = {"size": status.st_size, "mtime_ns": status.st_mtime_ns} if status else {"size": 0, "mtime_ns": 0}
+        digest = ""
+        if same_path and all(known.get(what) == value for what, value in there.items()):
+            digest = known["sha256"]
+        elif status and compare:
+            try:
+                digest = alignment_digest(path) if name in parameters.other_project_fields() else sha256(path)
+            except OSError:
+                status = None
+        facts[name] = known if same_path and not status else {"path": str(path), "sha256": digest, **there}
     return facts
 
 
 def _gone_companions(parameters: Parameters, record: Record) -> dict[str, dict[str, Any]]:
     """Return the recorded facts of companion files that are gone: the project holds what was in them."""
     named = parameters.input_file_fields()
-    return {name: f for name, f in record.files.items() if name not in named and not Path(f["path"]).exists()}
+    return {name: f for name, f in record.files.items() if name not in named and not status_of(Path(f["path"]))}
 
 
 # --- running ---
@@ -168,17 +198,15 @@ def run(
     """
     names = list(BY_NAME)
     chosen = _between(first or names[0], last or names[-1])
-    before = {state.name: state for state in states(project, settings)}
+    before = {state.name: state for state in states(project, settings, compare=True)}
     for name in names[: names.index(chosen[0])]:
         _refuse_unless_fresh(project, before[name])
     pending = [name for name in chosen if force or before[name].state != "fresh"]
     # Everything after a stage that runs again runs too: its inputs get a new run id.
     if pending:
         pending = chosen[chosen.index(pending[0]) :]
-    config.check_stages(settings, pending)
-    for name in pending:
-        read_alignments(settings[name], project.path)
-    project.store_settings(config.as_raw(settings))
+    if pending:
+        _prepare(project, settings, pending, before)
     done = []
     for name in chosen:
         if name in pending:
@@ -206,15 +234,70 @@ def run_one(
     project: Project, name: str, settings: Settings, runtime: Runtime, *, allow_stale: bool = False
 ) -> StageState:
     """Run a single stage on what the project holds. Raises `NotReady` where an input is missing, or stale."""
-    current = {state.name: state for state in states(project, settings)}
+    current = {state.name: state for state in states(project, settings, compare=True)}
     for needed in _stages_read(BY_NAME[name]):
         if current[needed].record is None or not allow_stale:
             _refuse_unless_fresh(project, current[needed])
-    config.check_stages(settings, [name])
-    read_alignments(settings[name], project.path)
-    project.store_settings(config.as_raw(settings))
+    _prepare(project, settings, [name], current)
     record = run_stage(project, BY_NAME[name], settings, runtime)
     return StageState(name, "fresh", [], record)
+
+
+def _prepare(project: Project, settings: Settings, names: list[str], found: dict[str, StageState]) -> None:
+    """Raise `InputError` where the stages named cannot run, before anything is computed; note what the run is to have.
+
+    `found` are the states of all stages, with files compared: the times of those whose content is the same are noted.
+    """
+    if project.path.exists() and not os.access(project.path, os.W_OK):
+        raise InputError(f"{project.path} may only be read: ask its owner for the right to write, or work on a copy.")
+    doubts = [doubt for name in names for doubt in _doubts(project, BY_NAME[name], settings)]
+    if doubts:
+        raise InputError.of(doubts)
+    config.check_stages(settings, names)
+    for name in names:
+        read_alignments(settings[name], project.path)
+    project.store_settings(config.as_raw(settings))
+    for state in found.values():
+        if state.state == "fresh" and state.record is not None and state.name not in names:
+            remember_files(project, state.record, file_facts(settings[state.name], state.record, compare=True))
+
+
+def _doubts(project: Project, stage: Stage, settings: Settings) -> list[str]:
+    """Say what a stage would use outside the project that nobody but the project itself names."""
+    found = []
+    for name, path in files_not_given(settings, stage.name).items():
+        is_regular = status_of(path) is not None
+        is_known = is_regular and (_lies_beside(path, project.path) or _was_read(project, stage.name, name, path))
+        if os.path.lexists(path) and not is_known:
+            why = f"no run of {stage.name} has read" if is_regular else "is no regular file"
+            found.append(
+                f"The project names {named(path)} as {stage.name}.{name}, which {why}; add --set "
+                f"{stage.name}.{name}={named(path)} to use it."
+            )
+    if f"{stage.name}.{stage.writes_to}" not in settings.given:
+        found += stage.doubts(settings[stage.name], project.path.absolute(), _left(project, stage))
+    return found
+
+
+def files_not_given(settings: Settings, name: str) -> dict[str, Path]:
+    """Return the input files of a stage, by parameter, that the user did not name now: the project remembers them."""
+    parameters = settings[name]
+    return {
+        field: path.expanduser().absolute()
+        for field, path in parameters.input_files().items()
+        if f"{name}.{field}" not in settings.given and not parameters.is_known_file(field, path)
+    }
+
+
+def _lies_beside(path: Path, project: Path) -> bool:
+    """Tell whether a file, links followed, lies in the folder that a project is in."""
+    return path.resolve().parent == project.parent.resolve()
+
+
+def _was_read(project: Project, stage: str, name: str, path: Path) -> bool:
+    """Tell whether a run of a stage read this file for a parameter, as far as the project knows."""
+    runs = (run for run in project.history() if run.stage == stage)
+    return any(run.files.get(name, {}).get("path") == str(path) for run in runs)
 
 
 def refuse_other_series(project: Project, settings: Settings) -> None:
@@ -223,7 +306,7 @@ def refuse_other_series(project: Project, settings: Settings) -> None:
         record = project.record(stage.name) if stage.source else None
         if record is None:
             continue
-        wanted = file_facts(settings[stage.name], record).get(stage.source, {})
+        wanted = file_facts(settings[stage.name], record, compare=True).get(stage.source, {})
         held = record.files.get(stage.source, {})
         if wanted.get("sha256") != held.get("sha256"):
             raise InputError(
@@ -266,7 +349,8 @@ def run_stage(
     changed = [reason for reason in why or () if reason != NOT_RUN]
     runtime.begin(f"{stage.name}: starting" + (f" ({'; '.join(changed)})" if changed else ""))
     runtime.check()
-    begun = _begin(project, stage, parameters, file_facts(parameters, project.record(stage.name)))
+    facts = file_facts(parameters, project.record(stage.name), compare=True)
+    begun = _begin(project, stage, parameters, facts)
     with project.transaction(begun, restart=restart) as outputs:
         cache_bytes = runtime.max_memory // CACHE_SHARE
         there = (artifact for artifact in stage.reads if not artifact.optional or project.has(artifact))

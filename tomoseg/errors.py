@@ -4,6 +4,8 @@ The message of each is one clear paragraph for the user: what is wrong, in which
 `printable` make text from a file fit for it.
 """
 
+import shlex
+
 
 class TomosegError(Exception):
     """Base of all errors that are shown to the user as one paragraph, without a traceback."""
@@ -43,7 +45,7 @@ class ProjectLocked(TomosegError):
 
 
 class Interrupted(TomosegError):
-    """SIGINT or SIGTERM arrived; the state was kept (exit 130)."""
+    """SIGINT, SIGTERM or SIGHUP arrived; the state was kept (exit 130)."""
 
     exit_code = 130
 
@@ -55,6 +57,11 @@ class TomosegWarning(UserWarning):
 def printable(text: object) -> str:
     """Return text from a file without what a terminal would obey rather than show, which becomes '?'."""
     return "".join(c if c.isprintable() else "?" for c in str(text))
+
+
+def named(path: object) -> str:
+    """Return a path from a file as a message can suggest to type it: printable, and nothing that a shell would obey."""
+    return shlex.quote(printable(path))
 
 
 def shown(text: object, most: int = 60) -> str:

@@ -20,7 +20,7 @@ device : {'auto', 'cpu', 'cuda'}
 workers : int, optional
     Threads; by default one for each CPU that this process may use.
 max_memory : int or str, optional
-    Bytes to work in, or a text such as '8G'; by default half of the machine's memory. What is returned comes on top.
+    Bytes to work in, or a text such as '8G'; by default half of what it may use. What is returned comes on top.
 progress : {'auto', 'bar', 'plain', 'none'} or tomoseg.runtime.Progress, optional
     Where progress is shown; by default nowhere.
 """

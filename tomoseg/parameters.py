@@ -20,8 +20,25 @@ class AlignmentInputFileMarker(InputFileMarker):
     """
 
 
-InputFile = Annotated[Path, InputFileMarker()]
-OtherProject = Annotated[Path, AlignmentInputFileMarker()]
+class ThisRunMarker:
+    """Marks a parameter that holds for the run it is given to: a project neither remembers it nor may demand it.
+
+    It permits something and has no part in what the result is, so that it makes no result stale.
+    """
+
+
+def _in_a_known_home(path: Path) -> Path:
+    """Refuse ~user where there is no such user."""
+    try:
+        path.expanduser()
+    except RuntimeError as error:
+        raise ValueError("there is no such home folder") from error
+    return path
+
+
+InputFile = Annotated[Path, AfterValidator(_in_a_known_home), InputFileMarker()]
+OtherProject = Annotated[Path, AfterValidator(_in_a_known_home), AlignmentInputFileMarker()]
+ThisRun = ThisRunMarker()
 
 
 def _rising(limits: tuple[int, int]) -> tuple[int, int]:
@@ -85,6 +102,11 @@ class Parameters(BaseModel):
         """Return the names of those among them that name another project."""
         return cls.marked(AlignmentInputFileMarker)
 
+    @classmethod
+    def this_run_fields(cls) -> list[str]:
+        """Return the names of the parameters that hold for one run only."""
+        return cls.marked(ThisRunMarker)
+
     def input_files(self) -> dict[str, Path]:
         """Return the input files that are set, by parameter name."""
         named = {name: getattr(self, name) for name in self.input_file_fields()}
@@ -93,6 +115,11 @@ class Parameters(BaseModel):
     @classmethod
     def is_known_name(cls, _parameter: str, _text: str) -> bool:
         """Return whether an input file is given as the name of something that ships with tomoseg, not as a path."""
+        return False
+
+    @classmethod
+    def is_known_file(cls, _parameter: str, _path: Path) -> bool:
+        """Return whether an input file is one of those that ship with tomoseg, or that the user keeps for it."""
         return False
 
     def companions(self) -> dict[str, Path]:
@@ -133,4 +160,4 @@ def _markers(annotation: Any) -> Iterator[Any]:
         yield from _markers(part)
 
 
-__all__ = ["Field", "InputFile", "OtherProject", "Parameters", "Range", "problems_of"]
+__all__ = ["Field", "InputFile", "OtherProject", "Parameters", "Range", "ThisRun", "problems_of"]

@@ -7,8 +7,9 @@ from tomoseg import config
 from tomoseg.project import Project, Record
 from tomoseg.stages import BY_NAME, STAGES
 
-# Parameters that say where files are, not what is computed; and those of `import` that `run` has options for.
-LOCATIONS = {"raw", "export_dir"}
+# Parameters that say where files are, or permit something, not what is computed; and those of `import` that `run` has
+# options for.
+LOCATIONS = {"raw", "export_dir"} | {name for stage in STAGES for name in stage.parameters.this_run_fields()}
 RUN_OPTIONS = {"angles": "--angles", "pixel_size": "--pixel-size", "tilt_axis": "--tilt-axis"}
 
 

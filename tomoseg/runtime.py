@@ -5,14 +5,16 @@ import os
 import re
 import signal
 import socket
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeVar, cast, get_args
+from typing import Any, Literal, Protocol, TypeVar, cast, get_args
 
 from tomoseg.errors import InputError, Interrupted
+from tomoseg.machine import available_cpus, available_memory
 from tomoseg.progress import Progress, make_progress
 
 T = TypeVar("T")
@@ -39,7 +41,7 @@ class Runtime:
     """
 
     device: Device = "auto"
-    workers: int = field(default_factory=lambda: available_cpus())
+    workers: int = field(default_factory=available_cpus)
     max_memory: int = field(default_factory=lambda: default_memory())  # bytes
     progress: Progress = field(default_factory=Progress)
     stop_at: float | None = None
@@ -58,16 +60,17 @@ class Runtime:
     def track(self, items: Sequence[T], what: str) -> Iterator[T]:
         """Yield `items` while showing progress; stops with `Interrupted` between items, as `check` does.
 
-        An item is not begun where the time budget would end before it, if it takes as long as the longest so far.
+        An item is not begun where the time budget would end before it, if it takes as long as the longest so far. One
+        during which the process was stopped (Ctrl-Z, a batch system that suspends) tells nothing about that.
         """
         self.progress.start(what, len(items))
         longest = 0.0
         try:
             for done, item in enumerate(items):
                 self.check(longest)
-                watch = Stopwatch()
+                watch, pauses = Stopwatch(), len(_pauses)
                 yield item
-                longest = max(longest, watch.seconds)
+                longest = max(longest, watch.seconds) if len(_pauses) == pauses else longest
                 self.progress.advance(done + 1)
             self.check()
         finally:
@@ -84,7 +87,7 @@ class Runtime:
         self.progress.message(f"warning: {text}")
 
     def check(self, seconds: float = 0.0) -> None:
-        """Raise `Interrupted` if SIGINT or SIGTERM arrived, or if the time budget does not last for `seconds` more.
+        """Raise `Interrupted` if a signal to stop arrived, or if the time budget does not last for `seconds` more.
 
         Called between units of work.
         """
@@ -105,7 +108,7 @@ def make_runtime(
     max_memory: int | str | None = None,
     progress: str | Progress | None = None,
 ) -> Runtime:
-    """Return a runtime: threads (None or 0: all CPUs of this process), memory (None or '': half the machine's)."""
+    """Return a runtime: threads (None or 0: all CPUs of this process), memory (None or '': half of what it may use)."""
     if device not in get_args(Device):
         raise InputError(f"device is {device}: it must be one of {', '.join(get_args(Device))}.")
     return Runtime(
@@ -131,27 +134,48 @@ def slabs(n: int, size: int, first: int = 0) -> list[slice]:
     return [slice(max(first, start), min(start + size, n)) for start in starts if max(first, start) < n]
 
 
-def available_cpus() -> int:
-    """Return the number of CPUs this process may use (a batch system may give fewer than the machine has)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-
-
 def default_memory() -> int:
-    """Return half of the machine's memory in bytes; 4 GiB where it cannot be asked."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    except (ValueError, OSError, AttributeError):
-        return 4 << 30
+    """Return half of the memory this process may use, in bytes."""
+    return available_memory() // 2
 
 
 # --- signals ---
 
-STOPPING = (signal.SIGINT, signal.SIGTERM)
+HANGUP = tuple(signal.Signals[name] for name in ("SIGHUP",) if hasattr(signal, name))  # Windows has neither
+CONTINUED = tuple(signal.Signals[name] for name in ("SIGCONT",) if hasattr(signal, name))
+STOPPING = (signal.SIGINT, signal.SIGTERM, *HANGUP)
 GRACE_SECONDS = 8.0  # from a signal until the process leaves whatever it is doing: batch systems kill soon after
 ECHO_SECONDS = 1.0  # `timeout`, `srun` and terminals may send the signal to the process and to its group: that is one
 
 _signals: list[int] = []
+_pauses: list[int] = []  # a SIGCONT for each time that the process was stopped and went on
 _clean_ups: list[Callable[[], object]] = []
+
+
+def obey(signals: Iterable[int], act: Callable[[int], object]) -> dict[int, Any]:
+    """Have `act` called with the number of each of these signals that arrives; return what was done before.
+
+    SIGHUP, which a terminal sends when it is lost, stays ignored where it was, as `nohup` arranges. Otherwise what is
+    still written to that terminal goes nowhere from then on: the system would refuse it, which is no reason to fail.
+    """
+
+    def handle(signum: int, _frame: object) -> None:
+        if signum in HANGUP:
+            _let_go_of_a_lost_terminal()
+        act(signum)
+
+    ignored = {s for s in HANGUP if signal.getsignal(s) == signal.SIG_IGN}
+    return {s: signal.signal(s, handle) for s in signals if s not in ignored}
+
+
+def _let_go_of_a_lost_terminal() -> None:
+    """Turn those of the standard descriptors that are a terminal which is gone to /dev/null."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in range(3):
+        with contextlib.suppress(OSError):
+            if stat.S_ISCHR(os.fstat(standard).st_mode) and not os.isatty(standard):
+                os.dup2(null, standard)
+    os.close(null)
 
 
 def on_abrupt_exit(clean_up: Callable[[], object]) -> Callable[[], None]:
@@ -168,7 +192,7 @@ def on_abrupt_exit(clean_up: Callable[[], object]) -> Callable[[], None]:
 def stopping_on_signals(
     advice: Callable[[], str] = lambda: "Nothing was kept; start the same command again.",
 ) -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into an `Interrupted` at the next unit of work; a second one stops at once.
+    """Turn SIGINT, SIGTERM and SIGHUP into an `Interrupted` at the next unit of work; a second one stops at once.
 
     `advice()` says how to go on; it ends the message of every `Interrupted`. A process that did not stop within
     `GRACE_SECONDS`, such as one in the midst of a long call of a library, says it too and leaves with exit code 130,
@@ -177,7 +201,8 @@ def stopping_on_signals(
     """
     _signals.clear()
     with _watchdog(advice):
-        before = {s: signal.signal(s, lambda signum, _: _signals.append(signum)) for s in STOPPING}
+        before = obey(STOPPING, _signals.append)
+        before |= {s: signal.signal(s, lambda signum, _: _pauses.append(signum)) for s in CONTINUED}
         try:
             yield
         except Interrupted as error:
@@ -186,6 +211,7 @@ def stopping_on_signals(
             for signum, old in before.items():
                 signal.signal(signum, old)
             _signals.clear()
+            _pauses.clear()
 
 
 @contextmanager

@@ -1,14 +1,19 @@
 """What is fresh, stale or missing, and what a run does, on a pipeline of three toy stages over real artifacts."""
 
+import os
+import shutil
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pytest
 
 from tomoseg import config, engine, schema
 from tomoseg.errors import InputError, Interrupted, NotReady, StageFailed
-from tomoseg.parameters import Field, InputFile, Parameters
-from tomoseg.project import Project
+from tomoseg.parameters import Field, InputFile, Parameters, ThisRun
+from tomoseg.project import Project, provenance
 from tomoseg.runtime import Runtime
 from tomoseg.stages.base import Stage
 
@@ -27,6 +32,8 @@ class ScaleParameters(Parameters):
 
 class SumParameters(Parameters):
     fail: str = Field(default="", description="how to fail")
+    dare: Annotated[bool, ThisRun] = Field(default=False, description="permission")
+    table: InputFile | None = Field(default=None, description="more numbers")
 
 
 def _read(*, params, runtime, outputs):
@@ -41,7 +48,8 @@ def _scale(*, angles_deg, params, runtime, outputs):
 
 
 def _sum(*, shifts_px, params, runtime, outputs):
-    outputs.put("residuals", np.array([shifts_px[:].sum()]))
+    more = np.loadtxt(params.table).sum() if params.table else 0
+    outputs.put("residuals", np.array([shifts_px[:].sum() + more]))
     if params.fail == "error":
         raise StageFailed("asked to fail")
     if params.fail == "interrupt":
@@ -79,12 +87,19 @@ def made(tmp_path, raw):
 
 def _run(path, *layers, **options):
     with Project.write(path) as project:
-        return engine.run(project, config.resolve(project.settings, *layers), Runtime(), **options)
+        return engine.run(project, config.resolve(*layers, stored=project.settings), Runtime(), **options)
 
 
-def _states(path, *layers):
+def _states(path, *layers, compare=False):
     with Project.read(path) as project:
-        return {s.name: s for s in engine.states(project, config.resolve(project.settings, *layers))}
+        settings = config.resolve(*layers, stored=project.settings)
+        return {s.name: s for s in engine.states(project, settings, compare=compare)}
+
+
+def _touch(path, hours=1):
+    """Change the time of a file and nothing else."""
+    status = path.stat()
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + int(hours * 3.6e12)))
 
 
 def _run_ids(path):
@@ -212,11 +227,12 @@ def test_a_failed_stage_leaves_the_old_result(made, how, error):
 
 
 def test_a_changed_raw_file_is_noticed(made, raw):
-    raw.write_text("1\n2\n4\n")
-    states = _states(made)
-    assert states["import"].reasons == [f"raw file {raw} has changed"]
+    raw.write_text("1\n2\n14\n")
+    assert _states(made)["import"].reasons == [f"raw file {raw} has another size than when it was read"]
+    assert _states(made, compare=True)["import"].reasons == [f"raw file {raw} has changed"]
     _run(made)
-    assert _sum_of(made) == 2 * 2 * (1 + 2 + 4)
+    assert _sum_of(made) == 2 * 2 * (1 + 2 + 14)
+    assert [s.state for s in _states(made).values()] == ["fresh"] * 3
 
 
 def test_a_raw_file_moved_away_leaves_the_project_fresh(made, raw):
@@ -224,9 +240,177 @@ def test_a_raw_file_moved_away_leaves_the_project_fresh(made, raw):
     assert [s.state for s in _states(made).values()] == ["fresh"] * 3
 
 
-def test_a_touched_but_equal_raw_file_is_no_change(made, raw):
-    raw.write_text("1\n2\n3\n")
+def test_a_touched_but_equal_raw_file_is_no_change_for_a_run(made, raw):
+    before = _run_ids(made)
+    _touch(raw)
+    said = f"raw file {raw} was touched since it was read; the next run compares its content"
+    assert _states(made)["import"].reasons == [said]
+    _run(made)
+    assert _run_ids(made) == before
+    assert _states(made)["import"].reasons == [said]  # nothing was written
+    _run(made, {"scale": {"factor": 5}})  # a run that writes anyway notes the new time
     assert [s.state for s in _states(made).values()] == ["fresh"] * 3
+    assert [name for name, run_id in _run_ids(made).items() if run_id == before[name]] == ["import"]
+
+
+def test_looking_opens_no_file_that_a_project_names(made, raw, monkeypatch):
+    def refused(*_):
+        raise AssertionError("opened")
+
+    _touch(raw)
+    monkeypatch.setattr(engine, "sha256", refused)
+    monkeypatch.setattr(engine, "alignment_digest", refused)
+    assert _states(made)["import"].state == "stale"
+    with pytest.raises(AssertionError, match="opened"):
+        _run(made)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "dangling link", "loop", "a file for a folder"])
+def test_what_stands_where_a_file_was_is_as_good_as_gone(made, raw, kind):
+    raw.unlink()
+    if kind == "pipe":
+        os.mkfifo(raw)
+    elif kind == "folder":
+        raw.mkdir()
+    elif kind == "a file for a folder":
+        raw.symlink_to(made / "x")
+    else:
+        raw.symlink_to(raw if kind == "loop" else "nowhere")
+    for compare in (False, True):
+        assert [s.state for s in _states(made, compare=compare).values()] == ["fresh"] * 3
+
+
+def test_what_may_no_longer_be_read_keeps_its_recorded_facts(made, raw, monkeypatch):
+    def refused(_path):
+        raise PermissionError(13, "Permission denied")
+
+    _touch(raw)
+    monkeypatch.setattr(engine, "sha256", refused)
+    assert [s.state for s in _states(made, compare=True).values()] == ["fresh"] * 3
+
+
+# ---------------------------------------------------------------- what only the project names
+
+
+def test_a_permission_holds_for_one_run_and_makes_nothing_stale(made):
+    given = {"sum": {"dare": True}}
+    assert _states(made, given)["sum"].state == "fresh"
+    _run(made, given, {"scale": {"factor": 3}})
+    with Project.read(made) as project:
+        assert project.record("sum").parameters["dare"] is True
+        assert "dare" not in project.settings["sum"]
+        assert config.resolve(stored={"sum": {"dare": True}})["sum"].dare is False
+    assert [s.state for s in _states(made).values()] == ["fresh"] * 3
+
+
+def test_a_file_that_only_the_project_names_is_not_read(made, tmp_path):
+    (tmp_path / "away").mkdir()
+    secret = tmp_path / "away" / "secret.txt"
+    secret.write_text("1\n")
+    before = made.read_bytes()
+    with Project.write(made) as project:
+        settings = config.resolve(stored={**project.settings, "sum": {"table": str(secret)}})
+        with pytest.raises(InputError) as refused:
+            engine.run(project, settings, Runtime())
+        with pytest.raises(InputError, match="no run of sum has read; add --set"):
+            engine.run_one(project, "sum", settings, Runtime())
+    assert str(refused.value) == (
+        f"The project names {secret} as sum.table, which no run of sum has read; add --set sum.table={secret} to use "
+        "it."
+    )
+    assert made.read_bytes() == before
+
+
+def test_a_file_that_was_named_once_is_read_again(made, tmp_path):
+    (tmp_path / "away").mkdir()
+    table = tmp_path / "away" / "table.txt"
+    table.write_text("1\n")
+    _run(made, {"sum": {"table": str(table)}})
+    assert _sum_of(made) == 25
+    table.write_text("2\n")
+    _touch(table)
+    _run(made)
+    assert _sum_of(made) == 26
+    _run(made, {"sum": {"table": None}})
+    _run(made, {"scale": {"factor": 3}})
+    for make in (os.mkfifo, lambda path: path.symlink_to(path)):
+        table.unlink()
+        make(table)
+        with Project.write(made) as project:
+            settings = config.resolve(stored={**project.settings, "sum": {"table": str(table)}})
+            with pytest.raises(InputError, match="is no regular file"):
+                engine.run(project, settings, Runtime())
+
+
+def test_a_file_beside_the_project_may_be_read_unless_it_is_a_link_away(made, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    moved = shutil.move(made, folder / "p.h5")
+    (folder / "table.txt").write_text("1\n")
+    (tmp_path / "secret.txt").write_text("2\n")
+    (folder / "link.txt").symlink_to("../secret.txt")
+
+    def run_with(name):
+        with Project.write(moved) as project:
+            settings = config.resolve(stored={**project.settings, "sum": {"table": str(folder / name)}})
+            engine.run(project, settings, Runtime())
+
+    run_with("table.txt")
+    assert _sum_of(moved) == 25
+    with pytest.raises(InputError, match=r"link\.txt as sum\.table"):
+        run_with("link.txt")
+
+
+def test_paths_of_a_project_are_suggested_as_a_shell_takes_them(made, tmp_path):
+    (tmp_path / "away").mkdir()
+    odd = tmp_path / "away" / "$(touch x) \x1b[31m;"
+    odd.write_text("1\n")
+    with Project.write(made) as project:
+        settings = config.resolve(stored={**project.settings, "sum": {"table": str(odd)}})
+        with pytest.raises(InputError) as refused:
+            engine.run(project, settings, Runtime())
+    assert f"--set sum.table='{tmp_path}/away/$(touch x) ?[31m;' to use it" in str(refused.value)
+
+
+# ---------------------------------------------------------------- a clock that jumps
+
+
+def test_the_order_of_runs_is_known_whatever_the_clock_says(tmp_path, raw, monkeypatch):
+    class Clock(datetime):
+        hours = iter([0, 5, -7, 3, -1000, 2, 1, -3, 9])
+
+        @classmethod
+        def now(cls, zone=None):
+            return datetime.now(zone) + timedelta(hours=next(cls.hours))
+
+    monkeypatch.setattr(provenance, "datetime", Clock)
+    path = tmp_path / "p.h5"
+    with Project.create(path) as project:
+        engine.run(project, config.resolve({"import": {"raw": str(raw)}}), Runtime())
+    for factor in (3, 4, 5):
+        _run(path, {"scale": {"factor": factor}})
+    with Project.read(path) as project:
+        runs = project.history()
+        assert [run.sequence for run in runs] == list(range(1, 10))
+        assert [run.parameters.get("factor") for run in runs if run.stage == "scale"] == [2, 3, 4, 5]
+        assert [run.started for run in runs] != sorted(run.started for run in runs)
+        assert project.record("scale").sequence == 8
+    assert [s.state for s in _states(path).values()] == ["fresh"] * 3
+    assert _sum_of(path) == 60
+
+
+def test_runs_of_earlier_versions_come_first_in_the_order_of_their_clock(made):
+    from tomoseg.project import transaction
+
+    with Project.write(made) as project:
+        file = project.for_writing()
+        for run in project.history():
+            old = replace(run, sequence=0, started=f"2099-{run.sequence}")
+            transaction._write_record(file, f"{schema.HISTORY}/{run.run_id}", old)
+        project.settle()
+    _run(made, {"sum": {"fail": "", "table": None}, "scale": {"factor": 7}})
+    with Project.read(made) as project:
+        assert [run.stage for run in project.history()] == ["import", "scale", "sum", "scale", "sum"]
 
 
 def test_a_file_beside_the_raw_one_that_is_used_unnamed_is_noticed(made, raw):
@@ -235,8 +419,9 @@ def test_a_file_beside_the_raw_one_that_is_used_unnamed_is_noticed(made, raw):
     assert _states(made)["import"].reasons == [f"more none -> {beside}"]
     _run(made)
     assert _states(made)["import"].state == "fresh"
-    beside.write_text("5\n")
-    assert _states(made)["import"].reasons == [f"more file {beside} has changed"]
+    beside.write_text("15\n")
+    assert _states(made, compare=True)["import"].reasons == [f"more file {beside} has changed"]
+    assert _states(made)["import"].reasons == [f"more file {beside} has another size than when it was read"]
     _run(made)
     beside.unlink()  # the project holds what was in it
     raw.unlink()
@@ -244,8 +429,6 @@ def test_a_file_beside_the_raw_one_that_is_used_unnamed_is_noticed(made, raw):
 
 
 def test_a_new_stage_version_makes_its_result_stale(made, monkeypatch):
-    from dataclasses import replace
-
     newer = tuple(replace(s, version=2) if s.name == "scale" else s for s in engine.STAGES)
     monkeypatch.setattr(engine, "STAGES", newer)
     assert _states(made)["scale"].reasons == ["tomoseg's scale has changed since then"]

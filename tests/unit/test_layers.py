@@ -14,7 +14,7 @@ from tomoseg import schema
 PACKAGE = Path(tomoseg.__file__).parent
 EVERYONE_MAY_USE = {
     *("schema", "errors", "arrays", "runtime", "progress", "parameters", "keywords", "__init__"),
-    *("classes", "components", "palette", "tables"),
+    *("classes", "components", "machine", "palette", "tables"),
 }
 SCIENCE = {"io", "alignment", "reconstruction", "segmentation", "measurement", "export", "simulate", "report"}
 HEAVY = {
@@ -43,6 +43,7 @@ ALLOWED = {
     "schema": set(),
     "errors": set(),
     "arrays": set(),
+    "machine": set(),
     "runtime": set(),
     "palette": set(),
     "parameters": set(),

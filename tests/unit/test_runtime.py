@@ -57,7 +57,7 @@ def ended(process: subprocess.Popen, within: float) -> str:
     return said
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_process_stuck_in_a_library_leaves_within_ten_seconds(tmp_path, signum):
     process = start(tmp_path, STUCK)
     assert len(list(tmp_path.iterdir())) == 2  # the lock and the unfinished file
@@ -102,7 +102,7 @@ finally:
 
 def test_signals_mean_what_they_did_before_once_the_work_is_done():
     def handlers():
-        return [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+        return [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCONT)]
 
     before = handlers()
     with stopping_on_signals():
@@ -113,6 +113,27 @@ def test_signals_mean_what_they_did_before_once_the_work_is_done():
     assert handlers() == before
     Runtime().check()  # the signal is forgotten
     assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_a_hangup_that_was_ignored_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as by `nohup`
+    try:
+        with stopping_on_signals():
+            signal.raise_signal(signal.SIGHUP)
+            Runtime().check()
+            signal.raise_signal(signal.SIGTERM)
+            with pytest.raises(Interrupted, match="stopped by SIGTERM"):
+                Runtime().check()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_hangup_stops_as_sigterm_does():
+    with stopping_on_signals():
+        signal.raise_signal(signal.SIGHUP)
+        with pytest.raises(Interrupted, match="stopped by SIGHUP"):
+            Runtime().check()
 
 
 def test_an_interruption_tells_how_to_go_on():
@@ -154,6 +175,17 @@ def test_no_item_is_begun_that_would_not_end_in_time():
     assert done
     # Another item of 0.5 s would not end in time from 0.8 s on.
     assert stop_at - time.monotonic() > 0.1
+
+
+def test_an_item_during_which_the_process_was_stopped_tells_nothing_of_how_long_items_take():
+    stop_at = time.monotonic() + 1.5
+    with stopping_on_signals():
+        for item in Runtime(stop_at=stop_at).track(range(3), "naps"):
+            if item == 0:
+                time.sleep(1)  # so long it would not be begun again
+                signal.raise_signal(signal.SIGCONT)
+    assert item == 2
+    assert runtime_module._pauses == []
 
 
 def test_a_budget_counts_from_the_start_of_the_program():
@@ -219,7 +251,7 @@ def test_a_lock_of_another_host_is_taken_over_only_when_asked(project):
     assert not lock.exists()
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_before_or_after_the_work_ends_the_program_with_the_same_code(signum):
     program = f"""
 import os
@@ -231,7 +263,7 @@ main(["signalled"])
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 130
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_python_ends_changes_nothing(signum):
     program = f"""
 import os

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from tomoseg.errors import InputError
+from tomoseg.io.regular import status_of
 from tomoseg.io.shifts import read_shifts, tilts_beside
 from tomoseg.parameters import Field, InputFile, OtherProject, Parameters, Range
 
@@ -117,7 +118,7 @@ def check(params: AlignParameters) -> list[str]:
             read_shifts(params.shifts_file.expanduser())
         except InputError as error:
             problems.append(f"align.shifts_file: {error}")
-    if params.from_project is not None and not params.from_project.expanduser().is_file():
+    if params.from_project is not None and not status_of(params.from_project.expanduser()):
         problems.append(f"align.from_project: there is no project {params.from_project}")
     if params.mask is not None:
         from tomoseg.io.masks import open_mask

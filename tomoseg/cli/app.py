@@ -11,7 +11,7 @@ import typer
 from tomoseg import __version__
 from tomoseg.cli import annotate, evaluate, history, inspect, run, train
 from tomoseg.errors import InputError, Interrupted, TomosegError
-from tomoseg.runtime import STOPPING
+from tomoseg.runtime import STOPPING, obey
 
 app = typer.Typer(
     name="tomoseg",
@@ -53,8 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     # --debug is accepted anywhere on the line, since it is added after something went wrong.
     if "--debug" in arguments:
         arguments = ["--debug", *(a for a in arguments if a != "--debug")]
-    for number in STOPPING:  # before and after the work itself, which stops in order
-        signal.signal(number, lambda *_: sys.exit(Interrupted.exit_code))
+    obey(STOPPING, lambda _: sys.exit(Interrupted.exit_code))  # before and after the work itself, which stops in order
     try:
         _run(arguments)
     finally:

@@ -29,7 +29,7 @@ def status(
     """Show which stages are fresh, stale (and why), partial or missing; with --pipeline or --set, as they would be."""
     layers = [config.read_pipeline(pipeline) if pipeline else {}, config.parse_sets(sets)]
     with Project.read(project) as opened:
-        states = engine.states(opened, config.resolve(opened.settings, *layers))
+        states = engine.states(opened, config.resolve(*layers, stored=opened.settings))
         print(render.status_json(opened, states) if as_json else render.status_text(opened, states, verbose))
 
 
@@ -44,16 +44,22 @@ def check(
     """Validate a pipeline and its input and report all problems, without computing anything."""
     extra = {"angles": str(angles)} if angles else {}
     layers = [config.read_pipeline(pipeline), config.parse_sets(sets), {"import": extra}]
+    unseen: list[str] = []
     if source is None:
         settings = config.resolve(*layers)
         config.check_stages(settings, [name for name in settings if name != "import"])
     elif is_project(source):
         with Project.read(source) as opened:
-            settings = config.resolve(opened.settings, *layers)
-            config.check_stages(settings, [s.name for s in engine.states(opened, settings) if s.state != "fresh"])
+            settings = config.resolve(*layers, stored=opened.settings)
+            stages = [s.name for s in engine.states(opened, settings) if s.state != "fresh"]
+            unseen = [name for name in stages if engine.files_not_given(settings, name)]
+            config.check_stages(settings, [name for name in stages if name not in unseen])
     else:
         config.check_stages(config.resolve(*layers, {"import": {"raw": str(source.absolute())}}))
     print(f"{pipeline}: no problems found")
+    for name in unseen:
+        named = ", ".join(f"{name}.{field}" for field in engine.files_not_given(settings, name))
+        print(f"{name} was not checked: the project itself names its files ({named}), which only a run opens")
 
 
 def report(
@@ -82,7 +88,9 @@ def report(
 def _results(project: Project) -> Any:
     from tomoseg.report.results import Results
 
-    return Results(project.artifacts(), engine.states(project, config.resolve(project.settings)), project.path.stem)
+    return Results(
+        project.artifacts(), engine.states(project, config.resolve(stored=project.settings)), project.path.stem
+    )
 
 
 def preview(

@@ -1,6 +1,7 @@
 """Commands that compute: `run`, one command per stage, and `simulate`."""
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ from tomoseg import config, engine
 from tomoseg.api import IMPORT, opened_to_run, run_layers
 from tomoseg.cli.options import BreakLock, OutputProject, Pipeline, ProjectFile, Sets, computing, with_options
 from tomoseg.cli.render import run_summary
+from tomoseg.config import Raw
 from tomoseg.errors import InputError
 from tomoseg.project import Project
 from tomoseg.runtime import Runtime, stopping_on_signals
@@ -58,7 +60,7 @@ def run(
     """Run the whole pipeline on a raw tilt series, or bring a project up to date."""
     layers = run_layers(pipeline, config.parse_sets(sets), angles, pixel_size, tilt_axis, export_dir)
     opened = opened_to_run(source, output, layers, runtime, force=force, break_lock=break_lock)
-    with _stoppable(source, output), opened as (project, settings):
+    with _stoppable(source, output, layers), opened as (project, settings):
         done = engine.run(project, settings, runtime, first=first, last=last, force=force)
         print(run_summary(project, done))
 
@@ -89,24 +91,41 @@ def _stage_command(name: str) -> Callable[..., None]:
         runtime: Runtime,
     ) -> None:
         layers = [config.read_pipeline(pipeline) if pipeline else {}, config.parse_sets(sets), {name: options}]
-        with _stoppable(project), Project.write(project, runtime.progress.message, break_lock=break_lock) as opened:
-            settings = config.resolve(opened.settings, *layers)
+        with (
+            _stoppable(project, None, layers),
+            Project.write(project, runtime.progress.message, break_lock=break_lock) as opened,
+        ):
+            settings = config.resolve(*layers, stored=opened.settings)
             done = engine.run_one(opened, name, settings, runtime, allow_stale=allow_stale)
             print(run_summary(opened, [done]))
 
     return command
 
 
-def _stoppable(source: Path, output: Path | None = None) -> AbstractContextManager[None]:
-    """Stop cleanly on SIGINT and SIGTERM, and say how to go on with the project."""
+def _stoppable(source: Path, output: Path | None = None, layers: Sequence[Raw] = ()) -> AbstractContextManager[None]:
+    """Stop cleanly on SIGINT, SIGTERM and SIGHUP, and say how to go on with the project."""
     project = output or source
 
     def advice() -> str:
         if project.exists():
-            return f"What was finished is kept; `tomoseg run {project}` continues."
+            return f"What was finished is kept; `tomoseg run {' '.join([str(project), *_places(layers)])}` continues."
         return "The import had not finished, so nothing was kept; start the same command again."
 
     return stopping_on_signals(advice)
+
+
+def _places(layers: Sequence[Raw]) -> list[str]:
+    """Return options that name once more the files and folders outside the project that the user named.
+
+    What the project remembers of them is not enough where no run has used them yet; the import, of which there is no
+    project without, has.
+    """
+    given = {
+        (stage, name): value for layer in layers for stage, section in layer.items() for name, value in section.items()
+    }
+    places = {s.name: {*s.parameters.input_file_fields(), s.writes_to} for s in STAGES if s.name != IMPORT}
+    named = [(key, value) for key, value in given.items() if value is not None and key[1] in places.get(key[0], ())]
+    return [f"--set {shlex.quote(f'{stage}.{name}={value}')}" for (stage, name), value in named]
 
 
 def simulate(

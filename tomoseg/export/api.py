@@ -37,6 +37,7 @@ class ExportedFiles:
     files : paths of the files (and of folders such as volume.ome.zarr), in the order in which they were written
     entries : name, bytes and time of change of each file, as `tomoseg-export.json` lists them
     notes, warnings : what the user was told
+    manifest_id : random name of the folder, by which a project that was exported to it is known there
     """
 
     directory: Path
@@ -44,6 +45,7 @@ class ExportedFiles:
     entries: list[dict[str, Any]]
     notes: list[str]
     warnings: list[str]
+    manifest_id: str = ""
 
 
 @takes_parameters("export", ExportOptions, problems)
@@ -202,6 +204,7 @@ def export_files(
         manifest.written,
         list(runtime.notes),
         list(runtime.warnings),
+        manifest.id,
     )
 
 

@@ -2,12 +2,12 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import field_validator
 
 from tomoseg.export.formats import FORMATS
-from tomoseg.parameters import Field, Parameters
+from tomoseg.parameters import Field, Parameters, ThisRun
 
 ALL_FORMATS = tuple(f.name for f in FORMATS)
 DEFAULT_FORMATS = tuple(f.name for f in FORMATS if f.by_default)
@@ -46,8 +46,10 @@ class ExportOptions(Parameters):
         description="Triangles per surface. A surface that would have more is meshed from cells of several voxels, or "
         "simplified; 0: no limit.",
     )
-    overwrite: bool = Field(
-        False, description="Also replace files in the folder that were not written by an earlier export."
+    overwrite: Annotated[bool, ThisRun] = Field(
+        False,
+        description="Also replace files in the folder that were not written by an earlier export. It holds for the run "
+        "it is given to.",
     )
 
     @field_validator("formats", mode="before")

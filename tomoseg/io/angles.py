@@ -11,6 +11,7 @@ import numpy as np
 from tomoseg.errors import InputError, shown
 from tomoseg.io.limits import read_text
 from tomoseg.io.mdoc import read_mdoc
+from tomoseg.io.regular import status_of
 from tomoseg.io.series import Angles
 
 # More than any series needs; a larger file is something else, given by mistake.
@@ -21,7 +22,7 @@ _ANGLE_COLUMN = re.compile(r"angle|tilt|theta", re.IGNORECASE)
 
 def angles_beside(raw: Path) -> Path | None:
     """Return the .rawtlt or .tlt of the same name as a raw series, if there is one."""
-    return next((p for p in (raw.with_suffix(".rawtlt"), raw.with_suffix(".tlt")) if p.is_file()), None)
+    return next((p for p in (raw.with_suffix(".rawtlt"), raw.with_suffix(".tlt")) if status_of(p)), None)
 
 
 def read_angles(path: Path | str) -> Angles:

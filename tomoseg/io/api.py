@@ -78,7 +78,7 @@ def read_series(
     tilt_axis : {'auto', 'x', 'y'}
         Nominal direction of the tilt axis in the images; 'auto' takes it from the metadata.
     max_memory : int or str, optional
-        Bytes to work in, or a text such as '8G'; by default half of the machine's memory. The images come on top.
+        Bytes to work in, or a text such as '8G'; by default half of what it may use. The images come on top.
     progress : {'auto', 'bar', 'plain', 'none'} or tomoseg.runtime.Progress, optional
         Where progress is shown; by default nowhere.
 

@@ -2,9 +2,11 @@
 
 import glob
 import os
+import secrets
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,15 +19,17 @@ def atomic_path(path: Path | str, suffix: str = ".part") -> Iterator[Path]:
     """Yield a temporary path to write to; it is renamed to `path` on leaving without an error.
 
     The temporary name ends in `suffix`, for libraries that choose the format by the name. The temporary file is in the
-    same folder, because a rename is atomic only within one file system. The data are synced to disk before the rename.
-    After an error, or an interruption, the temporary file is removed and `path` is unchanged. Raises `InputError` if
-    the folder does not exist or is not writable.
+    same folder, because a rename is atomic only within one file system. Only its owner may read it until it is
+    complete; then it has the permissions of any new file there. The data are synced to disk before the rename. After an
+    error, or an interruption, the temporary file is removed and `path` is unchanged. Raises `InputError` if the folder
+    does not exist or is not writable.
     """
     path = Path(path)
     with _told(path):
+        mode = _usual_mode(path, lambda probe: os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)))
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=suffix, dir=path.parent)
     os.close(handle)
-    with _renamed(Path(name), path, 0o666 & ~_umask()) as temporary:
+    with _renamed(Path(name), path, mode) as temporary:
         yield temporary
 
 
@@ -37,8 +41,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     killed in between leaves no folder of that name, never half of one.
     """
     with _told(path):
+        mode = _usual_mode(path, Path.mkdir)
         made = _temporary_folder(path)
-    with _renamed(made, path, 0o755) as temporary:
+    with _renamed(made, path, mode) as temporary:
         yield temporary
 
 
@@ -85,7 +90,7 @@ def _renamed(temporary: Path, path: Path, mode: int) -> Iterator[Path]:
 
 
 def _replace_folder(temporary: Path, path: Path) -> None:
-    if not path.exists():
+    if not os.path.lexists(path):  # a link is replaced, too, and what it leads to is left alone
         temporary.rename(path)
         return
     aside = _temporary_folder(path)
@@ -118,8 +123,14 @@ def _told(path: Path) -> Iterator[None]:
         raise InputError(f"cannot write {path}: {error.strerror}; name a folder that exists and is writable") from error
 
 
-def _umask() -> int:
-    # The mask can only be read by setting it.
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+def _usual_mode(path: Path, make: Callable[[Path], object]) -> int:
+    """Return the permissions of a new file or folder beside `path`: by the umask, or by the folder's own default.
+
+    One is made to see: the umask could only be read by setting it, for all threads, and an access control list of the
+    folder takes its place.
+    """
+    probe = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    make(probe)
+    mode = probe.lstat().st_mode
+    (os.rmdir if stat.S_ISDIR(mode) else os.unlink)(probe)
+    return stat.S_IMODE(mode)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tomoseg.errors import InputError, shown
 from tomoseg.io.limits import read_text
+from tomoseg.io.regular import status_of
 from tomoseg.io.series import Axis, nominal_axis
 from tomoseg.io.units import PixelSize, checked_pixel_size
 
@@ -69,9 +70,8 @@ def axis_from_titles(titles: tuple[str, ...]) -> Axis | None:
 
 def mdoc_beside(raw: Path) -> Path | None:
     """Return the .mdoc of a raw series, `X.mrc.mdoc` or `X.mdoc`, if there is one."""
-    return next(
-        (p for p in (raw.with_name(f"{raw.name}.mdoc"), raw.with_name(f"{raw.stem}.mdoc")) if p.is_file()), None
-    )
+    named = (raw.with_name(f"{raw.name}.mdoc"), raw.with_name(f"{raw.stem}.mdoc"))
+    return next((path for path in named if status_of(path)), None)
 
 
 def read_mdoc(path: Path) -> Mdoc:

@@ -32,7 +32,7 @@ class ImportParameters(Parameters):
 
     def companions(self) -> dict[str, Path]:
         """Return the files beside the raw one that supply what it does not say itself."""
-        if self.raw is None:
+        if self.raw is None or not self.raw.name:
             return {}
         found = {"mdoc": mdoc_beside(self.raw), "tilt angles": None if self.angles else angles_beside(self.raw)}
         return {name: path for name, path in found.items() if path is not None}

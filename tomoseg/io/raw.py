@@ -1,6 +1,7 @@
 """The table of file formats, and the opening of a raw tilt series in any of them, without reading its images."""
 
 import importlib
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from tomoseg.errors import InputError, shown
 from tomoseg.io.angles import checked
 from tomoseg.io.limits import reason_of
 from tomoseg.io.mdoc import mdoc_beside, read_mdoc
+from tomoseg.io.regular import open_regular
 from tomoseg.io.sandbox import open_in_sandbox
 from tomoseg.io.series import RawSeries
 
@@ -96,20 +98,20 @@ def open_raw(path: Path | str) -> RawSeries:
 
 
 def _head(path: Path) -> bytes:
-    if not path.exists():
-        raise InputError(f"{path} does not exist")
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; give one file that holds the whole tilt series")
-    if not path.is_file():
-        raise InputError(f"{path} is a device or a pipe; give a file that holds the whole tilt series")
     try:
-        with path.open("rb") as file:
-            head = file.read(SNIFFED_BYTES)
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise InputError(f"{path} is a folder; give one file that holds the whole tilt series")
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(f"{path} is a device or a pipe; give a file that holds the whole tilt series")
+        if not status.st_size:  # also those of /proc, some of which never end
+            raise InputError(f"{path} is empty (0 bytes)")
+        with open_regular(path) as file:
+            return file.read(SNIFFED_BYTES)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist") from error
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
-    if not head:
-        raise InputError(f"{path} is empty (0 bytes)")
-    return head
 
 
 def _format_of(path: Path, head: bytes) -> Format:

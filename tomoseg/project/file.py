@@ -119,7 +119,7 @@ class Project(OpenedFile):
     def history(self) -> list[Record]:
         """Return the provenance of every run that ever began, in the order they began."""
         records = (self.past_record(run_id) for run_id in self._file.get(schema.HISTORY, ()))
-        return sorted((r for r in records if r is not None), key=lambda r: r.started)
+        return sorted((r for r in records if r is not None), key=lambda r: (r.sequence, r.started))
 
     def partial(self, stage: str) -> Partial | None:
         """Return what an interrupted run of a stage left, if it can be continued."""

@@ -25,7 +25,8 @@ class Record:
 
     `files` holds, for each parameter that names an input file, its path, sha256, size and mtime_ns at the run;
     `consumed` the run id of each stage whose result was read. `outcome` is running, done, interrupted, failed: why, or
-    lost: how; `continues` the run id of the interrupted run that this one took up.
+    lost: how; `continues` the run id of the interrupted run that this one took up. `sequence` counts the runs of a
+    project in the order they began, whatever the clock said; it is 0 in projects of earlier versions.
     """
 
     stage: str
@@ -46,6 +47,7 @@ class Record:
     warnings: list[str] = field(default_factory=list)
     outcome: str = "running"
     continues: str = ""
+    sequence: int = 0
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Record":
@@ -60,7 +62,7 @@ class Record:
                 raise InputError(f"The provenance of a run in the project file is damaged: {known.name}.")
         try:
             record = cls(**content)
-            if not all(isinstance(f, dict) and {"path", "sha256"} <= f.keys() for f in record.files.values()):
+            if not all(isinstance(f, dict) and _are_texts(f, "path", "sha256") for f in record.files.values()):
                 raise TypeError("files")
             return record
         except TypeError as error:
@@ -71,6 +73,10 @@ class Record:
         """What must be equal for a partial result to be continued: parameters, inputs and the version of tomoseg."""
         content = json.dumps([self.fingerprint, self.consumed, self.versions.get("tomoseg")], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _are_texts(content: dict[str, Any], *names: str) -> bool:
+    return all(isinstance(content.get(name), str) for name in names)
 
 
 State = Literal["fresh", "stale", "partial", "missing"]
@@ -95,7 +101,7 @@ def new_run_id() -> str:
 
 
 def now() -> str:
-    """Return the present time, UTC, ISO 8601, to the millisecond so that the order of runs is known."""
+    """Return the present time, UTC, ISO 8601, to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 

@@ -66,7 +66,7 @@ class Transaction:
             self._find_reserved(file[self._path])
         else:
             file.pop(self._path, None)
-        self.begun = begun
+        self.begun = begun = replace(begun, sequence=len(file.get(schema.HISTORY, ())) + 1)
         _close_lost_runs(file)
         _write_record(file, f"{schema.HISTORY}/{begun.run_id}", begun)
         file.require_group(self._path).attrs.update({"key": begun.key, "run_id": begun.run_id})
@@ -144,9 +144,9 @@ class Transaction:
             file.pop(name, None)
             file.move(f"{self._path}/{name}", name)
         _drop_obsolete(file, record.stage)
-        done = replace(record, continues=self.begun.continues, outcome="done")
+        done = replace(record, continues=self.begun.continues, sequence=self.begun.sequence, outcome="done")
         _write_record(file, f"{schema.HISTORY}/{record.run_id}", done)
-        _write_facts(_write_record(file, f"{schema.PROVENANCE}/{record.stage}", done), done)
+        write_provenance(file, done)
         self._project.settle()
         self.is_committed = True
 
@@ -252,6 +252,11 @@ def _write_record(file: h5py.File, path: str, record: Record) -> h5py.Group:
     group = file.create_group(path)
     group.attrs["record"] = json.dumps(asdict(record))
     return group
+
+
+def write_provenance(file: h5py.File, record: Record) -> None:
+    """Store the provenance of a stage's present result."""
+    _write_facts(_write_record(file, f"{schema.PROVENANCE}/{record.stage}", record), record)
 
 
 def _write_facts(group: h5py.Group, record: Record) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from tomoseg.arrays import Array, Input
 from tomoseg.errors import InputError
 from tomoseg.io.atomic import atomic_path
+from tomoseg.io.regular import open_regular
 from tomoseg.palette import INK, LIGHT, SOFT_INK
 from tomoseg.report.figures.curves import all_curves, size_curves
 from tomoseg.report.figures.images import Limits, chosen_tilts, nice_length, painted, to_grey, volume_limits
@@ -66,7 +67,7 @@ def draw_preview(figure: "Figure", results: Results) -> None:
 
 def is_ours(path: Path) -> bool:
     """Tell whether a file was written by `write_preview`."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         start, end = file.read(4096), b""
         if path.stat().st_size > 4096:
             file.seek(max(4096, path.stat().st_size - 65_536))

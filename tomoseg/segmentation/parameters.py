@@ -122,6 +122,13 @@ class SegmentParameters(Parameters):
 
         return parameter == "model" and is_name(text)
 
+    @classmethod
+    def is_known_file(cls, parameter: str, path: Path) -> bool:
+        """Tell whether `model` is one of the networks with a name."""
+        from tomoseg.segmentation.networks.known_models import is_of_known_model
+
+        return parameter == "model" and is_of_known_model(path)
+
     @property
     def uses_network(self) -> bool:
         """True where a network makes the labels."""

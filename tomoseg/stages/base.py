@@ -1,6 +1,6 @@
 """What a stage is: declared data plus a function."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,11 @@ def no_problems(_params: Any) -> list[str]:
 def as_given(params: Any, _project: Path) -> Any:
     """Return the parameters as they are: they need nothing that only the project knows."""
     return params
+
+
+def no_doubts(_params: Any, _project: Path, _left: Mapping[str, Any]) -> list[str]:
+    """Find nothing outside the project that the stage should not touch unasked."""
+    return []
 
 
 @dataclass(frozen=True)
@@ -41,5 +46,9 @@ class Stage:
     beside: Callable[[Any, Path], Any] = as_given
     # The parameter that names the raw data: a project holds those of one series.
     source: str = ""
+    # The parameter that names a place to write to outside the project, and, where nobody named one for this run, why
+    # not to write there: given the parameters, the project's path, and the attributes that the last run left.
+    writes_to: str = ""
+    doubts: Callable[[Any, Path, Mapping[str, Any]], list[str]] = no_doubts
     # What the stage left outside the project (export files) and is no longer there, given its attribute artifacts.
     lost: Callable[[dict[str, Any]], list[str]] = no_problems

@@ -1,14 +1,16 @@
 """Stage `export`: files for ParaView, napari, Fiji, IMOD, Blender and spreadsheets, beside the project."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tomoseg import schema
 from tomoseg.arrays import Input, Outputs
-from tomoseg.errors import InputError
-from tomoseg.export.manifest import lost_files
+from tomoseg.errors import InputError, named
+from tomoseg.export.manifest import default_folder, doubt_about, lost_files
 from tomoseg.export.parameters import ExportParameters, problems
 from tomoseg.runtime import Runtime
 from tomoseg.stages.base import Stage
@@ -88,14 +90,23 @@ def run(
         params=params,
         runtime=runtime,
     )
-    outputs.set_attrs("export_info", {"directory": str(written.directory), "files": json.dumps(written.entries)})
+    facts = {"directory": str(written.directory), "files": json.dumps(written.entries), "manifest": written.manifest_id}
+    outputs.set_attrs("export_info", facts)
 
 
 def beside(params: ExportParameters, project: Path) -> ExportParameters:
     """Choose a folder beside the project where none is named."""
     if params.export_dir is not None:
         return params
-    return params.model_copy(update={"export_dir": str(project.with_name(f"{project.stem}_export"))})
+    return params.model_copy(update={"export_dir": str(default_folder(project))})
+
+
+def doubts(params: ExportParameters, project: Path, export_info: Mapping[str, Any]) -> list[str]:
+    """Say why the folder that a project names, or the one beside it, is not to be written to unasked."""
+    folder = default_folder(project) if params.export_dir is None else Path(params.export_dir)
+    why = doubt_about(folder, project, export_info)
+    what = "export folder of the project is" if params.export_dir is None else "project names the export folder"
+    return [f"The {what} {named(folder)}, which {why}; add --export-dir {named(folder)} to use it."] if why else []
 
 
 STAGE = Stage(
@@ -129,5 +140,7 @@ STAGE = Stage(
     run=run,
     check=lambda params: problems(params, params.export_dir),
     beside=beside,
+    writes_to="export_dir",
+    doubts=doubts,
     lost=lost_files,
 )

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 
 import pytest
 
@@ -24,7 +25,6 @@ def test_a_folder_appears_when_it_is_complete(tmp_path):
         assert not (tmp_path / "a").exists()
     assert entries(tmp_path) == ["a"]
     assert (tmp_path / "a" / "x").read_text() == "1"
-    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o755
 
 
 @pytest.mark.parametrize("before", [True, False])
@@ -94,3 +94,17 @@ def test_what_a_killed_export_left_of_a_folder_is_removed(tmp_path):
     write(manifest, "a.zarr", x="1")
     manifest.finish()
     assert entries(tmp_path) == ["a.zarr", MANIFEST]
+
+
+def test_a_link_of_that_name_is_replaced_and_not_followed(tmp_path):
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "x").write_text("kept")
+    for target in ("else", "nowhere"):
+        (tmp_path / "a").symlink_to(target)
+        with atomic_folder(tmp_path / "a") as folder:
+            (folder / "x").write_text("new")
+        assert not (tmp_path / "a").is_symlink()
+        assert (tmp_path / "a" / "x").read_text() == "new"
+        shutil.rmtree(tmp_path / "a")
+    assert entries(tmp_path) == ["else"]
+    assert (tmp_path / "else" / "x").read_text() == "kept"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tomoseg.errors import InputError, shown
 from tomoseg.io.folders import data_folder
+from tomoseg.io.regular import status_of
 
 if TYPE_CHECKING:
     from tomoseg.segmentation.networks.card import ModelCard
@@ -59,15 +60,20 @@ def is_name(text: str) -> bool:
     return bool(text) and not text.endswith(SUFFIX) and Path(text).name == text
 
 
+def is_of_known_model(path: Path) -> bool:
+    """Tell whether a file lies in the folder of the user's own networks, or ships with tomoseg."""
+    return path.suffix == SUFFIX and path.parent in (user_folder().absolute(), SHIPPED)
+
+
 def find_model(model: Path | str) -> Path:
     """Return the file of a network given by path or by name; anything else is returned unchanged.
 
     A file takes precedence over a network of that name.
     """
     path = Path(model)
-    if not is_name(str(model)) or path.is_file():
+    if not is_name(str(model)) or status_of(path):
         return path
-    return next((f for folder in (user_folder(), SHIPPED) if (f := folder / f"{path}{SUFFIX}").is_file()), path)
+    return next((f for folder in (user_folder(), SHIPPED) if status_of(f := folder / f"{path}{SUFFIX}")), path)
 
 
 def resolve_model(model: Path | str) -> Path:
