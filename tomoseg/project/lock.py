@@ -15,6 +15,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import socket
 import struct
 import threading
@@ -90,6 +91,8 @@ class Holder:
             raise ValueError(str(error)) from error
         if not all(isinstance(getattr(holder, f.name), f.type) for f in fields(cls)):  # type: ignore[arg-type]
             raise ValueError("a value is of another type")
+        if not re.fullmatch("[0-9a-f]*", holder.nonce):  # files are named after it
+            raise ValueError("its number is none")
         return holder
 
     def encoded(self) -> bytes:

@@ -185,7 +185,14 @@ def test_an_empty_lock_file_is_of_a_process_that_went_down(path, way):
 
 
 @pytest.mark.parametrize(
-    "content", ["my notes", "[]", '{"pid": 1}', '{"host": 1, "pid": "x", "since": ""}', "[" * 9999]
+    "content",
+    [
+        "my notes",
+        "[]",
+        '{"host": "h", "pid": 1, "since": "", "nonce": "../x"}',
+        '{"host": 1, "pid": "x", "since": ""}',
+        "[" * 9999,
+    ],
 )
 def test_a_file_of_the_users_that_has_its_name_is_left_alone(path, way, content):
     lock_path(path).write_text(content)
