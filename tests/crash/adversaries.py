@@ -31,6 +31,7 @@ from tomoseg.project.names import journal_path, lock_path, unborn_path
 SHAPE = (12, 64, 512)  # 1.5 MB, so that its space is reserved
 APART = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc")
 KILLED = -signal.SIGKILL
+NEVER = 10**9
 
 
 @dataclass
@@ -110,20 +111,21 @@ def ended(child: int) -> int:
 
 
 class Dying:
-    """Kills this process at its n-th operation on a project file."""
+    """Kills this process at its n-th operation on a project file; if it is to be `whole`, when no journal is there."""
 
-    def __init__(self, n: int) -> None:
-        self._left = n
+    def __init__(self, n: int, *, whole: bool = False) -> None:
+        self._left, self._whole, self._has_journal = n, whole, False
 
-    def __call__(self, _name: str, real: Callable[..., Any], *arguments: Any) -> Any:
+    def __call__(self, name: str, real: Callable[..., Any], *arguments: Any) -> Any:
         self._left -= 1
-        if self._left == 0:
+        if self._left <= 0 and not (self._whole and self._has_journal):
             os.kill(os.getpid(), signal.SIGKILL)
+        self._has_journal = (self._has_journal and name != "remove") or name == "rename"
         return real(*arguments)
 
 
-def _dying_writer(path: Path, number: int, operations: int) -> None:
-    with interposed(Dying(operations)):
+def _dying_writer(path: Path, number: int, operations: int, *, whole: bool = False) -> None:
+    with interposed(Dying(operations, whole=whole)):
         write(path, number)
 
 
@@ -206,8 +208,8 @@ def readers(folder: Path, seconds: int, seed: int) -> Tally:
         number = 0
         while time.monotonic() < give_up:
             number += 1
-            dies = rng.random() < 0.2
-            with forked(lambda n=number, d=dies: _dying_writer(project, n, rng.randrange(1, 130) if d else 0)) as child:
+            operations = rng.randrange(1, 130) if rng.random() < 0.2 else NEVER
+            with forked(lambda n=number, o=operations: _dying_writer(project, n, o, whole=True)) as child:
                 code = ended(child)
             tally.counts["readers: results replaced"] += code == 0
             tally.counts["readers: writers killed"] += code == KILLED
