@@ -22,7 +22,7 @@ from tomoseg.project.validate import read_all_metadata, refuse_links
 
 CACHE_BYTES = 64 << 20  # of chunks, per dataset, at most
 OPENING_ATTEMPTS = 3  # where a commit takes place while the file is being opened, and nothing prevents that
-FINISH_SECONDS = 2.0  # that a writer waits at its end for readers to leave
+FINISH_SECONDS = 10.0  # that a writer waits at its end for readers to leave
 
 
 class OpenedFile:
