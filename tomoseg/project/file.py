@@ -12,7 +12,7 @@ import numpy as np
 from tomoseg import schema
 from tomoseg.arrays import Input
 from tomoseg.errors import InputError, ProjectLocked, StageFailed
-from tomoseg.project import layout, names
+from tomoseg.project import layout, names, opened
 from tomoseg.project.journal import JournaledFile, recover
 from tomoseg.project.lock import writing
 from tomoseg.project.opened import CACHE_BYTES, OpenedFile, explaining_disk_errors, open_to_read, require_file
@@ -58,10 +58,8 @@ class Project(OpenedFile):
                     tell(f"{path.name}: {done}")
             with cls.read(path) as project:
                 project.lock = lock
-                try:
+                with _finished(project, tell):
                     yield project
-                finally:
-                    project.finish(tell)
 
     @classmethod
     @contextmanager
@@ -85,10 +83,8 @@ class Project(OpenedFile):
                 file.attrs[schema.SCHEMA_ATTR] = schema.SCHEMA_VERSION
                 with cls(path, file, store) as project:
                     project.lock = lock
-                    try:
+                    with _finished(project, tell):
                         yield project
-                    finally:
-                        project.finish(tell)
             finally:
                 new.unlink(missing_ok=True)
                 unregister()
@@ -159,6 +155,17 @@ class Project(OpenedFile):
                 with explaining_disk_errors(self.path):
                     raise refused from error
             raise
+
+
+@contextmanager
+def _finished(project: Project, tell: Callable[[str], object]) -> Iterator[None]:
+    """Finish writing at the end, without waiting for readers after an error or an interruption."""
+    try:
+        yield
+    except BaseException:
+        project.finish(tell)
+        raise
+    project.finish(tell, opened.FINISH_SECONDS)
 
 
 class _Stored:

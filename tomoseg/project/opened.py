@@ -22,7 +22,7 @@ from tomoseg.project.validate import read_all_metadata, refuse_links
 
 CACHE_BYTES = 64 << 20  # of chunks, per dataset, at most
 OPENING_ATTEMPTS = 3  # where a commit takes place while the file is being opened, and nothing prevents that
-FINISH_SECONDS = 10.0  # that a writer waits at its end for readers to leave
+FINISH_SECONDS = 5.0  # that a writer waits at its end for readers to leave
 
 
 class OpenedFile:
@@ -112,14 +112,14 @@ class OpenedFile:
                 raise
             self._reopen()
 
-    def finish(self, tell: Callable[[str], object]) -> None:
+    def finish(self, tell: Callable[[str], object], patience: float = 0.0) -> None:
         """End writing: bring into the file what was put off while others looked, or `tell` that they still do."""
         if self._store is None or self._store.is_view or self._store.is_new:
             return
         with self.gate, explaining_disk_errors(self.path):
             with suppress(OSError, RuntimeError):  # as when rolling back: what HDF5 would still write is forgotten
                 self._file.close()
-            if not self._store.finish(FINISH_SECONDS):
+            if not self._store.finish(patience):
                 who = ", ".join(others(self._store.fd)) or "another program"
                 tell(
                     f"warning: {self.path} is still open in {who}, and stays there as it was. The new results are kept "
