@@ -90,8 +90,8 @@ class AlignParameters(Parameters):
         json_schema_extra={"flags": ["--from"]},
         description="another project (.h5) whose shifts and tilt axis are applied unchanged, for another channel (an "
         "EDX map, a second detector) recorded at the same tilts over the same area; the binning may differ. Only the "
-        "alignment of that file counts: this result becomes stale when the other series is aligned anew, and not when "
-        "later stages run there",
+        "alignment of that file counts: the next run repeats this stage if the other series was aligned anew, and not "
+        "if later stages ran there",
     )
 
     def companions(self) -> dict[str, Path]:
