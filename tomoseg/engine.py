@@ -9,7 +9,7 @@ from typing import Any
 
 from tomoseg import config
 from tomoseg.config import Settings
-from tomoseg.errors import InputError, NotReady, StageFailed
+from tomoseg.errors import InputError, NotReady, StageFailed, is_text
 from tomoseg.io.digest import sha256
 from tomoseg.parameters import Parameters
 from tomoseg.project import PeakMemory, Project, Record, StageState, job_id, new_run_id, now, versions
@@ -166,6 +166,7 @@ def run(
     Raises `InputError` before anything is computed where the settings cannot work, and `NotReady` where a stage
     before `first` is not fresh.
     """
+    _require_text_name(project)
     names = list(BY_NAME)
     chosen = _between(first or names[0], last or names[-1])
     before = {state.name: state for state in states(project, settings)}
@@ -190,6 +191,13 @@ def run(
     return done
 
 
+def _require_text_name(project: Project) -> None:
+    """Raise `InputError` if the project's path is not text: exports are named after it, and list their paths."""
+    path = project.path.absolute()
+    if not is_text(path):
+        raise InputError(f"The path of the project, {path}, is not text in UTF-8: rename the file or the folder.")
+
+
 def _between(first: str, last: str) -> list[str]:
     """Return the names of the stages from the first to the last one."""
     names = list(BY_NAME)
@@ -206,6 +214,7 @@ def run_one(
     project: Project, name: str, settings: Settings, runtime: Runtime, *, allow_stale: bool = False
 ) -> StageState:
     """Run a single stage on what the project holds. Raises `NotReady` where an input is missing, or stale."""
+    _require_text_name(project)
     current = {state.name: state for state in states(project, settings)}
     for needed in _stages_read(BY_NAME[name]):
         if current[needed].record is None or not allow_stale:

@@ -11,6 +11,7 @@ from tomoseg.cli.options import Pipeline, ProjectFile, Sets
 from tomoseg.errors import InputError, StageFailed
 from tomoseg.project import Project, is_project
 from tomoseg.reproduction import command
+from tomoseg.terminal import show, show_document
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -30,7 +31,10 @@ def status(
     layers = [config.read_pipeline(pipeline) if pipeline else {}, config.parse_sets(sets)]
     with Project.read(project) as opened:
         states = engine.states(opened, config.resolve(opened.settings, *layers))
-        print(render.status_json(opened, states) if as_json else render.status_text(opened, states, verbose))
+        if as_json:
+            show_document(render.status_json(opened, states))
+        else:
+            show(*render.status_lines(opened, states, verbose))
 
 
 def check(
@@ -53,7 +57,7 @@ def check(
             config.check_stages(settings, [s.name for s in engine.states(opened, settings) if s.state != "fresh"])
     else:
         config.check_stages(config.resolve(*layers, {"import": {"raw": str(source.absolute())}}))
-    print(f"{pipeline}: no problems found")
+    show(f"{pipeline}: no problems found")
 
 
 def report(
@@ -76,7 +80,7 @@ def report(
         results = _results(opened)
         write_report(output, results, command(opened))
         written = [] if figures is None else write_figures(figures, figure_format, results)
-    print("\n".join(map(str, [output, *written])))
+    show(output, *written)
 
 
 def _results(project: Project) -> Any:
@@ -105,7 +109,7 @@ def preview(
         raise InputError(f"{path} was not written by this command; choose another name with -o.")
     with Project.read(project) as opened:
         write_preview(path, _results(opened))
-    print(path)
+    show(path)
 
 
 def view(project: ProjectFile) -> None:
@@ -122,7 +126,7 @@ def doctor() -> None:
     from tomoseg.doctor import findings
 
     found = findings()
-    print(render.doctor_text(found))
+    show(*render.doctor_lines(found))
     missing = [finding.what for finding in found if finding.verdict == "missing"]
     if missing:
         raise StageFailed(f"tomoseg cannot work without {', '.join(missing)}; reinstall it: pip install tomoseg.")

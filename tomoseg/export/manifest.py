@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from tomoseg import plain_json
 from tomoseg.errors import InputError
 from tomoseg.io.atomic import atomic_path, remove_unfinished
 
@@ -76,7 +77,7 @@ def lost_files(export_info: Mapping[str, Any]) -> list[str]:
     """
     directory = Path(str(export_info.get("directory", "")))
     problems = []
-    for entry in json.loads(export_info.get("files", "[]")):
+    for entry in plain_json.load(export_info.get("files", "[]")):
         path = directory / entry["name"]
         if not path.exists() or path.is_dir() != ("files" in entry):
             problems.append(f"{path} is gone")
@@ -103,7 +104,7 @@ def _entry(path: Path, name: str) -> dict[str, Any]:
 
 def _read_entries(path: Path) -> list[dict[str, Any]]:
     try:
-        return list(json.loads(path.read_text(encoding="utf-8"))["files"]) if path.exists() else []
+        return list(plain_json.load(path.read_text(encoding="utf-8"))["files"]) if path.exists() else []
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise InputError(
             f"{path}, the list of exported files, cannot be read: {error}. Remove it and set export.overwrite=true, or "
