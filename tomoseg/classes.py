@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tomoseg.arrays import Input
-from tomoseg.errors import InputError
+from tomoseg.errors import InputError, printable, shown
 from tomoseg.palette import OKABE_ITO
 
 MAX_CLASSES = 255  # labels are u1, the last value is taken by IGNORE
@@ -28,11 +28,20 @@ def class_names(labels: Input) -> list[str]:
 
 
 def names_in(attrs: Mapping[str, Any]) -> list[str] | None:
-    """Return the names of the classes that attributes of labels hold, or None."""
-    stored = attrs.get("class_names")
-    if stored is None or len(stored) == 0:
-        return None
-    return [name.decode() if isinstance(name, bytes) else str(name) for name in stored]
+    """Return the names of the classes that attributes of labels hold, printable, or None."""
+    return [printable(name) for name in _texts(attrs.get("class_names"))] or None
+
+
+def colors_in(attrs: Mapping[str, Any], n_classes: int) -> list[str] | None:
+    """Return the colours #rrggbb of the classes that attributes of labels hold, or None where one is none."""
+    stored = _texts(attrs.get("class_colors"))
+    return None if problems_with_colors(stored, n_classes) else stored
+
+
+def _texts(stored: Any) -> list[str]:
+    if isinstance(stored, (str, bytes)) or not hasattr(stored, "__iter__"):
+        return []
+    return [text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text) for text in stored]
 
 
 def default_colors(n_classes: int) -> list[str]:
@@ -51,9 +60,12 @@ def problems_with_names(names: Sequence[str]) -> list[str]:
         problems.append(f"class_names has {len(names)} names: there must be 2 to {MAX_CLASSES} classes")
     if any(not name.strip() for name in names):
         problems.append("class_names holds an empty name: give every class one")
+    odd = [shown(name) for name in names if not name.isprintable()]
+    if odd:
+        problems.append(f"class_names holds {', '.join(odd)}, with a character that cannot be shown: leave it out")
     twice = sorted(name for name, n in Counter(names).items() if n > 1)
     if twice:
-        problems.append(f"class_names holds {', '.join(twice)} twice: names must differ")
+        problems.append(f"class_names holds {', '.join(map(shown, twice))} twice: names must differ")
     return problems
 
 
@@ -62,7 +74,7 @@ def problems_with_colors(colors: Sequence[str], n_classes: int) -> list[str]:
     problems = []
     if len(colors) != n_classes:
         problems.append(f"class_colors has {len(colors)} colours for {n_classes} classes: give one per class")
-    bad = [color for color in colors if not re.fullmatch(r"#[0-9a-fA-F]{6}", color)]
+    bad = [f"'{shown(color)}'" for color in colors if not re.fullmatch(r"#[0-9a-fA-F]{6}", color)]
     if bad:
-        problems.append(f"class_colors holds {', '.join(bad)}: write colours as #rrggbb")
+        problems.append(f"class_colors holds {', '.join(bad)}: write colours as #rrggbb, such as #d55e00")
     return problems

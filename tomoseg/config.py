@@ -1,14 +1,14 @@
 """From a pipeline file, `--set` and options to typed parameters of every stage; all errors are reported at once."""
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from tomoseg.errors import InputError, shown
+from tomoseg import plain_yaml
+from tomoseg.errors import InputError, printable, shown
 from tomoseg.parameters import Parameters, problems_of
 from tomoseg.stages import BY_NAME, STAGES
 from tomoseg.stages.base import Stage
@@ -17,7 +17,6 @@ Raw = Mapping[str, Mapping[str, Any]]
 
 # The longest pipeline, with every parameter and its description, has some 10 kB.
 _LARGEST_PIPELINE = 256 * 1024  # bytes
-_LARGEST_CONTENT = 1_000_000  # characters once aliases are followed
 _MOST_PROBLEMS = 30  # in one message
 
 
@@ -77,7 +76,7 @@ def read_pipeline(name: str | Path) -> dict[str, dict[str, Any]]:
             text = file.read(_LARGEST_PIPELINE + 1)
         if len(text) > _LARGEST_PIPELINE:
             raise InputError(f"{path} is no pipeline file: it has more than {_LARGEST_PIPELINE} bytes.")
-        content = _load_yaml(text.decode("utf-8"))
+        content = plain_yaml.load(text.decode("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"The pipeline file {path} cannot be read: {error}.") from error
     except ValueError as error:
@@ -108,53 +107,6 @@ def _expanded_home(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError as error:  # ~nobody
         raise InputError(f"There is no home folder for {shown(text, 100)}.") from error
-
-
-def _load_yaml(text: str) -> Any:
-    """Return what YAML text holds: plain values, lists and mappings, never objects.
-
-    Raises `ValueError` if it is not valid, says a key twice, contains itself, or would have no end once its aliases are
-    followed.
-    """
-    try:
-        node = yaml.compose(text, yaml.SafeLoader)
-        if node is None:
-            return None
-        if _expanded_size(node, (), {}) > _LARGEST_CONTENT:
-            raise ValueError(f"it has more than {_LARGEST_CONTENT} characters once its aliases are followed")
-        return yaml.constructor.SafeConstructor().construct_document(node)
-    except RecursionError as error:
-        raise ValueError("it is nested too deep") from error
-    except Exception as error:  # a value that is not what its tag says makes PyYAML raise anything
-        raise ValueError(shown(" ".join(str(error).split()), 400)) from error
-
-
-def _expanded_size(node: yaml.Node, inside: tuple[int, ...], known: dict[int, int]) -> int:
-    """Return about how many characters a node has once its aliases are followed; they are not, to find out."""
-    if id(node) in known:
-        return known[id(node)]
-    if id(node) in inside:
-        raise ValueError(f"what begins in line {node.start_mark.line + 1} contains itself")
-    if isinstance(node, yaml.ScalarNode):
-        if "\0" in node.value:
-            raise ValueError(f"there is a NUL character in line {node.start_mark.line + 1}")
-        return 1 + len(node.value.encode("utf-8"))  # which refuses lone surrogates
-    if isinstance(node, yaml.MappingNode):
-        _refuse_repeated_keys(node)
-    parts = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,))]
-    known[id(node)] = 1 + sum(_expanded_size(part, (*inside, id(node)), known) for part in parts)
-    return known[id(node)]
-
-
-def _refuse_repeated_keys(node: yaml.MappingNode) -> None:
-    seen: set[str] = set()
-    for key, _ in node.value:
-        if isinstance(key, yaml.ScalarNode):
-            if key.value in seen:
-                raise ValueError(
-                    f"'{shown(key.value, 100)}' stands twice, the second time in line {key.start_mark.line + 1}"
-                )
-            seen.add(key.value)
 
 
 def pipeline_path(name: str | Path) -> Path:
@@ -211,9 +163,11 @@ def parse_value(text: str) -> Any:
         return None
     if text.startswith("["):
         try:
-            return _load_yaml(text)
+            return plain_yaml.load(text)
         except ValueError as error:
-            raise InputError(f"The list {text} is not written as in YAML, for example [vti, mrc].") from error
+            raise InputError(
+                f"The list {shown(text, 100)} is not written as in YAML, for example [vti, mrc]: {error}."
+            ) from error
     return text
 
 
@@ -261,19 +215,27 @@ def _section(stage: Stage) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _line(name: str, value: Any) -> str:
-    written = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=1000)
-    return f"  {name}: " + written.removesuffix("...\n").strip()
+def _line(name: str, value: Any, *, ascii_only: bool = False) -> str:
+    return f"  {plain_yaml.dump(name)}: {plain_yaml.dump(value, ascii_only=ascii_only)}"
 
 
-def pipeline_text(parameters: Raw, digests: Mapping[str, Mapping[str, str]], head: str) -> str:
-    """Return a pipeline file of the given parameters; a comment names the digest of each file that they name."""
-    lines = [f"# {line}".rstrip() for line in head.splitlines()]
+def pipeline_text(
+    parameters: Raw, digests: Mapping[str, Mapping[str, str]], head: Sequence[str], *, ascii_only: bool = False
+) -> str:
+    """Return a pipeline file of the given parameters, every line printable.
+
+    Parameters
+    ----------
+    digests : of the files that the parameters name, by stage and parameter; a comment tells each
+    head : lines of comment to begin with
+    ascii_only : escape all other characters
+    """
+    lines = [f"# {printable(line)}".rstrip() for line in head]
     for stage, values in parameters.items():
-        lines += ["", f"{stage}:"]
+        lines += ["", f"{plain_yaml.dump(stage)}:"]
         for name, value in values.items():
             digest = digests.get(stage, {}).get(name)
-            lines += [f"  # sha256 {digest}"] if digest else []
-            lines.append(_line(name, value))
+            lines += [f"  # sha256 {printable(digest)}"] if digest else []
+            lines.append(_line(name, value, ascii_only=ascii_only))
         lines += [] if values else ["  {}"]
     return "\n".join(lines) + "\n"

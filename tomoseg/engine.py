@@ -9,7 +9,7 @@ from typing import Any
 
 from tomoseg import config
 from tomoseg.config import Settings
-from tomoseg.errors import InputError, NotReady, StageFailed, named
+from tomoseg.errors import InputError, NotReady, StageFailed, is_text, named
 from tomoseg.io.digest import sha256
 from tomoseg.io.regular import status_of
 from tomoseg.parameters import Parameters
@@ -196,6 +196,7 @@ def run(
     Raises `InputError` before anything is computed where the settings cannot work, and `NotReady` where a stage
     before `first` is not fresh.
     """
+    _require_text_name(project)
     names = list(BY_NAME)
     chosen = _between(first or names[0], last or names[-1])
     before = {state.name: state for state in states(project, settings, compare=True)}
@@ -218,6 +219,13 @@ def run(
     return done
 
 
+def _require_text_name(project: Project) -> None:
+    """Raise `InputError` if the project's path is not text: exports are named after it, and list their paths."""
+    path = project.path.absolute()
+    if not is_text(path):
+        raise InputError(f"The path of the project, {path}, is not text in UTF-8: rename the file or the folder.")
+
+
 def _between(first: str, last: str) -> list[str]:
     """Return the names of the stages from the first to the last one."""
     names = list(BY_NAME)
@@ -234,6 +242,7 @@ def run_one(
     project: Project, name: str, settings: Settings, runtime: Runtime, *, allow_stale: bool = False
 ) -> StageState:
     """Run a single stage on what the project holds. Raises `NotReady` where an input is missing, or stale."""
+    _require_text_name(project)
     current = {state.name: state for state in states(project, settings, compare=True)}
     for needed in _stages_read(BY_NAME[name]):
         if current[needed].record is None or not allow_stale:

@@ -11,6 +11,12 @@ class TomosegError(Exception):
     """Base of all errors that are shown to the user as one paragraph, without a traceback."""
 
     exit_code = 1
+    _lines: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The lines of the message; a line break within one of them came from a file, and is to be shown as a space."""
+        return self._lines or (str(self),)
 
 
 class StageFailed(TomosegError):
@@ -29,7 +35,10 @@ class InputError(TomosegError):
         """Join all problems found into one error; a single one stays a plain paragraph."""
         if len(problems) == 1:
             return cls(problems[0])
-        return cls(f"{len(problems)} problems:\n" + "\n".join(f"  - {p}" for p in problems))
+        lines = (f"{len(problems)} problems:", *(f"  - {problem}" for problem in problems))
+        error = cls("\n".join(lines))
+        error._lines = lines
+        return error
 
 
 class NotReady(TomosegError):
@@ -55,8 +64,28 @@ class TomosegWarning(UserWarning):
 
 
 def printable(text: object) -> str:
-    """Return text from a file without what a terminal would obey rather than show, which becomes '?'."""
-    return "".join(c if c.isprintable() else "?" for c in str(text))
+    """Return text as one line without what a terminal would obey rather than show.
+
+    Line breaks, tabs and other white space become spaces; control characters, marks that turn the direction of writing,
+    and what is no character at all become '?'.
+    """
+    text = str(text)
+    return text if text.isprintable() else "".join(map(_printable, text))
+
+
+def _printable(character: str) -> str:
+    if character.isprintable():
+        return character
+    return " " if character.isspace() else "?"
+
+
+def is_text(name: object) -> bool:
+    """Tell whether a name is text in UTF-8; file names may be any bytes, but provenance and exports hold text only."""
+    try:
+        str(name).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def named(path: object) -> str:

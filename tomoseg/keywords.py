@@ -7,13 +7,17 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar
 
+import numpy as np
+
 from tomoseg.errors import InputError, TomosegWarning
+from tomoseg.lengths import require_size
 from tomoseg.parameters import Parameters
 from tomoseg.runtime import make_runtime
 
 R = TypeVar("R")
 
 _RUNTIME_KEYWORDS = {"device": "auto", "workers": None, "max_memory": None, "progress": None}
+_SIZES = ("pixel_size_nm", "voxel_size_nm")
 _RUNTIME_DOC = """\
 device : {'auto', 'cpu', 'cuda'}
     What to compute on.
@@ -52,6 +56,9 @@ def takes_parameters(
             named = {p.name for p in own}
             options = {name: keywords.pop(name) for name in list(keywords) if name not in named}
             params = model.of(section, options)
+            for name in _SIZES:
+                size = keywords.get(name)
+                require_size(name, None if size is None or np.isnan(size) else size)  # NaN: unknown
             if problems := check(params) if check else []:
                 raise InputError.of(problems)
             runtime = make_runtime(**settings)

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from tomoseg.errors import InputError, shown
+from tomoseg.errors import InputError, is_text, shown
 
 
 class InputFileMarker:
@@ -49,6 +49,26 @@ def _rising(limits: tuple[int, int]) -> tuple[int, int]:
 
 
 Range = Annotated[tuple[int, int], AfterValidator(_rising)]
+LARGEST = 1e15  # of all numbers: beyond it, neighbouring whole numbers are soon the same float
+
+
+def _refuse_impossible(value: Any) -> None:
+    """Refuse numbers that overflow in any computation, and text that no file can hold, at any depth.
+
+    A path is looked at as it will be stored: absolute.
+    """
+    if isinstance(value, (list, tuple)):
+        for part in value:
+            _refuse_impossible(part)
+    elif isinstance(value, (int, float)) and abs(value) > LARGEST:
+        raise ValueError(f"must be a number from {-LARGEST:g} to {LARGEST:g}")
+    elif isinstance(value, Path):
+        try:
+            _refuse_impossible(str(value.expanduser().absolute()))
+        except RuntimeError as error:  # ~nobody
+            raise ValueError("must be a path; there is no home folder of that name") from error
+    elif isinstance(value, str) and not is_text(value):
+        raise ValueError("must be text in UTF-8, which provenance can hold: rename the file or folder")
 
 
 class Parameters(BaseModel):
@@ -69,6 +89,12 @@ class Parameters(BaseModel):
             return cls(**values)
         except ValidationError as error:
             raise InputError.of(problems_of(error, section, cls)) from error
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _possible(cls, value: Any) -> Any:
+        _refuse_impossible(value)
+        return value
 
     @model_validator(mode="before")
     @classmethod

@@ -1,8 +1,10 @@
 """How progress looks: a bar on a terminal, plain lines that a log can hold, or nothing. All of it on stderr."""
 
-import sys
 import time
 from typing import Any, Literal
+
+from tomoseg import terminal
+from tomoseg.errors import printable
 
 Kind = Literal["auto", "bar", "plain", "none"]
 
@@ -27,7 +29,7 @@ def make_progress(kind: Kind) -> Progress:
     """Return the progress asked for; 'auto' is a bar on a terminal and plain lines elsewhere."""
     if kind == "none":
         return Progress()
-    if kind == "bar" or (kind == "auto" and sys.stderr.isatty()):
+    if kind == "bar" or (kind == "auto" and terminal.is_terminal()):
         return Bar()
     return Plain()
 
@@ -62,7 +64,7 @@ class Plain(Progress):
 
     def message(self, text: str) -> None:
         """Write a line."""
-        print(text, file=sys.stderr, flush=True)
+        terminal.tell(text)
 
 
 class Bar(Progress):
@@ -71,7 +73,7 @@ class Bar(Progress):
     def __init__(self) -> None:
         from rich.console import Console
 
-        self._console = Console(stderr=True)
+        self._console = Console(file=terminal.canvas(), markup=False, emoji=False, highlight=False)
         self._bar: Any = None
         self._task: Any = None
 
@@ -79,9 +81,13 @@ class Bar(Progress):
         """Show a bar for a task."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-        columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._bar = Progress(*columns, console=self._console, transient=True)
-        self._task = self._bar.add_task(what, total=total)
+        name = TextColumn("  {task.description}", markup=False)
+        columns = (name, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        # What others write goes through the door, not through this console.
+        self._bar = Progress(
+            *columns, console=self._console, transient=True, redirect_stdout=False, redirect_stderr=False
+        )
+        self._task = self._bar.add_task(printable(what), total=total)
         self._bar.start()
 
     def advance(self, done: int) -> None:
@@ -95,4 +101,4 @@ class Bar(Progress):
 
     def message(self, text: str) -> None:
         """Write a line above the bar."""
-        self._console.print(text, markup=False, highlight=False)
+        self._console.print(printable(text))

@@ -36,22 +36,23 @@ def command(project: Project) -> str:
     return " \\\n    ".join(shlex.join(part) for part in words)
 
 
-def pipeline_text(project: Project) -> str:
+def pipeline_text(project: Project, *, ascii_only: bool = False) -> str:
     """Return the text of the pipeline file that reproduces the results; '' if the project holds none."""
     records = _records(project)
     if not records:
         return ""
     raw = next((r.files["raw"] for r in records if "raw" in r.files), {"path": "unknown", "sha256": "unknown"})
     versions = sorted({", ".join(f"{name} {v}" for name, v in r.versions.items()) for r in records})
-    head = (
-        f"Reproduces the results of {project.path.name}: tomoseg run RAW --pipeline THIS_FILE -o PROJECT.h5\n"
-        f"RAW was {raw['path']}\n"
-        f"sha256 {raw['sha256']}\n"
-        "With the same machine, device and versions, the results are identical to the last bit. The versions were\n"
-    ) + "\n".join(f"  {v}" for v in versions)
+    head = [
+        f"Reproduces the results of {project.path.name}: tomoseg run RAW --pipeline THIS_FILE -o PROJECT.h5",
+        f"RAW was {raw['path']}",
+        f"sha256 {raw['sha256']}",
+        "With the same machine, device and versions, the results are identical to the last bit. The versions were",
+        *(f"  {v}" for v in versions),
+    ]
     parameters = {r.stage: {k: v for k, v in r.parameters.items() if k not in LOCATIONS} for r in records}
     digests = {r.stage: {k: str(f["sha256"]) for k, f in r.files.items()} for r in records}
-    return config.pipeline_text(parameters, digests, head)
+    return config.pipeline_text(parameters, digests, head, ascii_only=ascii_only)
 
 
 def _records(project: Project) -> list[Record]:

@@ -13,9 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar, cast, get_args
 
-from tomoseg.errors import InputError, Interrupted
+from tomoseg.errors import InputError, Interrupted, printable, shown
 from tomoseg.machine import available_cpus, available_memory
 from tomoseg.progress import Progress, make_progress
+
+MOST_WORKERS = 9999
+MOST_MEMORY = 1 << 50  # bytes
 
 T = TypeVar("T")
 Device = Literal["auto", "cpu", "cuda"]
@@ -113,7 +116,7 @@ def make_runtime(
         raise InputError(f"device is {device}: it must be one of {', '.join(get_args(Device))}.")
     return Runtime(
         device=cast(Device, device),
-        workers=workers or available_cpus(),
+        workers=_checked_workers(workers or available_cpus()),
         max_memory=parse_memory(max_memory) if max_memory else default_memory(),
         progress=make_progress(progress) if isinstance(progress, str) else progress or Progress(),  # type: ignore[arg-type]
     )
@@ -123,9 +126,17 @@ def parse_memory(text: int | str) -> int:
     """Turn '8G', '500M' or a number of bytes into bytes."""
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?)(i?B)?\s*", str(text), re.IGNORECASE)
     size = float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " ") if match else 0
-    if size < 64 << 20:
-        raise InputError(f"--max-memory {text}: give at least 64M, for example 8G or 500M.")
+    if not 64 << 20 <= size <= MOST_MEMORY:
+        raise InputError(f"--max-memory {shown(text)}: give 64M to 1024T, for example 8G or 500M.")
     return int(size)
+
+
+def _checked_workers(workers: int) -> int:
+    if not 1 <= workers <= MOST_WORKERS:
+        raise InputError(
+            f"--workers {shown(workers)}: give a number of threads from 1 to {MOST_WORKERS}, or 0 for all CPUs."
+        )
+    return workers
 
 
 def slabs(n: int, size: int, first: int = 0) -> list[slice]:
@@ -186,6 +197,14 @@ def on_abrupt_exit(clean_up: Callable[[], object]) -> Callable[[], None]:
     """
     _clean_ups.append(clean_up)
     return lambda: _clean_ups.remove(clean_up)
+
+
+def leaving_on_signals() -> None:
+    """From now on leave at once on SIGINT, SIGTERM and SIGHUP, with a line and exit code 130, and no file half written.
+
+    For what has no state worth keeping; `stopping_on_signals` takes over where there is some.
+    """
+    obey(STOPPING, lambda came: _leave(f"tomoseg: stopped by {signal.Signals(came).name}."))
 
 
 @contextmanager
@@ -268,7 +287,7 @@ def _leave(message: str) -> None:
 def _write_to_stderr(line: str) -> None:
     """Write a line past Python's buffer, whose lock the main thread may hold."""
     with contextlib.suppress(OSError):  # nobody reads it any more
-        os.write(2, f"{line}\n".encode())
+        os.write(2, f"{printable(line)}\n".encode())
 
 
 class Stopwatch:

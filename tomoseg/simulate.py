@@ -23,6 +23,8 @@ BACKGROUND, SUPPORT, PARTICLE = 0, 1, 2
 CLASS_NAMES = ("background", "support", "particle")
 PARTICLE_DTYPE = np.dtype([("z", "f8"), ("y", "f8"), ("x", "f8"), ("diameter_px", "f8")])
 
+LARGEST_MOVE_PX, LARGEST_DOSE = 1e5, 1e9  # electrons per pixel
+
 # Lengths below are given for a volume of this many voxels across and scale with the size asked for.
 REFERENCE_SIZE = 192.0
 # Plates and whole object stay in balls of these radii (fraction of the size), so that no tilt and no in-plane rotation
@@ -497,6 +499,16 @@ def simulate_series(
     `seed` only, so the same object can be seen under different conditions. The object reaches 42 % of `size` from the
     centre; larger shifts than the rest move its rim out of view, as happens in practice.
     """
+    moves = {"jitter_px": jitter_px, "drift_px": drift_px, "tilt_axis_offset_px": tilt_axis_offset_px}
+    for name, pixels in moves.items():
+        if not abs(pixels) <= LARGEST_MOVE_PX or (name == "jitter_px" and pixels < 0):
+            raise InputError(
+                f"{name} is {pixels:g}: it must be at most {LARGEST_MOVE_PX:g} px, and jitter not negative."
+            )
+    if not abs(tilt_axis_angle_deg) <= 360:
+        raise InputError(f"tilt_axis_angle_deg is {tilt_axis_angle_deg:g}: it must be at most 360 degrees.")
+    if not 0 < dose <= LARGEST_DOSE:
+        raise InputError(f"dose is {dose:g}: it must be above 0 and at most {LARGEST_DOSE:g} electrons per pixel.")
     truth = catalyst(size, n_particles, seed) if phantom is None else phantom
     angles_deg = tilt_angles(max_tilt_deg, tilt_step_deg)
     shifts_px = stage_motion(len(angles_deg), jitter_px, drift_px, seed + 1)

@@ -129,7 +129,7 @@ def read_project(path: Path) -> None:
 
     with Project.read(path) as opened:
         states = engine.states(opened, config.resolve(opened.settings))
-        render.status_text(opened, states, verbose=True)
+        render.status_lines(opened, states, verbose=True)
         json.loads(render.status_json(opened, states))
         opened.history()
         for artifact in opened.artifacts().values():

@@ -67,5 +67,5 @@ def test_settings_by_stage_and_parameter():
 def test_the_runtime_keywords_are_checked():
     with pytest.raises(InputError, match="auto, cpu, cuda"):
         ts.reconstruct(None, None, device="gpu")
-    with pytest.raises(InputError, match="at least 64M"):
+    with pytest.raises(InputError, match="64M to 1024T"):
         ts.reconstruct(None, None, max_memory="3")

@@ -19,10 +19,12 @@ from tomoseg.annotation.paint_folder import (
     write_folder,
 )
 from tomoseg.arrays import Array, Input
+from tomoseg.classes import colors_in, default_colors, names_in
 from tomoseg.errors import InputError, NotReady
 from tomoseg.io.digest import sha256
 from tomoseg.io.label_values import LabelMap
 from tomoseg.io.slices import IGNORE, LabelledSlices
+from tomoseg.lengths import size_or_nan
 from tomoseg.project import Project, Record, job_id, new_run_id, now, versions
 from tomoseg.runtime import Runtime, Stopwatch
 
@@ -50,7 +52,8 @@ def export_slices(
     is not empty, classes do not fit, or every slice is painted already.
     """
     from tomoseg.annotation.slice_selection import describe_slices, select_slices
-    from tomoseg.classes import default_colors, default_names, problems_with_names
+    from tomoseg.classes import class_names as names_of
+    from tomoseg.classes import default_names, problems_with_names
     from tomoseg.segmentation.inference.slice_prediction import NORMAL_AXIS
 
     require_empty(folder)
@@ -59,7 +62,7 @@ def export_slices(
     labels, confidence = (_of_run(project, artifact, run_id) for artifact in (schema.LABELS, schema.CONFIDENCE))
     if prefill and labels is None:
         raise NotReady(f"{project.path} holds no labels of its current volume. Run `tomoseg segment` on it first.")
-    of_labels = [str(name) for name in labels.attrs["class_names"]] if labels is not None else default_names(3)
+    of_labels = names_of(labels) if labels is not None else default_names(3)
     before = read_annotations(project)
     names = list(class_names or (before.class_names if before is not None else of_labels))
     if problems := problems_with_names(names):
@@ -85,7 +88,7 @@ def export_slices(
         start = [_cut(labels, axis, n, np.uint8) for n in numbers]
     else:
         start = [np.full(image.shape, IGNORE, np.uint8) for image in images]
-    size = float(volume.attrs.get("voxel_size_nm", math.nan))
+    size = size_or_nan(volume.attrs.get("voxel_size_nm"))
     pixel_size, colors = size if math.isfinite(size) else None, default_colors(len(names))
     chosen = PaintedSlices(plane, numbers, [run_id] * len(numbers), images, start, names, colors, pixel_size)
     about = {"project": project.path.name, "series_sha256": _series(project)}
@@ -186,14 +189,21 @@ def read_annotations(project: Project) -> PaintedSlices | None:
     rows = table[:]
     try:
         numbers, run_ids = [int(n) for n in rows["number"]], [bytes(r).decode() for r in rows["run_id"]]
-        names, colors = ([str(text) for text in info.attrs[key]] for key in ("class_names", "class_colors"))
-        plane, size = str(info.attrs["plane"]), float(info.attrs["pixel_size_nm"])
+        names = names_in(info.attrs) or []
+        colors = colors_in(info.attrs, len(names)) or default_colors(len(names))
+        plane, size = str(info.attrs["plane"]), size_or_nan(info.attrs["pixel_size_nm"])
     except (KeyError, ValueError, TypeError, IndexError) as error:
         raise _damaged(project) from error
-    if not images.shape == labels.shape or len(numbers) != images.shape[0] or not numbers or min(images.shape) < 1:
+    if (
+        not names
+        or not images.shape == labels.shape
+        or len(numbers) != images.shape[0]
+        or not numbers
+        or min(images.shape) < 1
+    ):
         raise _damaged(project)
     planes, painted = ([source[i] for i in range(len(numbers))] for source in (images, labels))
-    pixel_size = size if 0 < size < math.inf else None
+    pixel_size = None if math.isnan(size) else size
     return PaintedSlices(plane, numbers, run_ids, planes, painted, names, colors, pixel_size)
 
 

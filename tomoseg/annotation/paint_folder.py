@@ -14,13 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tomoseg import plain_json
 from tomoseg.arrays import Array
+from tomoseg.classes import problems_with_colors, problems_with_names
 from tomoseg.errors import InputError, shown
 from tomoseg.io.atomic import atomic_path
 from tomoseg.io.digest import sha256
 from tomoseg.io.label_values import LabelMap
 from tomoseg.io.limits import reason_of
 from tomoseg.io.slices import IGNORE, LabelledSlices, by_stem, find_pairs, load_pair
+from tomoseg.lengths import is_possible
 
 FORMAT = 1
 ABOUT = "annotation.json"
@@ -112,14 +115,16 @@ def read_about(folder: Path) -> dict[str, Any]:
     path = folder / ABOUT
     try:
         with path.open("rb") as file:
-            content = json.loads(file.read(LARGEST_ABOUT))
+            content = plain_json.load(file.read(LARGEST_ABOUT))
         facts = content["scaling"]["offset"], content["scaling"]["step"], content["pixel_size_nm"] or 1.0
-        names = [*content["class_names"], *content["class_colors"]]
+        names, colors = content["class_names"], content["class_colors"]
         sound = (
             content["format"] == FORMAT
             and content["plane"] in PLANES
             and all(isinstance(x, int | float) and math.isfinite(x) for x in facts)
-            and all(isinstance(x, str) for x in names)
+            and is_possible(facts[-1])
+            and all(isinstance(x, str) for x in (*names, *colors))
+            and not [*problems_with_names(names), *problems_with_colors(colors, len(names))]
             and all(_is_entry(entry, content["plane"]) for entry in content["slices"])
         )
     except FileNotFoundError as error:

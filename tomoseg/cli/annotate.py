@@ -8,9 +8,10 @@ import typer
 
 from tomoseg.cli.options import BreakLock, ProgressKind, ProjectFile, runtime_of
 from tomoseg.cli.train import ImagesDir, LabelMapText, LabelsDir, label_map_of, words
-from tomoseg.errors import InputError, printable
+from tomoseg.errors import InputError
 from tomoseg.project import Project
 from tomoseg.runtime import stopping_on_signals
+from tomoseg.terminal import show, show_document
 
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 MOST_SHOWN = 20  # errors in one message; --json has all
@@ -52,14 +53,17 @@ def check_data(
             guard=guard,
             runtime=runtime,
         )
-    print(json.dumps(report.to_dict(), indent=1) if as_json else _data_text(report))
+    if as_json:
+        show_document(json.dumps(report.to_dict(), indent=1))
+    else:
+        show(*_data_lines(report))
     if report.errors:
         more = len(report.errors) - MOST_SHOWN
         shown = report.errors[:MOST_SHOWN] + ([f"and {more} more; --json lists all"] if more > 0 else [])
-        raise InputError.of([printable(error) for error in shown])
+        raise InputError.of(shown)
 
 
-def _data_text(report: Any) -> str:
+def _data_lines(report: Any) -> list[str]:
     """Return sizes and types of the slices, the table of classes, and the warnings."""
     kinds = ", ".join(f"{n} of {kind}" for kind, n in [*report.sizes.items(), *report.dtypes.items()])
     width = max(len(c.name) for c in report.classes)
@@ -73,8 +77,7 @@ def _data_text(report: Any) -> str:
     ]
     lines.append(f"not annotated: {100 * report.unannotated:.3g}% of all pixels")
     lines += [f"warning: {text}" for text in report.warnings]
-    lines += [] if report.errors else ["usable for training"]
-    return "\n".join(map(printable, lines))
+    return lines + ([] if report.errors else ["usable for training"])
 
 
 def annotate_export(
@@ -97,8 +100,8 @@ def annotate_export(
         written = export_slices(
             opened, output, runtime, n_slices=slices, plane=plane, class_names=names, prefill=prefill
         )
-    print(f"paint on {output / 'labels'}: {', '.join(f'{i} = {n}' for i, n in enumerate(written.class_names))}")
-    print(f"then: tomoseg annotate import {project} {output}")
+    classes = ", ".join(f"{i} = {name}" for i, name in enumerate(written.class_names))
+    show(f"paint on {output / 'labels'}: {classes}", f"then: tomoseg annotate import {project} {output}")
 
 
 def annotate_import(
@@ -131,8 +134,8 @@ def annotate_import(
             take_unchanged=take_unchanged,
         )
     for number, labels in zip(held.numbers, held.labels, strict=True):
-        print(f"{held.plane} slice {number}: {100 * float((labels != 255).mean()):.3g}% painted")
-    print(f"then: tomoseg train {project} -o MODEL.keras")
+        show(f"{held.plane} slice {number}: {100 * float((labels != 255).mean()):.3g}% painted")
+    show(f"then: tomoseg train {project} -o MODEL.keras")
 
 
 def models(as_json: AsJson = False) -> None:
@@ -141,11 +144,11 @@ def models(as_json: AsJson = False) -> None:
 
     found = known_models()
     if as_json:
-        print(json.dumps({"folder": str(user_folder()), "models": [m.to_dict() for m in found]}, indent=1))
+        content = {"folder": str(user_folder()), "models": [m.to_dict() for m in found]}
+        show_document(json.dumps(content, indent=1))
         return
     lines = [line for m in found for line in _model_lines(m)] or ["no networks are known by name"]
-    lines.append(f"put your own (.keras, from `tomoseg train`) into {user_folder()}")
-    print("\n".join(map(printable, lines)))
+    show(*lines, f"put your own (.keras, from `tomoseg train`) into {user_folder()}")
 
 
 def _model_lines(model: Any) -> list[str]:

@@ -1,17 +1,21 @@
 """The `tomoseg` program: its commands, and how errors become one paragraph and an exit code."""
 
+import errno
+import os
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
-from tomoseg import __version__
+from tomoseg import __version__, terminal
 from tomoseg.cli import annotate, evaluate, history, inspect, run, train
-from tomoseg.errors import InputError, Interrupted, TomosegError
-from tomoseg.runtime import STOPPING, obey
+from tomoseg.cli.environment import prepare_environment
+from tomoseg.errors import InputError, TomosegError
+from tomoseg.runtime import STOPPING
 
 app = typer.Typer(
     name="tomoseg",
@@ -27,7 +31,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"tomoseg {__version__}")
+        terminal.show(f"tomoseg {__version__}")
         raise typer.Exit
 
 
@@ -53,9 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     # --debug is accepted anywhere on the line, since it is added after something went wrong.
     if "--debug" in arguments:
         arguments = ["--debug", *(a for a in arguments if a != "--debug")]
-    obey(STOPPING, lambda _: sys.exit(Interrupted.exit_code))  # before and after the work itself, which stops in order
     try:
-        _run(arguments)
+        with terminal.guarded():
+            _run(arguments)
     finally:
         # What is left is Python's own end, which would put the default back, and with it another exit code.
         for number in STOPPING:
@@ -64,24 +68,44 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _run(arguments: Sequence[str]) -> NoReturn:
     try:
+        prepare_environment()
         app(arguments)
     except TomosegError as error:
-        _show(f"tomoseg: {error}", error)
-        sys.exit(error.exit_code)
+        _fail(error.lines, error, error.exit_code)
     except OSError as error:
-        _show(f"tomoseg: {error.strerror or error}: {error.filename or 'a file of this run'}.", error)
-        sys.exit(InputError.exit_code if isinstance(error, FileNotFoundError) else TomosegError.exit_code)
+        code = InputError.exit_code if isinstance(error, FileNotFoundError) else TomosegError.exit_code
+        _fail((_explained(error),), error, code)
+    except MemoryError as error:
+        what = "there is not enough memory for this. Lower --max-memory, or work on less data at a time."
+        _fail((what,), error, TomosegError.exit_code)
     except Exception as error:
-        _show(
-            f"tomoseg: something went wrong that should not have: {type(error).__name__}: {error}. "
-            "Run the same command with --debug for the details, and please report it.",
-            error,
+        what = (
+            f"something went wrong that should not have: {type(error).__name__}: {error}. "
+            "Run the same command with --debug for the details, and please report it."
         )
-        sys.exit(TomosegError.exit_code)
+        _fail((what,), error, TomosegError.exit_code)
     sys.exit(0)
 
 
-def _show(paragraph: str, error: BaseException) -> None:
+def _explained(error: OSError) -> str:
+    """Return a sentence about an error of the operating system that nothing has explained."""
+    if error.filename is not None:
+        return f"{error.strerror}: {os.fsdecode(error.filename)}."
+    if error.errno == errno.ENOENT and not _has_folder():
+        return "the folder that you are in no longer exists: change to another one."
+    return f"{error.strerror or error}: a file of this run."
+
+
+def _has_folder() -> bool:
+    try:
+        return Path.cwd().is_dir()
+    except FileNotFoundError:
+        return False
+
+
+def _fail(lines: Sequence[str], error: BaseException, code: int) -> NoReturn:
+    """Say what went wrong, and exit."""
     if _debug:
-        traceback.print_exception(error)
-    print(paragraph, file=sys.stderr)
+        terminal.tell(*"".join(traceback.format_exception(error)).splitlines())
+    terminal.tell(f"tomoseg: {lines[0]}", *lines[1:])
+    sys.exit(code)

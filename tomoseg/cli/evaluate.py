@@ -9,7 +9,9 @@ import typer
 from tomoseg.cli.options import computing
 from tomoseg.cli.train import ImagesDir, LabelMapText, LabelsDir, label_map_of
 from tomoseg.errors import InputError
+from tomoseg.lengths import require_size
 from tomoseg.runtime import Runtime, stopping_on_signals
+from tomoseg.terminal import show
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -55,11 +57,13 @@ def evaluate(
     runtime: Runtime,
 ) -> None:
     """Score a network on labelled slices: pixels, surfaces, objects and calibration; compare it with others."""
+    from tomoseg.io.atomic import atomic_path
     from tomoseg.io.slices import find_pairs
     from tomoseg.segmentation.evaluation import tables
     from tomoseg.segmentation.evaluation.api import evaluate as evaluate_networks
     from tomoseg.segmentation.evaluation.detection import ObjectRule
 
+    require_size("--pixel-size", pixel_size)
     rule = ObjectRule(min_object, object_iou)
     pairs = find_pairs(images_dir, labels_dir, runtime, label_map_of(label_map))
     for file in filter(None, (as_json, as_csv, objects_csv)):
@@ -78,15 +82,18 @@ def evaluate(
         )
     first = found.first
     if as_json is not None:
-        as_json.write_text(json.dumps(found.to_dict(), indent=1) + "\n", encoding="utf-8")
+        with atomic_path(as_json) as part:
+            part.write_text(json.dumps(found.to_dict(), indent=1) + "\n", encoding="utf-8")
     if as_csv is not None:
-        first.write_csv(as_csv)
-    print(tables.scores_table(first))
+        with atomic_path(as_csv) as part:
+            first.write_csv(part)
+    show(*tables.scores_table(first).split("\n"))
     if first.calibration is not None:
-        print(tables.calibration_line(first.calibration, first.classes))
+        show(tables.calibration_line(first.calibration, first.classes))
     if first.detection is not None:
         if objects_csv is not None:
-            first.detection.write_csv(objects_csv)
-        print(tables.detection_line(first.detection))
+            with atomic_path(objects_csv) as part:
+                first.detection.write_csv(part)
+        show(tables.detection_line(first.detection))
     if found.comparison is not None:
-        print(f"\n{tables.comparison_table(found.comparison)}")
+        show("", *tables.comparison_table(found.comparison).split("\n"))

@@ -11,6 +11,7 @@ from tomoseg.errors import InputError, NotReady
 from tomoseg.project import Project, compact
 from tomoseg.reproduction import pipeline_text
 from tomoseg.runtime import stopping_on_signals
+from tomoseg.terminal import can_show, show, show_document
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -26,7 +27,10 @@ def history(
     """List every run of every stage, and how it ended."""
     with Project.read(project) as opened:
         runs = opened.history()
-        print(render.history_json(runs) if as_json else render.history_text(runs))
+    if as_json:
+        show_document(render.history_json(runs))
+    else:
+        show(*render.history_lines(runs))
 
 
 def export_pipeline(
@@ -40,16 +44,18 @@ def export_pipeline(
 
     with Project.read(project) as opened:
         text = pipeline_text(opened)
+        if output is None and not can_show(text):
+            text = pipeline_text(opened, ascii_only=True)
     if not text:
         raise NotReady(f"{project} holds no results yet; run `tomoseg run {project}` first.")
     if output is None:
-        print(text, end="")
+        show_document(text)
         return
     if output.suffix.lower() not in (".yaml", ".yml"):
         raise InputError(f"-o {output}: the name of a pipeline file must end in .yaml.")
     with atomic_path(output) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    print(output)
+    show(output)
 
 
 def _compact(project: ProjectFile, progress: ProgressKind = "auto", break_lock: BreakLock = False) -> None:
@@ -57,4 +63,4 @@ def _compact(project: ProjectFile, progress: ProgressKind = "auto", break_lock: 
     runtime = runtime_of("cpu", 1, "", progress)
     with stopping_on_signals(lambda: f"{project} is unchanged; start the same command again."):
         saved = compact(project, runtime.check, runtime.progress.message, break_lock=break_lock)
-    print(f"{project}: {project.stat().st_size / 1e6:.1f} MB, {saved / 1e6:.1f} MB less")
+    show(f"{project}: {project.stat().st_size / 1e6:.1f} MB, {saved / 1e6:.1f} MB less")

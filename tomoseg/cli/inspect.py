@@ -11,6 +11,7 @@ from tomoseg.cli.options import Pipeline, ProjectFile, Sets
 from tomoseg.errors import InputError, StageFailed
 from tomoseg.project import Project, is_project
 from tomoseg.reproduction import command
+from tomoseg.terminal import show, show_document
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -30,7 +31,10 @@ def status(
     layers = [config.read_pipeline(pipeline) if pipeline else {}, config.parse_sets(sets)]
     with Project.read(project) as opened:
         states = engine.states(opened, config.resolve(*layers, stored=opened.settings))
-        print(render.status_json(opened, states) if as_json else render.status_text(opened, states, verbose))
+        if as_json:
+            show_document(render.status_json(opened, states))
+        else:
+            show(*render.status_lines(opened, states, verbose))
 
 
 def check(
@@ -56,10 +60,10 @@ def check(
             config.check_stages(settings, [name for name in stages if name not in unseen])
     else:
         config.check_stages(config.resolve(*layers, {"import": {"raw": str(source.absolute())}}))
-    print(f"{pipeline}: no problems found")
+    show(f"{pipeline}: no problems found")
     for name in unseen:
         named = ", ".join(f"{name}.{field}" for field in engine.files_not_given(settings, name))
-        print(f"{name} was not checked: the project itself names its files ({named}), which only a run opens")
+        show(f"{name} was not checked: the project itself names its files ({named}), which only a run opens")
 
 
 def report(
@@ -82,7 +86,7 @@ def report(
         results = _results(opened)
         write_report(output, results, command(opened))
         written = [] if figures is None else write_figures(figures, figure_format, results)
-    print("\n".join(map(str, [output, *written])))
+    show(output, *written)
 
 
 def _results(project: Project) -> Any:
@@ -113,7 +117,7 @@ def preview(
         raise InputError(f"{path} was not written by this command; choose another name with -o.")
     with Project.read(project) as opened:
         write_preview(path, _results(opened))
-    print(path)
+    show(path)
 
 
 def view(project: ProjectFile) -> None:
@@ -130,7 +134,7 @@ def doctor() -> None:
     from tomoseg.doctor import findings
 
     found = findings()
-    print(render.doctor_text(found))
+    show(*render.doctor_lines(found))
     missing = [finding.what for finding in found if finding.verdict == "missing"]
     if missing:
         raise StageFailed(f"tomoseg cannot work without {', '.join(missing)}; reinstall it: pip install tomoseg.")

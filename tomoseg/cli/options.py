@@ -12,12 +12,13 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from tomoseg import config
-from tomoseg.errors import InputError
+from tomoseg.errors import InputError, shown
 from tomoseg.parameters import Parameters
 from tomoseg.runtime import Runtime, make_runtime
 
 COMPUTING = "Computing"
 LOADED = time.monotonic()
+LONGEST_TIME = 366 * 86400.0  # seconds
 TIME_TO_LEAVE = 10.0  # seconds kept of a time budget, or a fifth of a short one
 
 Device = Annotated[
@@ -107,9 +108,9 @@ def parse_time(text: str) -> float:
         match = re.fullmatch(pattern, text.strip())
         if match is not None:
             total = sum(unit * float(part) for unit, part in zip(seconds_of, match.groups("0"), strict=True))
-            if total > 0:
+            if 0 < total <= LONGEST_TIME:
                 return total
-    raise InputError(f"--stop-before {text}: give a time such as 55m, 1h30m, 2:30:00 or 3300s.")
+    raise InputError(f"--stop-before {shown(text)}: give a time such as 55m, 1h30m, 2:30:00 or 3300s, at most 366d.")
 
 
 def with_options(model: type[Parameters], command: Callable[..., None], hidden: tuple[str, ...]) -> Callable[..., None]:

@@ -1,21 +1,15 @@
-"""The text that commands print, for people, logs and programs."""
+"""What commands print: lines for people and logs, JSON for programs."""
 
 import json
 from dataclasses import asdict
 from typing import Any
 
-from tomoseg import schema
+from tomoseg import plain_json, schema
 from tomoseg.doctor import Finding
-from tomoseg.errors import printable
 from tomoseg.project import Project, Record, StageState
 
 
-def _lines(lines: list[str]) -> str:
-    """Join lines without the control characters that a project file may hold and a terminal would obey."""
-    return "\n".join(map(printable, lines))
-
-
-def run_summary(project: Project, done: list[StageState]) -> str:
+def run_summary_lines(project: Project, done: list[StageState]) -> list[str]:
     """Return the outcome of a run: the project file, one line per stage, and the exported files."""
     lines = [f"project  {project.path}"]
     for state in done:
@@ -25,11 +19,11 @@ def run_summary(project: Project, done: list[StageState]) -> str:
             lines += [f"    warning: {text}" for text in state.record.warnings]
     if any(state.name == "export" for state in done) and project.has(schema.EXPORT_INFO):
         info = project.artifact(schema.EXPORT_INFO).attrs
-        lines += [f"file     {info['directory']}/{file['name']}" for file in json.loads(info["files"])]
-    return _lines(lines)
+        lines += [f"file     {info['directory']}/{file['name']}" for file in plain_json.load(info["files"])]
+    return lines
 
 
-def status_text(project: Project, states: list[StageState], verbose: bool) -> str:
+def status_lines(project: Project, states: list[StageState], verbose: bool) -> list[str]:
     """Return the state of each stage with its reasons, for people."""
     lines = [str(project.path)]
     for state in states:
@@ -37,7 +31,7 @@ def status_text(project: Project, states: list[StageState], verbose: bool) -> st
         lines.append(f"  {state.name:<12} {state.state:<8}{why}")
         if verbose and state.record is not None:
             lines += _details(state.record)
-    return _lines(lines)
+    return lines
 
 
 def _details(record: Record) -> list[str]:
@@ -71,7 +65,7 @@ def status_json(project: Project, states: list[StageState]) -> str:
     return json.dumps(content, indent=2)
 
 
-def history_text(runs: list[Record]) -> str:
+def history_lines(runs: list[Record]) -> list[str]:
     """Return one line per run, with the parameters that changed since the previous run of the stage."""
     lines = []
     before: dict[str, dict[str, Any]] = {}
@@ -85,7 +79,7 @@ def history_text(runs: list[Record]) -> str:
             f"{run.started[:19]}  {run.run_id[:8]}  {run.stage:<12} {run.wall_seconds:8.1f} s  {run.host}{job}  "
             f"{run.outcome}{continued}{'  ' if changes else ''}{', '.join(changes)}"
         )
-    return _lines(lines)
+    return lines
 
 
 def history_json(runs: list[Record]) -> str:
@@ -93,6 +87,6 @@ def history_json(runs: list[Record]) -> str:
     return json.dumps([asdict(run) for run in runs], indent=2)
 
 
-def doctor_text(found: list[Finding]) -> str:
+def doctor_lines(found: list[Finding]) -> list[str]:
     """Return one line per finding."""
-    return _lines([f"{finding.verdict:<8} {finding.what:<24} {finding.detail}" for finding in found])
+    return [f"{finding.verdict:<8} {finding.what:<24} {finding.detail}" for finding in found]

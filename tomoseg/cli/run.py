@@ -11,12 +11,14 @@ import typer
 from tomoseg import config, engine
 from tomoseg.api import IMPORT, opened_to_run, run_layers
 from tomoseg.cli.options import BreakLock, OutputProject, Pipeline, ProjectFile, Sets, computing, with_options
-from tomoseg.cli.render import run_summary
+from tomoseg.cli.render import run_summary_lines
 from tomoseg.config import Raw
 from tomoseg.errors import InputError
+from tomoseg.lengths import require_size
 from tomoseg.project import Project
 from tomoseg.runtime import Runtime, stopping_on_signals
 from tomoseg.stages import STAGES
+from tomoseg.terminal import show
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -62,7 +64,7 @@ def run(
     opened = opened_to_run(source, output, layers, runtime, force=force, break_lock=break_lock)
     with _stoppable(source, output, layers), opened as (project, settings):
         done = engine.run(project, settings, runtime, first=first, last=last, force=force)
-        print(run_summary(project, done))
+        show(*run_summary_lines(project, done))
 
 
 def _import(
@@ -76,7 +78,7 @@ def _import(
 ) -> None:
     opened = opened_to_run(raw, output, [{IMPORT: options}], runtime, force=force, break_lock=break_lock)
     with _stoppable(raw, output), opened as (project, settings):
-        print(run_summary(project, [engine.run_one(project, IMPORT, settings, runtime)]))
+        show(*run_summary_lines(project, [engine.run_one(project, IMPORT, settings, runtime)]))
 
 
 def _stage_command(name: str) -> Callable[..., None]:
@@ -97,7 +99,7 @@ def _stage_command(name: str) -> Callable[..., None]:
         ):
             settings = config.resolve(*layers, stored=opened.settings)
             done = engine.run_one(opened, name, settings, runtime, allow_stale=allow_stale)
-            print(run_summary(opened, [done]))
+            show(*run_summary_lines(opened, [done]))
 
     return command
 
@@ -133,8 +135,8 @@ def simulate(
     truth: Annotated[
         Path | None, typer.Option("--truth", metavar="TRUTH.h5", help="Where the true volume, shifts and particles go.")
     ] = None,
-    size: Annotated[int, typer.Option(help="Width, height and thickness in pixels.", min=32)] = 192,
-    particles: Annotated[int, typer.Option(help="Number of particles.", min=0)] = 60,
+    size: Annotated[int, typer.Option(help="Width, height and thickness in pixels.", min=32, max=8192)] = 192,
+    particles: Annotated[int, typer.Option(help="Number of particles.", min=0, max=100_000)] = 60,
     max_tilt: Annotated[float, typer.Option(help="Tilts run from minus to plus this, in degrees.", min=1)] = 68.0,
     step: Annotated[float, typer.Option(help="Degrees between tilts.", min=0.1)] = 2.0,
     jitter: Annotated[float, typer.Option(help="Random shift of each tilt, standard deviation in pixels.")] = 3.0,
@@ -143,7 +145,7 @@ def simulate(
     tilt_axis_offset: Annotated[float, typer.Option(help="Tilt axis from the image centre, in pixels.")] = 4.0,
     dose: Annotated[float, typer.Option(help="Mean electrons per pixel where the object is; sets the noise.")] = 400.0,
     pixel_size: Annotated[float, typer.Option(metavar="NM", help="Pixel size in nm.")] = 0.25,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same series.")] = 0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same series.", min=0, max=2**63)] = 0,
 ) -> None:
     """Simulate a raw tilt series of a supported catalyst with known truth."""
     from tomoseg.io.mrc import write_angles, write_mrc
@@ -152,6 +154,7 @@ def simulate(
 
     if output.suffix.lower() not in (".mrc", ".st"):
         raise InputError(f"-o {output}: the raw series is written as MRC, so the name must end in .mrc or .st.")
+    require_size("--pixel-size", pixel_size)
     series = simulate_series(
         size,
         particles,
@@ -167,7 +170,7 @@ def simulate(
     )
     write_mrc(output, series.raw, pixel_size, kind="stack", label="simulated by tomoseg")
     write_angles(output.with_suffix(".rawtlt"), series.angles_deg)
-    print(output, output.with_suffix(".rawtlt"), sep="\n")
+    show(output, output.with_suffix(".rawtlt"))
     if truth is not None:
         phantom = series.truth.phantom
         write_truth(
@@ -182,4 +185,4 @@ def simulate(
             class_names=phantom.class_names,
             particles=phantom.particles,
         )
-        print(truth)
+        show(truth)

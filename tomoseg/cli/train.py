@@ -7,8 +7,10 @@ import typer
 
 from tomoseg.cli.options import computing, with_options
 from tomoseg.errors import InputError
+from tomoseg.lengths import require_size
 from tomoseg.runtime import Runtime, stopping_on_signals
 from tomoseg.segmentation.training.parameters import TrainParameters, preset
+from tomoseg.terminal import show
 
 ImagesDir = Annotated[Path, typer.Argument(metavar="IMAGES_DIR", help="Folder of slices (PNG, TIFF).")]
 LabelsDir = Annotated[Path, typer.Argument(metavar="LABELS_DIR", help="Folder of label images of the same names.")]
@@ -80,6 +82,7 @@ def train(
 
     if output.suffix != ".keras":
         raise InputError(f"-o {output}: a network is written as a .keras file.")
+    require_size("--pixel-size", pixel_size)
     folds = _folds(fold)
     wanted: Any = preset_name or ("small" if labels_dir is None else "paper")
     options["augmentation"] = _views(augment)
@@ -105,13 +108,13 @@ def train(
         if folds is not None and len(folds) == 1 and not final:
             params = params.changed(fold=folds[0])
             result = train_network(slices.images, slices.labels, output, params=params, **known)
-            print(result.model, result.history_csv, result.curves_png, sep="\n")
+            show(result.model, result.history_csv, result.curves_png)
             return
         found = cross_validate(
             slices.images, slices.labels, output, only_folds=folds, final=final, params=params, **known
         )
     results = [*found.results, *filter(None, [found.final])]
-    print(found.table(), *(result.model for result in results), found.scores_json, found.scores_csv, sep="\n")
+    show(*found.table().split("\n"), *(result.model for result in results), found.scores_json, found.scores_csv)
 
 
 def _epoch_line(row: dict[str, Any], epochs: int) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tomoseg.arrays import Array, ArraySource
-from tomoseg.classes import names_in
+from tomoseg.classes import colors_in, names_in, problems_with_colors
 from tomoseg.errors import InputError, StageFailed
 from tomoseg.export.context import AlignmentRecord, ExportContext, bytes_as_text
 from tomoseg.export.formats import FORMATS
@@ -21,6 +21,7 @@ from tomoseg.export.meshing import make_surfaces, plan_surfaces
 from tomoseg.export.parameters import ExportOptions, problems
 from tomoseg.export.tables import FILES
 from tomoseg.keywords import takes_parameters
+from tomoseg.lengths import size_or_nan
 from tomoseg.runtime import Runtime
 
 BIG_FILE_BYTES = 10_000_000  # the expected size of such a file is said before it is written
@@ -125,15 +126,18 @@ def export(
     if volume.shape != labels.shape:
         raise InputError(f"volume and labels must have the same shape, and have {volume.shape} and {labels.shape}.")
     attrs: Mapping[str, Any] = getattr(labels, "attrs", {})
+    names = _class_names(labels, attrs, class_names)
+    if class_colors and (wrong := problems_with_colors(class_colors, len(names))):
+        raise InputError.of(wrong)
     if alignment is not None and not isinstance(alignment, AlignmentRecord):
         alignment = AlignmentRecord.of(alignment)
     return export_files(
         Path(folder),
         volume,
         labels,
-        voxel_size_nm=float(attrs.get("voxel_size_nm", np.nan) if voxel_size_nm is None else voxel_size_nm),
-        class_names=_class_names(labels, attrs, class_names),
-        class_colors=[str(c) for c in (attrs.get("class_colors", ()) if class_colors is None else class_colors)],
+        voxel_size_nm=size_or_nan(attrs.get("voxel_size_nm") if voxel_size_nm is None else voxel_size_nm),
+        class_names=names,
+        class_colors=class_colors or colors_in(attrs, len(names)) or (),
         particle_class=particle_class or "",
         tables={FILES.get(name, name): _as_table(table) for name, table in (tables or {}).items()},
         records=records or {},

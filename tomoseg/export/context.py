@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tomoseg.arrays import Array, ArraySource
+from tomoseg.classes import problems_with_colors
+from tomoseg.errors import printable
 from tomoseg.export.manifest import Atomic, Manifest
 from tomoseg.io.atomic import atomic_path
 from tomoseg.palette import EXPORTED_CLASSES, SURFACE_GREY, SURFACE_RED
@@ -23,6 +25,7 @@ from tomoseg.runtime import Runtime
 Facts = Mapping[str, str | Sequence[str]]
 
 READING_SHARE = 0.125  # of the memory allowed: how much of a volume is read at once
+LONGEST_STEM = 60  # characters of a class name in a file name
 PORES = "surface_pores"  # stem of the surface of closed pores
 GLASS = 0.25  # opacity of the surfaces around the particles
 # Compressors differ, and so do planes: estimated sizes are this much above what the sampled planes took.
@@ -86,7 +89,7 @@ def bytes_as_text(n_bytes: float) -> str:
 
 def surface_stem(index: int, name: str) -> str:
     """Return a file name for the surface of a class; the index separates names that differ in odd characters only."""
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-") or "class"
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:LONGEST_STEM].strip("._-") or "class"
     return f"surface_{index}_{plain}"
 
 
@@ -124,7 +127,7 @@ class ExportContext:
     volume, labels : array or handle, (z, y, x)
     voxel_size_nm : NaN if unknown
     class_names : in class order
-    class_colors : one #rrggbb per class; replaced by those of the palette if there are not as many
+    class_colors : one #rrggbb per class; replaced by those of the palette if they are not
     particle_class : name of the class whose objects are particles; the last class unless it is one of the names
     tables : structured arrays or handles, by file name without ending
     records : numbers for the summary, by topic ("tilt_series", "reconstruction", ...)
@@ -151,11 +154,12 @@ class ExportContext:
     surfaces: list[Surface] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.class_names = [printable(name) for name in self.class_names]
         n = len(self.class_names)
-        if len(self.class_colors) != n:
+        if problems_with_colors(self.class_colors, n):
             self.class_colors = [EXPORTED_CLASSES[k % len(EXPORTED_CLASSES)] for k in range(n)]
-        names = list(self.class_names)
-        self.particles = names.index(self.particle_class) if self.particle_class in names else n - 1
+        names, particles = list(self.class_names), printable(self.particle_class)
+        self.particles = names.index(particles) if particles in names else n - 1
 
     @property
     def arrays(self) -> dict[str, ArraySource]:
@@ -183,8 +187,8 @@ class ExportContext:
         source = self.records.get("tilt_series", {})
         return {
             "unit_of_length": self.unit,
-            "pixel_size_source": str(source.get("pixel_size_source", "unknown")),
-            "raw_file": str(source.get("source", "unknown")),
+            "pixel_size_source": printable(source.get("pixel_size_source", "unknown")),
+            "raw_file": printable(source.get("source", "unknown")),
             "class_names": list(self.class_names),
         }
 

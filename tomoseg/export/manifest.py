@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from tomoseg import plain_json
 from tomoseg.errors import InputError, named
 from tomoseg.io.atomic import atomic_path, remove_unfinished
 from tomoseg.io.regular import open_regular
@@ -91,7 +92,7 @@ def lost_files(export_info: Mapping[str, Any]) -> list[str]:
     """
     directory = Path(str(export_info.get("directory", "")))
     problems = []
-    for entry in _checked(json.loads(export_info.get("files", "[]"))):
+    for entry in _checked(plain_json.load(export_info.get("files", "[]"))):
         path, is_folder = directory / entry["name"], "files" in entry
         try:
             status = path.lstat()
@@ -142,7 +143,7 @@ def _holds_export(folder: Path, export_info: Mapping[str, Any]) -> bool:
         if identity:
             return bool(export_info.get("manifest") == identity)
         # Written before folders had a name. Whoever knows times to the nanosecond has seen the files.
-        entries = _checked(json.loads(export_info.get("files", "[]")))
+        entries = _checked(plain_json.load(export_info.get("files", "[]")))
         return bool(entries) and all(_entry(folder / e["name"], e["name"]) == e for e in entries)
     except (InputError, OSError, KeyError, TypeError, ValueError, RecursionError):
         return False
@@ -203,7 +204,7 @@ def _read_manifest(path: Path) -> tuple[str, list[dict[str, Any]]]:
             text = file.read(MOST_BYTES + 1)
         if len(text) > MOST_BYTES:
             raise ValueError(f"it has more than {MOST_BYTES} bytes")
-        content = json.loads(text)
+        content = plain_json.load(text)
         return str(content.get("id", "")), _checked(content["files"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError, InputError) as error:
         raise InputError(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import field_validator
 
+from tomoseg.errors import is_text, shown
 from tomoseg.export.formats import FORMATS
 from tomoseg.parameters import Field, Parameters, ThisRun
 
@@ -74,6 +75,8 @@ def problems(params: ExportOptions, folder: str | Path | None = None) -> list[st
     if folder is None:
         return found
     folder = Path(folder)
+    if not is_text(folder.absolute()):
+        found.append(f"export.export_dir: {shown(folder, 300)} is not text in UTF-8; name another folder")
     existing = next((p for p in (folder, *folder.absolute().parents) if p.exists()), None)
     if existing is not None and not existing.is_dir():
         found.append(f"export.export_dir: {existing} is a file; name a folder")

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
-from tomoseg.errors import StageFailed
+from tomoseg.errors import StageFailed, printable
 from tomoseg.export.frame import WORLD_SIGNS, to_world
 from tomoseg.export.tables import as_text
 
@@ -191,8 +192,13 @@ def _add_array(attributes: Any, name: str, values: Array) -> None:
     if values.dtype.char in "?e":
         values = values.astype(np.uint8 if values.dtype == bool else np.float32)
     array = _vtk_array(values.astype(values.dtype.newbyteorder("="), copy=False))
-    array.SetName(name)
+    array.SetName(_name(name))
     attributes.AddArray(array)
+
+
+def _name(name: str) -> str:
+    """Return the name of an array as XML can hold it: VTK escapes nothing in it."""
+    return re.sub('[<>&"]', "?", printable(name))
 
 
 def vtk_texts(texts: Iterable[str], name: str) -> Any:
@@ -200,7 +206,7 @@ def vtk_texts(texts: Iterable[str], name: str) -> Any:
     from vtkmodules.vtkCommonCore import vtkStringArray
 
     array = vtkStringArray()
-    array.SetName(name)
+    array.SetName(_name(name))
     for text in texts:
-        array.InsertNextValue(text)
+        array.InsertNextValue(printable(text))
     return array

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
+from tomoseg.errors import printable
 
 # File names, without ending, of the tables that `measure` makes.
 FILES = {
@@ -68,8 +69,8 @@ DESCRIPTIONS = {
 def columns_of(table: NDArray[np.void]) -> dict[str, Array]:
     """Return the columns (n,) of a structured array; a column of m numbers per row becomes NAME_0 to NAME_m-1."""
     found: dict[str, Array] = {}
-    for name in table.dtype.names or ():
-        column = table[name]
+    for stored in table.dtype.names or ():
+        name, column = printable(stored), table[stored]
         if column.ndim == 1:
             found[name] = column
         else:
@@ -79,8 +80,8 @@ def columns_of(table: NDArray[np.void]) -> dict[str, Array]:
 
 
 def as_text(value: Any) -> str:
-    """Return a value of a text column as text; bytes are UTF-8."""
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    """Return a value of a text column as printable text; bytes are UTF-8."""
+    return printable(value.decode("utf-8", "replace") if isinstance(value, bytes) else value)
 
 
 def unit_of(name: str) -> str:

@@ -5,6 +5,7 @@ from typing import Literal
 
 from tomoseg.io.angles import angles_beside
 from tomoseg.io.mdoc import mdoc_beside
+from tomoseg.lengths import Nanometres
 from tomoseg.parameters import Field, InputFile, Parameters
 
 
@@ -21,8 +22,8 @@ class ImportParameters(Parameters):
         description="File with the tilt angles in degrees, in the order of the images: .rawtlt, .tlt, one per line, "
         "CSV or .mdoc. Default: a companion .mdoc, the metadata of the raw file, or a .rawtlt/.tlt of the same name.",
     )
-    pixel_size: float | None = Field(
-        None, gt=0, description="Pixel size in nm. Default: from the metadata of the raw file; unknown if it has none."
+    pixel_size: Nanometres | None = Field(
+        None, description="Pixel size in nm. Default: from the metadata of the raw file; unknown if it has none."
     )
     tilt_axis: Literal["auto", "x", "y"] = Field(
         "auto",

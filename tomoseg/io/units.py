@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from tomoseg.errors import shown
+from tomoseg.lengths import is_possible
 
 UNKNOWN = "unknown"
 
@@ -36,7 +37,6 @@ _DEGREES_PER_UNIT: dict[str, float] = {
     "radian": 180.0 / math.pi,
     "mrad": 0.18 / math.pi,
 }
-_POSSIBLE_NM = (1e-6, 1e9)  # no pixel of an image is smaller than a femtometre or larger than a metre
 # Pixels whose two sides differ by more than this are not square; below it is rounding in the header.
 _SQUARE_TOLERANCE = 0.01
 
@@ -102,7 +102,7 @@ def checked_pixel_size(
         return unknown(
             f"{shown_size} has the unit '{given}', which is not a length" if given else f"{shown_size} has no unit"
         )
-    if not (_POSSIBLE_NM[0] <= min(height, width) and max(height, width) <= _POSSIBLE_NM[1]):
+    if not (is_possible(height) and is_possible(width)):
         return unknown(f"{shown_size} {(unit_x or '').strip()} cannot be the size of a pixel")
     if abs(height - width) > _SQUARE_TOLERANCE * max(height, width):
         return unknown(f"pixels are not square ({height:.4g} nm high, {width:.4g} nm wide)")

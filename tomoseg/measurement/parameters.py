@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import field_validator, model_validator
 
+from tomoseg.lengths import Nanometres
 from tomoseg.measurement.support.densities import density_g_cm3
 from tomoseg.parameters import Field, Parameters
 
@@ -50,15 +51,13 @@ class MeasureParameters(Parameters):
         description="cut by intensity where the height of the saddle is at most this fraction of that of the lower "
         "peak; heights are above the mean intensity around the object",
     )
-    size_bin_nm: float | None = Field(
+    size_bin_nm: Nanometres | None = Field(
         None,
-        gt=0,
         description="bin width of the size distribution, nm; null: chosen from the data (the finer of the rules of "
         "Freedman-Diaconis and Sturges)",
     )
-    atom_diameter_nm: float | None = Field(
+    atom_diameter_nm: Nanometres | None = Field(
         None,
-        gt=0,
         description="diameter of the particles' atoms for the dispersion, nm; null: that of the metal whose symbol is "
         "the name of the class (Ag, Au, Cu, Ir, Ni, Pd, Pt, Rh), and no dispersion for other names",
     )
@@ -73,9 +72,8 @@ class MeasureParameters(Parameters):
         "or the name of a material (gamma-alumina, alpha-alumina, silica, anatase, rutile, ceria, zirconia, magnesia, "
         "graphite); null: no specific surface area",
     )
-    pore_closing_nm: float | None = Field(
+    pore_closing_nm: Nanometres | None = Field(
         None,
-        gt=0,
         description="radius, nm, of a ball that comes from outside: what it cannot reach is a pore. null: a pore is "
         "what lies behind something narrower than itself, whatever its size. Straight channels and gaps, which are as "
         "wide at their mouths as inside, need a radius",

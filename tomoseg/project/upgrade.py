@@ -10,7 +10,7 @@ from typing import Any
 
 import h5py
 
-from tomoseg import schema
+from tomoseg import plain_json, schema
 
 
 def upgrade(file: h5py.File) -> None:
@@ -28,7 +28,7 @@ def _from_1(file: h5py.File) -> None:
         if "record" in group.attrs:
             added: dict[str, Any] = {"outcome": "done", "continues": ""}
             group.attrs.update(added)
-            group.attrs["record"] = json.dumps(json.loads(group.attrs["record"]) | added)
+            group.attrs["record"] = json.dumps(plain_json.load(group.attrs["record"]) | added)
 
 
 STEPS: dict[int, Callable[[h5py.File], None]] = {1: _from_1}

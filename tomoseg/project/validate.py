@@ -6,7 +6,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from tomoseg import schema
+from tomoseg import plain_json, schema
 from tomoseg.errors import InputError
 from tomoseg.project.provenance import Record
 
@@ -104,7 +104,7 @@ def _unexpected(path: str, problem: str) -> InputError:
 def read_json(attrs: Any, name: str, kind: type) -> Any:
     """Return an attribute that holds JSON of the given kind. Raises `InputError` if it holds something else."""
     try:
-        content = json.loads(attrs[name])
+        content = plain_json.load(attrs[name])
         json.dumps(content, ensure_ascii=False).encode()  # lone surrogates, which nothing can write, are refused here
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f"The attribute {name} in the project file cannot be read: {error}.") from error

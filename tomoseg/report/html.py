@@ -2,6 +2,7 @@
 
 import html
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ VOID = {"img", "input", "meta", "source", "br", "col"}
 def el(tag: str, *children: Any, **attributes: Any) -> Html:
     """Return an element; children that are not `Html` are escaped, None is omitted, `class_` stands for class."""
     written = "".join(
-        f' {name.rstrip("_").replace("_", "-")}="{html.escape(str(value), quote=True)}"'
+        f' {name.rstrip("_").replace("_", "-")}="{_escaped(value)}"'
         for name, value in attributes.items()
         if value is not None
     )
@@ -31,7 +32,15 @@ def el(tag: str, *children: Any, **attributes: Any) -> Html:
 
 def join(parts: Iterable[Any], separator: str = "") -> Html:
     """Concatenate parts, escaping all that are not `Html`."""
-    return Html(separator.join(p if isinstance(p, Html) else html.escape(str(p)) for p in parts if p is not None))
+    return Html(separator.join(p if isinstance(p, Html) else _escaped(p) for p in parts if p is not None))
+
+
+def _escaped(value: Any) -> str:
+    """Return text as it may stand in markup, without characters that HTML forbids or that turn the text around."""
+    text = str(value)
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() or c in "\n\t" or unicodedata.category(c) == "Zs" else "?" for c in text)
+    return html.escape(text, quote=True)
 
 
 def facts(rows: Iterable[tuple[str, Any]]) -> Html:

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 
 from tomoseg.arrays import Array, Input
+from tomoseg.classes import names_in
+from tomoseg.errors import printable
+from tomoseg.lengths import is_possible
 from tomoseg.palette import OKABE_ITO
 from tomoseg.project.provenance import StageState
 from tomoseg.report.formatting import number, plain, show
@@ -42,6 +45,9 @@ class Results:
     title: str
     sizes: PictureSizes = field(default_factory=PictureSizes)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "title", printable(self.title))
+
     def get(self, name: str) -> Input | None:
         """Return an artifact, or None where it is absent or empty."""
         found = self.artifacts.get(name)
@@ -67,7 +73,7 @@ class Results:
     def text(self, name: str, key: str) -> str:
         """Return an attribute as text, empty where it is absent."""
         value = self.attrs(name).get(key)
-        return "" if value is None else show(value)
+        return "" if value is None else printable(show(value))
 
     def stage(self, name: str) -> StageState | None:
         """Return what is known of a stage."""
@@ -109,7 +115,7 @@ class Results:
     def classes(self) -> list[LabelClass]:
         """Classes of the labels in order of their values, with a default colour where the labels state none."""
         attrs = self.attrs("labels")
-        names, colors = _texts(attrs.get("class_names")), _texts(attrs.get("class_colors"))
+        names, colors = names_in(attrs) or [], _texts(attrs.get("class_colors"))
         found = []
         for i, name in enumerate(names):
             given = colors[i] if i < len(colors) and re.fullmatch(r"#[0-9a-fA-F]{6}", colors[i]) else None
@@ -156,7 +162,7 @@ def column(rows: Array | None, *parts: str) -> Array | None:
 
 
 def _size(value: float) -> float:
-    return value if np.isfinite(value) and value > 0 else float("nan")
+    return value if is_possible(value) else float("nan")
 
 
 def _texts(value: Any) -> list[str]:

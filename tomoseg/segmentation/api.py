@@ -1,6 +1,5 @@
 """Segmentation of a volume, as a function: a class for every voxel, by a trained network or by thresholds."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from tomoseg.arrays import ArraySource, MemoryOutputs, Outputs
 from tomoseg.errors import InputError
 from tomoseg.keywords import takes_parameters
+from tomoseg.lengths import size_or_nan
 from tomoseg.runtime import Runtime
 from tomoseg.schema import CONFIDENCE, LABELS
 from tomoseg.segmentation.labelling import LabelSummary
@@ -105,9 +105,7 @@ def segment(
     """
     source: ArraySource = volume if hasattr(volume, "dtype") else np.asarray(volume)  # type: ignore[assignment]
     if voxel_size_nm is None:
-        voxel_size_nm = float(getattr(source, "attrs", {}).get("voxel_size_nm", math.nan))
-    elif not 0 < voxel_size_nm < math.inf:
-        raise InputError(f"voxel_size_nm is {voxel_size_nm}: give a length above 0 in nm, or leave it out if unknown")
+        voxel_size_nm = size_or_nan(getattr(source, "attrs", {}).get("voxel_size_nm"))
     outputs = MemoryOutputs()
     summary = segment_volume(source, voxel_size_nm, params, runtime, outputs)
     return Segmentation(

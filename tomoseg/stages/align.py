@@ -4,6 +4,7 @@ from tomoseg import schema
 from tomoseg.alignment.parameters import AlignParameters, check
 from tomoseg.arrays import Input, Outputs
 from tomoseg.io.shifts import GivenAlignment
+from tomoseg.lengths import size_or_nan
 from tomoseg.runtime import Runtime
 from tomoseg.stages.base import Stage
 
@@ -26,7 +27,7 @@ def run(
         tilt_series,
         angles_deg[:],
         tilt_axis=known.get("tilt_axis"),
-        pixel_size_nm=known.get("pixel_size_nm"),
+        pixel_size_nm=size_or_nan(known.get("pixel_size_nm")),
         source=str(known.get("source", "")),
         given=from_project,
         params=params,

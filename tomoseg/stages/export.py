@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tomoseg import schema
 from tomoseg.arrays import Input, Outputs
 from tomoseg.errors import InputError, named
 from tomoseg.export.manifest import default_folder, doubt_about, lost_files
 from tomoseg.export.parameters import ExportParameters, problems
+from tomoseg.lengths import size_or_nan
 from tomoseg.runtime import Runtime
 from tomoseg.stages.base import Stage
 
@@ -43,14 +42,14 @@ def run(
     support_info: Input | None = None,
 ) -> None:
     """Write the files asked for; each appears under its name only when it is complete."""
-    from tomoseg.classes import class_names
+    from tomoseg.classes import class_names, colors_in
     from tomoseg.export.api import export_files
     from tomoseg.export.context import AlignmentRecord, corrections_in
     from tomoseg.export.tables import FILES
 
     if params.export_dir is None:
         raise InputError("export.export_dir: name the folder to write to.")
-    quality, axis = tilt_quality[:], alignment_info.attrs
+    quality, axis, names = tilt_quality[:], alignment_info.attrs, class_names(labels)
     tables = {
         "class_table": class_table,
         "particle_table": particle_table,
@@ -71,9 +70,9 @@ def run(
         Path(params.export_dir),
         volume,
         labels,
-        voxel_size_nm=float(labels.attrs.get("voxel_size_nm", np.nan)),
-        class_names=class_names(labels),
-        class_colors=[str(color) for color in labels.attrs.get("class_colors", ())],
+        voxel_size_nm=size_or_nan(labels.attrs.get("voxel_size_nm")),
+        class_names=names,
+        class_colors=colors_in(labels.attrs, len(names)) or (),
         particle_class=str(measurement_info.attrs.get("particle_class", "")) if measurement_info else "",
         tables={FILES[name]: table for name, table in tables.items() if table is not None},
         records={topic: group.attrs for topic, group in records.items() if group is not None},

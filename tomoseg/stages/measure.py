@@ -5,6 +5,7 @@ import numpy as np
 from tomoseg import schema
 from tomoseg.arrays import Input, Outputs
 from tomoseg.classes import class_names
+from tomoseg.lengths import size_or_nan
 from tomoseg.measurement.parameters import MeasureParameters
 from tomoseg.runtime import Runtime
 from tomoseg.stages.base import Stage
@@ -34,7 +35,7 @@ def run(
         labels,
         volume,
         class_names(labels),
-        float(labels.attrs.get("voxel_size_nm", np.nan)),
+        size_or_nan(labels.attrs.get("voxel_size_nm")),
         params,
         runtime,
         angles_deg=None if tilts is None else tilts[:],

@@ -4,6 +4,7 @@ import numpy as np
 
 from tomoseg import schema
 from tomoseg.arrays import Input, Outputs
+from tomoseg.lengths import size_or_nan
 from tomoseg.reconstruction.parameters import ReconstructParameters, check
 from tomoseg.runtime import Runtime
 from tomoseg.stages.base import Stage
@@ -28,7 +29,7 @@ def run(
         aligned,
         np.asarray((angles_deg if refined_angles_deg is None else refined_angles_deg)[:], np.float64),
         outliers=outliers if len(outliers) == aligned.shape[0] else None,
-        pixel_size_nm=tilt_series_info.attrs.get("pixel_size_nm"),
+        pixel_size_nm=size_or_nan(tilt_series_info.attrs.get("pixel_size_nm")),
         params=params,
         runtime=runtime,
         outputs=outputs,

@@ -1,9 +1,8 @@
 """The segment stage: a class for every voxel, by a trained network or by thresholds."""
 
-import math
-
 from tomoseg.arrays import Input, Outputs
 from tomoseg.errors import InputError
+from tomoseg.lengths import size_or_nan
 from tomoseg.runtime import Runtime
 from tomoseg.schema import CONFIDENCE, LABELS, SEGMENTATION_INFO, VOLUME
 from tomoseg.segmentation.api import segment_volume
@@ -15,7 +14,7 @@ def run(*, volume: Input, params: SegmentParameters, runtime: Runtime, outputs: 
     """Give every voxel a class."""
     if problems := check(params):
         raise InputError.of(problems)
-    voxel_size_nm = float(volume.attrs.get("voxel_size_nm", math.nan))
+    voxel_size_nm = size_or_nan(volume.attrs.get("voxel_size_nm"))
     summary = segment_volume(volume, voxel_size_nm, params, runtime, outputs)
     outputs.set_attrs(SEGMENTATION_INFO.name, {**summary.info, "class_fractions": summary.class_fractions})
 

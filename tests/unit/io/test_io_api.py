@@ -85,7 +85,7 @@ def test_what_is_unknown_is_said_and_marked(tmp_path):
         ({"pixel_size": -1}, r"import\.pixel_size: .*greater than 0, got -1"),
         ({"tilt_axis": "z"}, r"import\.tilt_axis: .*'auto', 'x' or 'y', got 'z'"),
         ({"angles": "none.tlt"}, "the angle file none.tlt does not exist"),
-        ({"max_memory": "1M"}, "give at least 64M"),
+        ({"max_memory": "1M"}, "give 64M to 1024T"),
     ],
 )
 def test_wrong_options_are_told_as_the_command_tells_them(raw, options, message):

@@ -128,7 +128,7 @@ def test_nested_lists_are_a_volume_too(volume):
         ({"thresholds": [2.0, 1.0]}, "3 classes need 2 ascending thresholds"),
         ({"class_names": ["a", "b"]}, "segment.class_names has 2 names, but segment.classes is 3"),
         ({"engine": "none"}, "segment.engine: input should be 'auto', 'keras', 'openvino'"),
-        ({"voxel_size_nm": 0}, "voxel_size_nm is 0: give a length above 0 in nm"),
+        ({"voxel_size_nm": 0}, "voxel_size_nm is 0: a size must be from"),
         ({"device": "tpu"}, "device is tpu"),
     ],
 )

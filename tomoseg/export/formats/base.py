@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tomoseg.arrays import Box
+from tomoseg.errors import printable
 from tomoseg.export.context import ExportContext, Surface
 from tomoseg.runtime import slabs
 
@@ -53,6 +54,13 @@ def one_file_per_surface(ending: str, write: Callable[[Path, Surface, ExportCont
         yield write_surface
 
     return opened
+
+
+def xml_attribute(text: str) -> str:
+    """Return a text in quotes as the value of an attribute; characters that XML 1.0 does not allow become '?'."""
+    from xml.sax.saxutils import quoteattr  # imports all of urllib
+
+    return quoteattr(printable(text))
 
 
 def pieces(shape: Sequence[int], chunks: Sequence[int], itemsize: int, n_bytes: float) -> list[Box]:

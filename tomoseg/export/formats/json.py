@@ -18,11 +18,14 @@ LARGE_TABLES = ("particles", "pores")  # a row per object: files of their own
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write numbers and texts as JSON in UTF-8.
+    """Write numbers and texts as JSON in UTF-8; what is not printable is escaped.
 
     NaN and infinite values become null, arrays lists, and tables lists of objects.
     """
-    text = json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
+    plain = _plain(content)
+    text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
+    if not text.replace("\n", "").isprintable():
+        text = json.dumps(plain, indent=2, allow_nan=False)
     path.write_text(text + "\n", encoding="utf-8")
 
 

@@ -4,21 +4,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tomoseg.export.context import ExportContext
-from tomoseg.export.formats.base import Format
+from tomoseg.export.formats.base import Format, xml_attribute
 
 
 def write_vtm(path: Path, blocks: Mapping[str, Mapping[str, str]]) -> None:
     """Write an index of files beside it: by group, the names and files (.vtp or .vti) of data sets; no empty groups."""
-    from xml.sax.saxutils import quoteattr  # imports all of urllib
-
     groups: list[str] = []
     for name, files in blocks.items():
         if files:
             sets = [
-                f"      <DataSet index={quoteattr(str(i))} name={quoteattr(title)} file={quoteattr(file)}/>\n"
+                f'      <DataSet index="{i}" name={xml_attribute(title)} file={xml_attribute(file)}/>\n'
                 for i, (title, file) in enumerate(files.items())
             ]
-            head = f'    <Block index="{len(groups)}" name={quoteattr(name)}>\n'
+            head = f'    <Block index="{len(groups)}" name={xml_attribute(name)}>\n'
             groups.append(head + "".join(sets) + "    </Block>\n")
     path.write_text(
         '<?xml version="1.0" encoding="UTF-8"?>\n'

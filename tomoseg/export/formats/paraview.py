@@ -1,6 +1,5 @@
 """Format `paraview`: a script that shows the surfaces, the support translucent, with a scale bar."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,8 +13,8 @@ def write_script(path: Path, surfaces: Sequence[Surface], points: str | None, un
     `points` is the file of the particles as points, loaded but hidden; None: there is none.
     """
     shown = [{"file": f"{s.stem}.vtp", "name": s.name, "color": s.color, "opacity": s.opacity} for s in surfaces]
-    text = _TEMPLATE.replace("@SURFACES@", json.dumps(shown, indent=4))
-    text = text.replace("@POINTS@", repr(points)).replace("@UNIT@", json.dumps(unit))
+    listed = "[\n" + "".join(f"    {surface!a},\n" for surface in shown) + "]"
+    text = _TEMPLATE.replace("@POINTS@", ascii(points)).replace("@UNIT@", ascii(unit)).replace("@SURFACES@", listed)
     path.write_text(text, encoding="utf-8")
 
 

@@ -15,8 +15,9 @@ from typing import BinaryIO
 import numpy as np
 
 from tomoseg.arrays import Array, ArraySource
+from tomoseg.errors import printable
 from tomoseg.export.context import ExportContext, Facts
-from tomoseg.export.formats.base import Format
+from tomoseg.export.formats.base import Format, xml_attribute
 from tomoseg.export.frame import world_origin
 from tomoseg.runtime import Track, slabs, untracked
 
@@ -64,8 +65,6 @@ def write_vti(
 
 
 def _head(shape: tuple[int, ...], voxel_size: float, name: str, vtk_type: str, facts: Facts, compress: bool) -> str:
-    from xml.sax.saxutils import quoteattr  # imports all of urllib
-
     extent = " ".join(f"0 {n - 1}" for n in shape[::-1])
     origin = " ".join(repr(float(v)) for v in world_origin(shape, voxel_size))
     spacing = " ".join([repr(float(voxel_size))] * 3)
@@ -77,8 +76,8 @@ def _head(shape: tuple[int, ...], voxel_size: float, name: str, vtk_type: str, f
         f'  <ImageData WholeExtent="{extent}" Origin="{origin}" Spacing="{spacing}" Direction="1 0 0 0 1 0 0 0 1">\n'
         f"    <FieldData>\n{fields}    </FieldData>\n"
         f'    <Piece Extent="{extent}">\n'
-        f"      <PointData Scalars={quoteattr(name)}>\n"
-        f'        <DataArray type="{vtk_type}" Name={quoteattr(name)} format="appended" offset="0"/>\n'
+        f"      <PointData Scalars={xml_attribute(name)}>\n"
+        f'        <DataArray type="{vtk_type}" Name={xml_attribute(name)} format="appended" offset="0"/>\n'
         "      </PointData>\n      <CellData/>\n    </Piece>\n  </ImageData>\n"
         '  <AppendedData encoding="raw">\n_'
     )
@@ -86,12 +85,10 @@ def _head(shape: tuple[int, ...], voxel_size: float, name: str, vtk_type: str, f
 
 def _text_array(key: str, text: str | Sequence[str]) -> str:
     """Return a string array of field data: the bytes of each text, ended by 0, as decimal numbers."""
-    from xml.sax.saxutils import quoteattr
-
     texts = [text] if isinstance(text, str) else list(text)
-    codes = " ".join(str(byte) for t in texts for byte in (*t.encode(), 0))
+    codes = " ".join(str(byte) for t in texts for byte in (*printable(t).encode(), 0))
     tuples = f'NumberOfTuples="{len(texts)}"'
-    return f'      <Array type="String" Name={quoteattr(key)} {tuples} format="ascii">{codes}</Array>\n'
+    return f'      <Array type="String" Name={xml_attribute(key)} {tuples} format="ascii">{codes}</Array>\n'
 
 
 def _append_raw(file: BinaryIO, planes: Iterable[Array], n_planes: int, plane_bytes: int) -> None:

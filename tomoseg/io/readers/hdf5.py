@@ -4,7 +4,6 @@ Read here and not with RosettaSciIO, which loses the tilt angles of Velox frames
 cannot open an unchunked HyperSpy dataset lazily, and does not know DXchange.
 """
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tomoseg import plain_json
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError, shown
 from tomoseg.io.limits import require_plausible
@@ -173,7 +173,7 @@ def _velox_frame(group: Any, frame: int) -> dict[str, Any]:
     if texts.shape[0] > _LARGEST_VALUES:
         raise InputError(f"{group.file.filename} is damaged: the metadata of one frame has {texts.shape[0]} bytes")
     content = bytes(texts[:, min(frame, texts.shape[1] - 1)])
-    found: dict[str, Any] = json.loads(content.split(b"\0")[0].decode("utf-8", "replace") or "{}")
+    found: dict[str, Any] = plain_json.load(content.split(b"\0")[0].decode("utf-8", "replace") or "{}")
     return found
 
 

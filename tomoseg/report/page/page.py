@@ -2,11 +2,11 @@
 
 import base64
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
 
+from tomoseg import plain_json
 from tomoseg.io.atomic import atomic_path
 from tomoseg.palette import AXES, INK, SOFT_INK, TILT_AXIS
 from tomoseg.project.provenance import Record, StageState
@@ -26,7 +26,7 @@ from tomoseg.report.summary import key_numbers, summary, warnings_of
 def export_section(results: Results) -> Html:
     """List the files written."""
     try:
-        files = json.loads(results.text("export_info", "files"))
+        files = plain_json.load(results.text("export_info", "files"))
         rows = [(str(f["name"]), memory(float(f["bytes"]))) for f in files]
     except (ValueError, TypeError, KeyError):
         rows = []

@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import numpy as np
 
+from tomoseg import plain_json
 from tomoseg.arrays import Array, Input
 from tomoseg.report.figures.curves import alignment_curves
 from tomoseg.report.figures.images import (
@@ -193,7 +194,7 @@ def _metadata(text: str) -> Html | None:
     if text in ("", NOTHING, "{}"):
         return None
     with suppress(ValueError):  # anything but JSON is shown as it is
-        text = json.dumps(json.loads(text), indent=1, ensure_ascii=False)
+        text = json.dumps(plain_json.load(text), indent=1, ensure_ascii=False)
     hidden = len(text) - METADATA_LETTERS
     more = f"\n… {hidden} more characters" if hidden > 0 else ""
     return details("Acquisition metadata", el("pre", text[:METADATA_LETTERS] + more))

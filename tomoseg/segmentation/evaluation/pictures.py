@@ -13,7 +13,7 @@ from tomoseg.io.slices import IGNORE, Pair, load_pair
 from tomoseg.palette import rgb
 from tomoseg.segmentation.evaluation.model_evaluation import EvaluatedImage
 from tomoseg.segmentation.evaluation.numbers import divided
-from tomoseg.segmentation.evaluation.plots import new_figure
+from tomoseg.segmentation.evaluation.plots import new_figure, save
 from tomoseg.segmentation.evaluation.scores import Evaluation
 
 
@@ -101,7 +101,7 @@ def _label_and_save(
         axis.set_title(title, fontsize=10)
     handles = [Patch(facecolor=color, edgecolor="k", label=name) for name, color in zip(classes, colors, strict=True)]
     figure.legend(handles=handles, loc="outside lower center", ncols=n_columns, frameon=False)
-    figure.savefig(path, dpi=dpi)
+    save(figure, path, dpi)
 
 
 def show_slice(axis: Any, image: Array) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tomoseg.io.atomic import atomic_path
 from tomoseg.palette import BLACK, BLUE, GREEN, ORANGE, rgb
 from tomoseg.segmentation.evaluation.calibration import Bins
 from tomoseg.segmentation.evaluation.comparison import Comparison
@@ -30,6 +31,12 @@ def new_figure(width: float, height: float, columns: int = 1, rows: int = 0) -> 
     FigureCanvasAgg(figure)
     grid = figure.subplots(rows or 1, columns, squeeze=False)
     return figure, grid if rows else grid[0]
+
+
+def save(figure: Any, path: Path, dpi: int = 150) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    with atomic_path(path) as part:
+        figure.savefig(part, dpi=dpi, format="png")
 
 
 def plot_evaluation(evaluation: Evaluation, folder: Path) -> None:
@@ -61,7 +68,7 @@ def plot_scores(evaluation: Evaluation, path: Path) -> None:
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=len(METRICS), frameon=False)
-    figure.savefig(path, dpi=150)
+    save(figure, path)
 
 
 def plot_hausdorff(evaluation: Evaluation, path: Path) -> None:
@@ -81,7 +88,7 @@ def plot_hausdorff(evaluation: Evaluation, path: Path) -> None:
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
+    save(figure, path)
 
 
 def plot_calibration(evaluation: Evaluation, path: Path) -> None:
@@ -113,7 +120,7 @@ def plot_calibration(evaluation: Evaluation, path: Path) -> None:
         axes.set_xlabel("confidence of the network")
         axes.set_xlim(0, 1.02)
         axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=150)
+    save(figure, path)
 
 
 def _reliability(bins: Bins) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -146,7 +153,7 @@ def plot_detection(evaluation: Evaluation, path: Path) -> None:
     scores = f"precision {total['precision']:.2f}, recall {total['recall']:.2f}, F1 {total['f1']:.2f}"
     axes.set_title(f"{detection.class_name}, IoU ≥ {detection.rule.iou:g}: {scores}", fontsize=10, pad=26)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=9)
-    figure.savefig(path, dpi=150)
+    save(figure, path)
 
 
 def line_colors(colors: Sequence[str]) -> list[str]:
@@ -177,4 +184,4 @@ def plot_comparison(comparison: Comparison, path: Path) -> None:
     n, k = len(comparison.names), comparison.n_groups
     intervals = f"95 % intervals: thick by {k} groups of neighbouring slices, thin by {n} images"
     figure.supxlabel(f"Dice minus that of {comparison.baseline}\n{intervals}", fontsize=9)
-    figure.savefig(path, dpi=150)
+    save(figure, path)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from tomoseg.errors import printable
 from tomoseg.segmentation.evaluation.calibration import Calibration
 from tomoseg.segmentation.evaluation.comparison import Comparison
 from tomoseg.segmentation.evaluation.detection import Detection
@@ -24,7 +25,7 @@ def scores_table(evaluation: Evaluation, counted: str = "images", more: Mapping[
         cells = "".join(f"{s.mean[c]:.4f} ± {s.ci95[c]:.4f}    " for s in summary.values())
         columns = "".join(f"{values[c]:<10.4f}" for values in more.values())
         lines.append(f"{name:<{width}}  {cells}{summary['dice'].n[c]:<8d}{columns}")
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(printable(line).rstrip() for line in lines)
 
 
 def calibration_line(calibration: Calibration, classes: list[str]) -> str:
@@ -70,4 +71,4 @@ def comparison_table(comparison: Comparison) -> str:
                 ends = f"{d.low[c]:+.4f} to {d.high[c]:+.4f}"
                 line += f"  {d.mean[c]:+.4f} {sure}   {ends:<19}  ± {d.ci95[c]:.4f}        {int(d.n[c])}"
             lines.append(line)
-    return "\n".join([*lines, *filter(None, [comparison.note()])])
+    return "\n".join(map(printable, [*lines, *filter(None, [comparison.note()])]))

@@ -14,9 +14,11 @@ from typing import Any, get_args
 
 import numpy as np
 
+from tomoseg import plain_json
 from tomoseg.classes import default_colors, default_names, problems_with_colors, problems_with_names
 from tomoseg.errors import InputError
 from tomoseg.io.limits import reason_of
+from tomoseg.lengths import is_possible
 from tomoseg.segmentation.data.intensity_scaling import Kind, Scale, Scaling
 from tomoseg.segmentation.networks.file_validation import CARD_ENTRY, opened_archive
 
@@ -59,7 +61,7 @@ class ModelCard:
     @classmethod
     def from_json(cls, text: str) -> "ModelCard":
         """Read a card; raise ValueError, KeyError or TypeError if it is malformed."""
-        values = json.loads(text)
+        values = plain_json.load(text)
         json.dumps(values, ensure_ascii=False).encode()  # lone surrogates, which nothing can write, are refused here
         if values.pop("format") != CARD_FORMAT:
             raise ValueError("the card was written by a newer tomoseg")
@@ -87,8 +89,8 @@ def _problems(card: ModelCard) -> Iterator[str]:
         yield f"patch and multiple must be 1 to {LARGEST_PATCH}"
     if not 1 <= card.channels <= MOST_CHANNELS or card.channels % 2 == 0:
         yield f"channels must be odd, and 1 to {MOST_CHANNELS}"
-    if card.pixel_size_nm is not None and not 0 < card.pixel_size_nm < math.inf:
-        yield "pixel_size_nm must be above 0"
+    if card.pixel_size_nm is not None and not is_possible(card.pixel_size_nm):
+        yield "pixel_size_nm is impossible"
     yield from _problems_with_scaling(card.scaling)
 
 

@@ -5,7 +5,6 @@ but not every class that reads files, loads other models or imports modules. Onl
 allowed here.
 """
 
-import json
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tomoseg import plain_json
 from tomoseg.errors import InputError, shown
 from tomoseg.io.limits import reason_of, require_plausible
 
@@ -68,7 +68,7 @@ def checked_architecture(path: Path, text: bytes, *, for_training: bool = False)
     Raises `InputError`: it is no JSON, or asks for a class that networks for images are not made of.
     """
     try:
-        config = json.loads(text.decode("utf-8"))
+        config = plain_json.load(text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise InputError(
             f"the network in {path} is damaged: it is not described in JSON ({reason_of(error)})"

@@ -7,7 +7,6 @@ where a network is used.
 import importlib
 import importlib.util
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +22,6 @@ def _held_back_stderr() -> Iterator[None]:
 
     TensorFlow's C++ code reports oneDNN and missing GPUs on every import, whatever its log level.
     """
-    sys.stderr.flush()
     saved = os.dup(2)
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)

@@ -51,7 +51,10 @@ class KnownModel:
 def user_folder() -> Path:
     """Return the folder of the user's own networks; it need not exist."""
     if named := os.environ.get(VARIABLE):
-        return Path(named).expanduser()
+        try:
+            return Path(named).expanduser()
+        except RuntimeError as error:  # ~nobody
+            raise InputError(f"the environment variable {VARIABLE} is {shown(named)}: there is no such home") from error
     return data_folder() / "models"
 
 

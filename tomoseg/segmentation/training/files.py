@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tomoseg import plain_json
 from tomoseg.errors import InputError
 from tomoseg.io.atomic import atomic_path, remove_unfinished
 from tomoseg.palette import BLUE, ORANGE
@@ -72,7 +73,7 @@ class TrainFiles:
 
     def _read(self) -> dict[str, Any]:
         try:
-            state: dict[str, Any] = json.loads(self._state_file.read_text(encoding="utf-8"))
+            state: dict[str, Any] = plain_json.load(self._state_file.read_text(encoding="utf-8"))
             files = [state["latest"], state["best"]]
             missing = [name for name in files if not (self.checkpoint / name).is_file()]
         except (ValueError, KeyError, TypeError) as error:
