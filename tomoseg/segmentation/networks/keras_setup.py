@@ -48,7 +48,7 @@ def _import_keras() -> Any:
         return importlib.import_module("keras")
 
 
-keras = _import_keras()
+keras: Any = _import_keras()
 
 
 def prepare(runtime: Runtime) -> None:
