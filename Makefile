@@ -1,6 +1,6 @@
 # make demo    sets up, then simulates a catalyst and takes it from the raw series to a report
 # make test    sets up, then checks style and types and runs the tests
-# make test-numpy1  sets up an environment with NumPy 1 beside the other, and runs the tests that depend on it
+# make test-numpy1  sets up an environment with NumPy 1 beside the other, and runs the tests of arrays and files
 # make docs    sets up, then builds the documentation in docs/_build; warnings are errors
 # make campaign  sets up, then tries to lose data in every way; about an hour
 
@@ -8,8 +8,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
-
 NUMPY1 ?= .venv-numpy1
+NUMPY1_TESTS ?= $(addprefix tests/unit/, io alignment reconstruction measurement stages export test_environments.py)
 
 .PHONY: setup demo test test-slow test-numpy1 docs campaign clean
 
