@@ -1,5 +1,6 @@
 # make demo    sets up, then simulates a catalyst and takes it from the raw series to a report
 # make test    sets up, then checks style and types and runs the tests
+# make test-numpy1  sets up an environment with NumPy 1 beside the other, and runs the tests of arrays and files
 # make docs    sets up, then builds the documentation in docs/_build; warnings are errors
 # make campaign  sets up, then tries to lose data in every way; about an hour
 
@@ -7,8 +8,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
+NUMPY1 ?= .venv-numpy1
+NUMPY1_TESTS ?= $(addprefix tests/unit/, io alignment reconstruction measurement stages export test_environments.py)
 
-.PHONY: setup demo test test-slow docs campaign clean
+.PHONY: setup demo test test-slow test-numpy1 docs campaign clean
 
 setup: $(VENV)/installed
 
@@ -38,6 +41,16 @@ test: setup
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
 
+# With the versions that TomoPy up to 1.15.2 asks for.
+$(NUMPY1)/installed: pyproject.toml
+	$(PYTHON) -m venv $(NUMPY1)
+	$(NUMPY1)/bin/python -m pip install --quiet --editable '.[dev,fast,numpy1]' \
+		'scikit-image<0.26' 'scipy<1.14' 'tifffile<2025.2.18'
+	touch $@
+
+test-numpy1: $(NUMPY1)/installed
+	$(NUMPY1)/bin/python -m pytest -m 'not slow' -n 2 --dist loadfile $(NUMPY1_TESTS)
+
 docs: setup
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
@@ -46,4 +59,4 @@ campaign: setup
 	$(BIN)/python -W ignore -m tests.crash.campaign --points all --kills 100 --others 200
 
 clean:
-	rm -rf $(VENV) $(DEMO) build *.egg-info docs/_build docs/examples docs/commands.md
+	rm -rf $(VENV) $(NUMPY1) $(DEMO) build *.egg-info docs/_build docs/examples docs/commands.md

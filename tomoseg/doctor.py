@@ -3,12 +3,15 @@
 import importlib
 import platform
 import shutil
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from io import StringIO
 from pathlib import Path
 from typing import Literal
 
 from tomoseg import __version__
+from tomoseg.io.limits import reason_of
 from tomoseg.machine import available_cpus, available_memory
 
 REQUIRED = {
@@ -22,6 +25,10 @@ OPTIONAL = {
     "tomopy": ("tomopy", "required for reconstruct --backend tomopy: conda install -c conda-forge tomopy"),
     "openvino": ("openvino", "required for segment --engine openvino and openvino-bf16: pip install 'tomoseg[fast]'"),
     "onnxruntime": ("onnxruntime", "required for segment --engine onnxruntime: pip install 'tomoseg[onnx]'"),
+    "pyarrow": (
+        "pyarrow.parquet",
+        "required for export --formats parquet: pip install pyarrow, or 'pyarrow<26' with NumPy 1",
+    ),
 }
 # Importing Keras loads a backend, which is checked by itself; importing OpenVINO sends telemetry to its makers.
 NOT_IMPORTED = ("keras", "openvino")
@@ -56,14 +63,17 @@ def _package(name: str, module: str, verdict: Literal["absent", "missing"], why:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         if module not in NOT_IMPORTED:
-            importlib.import_module(module)
+            with redirect_stderr(StringIO()):  # NumPy writes pages about modules that were built for another one
+                importlib.import_module(module)
         return Finding(name, "ok", version(name))
-    except (ImportError, OSError) as error:
-        return Finding(name, verdict, why or str(error))
     except PackageNotFoundError:
         if module in NOT_IMPORTED:
             return Finding(name, verdict, why or "not installed")
         return Finding(name, "ok", "importable, version unknown")
+    except ModuleNotFoundError as error:
+        return Finding(name, verdict, why or str(error))
+    except Exception as error:  # a package that was built for another NumPy raises more than ImportError
+        return Finding(name, verdict, f"cannot be loaded ({reason_of(error)})" + (f"; {why}" if why else ""))
 
 
 def _gpu_for_reconstruction() -> Finding:
@@ -73,7 +83,7 @@ def _gpu_for_reconstruction() -> Finding:
         if astra.use_cuda():
             return Finding("cuda (astra)", "ok", str(astra.get_gpu_info()).strip())
         built = astra.has_feature("cuda")
-    except (ImportError, OSError):
-        return Finding("cuda (astra)", "absent", "astra-toolbox is not installed")
+    except Exception:  # said above, with the package
+        return Finding("cuda (astra)", "absent", "astra-toolbox is not installed, or cannot be loaded")
     why = "no CUDA device found, or its driver is too old" if built else "astra-toolbox was built without CUDA"
     return Finding("cuda (astra)", "absent", f"{why}; reconstruction runs on the CPU")

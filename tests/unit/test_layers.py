@@ -39,7 +39,7 @@ ALLOWED = {
     "simulate": set(),
     "progress": set(),
     "reproduction": {"config", "project", "stages"},
-    "doctor": set(),
+    "doctor": {"io.limits"},
     "schema": set(),
     "errors": set(),
     "arrays": set(),

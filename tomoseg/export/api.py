@@ -173,16 +173,17 @@ def export_files(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"export.export_dir: cannot create the folder {folder}: {error.strerror}.") from error
+    formats = _possible([f for f in FORMATS if f.name in params.formats], runtime)
+    names = [f.name for f in formats]
     manifest, described = Manifest(folder), (class_names, class_colors, particle_class)
     context = ExportContext(
-        manifest, volume, labels, voxel_size_nm, *described, tables, records, alignment, params.formats, runtime
+        manifest, volume, labels, voxel_size_nm, *described, tables, records, alignment, names, runtime
     )
     if not context.size_is_known:
         runtime.warn(
             "the voxel size is unknown, so lengths in the exported files are in voxels, and the files say so. Give the "
             "pixel size at import (--pixel-size NM)."
         )
-    formats = [f for f in FORMATS if f.name in params.formats]
     files = {name: size for f in formats for name, size in f.files(context).items()}
     if not params.overwrite and (foreign := manifest.foreign(files)):
         raise InputError(
@@ -210,6 +211,17 @@ def export_files(
         list(runtime.warnings),
         manifest.id,
     )
+
+
+def _possible(formats: Sequence[Format], runtime: Runtime) -> list[Format]:
+    """Return the formats that can be written on this machine; of each other, say what to install."""
+    possible = []
+    for f in formats:
+        if why := f.why_missing():
+            runtime.warn(f"{why}, and export again; the other formats are written")
+        else:
+            possible.append(f)
+    return possible
 
 
 def _write(context: ExportContext, formats: Sequence[Format], params: ExportOptions) -> None:

@@ -65,13 +65,19 @@ class ExportParameters(ExportOptions, ExportFolder):  # in this order `export_di
 
 
 def problems(params: ExportOptions, folder: str | Path | None = None) -> list[str]:
-    """Return what is wrong with the formats, which may refer to files of others, and a folder, which need not exist."""
+    """Return what is wrong with the formats and with a folder, which need not exist.
+
+    Formats may refer to files of others, and none of them may be possible on this machine.
+    """
     found = [
         f"export.formats: {f.name} refers to files of {' and '.join(f.refers_to)}; add "
         f"{f.refers_to[0] if len(f.refers_to) == 1 else 'one of them'}"
         for f in FORMATS
         if f.name in params.formats and f.refers_to and not set(f.refers_to) & set(params.formats)
     ]
+    chosen = [f for f in FORMATS if f.name in params.formats]
+    if all(f.why_missing() for f in chosen):  # where only some cannot be written, the others are
+        found += [f"export.formats: {f.why_missing()}, or choose other formats" for f in chosen]
     if folder is None:
         return found
     folder = Path(folder)

@@ -1,5 +1,6 @@
 import csv
 import json
+import sys
 
 import mrcfile
 import numpy as np
@@ -538,6 +539,60 @@ def test_every_table_there_is_goes_out(inputs, tmp_path):
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["support"] == {"area_nm2": 12.5, "density_g_per_cm3": None}
     assert set(summary["tables"]) == {"classes", "size_distribution", "facets", "curvature", "pore_sizes"}
+
+
+# What a pyarrow may do when it is imported, by the reason that is told.
+BROKEN = {
+    "No module named 'pyarrow'": "raise ModuleNotFoundError(\"No module named 'pyarrow'\")",
+    "numpy.core.multiarray failed to import": "raise ImportError('numpy.core.multiarray failed to import\\nand more')",
+    "_ARRAY_API not found": "import sys; sys.stderr.write('pages'); raise AttributeError('_ARRAY_API not found')",
+    "numpy.dtype size changed": "raise ValueError('numpy.dtype size changed')",
+    "RuntimeError": "raise RuntimeError",
+}
+
+
+@pytest.fixture(params=BROKEN)
+def without_pyarrow(request, monkeypatch, tmp_path_factory):
+    """Put a pyarrow first that cannot be loaded; returns the reason to be told."""
+    folder = tmp_path_factory.mktemp("packages")
+    (folder / "pyarrow").mkdir()
+    (folder / "pyarrow" / "__init__.py").write_text(BROKEN[request.param])
+    monkeypatch.syspath_prepend(folder)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pyarrow"]:
+        monkeypatch.delitem(sys.modules, name)
+    return request.param
+
+
+@pytest.mark.parametrize(("numpy", "package"), [("1.26.4", "'pyarrow<26'"), ("2.4.6", "--upgrade pyarrow")])
+def test_without_pyarrow_the_other_formats_are_written(
+    inputs, tmp_path, monkeypatch, capsys, without_pyarrow, numpy, package
+):
+    monkeypatch.setattr(np, "__version__", numpy)
+    info, runtime = exported(inputs, tmp_path, formats="csv,parquet,json")
+    names = {file["name"] for file in json.loads(info["files"])}
+    assert names == {"classes.csv", "particles.csv", "size_distribution.csv", "summary.json"}
+    assert runtime.warnings == [
+        f"parquet needs pyarrow, which cannot be loaded ({without_pyarrow}): pip install {package}, and export again; "
+        "the other formats are written"
+    ]
+    assert "pages" not in capsys.readouterr().err
+
+
+def test_without_pyarrow_parquet_alone_is_refused_before_anything_is_done(inputs, tmp_path, without_pyarrow):
+    params = ExportParameters(export_dir=str(tmp_path / "new"), formats="parquet")
+    (problem,) = STAGE.check(params)
+    assert problem.startswith(f"export.formats: parquet needs pyarrow, which cannot be loaded ({without_pyarrow})")
+    assert problem.endswith(", or choose other formats")
+    with pytest.raises(InputError, match=r"parquet needs pyarrow"):
+        exported(inputs, tmp_path / "new", formats="parquet")
+    assert not (tmp_path / "new").exists()
+    assert STAGE.check(ExportParameters(formats="csv,parquet")) == []
+
+
+def test_pyarrow_is_asked_for_parquet_only(inputs, tmp_path, without_pyarrow):
+    _, runtime = exported(inputs, tmp_path, formats="csv,json")
+    assert runtime.warnings == []
+    assert STAGE.check(ExportParameters()) == []
 
 
 def test_the_class_that_was_counted_is_red(inputs, tmp_path):

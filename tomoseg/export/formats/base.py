@@ -30,6 +30,7 @@ class Format:
     surface_writer : opens a function that is called with each surface in turn; None: the format holds no surfaces
     refers_to : formats whose files it refers to. At least one of them must be written too, and before it
     by_default : whether it is written unless the user chooses formats
+    why_missing : returns why it cannot be written on this machine and what to install, or an empty string
     """
 
     name: str
@@ -39,6 +40,7 @@ class Format:
     surface_writer: SurfaceWriter | None = None
     refers_to: tuple[str, ...] = ()
     by_default: bool = False
+    why_missing: Callable[[], str] = lambda: ""
 
 
 def one_file_per_surface(ending: str, write: Callable[[Path, Surface, ExportContext], None]) -> SurfaceWriter:

@@ -180,7 +180,7 @@ def why_unused() -> str:
     what = f"the reconstruction cannot use the GPU ({', '.join(sorted({gpu.name for gpu in gpus}))}): "
     try:
         import astra
-    except (ImportError, OSError) as error:
+    except Exception as error:  # one that was built for another NumPy raises more than ImportError
         return f"{what}the ASTRA toolbox cannot be loaded ({error}); install it with `pip install astra-toolbox`"
     if not astra.has_feature("cuda"):
         return (
