@@ -13,7 +13,7 @@ from tomoseg import schema
 from tomoseg.arrays import Input
 from tomoseg.errors import InputError, ProjectLocked, StageFailed
 from tomoseg.project import layout, names, opened
-from tomoseg.project.journal import JournaledFile, recover
+from tomoseg.project.journal import JournaledFile, make_way, recover
 from tomoseg.project.lock import writing
 from tomoseg.project.opened import CACHE_BYTES, OpenedFile, explaining_disk_errors, open_to_read, require_file
 from tomoseg.project.provenance import Record
@@ -74,6 +74,8 @@ class Project(OpenedFile):
             if path.exists():  # since we looked
                 raise ProjectLocked(f"{path} was just made by another process. Start again to continue it.")
             with explaining_disk_errors(path):
+                if done := make_way(path):
+                    tell(done)
                 store = JournaledFile.create(path)
             new = names.unborn_path(path)
             unregister = on_abrupt_exit(lambda: new.unlink(missing_ok=True))

@@ -150,10 +150,21 @@ def _recovered(project: Path, fd: int, path: Path, content: bytes) -> str:
         disk.remove(path)
         disk.sync_folder(path.parent)
         return "discarded an incomplete commit; the project is as it was before"
-    aside = next(p for n in count() if not (p := path.with_name(f"{path.name}.foreign{n or ''}")).exists())
-    disk.rename(path, aside)
-    disk.sync_folder(path.parent)
-    return f"{path.name} belongs to another state of the file and was moved to {aside.name}"
+    return _put_aside(path)
+
+
+def make_way(project: Path) -> str:
+    """Put aside what lies where a new project's journal is to be; return what was done, '' if nothing."""
+    path = names.journal_path(project)
+    remove_beside(names.unborn_path(path))
+    return _put_aside(path) if names.is_there(path) else ""
+
+
+def _put_aside(journal: Path) -> str:
+    aside = next(p for n in count() if not os.path.lexists(p := journal.with_name(f"{journal.name}.foreign{n or ''}")))
+    disk.rename(journal, aside)
+    disk.sync_folder(journal.parent)
+    return f"{journal.name} belongs to another state of the file and was moved to {aside.name}"
 
 
 def _bring_in(project: Path, fd: int, path: Path, journal: Journal) -> None:

@@ -161,6 +161,16 @@ def test_a_file_mounted_under_another_name_is_the_same_file(numbered, tmp_path):
 # --- odd neighbours
 
 
+def beside(project):
+    """Return what may lie beside a project."""
+    return {
+        "lock": lock_path(project),
+        "journal": journal_path(project),
+        "unborn journal": unborn_path(journal_path(project)),
+        "unborn": unborn_path(project),
+    }
+
+
 KINDS = ("named pipe", "device", "link", "dangling link", "folder", "socket")
 
 
@@ -189,12 +199,7 @@ def put(path, kind):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("where", ["lock", "journal", "unborn journal", "unborn"])
 def test_an_odd_neighbour_is_refused_by_its_kind_and_left_alone(numbered, kind, where):
-    neighbour = {
-        "lock": lock_path(numbered),
-        "journal": journal_path(numbered),
-        "unborn journal": unborn_path(journal_path(numbered)),
-        "unborn": unborn_path(numbered),
-    }[where]
+    neighbour = beside(numbered)[where]
     content = put(neighbour, kind)
     before, kept = neighbour.lstat(), content()
     named = "a link" if "link" in kind else f"a {kind}"
@@ -210,12 +215,13 @@ def test_an_odd_neighbour_is_refused_by_its_kind_and_left_alone(numbered, kind, 
     assert where == "lock" or not lock_path(numbered).exists()
 
 
-@pytest.mark.parametrize("where", ["lock", "unborn"])
-def test_a_new_project_meets_them_too(tmp_path, where):
+@pytest.mark.parametrize("kind", ["dangling link", "folder"])
+@pytest.mark.parametrize("where", ["lock", "unborn", "journal", "unborn journal"])
+def test_a_new_project_meets_them_too(tmp_path, where, kind):
     path = tmp_path / "folder" / "p.h5"
     path.parent.mkdir()
-    put({"lock": lock_path, "unborn": unborn_path}[where](path), "dangling link")
-    with pytest.raises(InputError, match="a link"):
+    put(beside(path)[where], kind)
+    with pytest.raises(InputError, match=r"a (link|folder)"):
         write(path, 1, Project.create)
     assert not (tmp_path / "precious").exists()
     assert not path.exists()
@@ -232,6 +238,14 @@ def test_a_file_of_the_users_with_the_journals_name_is_kept(numbered):
         pass
     kept = sorted(p.read_text() for p in numbered.parent.glob("p.h5.journal.foreign*"))
     assert kept == ["my journal", "my second journal"]
+
+
+def test_the_journal_of_a_project_that_was_deleted_is_no_concern_of_a_new_one(tmp_path):
+    path = tmp_path / "p.h5"
+    journal_path(path).write_text("of an older project")
+    write(path, 1, Project.create)
+    assert value(path) == 1
+    assert (tmp_path / "p.h5.journal.foreign").read_text() == "of an older project"
 
 
 def test_a_journal_that_would_fill_the_memory_is_refused(numbered):
