@@ -1,5 +1,7 @@
 """Speed of MLEM: tomoseg's projector against the same MLEM through ASTRA's on the CPU, TomoPy's, and a GPU.
 
+With TomoPy also FBP against its gridrec, and with ETSpy SIRT against its own.
+
     python benchmarks/reconstruction.py --width 192 512 --tilts 69
 
 Every number is a median over repeats, in ms per slice and iteration, on `--workers` cores; peers run in the same
@@ -18,7 +20,7 @@ from limits import cache, multiply_adds_per_second, registers
 
 from tomoseg.reconstruction.backends.cpu import CpuOperator
 from tomoseg.reconstruction.geometry import ParallelGeometry
-from tomoseg.reconstruction.methods import in_blocks, mlem, sirt
+from tomoseg.reconstruction.methods import fbp, in_blocks, mlem, sirt
 from tomoseg.runtime import available_cpus
 
 PEERS = {
@@ -83,6 +85,16 @@ def time_tomopy(geometry: ParallelGeometry, data: np.ndarray, iterations: int, w
     return median_ms(compute, data.shape[1] * iterations, repeats)
 
 
+def time_direct(geometry: ParallelGeometry, data: np.ndarray, workers: int, repeats: int) -> tuple[float, float]:
+    """Return ms per slice of tomoseg's FBP and of TomoPy's gridrec as the stage calls it, each with its residual."""
+    from tomoseg.reconstruction.backends.tomopy import reconstruct
+
+    operator, method = CpuOperator(geometry), partial(fbp, filter_name="hann")
+    ours = median_ms(lambda: in_blocks(operator, method, data, workers), data.shape[1], repeats)
+    theirs = partial(reconstruct, data, geometry, "gridrec", filter_name="hann", workers=workers)
+    return ours, median_ms(theirs, data.shape[1], repeats)
+
+
 def time_etspy(geometry: ParallelGeometry, data: np.ndarray, iterations: int, workers: int, repeats: int) -> float:
     """Return ms per slice and iteration of ETSpy's SIRT, which is ASTRA's: the whole call, on all cores."""
     from etspy.base import TomoStack, TomoTilts
@@ -116,6 +128,8 @@ def row(width: int, limit: float, options: argparse.Namespace) -> None:
     if find_spec("tomopy") is not None:
         tomopy = time_tomopy(geometry, few, options.iterations, options.workers, options.repeats)
         line += f"   TomoPy {tomopy:9.2f} = {tomopy / ours:5.1f} x"
+        direct, gridrec = time_direct(geometry, data, options.workers, options.repeats)
+        line += f"   FBP {direct:8.3f}, gridrec {gridrec:8.3f} = {gridrec / direct:5.1f} x"
     if find_spec("etspy") is not None:
         sirt = time_sirt(geometry, data, options)
         some = data[:, : 8 * options.workers]  # so that the start of its threads does not count much

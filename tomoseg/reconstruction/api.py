@@ -1,5 +1,6 @@
 """Reconstruct a volume from an aligned tilt series: `reconstruct` on arrays, `reconstruct_series` on handles."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -12,10 +13,11 @@ from tomoseg.errors import InputError, StageFailed
 from tomoseg.keywords import takes_parameters
 from tomoseg.reconstruction.backends.choice import Choice, choose
 from tomoseg.reconstruction.backends.gpu import GpuFailed
+from tomoseg.reconstruction.fit import refuse_unexplained
 from tomoseg.reconstruction.geometry import ParallelGeometry
 from tomoseg.reconstruction.memory import sample_threads
 from tomoseg.reconstruction.method_table import METHODS, MethodRow, methods_of
-from tomoseg.reconstruction.methods import tv_scale
+from tomoseg.reconstruction.methods import NotFinite, tv_scale
 from tomoseg.reconstruction.operators import Floats
 from tomoseg.reconstruction.parameters import ReconstructParameters, check
 from tomoseg.reconstruction.resolution import describe_resolution, measure_resolution, resolution_px
@@ -123,7 +125,8 @@ def reconstruct(
     InputError
         A parameter or an array cannot be used.
     StageFailed
-        An image contains NaN or infinite values, or the GPU asked for failed.
+        An image contains NaN or infinite values, all images are blank, the volume is not finite or does not explain
+        the images, or the GPU asked for failed.
 
     Notes
     -----
@@ -188,7 +191,8 @@ def reconstruct_series(
     geometry = series_geometry(series.shape[2], angles, params.z_size, runtime)
     kept = within("z_range", params.z_range, geometry.nz), within("x_range", params.x_range, geometry.nx)
     voxel_size_nm = float("nan") if pixel_size_nm is None else float(pixel_size_nm) * params.binning
-    volume_with = partial(_reconstruct, series, geometry, kept, voxel_size_nm, params, runtime, outputs)
+    computed = partial(_reconstruct, series, geometry, kept, voxel_size_nm, params, runtime, outputs)
+    volume_with = partial(_finite_volume, computed)
     choice = _choose(params, runtime)
     begun = outputs.resumed
     if choice.device == "cuda" and runtime.device == "auto" and begun is not None and begun.get("gpu_failed"):
@@ -229,6 +233,22 @@ def _instead_of_gpu(choice: Choice, failure: str, params: ReconstructParameters,
     return choice.without_gpu(params.backend)
 
 
+def _finite_volume(
+    reconstruct: Callable[[Choice, Checkpoint], Reconstruction], choice: Choice, done: Checkpoint
+) -> Reconstruction:
+    """Return what `reconstruct` does; where values that are not finite arise, blame the GPU or say what to do."""
+    try:
+        return reconstruct(choice, done)
+    except NotFinite as error:
+        if choice.device == "cuda":
+            raise GpuFailed(str(error)) from error
+        raise StageFailed(
+            f"The reconstruction with backend {choice.backend} failed: {error}. Pixels beyond 1e18, whose squares are "
+            "too large for single precision, make it so: divide the images by a constant before they are imported. If "
+            "they are smaller, use another backend or method."
+        ) from error
+
+
 def _reconstruct(
     series: Selection,
     geometry: ParallelGeometry,
@@ -258,6 +278,7 @@ def _reconstruct(
     shape = (z.stop - z.start, n_y, x.stop - x.start)
     volume = outputs.create("volume", shape, attrs={"voxel_size_nm": voxel_size_nm})
     reconstruct_slabs(series, recipe, done, kept, volume, runtime, outputs)
+    refuse_unexplained(done, row, geometry)
     resolution, shells = float("nan"), None
     if params.resolution:
         method = recipe.method(done.iterations, runtime.check)
@@ -298,9 +319,6 @@ def _options(
 
 def _report_fit(done: Checkpoint, row: MethodRow, runtime: Runtime) -> None:
     """Say how well the volume explains the images, and what the user should know about them."""
-    if done.power == 0:
-        runtime.warn("the aligned series is empty (every pixel is 0), and so is the volume")
-        return
     if row.name == "mlem" and done.negative_pixels > 5e-4 * done.pixels:
         text = (
             f"{done.negative_pixels / done.pixels:.1%} of the aligned pixels are negative "
@@ -315,5 +333,3 @@ def _report_fit(done: Checkpoint, row: MethodRow, runtime: Runtime) -> None:
         runtime.say(f"relative residual {last:.3f}")
         return
     runtime.say(f"relative residual {first:.3f} at the start, {last:.3f} after {done.iterations} iterations")
-    if last > first:
-        runtime.warn("the relative residual grew: the volume explains the images worse than the start did")

@@ -5,6 +5,7 @@ returns a `Result`. `by_block` and `in_blocks` run one of them over any number o
 depend on the slices computed with it; the last digits of sums do depend on which slices make up a block.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tomoseg.errors import StageFailed
 from tomoseg.reconstruction import kernels
 from tomoseg.reconstruction import total_variation as variation
 from tomoseg.reconstruction.filters import filtered
@@ -21,6 +23,10 @@ from tomoseg.reconstruction.parameters import Filter
 from tomoseg.runtime import slabs
 
 SHORTEST_RAY = 1e-2  # px; a ray that only grazes a corner of the volume cannot be explained by it and is left out
+
+
+class NotFinite(StageFailed):
+    """A step of a reconstruction gave NaN or infinity, from which the next step must not go on."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +41,14 @@ class Result:
         Sum over all rays of (measured - computed)**2, before each iteration and after the last (once for FBP).
     power : float
         Sum over all rays of measured**2; ``sqrt(misfit/power)`` is the relative residual.
+    computed_power : float
+        Sum over all rays of computed**2, for a direct method; 0 for the others, whose misfits tell enough.
     """
 
     volume: Floats
     misfit: NDArray[np.float64]
     power: float
+    computed_power: float = 0.0
 
 
 Method = Callable[[Operator, Floats], Result]
@@ -48,6 +57,14 @@ Watch = Callable[[int, Floats], None]
 
 def look_away(_iteration: int, _volume: Floats) -> None:
     """Do nothing."""
+
+
+def finite(misfit: float, iterations: int = 0) -> float:
+    """Return the misfit after some iterations; raise `NotFinite` if it is none, as any voxel that is none makes it."""
+    if not math.isfinite(misfit):
+        when = f" after iteration {iterations}" if iterations else ""
+        raise NotFinite(f"the volume or its residual is NaN or infinite{when}")
+    return misfit
 
 
 def reciprocal(sums: Floats, voxel_mask: NDArray[np.bool_] | None, least: float = 0.0) -> Floats:
@@ -104,13 +121,13 @@ def mlem(
     misfit = np.zeros(iterations + 1)
     for i in range(iterations):
         watch(i, volume)
-        misfit[i] = kernels.ratio(measured.reshape(-1), computed.reshape(-1))
+        misfit[i] = finite(kernels.ratio(measured.reshape(-1), computed.reshape(-1)), i)
         if rays is not None:
             computed *= rays
         operator.multiply(volume, computed, plane)
         operator.forward(volume, computed)
     watch(iterations, volume)
-    misfit[iterations] = kernels.difference(measured.reshape(-1), computed.reshape(-1))
+    misfit[iterations] = finite(kernels.difference(measured.reshape(-1), computed.reshape(-1)), iterations)
     return Result(operator.unload(volume, n), misfit, _power(measured))
 
 
@@ -182,17 +199,17 @@ def osem(
     misfit = np.zeros(iterations + 1)
     for i in range(iterations):
         watch(i, volume)
-        misfit[i] = _misfit(operator, measured, volume)
+        misfit[i] = finite(_misfit(operator, measured, volume), i)
         for part, seen, rays, plane, unseen in parts:
             computed = part.forward(volume)
-            kernels.ratio(seen.reshape(-1), computed.reshape(-1))
+            finite(kernels.ratio(seen.reshape(-1), computed.reshape(-1)), i + 1)
             if rays is not None:
                 computed *= rays
             kept = operator.planes(volume)[unseen]
             part.multiply(volume, computed, plane)
             operator.planes(volume)[unseen] = kept
     watch(iterations, volume)
-    misfit[iterations] = _misfit(operator, measured, volume)
+    misfit[iterations] = finite(_misfit(operator, measured, volume), iterations)
     return Result(operator.unload(volume, n), misfit, _power(measured))
 
 
@@ -244,7 +261,7 @@ def tv(
     for i in range(iterations):
         watch(i, volume)
         operator.forward(ahead, computed)
-        misfit[i] = kernels.difference(measured.reshape(-1), computed.reshape(-1))
+        misfit[i] = finite(kernels.difference(measured.reshape(-1), computed.reshape(-1)), i)
         if rays is not None:
             computed *= rays
         operator.add(ahead, computed, plane, -np.inf)
@@ -256,7 +273,7 @@ def tv(
         ahead += volume
         momentum = following
     watch(iterations, volume)
-    misfit[iterations] = _misfit(operator, measured, volume)
+    misfit[iterations] = finite(_misfit(operator, measured, volume), iterations)
     return Result(operator.unload(volume, n), misfit, _power(measured))
 
 
@@ -313,12 +330,12 @@ def sirt(
     misfit = np.zeros(iterations + 1)
     for i in range(iterations):
         watch(i, volume)
-        misfit[i] = kernels.difference(measured.reshape(-1), computed.reshape(-1))
+        misfit[i] = finite(kernels.difference(measured.reshape(-1), computed.reshape(-1)), i)
         computed *= rays
         operator.add(volume, computed, plane, least)
         operator.forward(volume, computed)
     watch(iterations, volume)
-    misfit[iterations] = kernels.difference(measured.reshape(-1), computed.reshape(-1))
+    misfit[iterations] = finite(kernels.difference(measured.reshape(-1), computed.reshape(-1)), iterations)
     return Result(operator.unload(volume, n), misfit, _power(measured))
 
 
@@ -348,8 +365,9 @@ def fbp(
     plane = np.ones(shape, np.float32) if voxel_mask is None else voxel_mask.astype(np.float32)
     volume = operator.interpolate(operator.load(filtered(projections, geometry.angles_deg, filter_name)), plane)
     computed = operator.forward(volume)
-    misfit = kernels.difference(measured.reshape(-1), computed.reshape(-1))
-    return Result(operator.unload(volume, n), np.array([misfit]), _power(measured))
+    computed_power = _power(computed)
+    misfit = finite(kernels.difference(measured.reshape(-1), computed.reshape(-1)))
+    return Result(operator.unload(volume, n), np.array([misfit]), _power(measured), computed_power)
 
 
 def _power(measured: Floats) -> float:
@@ -381,8 +399,12 @@ def joined(results: Sequence[Result]) -> Result:
     """Return the results of neighbouring blocks as one; sums are added in order."""
     if len(results) == 1:
         return results[0]
-    volume = np.concatenate([result.volume for result in results], axis=1)
-    return Result(volume, np.sum([r.misfit for r in results], axis=0), float(sum(r.power for r in results)))
+    return Result(
+        np.concatenate([result.volume for result in results], axis=1),
+        np.sum([result.misfit for result in results], axis=0),
+        float(sum(result.power for result in results)),
+        float(sum(result.computed_power for result in results)),
+    )
 
 
 def in_blocks(operator: Operator, method: Method, projections: Floats, workers: int = 1) -> Result:

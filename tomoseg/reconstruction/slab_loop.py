@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tomoseg.arrays import ArraySink, ArraySource, Outputs
 from tomoseg.reconstruction.backends.choice import Choice
 from tomoseg.reconstruction.memory import WRITE_UNIT, plan_groups
-from tomoseg.reconstruction.methods import Result, joined
+from tomoseg.reconstruction.methods import NotFinite, Result, finite, joined
 from tomoseg.reconstruction.operators import Floats
 from tomoseg.reconstruction.selection import Selection, refuse_non_finite
 from tomoseg.reconstruction.solver import Recipe, open_solver
@@ -38,6 +38,8 @@ class Checkpoint:
     slices: int = 0
     misfit: list[float] = field(default_factory=list)
     power: float = 0.0
+    computed_power: float = 0.0  # as in `methods.Result`
+    uniform: bool = True  # whether all voxels of each slice are the same, where density is allowed
     pixels: int = 0
     negative_pixels: int = 0
     amount: float = 0.0
@@ -57,14 +59,20 @@ class Checkpoint:
         if curve is not None:
             self.tried, self.held_out = curve.iterations.tolist(), curve.held_out.tolist()
 
-    def add(self, result: Result, data: NDArray[np.float32]) -> None:
-        """Add the next block: its result, and the projections from its first slice on."""
+    def add(self, result: Result, data: NDArray[np.float32], voxel_mask: NDArray[np.bool_] | None = None) -> None:
+        """Add the next block: its result, the projections from its first slice on, and where density is allowed.
+
+        Raises `methods.NotFinite` where a voxel of the result is NaN or infinite.
+        """
+        finite(float(result.volume.min()) + float(result.volume.max()))
+        self.uniform = self.uniform and _is_uniform(result.volume, voxel_mask)
         data = data[:, : result.volume.shape[1]]
         below = np.minimum(data, 0)
         misfit = result.misfit.tolist()
         self.slices += data.shape[1]
         self.misfit = [a + b for a, b in zip(self.misfit or [0.0] * len(misfit), misfit, strict=True)]
         self.power += result.power
+        self.computed_power += result.computed_power
         self.pixels += data.size
         self.negative_pixels += int(np.count_nonzero(below))
         self.amount += float(np.abs(data).sum(dtype=np.float64))
@@ -81,6 +89,14 @@ class Checkpoint:
         if not self.tried:
             return None
         return np.array(list(zip(self.tried, self.held_out, strict=True)), STOPPING_DTYPE)
+
+
+def _is_uniform(volume: Floats, voxel_mask: NDArray[np.bool_] | None) -> bool:
+    """Return whether all voxels of each slice of a volume (nz, n, nx) are the same, within the mask (nz, nx)."""
+    inside = True if voxel_mask is None else voxel_mask[:, None]
+    low = volume.min(axis=(0, 2), where=inside, initial=np.inf)
+    high = volume.max(axis=(0, 2), where=inside, initial=-np.inf)
+    return bool((high <= low).all())
 
 
 def reconstruct_slabs(
@@ -110,13 +126,17 @@ def reconstruct_slabs(
         progress = runtime.track(groups, f"{recipe.row.name} reconstruction")
         for group, data in zip(progress, _read(series, groups, ahead), strict=True):
             refuse_non_finite(data, recipe.geometry.angles_deg)
-            results = solver.solve(data)
-            for part in slabs(len(results), math.lcm(solver.block, WRITE_UNIT) // solver.block):
-                start = done.slices
-                for result in results[part]:
-                    done.add(result, data[:, done.slices - group.start :])
-                volume[:, start : done.slices] = joined(results[part]).volume[kept[0], :, kept[1]]
-                outputs.checkpoint(asdict(done))
+            try:
+                results = solver.solve(data)
+                for part in slabs(len(results), math.lcm(solver.block, WRITE_UNIT) // solver.block):
+                    start = done.slices
+                    for result in results[part]:
+                        done.add(result, data[:, done.slices - group.start :], recipe.options["voxel_mask"])
+                    volume[:, start : done.slices] = joined(results[part]).volume[kept[0], :, kept[1]]
+                    outputs.checkpoint(asdict(done))
+            except NotFinite as error:
+                where = f"in slices {group.start} to {group.stop - 1}, whose pixels reach {np.abs(data).max():.3g}"
+                raise NotFinite(f"{error}, {where}") from error
 
 
 def _read(series: ArraySource, groups: Sequence[slice], ahead: int) -> Iterator[Floats]:

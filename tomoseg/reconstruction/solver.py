@@ -14,7 +14,7 @@ from tomoseg.reconstruction.backends.gpu import LEAST, GpuFailed
 from tomoseg.reconstruction.geometry import ParallelGeometry
 from tomoseg.reconstruction.memory import MemoryNeed, gpu_slab
 from tomoseg.reconstruction.method_table import MethodRow
-from tomoseg.reconstruction.methods import Method, Result
+from tomoseg.reconstruction.methods import Method, NotFinite, Result
 from tomoseg.reconstruction.operators import Floats, Operator
 from tomoseg.runtime import Runtime
 
@@ -111,7 +111,7 @@ def _by_block_on_gpu(operator: Operator, method: Method, runtime: Runtime, proje
             if not all(np.isfinite(result.misfit).all() for result in results):  # not finite if any voxel is not
                 raise GpuFailed("the GPU returned values that are not numbers")
             return results
-        except GpuFailed as error:
+        except (GpuFailed, NotFinite) as error:
             if operator.block <= LEAST:
                 raise
             operator.block //= 2

@@ -129,9 +129,11 @@ def test_arrays_that_do_not_fit_are_refused(aligned):
 
 
 def test_warnings_are_issued_and_returned(aligned):
-    with pytest.warns(TomosegWarning, match="the aligned series is empty"):
-        found = reconstruct(np.zeros_like(aligned[:, :3]), ANGLES, device="cpu")
-    assert found.warnings == ["the aligned series is empty (every pixel is 0), and so is the volume"]
+    dark = aligned[:, :3].copy()
+    dark[:, :, :6] = -dark.max()
+    with pytest.warns(TomosegWarning, match="check the background that the alignment subtracted"):
+        found = reconstruct(dark, ANGLES, iterations=3, device="cpu")
+    assert [warning.partition(" are ")[0] for warning in found.warnings] == ["25.0% of the aligned pixels"]
 
 
 def test_the_example_of_the_docstring_runs():

@@ -119,7 +119,22 @@ def test_results_that_are_not_numbers_are_a_failure(played, aligned, on_cpu):
     played.ruins = True
     outputs, runtime = on_gpu(aligned)
     assert_same(outputs, on_cpu)
-    assert "not numbers" in runtime.warnings[-1]
+    assert "failed on the GPU (the volume or its residual is NaN or infinite" in runtime.warnings[-1]
+
+
+@pytest.mark.parametrize("params", [{"iterations": "auto"}, {"method": "osem", "iterations": "auto"}])
+def test_a_sample_that_is_not_finite_is_a_failure(played, aligned, params):
+    """The number of iterations would be read from NaN."""
+    played.ruins = True
+    outputs, runtime = on_gpu(aligned[:, :20], **params)
+    assert "failed on the GPU (the volume or its residual is NaN or infinite" in runtime.warnings[-1]
+    assert_same(outputs, reconstruct(aligned[:, :20], runtime=Runtime(device="cpu", workers=2), **params)[0])
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_blank_images_are_not_the_fault_of_the_gpu(played, aligned, device):
+    with pytest.raises(StageFailed, match="images are blank"):
+        on_gpu(np.zeros_like(aligned), device=device)
 
 
 def test_a_gpu_that_was_asked_for_is_not_replaced(played, aligned):

@@ -8,12 +8,15 @@ TomoPy's conventions (1.10 to 1.15), and where they stand in its sources:
 - The ray of pixel d passes the axis at ``d - center + 1/2`` (`utils.c`, `preprocessing`), so our axis at
   (n_detector - 1)/2 is ``center = n_detector/2``; with (n_detector - 1)/2 the volume would be half a pixel off.
 - Rows are `num_gridx` and columns `num_gridy`.
-- `mlem` divides by the computed projection without a test (`mlem.c`): 0/0 makes NaN as soon as all voxels on a ray are
-  0, so no projection may be exactly 0. `accelerated=True` ignores `center` and is not used.
-- Its `osem` takes the order of the tilts as floats or integers, depending on the version (`osem.c`): here it is `mlem`
-  on one subset after the other, which leaves voxels that a subset does not see as they are (`mlem.c`).
+- In 1.15 `mlem` is `osem.c` with one block, and `sirt` is `bart.c`; earlier versions have `mlem.c` and `sirt.c`.
+- `mlem` divides by the computed projection without a test, or adds the least float32 to it: x/0 makes infinity as soon
+  as all voxels on a ray are 0, and NaN of these voxels. A voxel that is 0 stays 0 in MLEM, and so it does here, after
+  every call; no projection is exactly 0. `accelerated=True` ignores `center` and is not used.
+- Its `osem` takes the order of the tilts as floats or integers, depending on the version (`osem.c`), and hands NaN from
+  one block to the next: here it is `mlem` on one subset after the other, a call for each, which leaves voxels that a
+  subset does not see as they are. That costs nothing more: TomoPy traces the rays of a block anew in every iteration.
 - `fbp` only back projects, it does not filter (`fbp.c`), and adds to what it is given.
-- A volume is initialised to 1e-6 unless `init_recon` is given.
+- A volume is initialised to 1e-6 unless `init_recon` is given, which is then overwritten (`_init_recon`).
 
 `gridrec` (`gridrec.c`, `filters.c`) has rules of its own:
 
@@ -40,8 +43,8 @@ ASTRA through TomoPy (``algorithm=tomopy.astra``, `recon/wrappers.py`):
 - It goes on from `init_recon`; only `FBP` overwrites it. Clearing negatives between iterations is what ASTRA's
   MinConstraint does.
 - ASTRA's FBP gives every tilt the weight pi/n_tilt, as `gridrec` does.
-- TomoPy discards errors in its threads (`_dist_recon`), and then returns the start: with ASTRA, which may run out of
-  memory, only one thread is used.
+- Errors in its threads are raised since 1.12.2 (`_dist_recon`); before, TomoPy discards them and returns the start.
+  With ASTRA, which may run out of memory, only one thread is used.
 """
 
 from collections.abc import Callable
@@ -57,7 +60,7 @@ from tomoseg.reconstruction.backends.cpu import CpuOperator
 from tomoseg.reconstruction.filters import filtered, tilt_weights
 from tomoseg.reconstruction.geometry import ParallelGeometry
 from tomoseg.reconstruction.method_table import METHODS, MethodName
-from tomoseg.reconstruction.methods import Result
+from tomoseg.reconstruction.methods import Result, finite
 from tomoseg.reconstruction.operators import Floats, spread_order
 from tomoseg.reconstruction.parameters import Filter
 from tomoseg.runtime import slabs
@@ -113,6 +116,11 @@ def reconstruct(
     iterations, subsets, filter_name, non_negative, voxel_mask : as in `methods`
     workers : cores for TomoPy
     checkpoint : called before each iteration; may raise to stop
+
+    Raises
+    ------
+    NotFinite
+        TomoPy returned NaN or infinity where no division by 0 explains it. Nothing goes on from there.
     """
     subsets = min(subsets, geometry.n_tilt)
     is_likelihood, is_direct = method in ("mlem", "osem"), METHODS[method].is_direct
@@ -124,20 +132,26 @@ def reconstruct(
     if is_likelihood:
         np.maximum(sinograms, FAINTEST * sinograms.max(axis=(1, 2), keepdims=True), out=sinograms)
         slices += (sinograms.mean(axis=(1, 2)) / geometry.nz)[:, None, None]
-    misfit = [] if is_direct else [_misfit(judge, slices, measured)]
+    fits = [] if is_direct else [_fit(judge, slices, measured)]
     parts = [slice(start, None, subsets) for start in spread_order(subsets)] if method == "osem" else [slice(None)]
-    for _ in range(1 if is_direct else iterations):
+    for i in range(1 if is_direct else iterations):
         checkpoint()
-        if method == "gridrec":
-            slices = gridrec(sinograms, geometry, filter_name, workers)
-        else:
-            for part in parts:
+        for part in parts:
+            if method == "gridrec":
+                slices = gridrec(sinograms, geometry, filter_name, workers)
+            else:
                 slices = _once(sinograms[:, part], geometry.of(part), slices, method, astra, filter_name, workers)
+            refuse_non_finite(slices, 0 if is_direct else i + 1)
         slices = cleaned(slices, seen, non_negative and method == "sirt")
-        misfit.append(_misfit(judge, slices, measured))
-    volume, residuals = from_tomopy(slices), np.array(misfit)
+        fits.append(_fit(judge, slices, measured))
+    volume, (misfit, computed) = from_tomopy(slices), np.array(fits).transpose(1, 2, 0)
     return [
-        Result(volume[:, block], residuals[:, i], float(np.square(measured[:, block], dtype=np.float64).sum()))
+        Result(
+            volume[:, block],
+            misfit[i],
+            float(np.square(measured[:, block], dtype=np.float64).sum()),
+            float(computed[i, -1]) if is_direct else 0.0,
+        )
         for i, block in enumerate(slabs(len(slices), BLOCK))
     ]
 
@@ -166,12 +180,13 @@ def _once(
     """Return TomoPy's slices after one iteration from `slices`, or after its back projection."""
     import tomopy
 
+    empty = slices == 0 if method in ("mlem", "osem") else None  # TomoPy overwrites `slices`
     how: dict[str, Any] = {"algorithm": "mlem" if method == "osem" else method, "ncore": workers}
     if astra:
         how = {"algorithm": tomopy.astra, "ncore": 1, "options": astra_options(method, astra, filter_name)}
     elif method != "fbp":
         how["num_iter"] = 1
-    return np.asarray(
+    found = np.asarray(
         tomopy.recon(
             sinograms,
             np.deg2rad(geometry.angles_deg),
@@ -183,6 +198,9 @@ def _once(
             **how,
         )
     )
+    if empty is not None:
+        found[empty] = 0
+    return found
 
 
 def astra_options(method: str, device: Literal["cpu", "cuda"], filter_name: Filter) -> dict[str, Any]:
@@ -260,17 +278,23 @@ def _prolate(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(pro_ang1(0, 0, PROLATE, inside)[0] / pro_ang1(0, 0, PROLATE, 0.0)[0])
 
 
+def refuse_non_finite(slices: Floats, iterations: int = 0) -> None:
+    """Raise `NotFinite` where TomoPy's slices hold NaN or infinity; takes no memory for it."""
+    finite(float(slices.min()) + float(slices.max()), iterations)
+
+
 def cleaned(slices: Floats, seen: NDArray[np.bool_], non_negative: bool) -> Floats:
-    """Return TomoPy's slices with 0 for NaN (empty slices), where not `seen` (nz, nx) and, if asked, for negatives."""
-    slices = np.where(seen[::-1] & np.isfinite(slices), slices, np.float32(0))
+    """Return TomoPy's slices with 0 where not `seen` (nz, nx) and, if asked, for negatives."""
+    slices = np.where(seen[::-1], slices, np.float32(0))
     return np.maximum(slices, 0) if non_negative else slices
 
 
-def _misfit(judge: CpuOperator, slices: Floats, measured: Floats) -> list[float]:
-    """Return, for each block, the sum of squares of `measured` minus the projections of TomoPy's slices."""
-    volume, sums = from_tomopy(slices), []
+def _fit(judge: CpuOperator, slices: Floats, measured: Floats) -> tuple[list[float], list[float]]:
+    """Return sums of squares for each block: of `measured` minus the projections of TomoPy's slices, and of these."""
+    volume, misfit, power = from_tomopy(slices), [], []
     for block in slabs(len(slices), BLOCK):
-        computed = judge.forward(judge.load_volume(volume[:, block]))
-        left = measured[:, block] - judge.unload_projections(computed, block.stop - block.start)
-        sums.append(float(np.square(left, dtype=np.float64).sum()))
-    return sums
+        projections = judge.forward(judge.load_volume(volume[:, block]))
+        computed = judge.unload_projections(projections, block.stop - block.start)
+        misfit.append(float(np.square(measured[:, block] - computed, dtype=np.float64).sum()))
+        power.append(float(np.square(computed, dtype=np.float64).sum()))
+    return misfit, power

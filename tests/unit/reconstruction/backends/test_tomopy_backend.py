@@ -3,11 +3,10 @@
 import sys
 from types import SimpleNamespace
 
-import astra
 import numpy as np
 import pytest
-from scipy.special import pro_ang1
 
+from tests.unit.reconstruction.backends.tomopy_standins import Convention, Dividing, ThroughAstra, gridded
 from tomoseg.reconstruction import methods
 from tomoseg.reconstruction.backends.astra import cuda_available
 from tomoseg.reconstruction.backends.cpu import CpuOperator
@@ -20,6 +19,7 @@ from tomoseg.reconstruction.backends.tomopy import (
     to_sinograms,
 )
 from tomoseg.reconstruction.geometry import ParallelGeometry
+from tomoseg.reconstruction.methods import NotFinite
 
 
 class Recorder:
@@ -32,7 +32,6 @@ class Recorder:
         self.calls.append({"tomo": tomo.copy(), "theta": theta, **options})
         volume = np.zeros((len(tomo), options["num_gridx"], options["num_gridy"]), np.float32)
         volume[1, 0, 3] = 5
-        volume[0, 2, 2] = np.nan
         return volume
 
 
@@ -41,6 +40,13 @@ def tomopy(monkeypatch):
     recorder = Recorder()
     monkeypatch.setitem(sys.modules, "tomopy", SimpleNamespace(recon=recorder.recon))
     return recorder
+
+
+@pytest.fixture
+def dividing(monkeypatch):
+    module = Dividing()
+    monkeypatch.setitem(sys.modules, "tomopy", module)
+    return module
 
 
 @pytest.fixture
@@ -68,7 +74,7 @@ def test_what_mlem_is_given(tomopy, geometry):
     assert "accelerated" not in call
     assert result.misfit.shape == (4,)
     assert result.volume[6, 1, 3] == 5  # TomoPy's first row is our last z
-    assert np.count_nonzero(result.volume) == 1  # and its NaN is gone
+    assert np.count_nonzero(result.volume) == 1
 
 
 def test_what_fbp_is_given(tomopy, geometry):
@@ -82,10 +88,30 @@ def test_what_fbp_is_given(tomopy, geometry):
     assert result.misfit.shape == (1,)
 
 
-def test_an_empty_slice_is_empty(tomopy, geometry):
-    (result,) = reconstruct(np.zeros((4, 2, 10), np.float32), geometry, "sirt", iterations=1)
-    assert np.isfinite(result.volume).all()
+@pytest.mark.parametrize("method", ["mlem", "osem", "sirt", "fbp"])
+def test_an_empty_slice_is_empty(dividing, geometry, method):
+    (result,) = reconstruct(np.zeros((4, 2, 10), np.float32), geometry, method, iterations=2, subsets=2)
+    assert np.all(result.volume == 0)
+    assert (dividing.not_finite > 0) == (method in ("mlem", "osem"))  # TomoPy computes 0/0
     assert result.power == 0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("method", ["mlem", "osem", "sirt", "fbp", "gridrec"])
+def test_what_no_division_explains_goes_no_further(monkeypatch, geometry, method, bad):
+    calls = []
+
+    def recon(tomo, theta, *, num_gridx, num_gridy, **options):
+        calls.append(1)
+        slices = np.ones((len(tomo), num_gridx, num_gridy), np.float32)
+        slices[1, 2, 3] = bad if len(calls) == 2 or method in ("fbp", "gridrec") else 1
+        return slices
+
+    monkeypatch.setitem(sys.modules, "tomopy", SimpleNamespace(recon=recon))
+    data = np.random.default_rng(0).random((4, 3, 10), dtype=np.float32)
+    with pytest.raises(NotFinite, match=r"is NaN or infinite( after iteration [12])?$"):
+        reconstruct(data, geometry, method, iterations=5, subsets=2)
+    assert len(calls) == (1 if method in ("fbp", "gridrec") else 2)
 
 
 def test_layouts():
@@ -99,9 +125,9 @@ def test_layouts():
 def test_cleaning_mirrors_the_mask():
     seen = np.ones((3, 2), bool)
     seen[0] = False  # our first z
-    slices = np.array([[[1.0, np.nan], [-1.0, 2.0], [3.0, 4.0]]], np.float32)
-    np.testing.assert_array_equal(cleaned(slices, seen, False), [[[1, 0], [-1, 2], [0, 0]]])
-    np.testing.assert_array_equal(cleaned(slices, seen, True), [[[1, 0], [0, 2], [0, 0]]])
+    slices = np.array([[[1.0, 5.0], [-1.0, 2.0], [3.0, 4.0]]], np.float32)
+    np.testing.assert_array_equal(cleaned(slices, seen, False), [[[1, 5], [-1, 2], [0, 0]]])
+    np.testing.assert_array_equal(cleaned(slices, seen, True), [[[1, 5], [0, 2], [0, 0]]])
 
 
 def test_osem_is_mlem_on_one_subset_after_the_other(tomopy, geometry):
@@ -121,46 +147,6 @@ def phantom(geometry):
     volume = np.stack([one, 0 * one, 0.3 * one[::-1]], axis=1).astype(np.float32)
     operator = CpuOperator(geometry)
     return operator, np.array(operator.unload_projections(operator.forward(operator.load_volume(volume)), 3))
-
-
-def kernel(distance):
-    """Return gridrec's kernel at a distance in grid points: nothing beyond 2."""
-    values = pro_ang1(0, 0, 7.0, np.minimum(np.abs(distance) / 2, 1 - 1e-9))[0] / pro_ang1(0, 0, 7.0, 0.0)[0]
-    return np.where(np.abs(distance) <= 2, values, 0)
-
-
-def gridded(n, width):
-    """Return how bright waves of every direction become along an axis of n voxels, by gridding them one by one.
-
-    A wave exp(2 pi i f x) put on a grid of frequencies with the kernel, transformed back, and divided by the kernel as
-    a function of x: what is left of it, on average. The filter's factor 2 and 1/1.44 belong to both axes.
-    """
-    x = np.arange(n) - (n + 1) // 2
-    grid = np.arange(-8, 9)
-    back = np.exp(2j * np.pi * grid * x[:, None] / width)
-    waves = np.linspace(-3, 3, 60, endpoint=False)
-    left = np.mean([(back @ kernel(f - grid)) * np.exp(-2j * np.pi * f * x / width) for f in waves], axis=0).real
-    return left * np.sqrt(np.pi / 7) / 1.2 / kernel(4 * (x + 1) / (width - 1))
-
-
-class Convention:
-    """Stands in for TomoPy: what its sources say of the geometry, filters and scale of gridrec, by back projection."""
-
-    @staticmethod
-    def recon(tomo, theta, *, center, filter_name, filter_par, num_gridx, num_gridy, **options):
-        assert options["algorithm"] == "gridrec"
-        assert options["sinogram_order"] is True
-        width = tomo.shape[-1]
-        assert width & (width - 1) == 0
-        f = np.abs(np.fft.fftfreq(width))
-        windows = {"ramlak": np.ones(width), "shepp": np.sinc(f), "cosine": np.cos(np.pi * f)}
-        windows["hann"] = 0.5 + 0.5 * np.cos(2 * np.pi * f / filter_par[0])
-        windows["hamming"] = 0.54 + 0.46 * np.cos(2 * np.pi * f / filter_par[0])
-        rows = np.fft.ifft(np.fft.fft(tomo) * f * windows[filter_name]).real * np.pi / len(theta)
-        x, y = np.arange(num_gridy) - (num_gridy + 1) // 2, np.arange(num_gridx) - (num_gridx + 1) // 2
-        seen = center + x * np.cos(theta)[:, None, None] + y[::-1, None] * np.sin(theta)[:, None, None]
-        slices = [sum(np.interp(at, np.arange(width), row) for at, row in zip(seen, one, strict=True)) for one in rows]
-        return np.array(slices * np.outer(gridded(num_gridx, width)[::-1], gridded(num_gridy, width)), np.float32)
 
 
 @pytest.mark.parametrize(("n", "width"), [(64, 128), (65, 256), (200, 512)])
@@ -214,40 +200,9 @@ def test_what_gridrec_is_given(tomopy, geometry):
     assert result.misfit.shape == (1,)
 
 
-class Astra:
-    """Stands in for TomoPy: `options` to ASTRA itself, by ASTRA's own interface and TomoPy's documented convention."""
-
-    astra = "the function tomopy.astra"
-
-    def __init__(self):
-        self.options = []
-
-    def recon(self, tomo, theta, *, center, init_recon, options, num_gridx, num_gridy, algorithm, **others):
-        assert algorithm is self.astra
-        assert center == tomo.shape[-1] / 2  # where TomoPy neither rolls the data nor moves the detector
-        assert others == {"sinogram_order": True, "ncore": 1}
-        assert set(options) <= {"method", "proj_type", "num_iter", "extra_options"}
-        self.options.append(options)
-        volume = astra.create_vol_geom(num_gridx, num_gridy)
-        rays = astra.create_proj_geom("parallel", 1.0, tomo.shape[-1], theta)
-        projector = astra.create_projector(options["proj_type"], rays, volume)
-        slices = []
-        for sinogram, start in zip(tomo, init_recon, strict=True):
-            data = astra.data2d.create("-sino", rays, sinogram), astra.data2d.create("-vol", volume, start)
-            settings = {**astra.astra_dict(options["method"]), "option": options.get("extra_options", {})}
-            settings |= {"ProjectorId": projector, "ProjectionDataId": data[0], "ReconstructionDataId": data[1]}
-            algorithm_id = astra.algorithm.create(settings)
-            astra.algorithm.run(algorithm_id, options["num_iter"])
-            slices.append(astra.data2d.get(data[1]))
-            astra.algorithm.delete(algorithm_id)
-            astra.data2d.delete(list(data))
-        astra.projector.delete(projector)
-        return np.array(slices, np.float32)
-
-
 @pytest.fixture
 def through_astra(monkeypatch):
-    module = Astra()
+    module = ThroughAstra()
     monkeypatch.setitem(sys.modules, "tomopy", module)
     return module
 
