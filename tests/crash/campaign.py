@@ -161,7 +161,7 @@ def descriptors(site: Site, report: Report, amount: int, seed: int) -> None:
 
 def contend(site: Site, report: Report, way: str, acquisitions: int, seed: int) -> None:
     """Have many processes want one lock."""
-    folder = site.folder / f"contend {seed}"
+    folder = site.folder / f"contend {way} {seed}"
     folder.mkdir()
     tally = contention.contend(folder, way=way, acquisitions=acquisitions, processes=6, seed=seed)
     report.counts[f"contention, {way}: lock acquired"] += tally.acquired
