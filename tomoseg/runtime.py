@@ -1,10 +1,12 @@
 """Runtime choices (device, threads, memory, progress): how a result is computed, never what it is."""
 
 import contextlib
+import ctypes
 import os
 import re
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,6 +16,8 @@ from typing import Literal, Protocol, TypeVar, cast, get_args
 
 from tomoseg.errors import InputError, Interrupted
 from tomoseg.progress import Progress, make_progress
+
+RETURNED_BYTES = 4 << 20  # smaller arrays are allocated too often to be given back each time
 
 T = TypeVar("T")
 Device = Literal["auto", "cpu", "cuda"]
@@ -142,6 +146,20 @@ def default_memory() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     except (ValueError, OSError, AttributeError):
         return 4 << 30
+
+
+def return_freed_memory() -> None:
+    """Give back to the system what is free, and from now on every array of `RETURNED_BYTES` or more when it is freed.
+
+    The C library of Linux would keep arrays of up to 32 MiB for later use, in pieces that others do not fit in: with a
+    small --max-memory that is half as much again as what is held. Elsewhere this does nothing.
+    """
+    if sys.platform != "linux":
+        return
+    library = ctypes.CDLL(None)
+    if hasattr(library, "malloc_trim"):  # the GNU C library
+        library.mallopt(-3, RETURNED_BYTES)  # M_MMAP_THRESHOLD
+        library.malloc_trim(0)
 
 
 # --- signals ---
