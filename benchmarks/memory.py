@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -150,7 +151,8 @@ def measured(folder: Path, size: int, limit: str, network: Path | None, options:
     tomoseg("run", raw, "-o", project, "--max-memory", limit, "--progress", "none", *settings)
     found = stages_of(project)
     if network:
-        tomoseg("segment", project, "--model", network, "--overlap", 1, "--max-memory", limit, "--progress", "none")
+        how = ("--model", network, "--overlap", 1, "--engine", options.engine)
+        tomoseg("segment", project, *how, "--max-memory", limit, "--progress", "none")
         found["segment, network"] = stages_of(project)["segment"]
     return found
 
@@ -240,6 +242,7 @@ def main() -> None:
     parser.add_argument("--tilts", type=int, default=20)
     parser.add_argument("--particles", type=int, default=300)
     parser.add_argument("--iterations", type=int, default=2, help="of the reconstruction")
+    parser.add_argument("--engine", default="openvino" if find_spec("openvino") else "keras", help="of the network")
     parser.add_argument("--set", dest="sets", action="append", default=[], metavar="STAGE.PARAM=VALUE")
     parser.add_argument("--against", default="", metavar="LIMIT", help="a larger limit, with the same results")
     parser.add_argument("--folder", type=Path, help="where the files go; default: a temporary one")

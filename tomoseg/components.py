@@ -16,7 +16,8 @@ Connectivity = Literal[6, 18, 26]
 EXTENT = np.dtype([("voxels", "i8"), ("start", "i8", (3,)), ("stop", "i8", (3,)), ("sum", "f8", (3,))])
 COMPONENT = np.dtype([*EXTENT.descr, ("seed", "i8", (3,))])
 
-# Bytes per voxel of a slab while it is labelled: labels and mask, component labels u4, and where they are, i8.
+# Bytes per voxel of a slab while it is labelled: labels and mask, component labels u4, and what is known of each
+# component where every few voxels are one.
 BYTES_PER_VOXEL = 24
 
 
@@ -43,8 +44,11 @@ def find_components(
     last: Array | None = None  # the plane before: the numbers, from 1, of the components that go on
     first_z = 0
     for labels, n in _labelled(slabs, connectivity):
-        rows = np.concatenate([going_on, _statistics(labels, n, first_z)])
-        bottom, top = (np.where(p > 0, p.astype(np.int64) + len(going_on), 0) for p in (labels[0], labels[-1]))
+        new, number, n_specks = _statistics(labels, n, first_z, min_voxels)
+        n_small += n_specks
+        rows = np.concatenate([going_on, new])
+        number[1:][number[1:] > 0] += len(going_on)
+        bottom, top = number[labels[0]], number[labels[-1]]
         pairs = np.zeros((0, 2), np.int64) if last is None else _touching(last, bottom, connectivity) - 1
         group = _groups(len(rows), pairs)
         rows = _joined(rows, group)
@@ -53,9 +57,9 @@ def find_components(
         ended.append(done[done["voxels"] >= min_voxels])
         n_small += len(done) - len(ended[-1])
         going_on = rows[at_top]
-        number = np.zeros(len(rows) + 1, np.int64)
-        number[at_top] = np.arange(1, len(at_top) + 1)
-        last = number[np.append(group, len(rows))[top - 1]]  # 0 stays 0: the last of the group is nobody
+        onward = np.zeros(len(rows) + 1, np.int64)
+        onward[at_top] = np.arange(1, len(at_top) + 1)
+        last = onward[np.append(group, len(rows))[top - 1]]  # 0 stays 0: the last of the group is nobody
         first_z += len(labels)
     found = np.concatenate([*ended, going_on])
     large = found[found["voxels"] >= min_voxels]
@@ -147,8 +151,9 @@ class ComponentSizes:
 def component_sizes(labels: Array, n: int) -> NDArray[np.int64]:
     """Return the voxels (n + 1,) of the labels 0 to n; counting makes 8-byte copies, so it is done in parts."""
     flat, sizes = labels.reshape(-1), np.zeros(n + 1, np.int64)
-    for start in range(0, flat.size, 1 << 22):
-        sizes += np.bincount(flat[start : start + (1 << 22)], minlength=n + 1)
+    part = max(1 << 18, n)
+    for start in range(0, flat.size, part):
+        sizes += np.bincount(flat[start : start + part], minlength=n + 1)
     return sizes
 
 
@@ -244,25 +249,39 @@ def _groups(n: int, pairs: Array) -> NDArray[np.int32]:
     return np.asarray(connected_components(graph, directed=False)[1]) if n else np.zeros(0, np.int32)
 
 
-def _statistics(labels: Array, n: int, first_z: int) -> NDArray[np.void]:
+def _statistics(
+    labels: Array, n: int, first_z: int, min_voxels: int
+) -> tuple[NDArray[np.void], NDArray[np.int64], int]:
+    """Return the components of a slab but for the specks: those of fewer than `min_voxels` that touch no face of it.
+
+    Also the number (n + 1,) of each label among the components, from 1, which is 0 for the specks, and how many there
+    are of these.
+    """
     import cc3d
 
-    rows = np.zeros(n, COMPONENT)
+    number = np.zeros(n + 1, np.int64)
     if n == 0:
-        return rows
+        return np.zeros(0, COMPONENT), number, 0
     found = cc3d.statistics(labels, no_slice_conversion=True)
+    wanted = found["voxel_counts"] >= min_voxels
+    wanted[np.unique(labels[[0, -1]])] = True
+    wanted[0] = False
+    number[wanted] = np.arange(1, np.count_nonzero(wanted) + 1)
+    rows = np.zeros(int(number.max()), COMPONENT)
     offset = np.array([first_z, 0, 0])
-    boxes = np.asarray(found["bounding_boxes"], dtype=np.int64)[1:].reshape(n, 3, 2)
-    rows["voxels"] = found["voxel_counts"][1:]
+    boxes = np.asarray(found["bounding_boxes"][wanted], dtype=np.int64).reshape(-1, 3, 2)
+    rows["voxels"] = found["voxel_counts"][wanted]
     rows["start"] = boxes[:, :, 0] + offset
     rows["stop"] = boxes[:, :, 1] + 1 + offset  # cc3d's boxes include their last voxel
     # Sums of whole numbers: rounding makes them exact, and the same for any slabs.
-    rows["sum"] = np.rint(found["centroids"][1:] * rows["voxels"][:, None]) + offset * rows["voxels"][:, None]
-    flat = np.flatnonzero(labels)
+    voxels = rows["voxels"][:, None]
+    rows["sum"] = np.rint(found["centroids"][wanted] * voxels) + offset * voxels
     first = np.zeros(n + 1, np.int64)
-    first[labels.ravel()[flat[::-1]]] = flat[::-1]  # the last one written, hence the first voxel, stays
-    rows["seed"] = np.stack(np.unravel_index(first[1:], labels.shape), axis=1) + offset
-    return rows
+    for z in range(len(labels) - 1, -1, -1):
+        flat = np.flatnonzero(labels[z])[::-1]
+        first[labels[z].ravel()[flat]] = flat + z * labels[z].size  # the last one written, hence the first voxel, stays
+    rows["seed"] = np.stack(np.unravel_index(first[wanted], labels.shape), axis=1) + offset
+    return rows, number, n - len(rows)
 
 
 def _touching(below: Array, above: Array, connectivity: Connectivity) -> Array:

@@ -16,7 +16,7 @@ from tomoseg.parameters import Parameters
 from tomoseg.project import PeakMemory, Project, Record, StageState, job_id, new_run_id, now, versions
 from tomoseg.project.other_project import alignment_digest, read_alignments
 from tomoseg.project.touched import remember_files
-from tomoseg.runtime import Runtime, Stopwatch
+from tomoseg.runtime import Runtime, Stopwatch, return_freed_memory
 from tomoseg.stages import BY_NAME, STAGES
 from tomoseg.stages.base import Stage
 
@@ -354,6 +354,7 @@ def run_stage(
     """
     parameters = settings[stage.name]
     others = read_alignments(parameters, project.path)
+    return_freed_memory()
     watch, memory = Stopwatch(), PeakMemory()
     changed = [reason for reason in why or () if reason != NOT_RUN]
     runtime.begin(f"{stage.name}: starting" + (f" ({'; '.join(changed)})" if changed else ""))

@@ -1,11 +1,13 @@
 """Runtime choices (device, threads, memory, progress): how a result is computed, never what it is."""
 
 import contextlib
+import ctypes
 import os
 import re
 import signal
 import socket
 import stat
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +21,7 @@ from tomoseg.progress import Progress, make_progress
 
 MOST_WORKERS = 9999
 MOST_MEMORY = 1 << 50  # bytes
+RETURNED_BYTES = 4 << 20  # smaller arrays are allocated too often to be given back each time
 
 T = TypeVar("T")
 Device = Literal["auto", "cpu", "cuda"]
@@ -148,6 +151,20 @@ def slabs(n: int, size: int, first: int = 0) -> list[slice]:
 def default_memory() -> int:
     """Return half of the memory this process may use, in bytes."""
     return available_memory() // 2
+
+
+def return_freed_memory() -> None:
+    """Give back to the system what is free, and from now on every array of `RETURNED_BYTES` or more when it is freed.
+
+    The C library of Linux would keep arrays of up to 32 MiB for later use, in pieces that others do not fit in: with a
+    small --max-memory that is half as much again as what is held. Elsewhere this does nothing.
+    """
+    if sys.platform != "linux":
+        return
+    library = ctypes.CDLL(None)
+    if hasattr(library, "malloc_trim"):  # the GNU C library
+        library.mallopt(-3, RETURNED_BYTES)  # M_MMAP_THRESHOLD
+        library.malloc_trim(0)
 
 
 # --- signals ---

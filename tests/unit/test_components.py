@@ -43,6 +43,19 @@ def test_small_components_are_only_counted(slab):
     assert n_small == np.count_nonzero(sizes < 5)
 
 
+@pytest.mark.parametrize("slab", [1, 3, 50])
+@pytest.mark.parametrize("density", [0.2, 0.35])
+def test_leaving_out_the_small_ones_changes_no_other(slab, density):
+    mask = np.random.default_rng(5).random((17, 14, 12)) < density
+    everything, _ = find_components(mask[z : z + 3] for z in range(0, 17, 3))
+    found, n_small = find_components((mask[z : z + slab] for z in range(0, 17, slab)), 6, min_voxels=7)
+    large = everything[everything["voxels"] >= 7]
+    np.testing.assert_array_equal(found, large)
+    assert n_small == len(everything) - len(large)
+    assert n_small > 0
+    assert len(large) > 0
+
+
 def test_nothing_there():
     for slabs in ([np.zeros((4, 5, 6), bool)], []):
         found, n_small = find_components(slabs)

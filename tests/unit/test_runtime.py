@@ -251,6 +251,31 @@ def test_a_lock_of_another_host_is_taken_over_only_when_asked(project):
     assert not lock.exists()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the C library of Linux keeps what is freed")
+def test_freed_arrays_leave_the_process():
+    program = """
+import numpy as np
+from pathlib import Path
+from tomoseg.runtime import return_freed_memory
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+def use_and_free():
+    arrays = [np.ones(8 << 20, np.uint8) for _ in range(20)]
+    kept = np.ones(1 << 16, np.uint8)  # in front of which all else would stay
+    return kept
+
+np.ones(31 << 20, np.uint8)  # freeing it makes the C library keep all smaller ones
+return_freed_memory()
+before = resident()
+kept = use_and_free()
+print(resident() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert int(done.stdout) < 8 << 20
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_before_or_after_the_work_ends_the_program_with_the_same_code(signum):
     program = f"""

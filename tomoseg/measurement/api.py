@@ -188,17 +188,18 @@ def measure_labels(
         )
     k = _class_to_count(class_names, params.particle_class)
     labels = _in_memory(labels, runtime)
+    counted = CountedParticles()
+    if k is not None:  # before the pores are looked for: they and the volume are not held at the same time
+        scene = Scene(_in_memory(volume, runtime), labels, k)
+        separate = _separation(params, runtime)
+        counted = count_particles(scene, params.connectivity, params.min_voxels, separate, runtime, limits)
+        del scene
     support = SupportClasses.of(class_names, k)
     space = _pore_space(labels, support, voxel_size_nm, params, runtime) if params.measure_support else None
     surface = None if space is None else SupportSurface(support, space)
     strip_bytes = limits.reading * runtime.max_memory
     classes = measure_classes(labels, class_names, voxel_size_nm, strip_bytes, runtime, surface)
-    counted = CountedParticles()
-    if k is not None:
-        scene = Scene(_in_memory(volume, runtime), labels, k)
-        separate = _separation(params, runtime)
-        counted = count_particles(scene, params.connectivity, params.min_voxels, separate, runtime, limits)
-        del scene  # the volume is held no longer than the particles take
+    del labels
     wedge = None if angles_deg is None or not np.size(angles_deg) else MissingWedge.of(angles_deg)
     particles = particle_table(counted.rows, counted.gaps_px, voxel_size_nm, k or 0, wedge)
     measured: SupportMeasurement | None = None

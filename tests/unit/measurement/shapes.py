@@ -71,11 +71,15 @@ def surface_elements(kinds, pores=None):
     pieces, finder = strips(kinds.shape, 1e9), LevelFinder()
     numbers = np.zeros(kinds.shape, np.int32) if pores is None else pores
     blocks = [block for strip in pieces for block in strip.blocks]
+
+    def numbers_at(cells):
+        return numbers[tuple(np.clip(cells, 0, np.array(kinds.shape) - 1).T)]
+
     for block in blocks:
         finder.add(kinds[block.read] == 1, block)
     level, parts = finder.level(), []
     for block in blocks:
         mesh = block_mesh(kinds[block.read] == 1, level, block)
         box = box_around(block, kinds.shape)
-        parts.append(block_elements(mesh, block, box, kinds[box], numbers, 1))
+        parts.append(block_elements(mesh, block, box, kinds[box], numbers_at, 1))
     return SurfaceElements.joined(parts)

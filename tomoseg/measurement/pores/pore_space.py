@@ -1,7 +1,8 @@
 """Pores of a body on a coarse grid: where they are, which are closed, and how they are connected."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ from tomoseg.runtime import Runtime
 SMALLEST_PORE = 27  # cells; smaller ones are left out of the table, but not of the volume
 LARGEST_CLOSING = 120  # radius of a ball, cells
 GRID_SHARE, READING_SHARE = 0.6, 1 / 16  # of the memory allowed: the coarse grid, and what is read at once
+MARGIN = 2  # cells around the support, beyond the reach of a ball that comes from outside
+BYTES_PER_BOX_CELL = 18  # of the box around the support, while pores are found and measured
 
 
 @dataclass(frozen=True)
@@ -50,16 +53,15 @@ class PoreSpace:
         import cc3d
 
         shape = kinds.shape
-        most = outside_radius(shape)
-        if ball_cells is not None:
-            most = max(most, int(np.ceil(ball_cells)))
-        boxed, start = _boxed(kinds, most + 2)
+        most = _largest_ball(shape, ball_cells)
+        boxed, start = _boxed(kinds, most + MARGIN)
         support = boxed == 1
         free = FreeSpace.around(support, most, _part_in_volume(start, support.shape, shape))
-        within = free.hidden() if ball_cells is None else free.not_reached(ball_cells)
-        within |= _cut_off(boxed == 0)
-        inside = within | support
-        pores = within & (boxed == 0)
+        pores = free.hidden() if ball_cells is None else free.not_reached(ball_cells)
+        pores |= _cut_off(boxed == 0)
+        inside = pores | support
+        del support
+        pores &= boxed == 0
         pores &= _in_volume(boxed.shape, start, shape)
         labels, n = cc3d.connected_components(pores, connectivity=6, return_N=True)
         voxels = component_sizes(labels, n)
@@ -69,6 +71,7 @@ class PoreSpace:
         numbers[0] = 0
         numbers[order[:n]] = np.arange(1, n + 1)
         numbered = looked_up(numbers, labels)
+        del labels
         is_open = _touching(numbered, (boxed == 0) & ~pores, n)
         return cls(boxed, free, numbered, ~is_open, inside, start, shape, side)
 
@@ -86,12 +89,12 @@ class PoreSpace:
         """Return the part of the box that lies in the volume."""
         return _part_in_volume(self.start, self.kinds.shape, self.shape)
 
-    def numbers_of_volume(self) -> NDArray[np.int32]:
-        """Return the numbers of the pores of the whole volume, (z, y, x) i4; 0 also in the small ones."""
-        out = np.zeros(self.shape, np.int32)
-        here = self.in_volume()
-        there = tuple(slice(h.start + int(s), h.stop + int(s)) for h, s in zip(here, self.start, strict=True))
-        out[there] = self.numbers[here]
+    def numbers_at(self, cells: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return the numbers (n,) of the pores in cells (n, 3) of the volume; those beyond it are as at its border."""
+        place = np.clip(cells, 0, np.array(self.shape) - 1) - self.start
+        known = ((place >= 0) & (place < self.numbers.shape)).all(axis=1)
+        out = np.zeros(len(cells), np.int32)
+        out[known] = self.numbers[tuple(place[known].T)]
         return out
 
     def look_up(self, points_px: FloatArray) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
@@ -117,7 +120,8 @@ def find_pores(
     closing_nm : radius of a ball: all that it cannot reach from outside are pores. None: what lies behind throats is
     runtime : what memory is allowed sets the side of the grid's cells
     """
-    side = cell_side(labels.shape, GRID_SHARE * runtime.max_memory)
+    closing_px = None if closing_nm is None else closing_nm / voxel_size_nm
+    side = _side(labels.shape, closing_px, GRID_SHARE * runtime.max_memory)
     if side > 1:
         runtime.say(f"pores are sought in cells of {side} voxels across: the volume is too large for single voxels")
     kinds = coarse_grid(labels, kind_of_class, side, READING_SHARE * runtime.max_memory, runtime.check)
@@ -127,6 +131,26 @@ def find_pores(
     space = PoreSpace.of(kinds, side, ball)
     runtime.check()
     return space
+
+
+def _side(shape: tuple[int, ...], closing_px: float | None, n_bytes: float) -> int:
+    """Return the side of cells, px, at which the volume fits in `n_bytes`, and the box around the support as well."""
+    side = cell_side(shape, n_bytes)
+    while n_bytes < BYTES_PER_BOX_CELL * _most_box_cells([-(-n // side) for n in shape], closing_px, side):
+        side += 1
+    return side
+
+
+def _most_box_cells(shape: Sequence[int], closing_px: float | None, side: int) -> int:
+    """Return how many cells the box around the support has where that fills the volume of `shape`, in cells."""
+    ball = None if closing_px is None or not closing_px / side <= LARGEST_CLOSING else closing_px / side
+    margin = _largest_ball(shape, ball) + MARGIN
+    return math.prod(n + 2 * margin for n in shape)
+
+
+def _largest_ball(shape: Sequence[int], ball_cells: float | None) -> int:
+    """Return the radius, cells, of the largest ball that comes from outside into a volume of `shape`."""
+    return max(outside_radius(shape), 0 if ball_cells is None else math.ceil(ball_cells))
 
 
 def _ball_cells(closing_nm: float, voxel_size_nm: float, side: int, shape: tuple[int, ...]) -> float:
@@ -191,11 +215,23 @@ def _touching(numbers: NDArray[np.int32], outside: BoolArray, n: int) -> NDArray
 
 
 def euler_number(space: PoreSpace) -> int:
-    """Return the Euler number of the pores (joined through faces): pores less tunnels plus what floats within them."""
-    from skimage import measure
+    """Return the Euler number of the pores (joined through faces): pores less tunnels plus what floats within them.
 
-    numbered: Any = measure.euler_number
-    return int(numbered(np.pad(space.pores, 1), connectivity=1)) if space.pores.any() else 0
+    That of all planes, less that of what each shares with the next.
+    """
+    total, last = 0, np.zeros(space.numbers.shape[1:], bool)
+    for numbers in space.numbers:
+        here = numbers != 0
+        total += _euler_number_of_plane(here) - _euler_number_of_plane(here & last)
+        last = here
+    return total
+
+
+def _euler_number_of_plane(mask: BoolArray) -> int:
+    """Return the Euler number of a plane: cells less pairs that share an edge plus fours around a corner."""
+    pairs = mask[1:] & mask[:-1]
+    n_pairs = np.count_nonzero(pairs) + np.count_nonzero(mask[:, 1:] & mask[:, :-1])
+    return int(np.count_nonzero(mask) - n_pairs + np.count_nonzero(pairs[:, 1:] & pairs[:, :-1]))
 
 
 def porosity_with_gaps(space: PoreSpace, ball_cells: float) -> float:
@@ -207,10 +243,16 @@ def porosity_with_gaps(space: PoreSpace, ball_cells: float) -> float:
 
 def connected_sides(space: PoreSpace) -> tuple[bool, bool, bool]:
     """Return whether one pore joins opposite sides of the volume along z, y and x."""
-    numbers = space.numbers_of_volume()
-    ends = [(np.unique(numbers.take(0, axis=a)), np.unique(numbers.take(-1, axis=a))) for a in range(3)]
+    ends = [[_numbers_in_plane(space, axis, at) for at in (0, n - 1)] for axis, n in enumerate(space.shape)]
     z, y, x = (bool((np.intersect1d(first, last) > 0).any()) for first, last in ends)
     return z, y, x
+
+
+def _numbers_in_plane(space: PoreSpace, axis: int, at: int) -> NDArray[np.int32]:
+    """Return the numbers of the pores in a plane of the volume."""
+    place = at - int(space.start[axis])
+    known = 0 <= place < space.numbers.shape[axis]
+    return np.unique(space.numbers.take(place, axis=axis)) if known else np.zeros(0, np.int32)
 
 
 def box_within(space: PoreSpace) -> Box | None:

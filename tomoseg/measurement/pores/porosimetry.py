@@ -15,6 +15,7 @@ Straight channels and gaps as wide at their mouths as inside have no throat. The
 (`not_reached`): then everything is inside that a ball of this radius cannot reach from outside.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numba
@@ -32,7 +33,7 @@ WIDER, WIDER_PX = 1.1, 0.4
 OUTSIDE_PART, OUTSIDE_LIMITS = 1 / 8, (4, 32)
 
 
-def outside_radius(shape: tuple[int, ...]) -> int:
+def outside_radius(shape: Sequence[int]) -> int:
     """Return the radius, cells, of the ball that comes from outside into a volume of `shape`."""
     return int(np.clip(min(shape) * OUTSIDE_PART, *OUTSIDE_LIMITS))
 
@@ -94,17 +95,16 @@ class FreeSpace:
 
         centres = self.squared_distance > self.squared_throat
         labels = cc3d.connected_components(centres, connectivity=6)
-        radius, throat = (
-            np.sqrt(self.squared_distance[centres], dtype=np.float32),
-            np.sqrt(self.squared_throat[centres]),
-        )
-        wider = (radius >= WIDER * throat) & (radius >= throat + WIDER_PX)
         kept = np.zeros(int(labels.max()) + 1, bool)
-        kept[labels[centres][wider]] = True
+        for z, here in enumerate(centres):
+            radius = np.sqrt(self.squared_distance[z][here], dtype=np.float32)
+            throat = np.sqrt(self.squared_throat[z][here], dtype=np.float32)
+            wider = (radius >= WIDER * throat) & (radius >= throat + WIDER_PX)
+            kept[labels[z][here][wider]] = True
         kept[0] = False
         centres = looked_up(kept, labels)
         del labels
-        return squared_thickness(np.where(centres, self.squared_distance, 0)) > 0
+        return squared_thickness(self.squared_distance * centres) > 0
 
     def not_reached(self, radius: float) -> BoolArray:
         """Return what a ball of this radius, cells, cannot reach from outside: the closed body and all within it."""

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.arrays import Array, BoolArray
+from tomoseg.components import looked_up
 
 MOST_CELLS = 300_000  # of the space; a larger one is solved on a part of it
 TOLERANCE, MOST_STEPS = 1e-4, 2000  # of the residual; the flux is better by far, see `tortuosity`
@@ -36,7 +37,10 @@ def tortuosity(space: BoolArray, axis: int) -> float:
     through = through[through > 0]
     if not len(through):
         return float("nan")
-    joined = np.isin(labels, through)
+    chosen = np.zeros(int(labels.max()) + 1, bool)
+    chosen[through] = True
+    joined = looked_up(chosen, labels)
+    del labels
     n = int(joined.sum())
     if n > MOST_CELLS:
         # The middle part across, as wide as can be solved.

@@ -57,8 +57,8 @@ def find_facets(
     Surface within `tolerance_deg` of a normal belongs to it. `crystal_along_z` and `crystal_along_x` are the directions
     [h, k, l] of a cubic crystal along z and x of the volume; None where unknown.
     """
-    exposed = elements[elements.exposed]
-    density = NormalDensity.of(exposed.normals.astype(float), exposed.areas.astype(float))
+    exposed = elements.exposed
+    density = NormalDensity.of(elements.normals[exposed], elements.areas[exposed])
     directions = facet_directions(density, tolerance_deg)
     if crystal_along_z is not None and crystal_along_x is not None:
         crystal = Crystal(given_orientation(crystal_along_z, crystal_along_x), given=True)

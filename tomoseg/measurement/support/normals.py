@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
 from tomoseg.measurement.common.surface import FloatArray
+from tomoseg.runtime import slabs
 
 KERNEL_DEG = 5.0
 N_DIRECTIONS = 16384  # 1.6 degrees apart
 ISOTROPIC_PER_SR = 1 / (4 * np.pi)  # density of normals without any order
+AT_ONCE = 1 << 16  # normals that are looked up at once: 50 bytes each
+POINTS_AT_ONCE = 1 << 8  # of the sphere that are smoothed at once: each has some 500 others near, of 50 bytes
 
 
 def sphere_points(n: int = N_DIRECTIONS) -> FloatArray:
@@ -37,14 +40,14 @@ class NormalDensity:
     density: FloatArray
 
     @classmethod
-    def of(cls, normals: FloatArray, areas: FloatArray) -> "NormalDensity":
+    def of(cls, normals: Array, areas: Array) -> "NormalDensity":
         """Spread the surface elements of these normals (n, 3) and areas (n,) px^2 over the sphere."""
         from scipy.spatial import cKDTree
 
         points = sphere_points()
-        tree = cKDTree(points)
-        _, nearest = tree.query(normals) if len(normals) else (0, np.empty(0, int))
-        binned = np.bincount(nearest, areas, minlength=len(points)).astype(np.float64)
+        tree, binned = cKDTree(points), np.zeros(len(points))
+        for part in slabs(len(normals), AT_ONCE):
+            np.add.at(binned, tree.query(normals[part])[1], areas[part])
         return cls(points, binned, smoothed_over_sphere(points, binned))
 
     def at(self, directions: FloatArray) -> FloatArray:
@@ -79,13 +82,14 @@ def smoothed_over_sphere(points: FloatArray, areas: FloatArray) -> FloatArray:
     full = np.flatnonzero(areas > 0)
     if not len(full):
         return np.zeros(len(points))
-    pairs = cKDTree(points[full]).sparse_distance_matrix(
-        cKDTree(points), 2 * np.sin(2 * sigma), output_type="coo_matrix"
-    )  # 4 sigma
-    # exp(kappa (cos t - 1)), and chord^2 = 2 - 2 cos t
-    kernel = np.exp(-(pairs.data**2) / (2 * sigma**2))
+    tree, weights, total = cKDTree(points[full]), areas[full], np.zeros(len(points))
+    for part in slabs(len(points), POINTS_AT_ONCE):
+        near = cKDTree(points[part])
+        pairs = tree.sparse_distance_matrix(near, 2 * np.sin(2 * sigma), output_type="coo_matrix")  # 4 sigma
+        # exp(kappa (cos t - 1)), and chord^2 = 2 - 2 cos t
+        kernel = np.exp(-(pairs.data**2) / (2 * sigma**2))
+        total[part] = np.bincount(pairs.col, kernel * weights[pairs.row], minlength=near.n)
     norm = 2 * np.pi * sigma**2 * (1 - np.exp(-2 / sigma**2))
-    total = np.bincount(pairs.col, kernel * areas[full][pairs.row], minlength=len(points))
     return np.asarray(total / norm / areas.sum())
 
 
@@ -95,5 +99,8 @@ def nearest_direction(normals: Array, directions: FloatArray, tolerance_deg: flo
 
     if not len(directions):
         return np.full(len(normals), -1, np.int32)
-    chord, nearest = cKDTree(directions).query(normals)
-    return np.where(chord <= 2 * np.sin(np.radians(tolerance_deg) / 2), nearest, -1).astype(np.int32)
+    tree, out = cKDTree(directions), np.empty(len(normals), np.int32)
+    for part in slabs(len(normals), AT_ONCE):
+        chord, nearest = tree.query(normals[part])
+        out[part] = np.where(chord <= 2 * np.sin(np.radians(tolerance_deg) / 2), nearest, -1)
+    return out

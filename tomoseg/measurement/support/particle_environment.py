@@ -1,6 +1,7 @@
 """Particle environment: how deep particles lie in their support, in a pore or not, on which facets and curvature."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,11 @@ from tomoseg.measurement.pores.porosimetry import distances
 from tomoseg.measurement.support.facets import Directions, SurfaceFacets, cap_share
 from tomoseg.measurement.support.normals import sphere_points
 from tomoseg.measurement.support.surface_elements import PORE, SurfaceElements
+from tomoseg.runtime import slabs
 
 NEAR_PX = 3.0  # beyond a particle's own radius, the surface that it sits on
 SHELLS_PX = (1.5, 2.5)  # beyond its radius, where it is looked up whether it faces a pore or the outside
+PARTICLES_AT_ONCE = 64  # around which that is looked up at once: 40 kB each
 LEAST_SHARE = 0.15  # of the surface around a particle, for a facet to count as one that it sits on
 N_COMPARED = 2000  # elements of the surface that particles are compared with
 
@@ -33,6 +36,7 @@ CURVATURE = row_type(
     """
 )
 CURVATURE_EDGES = np.linspace(-0.3, 0.3, 25)  # 1/px
+N_BINS = len(CURVATURE_EDGES) - 1
 
 
 def particle_environment(
@@ -45,29 +49,29 @@ def particle_environment(
     """
     centres = np.stack([particles[f"{a}_px"] for a in "zyx"], axis=1)
     radii = particles["diameter_px"] / 2
-    near = neighbourhoods(elements, centres, radii + NEAR_PX)
     ball = max(2 * float(radii.max(initial=0)), 4.0)
     depth = outer_depth(space, centres, ball)
     in_pore = in_pores(space, centres, radii)
-    curvature = curvature_at(elements, near)
-    compared = random_elements(elements)
+    sets = {"facet": found.facets} if found.planes is None else {"facet": found.facets, "plane": found.planes}
+    surface = SurfaceAround(elements, {kind: directions.of(elements) for kind, directions in sets.items()})
+    near = surface.surroundings(centres, radii + NEAR_PX, sets)
+    compared = random_elements(elements) if len(radii) else np.zeros(0, np.int64)
     reach = np.full(len(compared), float(np.median(radii)) + NEAR_PX if len(radii) else 0.0)
-    elsewhere = neighbourhoods(elements, elements.centres[compared], reach) if len(radii) else []
+    elsewhere = surface.surroundings(elements.centres[compared], reach, sets)
+    del surface
     on: dict[str, Sequence[str]] = {kind: [""] * len(particles) for kind in ("facet", "plane")}
     counts = np.zeros(len(particles), int)
     meeting: dict[str, float] = {}
-    for kind, directions in (("facet", found.facets), ("plane", found.planes)):
-        if directions is None:
-            continue
-        facing, n = directions.of(elements), len(directions.names)
-        shares = facet_shares(elements, near, facing, n)
+    for kind, directions in sets.items():
+        shares, n = near.shares[kind], len(directions.names)
         on[kind] = [directions.names[int(s.argmax())] if n and s.max() >= LEAST_SHARE else "" for s in shares]
         counts = (shares >= LEAST_SHARE).sum(axis=1)
-        counts_elsewhere = (facet_shares(elements, elsewhere, facing, n) >= LEAST_SHARE).sum(axis=1)
+        counts_elsewhere = (elsewhere.shares[kind] >= LEAST_SHARE).sum(axis=1)
         if len(particles):
             meeting[f"particles_where_{kind}s_meet_share"] = float((counts >= 2).mean())
-            at_random = float((counts_elsewhere >= 2).mean()) if len(elsewhere) else np.nan
+            at_random = float((counts_elsewhere >= 2).mean()) if len(counts_elsewhere) else np.nan
             meeting[f"area_where_{kind}s_meet_share"] = at_random
+    curvature = near.curvature
     columns = {
         "depth_nm": depth * voxel_size_nm,
         "depth_px": depth,
@@ -77,9 +81,9 @@ def particle_environment(
         "facet": np.array(on["facet" if found.planes is None else "plane"], "U8"),
         "n_facets": counts.astype("i4"),
     }
-    known = np.isfinite(curvature)
-    exposed = elements[elements.exposed]
-    mean = float(np.average(exposed.mean, weights=exposed.areas)) if len(exposed) else np.nan
+    known, exposed = np.isfinite(curvature), elements.exposed
+    areas = elements.areas[exposed]
+    mean = float(np.average(elements.mean[exposed], weights=areas)) if len(areas) else np.nan
     at = float(curvature[known].mean()) if known.any() else np.nan
     summary = {
         "n_particles_in_pores": int(in_pore.sum()),
@@ -93,7 +97,7 @@ def particle_environment(
     }
     tables = {
         "facet_table": facet_table(elements, found.facets, found.planes, on["facet"], on["plane"], voxel_size_nm),
-        "curvature_table": curvature_table(elements, near, voxel_size_nm),
+        "curvature_table": curvature_table(elements, near.histograms, voxel_size_nm),
     }
     return tables, summary, columns
 
@@ -117,40 +121,65 @@ def in_pores(space: PoreSpace, centres_px: FloatArray, radii_px: FloatArray) -> 
     Points on spheres around it decide, `SHELLS_PX` beyond its radius; those in the support or in particles do not
     count. A particle that is shut in completely is in a pore as large as itself.
     """
-    if not len(centres_px):
-        return np.zeros(0, bool)
+    out = np.zeros(len(centres_px), bool)
     around = sphere_points(256)
     shells = radii_px[:, None] + np.array(SHELLS_PX) + (space.side - 1)
-    points = centres_px[:, None, None, :] + shells[:, :, None, None] * around
-    at = space.look_up(points.reshape(-1, 3))
-    shape = points.shape[:-1]
-    pore = space.pores[at].reshape(shape).sum(axis=(1, 2))
-    free = (space.kinds[at] == 0).reshape(shape).sum(axis=(1, 2))
-    return np.asarray((pore > 0.5 * free) | (free == 0))
-
-
-def neighbourhoods(elements: SurfaceElements, centres_px: Array, reach_px: Array) -> list[NDArray[np.int64]]:
-    """Return the exposed elements within `reach_px` (n,) of points (n, 3)."""
-    from scipy.spatial import cKDTree
-
-    exposed = np.flatnonzero(elements.exposed)
-    if not len(exposed) or not len(centres_px):
-        return [np.empty(0, np.int64)] * len(centres_px)
-    found = cKDTree(elements.centres[exposed]).query_ball_point(centres_px, reach_px)
-    return [exposed[np.array(f, np.int64)] for f in found]
-
-
-def facet_shares(
-    elements: SurfaceElements, near: Sequence[NDArray[np.int64]], facing: NDArray[np.int32], n: int
-) -> FloatArray:
-    """Return the share (places, n) of each of n directions in the surface around each place."""
-    out = np.zeros((len(near), n))
-    for i, chosen in enumerate(near):
-        known = facing[chosen] >= 0
-        area = elements.areas[chosen]
-        if len(chosen):
-            out[i] = np.bincount(facing[chosen][known], area[known], n) / area.sum()
+    for part in slabs(len(out), PARTICLES_AT_ONCE):
+        points = centres_px[part, None, None, :] + shells[part, :, None, None] * around
+        at = space.look_up(points.reshape(-1, 3))
+        shape = points.shape[:-1]
+        pore = (space.numbers[at] != 0).reshape(shape).sum(axis=(1, 2))
+        free = (space.kinds[at] == 0).reshape(shape).sum(axis=(1, 2))
+        out[part] = (pore > 0.5 * free) | (free == 0)
     return out
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """The exposed surface around n places.
+
+    Attributes
+    ----------
+    curvature : (n,), mean curvature, 1/px; NaN where there is no surface
+    shares : (n, k) for each set of k directions, the share of each in the surface
+    histograms : (m, bins), shares of the surface by mean curvature, of the m places where there is some
+    """
+
+    curvature: FloatArray
+    shares: dict[str, FloatArray]
+    histograms: FloatArray
+
+
+class SurfaceAround:
+    """Looks at the exposed surface around places, one after the other: together they may see much of it many times.
+
+    `facing` are the directions (n,) that the elements face, for each set of directions.
+    """
+
+    def __init__(self, elements: SurfaceElements, facing: Mapping[str, NDArray[np.int32]]) -> None:
+        from scipy.spatial import cKDTree
+
+        self._elements, self._facing = elements, facing
+        self._exposed = np.flatnonzero(elements.exposed)
+        self._tree = cKDTree(elements.centres[self._exposed])
+        self._bin = curvature_bins(elements)
+
+    def surroundings(self, centres_px: Array, reach_px: Array, sets: Mapping[str, Directions]) -> Surroundings:
+        """Describe the surface within `reach_px` (n,) of points (n, 3)."""
+        curvature, histograms = np.full(len(centres_px), np.nan), [np.zeros((0, N_BINS))]
+        shares = {kind: np.zeros((len(centres_px), len(directions.names))) for kind, directions in sets.items()}
+        for i, (centre, reach) in enumerate(zip(centres_px, reach_px, strict=True)):
+            near = self._exposed[np.array(self._tree.query_ball_point(centre, reach, return_sorted=True), np.int64)]
+            areas = self._elements.areas[near]
+            if not len(near):
+                continue
+            if areas.sum():
+                curvature[i] = np.average(self._elements.mean[near], weights=areas)
+            histograms.append(np.bincount(self._bin[near], areas, N_BINS)[None] / areas.sum())
+            for kind, share in shares.items():
+                facing = self._facing[kind][near]
+                share[i] = np.bincount(facing[facing >= 0], areas[facing >= 0], share.shape[1]) / areas.sum()
+        return Surroundings(curvature, shares, np.concatenate(histograms))
 
 
 def random_elements(elements: SurfaceElements, seed: int = 0) -> NDArray[np.int64]:
@@ -162,31 +191,24 @@ def random_elements(elements: SurfaceElements, seed: int = 0) -> NDArray[np.int6
     return np.random.default_rng(seed).choice(exposed, N_COMPARED, p=areas / areas.sum())
 
 
-def curvature_at(elements: SurfaceElements, near: Sequence[NDArray[np.int64]]) -> FloatArray:
-    """Return the mean curvature, 1/px, of the surface around each place; NaN where there is none."""
-    means = [
-        np.average(elements.mean[c], weights=elements.areas[c]) if elements.areas[c].sum() else np.nan for c in near
-    ]
-    return np.array(means, float)
+def curvature_bins(elements: SurfaceElements) -> NDArray[np.uint8]:
+    """Return the bin (n,) of each element by its mean curvature; the outermost bins hold what lies beyond."""
+    place = np.searchsorted(CURVATURE_EDGES, elements.mean, side="right") - 1
+    return np.clip(place, 0, N_BINS - 1).astype(np.uint8)
 
 
-def curvature_table(
-    elements: SurfaceElements, near: Sequence[NDArray[np.int64]], voxel_size_nm: float
-) -> NDArray[np.void]:
+def curvature_table(elements: SurfaceElements, histograms: FloatArray, voxel_size_nm: float) -> NDArray[np.void]:
     """Return the histogram of the mean curvature of the exposed surface by area, and around particles.
 
-    Each particle that has surface around it counts 1, spread over that surface by area. `enrichment` is the particles'
-    share over that of the area; NaN where there is no area. The outermost bins hold what lies beyond.
+    `histograms` (m, bins) are those of the surface around each particle, which counts 1, spread over that surface by
+    area. `enrichment` is the particles' share over that of the area; NaN where there is no area.
     """
-    edges, n = CURVATURE_EDGES, len(CURVATURE_EDGES) - 1
-    place = np.clip(np.searchsorted(edges, elements.mean, side="right") - 1, 0, n - 1)
     exposed = elements.exposed
-    table = np.zeros(n, CURVATURE)
-    table["from_per_px"], table["to_per_px"] = edges[:-1], edges[1:]
-    table["area_px2"] = np.bincount(place[exposed], elements.areas[exposed], n)
+    table = np.zeros(N_BINS, CURVATURE)
+    table["from_per_px"], table["to_per_px"] = CURVATURE_EDGES[:-1], CURVATURE_EDGES[1:]
+    table["area_px2"] = np.bincount(curvature_bins(elements)[exposed], elements.areas[exposed], N_BINS)
     table["area_share"] = table["area_px2"] / max(float(table["area_px2"].sum()), 1e-12)
-    shares = [np.bincount(place[c], elements.areas[c], n) / elements.areas[c].sum() for c in near if len(c)]
-    table["particles_share"] = np.mean(shares, axis=0) if shares else np.nan
+    table["particles_share"] = np.mean(histograms, axis=0) if len(histograms) else np.nan
     some = table["area_px2"] > 0
     table["enrichment"] = np.nan
     table["enrichment"][some] = table["particles_share"][some] / table["area_share"][some]

@@ -43,8 +43,7 @@ class SupportSurface:
     """Collects the elements of the support's surface; a `BlockVisitor`."""
 
     def __init__(self, classes: SupportClasses, space: PoreSpace) -> None:
-        self._classes, self._side = classes, space.side
-        self._pores = space.numbers_of_volume()
+        self._classes, self._space = classes, space
         self._finder = LevelFinder() if len(classes.indices) > 1 else None
         self._parts: list[SurfaceElements] = []
 
@@ -63,12 +62,13 @@ class SupportSurface:
             z, y, x = volume.shape
             box = box_around(block, (z, y, x))
             kinds = self._classes.kind_of_class[volume[box]]
-            self._parts.append(block_elements(mesh, block, box, kinds, self._pores, self._side))
+            self._parts.append(block_elements(mesh, block, box, kinds, self._space.numbers_at, self._space.side))
 
     def elements(self) -> SurfaceElements:
         """Return all elements; this ends the collecting."""
         parts, self._parts = self._parts, []
-        return SurfaceElements.joined(parts)
+        parts.reverse()
+        return SurfaceElements.joined(parts.pop() for _ in range(len(parts)))  # none is held any longer than needed
 
     def _is_support(self, labels: Array) -> Array:
         return np.asarray(self._classes.kind_of_class[labels] == SUPPORT)

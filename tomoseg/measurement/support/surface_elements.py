@@ -1,7 +1,8 @@
 """The surface of the support in small elements: where each is, its area, its direction, and what it faces."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from tomoseg.measurement.support.curvature import HALO_PX, shape_at, smoothed
 OUTSIDE, PORE, PARTICLE = 0, 1, 2  # what the surface faces
 STEPS_PX = (0.8, 1.4, 2.0, 2.8)  # distances from the surface at which that is looked up
 SIDE_PX = 2  # side of the cubes whose triangles make an element
+
+PoresAt = Callable[[NDArray[np.int64]], NDArray[np.int32]]
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,11 @@ class SurfaceElements:
     @classmethod
     def joined(cls, parts: Iterable["SurfaceElements"]) -> "SurfaceElements":
         """Return the elements of all parts as one."""
-        kept = [cls.none(), *parts]
-        return cls(*(np.concatenate([getattr(part, f.name) for part in kept]) for f in fields(cls)))
+        columns: list[list[Array]] = [[] for _ in fields(cls)]
+        for part in chain([cls.none()], parts):
+            for column, f in zip(columns, fields(cls), strict=True):
+                column.append(getattr(part, f.name))
+        return cls(*(np.concatenate(columns.pop(0)) for _ in fields(cls)))  # one column at a time is held twice
 
     def __getitem__(self, chosen: Any) -> "SurfaceElements":
         return SurfaceElements(*(getattr(self, f.name)[chosen] for f in fields(self)))
@@ -67,13 +73,12 @@ def box_around(block: Block, shape: tuple[int, ...]) -> Box:
     return z, y, x
 
 
-def block_elements(
-    mesh: Mesh, block: Block, box: Box, kinds: Array, pores: NDArray[np.int32], side: int
-) -> SurfaceElements:
+def block_elements(mesh: Mesh, block: Block, box: Box, kinds: Array, pores_at: PoresAt, side: int) -> SurfaceElements:
     """Return the elements of the support's surface in a block, given the mesh of the support in `block.meshed`.
 
-    `kinds` are the voxels of the `box` that was read, see `box_around`: 0 background, 1 support, 2 particles. `pores`
-    (z, y, x) are the numbers of the pores that the cells of the coarse grid, of `side` px, are in; 0 in none.
+    `kinds` are the voxels of the `box` that was read, see `box_around`: 0 background, 1 support, 2 particles.
+    `pores_at` returns the numbers (n,) of the pores that cells (n, 3) of the coarse grid, of `side` px, are in; 0 in
+    none.
     """
     if not len(mesh.faces):
         return SurfaceElements.none()
@@ -87,13 +92,13 @@ def block_elements(
     normals, mean, gaussian = (
         np.where(known.reshape((-1,) + (1,) * (a.ndim - 1)), a, 0) for a in (shape.normals, shape.mean, shape.gaussian)
     )
-    facing, pore = _facing(centres, mesh, kinds, corner, pores, side)
+    facing, pore = _facing(centres, mesh, kinds, corner, pores_at, side)
     facing[~known], pore[~known] = PARTICLE, 0  # deep beneath a particle: nothing known is near
     return _gathered(centres, normals, areas, mean, gaussian, facing, pore, SIDE_PX * side)
 
 
 def _facing(
-    centres: Array, mesh: Mesh, kinds: Array, corner: Array, pores: NDArray[np.int32], side: int
+    centres: Array, mesh: Mesh, kinds: Array, corner: Array, pores_at: PoresAt, side: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
     """Return what each triangle faces: the first voxel along its normal that is not support, and the pore's number."""
     normals = mesh.area_vectors()
@@ -106,8 +111,7 @@ def _facing(
         local = np.clip(at - corner.astype(np.int64), 0, np.array(kinds.shape) - 1)
         kind = kinds[tuple(local.T)]
         free = open_ & (kind != 1)
-        cell = np.clip(at[free] // side, 0, np.array(pores.shape) - 1)
-        number = np.where(kind[free] == 2, 0, pores[tuple(cell.T)])
+        number = np.where(kind[free] == 2, 0, pores_at(at[free] // side))
         pore[free] = number
         facing[free] = np.where(kind[free] == 2, PARTICLE, np.where(number > 0, PORE, OUTSIDE))
         open_ &= ~free

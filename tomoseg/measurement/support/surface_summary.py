@@ -52,7 +52,8 @@ def surface_summary(
         found |= in_nm_and_px(f"support_area_half_voxel_{word}", spread, nm, 2)
         found[f"specific_area_half_voxel_{word}_m2_g"] = specific(spread, moved)
         found[f"porosity_half_voxel_{word}"] = left / max(body_px3 + (outer + covered) * d, 1.0)
-    exposed = elements[elements.exposed]
-    kinds = surface_kinds(exposed.mean, exposed.gaussian)
-    shares = np.bincount(kinds, exposed.areas, len(SURFACE_KINDS)) / max(float(exposed.areas.sum()), 1e-12)
+    exposed = elements.exposed
+    areas = elements.areas[exposed]
+    kinds = surface_kinds(elements.mean[exposed], elements.gaussian[exposed])
+    shares = np.bincount(kinds, areas, len(SURFACE_KINDS)) / max(float(areas.sum()), 1e-12)
     return found | {f"{name}_share": float(share) for name, share in zip(SURFACE_KINDS, shares, strict=True)}

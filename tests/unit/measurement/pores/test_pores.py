@@ -1,11 +1,18 @@
+import tracemalloc
+
 import numpy as np
 import pytest
+from scipy import ndimage
+from skimage import measure as skimage_measure
 
 from tests.unit.measurement.shapes import grid
 from tomoseg.measurement.common.coarse_grid import cell_side, coarse_grid
-from tomoseg.measurement.pores.pore_space import PoreSpace, euler_number
+from tomoseg.measurement.pores import pore_space
+from tomoseg.measurement.pores.pore_space import PoreSpace, connected_sides, euler_number, find_pores
+from tomoseg.measurement.pores.pore_summary import pore_summary
 from tomoseg.measurement.pores.pore_table import pore_size_table, pore_table
-from tomoseg.measurement.pores.porosimetry import FreeSpace, squared_thickness
+from tomoseg.measurement.pores.porosimetry import FreeSpace, squared_distances, squared_thickness
+from tomoseg.runtime import Runtime
 
 FACET = np.array([[1.0, 0, 0]])
 
@@ -155,6 +162,99 @@ def test_euler_number_of_a_ring_and_a_ball():
     assert euler_number(pores_of(kinds)) == 0
     kinds[ball_at(kinds.shape, (8, 8, 8), 4)] = 0
     assert euler_number(pores_of(kinds)) == 1
+
+
+def sponge(n=72, width=3.0, seed=0):
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).standard_normal((n, n, n)), width)
+    return (noise > 0).astype(np.uint8)
+
+
+@pytest.mark.parametrize("density", [0.02, 0.3, 0.7])
+def test_euler_number_is_that_of_all_cells_at_once(density):
+    space = pores_of(block_in_vacuum(30, 4))
+    space.numbers[:] = np.random.default_rng(1).random(space.numbers.shape) < density
+    assert euler_number(space) == skimage_measure.euler_number(np.pad(space.pores, 1), connectivity=1)
+
+
+def test_tables_are_to_the_bit_what_all_cells_at_once_give():
+    kinds = sponge()
+    kinds[:, :, 60:] = 0  # the box ends within the volume
+    space = PoreSpace.of(kinds, 3)
+    n = len(space.closed)
+    assert n > 3
+    cells = np.argwhere(space.numbers > 0)
+    number = space.numbers[tuple(cells.T)] - 1
+    count = np.bincount(number)
+    position = (cells + space.start) * 3 + 1.0
+    centre = np.stack([np.bincount(number, position[:, i]) / count for i in range(3)], axis=1)
+    offset = position - centre[number]
+    moments = np.zeros((n, 3, 3))
+    for i in range(3):
+        for j in range(3):
+            moments[:, i, j] = np.bincount(number, offset[:, i] * offset[:, j]) / count
+        moments[:, i, i] += 9 / 12
+    values, _ = np.linalg.eigh(moments)
+    table = pore_table(space, np.zeros(n), FACET, 0.5)
+    np.testing.assert_array_equal(table["voxels"], count * 27)
+    np.testing.assert_array_equal(np.stack([table[f"{a}_px"] for a in "zyx"], axis=1), centre)
+    np.testing.assert_array_equal(table["elongation"], np.sqrt(values[:, 2] / values[:, 1]))
+    volume = cells + space.start
+    at_border = ((volume == 0) | (volume == np.array(kinds.shape) - 1)).any(axis=1)
+    np.testing.assert_array_equal(table["touches_border"], np.bincount(number[at_border], minlength=n) > 0)
+    sizes = pore_size_table(space, 0.5)
+    radii = np.sqrt(squared_thickness(squared_distances(space.pores))[space.pores].astype(float))
+    place = np.searchsorted(sizes["to_px"], (2 * radii - 1) * 3 - 1e-9)
+    np.testing.assert_array_equal(sizes["volume_px3"], 27.0 * np.bincount(place, minlength=len(sizes)))
+
+
+def test_numbers_of_pores_anywhere_in_the_volume():
+    kinds = np.zeros((50, 40, 40), np.uint8)
+    kinds[20:50, 5:35, 5:35] = sponge(30)  # pores against one end of the volume; the box goes beyond it
+    space = pores_of(kinds)
+    padded = np.zeros([n + 120 for n in kinds.shape], np.int32)
+    padded[tuple(slice(60 + s, 60 + s + n) for s, n in zip(space.start, space.numbers.shape, strict=True))] = (
+        space.numbers
+    )
+    whole = padded[60:-60, 60:-60, 60:-60]
+    assert len(np.unique(whole)) > 2
+    cells = np.random.default_rng(0).integers(-3, 55, (4000, 3))
+    inside = np.clip(cells, 0, np.array(kinds.shape) - 1)
+    np.testing.assert_array_equal(space.numbers_at(cells), whole[tuple(inside.T)])
+    ends = [(np.unique(whole.take(0, axis=a)), np.unique(whole.take(-1, axis=a))) for a in range(3)]
+    assert connected_sides(space) == tuple((np.intersect1d(a, b) > 0).any() for a, b in ends)
+
+
+def test_memory_per_cell_is_what_the_side_of_cells_is_chosen_by(monkeypatch):
+    """A sponge is what takes most: half of all cells are those of pores."""
+    monkeypatch.setattr("tomoseg.measurement.pores.pore_summary.tortuosity", lambda *_: 1.0)  # whatever the volume
+
+    def measured(kinds):
+        space = pores_of(kinds)
+        table, sizes = table_of(space), pore_size_table(space, 0.5)
+        pore_summary(space, table, sizes, 0.5, None)
+        return space
+
+    measured(sponge(24))  # compiles what has not been compiled
+    tracemalloc.start()
+    try:
+        space = measured(sponge(96))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < pore_space.BYTES_PER_BOX_CELL * space.kinds.size
+
+
+def test_a_box_around_the_support_far_larger_than_the_volume_has_larger_cells():
+    labels = np.zeros((96, 96, 96), np.uint8)
+    labels[30:60, 30:60, 30:60] = 1
+    labels[40:50, 40:50, 40:50] = 0
+    kind_of_class = np.arange(256).astype(np.uint8)
+    runtime = Runtime(max_memory=64 << 20)
+    assert find_pores(labels, kind_of_class, 1.0, None, runtime).side == 1
+    space = find_pores(labels, kind_of_class, 1.0, 44.0, runtime)  # a ball that asks for a margin of 46 px
+    assert space.side == 2
+    assert 18 * space.kinds.size < 0.6 * runtime.max_memory
+    assert find_pores(labels, kind_of_class, 1.0, 44.0, Runtime(max_memory=1 << 30)).side == 1
 
 
 def test_cells_are_of_their_commonest_kind_and_as_small_as_fits():

@@ -5,6 +5,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from tests.unit.measurement.shapes import grid, polyhedron, surface_elements
+from tomoseg.measurement.support import normals
 from tomoseg.measurement.support.crystal import FAMILIES, family, find_crystal, given_orientation
 from tomoseg.measurement.support.facets import facet_directions
 from tomoseg.measurement.support.normals import NormalDensity, nearest_direction
@@ -100,3 +101,23 @@ def test_given_directions_lie_along_their_axes():
     assert matrix @ (np.array([1, 1, 0]) / 2**0.5) == pytest.approx([0, 0, 1])
     assert angle_between(matrix, given_orientation((0, 0, 1), (1, -1, 0))) == pytest.approx(0, abs=1e-5)
     assert angle_between(matrix, given_orientation((0, 0, 1), (1, 0, 0))) == pytest.approx(45)
+
+
+def test_densities_and_directions_do_not_depend_on_how_many_are_looked_up_at_once(monkeypatch):
+    rng = np.random.default_rng(3)
+    found = rng.standard_normal((5000, 3)).astype(np.float32)
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    areas = rng.random(5000).astype(np.float32)
+    facets = family("{111}")
+
+    def all_at(n_normals, n_points):
+        monkeypatch.setattr(normals, "AT_ONCE", n_normals)
+        monkeypatch.setattr(normals, "POINTS_AT_ONCE", n_points)
+        return NormalDensity.of(found, areas), nearest_direction(found, facets, TOLERANCE_DEG)
+
+    (whole, nearest), (parts, nearest_in_parts) = all_at(1 << 20, 1 << 20), all_at(77, 1000)
+    np.testing.assert_array_equal(parts.areas, whole.areas)
+    np.testing.assert_array_equal(parts.density, whole.density)
+    np.testing.assert_array_equal(nearest_in_parts, nearest)
+    assert (nearest >= 0).any()
+    assert (nearest < 0).any()
