@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import REAL_DATA
+from tests.fuzz import bombs
 from tests.fuzz.campaign import KINDS, outcomes
 from tests.fuzz.samples import STACK, dm3, ser, write_samples
 from tests.fuzz.tries import attempt
@@ -275,6 +276,41 @@ HDF5S = {
 @pytest.mark.parametrize("what", HDF5S)
 def test_hdf5_that_lies(tmp_path, what):
     refused("hdf5", tmp_path / "a.h5", exchange(HDF5S[what]))
+
+
+@pytest.mark.parametrize("what", bombs.SERIES)
+def test_series_that_unpack_to_far_more_than_they_are(tmp_path, what):
+    base, make = bombs.SERIES[what]
+    sound = {path.name: path for path in write_samples("hdf5", tmp_path / "sound")}[base]
+    detail = refused("hdf5", tmp_path / base, make(sound.read_bytes()))
+    assert any(words in detail for words in ("not unpacked for safety", "cannot be read")), detail
+
+
+def test_a_series_may_be_compressed_in_every_way_that_programs_use(tmp_path):
+    import hdf5plugin
+
+    ways = [
+        {"compression": "gzip", "shuffle": True, "fletcher32": True},
+        {"compression": "lzf", "shuffle": True},
+        {"scaleoffset": 0, "compression": "gzip"},
+        {**hdf5plugin.Bitshuffle()},
+        {**hdf5plugin.Zstd()},
+    ]
+    for way in ways:
+        content = exchange(lambda file, way=way: file.create_dataset("exchange/data", data=STACK, **way))
+        (tmp_path / "a.h5").write_bytes(content)
+        assert attempt("hdf5", 0, "a.h5", tmp_path / "a.h5").result == "read"
+
+
+def test_metadata_of_great_size_are_left_out(tmp_path):
+    from tomoseg.io.raw import open_raw
+
+    texts = {f"measurement/sample/{name}": "x" * (3 << 20) for name in ("name", "other")}
+    texts |= {"measurement/instrument/name": "y" * (3 << 20)}
+    (tmp_path / "a.h5").write_bytes(exchange(lambda file: file.update({"exchange/data": STACK} | texts)))
+    with open_raw(tmp_path / "a.h5") as series:
+        assert series.metadata == {}
+        assert any("metadata of a.h5 are not kept" in warning for warning in series.warnings)
 
 
 # Text ----------------------------------------------------------------------------------------------------------------

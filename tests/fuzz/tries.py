@@ -11,9 +11,11 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from tests.fuzz import bombs
 from tests.fuzz.mutate import SHAPES_AND_VALUES, mutated, mutated_archive, mutated_project
 from tests.fuzz.samples import EMI, STACK, ser
 from tomoseg.errors import InputError, TomosegError
@@ -21,6 +23,8 @@ from tomoseg.errors import InputError, TomosegError
 MEMORY_MB = 200  # more than this for a file of less than a megabyte is a bomb
 SECONDS = 15.0  # of computing: a machine may be busy with other things
 READER_MB = 60  # of a process that reads a sound little file
+BOMBS = 0.05  # of the tries with files that can be such
+NETWORK_BYTES = 64 << 20  # allowed to a network
 
 
 @dataclass(frozen=True)
@@ -110,14 +114,17 @@ def read_pipeline_file(path: Path) -> None:
 
 
 def read_model(path: Path) -> None:
-    """Read a network's card and load it."""
+    """Read a network's card, load it and apply it to a little slice, within the memory allowed."""
+    from tomoseg.segmentation.inference.slice_prediction import SlicePredictor, fitted
     from tomoseg.segmentation.networks.card import read_card
+    from tomoseg.segmentation.networks.keras_setup import keras
     from tomoseg.segmentation.networks.model_file import load_model
 
     read_card(path)
-    load_model(path)
-    from tomoseg.segmentation.networks.keras_setup import keras
-
+    model, card = load_model(path)
+    predictor = SlicePredictor.of(model, card, card.scaling.trained)
+    predictor = fitted(predictor, model, [(16, 16)], NETWORK_BYTES)
+    predictor.probabilities(np.zeros((1, 16, 16, *[card.channels][: card.channels > 1]), np.float32))
     keras.backend.clear_session()
 
 
@@ -160,12 +167,36 @@ def damaged(kind: str, number: int, samples: list[Path]) -> tuple[str, bytes]:
     rng = np.random.default_rng([number, *kind.encode()])
     sample = samples[int(rng.integers(len(samples)))]
     content, donor = sample.read_bytes(), samples[int(rng.integers(len(samples)))].read_bytes()
+    if rng.random() < BOMBS and (made := _bomb(kind, rng, samples)):
+        return made
     if kind == "keras" and rng.random() < 0.8:
         names = ("config.json", "config.json", "config.json", "tomoseg.json", "model.weights.h5", "model.weights.h5")
         return sample.name, mutated_archive(content, rng, donor, names)
     if kind in PROJECTS and rng.random() < 0.7:
         return sample.name, mutated_project(content, rng, *([SHAPES_AND_VALUES] if kind == "report" else []))
     return sample.name, mutated(content, rng, donor, text=kind in TEXTS)
+
+
+def _bomb(kind: str, rng: np.random.Generator, samples: list[Path]) -> tuple[str, bytes] | None:
+    """Return the name and content of a file that unpacks to far more than it holds; None where no such kind is known.
+
+    The name of the sample that it is made of comes first.
+    """
+    by_name = {path.name: path for path in samples}
+    if kind in PROJECTS:
+        name, make = _one_of(rng, bombs.PROJECTS)
+        return f"own.h5, {name}.h5", make(by_name["own.h5"].read_bytes())
+    if kind == "hdf5":
+        name, (base, make) = _one_of(rng, bombs.SERIES)
+        return f"{base}, {name}{Path(base).suffix}", make(by_name[base].read_bytes())
+    if kind == "keras":
+        name, layers = _one_of(rng, bombs.there_and_back(int(rng.choice((2, 16, 128, 500)))))
+        return f"foreign.keras, {name}.keras", bombs.with_layers(by_name["foreign.keras"].read_bytes(), layers)
+    return None
+
+
+def _one_of(rng: np.random.Generator, table: dict[str, Any]) -> tuple[str, Any]:
+    return list(table.items())[int(rng.integers(len(table)))]
 
 
 def one_try(kind: str, number: int, samples: list[Path], folder: Path) -> Outcome:
@@ -261,7 +292,7 @@ def _status_mb(key: str) -> float:
 def warm_up(kind: str, samples: list[Path], folder: Path) -> None:
     """Load and compile what the first try of a kind would: its seconds and memory belong to no try."""
     if kind == "keras":
-        from tomoseg.segmentation.networks import model_file  # noqa: F401
+        read_model(samples[0])
     if kind == "report":
         write_page(Path(shutil.copy(samples[0], folder)))
 

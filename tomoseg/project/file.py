@@ -18,7 +18,7 @@ from tomoseg.project.lock import writing
 from tomoseg.project.opened import CACHE_BYTES, OpenedFile, explaining_disk_errors, open_to_read, require_file
 from tomoseg.project.provenance import Record
 from tomoseg.project.transaction import Partial, Transaction, read_partial
-from tomoseg.project.validate import read_record, read_settings, validated_node
+from tomoseg.project.validate import CheckedDataset, read_record, read_settings, validated_node
 from tomoseg.runtime import on_abrupt_exit
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -213,7 +213,7 @@ def _with_cache(file: h5py.File, path: str, cache_bytes: int) -> Any:
         return file[path]
     access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
     access.set_chunk_cache(CACHE_SLOTS, cache_bytes, 0.75)  # 0.75: HDF5's default order of leaving the cache
-    return h5py.Dataset(h5py.h5d.open(file.id, path.encode(), access))
+    return CheckedDataset(h5py.h5d.open(file.id, path.encode(), access))
 
 
 def is_project(path: Path) -> bool:

@@ -5,17 +5,20 @@ import json
 import os
 import subprocess
 import sys
+import zlib
 
 import h5py
 import numpy as np
 import pytest
 
 from tests.conftest import tomoseg
+from tests.fuzz import bombs
 from tomoseg import schema
 from tomoseg.errors import InputError
 from tomoseg.project import Project
 from tomoseg.project.journal import MAGIC
 from tomoseg.project.names import journal_path
+from tomoseg.project.validate import CheckedDataset
 
 OPEN = """
 import sys
@@ -192,3 +195,164 @@ def test_what_a_terminal_would_obey_is_not_printed(project):
     assert "lab?[2J?" in said
     assert "one two?31m" in said
     assert said.replace("\n", "").isprintable()
+
+
+READ_ALL = """
+import resource, sys
+from pathlib import Path
+from tomoseg.errors import InputError
+from tomoseg.project import Project
+in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (in_use + (3 << 30),) * 2)
+def used():
+    return max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+before = used()
+try:
+    with Project.read(Path(sys.argv[1])) as project:
+        project.history(), project.settings
+        for one in project.artifacts().values():
+            dict(one.attrs), one[:] if 0 not in one.shape else None
+except InputError as error:
+    print(error)
+print((used() - before) / 1024)
+"""
+
+
+def read_all(path):
+    """Read all that is in a project in a process of its own; return what is said, and the memory that it took, MiB."""
+    command = [sys.executable, "-c", READ_ALL, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+    *said, peak = done.stdout.splitlines()
+    return "\n".join(said), float(peak)
+
+
+def test_a_sound_project_takes_little_memory(project):
+    said, peak = read_all(project)
+    assert said == ""
+    assert peak < 50
+
+
+@pytest.mark.parametrize("what", bombs.PROJECTS)
+def test_a_project_that_unpacks_to_far_more_than_it_is(project, what):
+    project.write_bytes(bombs.PROJECTS[what](project.read_bytes()))
+    said, peak = read_all(project)
+    assert "is not what tomoseg writes" in said or "takes far more memory than its size suggests" in said
+    assert "Traceback" not in said
+    assert len(said) < 500
+    assert peak < 200  # the gigabytes are in none of them
+
+
+def packing(chunks, *filters):
+    """Return how an array is to be stored: in chunks that go through filters, by the names of h5py."""
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_chunk(chunks)
+    for one in filters:
+        getattr(plist, one)()
+    return plist
+
+
+@pytest.mark.parametrize(
+    ("shape", "chunks", "n_gzip", "message"),
+    [
+        ((64, 64, 64), (64, 16, 64), 2, "compressed in a way that tomoseg does not use"),
+        ((512, 512, 512), (512, 512, 512), 1, "compressed in pieces of 134217728 bytes"),
+        ((1 << 15, 1, 1 << 14), (64, 1, 64), 1, "a plane of it has 536870912 bytes"),
+    ],
+)
+def test_what_an_interrupted_run_left_may_not_be_packed_otherwise(project, shape, chunks, n_gzip, message):
+    with h5py.File(project, "r+") as file:
+        plist = packing(chunks, *["set_deflate"] * n_gzip)
+        file.create_dataset(f"/staging/segment{schema.LABELS.path}", shape, "u1", dcpl=plist)
+    with pytest.raises(InputError, match=message), Project.read(project):
+        pass
+
+
+def test_what_an_interrupted_run_left_need_not_be_complete(project):
+    with h5py.File(project, "r+") as file:
+        for artifact, dtype in ((schema.LABELS, "u1"), (schema.VOLUME, "f4")):
+            name = f"/staging/segment{artifact.path}"
+            file.create_dataset(name, (640, 640, 640), dtype, chunks=(64, 16, 64), compression="gzip")
+            file[name][:64, :16, :64] = 1
+    with Project.read(project) as opened:
+        assert opened.has(schema.LABELS)
+
+
+PIECE = bytes(range(256)) * 256
+
+
+@pytest.mark.parametrize(
+    ("stored", "mask", "is_sound"),
+    [
+        (zlib.compress(PIECE), 0, True),
+        (PIECE, 1, True),  # stored without the filter, as HDF5 does where that saves nothing
+        (zlib.compress(PIECE + b"\0"), 0, False),
+        (zlib.compress(PIECE[:-1]), 0, False),
+        (PIECE[:-1], 1, False),
+        (PIECE + b"\0", 1, False),
+        (zlib.compress(PIECE)[:-20], 0, False),
+    ],
+    ids=["packed", "plain", "one more", "one less", "plain and less", "plain and more", "cut off"],
+)
+def test_a_chunk_unpacks_to_the_bytes_of_one(project, stored, mask, is_sound):
+    with h5py.File(project, "r+") as file:
+        old = file[schema.LABELS.path]
+        old.id.write_direct_chunk((0, 16, 0), stored, mask)
+    with Project.read(project) as opened:
+        if is_sound:
+            assert opened.artifact(schema.LABELS)[:, 16:32].tobytes() == PIECE
+        else:
+            with pytest.raises(InputError, match="65536 bytes"):
+                opened.artifact(schema.LABELS)[:, 17:19]
+        if not mask:  # what is stored in more than a chunk has is seen before any of it is read
+            assert opened.artifact(schema.LABELS)[:, :16].shape == (64, 16, 64)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        (slice(None),),
+        (slice(3, 9), slice(None), slice(60, 70)),
+        (..., 5),
+        (7, ..., slice(2, 3)),
+        (-1,),
+        (slice(None, None, 3), 2, slice(40, 3)),
+        ([1, 5], slice(None), slice(None)),
+        (slice(9, 2),),
+    ],
+    ids=str,
+)
+def test_a_checked_array_is_read_as_any(tmp_path, key):
+    values = np.random.default_rng(1).integers(0, 3, (70, 33, 65)).astype(np.uint8)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        node = file.create_dataset("a", (70, 33, 65), "u1", chunks=(16, 16, 16), compression="gzip")
+        node[:20] = values[:20]  # of the others, nothing is stored
+        values[20:] = 0
+        np.testing.assert_array_equal(CheckedDataset(node.id)[key], node[key])
+        np.testing.assert_array_equal(node[key], values[tuple(key)])
+
+
+def test_the_order_of_filters_is_that_of_tomoseg(project):
+    """Shuffled after it was packed, a chunk could not be looked at."""
+    with h5py.File(project, "r+") as file:
+        del file[schema.LABELS.path]
+        plist = packing((64, 16, 64), "set_deflate", "set_shuffle")
+        file.create_dataset(schema.LABELS.path, (64, 64, 64), "u1", dcpl=plist)[:] = 1
+    with Project.read(project) as opened, pytest.raises(InputError, match="compressed in a way that"):
+        opened.artifact(schema.LABELS)
+
+
+@pytest.mark.slow
+def test_legal_labels_of_great_size_are_read_slab_by_slab(project, tmp_path):
+    """A volume of 1 GB and labels of 0.3 GB, in 2 MB: nothing is wrong with them."""
+    project.write_bytes(bombs.legal_labels(project.read_bytes(), 512))
+    assert project.stat().st_size < 8 << 20
+    code = (
+        "import resource, runpy, sys; sys.argv[0] = 'tomoseg'\n"
+        "try: runpy.run_module('tomoseg', run_name='__main__')\n"
+        "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+    )
+    limits = {"report": 900, "segment": 300}  # MiB; of these, 140 and 230 are libraries
+    for command, options in {"report": ("-o", tmp_path / "r.html"), "segment": ("--max-memory", "128M")}.items():
+        line = [sys.executable, "-W", "ignore", "-c", code, command, project, *options]
+        done = subprocess.run([*map(str, line)], capture_output=True, text=True, check=False)
+        assert float(done.stdout.splitlines()[-1]) < limits[command], done.stderr

@@ -11,7 +11,7 @@ from scipy import ndimage
 from tests.unit.stages.interruptions import Fatal, Killed, killed_again_and_again
 from tomoseg.arrays import MemoryInput, MemoryOutputs
 from tomoseg.errors import InputError, Interrupted, StageFailed
-from tomoseg.runtime import Progress, Runtime
+from tomoseg.runtime import Runtime
 from tomoseg.segmentation.inference import engines
 from tomoseg.segmentation.parameters import SegmentParameters
 from tomoseg.stages.segment import STAGE
@@ -589,16 +589,12 @@ def test_a_network_can_be_stopped_within_a_slice(phantom, model_path, monkeypatc
     assert outputs.state is None
 
 
-def test_too_little_memory_for_the_network_is_said(phantom, model_path):
-    class Listening(Progress):
-        said = ""
-
-        def message(self, text):
-            self.said += text
-
-    listening = Listening()
-    run(phantom[0][:4], Runtime(device="cpu", max_memory=1, progress=listening), model=model_path, plane="xy")
-    assert "for a patch of 16 px, more than --max-memory allows" in listening.said
+@pytest.mark.parametrize(
+    ("patch", "sides", "hint"), [(None, "16", "a segment.patch of less than 16 px"), (0, "36 x 44", "cut slices into")]
+)
+def test_a_network_that_needs_more_memory_than_allowed_is_refused(phantom, model_path, patch, sides, hint):
+    with pytest.raises(InputError, match=rf"about \d+ MiB for a patch of {sides} px .*--max-memory allows .*{hint}"):
+        run(phantom[0][:4], Runtime(device="cpu", max_memory=1 << 16), model=model_path, plane="xy", patch=patch)
 
 
 def test_a_patch_that_does_not_fit_is_found_before_computing(directed_path):

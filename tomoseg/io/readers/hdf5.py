@@ -17,12 +17,17 @@ import numpy as np
 from tomoseg import plain_json
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError, shown
-from tomoseg.io.limits import require_plausible
+from tomoseg.io.limits import require_plausible, size_words
 from tomoseg.io.series import Angles, RawSeries, choose_stack, jsonable, native, stack_shape
 from tomoseg.io.units import PixelSize, checked_pixel_size, degrees_per
 
 _MOST_LINKS = 200_000
 _LARGEST_VALUES = 16 << 20  # bytes of everything but the images: angles, metadata of one frame
+_LARGEST_METADATA = 4 << 20  # characters as JSON; some 100 kB are common
+_LARGEST_CHUNK = 256 << 20  # bytes of a compressed chunk, which is unpacked as a whole
+# Filters that do not make data much smaller: shuffle, checksum, n-bit, scale-offset, bitshuffle. Of all others, one is
+# enough: what is compressed twice may unpack to a million times as much.
+_MILD_FILTERS = {2, 3, 5, 6, 32008}
 _ANGLE_NAME = re.compile(r"angle|tilt|theta|projection", re.IGNORECASE)
 
 
@@ -37,15 +42,25 @@ def read(path: Path) -> RawSeries:
 
     with _open_until_error(h5py.File(path, "r")) as file:
         require_self_contained(path, file)
-        if "Experiments" in file:
-            return _hyperspy(path, file)
-        if "Data/Image" in file and "Version" in file:
-            return _velox(path, file)
-        if "exchange/data" in file:
-            return _dxchange(path, file)
-        groups = _emd_groups(file)
-        if groups:
-            return _ncem(path, file, groups)
+        series = _series_in(path, file)
+        if len(json.dumps(series.metadata)) > _LARGEST_METADATA:
+            series.metadata = {}
+            series.warnings.append(
+                f"the metadata of {path.name} are not kept: they have more than {size_words(_LARGEST_METADATA)}"
+            )
+        return series
+
+
+def _series_in(path: Path, file: Any) -> RawSeries:
+    if "Experiments" in file:
+        return _hyperspy(path, file)
+    if "Data/Image" in file and "Version" in file:
+        return _velox(path, file)
+    if "exchange/data" in file:
+        return _dxchange(path, file)
+    groups = _emd_groups(file)
+    if groups:
+        return _ncem(path, file, groups)
     raise InputError(
         f"{path} is an HDF5 file without a tilt series: it is neither Velox or NCEM EMD nor HyperSpy nor DXchange"
     )
@@ -111,7 +126,7 @@ def _series(path: Path, kind: str, dataset: Any, order: tuple[int, int, int], fi
     shape = stack_shape(path, [dataset.shape[i] for i in order], dataset.dtype)
     # An unwritten dataset would give nothing but its fill value.
     stored = min(dataset.id.get_storage_size(), path.stat().st_size)
-    chunk_bytes = math.prod(dataset.chunks or (0,)) * dataset.dtype.itemsize
+    chunk_bytes = _checked_chunk(path, dataset)
     claimed = math.prod(shape) * dataset.dtype.itemsize
     if stored == 0 or (dataset.chunks is None and claimed > stored):
         raise InputError(
@@ -126,6 +141,25 @@ def _series(path: Path, kind: str, dataset: Any, order: tuple[int, int, int], fi
         return images.transpose(order)
 
     return RawSeries(path, kind, shape, native(dataset.dtype), fetch, close=file.close, scratch_bytes=chunk_bytes)
+
+
+def _checked_chunk(path: Path, dataset: Any) -> int:
+    """Return the bytes of a chunk, 0 where there are none.
+
+    Raises `InputError` if chunks are compressed several times over, or are too large to be unpacked as a whole.
+    """
+    plist = dataset.id.get_create_plist()
+    filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
+    n_bytes = math.prod(dataset.chunks or (0,)) * int(dataset.dtype.itemsize)
+    if len(filters) > len(set(filters)) or len(set(filters) - _MILD_FILTERS) > 1:
+        problem = "compressed several times over"
+    elif filters and n_bytes > _LARGEST_CHUNK:
+        problem = f"compressed in pieces of {size_words(n_bytes)}"
+    else:
+        return n_bytes
+    raise InputError(
+        f"'{shown(dataset.name)}' in {path} is {problem}, which is not unpacked for safety; save it without compression"
+    )
 
 
 # Velox ---------------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from tomoseg.arrays import Array, ArraySource
 from tomoseg.report.sampling.slices import SLAB_BYTES, slabs
 
 MOST_CELLS = 20_000_000  # of the coarse grid in which fractions are counted
+MOST_BYTES = 160_000_000  # of all classes together
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ def fractions(
 ) -> Fractions:
     """Count all classes but the background, cell by cell; labels (z, y, x) are read once, in slabs along y."""
     shape = labels.shape
+    most_cells = min(most_cells, MOST_BYTES // max(1, n_classes - 1))
     factor = 1
     while np.prod([-(-n // factor) for n in shape]) > most_cells:
         factor += 1

@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.arrays import Array, ArraySource
+from tomoseg.errors import InputError
 
 SLICES = 64  # of each direction, at most
 SIDE = 400  # px of a slice, at most
 SLAB_BYTES = 48 << 20
+MOST_SLAB_BYTES = 1 << 30  # of the lines of voxels that make one line of pixels, in an array of unusual shape
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,15 @@ def slices(source: ArraySource, side: int = SIDE, *, average: bool = True, slab_
 
 
 def slabs(source: ArraySource, multiple: int, slab_bytes: int = SLAB_BYTES) -> Iterator[tuple[int, Array]]:
-    """Yield (first y, slab) along y; slabs are as long as `slab_bytes` allow and begin at multiples of `multiple`."""
+    """Yield (first y, slab) along y; slabs are as long as `slab_bytes` allow and begin at multiples of `multiple`.
+
+    Raises `InputError` where that many lines are more than `MOST_SLAB_BYTES`.
+    """
     nz, ny, nx = source.shape
-    lines = max(1, slab_bytes // (nz * nx * source.dtype.itemsize) // multiple) * multiple
+    line_bytes = nz * nx * source.dtype.itemsize
+    lines = max(1, slab_bytes // line_bytes // multiple) * multiple
+    if min(lines, ny) * line_bytes > max(MOST_SLAB_BYTES, slab_bytes):
+        raise InputError(f"an array of {nz} x {ny} x {nx} (z, y, x) cannot be shown: it is too large in one direction")
     for start in range(0, ny, lines):
         yield start, np.asarray(source[:, start : start + lines])
 

@@ -44,13 +44,13 @@ def evaluate_model(
 ) -> Evaluation:
     """Predict labelled slices with a network, and compare the prediction with the labels.
 
-    Raises `InputError`: the network or an image cannot be used, labels do not fit the classes of the network, or
-    `objects` is not one of them.
+    Raises `InputError`: the network or an image cannot be used, or both need more memory than allowed, labels do not
+    fit the classes of the network, or `objects` is not one of them.
 
     For the other parameters see `tomoseg.segmentation.evaluation.api.evaluate`. `on_image` is called with each image
     and its labels, so that error maps can be drawn without holding all images.
     """
-    from tomoseg.segmentation.inference.slice_prediction import SlicePredictor
+    from tomoseg.segmentation.inference.slice_prediction import SlicePredictor, fitted
     from tomoseg.segmentation.networks.keras_setup import prepare
     from tomoseg.segmentation.networks.model_file import load_model
 
@@ -70,10 +70,13 @@ def evaluate_model(
     predictor = SlicePredictor.of(model, card, scale)
     matrices, distances, calibrations, found = [], [], [], []
     others = slice_readers(pairs[0].image.parent) if card.channels > 1 else {}
+    fitting: dict[tuple[int, ...], SlicePredictor] = {}  # by the shape of slices
     for pair in runtime.track(list(pairs), "evaluate"):
         image, truth = load_pair(pair, n_classes)
         seen = with_neighbours([pair.name], [image], card.channels, others)[0] if others else image
-        probabilities = predictor.probabilities(seen[None])[0]
+        if image.shape not in fitting:
+            fitting[image.shape] = fitted(predictor, model, [image.shape], runtime.max_memory)
+        probabilities = fitting[image.shape].probabilities(seen[None])[0]
         prediction = probabilities.argmax(axis=0).astype(np.uint8)
         calibrations.append(Calibration.of(probabilities, truth))
         matrices.append(confusion_matrix(truth, prediction, n_classes))

@@ -15,7 +15,7 @@ from tomoseg.schema import CONFIDENCE, LABELS
 from tomoseg.segmentation.data.histogram import sampled_histogram
 from tomoseg.segmentation.data.intensity_scaling import Intensities, Scale
 from tomoseg.segmentation.inference.engines import Engine, engine_for
-from tomoseg.segmentation.inference.slice_prediction import SlicePredictor
+from tomoseg.segmentation.inference.slice_prediction import WHOLE_SLICE, SlicePredictor, fitted
 from tomoseg.segmentation.inference.test_time_augmentation import N_COPIES, augmented
 from tomoseg.segmentation.inference.volume_prediction import (
     batch_shapes,
@@ -57,6 +57,8 @@ def label_with_network(
     digest = sha256(path)
     zoom = zoom_to_network(voxel_size_nm, card.pixel_size_nm, runtime, rescale=params.rescale)
     predictor = SlicePredictor.of(model, card, card.scaling.trained, params.patch, params.overlap, zoom=zoom)
+    slices = [plane_shape(volume.shape, plane) for plane in planes_of(params.plane)]
+    predictor = fitted(predictor, model, slices, runtime.max_memory, _smaller_patch(predictor, model))
     shapes = batch_shapes(volume.shape, predictor, params.plane, transposed=params.tta == "dihedral")
     # Of the network, copies and resampling counted, overlap not.
     n_pixels = math.prod(volume.shape) * zoom**2 * len(planes_of(params.plane)) * N_COPIES[params.tta]
@@ -86,7 +88,7 @@ def label_with_network(
     if max(min_sizes) > 1:
         remove_small_objects(labels, min_sizes, state, outputs.checkpoint, runtime)
         say_removed(state["removed"], names, min_sizes, runtime)
-    patches = [predictor.patch_shape(plane_shape(volume.shape, plane)) for plane in planes_of(params.plane)]
+    patches = [predictor.patch_shape(shape) for shape in slices]
     info = {
         "method": "unet",
         "model": path.name,
@@ -103,6 +105,15 @@ def label_with_network(
         "min_size_voxels": min_sizes,
     }
     return summarise(names, colors, state["counts"], info, runtime)
+
+
+def _smaller_patch(predictor: SlicePredictor, model: Any) -> str:
+    """Say what else helps where memory is short: nothing where the network takes patches of one size only."""
+    if model.input_shape[1] is not None or predictor.patch == predictor.multiple:
+        return ""
+    if predictor.patch == WHOLE_SLICE:
+        return ", or cut slices into patches (segment.patch)"
+    return f", or a segment.patch of less than {predictor.patch} px"
 
 
 def _names_and_colors(

@@ -1,8 +1,8 @@
 """Labels and confidence for stacks of slices from a trained network."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,8 @@ from tomoseg.segmentation.networks.card import ModelCard
 # The axis of a (z, y, x) volume that is perpendicular to the plane.
 NORMAL_AXIS: dict[str, int] = {"xy": 0, "xz": 1, "yz": 2}
 # Memory of a batch, or of one patch if that needs more (the paper's network: 256 MiB for 512 px). It does not depend on
-# the memory allowed, since a network's last digits may depend on the size of its batches. Larger batches were measured
-# not to be faster on a CPU.
+# the memory allowed, unless this is less than 256 MiB, since a network's last digits may depend on the size of its
+# batches. Larger batches were measured not to be faster on a CPU.
 BATCH_BYTES = 64 << 20
 MOST_PATCHES = 64
 # Arrays as large as a network's largest one that are held at a time: 2.3 to 3.4 measured with TensorFlow and U-Nets.
@@ -41,6 +41,7 @@ class SlicePredictor:
     bytes_per_pixel: float = 1024.0  # memory that the network needs per pixel of the patches of a batch
     zoom: float = 1.0  # pixel size of the slices over the network's: slices are resampled by it, probabilities back
     channels: int = 1  # neighbouring slices that the network takes, the one to be labelled in the middle
+    batch_bytes: int = BATCH_BYTES  # memory of a batch, see there
 
     @classmethod
     def of(
@@ -58,7 +59,7 @@ class SlicePredictor:
         if size % card.multiple or (fixed is not None and size != fixed):
             wanted = f"a multiple of {card.multiple}" if fixed is None else f"exactly {fixed}"
             raise InputError(f"patches of {size} px do not fit this network: its patch must be {wanted} px")
-        n, n_bytes = len(card.class_names), bytes_per_pixel(model, size or card.patch)
+        n, n_bytes = len(card.class_names), bytes_per_pixel(model, size or card.patch, size or card.patch)
         return cls(KerasEngine(model), scale, n, size, card.multiple, overlap, n_bytes, zoom, card.channels)
 
     def patch_shape(self, shape: tuple[int, ...]) -> tuple[int, int]:
@@ -72,7 +73,7 @@ class SlicePredictor:
     def batch_size(self, shape: tuple[int, ...]) -> int:
         """Return how many patches of a slice of `shape` make a batch."""
         patch = self.patch_shape(shape)
-        fits = int(BATCH_BYTES / (self.bytes_per_pixel * math.prod(patch)))
+        fits = int(self.batch_bytes / (self.bytes_per_pixel * math.prod(patch)))
         places = len(Tiling.of(self._resampled(shape), patch, self.overlap).starts)
         most = max(1, min(fits, MOST_PATCHES, places))
         return -(-places // -(-places // most))
@@ -133,10 +134,35 @@ def labels_and_confidence(probabilities: NDArray[np.float32]) -> tuple[NDArray[n
     return probabilities.argmax(axis=0).astype(np.uint8), confidence
 
 
-def bytes_per_pixel(model: Any, patch: int) -> float:
-    """Estimate the bytes a Keras network needs per pixel of a patch, from the outputs of its layers."""
-    from tomoseg.segmentation.networks.keras_setup import keras
+def fitted(
+    predictor: SlicePredictor, model: Any, shapes: Sequence[tuple[int, ...]], max_memory: int, hint: str = ""
+) -> SlicePredictor:
+    """Return the predictor of a model with batches that leave room for slices of `shapes`.
 
-    every = keras.Function(model.inputs, [layer.output for layer in model.layers])
-    outputs = every.compute_output_spec([keras.KerasTensor((1, patch, patch, model.input_shape[-1]))])
-    return float(ARRAYS_AT_ONCE * 4 * max(math.prod(output.shape) for output in outputs)) / patch**2
+    Raises `InputError`: slice and network need more than `max_memory` bytes, even one patch at a time; `hint` says what
+    helps besides more memory.
+    """
+    n_bytes = max(_needed_per_pixel(model, *predictor.patch_shape(shape)) for shape in shapes)
+    fits = replace(predictor, bytes_per_pixel=n_bytes, batch_bytes=min(BATCH_BYTES, max_memory // 4))
+    for shape in shapes:
+        needed = sum(fits.memory_bytes(shape))
+        if needed > max_memory:
+            sides = " x ".join(str(n) for n in dict.fromkeys(fits.patch_shape(shape)))
+            raise InputError(
+                f"the network needs about {math.ceil(needed / 2**20)} MiB for a patch of {sides} px and the slice it is "
+                f"of, more than --max-memory allows ({max_memory / 2**20:.0f} MiB): give a larger --max-memory{hint}"
+            )
+    return fits
+
+
+def _needed_per_pixel(model: Any, height: int, width: int) -> float:
+    from tomoseg.segmentation.networks.feature_maps import bytes_at_once
+
+    return max(bytes_per_pixel(model, height, width), bytes_at_once(model, height, width) / (height * width))
+
+
+def bytes_per_pixel(model: Any, height: int, width: int) -> float:
+    """Estimate the bytes a Keras network needs per pixel of a patch, from the outputs of its layers."""
+    from tomoseg.segmentation.networks.feature_maps import largest_output
+
+    return float(ARRAYS_AT_ONCE * 4 * largest_output(model, height, width)) / (height * width)

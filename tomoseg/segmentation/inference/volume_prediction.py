@@ -88,15 +88,9 @@ def batch_shapes(
 
 
 def slab_size(volume: ArraySource, predictor: SlicePredictor, plane: str, runtime: Runtime) -> int:
-    """Return how many slices make a slab; say so where even one needs more memory than allowed."""
+    """Return how many slices make a slab."""
     shape = plane_shape(volume.shape, plane)
     always, per_slice = predictor.memory_bytes(shape)
-    if always + per_slice > runtime.max_memory:
-        sides = " x ".join(str(n) for n in dict.fromkeys(predictor.patch_shape(shape)))
-        runtime.progress.message(
-            f"the network needs about {always / 2**20:.0f} MiB for a patch of {sides} px, more than --max-memory "
-            f"allows ({runtime.max_memory / 2**20:.0f} MiB), and will use that much"
-        )
     fits = int((0.75 * runtime.max_memory - always) / per_slice)
     return max(1, min(fits, MAX_SLAB_SLICES, MAX_SLAB_PIXELS // math.prod(shape)))
 

@@ -15,6 +15,7 @@ from tomoseg.io.limits import reason_of
 from tomoseg.io.sandbox import copy_numbers
 from tomoseg.segmentation.networks import losses  # noqa: F401  registers the loss, so that checkpoints load
 from tomoseg.segmentation.networks.card import ModelCard, add_card, card_in, foreign_card
+from tomoseg.segmentation.networks.feature_maps import Trial
 from tomoseg.segmentation.networks.file_validation import (
     CONFIG_ENTRY,
     WEIGHTS_ENTRY,
@@ -174,22 +175,11 @@ def _one_shape(shape: Any) -> tuple[int | None, ...]:
     return shape if all(n is None or isinstance(n, int) for n in shape) else ()
 
 
-class _Trial(keras.Layer):  # type: ignore[misc]
-    """Calls a network layer by layer; Keras itself would only ask it for the shape of its output."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def call(self, x: Any) -> Any:
-        return self.model.call(x)
-
-
 def _try_out(path: Path, model: Any, patch: int, channels: int) -> None:
     """Follow the shapes of one patch through the network without computing anything."""
     try:
         with _held_to(path, 0):
-            shape = tuple(_Trial(model)(keras.KerasTensor((1, patch, patch, channels), "float32")).shape)
+            shape = Trial(model).output_shape((1, patch, patch, channels))
     except Exception as error:  # shapes that do not fit each other; Keras wraps what is raised inside
         reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {reason_of(error)}"
         raise InputError(f"the network in {path} does not take patches of {patch} px: {reason}") from error

@@ -8,7 +8,7 @@ import pytest
 from tomoseg.errors import InputError
 from tomoseg.segmentation.data.intensity_scaling import Scale
 from tomoseg.segmentation.inference import slice_prediction as inference
-from tomoseg.segmentation.inference.slice_prediction import SlicePredictor, bytes_per_pixel
+from tomoseg.segmentation.inference.slice_prediction import SlicePredictor, bytes_per_pixel, fitted
 from tomoseg.segmentation.networks.card import foreign_card
 
 
@@ -83,7 +83,7 @@ def test_the_memory_of_a_network_is_told_from_its_layers():
     from tomoseg.segmentation.networks.builders import build
 
     # The widest array of the paper's network joins two of 32 channels at full size; 4 bytes each, four such at a time.
-    assert bytes_per_pixel(build("unet", 3, depth=6), 64) == 4 * 4 * 64
+    assert bytes_per_pixel(build("unet", 3, depth=6), 64, 64) == 4 * 4 * 64
     predictor = SlicePredictor(softened, Scale(0, 1, 0, 1), 3, 512, 32, bytes_per_pixel=1024)
     assert predictor.batch_size((1000, 1000)) == 1
     assert predictor.batch_size((128, 128)) == 1  # a patch of its size, and one place only
@@ -92,3 +92,31 @@ def test_the_memory_of_a_network_is_told_from_its_layers():
     always, per_slice = small.memory_bytes((1000, 1000))
     assert 64 << 20 < always < 2 * (64 << 20)
     assert per_slice == 12e6  # read as f4, the next one too, labels and confidence, and these once more when written
+
+
+def test_a_network_that_is_fitted_keeps_its_batches_unless_there_is_little_memory():
+    from tomoseg.segmentation.networks.builders import build
+
+    model, shape = build("unet", 3, depth=3, base_filters=8), (700, 600)
+    card = foreign_card(3, 128, 32)
+    free = SlicePredictor.of(model, card, card.scaling.trained)
+    much, little = (fitted(free, model, [shape], limit << 20) for limit in (256, 128))
+    assert (much.bytes_per_pixel, much.batch_size(shape)) == (free.bytes_per_pixel, free.batch_size(shape))
+    assert 1 < little.batch_size(shape) < free.batch_size(shape)
+    assert sum(little.memory_bytes(shape)) < 128 << 20
+    with pytest.raises(InputError, match=r"needs about 2\d MiB for a patch of 128 px .* allows \(4 MiB\).* or pray"):
+        fitted(free, model, [shape], 4 << 20, ", or pray")
+
+
+def test_a_network_is_fitted_to_the_patches_that_it_gets():
+    """What does not shrink with the patch is not told from larger patches."""
+    from tomoseg.segmentation.networks.keras_setup import keras
+
+    layers = keras.layers
+    model = keras.Sequential(
+        [keras.Input((None, None, 1)), layers.Resizing(512, 512), layers.Conv2D(8, 1), layers.Resizing(32, 32)]
+    )
+    card = foreign_card(8, 512, 32)
+    free = SlicePredictor.of(model, card, card.scaling.trained)
+    assert free.memory_bytes((20, 20))[0] < 1 << 20
+    assert fitted(free, model, [(20, 20)], 256 << 20).memory_bytes((20, 20))[0] > 32 << 20

@@ -14,12 +14,18 @@ import h5py
 import numpy as np
 import pytest
 
+from tests.fuzz import bombs
 from tests.unit.segmentation.networks.test_model_file import CARD, rewritten
 from tomoseg.errors import InputError
+from tomoseg.project.provenance import PeakMemory
+from tomoseg.segmentation.api import segment
+from tomoseg.segmentation.inference.slice_prediction import ARRAYS_AT_ONCE
 from tomoseg.segmentation.networks.builders import build
 from tomoseg.segmentation.networks.card import CARD_ENTRY, read_card
+from tomoseg.segmentation.networks.feature_maps import bytes_at_once, largest_output
 from tomoseg.segmentation.networks.keras_setup import keras
 from tomoseg.segmentation.networks.model_file import load_checkpoint, load_model, save_model
+from tomoseg.segmentation.networks.registry import ARCHITECTURES
 
 # Keras 3.15 converts its variables in a way that NumPy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -153,6 +159,53 @@ def test_a_feature_map_larger_than_all_memory(tmp_path):
     net.save(tmp_path / "net.keras")
     with pytest.raises(InputError, match="a feature map has"):
         load_model(tmp_path / "net.keras")
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
+    path = tmp_path_factory.mktemp("foreign") / "foreign.keras"
+    keras.Sequential([keras.Input((16, 16, 1)), layers.Conv2D(2, 1, activation="softmax")]).save(path)
+    return path
+
+
+@pytest.mark.parametrize("what", bombs.there_and_back(2))
+def test_a_network_that_needs_more_than_the_memory_allowed(foreign, tmp_path, what):
+    """20 kB that ask for a gigabyte are refused before any of it is taken, also where it is hidden in a part."""
+    path, volume = tmp_path / "net.keras", np.random.default_rng(0).random((4, 4, 4))
+    options = {"model": path, "max_memory": "256M", "engine": "keras", "device": "cpu"}
+    path.write_bytes(bombs.with_layers(foreign.read_bytes(), bombs.there_and_back(2)[what]))
+    assert segment(volume, **options).labels.shape == (4, 4, 4)
+    path.write_bytes(bombs.with_layers(foreign.read_bytes(), bombs.there_and_back(600)[what]))
+    peak = PeakMemory()
+    before = peak.bytes
+    with pytest.raises(InputError, match=r"about \d+ MiB for a patch of 16 px .*--max-memory allows \(256 MiB\)"):
+        segment(volume, **options)
+    assert peak.bytes - before < 64 << 20
+
+
+def functional(make):
+    inputs = layers.Input((None, None, 1))
+    return keras.Model(inputs, make(inputs))
+
+
+@pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="its graph tells of arrays inside of layers")
+@pytest.mark.parametrize(
+    ("make", "least"),
+    [
+        (lambda x: layers.Conv2D(8, 3, padding="same", dilation_rate=5000)(x), 800 << 20),
+        (lambda x: layers.SeparableConv2D(2, 1, depth_multiplier=1000)(x), 1000 << 20),
+        (lambda x: layers.Concatenate()([layers.Conv2D(64, 1)(x) for _ in range(20)]), 20 * 64 << 20),
+    ],
+    ids=["dilated", "separable", "many that wait"],
+)
+def test_arrays_inside_of_layers_and_those_that_wait_count(make, least):
+    assert bytes_at_once(functional(make), 512, 512) > least
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_what_is_held_at_once_is_within_what_is_reckoned_for_sound_networks(name):
+    model = build(name, 3, depth=3, base_filters=8)
+    assert 0 <= bytes_at_once(model, 64, 64) <= ARRAYS_AT_ONCE * 4 * largest_output(model, 64, 64)
 
 
 @pytest.mark.parametrize(
