@@ -4,6 +4,7 @@ Read here and not with RosettaSciIO, which loses the tilt angles of Velox frames
 cannot open an unchunked HyperSpy dataset lazily, and does not know DXchange.
 """
 
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping
