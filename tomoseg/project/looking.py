@@ -33,7 +33,7 @@ class Look:
             self.fd = _opened(path)
             try:
                 self.is_certain = share(self.fd, path)
-                if _is_same(path, self.fd):
+                if is_same(path, self.fd):
                     break
             except BaseException:
                 self.close()
@@ -123,7 +123,8 @@ def _lock(fd: int, kind: int) -> bool | None:
     return True
 
 
-def _is_same(path: Path, fd: int) -> bool:
+def is_same(path: Path, fd: int) -> bool:
+    """Tell whether an open file is the one that a path leads to, or was until it was removed."""
     try:
         there = path.stat()
     except FileNotFoundError:

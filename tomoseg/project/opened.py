@@ -15,7 +15,7 @@ from tomoseg.errors import InputError, StageFailed
 from tomoseg.project import layout
 from tomoseg.project.journal import Extent, JournaledFile, read_journal
 from tomoseg.project.lock import Lock
-from tomoseg.project.looking import Look, others
+from tomoseg.project.looking import Look, is_same, others
 from tomoseg.project.probe import survives
 from tomoseg.project.upgrade import upgrade
 from tomoseg.project.validate import read_all_metadata, refuse_links
@@ -189,12 +189,17 @@ def _open_safely(path: Path) -> Opened:
 
 def _open(path: Path) -> Opened:
     """Open the file through its journal; by its path, HDF5 would share what this process has open of it already."""
-    look = Look(path)
-    try:
-        store = JournaledFile.look(path, look.fd, read_journal(path, look.fd))
-    except BaseException:
+    while True:
+        look = Look(path)
+        try:
+            store = JournaledFile.look(path, look.fd, read_journal(path, look.fd))
+        except BaseException:
+            look.close()
+            raise
+        if is_same(path, look.fd):
+            break
+        store.close()  # it was compacted, and its journal removed, between opening the one and the other
         look.close()
-        raise
     try:
         return _upgraded(path, store), store, look
     except BaseException:
