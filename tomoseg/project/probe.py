@@ -12,20 +12,21 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from tomoseg.errors import InputError
+from tomoseg.errors import InputError, ProjectLocked
 
 CPU_SECONDS = 5
 WALL_SECONDS = 120.0  # a slow disk may take its time
 MEMORY_BYTES = 128 << 20  # the metadata of ten thousand runs
 TOO_LARGE = "reading it takes far more memory than its size suggests"
+PASSED_ON: dict[str, type[Exception]] = {error.__name__: error for error in (InputError, ProjectLocked)}
 _LONGEST = 2000  # characters of an error that are passed on: a pipe must hold them
 
 
 def survives(read: Callable[[], object]) -> bool:
     """Tell whether `read` ends rather than crash or run for ever, and takes no more memory than metadata do.
 
-    Always true where processes cannot be forked. Raises what `read` raises, if that is an `InputError`; `OSError` if it
-    raises anything else, so that nothing that failed is done again without limits.
+    Always true where processes cannot be forked. Raises what `read` raises, if that is an `InputError` or `ProjectLocked`;
+    `OSError` if it raises anything else, so that nothing that failed is done again without limits.
     """
     if not hasattr(os, "fork"):
         return True
@@ -42,7 +43,7 @@ def survives(read: Callable[[], object]) -> bool:
         said = pipe.read() if status == 0 else b""
     if said:
         kind, message = json.loads(said)
-        raise (InputError if kind == "refused" else OSError)(message)
+        raise PASSED_ON.get(kind, OSError)(message)
     return status == 0
 
 
@@ -69,11 +70,11 @@ def _let_go_of_what_is_open(sender: int) -> None:
 
 
 def _error_of(read: Callable[[], object]) -> tuple[str, str] | None:
-    """Return what is raised: 'refused' or 'failed', and the message."""
+    """Return what is raised: the name of an error that is passed on or 'failed', and the message."""
     try:
         read()
-    except InputError as error:
-        return "refused", str(error)
+    except tuple(PASSED_ON.values()) as error:
+        return type(error).__name__, str(error)
     except MemoryError:
         return "failed", TOO_LARGE
     except Exception as error:
