@@ -25,8 +25,8 @@ _LONGEST = 2000  # characters of an error that are passed on: a pipe must hold t
 def survives(read: Callable[[], object]) -> bool:
     """Tell whether `read` ends rather than crash or run for ever, and takes no more memory than metadata do.
 
-    Always true where processes cannot be forked. Raises what `read` raises, if that is an `InputError` or `ProjectLocked`;
-    `OSError` if it raises anything else, so that nothing that failed is done again without limits.
+    Always true where processes cannot be forked. Raises what `read` raises, if that is an `InputError` or a
+    `ProjectLocked`; `OSError` if it raises anything else, so that nothing that failed is done again without limits.
     """
     if not hasattr(os, "fork"):
         return True
