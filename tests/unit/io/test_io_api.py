@@ -82,7 +82,7 @@ def test_what_is_unknown_is_said_and_marked(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"pixel_size": -1}, r"import\.pixel_size: .*greater than 0, got -1"),
+        ({"pixel_size": -1}, r"import\.pixel_size: must be from 1e-06 to 1e\+09 nm, got -1"),
         ({"tilt_axis": "z"}, r"import\.tilt_axis: .*'auto', 'x' or 'y', got 'z'"),
         ({"angles": "none.tlt"}, "the angle file none.tlt does not exist"),
         ({"max_memory": "1M"}, "give 64M to 1024T"),

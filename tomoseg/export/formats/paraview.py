@@ -1,8 +1,10 @@
 """Format `paraview`: a script that shows the surfaces, the support translucent, with a scale bar."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from tomoseg.errors import printable
 from tomoseg.export.context import ExportContext, Surface
 from tomoseg.export.formats.base import Format
 
@@ -12,9 +14,13 @@ def write_script(path: Path, surfaces: Sequence[Surface], points: str | None, un
 
     `points` is the file of the particles as points, loaded but hidden; None: there is none.
     """
-    shown = [{"file": f"{s.stem}.vtp", "name": s.name, "color": s.color, "opacity": s.opacity} for s in surfaces]
-    listed = "[\n" + "".join(f"    {surface!a},\n" for surface in shown) + "]"
-    text = _TEMPLATE.replace("@POINTS@", ascii(points)).replace("@UNIT@", ascii(unit)).replace("@SURFACES@", listed)
+    shown = [
+        {"file": f"{s.stem}.vtp", "name": printable(s.name), "color": s.color, "opacity": s.opacity} for s in surfaces
+    ]
+    # Not as escapes: those of JSON for characters beyond 16 bits are two characters in Python.
+    listed = json.dumps(shown, indent=4, ensure_ascii=False)
+    text = _TEMPLATE.replace("@POINTS@", repr(points)).replace("@UNIT@", json.dumps(unit))
+    text = text.replace("@SURFACES@", listed)  # last: a name may be anything
     path.write_text(text, encoding="utf-8")
 
 
