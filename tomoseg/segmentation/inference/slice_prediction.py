@@ -149,8 +149,8 @@ def fitted(
         if needed > max_memory:
             sides = " x ".join(str(n) for n in dict.fromkeys(fits.patch_shape(shape)))
             raise InputError(
-                f"the network needs about {math.ceil(needed / 2**20)} MiB for a patch of {sides} px and the slice it is "
-                f"of, more than --max-memory allows ({max_memory / 2**20:.0f} MiB): give a larger --max-memory{hint}"
+                f"the network needs about {math.ceil(needed / 2**20)} MiB for a patch of {sides} px and the slice it "
+                f"is of, more than --max-memory allows ({max_memory / 2**20:.0f} MiB): give a larger --max-memory{hint}"
             )
     return fits
 
