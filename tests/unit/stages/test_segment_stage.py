@@ -12,7 +12,7 @@ from tests.unit.stages.interruptions import Fatal, Killed, killed_again_and_agai
 from tomoseg.arrays import MemoryInput, MemoryOutputs
 from tomoseg.errors import InputError, Interrupted, StageFailed
 from tomoseg.runtime import Runtime
-from tomoseg.segmentation.inference import engines
+from tomoseg.segmentation.inference import engines, volume_prediction
 from tomoseg.segmentation.parameters import SegmentParameters
 from tomoseg.stages.segment import STAGE
 
@@ -285,11 +285,12 @@ def test_a_network_labels_slice_by_slice_in_any_plane(phantom, model_path, plane
     assert runtime.warnings == []
 
 
-def test_a_network_in_slabs_gives_the_same(phantom, model_path):
+def test_a_network_in_slabs_gives_the_same(phantom, model_path, monkeypatch):
     volume, _ = phantom
     whole, _ = run(volume, model=model_path)
     watched = Watched(volume, {"voxel_size_nm": 0.3})
-    pieces, _ = run(watched, Runtime(device="cpu", max_memory=1), model=model_path)
+    monkeypatch.setattr(volume_prediction, "MAX_SLAB_SLICES", 1)
+    pieces, _ = run(watched, model=model_path)
     np.testing.assert_array_equal(whole.arrays["labels"], pieces.arrays["labels"])
     np.testing.assert_array_equal(whole.arrays["confidence"], pieces.arrays["confidence"])
     assert watched.largest <= 40 * 44  # one plane at a time
@@ -344,14 +345,15 @@ def directed_path(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("max_memory", [1, 1 << 30])
-def test_all_planes_give_the_mean_of_the_three(phantom, directed_path, max_memory):
+@pytest.mark.parametrize("most_slices", [1, 16])
+def test_all_planes_give_the_mean_of_the_three(phantom, directed_path, most_slices, monkeypatch):
     from tomoseg.segmentation.data.intensity_scaling import Scale
     from tomoseg.segmentation.inference.slice_prediction import NORMAL_AXIS, SlicePredictor
     from tomoseg.segmentation.networks.model_file import load_model
 
     volume = phantom[0][:10, :22, :18]
-    outputs, _ = run(volume, Runtime(device="cpu", max_memory=max_memory), model=directed_path, plane="all")
+    monkeypatch.setattr(volume_prediction, "MAX_SLAB_SLICES", most_slices)
+    outputs, _ = run(volume, model=directed_path, plane="all")
     info = outputs.attrs["segmentation_info"]
     model, card = load_model(directed_path)
     scale = Scale(info["intensity_zero"], info["intensity_one"], -0.1, 4.5)
@@ -517,12 +519,12 @@ def neighbour_path(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("max_memory", [1, 350_000, 1 << 30])
+@pytest.mark.parametrize("most_slices", [1, 3, 16])
 @pytest.mark.parametrize("plane", ["xy", "xz"])
-def test_a_network_sees_the_neighbours_of_a_slice(phantom, neighbour_path, plane, max_memory):
+def test_a_network_sees_the_neighbours_of_a_slice(phantom, neighbour_path, plane, most_slices, monkeypatch):
     volume = phantom[0][:, :20]
-    runtime = Runtime(device="cpu", max_memory=max_memory)
-    outputs, _ = run(volume, runtime, model=neighbour_path, plane=plane, overlap=1)
+    monkeypatch.setattr(volume_prediction, "MAX_SLAB_SLICES", most_slices)
+    outputs, _ = run(volume, model=neighbour_path, plane=plane, overlap=1)
     axis = {"xy": 0, "xz": 1}[plane]
     before = np.take(volume, np.maximum(np.arange(volume.shape[axis]) - 2, 0), axis)
     threshold = 0.5 * outputs.attrs["segmentation_info"]["intensity_one"]
@@ -590,7 +592,7 @@ def test_a_network_can_be_stopped_within_a_slice(phantom, model_path, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("patch", "sides", "hint"), [(None, "16", "a segment.patch of less than 16 px"), (0, "36 x 44", "cut slices into")]
+    ("patch", "sides", "hint"), [(None, "16", "a segment.patch of less than 16 px"), (0, "40 x 44", "cut slices into")]
 )
 def test_a_network_that_needs_more_memory_than_allowed_is_refused(phantom, model_path, patch, sides, hint):
     with pytest.raises(InputError, match=rf"about \d+ MiB for a patch of {sides} px .*--max-memory allows .*{hint}"):

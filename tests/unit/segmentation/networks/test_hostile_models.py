@@ -168,6 +168,7 @@ def foreign(tmp_path_factory):
     return path
 
 
+@pytest.mark.filterwarnings("ignore::tomoseg.errors.TomosegWarning")  # of the labels, which matter to nobody
 @pytest.mark.parametrize("what", bombs.there_and_back(2))
 def test_a_network_that_needs_more_than_the_memory_allowed(foreign, tmp_path, what):
     """20 kB that ask for a gigabyte are refused before any of it is taken, also where it is hidden in a part."""
