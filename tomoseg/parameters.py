@@ -27,17 +27,8 @@ class ThisRunMarker:
     """
 
 
-def _in_a_known_home(path: Path) -> Path:
-    """Refuse ~user where there is no such user."""
-    try:
-        path.expanduser()
-    except RuntimeError as error:
-        raise ValueError("there is no such home folder") from error
-    return path
-
-
-InputFile = Annotated[Path, AfterValidator(_in_a_known_home), InputFileMarker()]
-OtherProject = Annotated[Path, AfterValidator(_in_a_known_home), AlignmentInputFileMarker()]
+InputFile = Annotated[Path, InputFileMarker()]
+OtherProject = Annotated[Path, AlignmentInputFileMarker()]
 ThisRun = ThisRunMarker()
 
 

@@ -11,7 +11,7 @@ import tomoseg.segmentation
 
 ROOM = Path(tomoseg.segmentation.__file__).parent
 MODULES = sorted(ROOM.rglob("*.py"))
-NEEDS_KERAS = {"keras_setup", "builders", "losses", "model_file"}
+NEEDS_KERAS = {"keras_setup", "builders", "losses", "model_file", "feature_maps"}
 
 
 def name_of(path):

@@ -1,7 +1,7 @@
 """Import and set-up of Keras: backend, log messages, device and threads. No other module imports Keras.
 
-Importing this module takes seconds. Import it, and the modules that need it (`builders`, `losses`, `model_file`), only
-where a network is used.
+Importing this module takes seconds. Import it, and the modules that need it (`builders`, `losses`, `model_file`,
+`feature_maps`), only where a network is used.
 """
 
 import importlib

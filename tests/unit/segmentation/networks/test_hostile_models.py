@@ -131,7 +131,7 @@ def convolution(config: dict) -> dict:
     [
         (lambda c: convolution(c).update(filters=10**6, kernel_size=[999, 999]), "more weights than are stored"),
         (lambda c: convolution(c).update(filters=10**12), "a number in its description is 1000000000000"),
-        (lambda c: convolution(c).update(filters=10**400), "a number in its description is 1000"),
+        (lambda c: convolution(c).update(filters=10**400), "a whole number of more than 128 bits"),
         (lambda c: convolution(c).update(dilation_rate=float("nan")), "a number in its description is nan"),
         (lambda c: convolution(c).update(filters="many"), "cannot be loaded"),
         (lambda c: convolution(c).update(activation="no_such"), "cannot be loaded"),
