@@ -87,7 +87,9 @@ def test_status_opens_no_file_that_the_project_names(small_run, project, tmp_pat
 
 
 def test_check_says_what_it_did_not_look_into(small_run, project, tmp_path):
-    os.utime(small_run.raw)
+    raw = shutil.copy(small_run.raw, tmp_path / "raw.mrc")  # touched since it was read
+    set_stored(project, **{"import": {"raw": str(raw)}})
+    set_read(project, "import", "raw", raw)
     said = tomoseg("check", "default", project).stdout
     assert "import was not checked: the project itself names its files (import.raw), which only a run opens" in said
     said = tomoseg("check", "default", project, "--set", f"import.raw={small_run.raw}").stdout
