@@ -10,7 +10,7 @@ from typing import Any
 from tomoseg import config
 from tomoseg.config import Settings
 from tomoseg.errors import InputError, NotReady, StageFailed, is_text, named
-from tomoseg.io.digest import sha256
+from tomoseg.io.input_files import extent_of, sha256
 from tomoseg.io.regular import status_of
 from tomoseg.parameters import Parameters
 from tomoseg.project import PeakMemory, Project, Record, StageState, job_id, new_run_id, now, versions
@@ -157,8 +157,8 @@ def file_facts(parameters: Parameters, record: Record | None = None, *, compare:
         path = given.expanduser().absolute()
         known = record.files.get(name, {}) if record else {}
         same_path = known.get("path") == str(path)
-        status = status_of(path)
-        there = {"size": status.st_size, "mtime_ns": status.st_mtime_ns} if status else {"size": 0, "mtime_ns": 0}
+        status = extent_of(path)
+        there = {"size": status.size, "mtime_ns": status.mtime_ns} if status else {"size": 0, "mtime_ns": 0}
         digest = ""
         if same_path and all(known.get(what) == value for what, value in there.items()):
             digest = known["sha256"]
@@ -275,9 +275,9 @@ def _doubts(project: Project, stage: Stage, settings: Settings) -> list[str]:
     """Say what a stage would use outside the project that nobody but the project itself names."""
     found = []
     for name, path in files_not_given(settings, stage.name).items():
-        is_regular = status_of(path) is not None
+        is_regular = extent_of(path) is not None
         is_known = is_regular and (_lies_beside(path, project.path) or _was_read(project, stage.name, name, path))
-        if os.path.lexists(path) and not is_known:
+        if (is_regular or os.path.lexists(path)) and not is_known:
             why = f"no run of {stage.name} has read" if is_regular else "is no regular file"
             found.append(
                 f"The project names {named(path)} as {stage.name}.{name}, which {why}; add --set "

@@ -39,7 +39,9 @@ def reason_of(error: BaseException) -> str:
 
 
 def read_text(path: Path, most: int, what: str) -> str:
-    """Return the text of a small file in UTF-8, with or without byte order mark; invalid bytes are replaced.
+    """Return the text of a small file in UTF-8 or, where it says so, UTF-16; invalid bytes are replaced.
+
+    UTF-16 is told by its byte order mark, or by every other byte of the beginning being 0.
 
     Raises `InputError` if it does not exist, cannot be read, or has more than `most` bytes.
     """
@@ -52,4 +54,15 @@ def read_text(path: Path, most: int, what: str) -> str:
         raise InputError(f"cannot read the {what} {path}: {error.strerror}") from error
     if len(content) > most:
         raise InputError(f"the {what} {path} has more than {size_words(most)}; was another file meant?")
-    return content.decode("utf-8-sig", errors="replace")
+    return content.decode(_encoding(content), errors="replace")
+
+
+def _encoding(content: bytes) -> str:
+    if content[:2] in {b"\xff\xfe", b"\xfe\xff"}:
+        return "utf-16"
+    start = content[:64]
+    if len(start) >= 4 and not any(start[1::2]):
+        return "utf-16-le"
+    if len(start) >= 4 and not any(start[::2]):
+        return "utf-16-be"
+    return "utf-8-sig"

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from tomoseg.errors import InputError, shown
 from tomoseg.io.limits import read_text
-from tomoseg.io.regular import status_of
 from tomoseg.io.series import Axis, nominal_axis
 from tomoseg.io.units import PixelSize, checked_pixel_size
 
@@ -24,12 +23,16 @@ _AXIS = re.compile(r"Tilt axis angle\s{0,9}=\s{0,9}(?P<angle>[-+]?\d{1,9}(\.\d{1
 
 @dataclass(frozen=True)
 class Mdoc:
-    """The content of an .mdoc file: global entries, and one dictionary per image in the order of the images."""
+    """The content of an .mdoc file: global entries, and one dictionary per image in the order of the images.
+
+    `numbers` are the images' places in the stack, from 0: they are not consecutive where images were left out.
+    """
 
     path: Path
     header: dict[str, str]
     images: tuple[dict[str, str], ...]
     titles: tuple[str, ...]
+    numbers: tuple[int, ...]
 
     def angles_deg(self) -> NDArray[np.float64]:
         """Return the tilt angle of every image, degrees.
@@ -37,7 +40,7 @@ class Mdoc:
         Raises `InputError` if an image has no TiltAngle, or one that is not a number.
         """
         angles = []
-        for number, image in enumerate(self.images):
+        for number, image in zip(self.numbers, self.images, strict=True):
             text = image.get("TiltAngle", "")
             try:
                 angles.append(float(text))
@@ -68,12 +71,6 @@ def axis_from_titles(titles: tuple[str, ...]) -> Axis | None:
     return nominal_axis(float(found["angle"])) if found else None
 
 
-def mdoc_beside(raw: Path) -> Path | None:
-    """Return the .mdoc of a raw series, `X.mrc.mdoc` or `X.mdoc`, if there is one."""
-    named = (raw.with_name(f"{raw.name}.mdoc"), raw.with_name(f"{raw.stem}.mdoc"))
-    return next((path for path in named if status_of(path)), None)
-
-
 def read_mdoc(path: Path) -> Mdoc:
     """Read an .mdoc file. Raises `InputError` if it cannot be read, is far too large, or describes no image."""
     header: dict[str, str] = {}
@@ -91,7 +88,8 @@ def read_mdoc(path: Path) -> Mdoc:
             current[kind] = value
     if not images:
         raise InputError(f"{path} describes no images: it has no [ZValue = ...] section")
-    return Mdoc(path, header, tuple(images[number] for number in sorted(images)), tuple(titles))
+    numbers = tuple(sorted(images))
+    return Mdoc(path, header, tuple(images[number] for number in numbers), tuple(titles), numbers)
 
 
 def _parsed(line: str) -> tuple[str, str, bool]:

@@ -1,30 +1,39 @@
 """The table of file formats, and the opening of a raw tilt series in any of them, without reading its images."""
 
+import bz2
+import gzip
 import importlib
+import os
+import shutil
 import stat
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
 from tomoseg.errors import InputError, shown
-from tomoseg.io.angles import checked
-from tomoseg.io.limits import reason_of
-from tomoseg.io.mdoc import mdoc_beside, read_mdoc
+from tomoseg.io.companions import COMPRESSED
+from tomoseg.io.input_files import is_pattern, is_store
+from tomoseg.io.limits import FREE_BYTES, MOST_EXPANSION, reason_of, size_words
 from tomoseg.io.regular import open_regular
-from tomoseg.io.sandbox import open_in_sandbox
+from tomoseg.io.sandbox import Sandbox, open_in_sandbox
 from tomoseg.io.series import RawSeries
 
-Reader = Callable[[Path], RawSeries]
+Reader = Callable[..., RawSeries]
 SNIFFED_BYTES = 1024
+_PIECE = 4 << 20  # bytes
 
 
 @dataclass(frozen=True)
 class Format:
     """A file format: the extensions of its files, how their content begins, and the module that reads them.
 
-    `libraries` are those that the module needs; a module that needs any runs in the sandbox.
+    `libraries` are those that the module needs; a module that needs any runs in the sandbox. A file that is `single`
+    holds one image: a series is a folder of them.
     """
 
     name: str
@@ -32,13 +41,19 @@ class Format:
     module: str
     recognises: Callable[[bytes], bool]
     libraries: tuple[str, ...] = ()
+    single: bool = False
 
-    def open(self, path: Path) -> RawSeries:
+    def open(self, path: Path, signal: str | None = None) -> RawSeries:
         """Open a file of this format."""
         if self.libraries:
-            return open_in_sandbox(path, self.module, self.libraries)
+            return open_in_sandbox(path, self.module, self.libraries, signal)
+        return self.reader(path, signal)
+
+    @property
+    def reader(self) -> Reader:
+        """The function that opens a file in this process."""
         read: Reader = importlib.import_module(f"tomoseg.io.readers.{self.module}").read
-        return read(path)
+        return read
 
 
 # The content decides, the extension only where content has no mark (FEI's older MRC files).
@@ -50,6 +65,7 @@ FORMATS: tuple[Format, ...] = (
         lambda head: head.startswith(b"\x89HDF\r\n\x1a\n"),
         ("h5py", "hdf5plugin"),
     ),
+    Format("HyperSpy's Zarr store", (".zspy",), "zspy", lambda _head: False, ("zarr", "rsciio.zspy", "dask.array")),
     Format(
         "TIFF",
         (".tif", ".tiff"),
@@ -62,7 +78,16 @@ FORMATS: tuple[Format, ...] = (
         "MRC", (".mrc", ".st", ".ali", ".rec", ".mrcs", ".map", ".preali"), "mrc", lambda head: head[208:211] == b"MAP"
     ),
     Format("Digital Micrograph", (".dm3", ".dm4"), "dm", lambda head: head[:4] in {b"\0\0\0\x03", b"\0\0\0\x04"}),
+    Format("NumPy", (".npy",), "npy", lambda head: head.startswith(b"\x93NUMPY")),
+    Format(
+        "PNG, BMP or JPEG",
+        (".png", ".bmp", ".jpg", ".jpeg"),
+        "picture",
+        lambda head: head.startswith((b"\x89PNG\r\n\x1a\n", b"BM", b"\xff\xd8\xff")),
+        single=True,
+    ),
 )
+IMAGE_EXTENSIONS = frozenset(extension for f in FORMATS for extension in f.extensions)
 
 
 def supported() -> str:
@@ -70,38 +95,77 @@ def supported() -> str:
     return ", ".join(f"{f.name} ({' '.join(f.extensions)})" for f in FORMATS)
 
 
-def open_raw(path: Path | str) -> RawSeries:
-    """Open a tilt series lazily, with what the file and its companion say of it.
+def open_raw(path: Path | str, signal: str | None = None) -> RawSeries:
+    """Open a tilt series lazily, with what its file, or its files, say of it.
 
-    A companion .mdoc file (`X.mrc.mdoc`, `X.mdoc`) beside the file is used for angles and pixel size. Raises
-    `InputError` if the file is missing, empty, truncated, of an unknown format, or not a stack of grey images.
+    `path` is a file that holds the whole series, perhaps compressed by gzip or bzip2, a folder with one file per tilt,
+    or a pattern of their names; `signal` is the one to read of several. Raises `InputError` if the file is missing,
+    empty, truncated, of an unknown format, or not a stack of grey images.
     """
     path = Path(path)
-    head = _head(path)
-    kind = _format_of(path, head)
+    if is_pattern(path) or (path.is_dir() and not is_store(path)):
+        from tomoseg.io.tilt_files import open_tilt_files
+
+        return open_tilt_files(path, signal)
+    series = open_images(path, signal)
+    if series.shape[0] == 1:
+        series.close()
+        raise InputError(
+            f"{path} holds a single 2D image ({series.shape[1]} x {series.shape[2]}), not a tilt series: give a stack "
+            "of images, or the folder that holds one file per tilt"
+        )
+    return series
+
+
+def open_images(path: Path, signal: str | None = None) -> RawSeries:
+    """Open a file that holds one image or more; see `open_raw`."""
+    if is_store(path):
+        kind = next(f for f in FORMATS if path.suffix.lower() in f.extensions)
+        return _checked(path, lambda: kind.open(path, signal), kind.name)
+    head = head_of(path)
+    if head.startswith((b"\x1f\x8b", b"BZh")):
+        return _open_compressed(path, head, signal)
+    kind = format_of(path, head)
+    return _checked(path, lambda: kind.open(path, signal), kind.name)
+
+
+@contextmanager
+def opener(path: Path) -> Iterator[Callable[[Path], RawSeries]]:
+    """Give a function that opens one file after the other, all of the format of `path`; they end with it.
+
+    Files of formats that need the sandbox share one.
+    """
+    kind = format_of(path, head_of(path))
+    if not kind.libraries:
+        yield lambda file: _checked(file, lambda: kind.reader(file, None), kind.name)
+        return
+    sandbox = Sandbox(kind.module, kind.libraries)
     try:
-        series = kind.open(path)
+        yield lambda file: _checked(file, lambda: sandbox.open(file), kind.name)
+    finally:
+        sandbox.close()
+
+
+def _checked(path: Path, opened: Callable[[], RawSeries], kind: str) -> RawSeries:
+    """Return an opened series, or explain why it cannot be opened; angles that are none are dropped."""
+    try:
+        series = opened()
     except InputError:
         raise
     except Exception as error:  # a damaged file makes the reading libraries raise anything
         raise InputError(
-            f"{path} cannot be read as {kind.name}: {reason_of(error)}; it may be damaged, truncated or in another "
-            "format"
+            f"{path} cannot be read as {kind}: {reason_of(error)}; it may be damaged, truncated or in another format"
         ) from error
-    try:
-        _use_mdoc(series, path)
-        _drop_impossible_angles(series)
-    except BaseException:
-        series.close()
-        raise
+    _drop_impossible_angles(series)
     return series
 
 
-def _head(path: Path) -> bytes:
+def head_of(path: Path) -> bytes:
+    """Return the beginning of a file. Raises `InputError` if there is none, or it is no regular file."""
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise InputError(f"{path} is a folder; give one file that holds the whole tilt series")
+            raise InputError(f"{path} is a folder; give a file")
         if not stat.S_ISREG(status.st_mode):
             raise InputError(f"{path} is a device or a pipe; give a file that holds the whole tilt series")
         if not status.st_size:  # also those of /proc, some of which never end
@@ -114,40 +178,16 @@ def _head(path: Path) -> bytes:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _format_of(path: Path, head: bytes) -> Format:
+def format_of(path: Path, head: bytes) -> Format:
+    """Return the format of a file by how it begins or, where that does not tell, by its name."""
     by_content = next((f for f in FORMATS if f.recognises(head)), None)
     by_name = next((f for f in FORMATS if path.suffix.lower() in f.extensions), None)
     # DM's mark is only four bytes, which an MRC file of 3 or 4 columns in the other byte order has too.
-    if by_content is None or (by_content.module == "dm" and by_name is not None):
+    if by_content is None or (by_content.module in {"dm", "picture"} and by_name is not None):
         by_content = by_name
     if by_content is None:
         raise InputError(f"the format of {path} is not recognised; supported are {supported()}")
     return by_content
-
-
-def _use_mdoc(series: RawSeries, path: Path) -> None:
-    """Take angles, pixel size and tilt axis from a companion .mdoc."""
-    found = mdoc_beside(path)
-    if found is None:
-        return
-    mdoc = read_mdoc(found)
-    n = series.shape[0]
-    if len(mdoc.images) != n:
-        series.warnings.append(f"{found.name} is not used: it describes {len(mdoc.images)} images, the stack has {n}")
-        return
-    angles = checked(mdoc.angles_deg(), [f"[ZValue = {i}]" for i in range(n)], found)
-    before = series.angles_deg
-    # The extended header holds hundredths of a degree; a larger difference means another series.
-    if before is not None and np.abs(angles - before).max() > 0.02:
-        series.warnings.append(
-            f"the angles of {found.name} differ by up to {np.abs(angles - before).max():.4g} deg from those in the "
-            f"{series.angles_source}; {found.name} is used"
-        )
-    series.angles_deg, series.angles_source = angles, found.name
-    if series.pixel_size.nm is None and (size := mdoc.pixel_size()).nm is not None:
-        series.pixel_size = size
-    series.tilt_axis = series.tilt_axis or mdoc.tilt_axis()
-    series.metadata["mdoc"] = {"header": mdoc.header, "titles": list(mdoc.titles), "first_image": mdoc.images[0]}
 
 
 def _drop_impossible_angles(series: RawSeries) -> None:
@@ -159,3 +199,64 @@ def _drop_impossible_angles(series: RawSeries) -> None:
             "degrees"
         )
         series.angles_deg, series.angles_source = None, ""
+
+
+# --- compressed files ---
+
+
+def _open_compressed(path: Path, head: bytes, signal: str | None) -> RawSeries:
+    """Open a file that gzip or bzip2 has compressed, by a temporary copy that goes when the series is closed."""
+    folder = tempfile.mkdtemp(prefix="tomoseg-")
+
+    def remove() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+    try:
+        name = path.name[: -len(path.suffix)] if path.suffix.lower() in COMPRESSED else path.name
+        copy = Path(folder) / (name or "series")
+        _decompress(path, gzip.open if head.startswith(b"\x1f\x8b") else bz2.open, copy)
+        inner = head_of(copy)
+        if inner.startswith((b"\x1f\x8b", b"BZh")):
+            raise InputError(f"{path} is compressed several times over")
+        try:
+            series = open_images(copy, signal)
+        except InputError as error:
+            raise InputError(str(error).replace(str(copy), str(path))) from error
+    except BaseException:
+        remove()
+        raise
+    series.path = path
+    close = series.close
+
+    def close_and_remove() -> None:
+        close()
+        remove()
+
+    series.close = close_and_remove
+    return series
+
+
+def _decompress(path: Path, open_packed: Any, copy: Path) -> None:
+    """Write what a compressed file holds; refused where it grows beyond what images can be compressed to."""
+    most = max(FREE_BYTES, MOST_EXPANSION * path.stat().st_size)
+    try:
+        packed: IO[bytes]
+        with open_regular(path) as source, open_packed(source, "rb") as packed, copy.open("xb") as target:
+            written = 0
+            while piece := packed.read(_PIECE):
+                written += len(piece)
+                if written > most:
+                    raise InputError(
+                        f"{path} is damaged: it unpacks to more than {size_words(most)}, less than images can be "
+                        "compressed to"
+                    )
+                target.write(piece)
+    except (EOFError, gzip.BadGzipFile, ValueError) as error:
+        raise InputError(f"{path} is damaged or truncated: it cannot be unpacked ({reason_of(error)})") from error
+    except OSError as error:
+        if error.errno is None:  # bz2 says so of a damaged file
+            raise InputError(f"{path} is damaged: it cannot be unpacked ({reason_of(error)})") from error
+        raise InputError(
+            f"{path} cannot be unpacked in {os.path.dirname(copy)}: {error.strerror}; unpack it yourself, or set "
+            "TMPDIR to a folder with room"
+        ) from error

@@ -1,4 +1,4 @@
-"""The sandbox: a process of its own that reads one file, with limits on its memory and computing time.
+"""The sandbox: a process of its own that reads files, with limits on its memory and computing time for each.
 
 HDF5 and TIFF are read by large libraries, which a damaged file can make crash, loop or take all memory. None of that
 can be foreseen from the file's first bytes. In the sandbox it ends that process only, and becomes one clear error here.
@@ -25,7 +25,7 @@ import numpy as np
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
 from tomoseg.io.limits import reason_of
-from tomoseg.io.series import RawSeries
+from tomoseg.io.series import RawSeries, Signal
 from tomoseg.io.units import PixelSize
 
 MEMORY_BYTES = 128 << 20  # what a library may take on top of the pixels that were asked for
@@ -33,12 +33,13 @@ CPU_SECONDS = 5  # waiting for a slow disk does not count
 BYTES_PER_CPU_SECOND = 2_000_000  # the slowest decoders manage ten times as much
 
 
-class _Sandbox:
-    """The process that reads one file, seen from the one that started it."""
+class Sandbox:
+    """The process that reads files with a reader module, one at a time, seen from the one that started it."""
 
-    def __init__(self, path: Path, module: str, libraries: tuple[str, ...]) -> None:
+    def __init__(self, module: str, libraries: tuple[str, ...]) -> None:
         # -P: what lies in the working folder, beside the file to be read, is not imported.
-        command = [sys.executable, "-P", "-m", __name__, str(path), module, *libraries]
+        command = [sys.executable, "-P", "-m", __name__, module, *libraries]
+        self._opened: tuple[Path, str | None] | None = None
         package = str(Path(__file__).parents[2])
         search = os.pathsep.join(p for p in (package, os.environ.get("PYTHONPATH", "")) if p)
         # One pool of memory for all threads, so that the limit on address space measures what is used. In a session
@@ -76,8 +77,40 @@ class _Sandbox:
             raise OSError(reply["failed"])
         return reply["answer"]
 
-    def images(self, part: slice, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Return images part.start..part.stop of an opened series."""
+    def open(self, path: Path, signal: str | None = None) -> RawSeries:
+        """Open a series; its pixels are fetched from here as long as this is not closed.
+
+        Raises `InputError` if the reader refuses the file; `OSError` if the reader fails, crashes, or takes too much
+        time or memory.
+        """
+        known = self._describe(path, signal)
+        shape, dtype = tuple(known.pop("shape")), np.dtype(known.pop("dtype"))
+        angles = known.pop("angles_deg")
+
+        def fetch(part: slice) -> Array:
+            if self._opened != (path, signal):
+                self._describe(path, signal)
+            return self._images(slice(*part.indices(shape[0])[:2]), shape, dtype)
+
+        return RawSeries(
+            path=Path(known.pop("path")),
+            shape=shape,
+            dtype=dtype,
+            fetch=fetch,
+            angles_deg=None if angles is None else np.array(angles, np.float64),
+            pixel_size=_pixel_size(known.pop("pixel_size")),
+            signals=[Signal(**{**one, "shape": tuple(one["shape"])}) for one in known.pop("signals")],
+            **known,
+        )
+
+    def _describe(self, path: Path, signal: str | None) -> dict[str, Any]:
+        self._opened = None
+        known: dict[str, Any] = self.ask({"open": str(path), "signal": signal})
+        self._opened = (path, signal)
+        return known
+
+    def _images(self, part: slice, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Return images part.start..part.stop of the series opened last."""
         self.ask({"start": part.start, "stop": part.stop})
         images = np.empty((part.stop - part.start, *shape[1:]), dtype)
         view, done = memoryview(images.reshape(-1).view(np.uint8)), 0  # type: ignore[arg-type] # it is a buffer
@@ -103,30 +136,25 @@ class _Sandbox:
         raise OSError(reasons.get(name, "the library that reads it crashed"))
 
 
-def open_in_sandbox(path: Path, module: str, libraries: tuple[str, ...]) -> RawSeries:
+def open_in_sandbox(path: Path, module: str, libraries: tuple[str, ...], signal: str | None = None) -> RawSeries:
     """Open a series with a reader module that runs in the sandbox; pixels are fetched from there.
 
     Raises `InputError` if the reader refuses the file; `OSError` if the reader fails, crashes, or takes too much time
     or memory.
     """
-    sandbox = _Sandbox(path, module, libraries)
+    sandbox = Sandbox(module, libraries)
     try:
-        known = sandbox.ask({"open": True})
+        series = sandbox.open(path, signal)
     except BaseException:
         sandbox.close()
         raise
-    shape, dtype = tuple(known.pop("shape")), np.dtype(known.pop("dtype"))
-    angles = known.pop("angles_deg")
-    return RawSeries(
-        path=Path(known.pop("path")),
-        shape=shape,
-        dtype=dtype,
-        fetch=lambda part: sandbox.images(slice(*part.indices(shape[0])[:2]), shape, dtype),
-        angles_deg=None if angles is None else np.array(angles, np.float64),
-        pixel_size=PixelSize(**known.pop("pixel_size")),
-        close=sandbox.close,
-        **known,
-    )
+    series.close = sandbox.close
+    return series
+
+
+def _pixel_size(known: dict[str, Any]) -> PixelSize:
+    sides = known.pop("sides_nm")
+    return PixelSize(**known, sides_nm=None if sides is None else (sides[0], sides[1]))
 
 
 def copy_numbers(source: Path, target: Path) -> int:
@@ -135,27 +163,28 @@ def copy_numbers(source: Path, target: Path) -> int:
     Raises `InputError` if the file refers to others, claims more than is stored, or holds something else than numbers;
     `OSError` if it is damaged.
     """
-    sandbox = _Sandbox(source, "weights", ("h5py",))
+    sandbox = Sandbox("weights", ("h5py",))
     try:
-        return int(sandbox.ask({"copy_to": str(target)}))
+        return int(sandbox.ask({"copy": str(source), "to": str(target)}))
     finally:
         sandbox.close()
 
 
 def _described(series: RawSeries) -> dict[str, Any]:
     """Return the attributes of a series, by name, as JSON can hold them."""
-    as_they_are = ("format", "shape", "angles_source", "tilt_axis", "metadata", "notes", "warnings")
+    as_they_are = ("format", "shape", "angles_source", "tilt_axis", "metadata", "notes", "warnings", "signal")
     return {name: getattr(series, name) for name in as_they_are} | {
         "path": str(series.path),
         "dtype": series.dtype.str,
         "angles_deg": None if series.angles_deg is None else series.angles_deg.tolist(),
         "pixel_size": vars(series.pixel_size),
+        "signals": [vars(signal) for signal in series.signals],
     }
 
 
 def main() -> None:
-    """Serve one file: what runs in the sandbox."""
-    path, module, *libraries = sys.argv[1:]
+    """Serve one file after the other: what runs in the sandbox."""
+    module, *libraries = sys.argv[1:]
     # A library's prints must not get into the answers.
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -168,14 +197,21 @@ def main() -> None:
         request = json.loads(line)
         try:
             pixels = None
-            size = Path(path).stat().st_size
-            if "copy_to" in request:
+            if "copy" in request:
+                path = Path(request["copy"])
+                size = path.stat().st_size
                 _limit(size, size)
-                answer: Any = reader.copy(Path(path), Path(request["copy_to"]))
-            elif series is None:
-                _limit(0, size)
-                series = reader.read(Path(path))
+                answer: Any = reader.copy(path, Path(request["to"]))
+            elif "open" in request:
+                if series is not None:
+                    series.close()
+                    series = None
+                path = Path(request["open"])
+                _limit(0, path.stat().st_size)
+                series = reader.read(path, request["signal"])
                 answer = _described(series)
+            elif series is None:
+                raise OSError("no file is open")
             else:
                 part = slice(request["start"], request["stop"])
                 n_bytes = (part.stop - part.start) * series.shape[1] * series.shape[2] * series.dtype.itemsize

@@ -21,7 +21,22 @@ Axis = Literal["x", "y"]
 Angles = NDArray[np.float64]
 COLOUR_IMAGES = "holds colour images; a tilt series has one number per pixel: export it in grey values"
 LARGEST_SIDE = 1_000_000  # pixels or images along one dimension
+FEW_IMAGES = 5  # fewer are hardly a tilt series
+MOST_LISTED = 12  # signals in a message
 _MOST_MESSAGES = 1000  # of a library about one file
+
+
+@dataclass(frozen=True)
+class Signal:
+    """One of the images, stacks and maps that a file holds: what a detector or a calculation gave.
+
+    `shape` is as stored, `n_images` how many images (y, x) a tilt series of it would have, 0 where it can be none.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    n_images: int
 
 
 @dataclass
@@ -31,7 +46,8 @@ class RawSeries:
     `fetch` reads images start..stop of the file, (k, y, x), for `read`. Angles are in the order of the images, None
     where neither the file nor its companion holds them. `tilt_axis` is the direction of the image along which the
     metadata say that the axis runs. `metadata` is JSON-able. `notes` and `warnings` tell the user how the file was
-    read. Reading takes `scratch_bytes` of memory on top of the images: a chunk is decoded as a whole.
+    read. Reading takes `scratch_bytes` of memory on top of the images: a chunk is decoded as a whole. `signals` are all
+    that the file holds, and `signal` the place of this one among them.
     """
 
     path: Path  # the file that holds the pixels
@@ -48,6 +64,8 @@ class RawSeries:
     warnings: list[str] = field(default_factory=list)
     close: Callable[[], None] = lambda: None
     scratch_bytes: int = 0
+    signals: list[Signal] = field(default_factory=list)
+    signal: int = 0
 
     def read(self, images: slice | Sequence[int] | NDArray[np.integer[Any]]) -> Array:
         """Return the images of a slice or a list of indices, in that order: (k, y, x), native dtype, C order.
@@ -103,9 +121,9 @@ def _runs(indices: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 def stack_shape(path: Path, shape: Sequence[int], dtype: np.dtype[Any]) -> tuple[int, int, int]:
-    """Return `shape` if it can be that of a tilt series of real numbers.
+    """Return `shape` as (n, y, x) if it can be that of images of real numbers; a single image is a stack of one.
 
-    Raises `InputError` for a single image, no images, more dimensions, colour or complex values.
+    Raises `InputError` for no images, more dimensions, colour or complex values.
     """
     sizes = tuple(int(n) for n in shape)
     size = " x ".join(str(n) for n in sizes)
@@ -115,15 +133,16 @@ def stack_shape(path: Path, shape: Sequence[int], dtype: np.dtype[Any]) -> tuple
         raise InputError(f"{path} holds complex values (a Fourier transform or a phase image), not a tilt series")
     if dtype.kind not in "iufb":
         raise InputError(f"{path} holds values of type {dtype}, which are not numbers")
-    if len(sizes) < 3 or (len(sizes) == 3 and sizes[0] == 1):
-        raise InputError(f"{path} holds a single 2D image ({size}), not a tilt series: give a stack of images")
+    if len(sizes) < 2:
+        raise InputError(f"{path} holds {size} values in a row, not a tilt series")
     if len(sizes) > 3:
         raise InputError(f"{path} has {len(sizes)} dimensions ({size}); a tilt series has three: tilt, y, x")
     if min(sizes) < 1:
         raise InputError(f"{path} is empty: its size is {size}")
     if max(sizes) > LARGEST_SIDE:
         raise InputError(f"{path} is damaged: its header gives a size of {size}")
-    return sizes[0], sizes[1], sizes[2]
+    *stack, height, width = sizes
+    return (stack[0] if stack else 1), height, width
 
 
 def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -169,17 +188,64 @@ def nominal_axis(angle_from_vertical_deg: float) -> Axis | None:
     return "x" if along_x > math.sqrt(0.5) else "y"
 
 
-def choose_stack(names: Sequence[str], what: str = "stacks") -> tuple[int, str]:
-    """Choose among several image stacks of one file, the HAADF one or else the first; return it with a note."""
-    chosen = next((i for i, name in enumerate(names) if "haadf" in name.lower()), 0)
-    if len(names) == 1:
+def n_images_of(shape: Sequence[int], dtype: np.dtype[Any]) -> int:
+    """Return how many images of a tilt series an array (n, y, x) or (y, x) holds; 0 if it can be none."""
+    return 0 if dtype.kind not in "iufb" or not 2 <= len(shape) <= 3 else int(shape[0]) if len(shape) == 3 else 1
+
+
+def signals_of(
+    names: Sequence[str], shapes: Sequence[Sequence[int]], dtypes: Sequence[Any], n_images: Sequence[int]
+) -> list[Signal]:
+    """Return the signals of a file, told apart by a number where several have the same name."""
+    found: list[Signal] = []
+    for name, shape, dtype, n in zip(names, shapes, dtypes, n_images, strict=True):
+        times = sum(other == name for other in names[: len(found)])
+        unique = f"{name} ({times + 1})" if times else name
+        found.append(Signal(unique, tuple(int(size) for size in shape), str(np.dtype(dtype)), int(n)))
+    return found
+
+
+def choose_signal(path: Path, signals: Sequence[Signal], wanted: str | None = None) -> tuple[int, str]:
+    """Return which signal of a file to read, and a note if there are others.
+
+    `wanted` is a name, part of a name, or a number from 1. By default it is the one that is most likely to be the tilt
+    series: of those with five images or more a HAADF signal, else the one with the most images. Raises `InputError` if
+    no signal, or more than one, is like the one that is wanted.
+    """
+    if wanted is not None:
+        chosen = _named_signal(path, signals, wanted)
+    else:
+        keys = [(s.n_images >= FEW_IMAGES, "haadf" in s.name.lower(), s.n_images) for s in signals]
+        chosen = max(range(len(signals)), key=lambda i: (keys[i], -i))
+    if len(signals) == 1:
         return chosen, ""
-    others = [f"'{shown(name)}'" for i, name in enumerate(names) if i != chosen]
+    others = [f"'{shown(s.name)}' ({size_of(s)})" for i, s in enumerate(signals) if i != chosen]
     more = f" and {len(others) - 5} more" if len(others) > 5 else ""
-    return (
-        chosen,
-        f"the file holds {len(names)} {what}: '{shown(names[chosen])}' is used, not {', '.join(others[:5])}{more}",
+    of, how = signals[chosen], "" if wanted is not None else "; --signal chooses another"
+    return chosen, (
+        f"of the {len(signals)} signals in the file '{shown(of.name)}' ({size_of(of)}) is used, not "
+        f"{', '.join(others[:5])}{more}{how}"
     )
+
+
+def size_of(signal: Signal) -> str:
+    """Return the shape of a signal in words, such as '35 x 96 x 96'."""
+    return " x ".join(str(n) for n in signal.shape)
+
+
+def _named_signal(path: Path, signals: Sequence[Signal], wanted: str) -> int:
+    names = [s.name.casefold() for s in signals]
+    key = wanted.strip().casefold()
+    found = [i for i, name in enumerate(names) if name == key]
+    if not found and key.isascii() and key.isdigit() and 1 <= int(key[:9]) <= len(signals):
+        found = [int(key) - 1]
+    found = found or [i for i, name in enumerate(names) if key and key in name]
+    if len(found) == 1:
+        return found[0]
+    listed = ", ".join(f"{i + 1} '{shown(s.name)}' ({size_of(s)})" for i, s in enumerate(signals[:MOST_LISTED]))
+    more = f" and {len(signals) - MOST_LISTED} more" if len(signals) > MOST_LISTED else ""
+    what = "several signals like" if found else "no signal"
+    raise InputError(f"{path} holds {what} '{shown(wanted, 80)}'; it holds {listed}{more}")
 
 
 def jsonable(value: Any, depth: int = 12) -> Any:  # noqa: PLR0911 - one return per type reads best

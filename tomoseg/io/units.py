@@ -1,6 +1,8 @@
 """Units of length and angle as microscopes write them, and the check of a pixel size found in a file."""
 
 import math
+import re
+import unicodedata
 from dataclasses import dataclass
 
 from tomoseg.errors import shown
@@ -43,16 +45,24 @@ _SQUARE_TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class PixelSize:
-    """A pixel size in nm and where it came from; `nm` is None where unknown, and `doubt` then says why."""
+    """A pixel size in nm and where it came from; `nm` is None where unknown, and `doubt` then says why.
+
+    `sides_nm` are height and width of pixels that are not square.
+    """
 
     nm: float | None = None
     source: str = UNKNOWN
     doubt: str = ""
+    sides_nm: tuple[float, float] | None = None
 
 
 def _normal(unit: str | None) -> str:
-    """Return the unit's name as it stands in the tables: one spelling of µ and Å, no brackets, no plural."""
-    text = (unit or "").strip().strip("[]").replace("_", "").replace("\\u00b5", "µ").replace("\\u00B5", "µ")
+    """Return the unit's name as it stands in the tables: one spelling of µ and Å, no brackets, no plural.
+
+    ImageJ writes characters that are not ASCII as \\u and four digits.
+    """
+    text = re.sub(r"\\[uU]([0-9a-fA-F]{4})", lambda code: chr(int(code[1], 16)), unit or "")
+    text = unicodedata.normalize("NFC", text).strip().strip("[]").replace("_", "")
     text = text.replace("μ", "µ").replace("\u212b", "Å").strip()  # Greek mu, Ångström sign
     if text == "A":
         return "å"
@@ -105,7 +115,8 @@ def checked_pixel_size(
     if not (is_possible(height) and is_possible(width)):
         return unknown(f"{shown_size} {(unit_x or '').strip()} cannot be the size of a pixel")
     if abs(height - width) > _SQUARE_TOLERANCE * max(height, width):
-        return unknown(f"pixels are not square ({height:.4g} nm high, {width:.4g} nm wide)")
+        doubt = f"the pixels are not square according to the {where} ({height:.4g} nm high, {width:.4g} nm wide)"
+        return PixelSize(source=where, doubt=doubt, sides_nm=(height, width))
     if placeholder_nm is not None and math.isclose(width, placeholder_nm, rel_tol=1e-6):
         return unknown(f"{width:g} nm per pixel is the placeholder that programs write for an unknown size")
     return PixelSize(width, where)

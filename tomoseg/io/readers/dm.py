@@ -9,7 +9,7 @@ import numpy as np
 
 from tomoseg.errors import InputError
 from tomoseg.io.readers.dm_tags import Block, TagFile, Tags
-from tomoseg.io.series import RawSeries, choose_stack, contiguous, jsonable, native, stack_shape
+from tomoseg.io.series import RawSeries, choose_signal, contiguous, jsonable, n_images_of, native, signals_of, stack_shape
 from tomoseg.io.units import checked_pixel_size, degrees_per
 
 # The tags of an image that are kept as metadata: settings, no tables or thumbnails.
@@ -22,22 +22,22 @@ _DTYPES: dict[int, Any] = {
 }
 
 
-def read(path: Path) -> RawSeries:
-    """Open the image stack of a DM3 or DM4 file.
+def read(path: Path, signal: str | None = None) -> RawSeries:
+    """Open an image or image stack of a DM3 or DM4 file.
 
-    Raises `InputError` if it holds no stack of grey images, or is truncated.
+    Raises `InputError` if it holds no grey images, or is truncated.
     """
     with path.open("rb") as file:
         content = TagFile(path, file)
         images = _images(content.tags())
-    stacks = [image for image in images if len(_sizes(image)) >= 3] or images
-    if not stacks:
+    if not images:
         raise InputError(f"{path} holds no image")
-    titles = [str(image.get("Name") or "") for image in stacks]
-    index, note = choose_stack(titles)
-    image = stacks[index]
+    titles = [str(image.get("Name") or "") or f"image {i}" for i, image in enumerate(images, 1)]
+    sizes, dtypes = [_sizes(image) for image in images], [_dtype(image) for image in images]
+    signals = signals_of(titles, sizes, dtypes, [n_images_of(*pair) for pair in zip(sizes, dtypes, strict=True)])
+    index, note = choose_signal(path, signals, signal)
+    image, dtype = images[index], dtypes[index]
     data = _group(image, "ImageData")
-    dtype = np.dtype(_DTYPES.get(data.get("DataType", 0), "V"))
     shape = stack_shape(path, _sizes(image), dtype)
     dtype, place = dtype.newbyteorder(content.order), data.get("Data")
     if not isinstance(place, Block) or place.dtype is None:
@@ -50,6 +50,7 @@ def read(path: Path) -> RawSeries:
     tags = _group(image, "ImageTags")
     _use_angles(series, tilt, tags)
     settings = {key: value for key, value in tags.items() if key in _KEPT_TAGS}
+    series.signals, series.signal = signals, index
     series.metadata = {"title": titles[index], "tags": jsonable(settings)}
     series.notes += [note] if note else []
     return series
@@ -74,6 +75,10 @@ def _sizes(image: Tags) -> list[int]:
     """Return the size along each dimension, the last one first: (tilt, y, x)."""
     sizes = list(_group(image, "ImageData", "Dimensions").values())
     return [size if isinstance(size, int) else 0 for size in reversed(sizes)]
+
+
+def _dtype(image: Tags) -> np.dtype[Any]:
+    return np.dtype(_DTYPES.get(_group(image, "ImageData").get("DataType", 0), "V"))
 
 
 def _axes(data: Tags) -> list[tuple[float, float, str]]:

@@ -7,7 +7,7 @@ cannot open an unchunked HyperSpy dataset lazily, and does not know DXchange.
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,19 @@ from tomoseg import plain_json
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError, shown
 from tomoseg.io.limits import require_plausible, size_words
-from tomoseg.io.series import Angles, RawSeries, choose_stack, jsonable, native, stack_shape
+from tomoseg.io.series import (
+    Angles,
+    RawSeries,
+    Signal,
+    choose_signal,
+    jsonable,
+    n_images_of,
+    native,
+    signals_of,
+    stack_shape,
+)
 from tomoseg.io.units import PixelSize, checked_pixel_size, degrees_per
+from tomoseg.schema import SCHEMA_ATTR
 
 _MOST_LINKS = 200_000
 _LARGEST_VALUES = 16 << 20  # bytes of everything but the images: angles, metadata of one frame
@@ -32,18 +43,17 @@ _MILD_FILTERS = {2, 3, 5, 6, 32008}
 _ANGLE_NAME = re.compile(r"angle|tilt|theta|projection", re.IGNORECASE)
 
 
-def read(path: Path) -> RawSeries:
+def read(path: Path, signal: str | None = None) -> RawSeries:
     """Open the tilt series in an HDF5 file.
 
-    Raises `InputError` if the file is of no known kind, is truncated, refers to other files, or holds no stack of grey
-    images.
+    Raises `InputError` if the file is of no known kind, is truncated, refers to other files, or holds no grey images.
     """
     import h5py
     import hdf5plugin  # noqa: F401 - registers the compression filters
 
     with _open_until_error(h5py.File(path, "r")) as file:
         require_self_contained(path, file)
-        series = _series_in(path, file)
+        series = _series_in(path, file, signal)
         if len(json.dumps(series.metadata)) > _LARGEST_METADATA:
             series.metadata = {}
             series.warnings.append(
@@ -52,19 +62,23 @@ def read(path: Path) -> RawSeries:
         return series
 
 
-def _series_in(path: Path, file: Any) -> RawSeries:
+def _series_in(path: Path, file: Any, signal: str | None) -> RawSeries:
     if "Experiments" in file:
-        return _hyperspy(path, file)
+        return _hyperspy(path, file, signal)
     if "Data/Image" in file and "Version" in file:
-        return _velox(path, file)
+        return _velox(path, file, signal)
     if "exchange/data" in file:
         return _dxchange(path, file)
     groups = _emd_groups(file)
     if groups:
-        return _ncem(path, file, groups)
-    raise InputError(
-        f"{path} is an HDF5 file without a tilt series: it is neither Velox or NCEM EMD nor HyperSpy nor DXchange"
-    )
+        return _ncem(path, file, groups, signal)
+    return _plain(path, file, signal)
+
+
+def _signals(names: Sequence[str], datasets: Sequence[Any], n_images: Sequence[int] | None = None) -> list[Signal]:
+    counts = n_images or [n_images_of(data.shape or (), data.dtype) for data in datasets]
+    shapes, dtypes = [data.shape or () for data in datasets], [data.dtype for data in datasets]
+    return signals_of(names, shapes, dtypes, counts)
 
 
 @contextmanager
@@ -119,8 +133,8 @@ def _values(path: Path, dataset: Any) -> Any:
     return dataset[()]
 
 
-def _series(path: Path, kind: str, dataset: Any, order: tuple[int, int, int], file: Any) -> RawSeries:
-    """Return the series in a dataset whose tilt, y and x are the dimensions in `order`.
+def _series(path: Path, kind: str, dataset: Any, order: tuple[int, ...], file: Any) -> RawSeries:
+    """Return the series in a dataset whose tilt, y and x, or y and x, are the dimensions in `order`.
 
     Raises `InputError` if it cannot be a tilt series, or claims more than is stored.
     """
@@ -136,6 +150,9 @@ def _series(path: Path, kind: str, dataset: Any, order: tuple[int, int, int], fi
     require_plausible(path, max(claimed, chunk_bytes), stored, f"'{shown(dataset.name)}'")
 
     def fetch(part: slice) -> Array:
+        if len(order) == 2:
+            single: Array = dataset[()].transpose(order)[None]
+            return single[part]
         key: list[slice] = [slice(None)] * 3
         key[order[0]] = part
         images: Array = dataset[tuple(key)]
@@ -166,22 +183,23 @@ def _checked_chunk(path: Path, dataset: Any) -> int:
 # Velox ---------------------------------------------------------------------------------------------------------------
 
 
-def _velox(path: Path, file: Any) -> RawSeries:
-    """Open the image series of a Velox file: (y, x, frame), and a JSON text for every frame."""
-    groups = [group for group in file["Data/Image"].values() if "Data" in group]
+def _velox(path: Path, file: Any, signal: str | None) -> RawSeries:
+    """Open an image series of a Velox file: (y, x, frame), and a JSON text for every frame."""
+    groups = [group for group in file["Data/Image"].values() if "Data" in group and group["Data"].ndim == 3]
+    if not groups:
+        raise InputError(f"{path} is a Velox file without images")
+    first = [_velox_frame(group, 0) for group in groups]
+    datasets = [group["Data"] for group in groups]
+    names = [str(frame.get("BinaryResult", {}).get("Detector") or f"image {i}") for i, frame in enumerate(first, 1)]
     # Compound types are Fourier transforms and phase images.
-    stacks = [g for g in groups if g["Data"].ndim == 3 and g["Data"].shape[2] > 1 and g["Data"].dtype.names is None]
-    if not stacks:
-        if not groups:
-            raise InputError(f"{path} is a Velox file without images")
-        single = groups[0]["Data"]
-        dtype = np.dtype(np.complex64) if single.dtype.names else single.dtype
-        stack_shape(path, (single.shape[2], *single.shape[:2]), dtype)
-        raise InputError(f"{path} holds {len(groups)} single images, not a tilt series")
-    first = [_velox_frame(group, 0) for group in stacks]
-    index, note = choose_stack([str(frame.get("BinaryResult", {}).get("Detector", "?")) for frame in first], "series")
+    counts = [data.shape[2] if data.dtype.names is None else 0 for data in datasets]
+    signals = _signals(names, datasets, counts)
+    index, note = choose_signal(path, signals, signal)
     frame = first[index]
-    series = _series(path, "Velox EMD", stacks[index]["Data"], (2, 0, 1), file)
+    if datasets[index].dtype.names is not None:
+        stack_shape(path, datasets[index].shape, np.dtype(np.complex64))
+    series = _series(path, "Velox EMD", datasets[index], (2, 0, 1), file)
+    series.signals, series.signal = signals, index
     result = frame.get("BinaryResult", {})
     size = result.get("PixelSize", {})
     scales = float(size.get("height", 0)), float(size.get("width", 0))
@@ -189,7 +207,7 @@ def _velox(path: Path, file: Any) -> RawSeries:
         scales, (result.get("PixelUnitY"), result.get("PixelUnitX")), "Velox metadata"
     )
     # Velox stores SI units: radians.
-    frames = (_velox_frame(stacks[index], i) for i in range(series.shape[0]))
+    frames = (_velox_frame(groups[index], i) for i in range(series.shape[0]))
     tilts = [frame.get("Stage", {}).get("AlphaTilt") for frame in frames]
     if all(tilt is not None for tilt in tilts):
         series.angles_deg = np.degrees(np.array([float(tilt) for tilt in tilts]))
@@ -220,10 +238,9 @@ def _dxchange(path: Path, file: Any) -> RawSeries:
     data = file["exchange/data"]
     names = str(jsonable(data.attrs.get("axes", "theta:y:x"))).split(":")
     tilt = next((i for i, name in enumerate(names[: data.ndim]) if _ANGLE_NAME.search(name)), 0)
-    order = (tilt, *(i for i in range(data.ndim) if i != tilt))
-    if data.ndim != 3:
-        stack_shape(path, data.shape, data.dtype)
-    series = _series(path, "DXchange", data, (order[0], order[1], order[2]), file)
+    order = (tilt, *(i for i in range(data.ndim) if i != tilt)) if data.ndim == 3 else (0, 1)
+    stack_shape(path, data.shape, data.dtype)
+    series = _series(path, "DXchange", data, order, file)
     if "theta" in file["exchange"]:
         theta = file["exchange/theta"]
         # The specification has degrees where no unit is given.
@@ -294,18 +311,24 @@ def _emd_groups(file: Any) -> list[Any]:
     return found
 
 
-def _ncem(path: Path, file: Any, groups: list[Any]) -> RawSeries:
+def _ncem(path: Path, file: Any, groups: list[Any], signal: str | None) -> RawSeries:
     """Open an NCEM (Berkeley) dataset: `data` and vectors `dim1`... (or `dim0`...) with names and units."""
-    stacks = [group for group in groups if group["data"].ndim >= 3] or groups
-    index, note = choose_stack([group.name.rsplit("/", 1)[-1] for group in stacks])
-    data = stacks[index]["data"]
-    if data.ndim != 3:
-        stack_shape(path, data.shape, data.dtype)
-    dimensions = _dimensions(path, stacks[index], data.shape)
-    order, how = _order(dimensions)
+    datasets = [group["data"] for group in groups]
+    every = [_dimensions(path, group, group["data"].shape) for group in groups]
+    orders = [_order(dimensions) if len(dimensions) == 3 else ((0, 1), "") for dimensions in every]
+    counts = [
+        data.shape[order[0]] if data.ndim == 3 and data.dtype.kind in "iufb" else n_images_of(data.shape, data.dtype)
+        for data, (order, _) in zip(datasets, orders, strict=True)
+    ]
+    signals = _signals([group.name.rsplit("/", 1)[-1] for group in groups], datasets, counts)
+    index, note = choose_signal(path, signals, signal)
+    data, dimensions, (order, how) = datasets[index], every[index], orders[index]
+    stack_shape(path, data.shape, data.dtype)
     series = _series(path, "NCEM EMD", data, order, file)
-    tilt, y, x = (dimensions[i] for i in order)
-    if tilt.is_angle and len(tilt.values) > 1:
+    series.signals, series.signal = signals, index
+    y, x = (dimensions[i] for i in order[-2:])
+    tilt = dimensions[order[0]]
+    if len(order) == 3 and tilt.is_angle and len(tilt.values) > 1:
         _use_angles(
             series, np.asarray(tilt.coordinates(), np.float64), tilt.unit, f"angles of dimension '{shown(tilt.name)}'"
         )
@@ -352,30 +375,34 @@ def _order(dimensions: list[_Dimension]) -> tuple[tuple[int, int, int], str]:
 _DEEPEST, _MOST_ENTRIES = 20, 20_000
 
 
-def _hyperspy(path: Path, file: Any) -> RawSeries:
+def _hyperspy(path: Path, file: Any, signal: str | None) -> RawSeries:
     """Open a HyperSpy signal, a group of /Experiments: `data`, attributes `axis-i` per dimension, groups of metadata.
 
     See https://hyperspy.org/rosettasciio/file_specification/hspy.html.
     """
-    signals = [group for group in file["Experiments"].values() if "data" in group]
-    stacks = [group for group in signals if group["data"].ndim >= 3] or signals
-    if not stacks:
+    groups = [group for group in file["Experiments"].values() if "data" in group]
+    if not groups:
         raise InputError(f"{path} is a HyperSpy file without a signal")
-    index, note = choose_stack(
-        [str(_metadata(group).get("General", {}).get("title") or "untitled") for group in stacks]
-    )
-    group = stacks[index]
-    data = group["data"]
-    if data.ndim != 3:
-        stack_shape(path, data.shape, data.dtype)
-    axes = [_attributes(group[f"axis-{i}"]) if f"axis-{i}" in group else {} for i in range(3)]
-    order = _hyperspy_order(axes)
+    titles = [str(_metadata(group).get("General", {}).get("title") or "untitled") for group in groups]
+    every = [_hyperspy_axes(group) for group in groups]
+    orders = [_hyperspy_order(axes) for axes in every]
+    datasets = [group["data"] for group in groups]
+    counts = [
+        data.shape[order[0]] if data.ndim == 3 and data.dtype.kind in "iufb" else n_images_of(data.shape, data.dtype)
+        for data, order in zip(datasets, orders, strict=True)
+    ]
+    signals = _signals(titles, datasets, counts)
+    index, note = choose_signal(path, signals, signal)
+    group, data, axes, order = groups[index], datasets[index], every[index], orders[index]
+    stack_shape(path, data.shape, data.dtype)
     series = _series(path, "HyperSpy", data, order, file)
-    tilt, y, x = (axes[i] for i in order)
+    series.signals, series.signal = signals, index
+    y, x = (axes[i] for i in order[-2:])
     scales = _float(y.get("scale")), _float(x.get("scale"))
     series.pixel_size = checked_pixel_size(scales, (_text(y.get("units")), _text(x.get("units"))), "HyperSpy axes")
     metadata = _metadata(group)
-    _use_hyperspy_angles(series, tilt, metadata.get("Tomography", {}))
+    if len(order) == 3:
+        _use_hyperspy_angles(series, axes[order[0]], metadata.get("Tomography", {}))
     # The history of loading and saving is long and says nothing about the acquisition.
     metadata.get("General", {}).pop("FileIO", None)
     series.metadata = {"metadata": jsonable(metadata)}
@@ -408,8 +435,15 @@ def _entries(group: Any, depth: int, left: Iterator[int]) -> dict[str, Any]:
     return found
 
 
-def _hyperspy_order(axes: list[dict[str, Any]]) -> tuple[int, int, int]:
+def _hyperspy_axes(group: Any) -> list[dict[str, Any]]:
+    n = min(group["data"].ndim, 3)
+    return [_attributes(group[f"axis-{i}"]) if f"axis-{i}" in group else {} for i in range(n)]
+
+
+def _hyperspy_order(axes: list[dict[str, Any]]) -> tuple[int, ...]:
     """Return which array dimensions are tilt, y and x: the one in degrees, or the navigation axis, comes first."""
+    if len(axes) < 3:
+        return tuple(range(len(axes)))
     angular = [i for i, axis in enumerate(axes) if degrees_per(_text(axis.get("units"))) is not None]
     navigation = [i for i, axis in enumerate(axes) if axis.get("navigate")]
     tilt = (angular or navigation or [0])[0]
@@ -444,3 +478,40 @@ def _text(value: Any) -> str:
 
 def _float(value: Any) -> float:
     return float(value) if isinstance(value, int | float) else 0.0
+
+
+# Others ---------------------------------------------------------------------------------------------------------------
+
+
+def _plain(path: Path, file: Any, signal: str | None) -> RawSeries:
+    """Open a stack of images in an HDF5 file that says nothing of them; what else holds numbers is no tilt series."""
+    import h5py
+
+    if SCHEMA_ATTR in file.attrs:
+        raise InputError(f"{path} is a project of tomoseg, not a raw tilt series")
+    stacks: list[Any] = []
+
+    def look(_name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and item.ndim == 3 and item.dtype.kind in "iufb" and min(item.shape) > 1:
+            stacks.append(item)
+
+    file.visititems(look)
+    if not stacks:
+        raise InputError(
+            f"{path} is an HDF5 file without a tilt series: it is neither Velox or NCEM EMD nor HyperSpy nor DXchange, "
+            "and no dataset in it has three dimensions"
+        )
+    signals = _signals([data.name for data in stacks], stacks)
+    index, note = choose_signal(path, signals, signal)
+    if len(stacks) > 1 and signal is None:
+        raise InputError(
+            f"{path} is an HDF5 file of no known kind that holds {len(stacks)} stacks of images "
+            f"({', '.join(shown(s.name) for s in signals[:12])}): name one of them (--signal NAME)"
+        )
+    series = _series(path, "HDF5", stacks[index], (0, 1, 2), file)
+    series.signals, series.signal = signals, index
+    series.warnings.append(
+        f"nothing in {path.name} says what '{shown(signals[index].name)}' is: its first dimension is taken as the tilts"
+    )
+    series.notes += [note] if note else []
+    return series

@@ -6,6 +6,7 @@ doi:10.1016/j.jsb.2015.04.002; SerialEM's and IMOD's use of the extra bytes is d
 
 import math
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tomoseg.io.units import PixelSize, checked_pixel_size
 
 HEADER_BYTES = 1024
 _DTYPES = {0: "i1", 1: "i2", 2: "f4", 3: "complex", 4: "c8", 6: "u2", 12: "f2"}
+_PACKED = 101  # two pixels of 4 bits in a byte, the first one in the lower half; each row begins with a new byte
 _LARGEST = 1_000_000  # pixels or images along one dimension; more means that the byte order is the other one
 _LARGEST_EXTENDED = 64 << 20  # bytes; thousands of records of any kind
 _IMOD_STAMP = 1146047817  # "IMOD"
@@ -42,29 +44,33 @@ _SERIALEM_FIELDS = (
     (16, "intensity", 2),
     (32, "dose", 4),
 )
+# Of neighbouring pixels, those that differ by half of the range of their type: more are a sign of the wrong type, if the
+# other one has far fewer. Spikes and white noise over the whole range have as many in both.
+MOST_JUMPS, FEWER_JUMPS = 1e-4, 0.2
 # FEI1/FEI2 "Bitmask 1": which fields were filled in.
 _FEI1_ALPHA, _FEI1_AXIS, _FEI1_PIXEL = 1 << 7, 1 << 12, 3 << 14
 
 
-def read(path: Path) -> RawSeries:
+def read(path: Path, signal: str | None = None) -> RawSeries:  # noqa: ARG001 - an MRC file holds one
     """Open an MRC stack.
 
-    Raises `InputError` if the file has no MRC header, is truncated, or holds a single image or a mode that a tilt
-    series cannot have.
+    Raises `InputError` if the file has no MRC header, is truncated, or holds a mode that a tilt series cannot have.
     """
     header, order = _header(path)
-    dtype, byte_note = _dtype(path, header, order)
+    dtype = _dtype(path, header, order)
     shape = stack_shape(path, (header["nz"], header["ny"], header["nx"]), dtype)
     n_extended = int(header["nsymbt"])
     offset = HEADER_BYTES + n_extended
-    series = RawSeries(path, "MRC", shape, native(dtype), contiguous(path, offset, shape, dtype))
+    fetch = _packed if int(header["mode"]) == _PACKED else contiguous
+    series = RawSeries(path, "MRC", shape, native(dtype), fetch(path, offset, shape, dtype))
+    if dtype.kind in "iu" and int(header["mode"]) != _PACKED:
+        _decide_sign(series, header, order, offset, dtype)
     titles = _titles(header)
     series.pixel_size = _cell_pixel_size(header)
     series.tilt_axis = axis_from_titles(titles)
     series.metadata = _metadata(header, titles)
-    if byte_note:
-        series.notes.append(byte_note)
-    surplus = (path.stat().st_size - offset) // (shape[1] * shape[2] * dtype.itemsize) - shape[0]
+    image_bytes = shape[1] * (-(-shape[2] // 2) if int(header["mode"]) == _PACKED else shape[2] * dtype.itemsize)
+    surplus = (path.stat().st_size - offset) // image_bytes - shape[0]
     if surplus > 0:
         series.warnings.append(f"{path.name} has room for {surplus} more images than the {shape[0]} in its header")
     with path.open("rb") as file:
@@ -82,10 +88,8 @@ def read_single(path: Path) -> Array | None:
     header, order = _header(path)
     if header["nz"] != 1:
         return None
-    dtype, _ = _dtype(path, header, order)
-    _, *shape = stack_shape(path, (2, header["ny"], header["nx"]), dtype)
-    offset = HEADER_BYTES + int(header["nsymbt"])
-    image: Array = contiguous(path, offset, (1, shape[0], shape[1]), dtype)(slice(0, 1))[0]
+    with read(path) as series:
+        image: Array = series.read([0])[0]
     return image
 
 
@@ -99,7 +103,7 @@ def _header(path: Path) -> tuple[Any, str]:
         raise InputError(f"{path} is truncated: it has {len(raw)} bytes and an MRC header alone has {HEADER_BYTES}")
     orders = ("<", ">") if raw[212:213] != b"\x11" else (">", "<")
     headers = [(np.frombuffer(raw, np.dtype(HEADER_DTYPE).newbyteorder(order))[0], order) for order in orders]
-    known = [pair for pair in headers if int(pair[0]["mode"]) in {*_DTYPES, 16, 101}]
+    known = [pair for pair in headers if int(pair[0]["mode"]) in {*_DTYPES, 16, _PACKED}]
     sensible = [
         (header, order)
         for header, order in known
@@ -115,24 +119,76 @@ def _header(path: Path) -> tuple[Any, str]:
     )
 
 
-def _dtype(path: Path, header: Any, order: str) -> tuple[np.dtype[Any], str]:
-    """Return the dtype of the pixels as stored, and a note on the sign of bytes."""
+def _dtype(path: Path, header: Any, order: str) -> np.dtype[Any]:
+    """Return the dtype of the pixels as the standard has it: bytes are signed."""
     mode = int(header["mode"])
-    if mode in {16, 101}:
-        kind = "RGB colours" if mode == 16 else "4-bit numbers"
-        raise InputError(f"{path} holds {kind} (MRC mode {mode}), which tomoseg does not read: export 16-bit integers")
+    if mode == 16:
+        raise InputError(f"{path} holds RGB colours (MRC mode 16), which tomoseg does not read: export 16-bit integers")
     if mode in {3, 4}:
         raise InputError(f"{path} holds complex values (MRC mode {mode}), a Fourier transform and not a tilt series")
-    if mode != 0:
-        return np.dtype(order + _DTYPES[mode]), ""
-    # Bytes are signed in the 2014 standard, but IMOD and SerialEM wrote unsigned ones and say so in their flags.
+    return np.dtype("u1") if mode == _PACKED else np.dtype(order + _DTYPES[mode])
+
+
+def _packed(path: Path, offset: int, shape: tuple[int, int, int], _dtype: np.dtype[Any]) -> Callable[[slice], Array]:
+    """Return a `fetch` for images of 4-bit numbers, which become u1."""
+    read_bytes = contiguous(path, offset, (shape[0], shape[1], -(-shape[2] // 2)), np.dtype("u1"))
+
+    def fetch(part: slice) -> Array:
+        packed = read_bytes(part)
+        return np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:2], -1)[..., : shape[2]]
+
+    return fetch
+
+
+def _decide_sign(series: RawSeries, header: Any, order: str, offset: int, dtype: np.dtype[Any]) -> None:
+    """Read integers with the sign that they were written with, and say which.
+
+    Bytes are signed in the 2014 standard, but IMOD and SerialEM wrote unsigned ones and say so in their flags. Others
+    say nothing, or the wrong thing: then the pixels decide. In an image, neighbouring pixels are alike; read with the
+    wrong sign, some of them jump by the whole range of the type.
+    """
+    unsigned = np.dtype(dtype.str.replace("i", "u"))
+    signed = np.dtype(dtype.str.replace("u", "i"))
     stamp, flags = struct.unpack(f"{order}ii", header["extra2"].tobytes()[40:48])
-    if stamp == _IMOD_STAMP:
-        signed = bool(flags & _IMOD_SIGNED_BYTES)
-        return np.dtype("i1" if signed else "u1"), f"bytes are {'' if signed else 'un'}signed, according to IMOD's flag"
-    if float(header["dmin"]) >= 0 and float(header["dmax"]) > 127:
-        return np.dtype("u1"), "bytes are unsigned, because the largest value in the header is above 127"
-    return np.dtype("i1"), "bytes are signed, as in the MRC standard"
+    # What holds where the pixels do not tell.
+    kind, why = dtype, "as in the MRC standard"
+    if dtype.itemsize == 1 and stamp == _IMOD_STAMP:
+        kind = signed if flags & _IMOD_SIGNED_BYTES else unsigned
+        why = "according to IMOD's flag"
+    elif dtype == signed and float(header["dmin"]) >= 0 and float(header["dmax"]) > np.iinfo(signed).max:
+        kind = unsigned
+        why = f"because the largest value in the header is above {np.iinfo(signed).max}"
+    jumps = {which: _jumps(series, offset, which) for which in (signed, unsigned)}
+    other = unsigned if kind == signed else signed
+    if jumps[kind] > MOST_JUMPS and jumps[other] < FEWER_JUMPS * jumps[kind]:
+        series.warnings.append(
+            f"the pixels of {series.path.name} are read as {'un' if other == unsigned else ''}signed {_what(dtype)}: "
+            f"read as {'un' if kind == unsigned else ''}signed ones, {why}, {jumps[kind]:.1%} of neighbouring pixels "
+            f"would lie half of the range apart or more, and so {jumps[other]:.1%} do"
+        )
+        kind, why = other, ""
+    elif dtype.itemsize == 1:
+        series.notes.append(f"bytes are {'un' if kind == unsigned else ''}signed, {why}")
+    if kind != dtype:
+        series.dtype, series.fetch = native(kind), contiguous(series.path, offset, series.shape, kind)
+
+
+def _what(dtype: np.dtype[Any]) -> str:
+    return "bytes" if dtype.itemsize == 1 else "16-bit numbers"
+
+
+def _jumps(series: RawSeries, offset: int, dtype: np.dtype[Any]) -> float:
+    """Return the part of neighbouring pixels in a few images that differ by half of the range of `dtype` or more."""
+    fetch = contiguous(series.path, offset, series.shape, dtype)
+    n = series.shape[0]
+    n_jumps = n_pairs = 0
+    for i in sorted({0, n // 3, n // 2, (2 * n) // 3, n - 1}):
+        image = fetch(slice(i, i + 1))[0].astype(np.int64)
+        for axis in (0, 1):
+            steps = np.abs(np.diff(image, axis=axis))
+            n_jumps += int(np.count_nonzero(steps >= 1 << (8 * dtype.itemsize - 1)))
+            n_pairs += steps.size
+    return n_jumps / max(n_pairs, 1)
 
 
 def _titles(header: Any) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
-from tomoseg.io.series import RawSeries, native, require_bytes, stack_shape
+from tomoseg.io.series import RawSeries, Signal, choose_signal, native, require_bytes, stack_shape
 from tomoseg.io.units import PixelSize, checked_pixel_size
 
 _HEADER = struct.Struct("<hhhiiii")
@@ -37,13 +37,15 @@ class _Table:
     pixel_m: tuple[float, float]  # height, width
 
 
-def read(path: Path) -> RawSeries:
-    """Open a TIA series by its .ser or its .emi file.
+def read(path: Path, signal: str | None = None) -> RawSeries:
+    """Open a TIA series by its .ser or its .emi file; of an .emi with several .ser files, each is a signal.
 
-    Raises `InputError` if the .ser file is missing or truncated, or holds spectra, a single image or images of
-    different sizes.
+    Raises `InputError` if the .ser file is missing or truncated, or holds spectra or images of different sizes.
     """
-    data, settings, note = _pair(path)
+    files, settings = _files(path)
+    signals = [_signal(file) for file in files] if len(files) > 1 else []
+    index, note = choose_signal(path, signals, signal) if signals else (0, "")
+    data = files[index]
     table = _table(data)
     n = len(table.offsets)
     shape = stack_shape(data, (n, *table.shape_yx), table.dtype)
@@ -56,7 +58,7 @@ def read(path: Path) -> RawSeries:
         ]
         return np.stack(images)
 
-    series = RawSeries(data, "TIA", shape, native(table.dtype), fetch)
+    series = RawSeries(data, "TIA", shape, native(table.dtype), fetch, signals=signals, signal=index)
     series.metadata = _settings(settings) if settings is not None else {}
     if "diffraction" in str(series.metadata.get("Mode", "")).lower() and "STEM" not in str(series.metadata["Mode"]):
         series.pixel_size = PixelSize(
@@ -68,18 +70,26 @@ def read(path: Path) -> RawSeries:
     return series
 
 
-def _pair(path: Path) -> tuple[Path, Path | None, str]:
-    """Return the .ser file, the .emi file that belongs to it if there is one, and a note on the choice."""
+def _files(path: Path) -> tuple[list[Path], Path | None]:
+    """Return the .ser files with the images, and the .emi file that belongs to them if there is one."""
     if path.suffix.lower() != ".emi":
         stem = path.stem.rsplit("_", 1)[0] if path.stem.rsplit("_", 1)[-1].isdigit() else path.stem
         emi = next((p for p in (path.with_suffix(".emi"), path.with_name(f"{stem}.emi")) if p.is_file()), None)
-        return path, emi, ""
+        return [path], emi
     numbered = sorted(p for p in path.parent.glob("*.ser") if p.stem.rsplit("_", 1)[0] == path.stem)
     found = [*([path.with_suffix(".ser")] if path.with_suffix(".ser").is_file() else []), *numbered]
     if not found:
         raise InputError(f"{path} holds settings only; put the .ser file with its images beside it")
-    more = f", not {', '.join(p.name for p in found[1:])}" if len(found) > 1 else ""
-    return found[0], path, f"the images are read from {found[0].name}{more}"
+    return found, path
+
+
+def _signal(path: Path) -> Signal:
+    """Return what a .ser file holds; no images where it cannot be read as some."""
+    try:
+        table = _table(path)
+    except InputError:
+        return Signal(path.stem, (), "", 0)
+    return Signal(path.stem, (len(table.offsets), *table.shape_yx), str(table.dtype), len(table.offsets))
 
 
 def _table(path: Path) -> _Table:

@@ -8,7 +8,8 @@ import gc
 import math
 import warnings
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ from tomoseg.io.series import (
     COLOUR_IMAGES,
     RawSeries,
     captured_messages,
-    choose_stack,
+    choose_signal,
     contiguous,
     jsonable,
     native,
     require_bytes,
+    signals_of,
     stack_shape,
 )
 from tomoseg.io.units import PixelSize, checked_pixel_size
@@ -38,17 +40,17 @@ _MOST_SERIES = 100  # of one page each: reading all their scales takes long
 _MOST_MESSAGES = 5
 
 
-def read(path: Path) -> RawSeries:
-    """Open a TIFF stack.
+def read(path: Path, signal: str | None = None) -> RawSeries:
+    """Open a TIFF stack, or one channel of a stack of several.
 
-    Raises `InputError` if the file holds a single image, colours or several channels, or is truncated.
+    Raises `InputError` if the file holds colours or more dimensions, or is truncated.
     """
     import tifffile
 
     with captured_messages("tifffile") as messages:
         tiff = tifffile.TiffFile(path, **ALONE)
         try:
-            series = _series(path, tiff, messages)
+            series = _series(path, tiff, messages, signal)
         except BaseException:
             tiff.close()
             raise
@@ -56,14 +58,25 @@ def read(path: Path) -> RawSeries:
     return series
 
 
-def _series(path: Path, tiff: Any, messages: list[str]) -> RawSeries:
-    stack, note = _chosen(path, tiff)
+def _series(path: Path, tiff: Any, messages: list[str], signal: str | None) -> RawSeries:
+    parts = _parts(path, tiff)
+    signals = signals_of(
+        [part.name for part in parts],
+        [part.shape for part in parts],
+        [part.stack.dtype for part in parts],
+        [part.shape[0] if len(part.shape) == 3 else int(len(part.shape) == 2) for part in parts],
+    )
+    index, note = choose_signal(path, signals, signal)
+    part = parts[index]
+    stack = part.stack
     n_pages = len(tiff.pages)  # follows the chain of pages to its end, which may be lost
     described = len(stack.shape) >= 3 and stack.dataoffset is not None
     if any("invalid page offset" in text for text in messages) and not described:
         raise InputError(f"{path} is truncated: its list of pages breaks off after {n_pages}; copy it again")
-    shape = stack_shape(path, [n for n in stack.shape[:-2] if n > 1] + list(stack.shape[-2:]), stack.dtype)
-    series = RawSeries(path, "TIFF", shape, native(stack.dtype), _fetch(path, tiff, stack, shape), close=tiff.close)
+    shape = stack_shape(path, part.shape, stack.dtype)
+    fetch = _fetch(path, tiff, stack, shape, part.pages)
+    series = RawSeries(path, "TIFF", shape, native(stack.dtype), fetch, close=tiff.close)
+    series.signals, series.signal = signals, index
     series.pixel_size = _pixel_size(path, tiff, stack)
     tags = {tag.name: tag.value for tag in stack.keyframe.tags if tag.name in {"Software", "DateTime", "Make", "Model"}}
     series.metadata = {"tags": jsonable(tags), "imagej": jsonable(_imagej(tiff))}
@@ -77,8 +90,18 @@ def _imagej(tiff: Any) -> dict[str, Any]:
     return {key: value for key, value in (settings or {}).items() if key not in {"Labels", "LUTs", "Ranges", "Info"}}
 
 
-def _chosen(path: Path, tiff: Any) -> tuple[Any, str]:
-    """Return the stack among the series of pages in the file."""
+@dataclass(frozen=True)
+class _Part:
+    """A stack in the file, or one channel of it: its shape without dimensions of 1, and its pages in the stack."""
+
+    name: str
+    stack: Any
+    shape: tuple[int, ...]
+    pages: tuple[int, ...]
+
+
+def _parts(path: Path, tiff: Any) -> list[_Part]:
+    """Return the stacks and channels of the file."""
     from tifffile import TiffPageSeries
 
     found = list(tiff.series)
@@ -86,27 +109,60 @@ def _chosen(path: Path, tiff: Any) -> tuple[Any, str]:
         raise InputError(f"{path} holds no image; it may be truncated")
     if any("S" in series.axes for series in found):
         raise InputError(f"{path} {COLOUR_IMAGES}")
-    stacks = [series for series in found if len(series.shape) >= 3]
     # Pages that were appended one by one come as one series each.
-    if not stacks and len(found) > 1 and len({(series.shape, series.dtype) for series in found}) == 1:
+    alike = len({(series.shape, series.dtype) for series in found}) == 1
+    if len(found) > 1 and alike and len(found[0].shape) == 2:
         pages = [series.pages[0] for series in found]
-        return TiffPageSeries(pages, (len(pages), *found[0].shape), found[0].dtype, "IYX", parent=tiff), ""
-    index, note = choose_stack([f"series {i}" for i, _ in enumerate(stacks)] or ["image"])
-    return (stacks or found)[index], note
+        found = [TiffPageSeries(pages, (len(pages), *found[0].shape), found[0].dtype, "IYX", parent=tiff)]
+    channels = _channel_names(tiff)
+    return [part for i, stack in enumerate(found) for part in _channels(stack, f"series {i + 1}", channels)]
 
 
-def _fetch(path: Path, tiff: Any, stack: Any, shape: tuple[int, int, int]) -> Callable[[slice], Array]:
+def _channels(stack: Any, name: str, channels: Sequence[str]) -> list[_Part]:
+    """Return a stack as it is or, where it has another dimension than that of its channels, channel by channel."""
+    sizes, axes = tuple(int(n) for n in stack.shape[:-2]), stack.axes[:-2]
+    shape = (*(n for n in sizes if n > 1), *(int(n) for n in stack.shape[-2:]))
+    n_pages = math.prod(sizes)
+    where = axes.find("C")
+    if len(shape) != 4 or where < 0 or sizes[where] < 2:
+        return [_Part(name, stack, shape, tuple(range(n_pages)) if len(shape) <= 3 else ())]
+    n_channels = sizes[where]
+    pages = np.moveaxis(np.arange(n_pages).reshape(sizes), where, 0).reshape(n_channels, -1)
+    names = channels if len(channels) == n_channels else [f"channel {c + 1}" for c in range(n_channels)]
+    shape = (pages.shape[1], *shape[-2:])
+    return [_Part(names[c], stack, shape, tuple(pages[c].tolist())) for c in range(n_channels)]
+
+
+def _channel_names(tiff: Any) -> list[str]:
+    """Return the names that an OME description gives to channels; none where there are no names."""
+    if not tiff.is_ome:
+        return []
+    try:
+        root = ET.fromstring(tiff.ome_metadata)  # noqa: S314 - entities are not expanded
+    except ET.ParseError:
+        return []
+    names = [node.get("Name") or "" for node in root.iter() if node.tag.rpartition("}")[2] == "Channel"]
+    return names if all(names) else []
+
+
+def _fetch(
+    path: Path, tiff: Any, stack: Any, shape: tuple[int, int, int], pages: tuple[int, ...]
+) -> Callable[[slice], Array]:
     """Return how images are read: in one go if they lie one after the other, else page by page."""
     if stack.dataoffset is not None and stack.keyframe.is_memmappable:
-        return contiguous(path, stack.dataoffset, shape, np.dtype(tiff.byteorder + stack.dtype.str[1:]))
-    _require_pages(path, stack, shape[0])
+        dtype = np.dtype(tiff.byteorder + stack.dtype.str[1:])
+        together = contiguous(path, stack.dataoffset, (max(pages) + 1, *shape[1:]), dtype)
+        if pages == tuple(range(len(pages))):
+            return together
+        return lambda part: np.concatenate([together(slice(page, page + 1)) for page in pages[part]])
+    _require_pages(path, stack, max(pages) + 1)
     # Many pages or strips may point to the same bytes: the file's size counts, not theirs.
     require_plausible(path, math.prod(shape) * stack.dtype.itemsize, path.stat().st_size)
     if not tifffile_decodes(stack.keyframe):
-        return _pillow_fetch(path, [page.index for page in stack.pages])
+        return _pillow_fetch(path, [stack.pages[page].index for page in pages])
 
     def fetch(part: slice) -> Array:
-        return np.stack([stack.pages[i].asarray().reshape(shape[1:]) for i in range(*part.indices(shape[0]))])
+        return np.stack([stack.pages[page].asarray().reshape(shape[1:]) for page in pages[part]])
 
     return fetch
 
