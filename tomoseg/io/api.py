@@ -60,6 +60,9 @@ def read_series(
     angles: str | os.PathLike[str] | None = None,
     pixel_size: float | None = None,
     tilt_axis: str = "auto",
+    signal: str | int | None = None,
+    exclude: str | None = None,
+    square_pixels: bool = False,
     max_memory: int | str | None = None,
     progress: str | Progress | None = None,
 ) -> Series:
@@ -68,15 +71,23 @@ def read_series(
     Parameters
     ----------
     path : path
-        File that holds the series: MRC, DM3/DM4, Velox or NCEM EMD, TIA .ser/.emi, HyperSpy .hspy, TIFF stack or
-        DXchange HDF5. The content decides, not the extension.
-    angles : path, optional
-        File with the tilt angles in degrees, in the order of the images: .rawtlt, .tlt, one per line, CSV or .mdoc. By
-        default a companion .mdoc, the metadata of the raw file, or a .rawtlt/.tlt of the same name.
+        File that holds the series: MRC, DM3/DM4, Velox or NCEM EMD, TIA .ser/.emi, HyperSpy .hspy or .zspy, TIFF
+        stack, DXchange HDF5 or .npy; or a folder with one file per tilt, or a pattern of their names. The content
+        decides, not the extension.
+    angles : path or str, optional
+        File with the tilt angles in degrees, in the order of the images: .rawtlt, .tlt, .aln, a list, a table, CSV or
+        .mdoc; or a range 'start:stop:step'. By default a companion .mdoc, the metadata of the raw file, the names of
+        its files, or an angle file of the same name.
     pixel_size : float, optional
         Pixel size in nm; by default that of the metadata.
     tilt_axis : {'auto', 'x', 'y'}
         Nominal direction of the tilt axis in the images; 'auto' takes it from the metadata.
+    signal : str or int, optional
+        The signal to read where a file holds several: its name, part of it, or its number from 1.
+    exclude : str, optional
+        Views to leave out: numbers from 1 in the order of the file ('3,17-19') or angles ('60deg, -70..-62deg').
+    square_pixels : bool
+        Take pixels as square whatever the metadata say; otherwise others are refused.
     max_memory : int or str, optional
         Bytes to work in, or a text such as '8G'; by default half of what it may use. The images come on top.
     progress : {'auto', 'bar', 'plain', 'none'} or tomoseg.runtime.Progress, optional
@@ -111,7 +122,15 @@ def read_series(
     >>> series.images.shape, series.angles_deg.tolist(), series.pixel_size_nm
     ((3, 2, 4), [-30.0, 0.0, 30.0], 0.5)
     """
-    options = {"raw": Path(path), "angles": angles, "pixel_size": pixel_size, "tilt_axis": tilt_axis}
+    options = {
+        "raw": Path(path),
+        "angles": angles,
+        "pixel_size": pixel_size,
+        "tilt_axis": tilt_axis,
+        "signal": None if signal is None else str(signal),
+        "exclude": exclude,
+        "square_pixels": square_pixels,
+    }
     params = ImportParameters.of("import", options)
     outputs, runtime = MemoryOutputs(), make_runtime(max_memory=max_memory, progress=progress)
     try:
@@ -144,10 +163,12 @@ def copy_series(params: ImportParameters, runtime: Runtime, outputs: Outputs) ->
     """
     if params.raw is None:
         raise InputError("there is no raw tilt series to import: name the file (tomoseg run RAW -o PROJECT.h5)")
-    plan, problems = plan_series(params.raw, params.angles, params.pixel_size, params.tilt_axis)
+    plan, problems = plan_series(params.raw, params.wishes())
     if plan is None:
         raise InputError.of(problems)
     with plan.raw:
+        for line in plan.raw.table:
+            runtime.progress.message(line)
         for note in plan.notes:
             runtime.say(note)
         for warning in plan.warnings:
@@ -155,14 +176,14 @@ def copy_series(params: ImportParameters, runtime: Runtime, outputs: Outputs) ->
         # A stable order keeps repeated exposures in the order they were taken.
         order = np.argsort(plan.angles_deg, kind="stable")
         sorted_deg = plan.angles_deg[order]
-        _copy_images(plan.raw, order, sorted_deg, runtime, outputs)
+        _copy_images(plan.raw, plan.images[order], sorted_deg, runtime, outputs)
         outputs.put("angles_deg", sorted_deg)
     return plan
 
 
 def _copy_images(raw: RawSeries, order: Array, sorted_deg: Angles, runtime: Runtime, outputs: Outputs) -> None:
-    n, ny, nx = raw.shape
-    sink = outputs.create("tilt_series", raw.shape, raw.dtype)
+    n, (ny, nx) = len(order), raw.shape[1:]
+    sink = outputs.create("tilt_series", (n, ny, nx), raw.dtype)
     # The images as read and as sorted, and a mask where they are checked.
     size = runtime.slab_size(ny * nx * (2 * raw.dtype.itemsize + 1), n)
     for slab in runtime.track(slabs(n, size), "importing"):
@@ -172,7 +193,7 @@ def _copy_images(raw: RawSeries, order: Array, sorted_deg: Angles, runtime: Runt
                 bad = image.size - int(np.count_nonzero(np.isfinite(image)))
                 if bad:
                     raise InputError(
-                        f"{raw.path}: image {index + 1} of {n} (at {angle:g} degrees) has {bad} pixels that are NaN or "
-                        "infinite; replace them by numbers before importing"
+                        f"{raw.path}: image {index + 1} of {raw.shape[0]} (at {angle:g} degrees) has {bad} pixels that "
+                        "are NaN or infinite; replace them by numbers before importing"
                     )
         sink[slab] = images

@@ -10,7 +10,7 @@ COMPRESSED = (".gz", ".bz2")
 # What other programs add to the name of a series once it is aligned: IMOD's X.ali, in newer versions X_ali.mrc.
 ALIGNED_SUFFIXES, ALIGNED_ENDS = (".ali",), ("_ali", "-ali")
 _OTHER_ENDS = ("_preali", "_newst", "_st", "_raw")
-# The endings of files of tilt angles, with what they are called in messages: as recorded, and as solved by an alignment.
+# The endings of files of tilt angles: as recorded, and as solved by an alignment.
 RECORDED = (".rawtlt", "_tlt.txt")
 SOLVED = (".tlt", ".aln")
 _LONGEST_LISTING = 100_000  # files of a folder
@@ -29,8 +29,7 @@ def is_aligned(raw: Path) -> bool:
     name = raw.name.lower()
     for suffix in COMPRESSED:
         name = name.removesuffix(suffix)
-    stem, suffix = os.path.splitext(name)
-    return suffix in ALIGNED_SUFFIXES or stem.endswith(ALIGNED_ENDS)
+    return Path(name).suffix in ALIGNED_SUFFIXES or Path(name).stem.endswith(ALIGNED_ENDS)
 
 
 def companions_of(raw: Path) -> Companions:
@@ -59,10 +58,8 @@ def angles_beside(path: Path) -> Path | None:
 
 def _stems(raw: Path) -> list[str]:
     """Return the name without its suffixes, and without what programs add to it."""
-    name = raw.name
-    if name.lower().endswith(COMPRESSED):
-        name = os.path.splitext(name)[0]
-    stem = os.path.splitext(name)[0]
+    name = raw.stem if raw.name.lower().endswith(COMPRESSED) else raw.name
+    stem = Path(name).stem
     ends = [end for end in (*ALIGNED_ENDS, *_OTHER_ENDS) if stem.lower().endswith(end) and len(stem) > len(end)]
     return [stem, *(stem[: -len(end)] for end in ends[:1])]
 

@@ -3,7 +3,6 @@
 import bz2
 import gzip
 import importlib
-import os
 import shutil
 import stat
 import tempfile
@@ -257,6 +256,6 @@ def _decompress(path: Path, open_packed: Any, copy: Path) -> None:
         if error.errno is None:  # bz2 says so of a damaged file
             raise InputError(f"{path} is damaged: it cannot be unpacked ({reason_of(error)})") from error
         raise InputError(
-            f"{path} cannot be unpacked in {os.path.dirname(copy)}: {error.strerror}; unpack it yourself, or set "
+            f"{path} cannot be unpacked in {copy.parent}: {error.strerror}; unpack it yourself, or set "
             "TMPDIR to a folder with room"
         ) from error

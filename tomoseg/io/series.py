@@ -39,6 +39,19 @@ class Signal:
     n_images: int
 
 
+@dataclass(frozen=True)
+class AngleSource:
+    """Tilt angles in degrees, and where they come from in words.
+
+    `angles_deg` has one for each image of a series; NaN where the source says nothing of an image. `is_solved` are
+    angles that an alignment has refined.
+    """
+
+    name: str
+    angles_deg: Angles
+    is_solved: bool = False
+
+
 @dataclass
 class RawSeries:
     """A lazily opened stack of images; use it as a context manager.
@@ -46,8 +59,10 @@ class RawSeries:
     `fetch` reads images start..stop of the file, (k, y, x), for `read`. Angles are in the order of the images, None
     where neither the file nor its companion holds them. `tilt_axis` is the direction of the image along which the
     metadata say that the axis runs. `metadata` is JSON-able. `notes` and `warnings` tell the user how the file was
-    read. Reading takes `scratch_bytes` of memory on top of the images: a chunk is decoded as a whole. `signals` are all
-    that the file holds, and `signal` the place of this one among them.
+    read; `set_aside` says which sources of angles are not used, and why; `table` are lines that show how a series of
+    several files was understood. `more_angles` are other sources of them. Reading takes `scratch_bytes` of memory on
+    top of the images: a chunk is decoded as a whole. `signals` are all that the file holds, and `signal` the place of
+    this one among them.
     """
 
     path: Path  # the file that holds the pixels
@@ -66,6 +81,9 @@ class RawSeries:
     scratch_bytes: int = 0
     signals: list[Signal] = field(default_factory=list)
     signal: int = 0
+    more_angles: list[AngleSource] = field(default_factory=list)
+    set_aside: list[str] = field(default_factory=list)
+    table: list[str] = field(default_factory=list)
 
     def read(self, images: slice | Sequence[int] | NDArray[np.integer[Any]]) -> Array:
         """Return the images of a slice or a list of indices, in that order: (k, y, x), native dtype, C order.

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from tomoseg.arrays import FloatArray
 from tomoseg.errors import InputError, shown
-from tomoseg.io.angles import angles_beside, is_number, read_angles
+from tomoseg.io.angles import is_number, read_angles
+from tomoseg.io.companions import angles_beside
 from tomoseg.io.limits import read_text
 
 _MAX_BYTES = 4_000_000  # more than ten thousand tilts of six numbers

@@ -59,7 +59,7 @@ class PixelSize:
 def _normal(unit: str | None) -> str:
     """Return the unit's name as it stands in the tables: one spelling of µ and Å, no brackets, no plural.
 
-    ImageJ writes characters that are not ASCII as \\u and four digits.
+    ImageJ writes characters that are not ASCII as a backslash, u and four digits.
     """
     text = re.sub(r"\\[uU]([0-9a-fA-F]{4})", lambda code: chr(int(code[1], 16)), unit or "")
     text = unicodedata.normalize("NFC", text).strip().strip("[]").replace("_", "")
@@ -116,7 +116,7 @@ def checked_pixel_size(
         return unknown(f"{shown_size} {(unit_x or '').strip()} cannot be the size of a pixel")
     if abs(height - width) > _SQUARE_TOLERANCE * max(height, width):
         doubt = f"the pixels are not square according to the {where} ({height:.4g} nm high, {width:.4g} nm wide)"
-        return PixelSize(source=where, doubt=doubt, sides_nm=(height, width))
+        return PixelSize(doubt=doubt, sides_nm=(height, width))
     if placeholder_nm is not None and math.isclose(width, placeholder_nm, rel_tol=1e-6):
         return unknown(f"{width:g} nm per pixel is the placeholder that programs write for an unknown size")
     return PixelSize(width, where)

@@ -58,8 +58,11 @@ def test_it_gives_what_the_stage_stores(raw):
 def test_options_are_those_of_the_stage(raw, tmp_path):
     write_angles(tmp_path / "other.tlt", ANGLES[::-1])
     options = {"angles": tmp_path / "other.tlt", "pixel_size": 2.0, "tilt_axis": "x"}
-    with pytest.warns(TomosegWarning, match="the given pixel size of 2 nm is used; the MRC header has 0.5 nm"):
+    with pytest.warns(TomosegWarning) as warned:
         series = read_series(str(raw), **options)
+    texts = [str(warning.message) for warning in warned]
+    assert any("the given pixel size of 2 nm is used; the MRC header has 0.5 nm" in text for text in texts)
+    assert any("other.tlt is used, as given" in text for text in texts)
     _same(series, *_imported(raw=raw, **options))
     assert series.tilt_axis == "x"
 

@@ -57,7 +57,9 @@ def test_tia_settings_beside_the_series(tmp_path):
             assert series.metadata["Mode"] == "STEM nP SA Zoom Diffraction"
             assert series.pixel_size.nm == pytest.approx(2.0)
     with open_raw(tmp_path / "a.emi") as series:
-        assert series.notes == ["the images are read from a_1.ser, not a_2.ser"]
+        assert "'a_1' (5 x 6 x 7) is used, not 'a_2' (5 x 6 x 7)" in series.notes[0]
+    with open_raw(tmp_path / "a.emi", "a_2") as series:
+        np.testing.assert_array_equal(series.read([2]), STACK[[2]] + 1)
     _emi(tmp_path / "a.emi", "TEM uP Diffraction")
     with open_raw(tmp_path / "a.emi") as series:
         assert series.pixel_size.nm is None

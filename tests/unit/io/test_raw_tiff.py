@@ -70,7 +70,7 @@ def test_pages_are_read_one_by_one(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("unit", "resolution", "nm"),
-    [("nm", (2, 2), 0.5), ("micron", (50, 50), 20.0), ("\\u00B5m", (50, 50), 20.0), ("", (2, 2), None),
+    [("nm", (2, 2), 0.5), ("micron", (50, 50), 20.0), ("\\u00B5m", (50, 50), 20.0), ("\\u00C5", (2, 2), 0.05), ("", (2, 2), None),
      ("pixel", (1, 1), None), ("nm", (2, 3), None)],
 )  # fmt: skip
 def test_imagej_scale(tmp_path, unit, resolution, nm):
@@ -79,6 +79,7 @@ def test_imagej_scale(tmp_path, unit, resolution, nm):
     with open_raw(tmp_path / "a.tif") as series:
         assert series.pixel_size.nm == (None if nm is None else pytest.approx(nm))
         assert series.pixel_size.source == ("unknown" if nm is None else "ImageJ scale")
+        assert (series.pixel_size.sides_nm is not None) == (resolution == (2, 3))
 
 
 def test_ome_scale(tmp_path):
@@ -102,7 +103,7 @@ def test_dots_per_inch_are_no_pixel_size(tmp_path):
         (lambda p: tifffile.imwrite(p, np.zeros((3, 8, 8, 3), np.uint8), photometric="rgb"), "colour"),
         (lambda p: tifffile.imwrite(p, np.zeros((8, 8, 3), np.uint8), photometric="rgb"), "colour"),
         (lambda p: tifffile.imwrite(p, STACK.astype(np.complex64)), "complex"),
-        (lambda p: tifffile.imwrite(p, STACK.reshape(2, 3, 30, 40), imagej=True), "4 dimensions"),
+        (lambda p: tifffile.imwrite(p, STACK.reshape(2, 3, 30, 40), metadata={"axes": "TZYX"}, photometric="minisblack"), "4 dimensions"),
         (lambda p: p.write_bytes(b"II*\0" + bytes(20)), "holds no image"),
     ],
 )

@@ -9,7 +9,16 @@ import numpy as np
 
 from tomoseg.errors import InputError
 from tomoseg.io.readers.dm_tags import Block, TagFile, Tags
-from tomoseg.io.series import RawSeries, choose_signal, contiguous, jsonable, n_images_of, native, signals_of, stack_shape
+from tomoseg.io.series import (
+    RawSeries,
+    choose_signal,
+    contiguous,
+    jsonable,
+    n_images_of,
+    native,
+    signals_of,
+    stack_shape,
+)
 from tomoseg.io.units import checked_pixel_size, degrees_per
 
 # The tags of an image that are kept as metadata: settings, no tables or thumbnails.
@@ -39,7 +48,8 @@ def read(path: Path, signal: str | None = None) -> RawSeries:
     image, dtype = images[index], dtypes[index]
     data = _group(image, "ImageData")
     shape = stack_shape(path, _sizes(image), dtype)
-    dtype, place = dtype.newbyteorder(content.order), data.get("Data")
+    place = data.get("Data")
+    dtype = dtype.newbyteorder("<" if content.order == "<" else ">")
     if not isinstance(place, Block) or place.dtype is None:
         raise InputError(f"{path} holds no pixels where its tags say they are")
     if place.size * place.dtype.itemsize < shape[0] * shape[1] * shape[2] * dtype.itemsize:
@@ -78,7 +88,8 @@ def _sizes(image: Tags) -> list[int]:
 
 
 def _dtype(image: Tags) -> np.dtype[Any]:
-    return np.dtype(_DTYPES.get(_group(image, "ImageData").get("DataType", 0), "V"))
+    known: np.dtype[Any] = np.dtype(_DTYPES.get(_group(image, "ImageData").get("DataType", 0), "V"))
+    return known
 
 
 def _axes(data: Tags) -> list[tuple[float, float, str]]:

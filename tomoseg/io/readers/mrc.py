@@ -7,6 +7,7 @@ doi:10.1016/j.jsb.2015.04.002; SerialEM's and IMOD's use of the extra bytes is d
 import math
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,14 @@ _SERIALEM_FIELDS = (
     (16, "intensity", 2),
     (32, "dose", 4),
 )
-# Of neighbouring pixels, those that differ by half of the range of their type: more are a sign of the wrong type, if the
-# other one has far fewer. Spikes and white noise over the whole range have as many in both.
+# Of neighbouring pixels, those that differ by half of the range of their type: more are a sign of the wrong type, if
+# the other one has far fewer. Spikes and white noise over the whole range have as many in both.
 MOST_JUMPS, FEWER_JUMPS = 1e-4, 0.2
 # FEI1/FEI2 "Bitmask 1": which fields were filled in.
 _FEI1_ALPHA, _FEI1_AXIS, _FEI1_PIXEL = 1 << 7, 1 << 12, 3 << 14
 
 
-def read(path: Path, signal: str | None = None) -> RawSeries:  # noqa: ARG001 - an MRC file holds one
+def read(path: Path, _signal: str | None = None) -> RawSeries:
     """Open an MRC stack.
 
     Raises `InputError` if the file has no MRC header, is truncated, or holds a mode that a tilt series cannot have.
@@ -85,7 +86,7 @@ def read_single(path: Path) -> Array | None:
 
     Raises `InputError` if the file has no MRC header, is truncated, or holds a mode that a grey image cannot have.
     """
-    header, order = _header(path)
+    header, _ = _header(path)
     if header["nz"] != 1:
         return None
     with read(path) as series:
@@ -144,51 +145,63 @@ def _decide_sign(series: RawSeries, header: Any, order: str, offset: int, dtype:
     """Read integers with the sign that they were written with, and say which.
 
     Bytes are signed in the 2014 standard, but IMOD and SerialEM wrote unsigned ones and say so in their flags. Others
-    say nothing, or the wrong thing: then the pixels decide. In an image, neighbouring pixels are alike; read with the
-    wrong sign, some of them jump by the whole range of the type.
+    say nothing, or the wrong thing: then smallest and largest value in the header decide, if they fit one sign only,
+    else the pixels. In an image, neighbouring pixels are alike; read with the wrong sign, some of them jump by the
+    whole range of the type.
     """
-    unsigned = np.dtype(dtype.str.replace("i", "u"))
-    signed = np.dtype(dtype.str.replace("u", "i"))
+    kinds = np.dtype(dtype.str.replace("u", "i")), np.dtype(dtype.str.replace("i", "u"))
     stamp, flags = struct.unpack(f"{order}ii", header["extra2"].tobytes()[40:48])
-    # What holds where the pixels do not tell.
-    kind, why = dtype, "as in the MRC standard"
+    kind, why = dtype, "as in the MRC standard"  # what holds where nothing tells more
     if dtype.itemsize == 1 and stamp == _IMOD_STAMP:
-        kind = signed if flags & _IMOD_SIGNED_BYTES else unsigned
+        kind = kinds[0 if flags & _IMOD_SIGNED_BYTES else 1]
         why = "according to IMOD's flag"
-    elif dtype == signed and float(header["dmin"]) >= 0 and float(header["dmax"]) > np.iinfo(signed).max:
-        kind = unsigned
-        why = f"because the largest value in the header is above {np.iinfo(signed).max}"
-    jumps = {which: _jumps(series, offset, which) for which in (signed, unsigned)}
-    other = unsigned if kind == signed else signed
-    if jumps[kind] > MOST_JUMPS and jumps[other] < FEWER_JUMPS * jumps[kind]:
+    pixels = [_Pixels.sampled(series, offset, one) for one in kinds]
+    low, high = float(header["dmin"]), float(header["dmax"])
+    fitting = [one for one, seen in zip(kinds, pixels, strict=True) if low <= seen.smallest and seen.largest <= high]
+    jumps = {one: seen.jumps for one, seen in zip(kinds, pixels, strict=True)}
+    other = kinds[1] if kind == kinds[0] else kinds[0]
+    if low < high and len(fitting) == 1 and (why != "according to IMOD's flag" or fitting[0] == kind):
+        if fitting[0] != kind:
+            kind, why = fitting[0], f"because the header gives values from {low:g} to {high:g}"
+    elif jumps[kind] > MOST_JUMPS and jumps[other] < FEWER_JUMPS * jumps[kind]:
         series.warnings.append(
-            f"the pixels of {series.path.name} are read as {'un' if other == unsigned else ''}signed {_what(dtype)}: "
-            f"read as {'un' if kind == unsigned else ''}signed ones, {why}, {jumps[kind]:.1%} of neighbouring pixels "
-            f"would lie half of the range apart or more, and so {jumps[other]:.1%} do"
+            f"the pixels of {series.path.name} are read as {_signed(other)}: read as {_signed(kind)}, {why}, "
+            f"{jumps[kind]:.2%} of neighbouring pixels would lie half of the range apart or more; so do "
+            f"{jumps[other]:.2%}"
         )
         kind, why = other, ""
-    elif dtype.itemsize == 1:
-        series.notes.append(f"bytes are {'un' if kind == unsigned else ''}signed, {why}")
+    if dtype.itemsize == 1 and why:
+        series.notes.append(f"the pixels are {_signed(kind)}, {why}")
     if kind != dtype:
         series.dtype, series.fetch = native(kind), contiguous(series.path, offset, series.shape, kind)
 
 
-def _what(dtype: np.dtype[Any]) -> str:
-    return "bytes" if dtype.itemsize == 1 else "16-bit numbers"
+def _signed(dtype: np.dtype[Any]) -> str:
+    what = "bytes" if dtype.itemsize == 1 else "16-bit numbers"
+    return f"{'unsigned' if dtype.kind == 'u' else 'signed'} {what}"
 
 
-def _jumps(series: RawSeries, offset: int, dtype: np.dtype[Any]) -> float:
-    """Return the part of neighbouring pixels in a few images that differ by half of the range of `dtype` or more."""
-    fetch = contiguous(series.path, offset, series.shape, dtype)
-    n = series.shape[0]
-    n_jumps = n_pairs = 0
-    for i in sorted({0, n // 3, n // 2, (2 * n) // 3, n - 1}):
-        image = fetch(slice(i, i + 1))[0].astype(np.int64)
-        for axis in (0, 1):
-            steps = np.abs(np.diff(image, axis=axis))
-            n_jumps += int(np.count_nonzero(steps >= 1 << (8 * dtype.itemsize - 1)))
-            n_pairs += steps.size
-    return n_jumps / max(n_pairs, 1)
+@dataclass(frozen=True)
+class _Pixels:
+    """What a few images hold: extremes, and the part of neighbours that differ by half of the range or more."""
+
+    smallest: int
+    largest: int
+    jumps: float
+
+    @classmethod
+    def sampled(cls, series: RawSeries, offset: int, dtype: np.dtype[Any]) -> "_Pixels":
+        """Return what the first, the last and three images between them hold as numbers of `dtype`."""
+        fetch, n = contiguous(series.path, offset, series.shape, dtype), series.shape[0]
+        extremes, n_jumps, n_pairs = [], 0, 0
+        for i in sorted({0, n // 3, n // 2, (2 * n) // 3, n - 1}):
+            image = fetch(slice(i, i + 1))[0].astype(np.int32)
+            extremes += [int(image.min()), int(image.max())]
+            for axis in (0, 1):
+                steps = np.abs(np.diff(image, axis=axis))
+                n_jumps += int(np.count_nonzero(steps >= 1 << (8 * dtype.itemsize - 1)))
+                n_pairs += steps.size
+        return cls(min(extremes), max(extremes), n_jumps / max(n_pairs, 1))
 
 
 def _titles(header: Any) -> tuple[str, ...]:

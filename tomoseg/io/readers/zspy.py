@@ -98,7 +98,8 @@ def _use_angles(series: RawSeries, axis: dict[str, Any], tomography: Any) -> Non
     if listed is not None and np.size(listed) == n:
         series.angles_deg = factor * np.asarray(listed, np.float64).ravel()
     elif float(axis.get("scale", 0)) != 0:
-        series.angles_deg = factor * (float(axis.get("offset", 0)) + float(axis["scale"]) * np.arange(n))
+        start, step = factor * float(axis.get("offset", 0)), factor * float(axis["scale"])
+        series.angles_deg = start + step * np.arange(n, dtype=np.float64)
     series.angles_source = "HyperSpy calibration of the stack axis" if series.angles_deg is not None else ""
 
 

@@ -1,0 +1,263 @@
+"""A tilt series in a folder with one file per tilt: which files belong to it, their order, and their angles."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tomoseg.arrays import Array
+from tomoseg.errors import InputError, shown
+from tomoseg.io.angles import read_angles
+from tomoseg.io.companions import companions_of
+from tomoseg.io.input_files import tilt_files
+from tomoseg.io.mdoc import read_mdoc
+from tomoseg.io.raw import IMAGE_EXTENSIONS, opener
+from tomoseg.io.series import Angles, AngleSource, Axis, RawSeries
+from tomoseg.io.units import PixelSize
+
+_FEW = 4  # names in a message
+# A number in a name, with what may be its sign: -12, n04.0 (negative), p04.0 or m12 where no word ends there.
+_NUMBER = re.compile(r"(?P<sign>[-+\u2212]|(?<![A-Za-z])[npmNPM](?=\d))?(?P<digits>\d+(?:\.\d+)?)")
+_NEGATIVE = {"-", "\u2212", "n", "m"}
+_LABEL = re.compile(r"(tilt|angle|alpha|ang|deg|theta)[ _=-]*$", re.IGNORECASE)
+_DEGREES = re.compile(r"^\s*(deg|\u00b0)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class _File:
+    """What one file holds."""
+
+    path: Path
+    n_images: int
+    shape_yx: tuple[int, int]
+    dtype: np.dtype[np.generic]
+    angle_deg: float | None
+    angle_source: str
+    fetch: Callable[[slice], Array]
+
+
+@dataclass(frozen=True)
+class _Field:
+    """A number that stands at the same place in all names: its values, and what speaks for tilt angles."""
+
+    values: Angles
+    in_brackets: bool
+    labelled: bool
+    signed: bool
+    decimal: bool
+
+    @property
+    def evidence(self) -> tuple[bool, bool, bool, bool]:
+        """What speaks for angles, the strongest first."""
+        return self.in_brackets, self.labelled, self.signed, self.decimal
+
+
+def open_tilt_files(path: Path, signal: str | None = None) -> RawSeries:
+    """Open a folder, or the files of a pattern of names, as one series: a file for each tilt, in natural order.
+
+    Angles come from the metadata of the files or their .mdoc, from their names, and from an angle file in the folder.
+    A file that holds several images gives them all the same angle.
+
+    Raises `InputError` if there are fewer than two images, a file cannot be read, or they differ in size or type.
+    """
+    files = tilt_files(path)
+    folder = path if path.is_dir() else path.parent
+    if len(files) < 2:
+        raise InputError(_too_few(path, files))
+    if signal is not None:
+        raise InputError(f"{path} holds one file per tilt, of which no signal can be chosen; leave --signal away")
+    with ExitStack() as stack:
+        open_one = stack.enter_context(opener(files[0]))
+        series = _joined(path, folder, files, [open_one(file) for file in files])
+        series.close = stack.pop_all().close
+    return series
+
+
+def _too_few(path: Path, files: Sequence[Path]) -> str:
+    what = "matches" if not path.is_dir() else "is a folder that holds"
+    if len(files) == 1:
+        return (
+            f"{path} {what} one image, {files[0].name}; give that file if it holds the whole tilt series, or a folder "
+            "with one file per tilt"
+        )
+    return f"{path} {what} no images ({' '.join(sorted(IMAGE_EXTENSIONS))})"
+
+
+def _joined(path: Path, folder: Path, files: Sequence[Path], opened: Sequence[RawSeries]) -> RawSeries:
+    parts = [_part(series, file) for series, file in zip(opened, files, strict=True)]
+    _require_alike(path, parts)
+    first, counts = opened[0], [part.n_images for part in parts]
+    owner = np.repeat(np.arange(len(parts)), counts)
+    start = np.concatenate([[0], np.cumsum(counts)])
+
+    def fetch(selected: slice) -> Array:
+        images = []
+        for i in range(*selected.indices(len(owner))):
+            within = int(i - start[owner[i]])
+            images.append(parts[owner[i]].fetch(slice(within, within + 1)))
+        return np.concatenate(images)
+
+    kind = f"{first.format}, one file per tilt"
+    joined = RawSeries(path, kind, (len(owner), *first.shape[1:]), first.dtype, fetch)
+    joined.pixel_size = _one_pixel_size(opened, joined)
+    joined.tilt_axis = next((axis for axis in (_axis(s, f) for s, f in zip(opened, files, strict=True)) if axis), None)
+    joined.metadata = {"files": len(files), "first_file": {"name": files[0].name, **first.metadata}}
+    recorded = [part.angle_deg for part in parts]
+    if all(angle is not None for angle in recorded):
+        angles = np.array([float(angle) for angle in recorded if angle is not None])
+        joined.angles_deg, joined.angles_source = angles[owner], parts[0].angle_source
+    elif any(angle is not None for angle in recorded):
+        missing = [part.path.name for part in parts if part.angle_deg is None]
+        joined.warnings.append(
+            f"the angles in the metadata are not used: {len(missing)} of {len(files)} files have none "
+            f"({', '.join(shown(name) for name in missing[:_FEW])})"
+        )
+    named, why = angles_in_names([file.name for file in files])
+    if named is not None:
+        joined.more_angles.append(AngleSource("the file names", named[owner]))
+    elif why:
+        joined.set_aside.append(why)
+    _use_angle_files(joined, folder, parts, owner)
+    joined.table = _table(parts, owner, joined, named)
+    joined.notes.append(f"{len(files)} files, {shown(files[0].name)} to {shown(files[-1].name)}")
+    joined.warnings += dict.fromkeys(text for series in opened for text in series.warnings)
+    return joined
+
+
+def _part(series: RawSeries, file: Path) -> _File:
+    angle, source = None, ""
+    mdoc = companions_of(file).mdoc
+    if mdoc is not None:
+        try:
+            tilts = read_mdoc(mdoc).angles_deg()
+            angle, source = float(np.median(tilts)), "the .mdoc of each file"
+        except InputError as error:
+            series.warnings.append(f"an .mdoc was set aside: {error}")
+    if angle is None and series.angles_deg is not None and len(series.angles_deg):
+        angle, source = float(np.median(series.angles_deg)), f"the {series.angles_source} of each file"
+    return _File(file, series.shape[0], series.shape[1:], series.dtype, angle, source, series.fetch)
+
+
+def _axis(series: RawSeries, file: Path) -> Axis | None:
+    if series.tilt_axis is not None:
+        return series.tilt_axis
+    mdoc = companions_of(file).mdoc
+    try:
+        return None if mdoc is None else read_mdoc(mdoc).tilt_axis()
+    except InputError:
+        return None  # it was warned of
+
+
+def _require_alike(path: Path, parts: Sequence[_File]) -> None:
+    """Raise `InputError` unless all images have the same size and type, with the names of those that differ."""
+    kinds = Counter((part.shape_yx, str(part.dtype)) for part in parts)
+    if len(kinds) == 1:
+        return
+    (usual_size, usual_type), _ = kinds.most_common(1)[0]
+    others = [p for p in parts if (p.shape_yx, str(p.dtype)) != (usual_size, usual_type)]
+    odd = others[0]
+    raise InputError(
+        f"the files of {path} do not form one series: most hold images of {usual_size[1]} x {usual_size[0]} px "
+        f"({usual_type}), {len(others)} others do not, such as {shown(odd.path.name)} with {odd.shape_yx[1]} x "
+        f"{odd.shape_yx[0]} px ({odd.dtype}); move what does not belong to it elsewhere, or give a pattern of names"
+    )
+
+
+def _one_pixel_size(opened: Sequence[RawSeries], joined: RawSeries) -> PixelSize:
+    """Return the pixel size of the files, if it is the same in all."""
+    sizes = [series.pixel_size for series in opened]
+    known = [size.nm for size in sizes if size.nm is not None]
+    if len(known) < len(sizes):
+        return next((size for size in sizes if size.nm is None), sizes[0])
+    if max(known) - min(known) > 0.01 * min(known):
+        joined.warnings.append(f"the pixel size differs from file to file, {min(known):.6g} to {max(known):.6g} nm")
+        return PixelSize(doubt="it is not the same in all files")
+    return sizes[0]
+
+
+def _use_angle_files(series: RawSeries, folder: Path, parts: Sequence[_File], owner: Array) -> None:
+    """Add the angles of the only angle file in the folder, one for each file or one for each image."""
+    found = sorted(
+        p for p in folder.iterdir() if p.is_file() and p.name.lower().endswith((".rawtlt", ".tlt", "_tlt.txt", ".aln"))
+    )
+    for file in found:
+        try:
+            angles = read_angles(file)
+        except InputError as error:
+            series.set_aside.append(f"{file.name} was set aside: {error}")
+            continue
+        if len(angles) == len(owner):
+            series.more_angles.append(AngleSource(file.name, angles))
+        elif len(angles) == len(parts):
+            series.more_angles.append(AngleSource(file.name, angles[owner]))
+        else:
+            series.set_aside.append(
+                f"{file.name} was set aside: it has {len(angles)} angles, the folder {len(parts)} files with "
+                f"{len(owner)} images"
+            )
+
+
+def _table(parts: Sequence[_File], owner: Array, series: RawSeries, named: Angles | None) -> list[str]:
+    """Return lines that show what was understood of each file."""
+    width = min(60, max(len(shown(part.path.name, 60)) for part in parts))
+    lines = [f"{'file':{width}}  images  angle in its name  in its metadata"]
+    for i, part in enumerate(parts):
+        by_name = "-" if named is None else f"{named[i]:g}"
+        recorded = "-" if part.angle_deg is None else f"{part.angle_deg:g}"
+        lines.append(f"{shown(part.path.name, 60):{width}}  {part.n_images:6d}  {by_name:>17}  {recorded:>15}")
+    return lines
+
+
+# --- angles in names ---
+
+
+def angles_in_names(names: Sequence[str]) -> tuple[Angles | None, str]:
+    """Return the tilt angles that stand in the names of files: (n,) float64 degrees, or None and why not.
+
+    A number at the same place in all names is one if it varies, lies between -180 and 180, and is no running number.
+    Of several, one in square brackets, after a word such as tilt, with a sign, or with decimals is preferred. Negative
+    numbers are written -12, n12 or m12; where all have a minus, it is a hyphen.
+    """
+    stems = [name.rsplit(".", 1)[0] for name in names]
+    matches = [list(_NUMBER.finditer(stem)) for stem in stems]
+    counts = {len(found) for found in matches}
+    if len(counts) != 1 or counts == {0}:
+        return None, "the file names hold no numbers at the same places" if counts != {0} else ""
+    fields = [_field(stems, [found[k] for found in matches]) for k in range(counts.pop())]
+    likely = [field for field in fields if _can_be_angles(field)]
+    if not likely:
+        return None, ""
+    best = max(field.evidence for field in likely)
+    chosen = [field for field in likely if field.evidence == best]
+    if len(chosen) > 1:
+        return None, f"the file names hold {len(chosen)} numbers that could be tilt angles"
+    return chosen[0].values, ""
+
+
+def _field(stems: Sequence[str], found: Sequence[re.Match[str]]) -> _Field:
+    signs = [(match["sign"] or "").lower() for match in found]
+    hyphen = all(sign == "-" for sign in signs)
+    negative = np.array([sign in _NEGATIVE and not hyphen for sign in signs])
+    values = np.array([float(match["digits"]) for match in found])
+    before = [stem[: match.start()] for stem, match in zip(stems, found, strict=True)]
+    after = [stem[match.end() :] for stem, match in zip(stems, found, strict=True)]
+    return _Field(
+        values=np.where(negative, -values, values),
+        in_brackets=all(b.endswith("[") and a.startswith("]") for b, a in zip(before, after, strict=True)),
+        labelled=all(_LABEL.search(b) or _DEGREES.search(a) for b, a in zip(before, after, strict=True)),
+        signed=bool(negative.any()),
+        decimal=any("." in match["digits"] for match in found),
+    )
+
+
+def _can_be_angles(field: _Field) -> bool:
+    values = field.values
+    if np.abs(values).max() > 180 or np.ptp(values) == 0:
+        return False
+    # Running numbers, of which some may be missing.
+    steps = np.diff(np.sort(values))
+    return field.signed or field.decimal or not (values.min() in (0, 1) and np.median(steps) == 1)
