@@ -28,6 +28,8 @@ def run(
     angles: str | Path | None = None,
     pixel_size: float | None = None,
     tilt_axis: str | None = None,
+    signal: str | int | None = None,
+    exclude: str | None = None,
     pipeline: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     first: str | None = None,
@@ -44,7 +46,7 @@ def run(
     Parameters
     ----------
     source : path
-        The raw tilt series, or a project file to continue or update.
+        The raw tilt series (a file, or a folder with one file per tilt), or a project file to continue or update.
     project : path, optional
         The project file to make from a raw series, or to update with it.
     angles : path, optional
@@ -53,6 +55,10 @@ def run(
         Pixel size in nm, where the raw file does not hold it.
     tilt_axis : {'x', 'y'}, optional
         Nominal direction of the tilt axis in the raw images.
+    signal : str or int, optional
+        The signal to read where the raw file holds several: its name, part of it, or its number from 1.
+    exclude : str, optional
+        Views to leave out, such as '3,17-19' or '60deg'.
     pipeline : path, optional
         Pipeline file, or the name of one that ships with tomoseg ('catalyst', 'quick', ...).
     settings : mapping, optional
@@ -90,7 +96,8 @@ def run(
     """
     runtime = make_runtime(device, workers, max_memory, progress)
     source, output = Path(source), None if project is None else Path(project)
-    layers = run_layers(pipeline, config.by_stage(settings or {}), angles, pixel_size, tilt_axis, export_dir)
+    given = {"angles": angles, "pixel_size": pixel_size, "tilt_axis": tilt_axis, "signal": signal, "exclude": exclude}
+    layers = run_layers(pipeline, config.by_stage(settings or {}), given, export_dir)
     with opened_to_run(source, output, layers, runtime, force=force) as (opened, wanted):
         engine.run(opened, wanted, runtime, first=first, last=last, force=force)
     return open_project(output or source)
@@ -99,13 +106,10 @@ def run(
 def run_layers(
     pipeline: str | Path | None,
     settings: Raw,
-    angles: str | Path | None,
-    pixel_size: float | None,
-    tilt_axis: str | None,
+    given: Mapping[str, Any],
     export_dir: str | Path | None,
 ) -> list[Raw]:
-    """Return the layers of settings that a run is given, later ones first in rank."""
-    given = {"angles": angles, "pixel_size": pixel_size, "tilt_axis": tilt_axis}
+    """Return the layers of settings that a run is given, later ones first in rank; `given` are those of the import."""
     return [
         config.read_pipeline(pipeline) if pipeline else {},
         settings,

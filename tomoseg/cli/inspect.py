@@ -1,5 +1,6 @@
-"""Commands that show what there is: `status`, `check`, `report`, `preview`, `view` and `doctor`."""
+"""Commands that show what there is: `inspect`, `status`, `check`, `report`, `preview`, `view` and `doctor`."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,8 +17,31 @@ from tomoseg.terminal import show, show_document
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    for one in (status, check, report, preview, view, doctor):
+    for one in (inspect, status, check, report, preview, view, doctor):
         app.command(one.__name__)(one)
+
+
+def inspect(
+    raw: Annotated[
+        Path, typer.Argument(metavar="RAW", help="A raw tilt series: a file, or a folder with one file per tilt.")
+    ],
+    angles: Annotated[
+        str | None, typer.Option("--angles", metavar="FILE|START:STOP:STEP", help="Tilt angles to look at with it.")
+    ] = None,
+    signal: Annotated[str | None, typer.Option("--signal", metavar="NAME|N", help="The signal to look at.")] = None,
+    exclude: Annotated[str | None, typer.Option("--exclude", metavar="VIEWS", help="Views to leave out.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Show what a raw file holds and what an import would use: signals, pixel size, tilt angles, tilt axis."""
+    from tomoseg.io.contents import contents_of
+    from tomoseg.io.parameters import ImportParameters
+
+    options = {"raw": raw, "angles": angles, "signal": signal, "exclude": exclude}
+    found = contents_of(ImportParameters.of("import", options))
+    if as_json:
+        show_document(json.dumps(found.as_json(), indent=2))
+    else:
+        show(*render.contents_lines(found))
 
 
 def status(

@@ -1,12 +1,17 @@
 """What commands print: lines for people and logs, JSON for programs."""
 
 import json
+import math
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tomoseg import plain_json, schema
 from tomoseg.doctor import Finding
+from tomoseg.io.series import size_of
 from tomoseg.project import Project, Record, StageState
+
+if TYPE_CHECKING:
+    from tomoseg.io.contents import Contents
 
 
 def run_summary_lines(project: Project, done: list[StageState]) -> list[str]:
@@ -21,6 +26,32 @@ def run_summary_lines(project: Project, done: list[StageState]) -> list[str]:
         info = project.artifact(schema.EXPORT_INFO).attrs
         lines += [f"file     {info['directory']}/{file['name']}" for file in plain_json.load(info["files"])]
     return lines
+
+
+def contents_lines(found: "Contents") -> list[str]:
+    """Return what a raw file holds, and what an import would use of it, for people."""
+    raw, plan = found.raw, found.plan
+    n, height, width = raw.shape
+    lines = [str(raw.path), f"  {raw.format}: {n} image{'s' if n != 1 else ''} of {width} x {height} px, {raw.dtype}"]
+    if len(raw.signals) > 1:
+        lines.append("  signals")
+        for i, signal in enumerate(raw.signals):
+            used = "  (used)" if i == raw.signal else ""
+            lines.append(f"    {i + 1}  {signal.name}  {size_of(signal)}  {signal.dtype}{used}")
+    known = not math.isnan(plan.pixel_size_nm)
+    size = f"{plan.pixel_size_nm:.6g} nm, from {plan.pixel_size_source}" if known else "unknown"
+    lines.append(f"  pixel size   {size}")
+    sources = found.angle_sources()
+    for i, (name, words, is_used) in enumerate(sources):
+        lines.append(f"  {'' if i else 'tilt angles':<12} {name}: {words}{'  (used)' if is_used else ''}")
+    lines += [] if sources else ["  tilt angles  unknown"]
+    lines.append(f"  tilt axis    {'unknown' if plan.tilt_axis == 'unknown' else f'along {plan.tilt_axis}'}")
+    if len(plan.images) not in (0, n):
+        lines.append(f"  imported     {len(plan.images)} of {n} images")
+    lines += [f"  {line}" for line in raw.table]
+    lines += [f"  note: {text}" for text in plan.notes]
+    lines += [f"  warning: {text}" for text in plan.warnings]
+    return lines + [f"  problem: {text}" for text in found.problems]
 
 
 def status_lines(project: Project, states: list[StageState], verbose: bool) -> list[str]:

@@ -32,13 +32,22 @@ def add_commands(app: typer.Typer) -> None:
 
 def run(
     source: Annotated[
-        Path, typer.Argument(metavar="RAW|PROJECT", help="A raw tilt series, or a project to continue or update.")
+        Path,
+        typer.Argument(
+            metavar="RAW|PROJECT",
+            help="A raw tilt series (a file, or a folder with one file per tilt), or a project to continue or update.",
+        ),
     ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="PROJECT", help="The project file to make from RAW.")
     ] = None,
     angles: Annotated[
-        Path | None, typer.Option("--angles", help="Tilt angles in degrees: .rawtlt, .tlt, .csv, .mdoc or a list.")
+        str | None,
+        typer.Option(
+            "--angles",
+            metavar="FILE|START:STOP:STEP",
+            help="Tilt angles in degrees: .rawtlt, .tlt, .aln, .csv, .mdoc, a list, or a range (--angles=-68:68:2).",
+        ),
     ] = None,
     pixel_size: Annotated[
         float | None, typer.Option("--pixel-size", metavar="NM", help="Pixel size in nm, if the file does not hold it.")
@@ -46,6 +55,14 @@ def run(
     tilt_axis: Annotated[
         str | None,
         typer.Option("--tilt-axis", metavar="x|y", help="Nominal direction of the tilt axis in the raw image."),
+    ] = None,
+    signal: Annotated[
+        str | None,
+        typer.Option("--signal", metavar="NAME|N", help="The signal to read where a file holds several."),
+    ] = None,
+    exclude: Annotated[
+        str | None,
+        typer.Option("--exclude", metavar="VIEWS", help="Views to leave out: 3,17-19 (from 1), 60deg, -70..-62deg."),
     ] = None,
     pipeline: Pipeline = "",
     sets: Sets = [],  # noqa: B006 - Typer reads the default
@@ -60,7 +77,8 @@ def run(
     runtime: Runtime,
 ) -> None:
     """Run the whole pipeline on a raw tilt series, or bring a project up to date."""
-    layers = run_layers(pipeline, config.parse_sets(sets), angles, pixel_size, tilt_axis, export_dir)
+    given = {"angles": angles, "pixel_size": pixel_size, "tilt_axis": tilt_axis, "signal": signal, "exclude": exclude}
+    layers = run_layers(pipeline, config.parse_sets(sets), given, export_dir)
     opened = opened_to_run(source, output, layers, runtime, force=force, break_lock=break_lock)
     with _stoppable(source, output, layers), opened as (project, settings):
         done = engine.run(project, settings, runtime, first=first, last=last, force=force)

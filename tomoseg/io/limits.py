@@ -38,6 +38,11 @@ def reason_of(error: BaseException) -> str:
     return shown(str(error).strip().split("\n", 1)[0], 200) or type(error).__name__
 
 
+def reason_without(error: InputError, path: Path) -> str:
+    """Return what an error says of a file, without the file's name at its beginning."""
+    return str(error).removeprefix(str(path)).lstrip(":, ")
+
+
 def read_text(path: Path, most: int, what: str) -> str:
     """Return the text of a small file in UTF-8 or, where it says so, UTF-16; invalid bytes are replaced.
 

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import field_validator, model_validator
 
-from tomoseg.errors import InputError
 from tomoseg.io.companions import companions_of
 from tomoseg.io.exclusion import parts_of
 from tomoseg.lengths import Nanometres
@@ -114,10 +113,7 @@ def check(params: ImportParameters) -> list[str]:
     """List everything that is wrong with the raw file and the angle file, from their headers."""
     from tomoseg.io.plan import plan_series
 
-    try:
-        plan, problems = plan_series(params.raw, params.wishes(), ask_images=False)
-    except InputError as error:
-        return list(error.lines)
+    plan, problems = plan_series(params.raw, params.wishes(), ask_images=False)
     if plan is not None:
         plan.raw.close()
     return problems

@@ -19,6 +19,7 @@ from tomoseg.errors import InputError, shown
 from tomoseg.io.angles import read_angles
 from tomoseg.io.companions import Companions, companions_of, is_aligned
 from tomoseg.io.exclusion import excluded_angles, excluded_views
+from tomoseg.io.limits import reason_without
 from tomoseg.io.mdoc import Mdoc, read_mdoc
 from tomoseg.io.raw import open_raw
 from tomoseg.io.series import Angles, AngleSource, RawSeries
@@ -71,33 +72,46 @@ def plan_series(path: Path | None, wishes: Wishes, *, ask_images: bool = True) -
     The caller closes `plan.raw`. Without a `path`, only the angle file is checked. Unless `ask_images`, no image is
     read where sources of angles contradict each other.
     """
-    problems: list[str] = []
-    given: AngleSource | None = None
     raw: RawSeries | None = None
-    try:
-        given = _given(wishes)
-    except InputError as error:
-        problems.append(str(error))
+    problems: list[str] = []
     if path is not None:
         try:
             raw = open_raw(path, wishes.signal)
         except InputError as error:
             problems.append(str(error))
     if raw is None:
+        try:
+            _given(wishes)
+        except InputError as error:
+            problems.append(str(error))
         return None, problems
-    try:
-        plan = SeriesPlan(raw, notes=list(raw.notes), warnings=list(raw.warnings))
-        problems += _decide(plan, wishes, given, ask_images=ask_images and not problems)
-    except InputError as error:
-        raw.close()
-        return None, [*problems, str(error)]
-    except BaseException:
-        raw.close()
-        raise
+    plan, problems = examined(raw, wishes, ask_images=ask_images)
     if problems:
         raw.close()
         return None, problems
     return plan, []
+
+
+def examined(raw: RawSeries, wishes: Wishes, *, ask_images: bool) -> tuple[SeriesPlan, list[str]]:
+    """Return what holds for an opened series, as far as it is known, and every reason why it cannot be used.
+
+    The series is closed if anything but an `InputError` is raised.
+    """
+    problems: list[str] = []
+    given: AngleSource | None = None
+    plan = SeriesPlan(raw, notes=list(raw.notes), warnings=list(raw.warnings))
+    try:
+        given = _given(wishes)
+    except InputError as error:
+        problems.append(str(error))
+    try:
+        problems += _decide(plan, wishes, given, ask_images=ask_images and not problems)
+    except InputError as error:
+        problems.append(str(error))
+    except BaseException:
+        raw.close()
+        raise
+    return plan, problems
 
 
 def _given(wishes: Wishes) -> AngleSource | None:
@@ -111,11 +125,10 @@ def _given(wishes: Wishes) -> AngleSource | None:
 def _decide(plan: SeriesPlan, wishes: Wishes, given: AngleSource | None, *, ask_images: bool) -> list[str]:
     beside = companions_of(plan.raw.path)
     mdoc = _mdoc(plan, beside)
-    problems = []
-    if wishes.angles is None or given is not None:
-        problems = _decide_angles(plan, given, beside, mdoc, wishes.exclude, ask_images=ask_images)
-    problems += _decide_pixel_size(plan, wishes, mdoc)
+    problems = _decide_pixel_size(plan, wishes, mdoc)
     _decide_tilt_axis(plan, wishes.tilt_axis, mdoc)
+    if wishes.angles is None or given is not None:
+        problems += _decide_angles(plan, given, beside, mdoc, wishes.exclude, ask_images=ask_images)
     return problems
 
 
@@ -126,7 +139,7 @@ def _mdoc(plan: SeriesPlan, beside: Companions) -> Mdoc | None:
     try:
         mdoc = read_mdoc(beside.mdoc)
     except InputError as error:
-        plan.raw.set_aside.append(f"{beside.mdoc.name} was set aside: {error}")
+        plan.raw.set_aside.append(f"{beside.mdoc.name} was set aside: {reason_without(error, beside.mdoc)}")
         return None
     plan.raw.metadata["mdoc"] = {"header": mdoc.header, "titles": list(mdoc.titles), "first_image": mdoc.images[0]}
     return mdoc
@@ -197,7 +210,7 @@ def _sources(
         try:
             files.append(AngleSource(path.name, read_angles(path), path.suffix.lower() in {".tlt", ".aln"}))
         except InputError as error:
-            raw.set_aside.append(f"{path.name} was set aside: {error}")
+            raw.set_aside.append(f"{path.name} was set aside: {reason_without(error, path)}")
     solved_first = is_aligned(raw.path)
     for file in files if solved_first else ():
         add(file.name, file.angles_deg, is_solved=file.is_solved)
@@ -235,7 +248,7 @@ def _add_mdoc(raw: RawSeries, mdoc: Mdoc | None, places: NDArray[np.intp] | None
     try:
         angles = mdoc.angles_deg()
     except InputError as error:
-        raw.set_aside.append(f"the angles of {mdoc.path.name} were set aside: {error}")
+        raw.set_aside.append(f"the angles of {mdoc.path.name} were set aside: {reason_without(error, mdoc.path)}")
         return
     if not (np.isfinite(angles).all() and np.abs(angles).max() <= 180):
         raw.set_aside.append(f"the angles of {mdoc.path.name} were set aside: not all are between -180 and 180 degrees")
@@ -270,8 +283,8 @@ def _no_angles(raw: RawSeries) -> str:
     reasons = "; ".join(raw.set_aside)
     if not reasons:
         reasons = (
-            f"the {raw.format} file has none, and there is no .mdoc, .rawtlt, .tlt, .aln or _TLT.txt of the same name "
-            "beside it"
+            f"the metadata ({raw.format}) have none, and there is no .mdoc, .rawtlt, .tlt, .aln or _TLT.txt of the same "
+            "name beside it"
         )
     return (
         f"no tilt angles are known for {raw.path}: {reasons}. Give a file with one angle in degrees per line, or a "
@@ -434,7 +447,7 @@ def _decide_pixel_size(plan: SeriesPlan, wishes: Wishes, mdoc: Mdoc | None) -> l
         plan.pixel_size_nm, plan.pixel_size_source = found.nm, found.source
         plan.notes.append(f"pixel size {found.nm:.6g} nm, from {found.source}")
     else:
-        reason = found.doubt or f"the {plan.raw.format} file does not give it"
+        reason = found.doubt or f"the metadata ({plan.raw.format}) do not give it"
         plan.warnings.append(
             f"the pixel size is unknown: {shown(reason, 300)}. Sizes will be in pixels until it is given "
             "(--pixel-size, nm)"

@@ -184,6 +184,8 @@ def format_of(path: Path, head: bytes) -> Format:
     # DM's mark is only four bytes, which an MRC file of 3 or 4 columns in the other byte order has too.
     if by_content is None or (by_content.module in {"dm", "picture"} and by_name is not None):
         by_content = by_name
+    if path.suffix.lower() in {".mdoc", ".rawtlt", ".tlt", ".aln"}:
+        raise InputError(f"{path} says something of a tilt series, but holds no images: give the file with the images")
     if by_content is None:
         raise InputError(f"the format of {path} is not recognised; supported are {supported()}")
     return by_content

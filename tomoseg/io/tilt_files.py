@@ -14,6 +14,7 @@ from tomoseg.errors import InputError, shown
 from tomoseg.io.angles import read_angles
 from tomoseg.io.companions import companions_of
 from tomoseg.io.input_files import tilt_files
+from tomoseg.io.limits import reason_without
 from tomoseg.io.mdoc import read_mdoc
 from tomoseg.io.raw import IMAGE_EXTENSIONS, opener
 from tomoseg.io.series import Angles, AngleSource, Axis, RawSeries
@@ -101,7 +102,7 @@ def _joined(path: Path, folder: Path, files: Sequence[Path], opened: Sequence[Ra
             images.append(parts[owner[i]].fetch(slice(within, within + 1)))
         return np.concatenate(images)
 
-    kind = f"{first.format}, one file per tilt"
+    kind = f"{first.format} files, one per tilt"
     joined = RawSeries(path, kind, (len(owner), *first.shape[1:]), first.dtype, fetch)
     joined.pixel_size = _one_pixel_size(opened, joined)
     joined.tilt_axis = next((axis for axis in (_axis(s, f) for s, f in zip(opened, files, strict=True)) if axis), None)
@@ -136,7 +137,7 @@ def _part(series: RawSeries, file: Path) -> _File:
             tilts = read_mdoc(mdoc).angles_deg()
             angle, source = float(np.median(tilts)), "the .mdoc of each file"
         except InputError as error:
-            series.warnings.append(f"an .mdoc was set aside: {error}")
+            series.warnings.append(f"{mdoc.name} was set aside: {reason_without(error, mdoc)}")
     if angle is None and series.angles_deg is not None and len(series.angles_deg):
         angle, source = float(np.median(series.angles_deg)), f"the {series.angles_source} of each file"
     return _File(file, series.shape[0], series.shape[1:], series.dtype, angle, source, series.fetch)
@@ -188,7 +189,7 @@ def _use_angle_files(series: RawSeries, folder: Path, parts: Sequence[_File], ow
         try:
             angles = read_angles(file)
         except InputError as error:
-            series.set_aside.append(f"{file.name} was set aside: {error}")
+            series.set_aside.append(f"{file.name} was set aside: {reason_without(error, file)}")
             continue
         if len(angles) == len(owner):
             series.more_angles.append(AngleSource(file.name, angles))

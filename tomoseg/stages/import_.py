@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from tomoseg.arrays import Outputs
-from tomoseg.io.digest import sha256
+from tomoseg.io.input_files import sha256
 from tomoseg.io.parameters import ImportParameters, check
 from tomoseg.runtime import Runtime
 from tomoseg.schema import ANGLES, TILT_SERIES, TILT_SERIES_INFO
@@ -45,7 +45,7 @@ def metadata_json(kind: str, metadata: dict[str, Any], most: int = METADATA_CHAR
 
 STAGE = Stage(
     name="import",
-    version=1,
+    version=2,
     summary="bring a raw tilt series, its angles and its pixel size into the project",
     parameters=ImportParameters,
     reads=(),

@@ -114,8 +114,8 @@ def test_angles_beside_the_raw_file_are_found_and_said(tmp_path):
         shutil.copy(files["angles"], tmp_path / f"raw{suffix}")
         outputs, runtime = _run(raw=files["raw"])
         np.testing.assert_array_equal(outputs.arrays["angles_deg"], np.sort(ANGLES))
-        assert outputs.attrs["tilt_series_info"]["angles_source"] == f"raw{suffix} beside the raw file"
-        assert f"7 tilts from -60 to 60 deg, from raw{suffix} beside the raw file" in runtime.notes
+        assert outputs.attrs["tilt_series_info"]["angles_source"] == f"raw{suffix}"
+        assert f"7 tilts from -60 to 60 deg, from raw{suffix}" in runtime.notes
 
 
 def test_no_angles_anywhere_names_the_option(tmp_path):
@@ -295,7 +295,7 @@ def test_real_frames_of_one_tilt_are_no_series(real_data):
     (problem,) = _problems(raw=real_data / "tilt-series/serialem/test_000.mrc")
     assert "all 2 images" in problem
     assert "-0.000488 degrees" in problem
-    assert "join the files" in problem
+    assert "give the folder" in problem
 
 
 def test_real_frames_with_angles_given_are_imported(real_data, tmp_path):

@@ -164,7 +164,9 @@ def _decide_sign(series: RawSeries, header: Any, order: str, offset: int, dtype:
         if fitting[0] != kind:
             kind, why = fitting[0], f"because the header gives values from {low:g} to {high:g}"
     elif jumps[kind] > MOST_JUMPS and jumps[other] < FEWER_JUMPS * jumps[kind]:
-        series.warnings.append(
+        # Nothing is contradicted where the header says nothing.
+        tell = series.notes if why == "as in the MRC standard" and dtype.itemsize == 1 else series.warnings
+        tell.append(
             f"the pixels of {series.path.name} are read as {_signed(other)}: read as {_signed(kind)}, {why}, "
             f"{jumps[kind]:.2%} of neighbouring pixels would lie half of the range apart or more; so do "
             f"{jumps[other]:.2%}"
