@@ -283,8 +283,8 @@ def _no_angles(raw: RawSeries) -> str:
     reasons = "; ".join(raw.set_aside)
     if not reasons:
         reasons = (
-            f"the metadata ({raw.format}) have none, and there is no .mdoc, .rawtlt, .tlt, .aln or _TLT.txt of the same "
-            "name beside it"
+            f"the metadata ({raw.format}) have none, and there is no .mdoc, .rawtlt, .tlt, .aln or _TLT.txt of the "
+            "same name beside it"
         )
     return (
         f"no tilt angles are known for {raw.path}: {reasons}. Give a file with one angle in degrees per line, or a "

@@ -1,4 +1,4 @@
-"""Alignments exchanged with other programs and projects: IMOD's .xf, tables of shifts, and their fit to a series.
+"""Alignments exchanged with other programs and projects: IMOD's .xf, AreTomo's .aln, tables of shifts, and their fit.
 
 A line of an .xf file is A11 A12 A21 A22 DX DY, which moves (X, Y) of the raw image to
 
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from tomoseg.arrays import FloatArray
 from tomoseg.errors import InputError, shown
 from tomoseg.io.angles import is_number, read_angles
+from tomoseg.io.aretomo import AreTomoAlignment, read_alignment
 from tomoseg.io.companions import angles_beside
 from tomoseg.io.limits import read_text
 
@@ -114,7 +115,7 @@ def tilts_beside(path: Path) -> Path | None:
 
 
 def read_shifts(path: Path | str, *, rows_up: bool = False) -> GivenAlignment:
-    """Read shifts from an IMOD .xf or a table.
+    """Read shifts from an IMOD .xf, an AreTomo .aln, or a table.
 
     The columns of a table are separated by commas, semicolons, tabs or blanks. Its header names one column like dy, one
     like dx and optionally one like angle or tilt; without a header there are two columns, dy and dx. Lines that start
@@ -122,7 +123,7 @@ def read_shifts(path: Path | str, *, rows_up: bool = False) -> GivenAlignment:
 
     Parameters
     ----------
-    path : file of either kind; an .xf is recognised by its name
+    path : file of any of these kinds; an .xf and an .aln are recognised by their names
     rows_up : whether IMOD turns the raw file upside down, see the module's text
 
     Raises
@@ -131,11 +132,39 @@ def read_shifts(path: Path | str, *, rows_up: bool = False) -> GivenAlignment:
         The file is missing or a line is malformed; the message names the line.
     """
     path = Path(path)
+    if path.suffix.lower() == ".aln":
+        return _from_aretomo(read_alignment(path))
     lines = [(i, line.strip()) for i, line in enumerate(read_text(path, _MAX_BYTES, "file of shifts").splitlines(), 1)]
     lines = [(i, line) for i, line in lines if line and not line.startswith("#")]
     if not lines:
         raise InputError(f"{path} is empty: it must hold one line for each tilt")
     return _read_xf(path, lines, rows_up=rows_up) if _is_xf(path) else _read_table(path, lines)
+
+
+def _from_aretomo(aln: AreTomoAlignment) -> GivenAlignment:
+    turns = aln.rotation_deg
+    apart = float(np.ptp(turns))
+    if apart > MOST_TURN_DEG:
+        raise InputError(
+            f"{aln.path} turns the images by {turns.min():.2f} to {turns.max():.2f} degrees: tomoseg takes shifts and "
+            f"one direction of the tilt axis from it, and leaves out rotations of up to {MOST_TURN_DEG:g} degree"
+        )
+    found = GivenAlignment(
+        str(aln.path),
+        aln.shifts_px,
+        axis_angle_deg=90 - (90 - float(turns.mean())) % 180,
+        axis_offset_px=0.0,
+        image_shape=aln.image_shape,
+    )
+    if aln.has_local:
+        found.notes.append(f"{aln.path.name} also holds a local alignment, which is left out")
+    if aln.dark:
+        listed = ", ".join(f"{tilt:g}" for _, tilt in aln.dark)
+        found.notes.append(
+            f"{aln.path.name} leaves out {len(aln.dark)} images, at {listed} degrees: leave them out at import as well "
+            "(--exclude)"
+        )
+    return replace(_sorted(found, aln.tilt_deg), angles_refined=True)
 
 
 def _is_xf(path: Path) -> bool:

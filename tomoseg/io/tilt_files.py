@@ -120,6 +120,7 @@ def _joined(path: Path, folder: Path, files: Sequence[Path], opened: Sequence[Ra
     named, why = angles_in_names([file.name for file in files])
     if named is not None:
         joined.more_angles.append(AngleSource("the file names", named[owner]))
+        joined.warnings += [why] if why else []
     elif why:
         joined.set_aside.append(why)
     _use_angle_files(joined, folder, parts, owner)
@@ -217,7 +218,7 @@ def _table(parts: Sequence[_File], owner: Array, series: RawSeries, named: Angle
 
 
 def angles_in_names(names: Sequence[str]) -> tuple[Angles | None, str]:
-    """Return the tilt angles that stand in the names of files: (n,) float64 degrees, or None and why not.
+    """Return the tilt angles that stand in the names of files, (n,) float64 degrees, with a doubt; or None and why not.
 
     A number at the same place in all names is one if it varies, lies between -180 and 180, and is no running number.
     Of several, one in square brackets, after a word such as tilt, with a sign, or with decimals is preferred. Negative
@@ -236,15 +237,19 @@ def angles_in_names(names: Sequence[str]) -> tuple[Angles | None, str]:
     chosen = [field for field in likely if field.evidence == best]
     if len(chosen) > 1:
         return None, f"the file names hold {len(chosen)} numbers that could be tilt angles"
+    if not any(best):
+        low, high = chosen[0].values.min(), chosen[0].values.max()
+        return chosen[0].values, f"the numbers in the file names, {low:g} to {high:g}, are taken as tilt angles"
     return chosen[0].values, ""
 
 
 def _field(stems: Sequence[str], found: Sequence[re.Match[str]]) -> _Field:
     signs = [(match["sign"] or "").lower() for match in found]
-    hyphen = all(sign == "-" for sign in signs)
-    negative = np.array([sign in _NEGATIVE and not hyphen for sign in signs])
-    values = np.array([float(match["digits"]) for match in found])
     before = [stem[: match.start()] for stem, match in zip(stems, found, strict=True)]
+    if all(sign == "-" for sign in signs):  # a hyphen: a minus would be a second one
+        signs = ["-" if text.endswith("-") else "" for text in before]
+    negative = np.array([sign in _NEGATIVE for sign in signs])
+    values = np.array([float(match["digits"]) for match in found])
     after = [stem[match.end() :] for stem, match in zip(stems, found, strict=True)]
     return _Field(
         values=np.where(negative, -values, values),
@@ -259,6 +264,5 @@ def _can_be_angles(field: _Field) -> bool:
     values = field.values
     if np.abs(values).max() > 180 or np.ptp(values) == 0:
         return False
-    # Running numbers, of which some may be missing.
-    steps = np.diff(np.sort(values))
-    return field.signed or field.decimal or not (values.min() in (0, 1) and np.median(steps) == 1)
+    # Running numbers, of which some may be missing, go up by one.
+    return field.signed or field.decimal or bool(np.median(np.diff(np.sort(values))) != 1)

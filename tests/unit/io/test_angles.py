@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tomoseg.errors import InputError
-from tomoseg.io.angles import read_angles
+from tomoseg.io.angles import angles_of_range, read_angles
 
 
 def _write(tmp_path, text, name="a.rawtlt"):
@@ -24,12 +24,76 @@ def _write(tmp_path, text, name="a.rawtlt"):
         ("a.csv", "image;angle\n1;-60\n2;0\n3;60.5\n"),
         ("a.tsv", "image\ttheta\n1\t-60\n2\t0\n3\t60.5\n"),
         ("a.csv", "theta_rad\n-1.0471975511965976\n0\n1.0559241974565693\n"),
+        ("a.txt", "-60.0 3\n0.0 1\n60.5 2\n"),  # with the order of acquisition
+        ("a_TLT.txt", "  -60.00   3   1.20\n    0.00   1   1.20\n   60.50   2   1.20\n"),  # and the dose
+        ("a.txt", "1 -60 0.1\n2 0 0.2\n3 60.5 0.3\n"),
+        ("a.txt", "-60 0 60.5\n"),
+        ("a.txt", "-60, 0, 60.5\n"),
+        ("a.txt", "-60,0 0,0 60,5\n"),
+        ("a.rawtlt", "-60,0\n0,0\n60,5\n"),
+        ("a.csv", "image;angle\n1;-60,0\n2;0,0\n3;60,5\n"),
+        ("a.tlt", "-60   # image 0\n0 // image 1\n60.5 % image 2\n"),
+        ("a.txt", "tilt\n-60\n0\n60.5\n"),
+        ("a.txt", "image angle\n1 -60\n2 0\n3 60.5\n"),
+        ("a.csv", "1,-60\n2,0\n3,60.5\n"),
         ("a.mdoc", "[ZValue = 1]\nTiltAngle = 0\n[ZValue = 0]\nTiltAngle = -60\n[ZValue = 2]\nTiltAngle = 60.5\n"),
     ],
 )
 def test_every_way_to_write_angles(tmp_path, name, text):
     # 1e-12: rounding of the radians
     np.testing.assert_allclose(read_angles(_write(tmp_path, text, name)), [-60, 0, 60.5], atol=1e-12)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig", "latin-1"])
+def test_every_encoding(tmp_path, encoding):
+    (tmp_path / "a.tlt").write_bytes("-60.0\r\n0.0\r\n60.5\r\n".encode(encoding))
+    assert read_angles(tmp_path / "a.tlt").tolist() == [-60, 0, 60.5]
+
+
+def test_angles_and_running_numbers_behind_a_comma(tmp_path):
+    assert read_angles(_write(tmp_path, "-60,1\n-58,2\n-56,3\n", "a.txt")).tolist() == [-60, -58, -56]
+    assert read_angles(_write(tmp_path, "-60,5\n-58,5\n-56,5\n", "a.txt")).tolist() == [-60.5, -58.5, -56.5]
+
+
+ALN = """# AreTomo Alignment / Priims bprmMn
+# RawSize = 512 480 5
+# NumPatches = 1
+# DarkFrame =    1    3  -30.00
+# SEC     ROT         GMAG       TX          TY      SMEAN     SFIT    SCALE     BASE     TILT
+    2    85.0000    1.00000      3.250     -1.500     1.00     1.00     1.00     0.00    -60.00
+    1    85.0000    1.00000      0.000      0.000     1.00     1.00     1.00     0.00      0.00
+    0    85.0000    1.00000     -2.000      4.000     1.00     1.00     1.00     0.00     30.25
+    4    85.0000    1.00000      1.000      1.000     1.00     1.00     1.00     0.00     60.50
+# Local Alignment
+   0   0     1.0     2.0     0.1    -0.1   1.0
+"""
+
+
+def test_an_alignment_of_aretomo(tmp_path):
+    assert read_angles(_write(tmp_path, ALN, "a.aln")).tolist() == [30.25, 0, -60, -30, 60.5]
+
+
+@pytest.mark.parametrize(
+    ("text", "angles"),
+    [("-4:4:2", [-4, -2, 0, 2, 4]), ("60:-60:-60", [60, 0, -60]), (" 0 : 1 : .5 ", [0, 0.5, 1]), ("3:3:1", [3])],
+)
+def test_ranges(text, angles):
+    assert angles_of_range(text).tolist() == angles
+
+
+@pytest.mark.parametrize("text", ["0:5:2", "0:4:-2", "0:4:0", "-200:200:2", "0:1e9:1e-3", "0:100000000:1"])
+def test_ranges_that_lead_nowhere(text):
+    try:
+        found = angles_of_range(text)
+    except InputError:
+        return
+    assert found is None
+
+
+def test_what_is_no_range():
+    assert angles_of_range("C:/a.tlt") is None
+    assert angles_of_range("angles.tlt") is None
+    assert angles_of_range("1:2") is None
 
 
 def test_order_and_repeats_are_kept(tmp_path):

@@ -181,14 +181,16 @@ def test_what_cannot_be_read_is_refused(tmp_path, name, content, message):
 def test_missing_files_and_folders_are_refused(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         open_raw(tmp_path / "none.mrc")
-    with pytest.raises(InputError, match="is a folder"):
+    with pytest.raises(InputError, match="is a folder that holds no images"):
         open_raw(tmp_path)
 
 
 def test_formats_of_the_shared_folder_that_are_not_supported(real_data):
-    for name in ("xradia_test_chip_tomo.txrm", "velox_emd_v11.zip", "serialem_tilt_series.mdoc"):
+    for name in ("xradia_test_chip_tomo.txrm", "velox_emd_v11.zip"):
         with pytest.raises(InputError, match="is not recognised"):
             open_raw(real_data / f"formats/{name}")
+    with pytest.raises(InputError, match="holds no images"):
+        open_raw(real_data / "formats/serialem_tilt_series.mdoc")
 
 
 def test_reading_one_format_imports_no_other():

@@ -70,8 +70,8 @@ def test_pages_are_read_one_by_one(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("unit", "resolution", "nm"),
-    [("nm", (2, 2), 0.5), ("micron", (50, 50), 20.0), ("\\u00B5m", (50, 50), 20.0), ("\\u00C5", (2, 2), 0.05), ("", (2, 2), None),
-     ("pixel", (1, 1), None), ("nm", (2, 3), None)],
+    [("nm", (2, 2), 0.5), ("micron", (50, 50), 20.0), ("\\u00B5m", (50, 50), 20.0), ("\\u00C5", (2, 2), 0.05),
+     ("", (2, 2), None), ("pixel", (1, 1), None), ("nm", (2, 3), None)],
 )  # fmt: skip
 def test_imagej_scale(tmp_path, unit, resolution, nm):
     metadata = {"axes": "ZYX", **({"unit": unit} if unit else {})}
@@ -80,6 +80,33 @@ def test_imagej_scale(tmp_path, unit, resolution, nm):
         assert series.pixel_size.nm == (None if nm is None else pytest.approx(nm))
         assert series.pixel_size.source == ("unknown" if nm is None else "ImageJ scale")
         assert (series.pixel_size.sides_nm is not None) == (resolution == (2, 3))
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize(("kind", "axes"), [("imagej", "ZCYX"), ("ome", "CZYX"), ("ome", "ZCYX"), ("ome", "TCYX")])
+def test_two_channels_are_two_signals(tmp_path, kind, axes, compression):
+    other = STACK[:5] + 1
+    data = np.stack([STACK[:5], other], axis=axes.index("C"))
+    names = {"Channel": {"Name": ["BF", "HAADF"]}} if kind == "ome" else {}
+    options = {"imagej": True} if kind == "imagej" else {"ome": True}
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        data,
+        metadata={"axes": axes, **names},
+        photometric="minisblack",
+        compression=compression,
+        **options,
+    )
+    with open_raw(tmp_path / "a.tif") as series:
+        assert [signal.shape for signal in series.signals] == [(5, 30, 40)] * 2
+        default = STACK[:5] if kind == "imagej" else other
+        np.testing.assert_array_equal(series.read(slice(None)), default)
+        assert "2 signals" in series.notes[0]
+    for wanted, values in (("1", STACK[:5]), ("2", other), ("channel 2" if kind == "imagej" else "haadf", other)):
+        with open_raw(tmp_path / "a.tif", wanted) as series:
+            np.testing.assert_array_equal(series.read([3, 1]), values[[3, 1]])
+    with pytest.raises(InputError, match="no signal 'EDX'"):
+        open_raw(tmp_path / "a.tif", "EDX")
 
 
 def test_ome_scale(tmp_path):
@@ -103,7 +130,12 @@ def test_dots_per_inch_are_no_pixel_size(tmp_path):
         (lambda p: tifffile.imwrite(p, np.zeros((3, 8, 8, 3), np.uint8), photometric="rgb"), "colour"),
         (lambda p: tifffile.imwrite(p, np.zeros((8, 8, 3), np.uint8), photometric="rgb"), "colour"),
         (lambda p: tifffile.imwrite(p, STACK.astype(np.complex64)), "complex"),
-        (lambda p: tifffile.imwrite(p, STACK.reshape(2, 3, 30, 40), metadata={"axes": "TZYX"}, photometric="minisblack"), "4 dimensions"),
+        (
+            lambda p: tifffile.imwrite(
+                p, STACK.reshape(2, 3, 30, 40), metadata={"axes": "TZYX"}, photometric="minisblack"
+            ),
+            "4 dimensions",
+        ),
         (lambda p: p.write_bytes(b"II*\0" + bytes(20)), "holds no image"),
     ],
 )

@@ -32,6 +32,36 @@ def test_a_table_with_a_header_is_sorted_by_its_angles(tmp_path, text):
     assert found.axis_angle_deg is None
 
 
+def test_an_alignment_of_aretomo_is_that_of_its_xf(tmp_path):
+    """AreTomo's (TX, TY) are taken from a pixel's coordinates before it is turned by ROT about the centre."""
+    angle, moves = 85.0, np.array([[3.25, -1.5], [0.0, 0.0], [-2.0, 4.0]])
+    rows = "".join(
+        f"{i} {angle} 1.0 {tx} {ty} 1 1 1 0 {tilt}\n"
+        for i, ((tx, ty), tilt) in enumerate(zip(moves, ANGLES, strict=True))
+    )
+    aln = written(tmp_path / "a.aln", f"# AreTomo Alignment\n# RawSize = 64 48 3\n{rows}")
+    turn = math.radians(angle)
+    matrix = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+    lines = [" ".join(map(repr, [*matrix.ravel().tolist(), *(-matrix @ move).tolist()])) for move in moves]
+    xf = read_shifts(written(tmp_path / "a.xf", "\n".join(lines)))
+    found = read_shifts(aln)
+    np.testing.assert_allclose(found.shifts_px, xf.shifts_px, atol=1e-9)
+    assert found.axis_angle_deg == pytest.approx(xf.axis_angle_deg)
+    assert found.image_shape == (48, 64)
+    np.testing.assert_array_equal(found.angles_deg, ANGLES)
+
+
+def test_images_that_aretomo_left_out_are_told(tmp_path):
+    text = "# DarkFrame = 0 1 -70.00\n1 10 1 0 0 1 1 1 0 -60\n2 10 1 1 2 1 1 1 0 0\n# Local Alignment\n0 0 1 2 3 4 1\n"
+    notes = read_shifts(written(tmp_path / "a.aln", text)).notes
+    assert any("1 images, at -70 degrees" in note for note in notes)
+    assert any("local alignment" in note for note in notes)
+    with pytest.raises(InputError, match=r"turns the images by 10\.00 to 14\.00"):
+        read_shifts(written(tmp_path / "b.aln", text.replace("2 10 1", "2 14 1")))
+    with pytest.raises(InputError, match="line 2"):
+        read_shifts(written(tmp_path / "c.aln", text.replace("1 10 1", "1 x 1")))
+
+
 def test_two_columns_as_numpy_writes_them(tmp_path):
     np.savetxt(tmp_path / "a.txt", SHIFTS, header="dy dx")
     np.savetxt(tmp_path / "b.csv", SHIFTS, delimiter=",")
