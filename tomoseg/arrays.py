@@ -83,6 +83,33 @@ class Outputs(Protocol):
         """Add attributes to an artifact, or to the group that an attribute-only artifact is."""
 
 
+class Channel:
+    """One signal of several, (n_tilt, n_signal, y, x), as an `ArraySource` (n_tilt, y, x)."""
+
+    def __init__(self, signals: ArraySource, place: int) -> None:
+        self._signals, self._place = signals, place
+        self.shape = (signals.shape[0], *signals.shape[2:])
+        self.dtype = signals.dtype
+
+    def __getitem__(self, key: Any) -> Any:
+        tilts, *rest = key if isinstance(key, tuple) else (key,)
+        return self._signals[(tilts, self._place, *rest)]
+
+
+class ChannelSink:
+    """One signal of several, (n_tilt, n_signal, y, x), as an `ArraySink` (n_tilt, y, x)."""
+
+    def __init__(self, signals: ArraySink, place: int) -> None:
+        self._signals, self._place = signals, place
+        self.shape = (signals.shape[0], *signals.shape[2:])
+
+    def __setitem__(self, tilts: Any, images: Any) -> None:
+        self._signals[tilts, self._place] = images
+
+    def __getitem__(self, tilts: Any) -> Any:
+        return self._signals[tilts, self._place]
+
+
 class MemoryInput:
     """An `Input` in memory."""
 

@@ -61,6 +61,17 @@ TILT_SERIES_INFO = Artifact(
     },
 )
 
+FURTHER_SIGNALS = Artifact(
+    "further_signals",
+    "/tilt_series/further_signals",
+    ("tilt", "signal", "y", "x"),
+    "",
+    "counts",
+    "other signals of the same tilts (elemental maps, a second detector), as acquired, in the order of the tilt series",
+    optional=True,
+    attrs={"names": "one per signal"},
+)
+
 SHIFTS = Artifact(
     "shifts_px",
     "/alignment/shifts_px",
@@ -122,6 +133,17 @@ ALIGNED = Artifact(
     "tilt axis vertical (along y) through x = (nx - 1)/2; each raw image resampled exactly once",
 )
 
+ALIGNED_SIGNALS = Artifact(
+    "aligned_signals",
+    "/alignment/aligned_signals",
+    ("tilt", "signal", "y", "x"),
+    "f4",
+    "counts",
+    "further signals with the alignment of the tilt series; nothing is subtracted, and nothing evened out",
+    optional=True,
+    attrs={"names": "one per signal"},
+)
+
 ALIGNMENT_PREVIEW = Artifact(
     "alignment_preview",
     "/alignment/preview",
@@ -144,6 +166,16 @@ VOLUME = Artifact(
     "counts per px",
     "y along the tilt axis, z along the beam at zero tilt",
     attrs={"voxel_size_nm": "nm; NaN where unknown"},
+)
+SIGNAL_VOLUMES = Artifact(
+    "signal_volumes",
+    "/reconstruction/signal_volumes",
+    ("signal", "z", "y", "x"),
+    "f4",
+    "counts per px",
+    "volumes of further signals, voxel by voxel beside the volume",
+    optional=True,
+    attrs={"names": "one per signal", "voxel_size_nm": "nm; NaN where unknown"},
 )
 RESIDUALS = Artifact(
     "residuals",
@@ -367,13 +399,16 @@ ARTIFACTS: tuple[Artifact, ...] = (
     TILT_SERIES,
     ANGLES,
     TILT_SERIES_INFO,
+    FURTHER_SIGNALS,
     SHIFTS,
     ALIGNMENT_INFO,
     TILT_QUALITY,
     REFINED_ANGLES,
     ALIGNED,
+    ALIGNED_SIGNALS,
     ALIGNMENT_PREVIEW,
     VOLUME,
+    SIGNAL_VOLUMES,
     RESIDUALS,
     STOPPING,
     SHELLS,

@@ -23,6 +23,7 @@ from tomoseg.errors import InputError, TomosegError
 MEMORY_MB = 200  # more than this for a file of less than a megabyte is a bomb
 SECONDS = 15.0  # of computing: a machine may be busy with other things
 READER_MB = 60  # of a process that reads a sound little file
+FORKED = ("project", "report")  # kinds whose reader is forked from the process that tries
 BOMBS = 0.05  # of the tries with files that can be such
 NETWORK_BYTES = 64 << 20  # allowed to a network
 
@@ -226,9 +227,9 @@ def attempt(kind: str, number: int, name: str, path: Path) -> Outcome:
         except Exception:
             result, detail = "exception", traceback.format_exc()
     seconds, peak = _cpu_seconds() - start, _peak_mb() - before
-    # A process begins with the memory of the one that starts it, which counts for its peak.
+    # A process begins with the memory of the one that starts it, which counts for its peak; a forked one keeps it.
     if _peak_of_children_mb() > max(before_children, before + peak):
-        peak = max(peak, _peak_of_children_mb() - READER_MB)
+        peak = max(peak, _peak_of_children_mb() - (before if kind in FORKED else READER_MB))
     if result in {"read", "refused"}:
         if peak > MEMORY_MB:
             result, detail = "memory", f"{peak:.0f} MB; {detail[:300]}"

@@ -21,7 +21,7 @@ from tomoseg.alignment.judging.assessment import Preview
 from tomoseg.alignment.judging.quality import AlignmentQuality, assess_alignment
 from tomoseg.alignment.judging.warnings import agreement_warnings, outlier_warnings, prediction_warnings, summary
 from tomoseg.alignment.parameters import AlignParameters, check
-from tomoseg.arrays import Array, ArraySource, MemoryOutputs, Outputs
+from tomoseg.arrays import Array, ArraySource, Channel, ChannelSink, Input, MemoryOutputs, Outputs
 from tomoseg.errors import InputError
 from tomoseg.io.masks import MaskedSeries, open_mask, require_fit
 from tomoseg.io.shifts import GivenAlignment, ImageCorrections, fitted, imod_turns, read_shifts
@@ -291,6 +291,38 @@ def align_series(
         figures=quality.figures,
         preview=quality.preview,
     )
+
+
+def align_signals(signals: Input, found: AlignmentSummary, *, runtime: Runtime, outputs: Outputs) -> None:
+    """Bring further signals (n_tilt, n_signal, y, x) into register as the tilt series was.
+
+    `outputs` receive 'aligned_signals', (n_tilt, n_signal, y', x') f4. Counts of elemental maps are few and near 0:
+    nothing is subtracted, scaled or replaced, and pixels are interpolated linearly.
+    """
+    n, n_signals, *shape = signals.shape
+    known = [str(name) for name in signals.attrs.get("names", ())]
+    names = known if len(known) == n_signals else [f"signal {k + 1}" for k in range(n_signals)]
+    corrections = ImageCorrections(
+        found.table["rotation_deg"], found.table["magnification"], found.table["tilt_error_deg"]
+    )
+    height, width = aligned_shape((n, *shape), found.tilt_axis_angle_deg)
+    sink = outputs.create("aligned_signals", (n, n_signals, height, width), attrs={"names": names})
+    for k, name in enumerate(names):
+        resample_series(
+            Channel(signals, k),
+            ChannelSink(sink, k),
+            usable=np.ones(n, bool),
+            levels=np.zeros(n),
+            scales=np.ones(n),
+            shifts_px=found.shifts_px,
+            axis_angle_deg=found.tilt_axis_angle_deg,
+            axis_offset_px=found.tilt_axis_offset_px,
+            corrections=corrections,
+            runtime=runtime,
+            order=1,
+            what=f"resampling {name}",
+        )
+    runtime.say(f"further signals brought into register: {', '.join(names)}")
 
 
 def _found(

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from tomoseg.arrays import Array, MemoryOutputs, Outputs
 from tomoseg.errors import InputError, TomosegWarning
 from tomoseg.io.parameters import ImportParameters
 from tomoseg.io.plan import SeriesPlan, plan_series
+from tomoseg.io.raw import open_raw
 from tomoseg.io.series import Angles, RawSeries
 from tomoseg.progress import Progress
 from tomoseg.runtime import Runtime, make_runtime, slabs
@@ -178,7 +180,27 @@ def copy_series(params: ImportParameters, runtime: Runtime, outputs: Outputs) ->
         sorted_deg = plan.angles_deg[order]
         _copy_images(plan.raw, plan.images[order], sorted_deg, runtime, outputs)
         outputs.put("angles_deg", sorted_deg)
+        if plan.further_signals:
+            _copy_signals(plan, order, runtime, outputs)
     return plan
+
+
+def _copy_signals(plan: SeriesPlan, order: Array, runtime: Runtime, outputs: Outputs) -> None:
+    """Copy other signals of the file to the output `further_signals`, in the order of the tilt series."""
+    images, names = plan.images[order], [plan.raw.signals[i].name for i in plan.further_signals]
+    n, (ny, nx) = len(images), plan.raw.shape[1:]
+    with ExitStack() as stack:
+        opened = [stack.enter_context(open_raw(plan.raw.path, str(i + 1))) for i in plan.further_signals]
+        dtype = np.result_type(*(series.dtype for series in opened))
+        shape = (n, len(opened), ny, nx)
+        sink = outputs.create("further_signals", shape, dtype, {"names": names})
+        size = runtime.slab_size(ny * nx * 3 * dtype.itemsize, n)
+        for k, series in enumerate(opened):
+            if series.shape != plan.raw.shape:
+                raise InputError(f"signal '{names[k]}' of {plan.raw.path} has the shape {series.shape}")
+            for slab in runtime.track(slabs(n, size), f"importing {names[k]}"):
+                sink[slab, k] = series.read(images[slab])
+    runtime.say(f"further signals: {', '.join(names)}")
 
 
 def _copy_images(raw: RawSeries, order: Array, sorted_deg: Angles, runtime: Runtime, outputs: Outputs) -> None:

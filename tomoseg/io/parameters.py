@@ -39,6 +39,12 @@ class ImportParameters(Parameters):
         "it, or its number from 1. Default: a HAADF signal that is a series, else the one with the most images; "
         "tomoseg inspect FILE lists them",
     )
+    further_signals: tuple[str, ...] = Field(
+        (),
+        description="other signals of the file to keep beside it (elemental maps, a second detector): names or "
+        "numbers, or all. They get the alignment of the one that is read, and are reconstructed where "
+        "reconstruct.signals asks for them",
+    )
     exclude: str | None = Field(
         None,
         description="views to leave out: numbers from 1 in the order of the file and ranges of them (3,17-19), or "
@@ -104,6 +110,7 @@ class ImportParameters(Parameters):
             pixel_size_nm=self.pixel_size,
             tilt_axis=self.tilt_axis,
             signal=self.signal,
+            further_signals=self.further_signals,
             exclude=self.exclude,
             square_pixels=self.square_pixels,
         )

@@ -22,7 +22,7 @@ from tomoseg.io.exclusion import excluded_angles, excluded_views
 from tomoseg.io.limits import reason_without
 from tomoseg.io.mdoc import Mdoc, read_mdoc
 from tomoseg.io.raw import open_raw
-from tomoseg.io.series import Angles, AngleSource, RawSeries
+from tomoseg.io.series import Angles, AngleSource, RawSeries, choose_signal, size_of
 
 # Smaller differences are rounding in headers and angle files.
 ANGLE_TOLERANCE_DEG = 0.1
@@ -41,6 +41,7 @@ class Wishes:
     pixel_size_nm: float | None = None
     tilt_axis: str = "auto"
     signal: str | None = None
+    further_signals: tuple[str, ...] = ()
     exclude: str | None = None
     square_pixels: bool = False
 
@@ -49,6 +50,7 @@ class Wishes:
 class SeriesPlan:
     """An opened series with the images to import, their angles, pixel size and tilt axis.
 
+    `further_signals` are the places of those to keep among the signals of the file.
     `images` are the places of the imported images in the file, in its order, and `angles_deg` theirs. The pixel size is
     NaN and the tilt axis 'unknown' where nothing tells them. `sources` are all sources of angles that fit the series;
     `notes` and `warnings` say where each value came from and what contradicts it.
@@ -57,6 +59,7 @@ class SeriesPlan:
     raw: RawSeries
     images: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))
     angles_deg: Angles = field(default_factory=lambda: np.empty(0))
+    further_signals: list[int] = field(default_factory=list)
     angles_source: str = ""
     sources: list[AngleSource] = field(default_factory=list)
     pixel_size_nm: float = math.nan
@@ -125,6 +128,7 @@ def _given(wishes: Wishes) -> AngleSource | None:
 def _decide(plan: SeriesPlan, wishes: Wishes, given: AngleSource | None, *, ask_images: bool) -> list[str]:
     beside = companions_of(plan.raw.path)
     mdoc = _mdoc(plan, beside)
+    plan.further_signals = _further_signals(plan.raw, wishes.further_signals)
     problems = _decide_pixel_size(plan, wishes, mdoc)
     _decide_tilt_axis(plan, wishes.tilt_axis, mdoc)
     if wishes.angles is None or given is not None:
@@ -143,6 +147,29 @@ def _mdoc(plan: SeriesPlan, beside: Companions) -> Mdoc | None:
         return None
     plan.raw.metadata["mdoc"] = {"header": mdoc.header, "titles": list(mdoc.titles), "first_image": mdoc.images[0]}
     return mdoc
+
+
+def _further_signals(raw: RawSeries, wanted: Sequence[str]) -> list[int]:
+    """Return which other signals of a file to keep.
+
+    Raises `InputError` if there is none like one that is wanted, or it does not have the same images.
+    """
+    if [name.casefold() for name in wanted] == ["all"]:
+        alike = (s.n_images == raw.shape[0] and sorted(s.shape) == sorted(raw.shape) for s in raw.signals)
+        return [i for i, fits in enumerate(alike) if fits and i != raw.signal]
+    places = [choose_signal(raw.path, raw.signals, name)[0] for name in wanted] if raw.signals else []
+    if wanted and not raw.signals:
+        raise InputError(f"{raw.path} holds one signal: there are no others to keep (--further-signals)")
+    for i in places:
+        signal = raw.signals[i]
+        if signal.n_images != raw.shape[0] or sorted(signal.shape) != sorted(raw.shape) or i == raw.signal:
+            why = "is the tilt series itself" if i == raw.signal else f"has the shape {size_of(signal)}"
+            raise InputError(
+                f"signal '{shown(signal.name)}' of {raw.path} cannot be kept beside the tilt series of "
+                f"{' x '.join(map(str, raw.shape))}: it {why}. One with another binning is imported into a project of "
+                "its own, which takes the alignment of this one (tomoseg align --from)"
+            )
+    return list(dict.fromkeys(places))
 
 
 # --- angles ---

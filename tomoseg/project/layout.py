@@ -16,9 +16,11 @@ FORMAT: dict[str, Any] = {"libver": ("v110", "v110")}
 NEW_FILE: dict[str, Any] = {"fs_strategy": "fsm", "fs_persist": True, "fs_threshold": 1}
 # Chunk lengths by dimension. Aligned images are written tilt by tilt and read slab by slab along y; volumes are
 # written in slabs of y and looked at in orthoslices of all three directions.
-CHUNKS: dict[tuple[str, ...], tuple[int, int, int]] = {
+CHUNKS: dict[tuple[str, ...], tuple[int, ...]] = {
     ("tilt", "y", "x"): (8, 64, 1 << 30),
+    ("tilt", "signal", "y", "x"): (8, 1, 64, 1 << 30),
     ("z", "y", "x"): (64, 16, 64),
+    ("signal", "z", "y", "x"): (1, 64, 16, 64),
 }
 GZIP_ARTIFACTS = {"labels", "confidence"}  # compress well, and gzip needs no plugin to be read
 BULK_BYTES = 1 << 20  # arrays from here on have their space reserved, to be written in place
@@ -116,6 +118,6 @@ def _chunks(artifact: schema.Artifact, shape: tuple[int, ...]) -> tuple[int, ...
         return None
     chunks = [max(1, min(c, n)) for c, n in zip(lengths, shape, strict=True)]
     # Whole chunks are stored: equal ones waste less than a last one that is nearly empty. Slabs are cut along y.
-    for axis in (0, 2):
+    for axis in (0, len(shape) - 1):
         chunks[axis] = max(1, math.ceil(shape[axis] / max(1, round(shape[axis] / chunks[axis]))))
     return tuple(chunks)

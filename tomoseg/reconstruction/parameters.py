@@ -38,6 +38,12 @@ class ReconstructParameters(Parameters):
         description="tv: weight of the total variation relative to the data; 0.01 keeps more detail, 0.05 suits few "
         "or noisy tilts",
     )
+    signals: tuple[str, ...] = Field(
+        (),
+        json_schema_extra={"flags": ["--signal"]},
+        description="further signals, kept by the import, to reconstruct beside the volume in the same way: names, or "
+        "all",
+    )
     resolution: bool = Field(
         True,
         description="estimate the resolution by Fourier shell correlation of some slices, reconstructed from the even "

@@ -18,9 +18,10 @@ def run(
     runtime: Runtime,
     outputs: Outputs,
     from_project: GivenAlignment | None = None,
+    further_signals: Input | None = None,
 ) -> None:
     """Align `tilt_series`; see `tomoseg.alignment.images.warp` for what the numbers mean."""
-    from tomoseg.alignment.api import align_series
+    from tomoseg.alignment.api import align_series, align_signals
 
     known = tilt_series_info.attrs
     found = align_series(
@@ -40,6 +41,8 @@ def run(
     outputs.put("tilt_quality", found.table)
     axis = {"tilt_axis_angle_deg": found.tilt_axis_angle_deg, "tilt_axis_offset_px": found.tilt_axis_offset_px}
     outputs.set_attrs("alignment_info", {**axis, "method": found.method, **found.figures})
+    if further_signals is not None:
+        align_signals(further_signals, found, runtime=runtime, outputs=outputs)
     if (preview := found.preview) is not None:
         outputs.put("alignment_preview", preview.slices, {"voxel_size_px": float(preview.factor), "row": preview.row})
 
@@ -49,13 +52,14 @@ STAGE = Stage(
     version=2,
     summary="Bring the tilt series into register: background, shifts, tilt axis.",
     parameters=AlignParameters,
-    reads=(schema.TILT_SERIES, schema.ANGLES, schema.TILT_SERIES_INFO),
+    reads=(schema.TILT_SERIES, schema.ANGLES, schema.TILT_SERIES_INFO, schema.FURTHER_SIGNALS),
     writes=(
         schema.SHIFTS,
         schema.ALIGNMENT_INFO,
         schema.TILT_QUALITY,
         schema.REFINED_ANGLES,
         schema.ALIGNED,
+        schema.ALIGNED_SIGNALS,
         schema.ALIGNMENT_PREVIEW,
     ),
     run=run,

@@ -7,7 +7,7 @@ from tomoseg.arrays import Outputs
 from tomoseg.io.input_files import sha256
 from tomoseg.io.parameters import ImportParameters, check
 from tomoseg.runtime import Runtime
-from tomoseg.schema import ANGLES, TILT_SERIES, TILT_SERIES_INFO
+from tomoseg.schema import ANGLES, FURTHER_SIGNALS, TILT_SERIES, TILT_SERIES_INFO
 from tomoseg.stages.base import Stage
 
 METADATA_CHARACTERS = 60_000  # an HDF5 attribute holds 64 KiB at most
@@ -49,7 +49,7 @@ STAGE = Stage(
     summary="bring a raw tilt series, its angles and its pixel size into the project",
     parameters=ImportParameters,
     reads=(),
-    writes=(TILT_SERIES, ANGLES, TILT_SERIES_INFO),
+    writes=(TILT_SERIES, ANGLES, TILT_SERIES_INFO, FURTHER_SIGNALS),
     run=run,
     check=check,
     source="raw",

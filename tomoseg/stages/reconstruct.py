@@ -20,20 +20,38 @@ def run(
     runtime: Runtime,
     outputs: Outputs,
     refined_angles_deg: Input | None = None,
+    aligned_signals: Input | None = None,
 ) -> None:
     """Reconstruct `aligned`, whose tilt axis lies along y through the middle of x."""
     from tomoseg.reconstruction.api import reconstruct_series
+    from tomoseg.reconstruction.signals import chosen_signals, reconstruct_signals
 
-    outliers = np.asarray(tilt_quality[:]["is_outlier"], bool)
+    is_outlier = np.asarray(tilt_quality[:]["is_outlier"], bool)
+    outliers = is_outlier if len(is_outlier) == aligned.shape[0] else None
+    angles = np.asarray((angles_deg if refined_angles_deg is None else refined_angles_deg)[:], np.float64)
+    pixel_size_nm = size_or_nan(tilt_series_info.attrs.get("pixel_size_nm"))
+    chosen = chosen_signals(params.signals, aligned_signals)
     done = reconstruct_series(
         aligned,
-        np.asarray((angles_deg if refined_angles_deg is None else refined_angles_deg)[:], np.float64),
-        outliers=outliers if len(outliers) == aligned.shape[0] else None,
-        pixel_size_nm=size_or_nan(tilt_series_info.attrs.get("pixel_size_nm")),
+        angles,
+        outliers=outliers,
+        pixel_size_nm=pixel_size_nm,
         params=params,
         runtime=runtime,
         outputs=outputs,
     )
+    if aligned_signals is not None and chosen:
+        reconstruct_signals(
+            aligned_signals,
+            chosen,
+            angles,
+            outliers=outliers,
+            pixel_size_nm=pixel_size_nm,
+            shape=done.volume.shape,
+            params=params,
+            runtime=runtime,
+            outputs=outputs,
+        )
     info: dict[str, str | float] = {
         "method": done.method,
         "backend": done.backend,
@@ -54,8 +72,22 @@ STAGE: Stage = Stage(
     version=2,
     summary="volume from the aligned series (MLEM, OSEM, SIRT, TV, FBP or TomoPy's gridrec; CPU or GPU)",
     parameters=ReconstructParameters,
-    reads=(schema.ALIGNED, schema.ANGLES, schema.REFINED_ANGLES, schema.TILT_QUALITY, schema.TILT_SERIES_INFO),
-    writes=(schema.VOLUME, schema.RESIDUALS, schema.STOPPING, schema.SHELLS, schema.RECONSTRUCTION_INFO),
+    reads=(
+        schema.ALIGNED,
+        schema.ALIGNED_SIGNALS,
+        schema.ANGLES,
+        schema.REFINED_ANGLES,
+        schema.TILT_QUALITY,
+        schema.TILT_SERIES_INFO,
+    ),
+    writes=(
+        schema.VOLUME,
+        schema.SIGNAL_VOLUMES,
+        schema.RESIDUALS,
+        schema.STOPPING,
+        schema.SHELLS,
+        schema.RECONSTRUCTION_INFO,
+    ),
     run=run,
     check=check,
 )

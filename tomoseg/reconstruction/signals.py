@@ -1,0 +1,108 @@
+"""Volumes of further signals of a tilt series: elemental maps, other detectors."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.arrays import ArraySink, Channel, Input, MemoryOutputs, Outputs
+from tomoseg.errors import InputError, StageFailed, shown
+from tomoseg.reconstruction.api import reconstruct_series
+from tomoseg.reconstruction.parameters import ReconstructParameters
+from tomoseg.runtime import Runtime
+
+
+def chosen_signals(wanted: Sequence[str], signals: Input | None) -> list[int]:
+    """Return the places of the signals that are wanted, by name or all.
+
+    Raises `InputError` if there is none of a name.
+    """
+    names = [] if signals is None else names_of(signals)
+    if not wanted:
+        return []
+    if not names:
+        raise InputError(
+            f"reconstruct.signals asks for {shown(', '.join(wanted), 100)}, but the project holds no further signals; "
+            "import them with the tilt series (--further-signals)"
+        )
+    if [name.casefold() for name in wanted] == ["all"]:
+        return list(range(len(names)))
+    places = {name.casefold(): i for i, name in enumerate(names)}
+    unknown = [name for name in wanted if name.casefold() not in places]
+    if unknown:
+        raise InputError(
+            f"reconstruct.signals: there is no further signal {shown(', '.join(unknown), 100)}; the project holds "
+            f"{shown(', '.join(names), 200)}"
+        )
+    return [places[name.casefold()] for name in dict.fromkeys(wanted)]
+
+
+def names_of(signals: Input) -> list[str]:
+    """Return the names of aligned signals (n_tilt, n_signal, y, x), one for each."""
+    known, n = [str(name) for name in signals.attrs.get("names", ())], signals.shape[1]
+    return known if len(known) == n else [f"signal {k + 1}" for k in range(n)]
+
+
+def reconstruct_signals(
+    signals: Input,
+    chosen: Sequence[int],
+    angles_deg: NDArray[np.float64],
+    *,
+    outliers: NDArray[np.bool_] | None,
+    pixel_size_nm: float,
+    shape: Sequence[int],
+    params: ReconstructParameters,
+    runtime: Runtime,
+    outputs: Outputs,
+) -> None:
+    """Reconstruct some of the aligned signals (n_tilt, n_signal, y, x), as the tilt series was.
+
+    `outputs` receive 'signal_volumes', (n_chosen, z, y, x) f4; `shape` is that of the volume.
+    """
+    names = [names_of(signals)[i] for i in chosen]
+    attrs = {"names": names, "voxel_size_nm": pixel_size_nm * params.binning}
+    volumes = outputs.create("signal_volumes", (len(chosen), *shape), attrs=attrs)
+    params = params.model_copy(update={"resolution": False})
+    for k, (place, name) in enumerate(zip(chosen, names, strict=True)):
+        runtime.say(f"signal {name}:")
+        try:
+            reconstruct_series(
+                Channel(signals, place),
+                angles_deg,
+                outliers=outliers,
+                pixel_size_nm=pixel_size_nm,
+                params=params,
+                runtime=runtime,
+                outputs=_OneOf(volumes, k),
+            )
+        except StageFailed as error:
+            raise StageFailed(f"signal {name}: {error}") from error
+
+
+class _OneOf(MemoryOutputs):
+    """Outputs of the reconstruction of one signal: its volume goes to its place among those of all signals."""
+
+    def __init__(self, volumes: ArraySink, place: int) -> None:
+        super().__init__()
+        self._volume = _Part(volumes, place)
+
+    def create(
+        self, name: str, shape: tuple[int, ...], dtype: Any = None, attrs: Mapping[str, Any] | None = None
+    ) -> ArraySink:
+        """Return where an array goes."""
+        return self._volume if name == "volume" else super().create(name, shape, dtype, attrs)
+
+
+class _Part:
+    """One volume of several."""
+
+    def __init__(self, volumes: ArraySink, place: int) -> None:
+        self._volumes, self._place = volumes, place
+        self.shape = tuple(volumes.shape[1:])
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._volumes[(self._place, *(key if isinstance(key, tuple) else (key,)))] = value
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._volumes[(self._place, *(key if isinstance(key, tuple) else (key,)))]
