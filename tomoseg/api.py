@@ -222,9 +222,19 @@ class OpenProject:
         return self._array(schema.ALIGNED)
 
     @property
+    def aligned_signals(self) -> Input | None:
+        """Further signals in register with `aligned`, (n_tilt, n_signal, y, x) float32; `.attrs["names"]`."""
+        return self._array(schema.ALIGNED_SIGNALS)
+
+    @property
     def volume(self) -> Input | None:
         """The reconstruction, (z, y, x) float32; `.attrs["voxel_size_nm"]`."""
         return self._array(schema.VOLUME)
+
+    @property
+    def signal_volumes(self) -> Input | None:
+        """Reconstructions of further signals, (n_signal, z, y, x) float32; `.attrs["names"]`."""
+        return self._array(schema.SIGNAL_VOLUMES)
 
     @property
     def labels(self) -> Input | None:

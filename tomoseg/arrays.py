@@ -110,6 +110,32 @@ class ChannelSink:
         return self._signals[tilts, self._place]
 
 
+class Part:
+    """One array of several along the first dimension, to read and to write."""
+
+    def __init__(self, arrays: Any, place: int) -> None:
+        self._arrays, self._place = arrays, place
+        self.shape: tuple[int, ...] = tuple(arrays.shape[1:])
+        self.dtype: np.dtype[Any] = np.dtype(getattr(arrays, "dtype", np.float32))
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._arrays[(self._place, *(key if isinstance(key, tuple) else (key,)))]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._arrays[(self._place, *(key if isinstance(key, tuple) else (key,)))] = value
+
+
+def signal_names(signals: Input, axis: int) -> list[str]:
+    """Return the names of signals, of which there are several along an axis of an array: one for each."""
+    known, n = [str(name) for name in signals.attrs.get("names", ())], signals.shape[axis]
+    return known if len(known) == n else [f"signal {k + 1}" for k in range(n)]
+
+
+def volumes_by_name(volumes: Input) -> dict[str, Part]:
+    """Return the volumes (z, y, x) of signals by name, of a stack of them (n_signal, z, y, x)."""
+    return {name: Part(volumes, k) for k, name in enumerate(signal_names(volumes, 0))}
+
+
 class MemoryInput:
     """An `Input` in memory."""
 

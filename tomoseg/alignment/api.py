@@ -21,7 +21,7 @@ from tomoseg.alignment.judging.assessment import Preview
 from tomoseg.alignment.judging.quality import AlignmentQuality, assess_alignment
 from tomoseg.alignment.judging.warnings import agreement_warnings, outlier_warnings, prediction_warnings, summary
 from tomoseg.alignment.parameters import AlignParameters, check
-from tomoseg.arrays import Array, ArraySource, Channel, ChannelSink, Input, MemoryOutputs, Outputs
+from tomoseg.arrays import Array, ArraySource, Channel, ChannelSink, Input, MemoryOutputs, Outputs, signal_names
 from tomoseg.errors import InputError
 from tomoseg.io.masks import MaskedSeries, open_mask, require_fit
 from tomoseg.io.shifts import GivenAlignment, ImageCorrections, fitted, imod_turns, read_shifts
@@ -300,8 +300,7 @@ def align_signals(signals: Input, found: AlignmentSummary, *, runtime: Runtime, 
     nothing is subtracted, scaled or replaced, and pixels are interpolated linearly.
     """
     n, n_signals, *shape = signals.shape
-    known = [str(name) for name in signals.attrs.get("names", ())]
-    names = known if len(known) == n_signals else [f"signal {k + 1}" for k in range(n_signals)]
+    names = signal_names(signals, 1)
     corrections = ImageCorrections(
         found.table["rotation_deg"], found.table["magnification"], found.table["tilt_error_deg"]
     )

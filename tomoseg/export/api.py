@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from tomoseg.arrays import Array, ArraySource
 from tomoseg.classes import colors_in, names_in, problems_with_colors
 from tomoseg.errors import InputError, StageFailed
-from tomoseg.export.context import AlignmentRecord, ExportContext, bytes_as_text
+from tomoseg.export.context import AlignmentRecord, ExportContext, bytes_as_text, signal_stem
 from tomoseg.export.formats import FORMATS
 from tomoseg.export.formats.base import Format
 from tomoseg.export.manifest import Manifest
@@ -161,10 +161,12 @@ def export_files(
     alignment: AlignmentRecord | None,
     params: ExportOptions,
     runtime: Runtime,
+    signals: Mapping[str, ArraySource] | None = None,
 ) -> ExportedFiles:
     """Write the formats asked for; arguments and errors as for `export`, without its defaults.
 
-    `voxel_size_nm` is NaN if unknown. Each surface is meshed once and written in every format that holds surfaces.
+    `voxel_size_nm` is NaN if unknown; `signals` are volumes of further signals (z, y, x), by name. Each surface is
+    meshed once and written in every format that holds surfaces.
     """
     if found := problems(params, folder):
         raise InputError.of(found)
@@ -179,6 +181,7 @@ def export_files(
     context = ExportContext(
         manifest, volume, labels, voxel_size_nm, *described, tables, records, alignment, names, runtime
     )
+    context.signals = {signal_stem(k, name): data for k, (name, data) in enumerate((signals or {}).items(), 1)}
     if not context.size_is_known:
         runtime.warn(
             "the voxel size is unknown, so lengths in the exported files are in voxels, and the files say so. Give the "

@@ -87,6 +87,12 @@ def bytes_as_text(n_bytes: float) -> str:
     return f"{n_bytes:.3g} GB"
 
 
+def signal_stem(index: int, name: str) -> str:
+    """Return a file name for the volume of a further signal, its index before its name without odd characters."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:LONGEST_STEM].strip("._-") or "signal"
+    return f"signal_{index}_{plain}"
+
+
 def surface_stem(index: int, name: str) -> str:
     """Return a file name for the surface of a class; the index separates names that differ in odd characters only."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:LONGEST_STEM].strip("._-") or "class"
@@ -136,6 +142,7 @@ class ExportContext:
     runtime : memory, progress and messages
     planned : how the surface of each class is meshed, by class index
     surfaces : the surfaces written so far, without their data
+    signals : volumes of further signals (z, y, x), by file name without ending
     """
 
     manifest: Manifest
@@ -152,6 +159,7 @@ class ExportContext:
     runtime: Runtime
     planned: Mapping[int, SurfacePlan] = field(default_factory=dict)
     surfaces: list[Surface] = field(default_factory=list)
+    signals: Mapping[str, ArraySource] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.class_names = [printable(name) for name in self.class_names]
@@ -205,8 +213,9 @@ class ExportContext:
 
     @cached_property
     def raw_bytes(self) -> dict[str, int]:
-        """Bytes of volume and labels without compression."""
-        return {name: math.prod(int(n) for n in data.shape) * data.dtype.itemsize for name, data in self.arrays.items()}
+        """Bytes of volume, labels and volumes of further signals without compression."""
+        every = {**self.arrays, **self.signals}
+        return {name: math.prod(int(n) for n in data.shape) * data.dtype.itemsize for name, data in every.items()}
 
     @cached_property
     def compressed_bytes(self) -> dict[str, int]:

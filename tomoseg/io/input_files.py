@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tomoseg.errors import InputError
 from tomoseg.io import digest
+from tomoseg.io.formats import IMAGE_EXTENSIONS
 from tomoseg.io.regular import status_of
 
 WILDCARDS = "*?"
@@ -82,8 +83,6 @@ def tilt_files(path: Path) -> list[Path]:
     Of a folder these are the files of the kind that most of its images are of. Raises `InputError` if there are far
     too many.
     """
-    from tomoseg.io.raw import IMAGE_EXTENSIONS
-
     if is_pattern(path):
         # Square brackets are common in the names of tilt images.
         pattern = re.compile(fnmatch.translate(path.name.replace("[", "[[]")))

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from tomoseg.arrays import Array, ArraySource
 from tomoseg.errors import InputError
-from tomoseg.io.raw import FORMATS, open_raw
+from tomoseg.io.formats import FORMATS
+from tomoseg.io.raw import open_raw
 from tomoseg.io.readers.mrc import read_single
 from tomoseg.io.series import RawSeries, contiguous
 from tomoseg.io.slices import npy_header, read_slice

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.arrays import ArraySink, Channel, Input, MemoryOutputs, Outputs
+from tomoseg.arrays import ArraySink, Channel, Input, MemoryOutputs, Outputs, Part, signal_names
 from tomoseg.errors import InputError, StageFailed, shown
 from tomoseg.reconstruction.api import reconstruct_series
 from tomoseg.reconstruction.parameters import ReconstructParameters
@@ -18,7 +18,7 @@ def chosen_signals(wanted: Sequence[str], signals: Input | None) -> list[int]:
 
     Raises `InputError` if there is none of a name.
     """
-    names = [] if signals is None else names_of(signals)
+    names = [] if signals is None else signal_names(signals, 1)
     if not wanted:
         return []
     if not names:
@@ -38,12 +38,6 @@ def chosen_signals(wanted: Sequence[str], signals: Input | None) -> list[int]:
     return [places[name.casefold()] for name in dict.fromkeys(wanted)]
 
 
-def names_of(signals: Input) -> list[str]:
-    """Return the names of aligned signals (n_tilt, n_signal, y, x), one for each."""
-    known, n = [str(name) for name in signals.attrs.get("names", ())], signals.shape[1]
-    return known if len(known) == n else [f"signal {k + 1}" for k in range(n)]
-
-
 def reconstruct_signals(
     signals: Input,
     chosen: Sequence[int],
@@ -60,7 +54,7 @@ def reconstruct_signals(
 
     `outputs` receive 'signal_volumes', (n_chosen, z, y, x) f4; `shape` is that of the volume.
     """
-    names = [names_of(signals)[i] for i in chosen]
+    names = [signal_names(signals, 1)[i] for i in chosen]
     attrs = {"names": names, "voxel_size_nm": pixel_size_nm * params.binning}
     volumes = outputs.create("signal_volumes", (len(chosen), *shape), attrs=attrs)
     params = params.model_copy(update={"resolution": False})
@@ -85,24 +79,10 @@ class _OneOf(MemoryOutputs):
 
     def __init__(self, volumes: ArraySink, place: int) -> None:
         super().__init__()
-        self._volume = _Part(volumes, place)
+        self._volume = Part(volumes, place)
 
     def create(
         self, name: str, shape: tuple[int, ...], dtype: Any = None, attrs: Mapping[str, Any] | None = None
     ) -> ArraySink:
         """Return where an array goes."""
         return self._volume if name == "volume" else super().create(name, shape, dtype, attrs)
-
-
-class _Part:
-    """One volume of several."""
-
-    def __init__(self, volumes: ArraySink, place: int) -> None:
-        self._volumes, self._place = volumes, place
-        self.shape = tuple(volumes.shape[1:])
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self._volumes[(self._place, *(key if isinstance(key, tuple) else (key,)))] = value
-
-    def __getitem__(self, key: Any) -> Any:
-        return self._volumes[(self._place, *(key if isinstance(key, tuple) else (key,)))]

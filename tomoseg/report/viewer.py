@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tomoseg.arrays import Array, Input
+from tomoseg.arrays import Array, ArraySource, volumes_by_name
 from tomoseg.errors import InputError, NotReady
 from tomoseg.palette import rgb
 from tomoseg.report.figures.images import Limits, grey_limits, volume_limits
@@ -53,6 +53,11 @@ def _add_volume(viewer: Any, results: Results) -> list[Any]:
     layers = []
     if volume is not None:
         layers.append(_add_image(viewer, _lazy(volume), "volume", scale, volume_limits(results)))
+    signals = results.get("signal_volumes")
+    for name, part in ({} if signals is None else volumes_by_name(signals)).items():
+        bright = float(np.max(part[part.shape[0] // 2])) or 1.0  # of one plane: the whole may be large
+        layers.append(_add_image(viewer, _lazy(part), name, scale, Limits(0.0, bright, (0.0, 100.0))))
+        layers[-1].visible = False
     if labels is not None:
         layers.append(
             viewer.add_labels(_lazy(labels), name="labels", scale=scale, opacity=0.5, colormap=_colors(results))
@@ -129,7 +134,7 @@ def _set_units(viewer: Any, layers: list[Any], axes: tuple[str, ...], *, known: 
 class _Sliceable:
     """An artifact in the file as an array that dask accepts."""
 
-    def __init__(self, source: Input) -> None:
+    def __init__(self, source: ArraySource) -> None:
         self.source = source
         self.shape, self.dtype, self.ndim = tuple(source.shape), source.dtype, len(source.shape)
 
@@ -137,7 +142,7 @@ class _Sliceable:
         return np.asarray(self.source[key])
 
 
-def _lazy(source: Input, chunk: tuple[int, ...] = CHUNK) -> Any:
+def _lazy(source: ArraySource, chunk: tuple[int, ...] = CHUNK) -> Any:
     """Return an array that is read from the file when it is displayed; dask comes with napari."""
     from dask import array
 

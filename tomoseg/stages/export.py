@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tomoseg import schema
-from tomoseg.arrays import Input, Outputs
+from tomoseg.arrays import Input, Outputs, volumes_by_name
 from tomoseg.errors import InputError, named
 from tomoseg.export.manifest import default_folder, doubt_about, lost_files
 from tomoseg.export.parameters import ExportParameters, problems
@@ -40,6 +40,7 @@ def run(
     segmentation_info: Input | None = None,
     measurement_info: Input | None = None,
     support_info: Input | None = None,
+    signal_volumes: Input | None = None,
 ) -> None:
     """Write the files asked for; each appears under its name only when it is complete."""
     from tomoseg.classes import class_names, colors_in
@@ -88,6 +89,7 @@ def run(
         ),
         params=params,
         runtime=runtime,
+        signals={} if signal_volumes is None else volumes_by_name(signal_volumes),
     )
     facts = {"directory": str(written.directory), "files": json.dumps(written.entries), "manifest": written.manifest_id}
     outputs.set_attrs("export_info", facts)
@@ -115,6 +117,7 @@ STAGE = Stage(
     parameters=ExportParameters,
     reads=(
         schema.VOLUME,
+        schema.SIGNAL_VOLUMES,
         schema.LABELS,
         schema.CLASS_TABLE,
         schema.PARTICLE_TABLE,

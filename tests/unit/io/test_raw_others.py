@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tomoseg.errors import InputError
-from tomoseg.io.raw import FORMATS, open_raw
+from tomoseg.io.formats import FORMATS
+from tomoseg.io.raw import open_raw
 
 STACK = np.random.default_rng(5).integers(-4000, 4000, (5, 6, 7)).astype(np.int16)
 

@@ -111,7 +111,7 @@ def _append_zlib(file: BinaryIO, planes: Iterable[Array], n_planes: int, plane_b
 
 
 def _write(context: ExportContext) -> None:
-    for name, data in context.arrays.items():
+    for name, data in {**context.arrays, **context.signals}.items():
         with context.writing(f"{name}.vti") as path:
             compress = name == "labels"
             write_vti(path, data, context.voxel_size, name, context.facts, compress=compress, **context.writing_options)
@@ -119,10 +119,11 @@ def _write(context: ExportContext) -> None:
 
 FORMAT = Format(
     name="vti",
-    description="volume and labels for ParaView",
+    description="volume, labels and further signals for ParaView",
     files=lambda context: {
         "volume.vti": context.raw_bytes["volume"],
         "labels.vti": context.compressed_bytes["labels"],
+        **{f"{name}.vti": context.raw_bytes[name] for name in context.signals},
     },
     write=_write,
     by_default=True,
