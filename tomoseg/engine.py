@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -95,9 +96,16 @@ def _as_recorded(parameters: Parameters, record: Record) -> Parameters:
 
 def _own_reasons(stage: Stage, parameters: Parameters, record: Record, *, compare: bool) -> list[str]:
     facts = file_facts(parameters, record, compare=compare) | _gone_companions(parameters, record)
-    if record.fingerprint == fingerprint(stage, parameters, facts):
+    wanted, default = config.plain(parameters), config.plain(type(parameters)())
+    # Parameters that came later do what was done before, unless they are set.
+    later = {name for name in wanted if name not in record.parameters and wanted[name] == default[name]}
+    made_like_this = (fingerprint(stage, parameters, facts), fingerprint(stage, parameters, facts, without=later))
+    if record.fingerprint in made_like_this:
         return []
-    wanted = config.plain(parameters)
+    if _source_is_gone(stage, parameters):  # the project holds what was imported, which cannot be made anew
+        as_then = replace(stage, version=record.stage_version)
+        if record.fingerprint == fingerprint(as_then, parameters, facts, without=later):
+            return []
     reasons = [] if record.stage_version == stage.version else [f"tomoseg's {stage.name} has changed since then"]
     for name in sorted(facts.keys() | record.files.keys()):
         new, old = facts.get(name), record.files.get(name)
@@ -106,8 +114,13 @@ def _own_reasons(stage: Stage, parameters: Parameters, record: Record, *, compar
         elif new["sha256"] != old["sha256"]:
             is_project = name in parameters.other_project_fields()
             reasons.append(_file_reason(name, new, old, is_project=is_project))
-    skip = set(parameters.input_file_fields())
-    return reasons + _differences(record.parameters, wanted, skip)
+    return reasons + _differences(record.parameters, wanted, later | set(parameters.input_file_fields()))
+
+
+def _source_is_gone(stage: Stage, parameters: Parameters) -> bool:
+    """Tell whether the raw data are no longer where they were."""
+    path = getattr(parameters, stage.source, None) if stage.source else None
+    return path is not None and extent_of(Path(path).expanduser()) is None
 
 
 def _file_reason(name: str, new: dict[str, Any], old: dict[str, Any], *, is_project: bool) -> str:
@@ -137,10 +150,15 @@ def _what_changed(project: Project, consumed_run: str, current: Record) -> str:
     return f" ({', '.join(changes)})" if changes else ""
 
 
-def fingerprint(stage: Stage, parameters: Parameters, facts: dict[str, dict[str, Any]]) -> str:
-    """Hash what decides a stage's result: name, version, scientific parameters, digests of the files it uses."""
-    values = config.plain(parameters)
-    for name in {*parameters.input_file_fields(), *facts}:
+def fingerprint(
+    stage: Stage, parameters: Parameters, facts: dict[str, dict[str, Any]], without: Collection[str] = ()
+) -> str:
+    """Hash what decides a stage's result: name, version, scientific parameters, digests of the files it uses.
+
+    Parameters named in `without` are left out.
+    """
+    values = {name: value for name, value in config.plain(parameters).items() if name not in without}
+    for name in {*parameters.input_file_fields(), *facts} - set(without):
         values[name] = facts[name]["sha256"] if name in facts else None
     content = json.dumps([stage.name, stage.version, values], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()

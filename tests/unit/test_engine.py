@@ -434,6 +434,32 @@ def test_a_new_stage_version_makes_its_result_stale(made, monkeypatch):
     assert _states(made)["scale"].reasons == ["tomoseg's scale has changed since then"]
 
 
+def _stage_with(monkeypatch, name, **changes):
+    stages = tuple(replace(s, **changes) if s.name == name else s for s in engine.STAGES)
+    for module in (engine, config):
+        monkeypatch.setattr(module, "STAGES", stages)
+        monkeypatch.setattr(module, "BY_NAME", {s.name: s for s in stages})
+
+
+def test_a_parameter_that_comes_later_makes_nothing_stale_until_it_is_set(made, monkeypatch):
+    class Later(ScaleParameters):
+        offset: float = Field(default=0.0, description="to add")
+
+    _stage_with(monkeypatch, "scale", parameters=Later)
+    assert _states(made)["scale"].state == "fresh"
+    assert _states(made, {"scale": {"factor": 3}})["scale"].reasons == ["factor 2.0 -> 3.0"]
+    assert _states(made, {"scale": {"offset": 1}})["scale"].reasons == ["offset none -> 1.0"]
+
+
+def test_what_was_imported_from_a_file_that_is_gone_stays_as_it_is(made, raw, monkeypatch):
+    _stage_with(monkeypatch, "import", version=2, source="raw")
+    assert _states(made)["import"].reasons == ["tomoseg's import has changed since then"]
+    raw.unlink()
+    assert _states(made)["import"].state == "fresh"
+    raw.write_text("1\n2\n4\n")
+    assert _states(made, compare=True)["import"].state == "stale"
+
+
 def test_a_failed_import_leaves_no_project(tmp_path, raw):
     raw.write_text("1\nx\n")
     path = tmp_path / "p.h5"

@@ -86,7 +86,7 @@ def plan_series(path: Path | None, wishes: Wishes, *, ask_images: bool = True) -
         try:
             _given(wishes)
         except InputError as error:
-            problems.append(str(error))
+            problems.insert(0, str(error))
         return None, problems
     plan, problems = examined(raw, wishes, ask_images=ask_images)
     if problems:
@@ -129,10 +129,11 @@ def _decide(plan: SeriesPlan, wishes: Wishes, given: AngleSource | None, *, ask_
     beside = companions_of(plan.raw.path)
     mdoc = _mdoc(plan, beside)
     plan.further_signals = _further_signals(plan.raw, wishes.further_signals)
-    problems = _decide_pixel_size(plan, wishes, mdoc)
-    _decide_tilt_axis(plan, wishes.tilt_axis, mdoc)
+    problems = []
     if wishes.angles is None or given is not None:
         problems += _decide_angles(plan, given, beside, mdoc, wishes.exclude, ask_images=ask_images)
+    problems += _decide_pixel_size(plan, wishes, mdoc)
+    _decide_tilt_axis(plan, wishes.tilt_axis, mdoc)
     return problems
 
 

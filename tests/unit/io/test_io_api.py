@@ -98,7 +98,7 @@ def test_wrong_options_are_told_as_the_command_tells_them(raw, options, message)
 
 def test_all_problems_are_named_at_once(tmp_path):
     (tmp_path / "bad.tlt").write_text("x")
-    with pytest.raises(InputError, match=r"2 problems:(.|\n)*none\.mrc does not exist(.|\n)*bad\.tlt, line 1"):
+    with pytest.raises(InputError, match=r"2 problems:(.|\n)*bad\.tlt, line 1(.|\n)*none\.mrc does not exist"):
         read_series(tmp_path / "none.mrc", angles=tmp_path / "bad.tlt")
 
 

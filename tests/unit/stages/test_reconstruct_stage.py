@@ -75,7 +75,11 @@ def reconstruct(aligned, *, angles=ANGLES, info=None, runtime=None, outliers=(),
 
 def test_declared_outputs_are_written(aligned):
     outputs, runtime = reconstruct(aligned)
-    assert {a.name for a in STAGE.writes} == set(outputs.arrays) | {"reconstruction_info", "stopping"}
+    assert {a.name for a in STAGE.writes} == set(outputs.arrays) | {
+        "reconstruction_info",
+        "stopping",
+        "signal_volumes",
+    }
     volume = outputs.arrays["volume"]
     assert volume.shape == (N_X, N_Y, N_X)
     assert volume.dtype == np.float32
