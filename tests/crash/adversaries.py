@@ -176,7 +176,8 @@ def _names(folder: Path, kind: str, rng: random.Random, tally: Tally) -> None:
     if kind in ("link", "folder link"):
         compact(both[1], lambda: None, str, break_lock=False)
     # What a killed writer left beside one hard link, and was not needed by the other, stays there until it is used.
-    known = {f"{path.name}{end}" for path in both for end in ("", ".lock", ".journal", ".journal.foreign")}
+    ends = ("", ".lock", ".journal", ".journal.foreign")
+    known = {f"{path.name}{end}" for path in both for end in ends} | {f".{p.name}.journal.tomoseg" for p in both}
     left = {p.name for p in folder.rglob("*") if p.is_file()} - (known if kind == "hard link" else {"p.h5", "other.h5"})
     if left:
         raise Wrong(f"left over: {left}")

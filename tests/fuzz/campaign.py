@@ -24,7 +24,17 @@ KINDS = tuple(WRITERS)
 BATCH = 250
 HANG_SECONDS = 30.0
 START_SECONDS = 120.0  # for the imports before the first try
-SHARES = {"keras": 0.3, "emi": 0.3, "pipeline": 0.6, "hdf5": 3.0, "tiff": 2.0, "dm": 1.5, "project": 2.0, "report": 0.2}
+SHARES = {
+    "keras": 0.3,
+    "zspy": 0.3,
+    "emi": 0.3,
+    "pipeline": 0.6,
+    "hdf5": 3.0,
+    "tiff": 2.0,
+    "dm": 1.5,
+    "project": 2.0,
+    "report": 0.2,
+}
 
 
 def main() -> int:

@@ -1,5 +1,6 @@
 """Sound files of every kind, for the mutator to damage: small real ones, and some of our own making."""
 
+import bz2
 import gzip
 import io
 import json
@@ -56,6 +57,12 @@ def _mrc(folder: Path) -> None:
     _copy_real(folder, "formats/mrc_FEI1_exthdr_64x64.mrc", "formats/mrc_FEI2_exthdr_64x64.mrc")
     write_mrc(folder / "own.mrc", STACK, 0.5, kind="stack")
     write_mrc(folder / "bytes.mrc", (STACK // 40).astype(np.int8), 0.5, kind="stack")
+    (folder / "packed.mrc.gz").write_bytes(gzip.compress((folder / "own.mrc").read_bytes()))
+    (folder / "packed.mrc.bz2").write_bytes(bz2.compress((folder / "own.mrc").read_bytes()))
+    np.save(folder / "array.npy", STACK)
+    half = bytearray((folder / "bytes.mrc").read_bytes())
+    half[:4], half[12:16] = struct.pack("<i", 2 * STACK.shape[2]), struct.pack("<i", 101)
+    (folder / "half.mrc").write_bytes(half)
     needle = REAL_DATA / "tilt-series/needle/HAADF.mrc"
     if needle.is_file():  # the first three images, with the header and the extended header that FEI wrote
         content = bytearray(needle.read_bytes()[: 1024 + 131072 + 3 * 256 * 256 * 2])
@@ -88,6 +95,8 @@ def _tiff(folder: Path) -> None:
     tifffile.imwrite(folder / "big.tif", STACK, photometric="minisblack", bigtiff=True, byteorder=">")
     tifffile.imwrite(folder / "imagej.tif", STACK, imagej=True, metadata={"unit": "nm", "axes": "TYX"})
     ome = {"axes": "TYX", "PhysicalSizeX": 1.5, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 1.5}
+    both = np.stack([STACK, STACK + 1], axis=1)
+    tifffile.imwrite(folder / "channels.tif", both, imagej=True, metadata={"axes": "ZCYX"})
     tifffile.imwrite(folder / "series.ome.tif", STACK, photometric="minisblack", metadata=ome)
     pages = [Image.fromarray(image) for image in STACK]
     pages[0].save(folder / "lzw.tif", save_all=True, append_images=pages[1:], compression="tiff_lzw")
@@ -260,7 +269,34 @@ def _angles(folder: Path) -> None:
     _copy_real(folder, "tilt-series/needle/HAADF.rawtlt")
     (folder / "own.rawtlt").write_text("# degrees\n" + "\n".join(f"{a}.0" for a in range(-60, 61, 10)))
     (folder / "own.csv").write_text("image,angle (deg)\n" + "\n".join(f"{i},{10 * i - 60}" for i in range(13)))
+    (folder / "order.txt").write_text("".join(f"{a:.2f}  {i}\n" for i, a in enumerate(range(-60, 61, 10), 1)))
+    (folder / "line.txt").write_text(" ".join(f"{a},5" for a in range(-60, 61, 10)))
+    (folder / "wide.tlt").write_bytes("\r\n".join(f"{a}" for a in range(-60, 61, 10)).encode("utf-16"))
+    rows = "".join(f"{i} 85.1 1.0 {i}.5 -2.5 1 1 1 0 {a:.2f}\n" for i, a in enumerate(range(-60, 61, 10)))
+    (folder / "own.aln").write_text(f"# AreTomo Alignment\n# RawSize = 20 16 14\n# DarkFrame = 1 13 70\n{rows}")
     (folder / "radians.csv").write_text("theta (rad);x\n" + "\n".join(f"{i / 10};{i}" for i in range(13)))
+
+
+def _zspy(folder: Path) -> None:
+    """A Zarr store as HyperSpy writes it, in an archive."""
+    import zarr
+
+    with tempfile.TemporaryDirectory() as name:
+        store = Path(name) / "a.zspy"
+        root = zarr.open_group(store, mode="w", zarr_format=2)
+        root.attrs.update({"file_format": "ZSpy", "file_format_version": "3.3"})
+        signal = root.create_group("Experiments/HAADF")
+        array = signal.create_array("data", shape=STACK.shape, dtype=STACK.dtype, chunks=(2, 16, 20))
+        array[:] = STACK
+        for i, unit in enumerate(("deg", "nm", "nm")):
+            facts = {"_type": "UniformDataAxis", "name": str(i), "size": STACK.shape[i], "scale": 2.0, "units": unit}
+            signal.create_group(f"axis-{i}").attrs.update({**facts, "offset": 0.0, "navigate": i == 0})
+        signal.create_group("original_metadata")
+        signal.create_group("learning_results")
+        signal.create_group("metadata/Signal").attrs.update({"signal_type": ""})
+        signal.create_group("metadata/General").attrs.update({"title": "HAADF"})
+        files = {str(p.relative_to(store)): p.read_bytes() for p in sorted(store.rglob("*")) if p.is_file()}
+    (folder / "own.zip").write_bytes(archive_bytes(files))
 
 
 def _slices(folder: Path) -> None:
@@ -312,7 +348,7 @@ def _project(folder: Path) -> None:
 
 WRITERS = {
     **{"mrc": _mrc, "tiff": _tiff, "dm": _dm, "ser": _ser, "emi": _emi, "hdf5": _hdf5, "mdoc": _mdoc},
-    **{"angles": _angles, "slices": _slices, "pipeline": _pipeline, "keras": _keras},
+    **{"angles": _angles, "zspy": _zspy, "slices": _slices, "pipeline": _pipeline, "keras": _keras},
     **{"project": _project, "report": _project},
 }
 

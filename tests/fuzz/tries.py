@@ -8,6 +8,7 @@ import shutil
 import sys
 import traceback
 import warnings
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -62,6 +63,15 @@ def read_raw(path: Path) -> None:
                 raise AssertionError(f"{images.shape} {images.dtype} is not what was promised")
         if series.angles_deg is not None:
             np.asarray(series.angles_deg, np.float64)
+
+
+def read_store(path: Path) -> None:
+    """Unpack a Zarr store and read it as a series."""
+    store = path.with_suffix(".zspy")
+    shutil.rmtree(store, ignore_errors=True)
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(store)
+    read_raw(store)
 
 
 def read_emi(path: Path) -> None:
@@ -156,7 +166,13 @@ def write_page(path: Path) -> None:
 
 READERS: dict[str, Callable[[Path], None]] = {
     **{"mrc": import_raw, "tiff": read_raw, "dm": import_raw, "ser": import_raw, "hdf5": read_raw, "emi": read_emi},
-    **{"mdoc": read_mdoc_file, "angles": read_angle_file, "slices": read_slices, "pipeline": read_pipeline_file},
+    **{
+        "zspy": read_store,
+        "mdoc": read_mdoc_file,
+        "angles": read_angle_file,
+        "slices": read_slices,
+        "pipeline": read_pipeline_file,
+    },
     **{"keras": read_model, "project": read_project, "report": write_page},
 }
 PROJECTS = {"project", "report"}
@@ -172,6 +188,10 @@ def damaged(kind: str, number: int, samples: list[Path]) -> tuple[str, bytes]:
         return made
     if kind == "keras" and rng.random() < 0.8:
         names = ("config.json", "config.json", "config.json", "tomoseg.json", "model.weights.h5", "model.weights.h5")
+        return sample.name, mutated_archive(content, rng, donor, names)
+    if kind == "zspy":
+        with zipfile.ZipFile(sample) as archive:
+            names = archive.namelist()
         return sample.name, mutated_archive(content, rng, donor, names)
     if kind in PROJECTS and rng.random() < 0.7:
         return sample.name, mutated_project(content, rng, *([SHAPES_AND_VALUES] if kind == "report" else []))

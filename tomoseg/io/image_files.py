@@ -5,6 +5,7 @@ import gzip
 import shutil
 import stat
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -161,7 +162,7 @@ def _decompress(path: Path, open_packed: Any, copy: Path) -> None:
                         "compressed to"
                     )
                 target.write(piece)
-    except (EOFError, gzip.BadGzipFile, ValueError) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error, ValueError) as error:
         raise InputError(f"{path} is damaged or truncated: it cannot be unpacked ({reason_of(error)})") from error
     except OSError as error:
         if error.errno is None:  # bz2 says so of a damaged file
