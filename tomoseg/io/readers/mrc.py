@@ -6,7 +6,7 @@ doi:10.1016/j.jsb.2015.04.002; SerialEM's and IMOD's use of the extra bytes is d
 
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ _SERIALEM_FIELDS = (
 # Of neighbouring pixels, those that differ by half of the range of their type: more are a sign of the wrong type, if
 # the other one has far fewer. Spikes and white noise over the whole range have as many in both.
 MOST_JUMPS, FEWER_JUMPS = 1e-4, 0.2
+SAMPLED_BYTES = 200_000  # of each place that is looked at
 # FEI1/FEI2 "Bitmask 1": which fields were filled in.
 _FEI1_ALPHA, _FEI1_AXIS, _FEI1_PIXEL = 1 << 7, 1 << 12, 3 << 14
 
@@ -155,7 +156,8 @@ def _decide_sign(series: RawSeries, header: Any, order: str, offset: int, dtype:
     if dtype.itemsize == 1 and stamp == _IMOD_STAMP:
         kind = kinds[0 if flags & _IMOD_SIGNED_BYTES else 1]
         why = "according to IMOD's flag"
-    pixels = [_Pixels.sampled(series, offset, one) for one in kinds]
+    bands = _bands(series, offset, dtype)
+    pixels = [_Pixels.of(bands, one) for one in kinds]
     low, high = float(header["dmin"]), float(header["dmax"])
     fitting = [one for one, seen in zip(kinds, pixels, strict=True) if low <= seen.smallest and seen.largest <= high]
     jumps = {one: seen.jumps for one, seen in zip(kinds, pixels, strict=True)}
@@ -192,18 +194,28 @@ class _Pixels:
     jumps: float
 
     @classmethod
-    def sampled(cls, series: RawSeries, offset: int, dtype: np.dtype[Any]) -> "_Pixels":
-        """Return what the first, the last and three images between them hold as numbers of `dtype`."""
-        fetch, n = contiguous(series.path, offset, series.shape, dtype), series.shape[0]
+    def of(cls, bands: Sequence[Array], dtype: np.dtype[Any]) -> "_Pixels":
+        """Return what bands of rows hold as numbers of `dtype`."""
         extremes, n_jumps, n_pairs = [], 0, 0
-        for i in sorted({0, n // 3, n // 2, (2 * n) // 3, n - 1}):
-            image = fetch(slice(i, i + 1))[0].astype(np.int32)
+        for band in bands:
+            image = band.view(dtype).astype(np.int32)
             extremes += [int(image.min()), int(image.max())]
             for axis in (0, 1):
                 steps = np.abs(np.diff(image, axis=axis))
                 n_jumps += int(np.count_nonzero(steps >= 1 << (8 * dtype.itemsize - 1)))
                 n_pairs += steps.size
         return cls(min(extremes), max(extremes), n_jumps / max(n_pairs, 1))
+
+
+def _bands(series: RawSeries, offset: int, dtype: np.dtype[Any]) -> list[Array]:
+    """Return rows of the first image, the last and three between them, as stored: all of small images."""
+    n, height, width = series.shape
+    row_bytes = width * dtype.itemsize
+    rows = min(height, max(2, SAMPLED_BYTES // row_bytes))
+    starts = sorted({0, (height - rows) // 2, height - rows})
+    images = sorted({0, n // 3, n // 2, (2 * n) // 3, n - 1})
+    places = (offset + (i * height + start) * row_bytes for i in images for start in starts)
+    return [np.fromfile(series.path, dtype, rows * width, offset=at).reshape(rows, width) for at in places]
 
 
 def _titles(header: Any) -> tuple[str, ...]:
