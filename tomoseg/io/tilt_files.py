@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
@@ -124,6 +124,7 @@ def _joined(path: Path, folder: Path, files: Sequence[Path], opened: Sequence[Ra
         joined.warnings += [why] if why else []
     elif why:
         joined.set_aside.append(why)
+    _use_mdoc_of_all(joined, folder, parts, owner)
     _use_angle_files(joined, folder, parts, owner)
     joined.table = _table(parts, owner, joined, named)
     joined.notes.append(f"{len(files)} files, {shown(files[0].name)} to {shown(files[-1].name)}")
@@ -180,6 +181,30 @@ def _one_pixel_size(opened: Sequence[RawSeries], joined: RawSeries) -> PixelSize
         joined.warnings.append(f"the pixel size differs from file to file, {min(known):.6g} to {max(known):.6g} nm")
         return PixelSize(doubt="it is not the same in all files")
     return sizes[0]
+
+
+def _use_mdoc_of_all(series: RawSeries, folder: Path, parts: Sequence[_File], owner: Array) -> None:
+    """Add the angles of an .mdoc in the folder that describes all files, by the names of their frames."""
+    own = {companions_of(part.path).mdoc for part in parts}
+    for path in sorted(p for p in folder.iterdir() if p.suffix.lower() == ".mdoc" and p not in own):
+        try:
+            mdoc = read_mdoc(path)
+            angles = mdoc.angles_deg()
+        except InputError as error:
+            series.set_aside.append(f"{path.name} was set aside: {reason_without(error, path)}")
+            continue
+        # Written by a program on Windows: the folder is another one by now.
+        frames = (PureWindowsPath(image.get("SubFramePath", "")).stem.casefold() for image in mdoc.images)
+        by_name = dict(zip(frames, angles, strict=True))
+        found = [by_name.get(part.path.stem.casefold()) for part in parts]
+        if all(angle is not None for angle in found):
+            series.more_angles.append(AngleSource(path.name, np.array(found, np.float64)[owner]))
+            series.tilt_axis = series.tilt_axis or mdoc.tilt_axis()
+        else:
+            missing = sum(angle is None for angle in found)
+            series.set_aside.append(
+                f"{path.name} was set aside: its SubFramePath entries do not name {missing} of the {len(parts)} files"
+            )
 
 
 def _use_angle_files(series: RawSeries, folder: Path, parts: Sequence[_File], owner: Array) -> None:

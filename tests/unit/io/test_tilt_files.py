@@ -98,6 +98,21 @@ def test_the_mdoc_of_each_file_and_two_frames_in_each(tmp_path):
         np.testing.assert_array_equal(plan.raw.read([5, 4]), [IMAGES[2] + 1, IMAGES[2]])
 
 
+def test_one_mdoc_for_all_files_by_the_names_of_their_frames(tmp_path):
+    shuffled = np.array([3, 0, 6, 1, 5, 2, 4])
+    sections = []
+    for z, i in enumerate(shuffled):
+        tiff(tmp_path / f"frame_{i:02d}.tif", IMAGES[i])
+        path = rf"D:\\Frames\\day 1\\Frame_{i:02d}.tif"
+        sections.append(f"[ZValue = {z}]\nTiltAngle = {ANGLES[i]}\nSubFramePath = {path}\n")
+    (tmp_path / "ts.mrc.mdoc").write_text("PixelSpacing = 2.5\n\n" + "\n".join(sections))
+    with planned(tmp_path, pixel_size_nm=1.0) as plan:
+        np.testing.assert_array_equal(plan.angles_deg, ANGLES)
+        assert plan.angles_source == "ts.mrc.mdoc"
+    (tmp_path / "ts.mrc.mdoc").write_text("\n".join(sections[1:]))
+    assert "do not name 1 of the 7 files" in refused(tmp_path)
+
+
 def test_a_pattern_of_names(tmp_path):
     for angle, image in zip(ANGLES, IMAGES, strict=True):
         tiff(tmp_path / f"a[{angle:g}].tif", image)
