@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tomoseg.errors import InputError
-from tomoseg.io.image_files import open_images
+from tomoseg.io.raw_files import open_images
 from tomoseg.io.input_files import is_pattern
 from tomoseg.io.parameters import ImportParameters
 from tomoseg.io.plan import ANGLE_TOLERANCE_DEG, SeriesPlan, examined

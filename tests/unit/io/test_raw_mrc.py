@@ -175,7 +175,7 @@ def test_a_compressed_file_is_read_and_leaves_nothing(images, mrc_file, tmp_path
 
 
 def test_what_unpacks_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("tomoseg.io.image_files.FREE_BYTES", 1 << 20)
+    monkeypatch.setattr("tomoseg.io.raw_files.FREE_BYTES", 1 << 20)
     path = tmp_path / "a.mrc.gz"
     with gzip.open(path, "wb") as file:
         file.write(bytes(40 << 20))
