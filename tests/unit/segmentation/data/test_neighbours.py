@@ -79,7 +79,7 @@ def test_intensities_of_all_channels_are_changed_alike_and_do_not_mix():
 def some_data(channels, **changes):
     images = [np.random.default_rng(n).normal(size=(16, 16)).astype(np.float32) for n in range(20)]
     names = [f"s_{n:02d}" for n in range(20)]
-    labels = [np.zeros((16, 16), np.uint8)] * 20
+    labels = [np.eye(16, dtype=np.uint8)] * 20
     settings = TrainParameters(patch=16, depth=2, channels=channels, **changes)
     stacks = with_neighbours(names, images, channels) if channels > 1 else images
     return TrainingSet.checked(stacks, labels, names, None, None, settings, None), images
