@@ -236,6 +236,8 @@ def _pixels(path: Path, page: Any) -> Array:
         data = np.asarray(page.asarray(maxworkers=1))
     except NotImplementedError:  # 2, 4 or 12 bits without imagecodecs
         return _pixels_by_pillow(path, page)
+    except ImportError as error:  # ZSTD without imagecodecs, before Python 3.14
+        raise _needs_imagecodecs(path, page) from error
     return np.moveaxis(data, 0, -1) if data.ndim == 3 and page.axes.startswith("S") else data
 
 
@@ -243,15 +245,15 @@ def _pixels_by_pillow(path: Path, page: Any) -> Array:
     """Let Pillow decompress a page, and return the values that are stored in it."""
     from PIL import Image, UnidentifiedImageError
 
+    big_endian = page.parent.byteorder == ">"
+    if big_endian and page.dtype is not None and page.dtype.itemsize > 1 and page.dtype.char != "H":
+        raise _needs_imagecodecs(path, page)  # Pillow would swap bytes that libtiff has already swapped
     try:
         with Image.open(path, formats=("TIFF",)) as image:
             image.seek(page.index)
             mode, data = image.mode, np.asarray(image)
     except UnidentifiedImageError as error:
-        raise InputError(
-            f"{path} holds {shown(page.dtype)} compressed as {shown(page.compression)}, which needs the package "
-            "imagecodecs: install it, or save the image as deflate or plain TIFF"
-        ) from error
+        raise _needs_imagecodecs(path, page) from error
     if data.ndim != 2:
         return data
     bits = int(page.bitspersample)
@@ -265,6 +267,14 @@ def _pixels_by_pillow(path: Path, page: Any) -> Array:
     wanted = page.dtype.newbyteorder("=")
     # The same bytes with another sign (int8, uint32), or numbers that Pillow holds in a larger type (int16).
     return data.view(wanted) if wanted.itemsize == data.itemsize and wanted.kind in "ui" else data.astype(wanted)
+
+
+def _needs_imagecodecs(path: Path, page: Any) -> InputError:
+    compression = shown(getattr(page.compression, "name", page.compression))
+    return InputError(
+        f"{path} holds {page.bitspersample}-bit values (compression: {compression.lower()}) that only the package "
+        "imagecodecs can decode: install it, or save the image as 8, 16 or 32 bit without compression"
+    )
 
 
 def _as_shown(page: Any, data: Array) -> Array:
