@@ -38,6 +38,8 @@ def label_problems(counts: NDArray[np.int64], n_classes: int | None, *, mapped: 
     `counts` are the pixels of each value in each image, (images, 256). Without `n_classes` nobody has named the
     classes, and their number is guessed. `mapped` labels come from a label map, which says what 255 is.
     """
+    if not len(counts):
+        return []
     present = present_classes(counts)
     if n_classes is not None and (outside := [value for value in present if value >= n_classes]):
         n = int((counts[:, outside].sum(axis=1) > 0).sum())
@@ -47,21 +49,26 @@ def label_problems(counts: NDArray[np.int64], n_classes: int | None, *, mapped: 
         ]
     if masks := "" if mapped else mask_problem(counts):
         return [masks]
-    if len(present) < 2 and len(counts):
+    if len(present) < 2:
         only = f" (every annotated pixel is {present[0]})" if present else ""
         return [f"the labels hold {len(present)} class{'' if present else 'es'}: there is nothing to tell apart{only}"]
-    if n_classes is None and len(present) > MOST_UNNAMED:
+    return _problems_of_unnamed(present, white=bool(counts[:, UNPAINTED].any())) if n_classes is None else []
+
+
+def _problems_of_unnamed(present: Sequence[int], *, white: bool) -> list[str]:
+    """Return why values that nobody named are no class numbers; `white` tells whether 255 occurs besides."""
+    if len(present) > MOST_UNNAMED:
         return [
             f"the labels hold {len(present)} values from {present[0]} to {present[-1]}, as images do and labels do "
             "not: were images and labels exchanged? If each object has a number of its own, number the classes "
             "instead; if these are classes, name every one with --class-names"
         ]
-    if n_classes is None and 2 * len(present) < present[-1] + 1:
+    if 2 * len(present) < present[-1] + 1:
         guess = ",".join(f"{value}={number}" for number, value in enumerate(present))
-        and_white = f" (and {UNPAINTED} for pixels that nobody annotated)" if counts[:, UNPAINTED].any() else ""
+        and_white = f" (and {UNPAINTED} for pixels that nobody annotated)" if white else ""
         return [
             f"the labels hold {few(present)}{and_white}, which look like grey values and not like class numbers: say "
-            f"which is which class, for example --label-map {guess}" + f",{UNPAINTED}={len(present)}" * bool(and_white)
+            f"which is which class, for example --label-map {guess}" + f",{UNPAINTED}={len(present)}" * white
         ]
     return []
 

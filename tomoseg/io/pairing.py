@@ -128,8 +128,8 @@ def paired(
     if label_map is not None and any(isinstance(files, dict) for files in found.values()):
         search.problems.append("--label-map is for label images: in masks, one file per class, all but 0 is the class")
     pairs = [pair for stem in sorted(found) for pair in search.pages(stem, found[stem], label_map)]
-    left_out = sorted(search.images.keys() - found.keys())
-    if left_out:
+    left_out = sorted(search.images.keys() - found.keys() - search.ambiguous_images)
+    if left_out and found:
         search.left_out.append(f"{len(left_out)} images have no labels and are left out: {few(left_out)}")
     return Pairing(pairs, search.problems, search.left_out, search.notes)
 
@@ -145,6 +145,8 @@ class _Search:
         self.problems: list[str] = []
         self.left_out: list[str] = []
         self.notes: list[str] = []
+        self.ambiguous: set[Path] = set()  # labels that have been reported already
+        self.ambiguous_images: set[str] = set()
 
     def run(self, every: dict[str, Path]) -> dict[str, Labels]:
         """Return the labels of each image that has some, by the name of the image."""
@@ -173,7 +175,7 @@ class _Search:
         if self.together and not found and not self.problems:
             self.problems.append(
                 f"{self.images_dir} holds {len(every)} images, and none of them has labels beside it, such as "
-                f"x_mask.tif for x.tif: {self._advice()}"
+                f"x_mask.tif for x.tif: {self._advice()}. Of a single stack and its labels, give the two files"
             )
         return found
 
@@ -237,26 +239,28 @@ class _Search:
         of_image: Callable[[str], set[str]],
     ) -> dict[str, str]:
         """Return the name of the labels of each image where one key leads to the other; ambiguity is a problem."""
-        images_of, labels_of = defaultdict(set), defaultdict(set)
-        for image in images:
+        images_of, labels_of, wanted = defaultdict(set), defaultdict(set), defaultdict(set)
+        for image in images.keys() - self.ambiguous_images:
             for key in of_image(image):
                 images_of[key].add(image)
-        for stem in labels:
+        for stem in (stem for stem, file in labels.items() if file not in self.ambiguous):
             for image in {image for key in of_labels(stem) for image in images_of[key]}:
                 labels_of[image].add(stem)
-        wanted = defaultdict(set)
-        for image, stems in labels_of.items():
-            for stem in stems:
                 wanted[stem].add(image)
-        for image, stems in sorted(labels_of.items()):
-            if len(stems) > 1:
-                names = " and ".join(str(labels[stem]) for stem in sorted(stems))
-                self.problems.append(f"{names} may both be the labels of {images[image]}: {self._advice()}")
-        for stem, candidates in sorted(wanted.items()):
-            if len(candidates) > 1:
-                names = " and ".join(str(images[image]) for image in sorted(candidates))
-                self.problems.append(f"{labels[stem]} may be the labels of {names}: {self._advice()}")
-        return {image: min(stems) for image, stems in labels_of.items()}
+        rivals = [image for image, stems in sorted(labels_of.items()) if len(stems) > 1]
+        shared = [stem for stem, candidates in sorted(wanted.items()) if len(candidates) > 1]
+        if rivals:
+            files = " and ".join(str(labels[stem]) for stem in sorted(labels_of[rivals[0]]))
+            more = f", and so for {len(rivals) - 1} more images" * (len(rivals) > 1)
+            self.problems.append(f"{files} may both be the labels of {images[rivals[0]]}{more}: {self._advice()}")
+        if shared:
+            files = " and ".join(str(images[image]) for image in sorted(wanted[shared[0]]))
+            more = f", and so for {len(shared) - 1} more label images" * (len(shared) > 1)
+            self.problems.append(f"{labels[shared[0]]} may be the labels of {files}{more}: {self._advice()}")
+        self.ambiguous |= {labels[stem] for image in rivals for stem in labels_of[image]} | {labels[s] for s in shared}
+        self.ambiguous_images |= set(rivals) | {image for stem in shared for image in wanted[stem]}
+        open_images = labels_of.keys() - self.ambiguous_images
+        return {image: min(labels_of[image]) for image in sorted(open_images)}
 
     def _masks(
         self,
@@ -327,16 +331,19 @@ class _Search:
     def _orphans(self, rest: Files, found: Mapping[str, Labels]) -> None:
         """Report labels that belong to no image, or to one that has labels already."""
         labelled = {_core(image): image for image in found}
-        lonely = []
+        lonely, rivals = [], []
         for stem, file in sorted(rest.items()):
+            if file in self.ambiguous:
+                continue
             images = [labelled[base] for base in _shorter(_core(stem), LABEL_WORDS, ()) if base in labelled]
             other = found[images[0]] if images else None
             if isinstance(other, Path):
-                self.problems.append(
-                    f"{other} and {file} may both be the labels of {self.images[images[0]]}: remove or rename one"
-                )
+                rivals.append(f"{other} and {file} may both be the labels of {self.images[images[0]]}")
             else:
                 lonely.append(stem)
+        if rivals:
+            more = f", and so for {len(rivals) - 1} more label images" * (len(rivals) > 1)
+            self.problems.append(f"{rivals[0]}{more}: remove or rename one")
         if lonely:
             self.problems.append(
                 f"{len(lonely)} label files in {self.labels_dir} have no image of the same name: {few(lonely)}. An "

@@ -105,11 +105,11 @@ def check_data(
     no_classes = label_problems(counts, known, mapped=label_map is not None)
     names = list(class_names or default_names(known or max(2, 1 + max(present_classes(counts), default=0))))
     errors += no_classes
-    if not slices:
+    if not slices and not errors:
         errors.append("there is no image with labels that can be read")
     errors += _problems_with_types(slices)
     warnings += [*label_doubts(counts, [s.pair.name for s in slices]), *palettes.doubts()]
-    shares = [] if no_classes and len(names) > MOST_IN_TABLE else _shares(counts, names)
+    shares = [] if not slices or (no_classes and len(names) > MOST_IN_TABLE) else _shares(counts, names)
     warnings += _problems_with_shares(shares)
     warnings += _copies(slices, runtime)
     warnings += _problems_with_folds(slices, names if shares else [], folds, guard)
