@@ -8,8 +8,10 @@ bits over 8, and knows no signed bytes. All this is undone here.
 import math
 import unicodedata
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -76,15 +78,7 @@ def count_pages(path: Path) -> int:
     if not _is_tiff(path):
         return 1
 
-    def count(path: Path) -> int:
-        import tifffile
-
-        from tomoseg.io.readers.tiff import ALONE
-
-        with captured_messages("tifffile"), tifffile.TiffFile(path, **ALONE) as tiff:
-            return _Stack.of(path, tiff).n_pages
-
-    return _guarded(path, count)
+    return _guarded(path, lambda _: _stack(path).n_pages)
 
 
 def palette_of(file: ImageFile) -> NDArray[np.uint8] | None:
@@ -92,7 +86,7 @@ def palette_of(file: ImageFile) -> NDArray[np.uint8] | None:
     path = file.path
     if path.suffix.lower() == ".npy":
         return None
-    return _guarded(path, lambda _: _tiff_palette(file) if _is_tiff(path) else _pillow_palette(path))
+    return _guarded(path, lambda _: _tiff_palette(path) if _is_tiff(path) else _pillow_palette(path))
 
 
 def _guarded(path: Path, read: Callable[[Path], T]) -> T:
@@ -155,43 +149,63 @@ class _Stack:
     """The pages of a TIFF, all of one shape and type."""
 
     n_pages: int
-    pages: Any  # of tifffile; fewer than `n_pages` where one description stands for images that follow each other
+    # Where the description of each page is in the file, and its number there; fewer than `n_pages` where one
+    # description stands for images that follow each other.
+    pages: tuple[tuple[int, int], ...]
     start: int | None  # offset of the pixels in the file where they follow each other
 
-    @classmethod
-    def of(cls, path: Path, tiff: Any) -> "_Stack":
-        """Find the pages of an open TIFF; raise `InputError` if they differ or have more than one axis."""
+
+def _stack(path: Path) -> _Stack:
+    """Return the pages of a TIFF. Finding them takes long in large stacks, so those of the last files are kept."""
+    facts = path.stat()
+    return _found_stack(path, facts.st_mtime_ns, facts.st_size)
+
+
+@lru_cache(maxsize=16)
+def _found_stack(path: Path, _changed: int, _size: int) -> _Stack:
+    """Find the pages of a TIFF; raise `InputError` if they differ, or lie along more than one axis."""
+    with _opened(path) as tiff:
         found = list(tiff.series)
         if not found:
             raise InputError(f"{path} cannot be read as an image: it holds none, and may be truncated")
-        kinds = {(series.shape, series.dtype) for series in found}
-        if len(kinds) > 1:
+        if len({(series.shape, series.dtype) for series in found}) > 1:
             raise InputError(f"{path} holds {len(tiff.pages)} pages of different sizes or types: save the slices alone")
         if len(found) > 1:  # pages that were appended one by one
-            return cls(len(found), [series.pages[0] for series in found], None)
+            return _Stack(len(found), tuple((s.pages[0].offset, s.pages[0].index) for s in found), None)
         series = found[0]
         over = [n for axis, n in zip(series.axes, series.shape, strict=True) if axis not in "YXS" and n > 1]
         if len(over) > 1:
             raise InputError(
                 f"{path} holds images in {len(over)} directions ({' x '.join(map(str, over))}): save a stack of slices"
             )
-        return cls(over[0] if over else 1, series.pages, series.dataoffset)
+        pages = list(series.pages)
+        if any(page is None for page in pages):
+            raise InputError(f"{path} is truncated: page {pages.index(None) + 1} of {len(pages)} is missing")
+        places = tuple((page.offset, page.index) for page in pages)
+        return _Stack(over[0] if over else 1, places, series.dataoffset)
 
 
-def _read_tiff(file: ImageFile, in_color: bool) -> Array:
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     import tifffile
 
     from tomoseg.io.readers.tiff import ALONE
 
-    path = file.path
     with captured_messages("tifffile"), tifffile.TiffFile(path, **ALONE) as tiff:
-        stack = _Stack.of(path, tiff)
-        number = _page_of(file, stack)
+        yield tiff
+
+
+def _read_tiff(file: ImageFile, in_color: bool) -> Array:
+    from tifffile import TiffPage
+
+    path, stack = file.path, _stack(file.path)
+    number = _page_of(file, stack)
+    with _opened(path) as tiff:
         if len(stack.pages) < stack.n_pages:
             return _following(path, tiff, stack, number)
-        if stack.pages[number] is None:
-            raise InputError(f"{path} is truncated: page {number + 1} of {stack.n_pages} is missing")
-        page = stack.pages[number].aspage()
+        offset, index = stack.pages[number]
+        tiff.filehandle.seek(offset)
+        page = TiffPage(tiff, index)
         data = _pixels(path, page)
         return _as_shown(page, data) if in_color else data
 
@@ -209,7 +223,7 @@ def _page_of(file: ImageFile, stack: _Stack) -> int:
 
 def _following(path: Path, tiff: Any, stack: _Stack, number: int) -> Array:
     """Read one of many images that follow each other without a description of their own (large stacks of ImageJ)."""
-    page = stack.pages[0].aspage()
+    page = tiff.pages[0]
     if stack.start is None or page.dtype is None or len(page.shape) != 2:
         raise InputError(f"{path} is truncated: it announces {stack.n_pages} images but has {len(stack.pages)} pages")
     dtype = np.dtype(tiff.byteorder + page.dtype.char)
@@ -294,12 +308,8 @@ def _colors(page: Any) -> NDArray[np.uint8] | None:
     return np.asarray(page.colormap.T >> 8, np.uint8)
 
 
-def _tiff_palette(file: ImageFile) -> NDArray[np.uint8] | None:
-    import tifffile
-
-    from tomoseg.io.readers.tiff import ALONE
-
-    with captured_messages("tifffile"), tifffile.TiffFile(file.path, **ALONE) as tiff:
+def _tiff_palette(path: Path) -> NDArray[np.uint8] | None:
+    with _opened(path) as tiff:
         return _colors(tiff.pages[0])  # all pages of a stack are of one kind
 
 

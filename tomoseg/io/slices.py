@@ -156,19 +156,22 @@ def load_pairs(
     runtime: Runtime | None = None,
     class_names: Sequence[str] | None = None,
 ) -> LabelledSlices:
-    """Read all pairs, and warn of what may be wrong with their labels.
+    """Read all pairs but blank pages of stacks, see `is_blank`, and warn of what may be wrong with their labels.
 
     Raises `InputError`: images and labels differ in size, images differ in type, or the labels are nothing to train on,
     see `tomoseg.io.label_values.label_problems`. All problems are reported at once.
     """
     data, problems = LabelledSlices([], [], [], list(class_names) if class_names else None), []
-    palettes = PaletteCheck()
+    palettes, blank = PaletteCheck(), []
     for pair in pairs:
         try:
             image, labels = load_pair(pair, n_classes)
             palettes.look(pair)
         except InputError as error:
             problems.append(str(error))
+            continue
+        if is_blank(pair, labels):
+            blank.append(pair.name)
             continue
         if data.images and image.dtype != data.images[0].dtype:
             problems.append(
@@ -181,14 +184,28 @@ def load_pairs(
     mapped_to = n_classes_of(counts, pairs, class_names)
     if data.labels:
         problems += label_problems(counts, n_classes or mapped_to, mapped=any(pair.label_map for pair in pairs))
+    elif blank:
+        problems.append(f"nothing is annotated in the {len(blank)} pages: all labels are {IGNORE}")
     if problems:
         raise InputError.of(_first(problems))
     if runtime is not None:
+        if blank:
+            runtime.say(blank_pages(blank))
         for text in [*label_doubts(counts, data.names), *palettes.doubts()]:
             runtime.warn(text)
     if mapped_to and not data.class_names:  # a class of the map that does not occur counts, too
         return LabelledSlices(data.names, data.images, data.labels, default_names(mapped_to))
     return data
+
+
+def is_blank(pair: Pair, labels: NDArray[np.uint8]) -> bool:
+    """Tell whether a slice is a page of a stack in which nobody annotated anything; often a few pages are annotated."""
+    return pair.image.page is not None and bool((labels == IGNORE).all())
+
+
+def blank_pages(names: Sequence[str]) -> str:
+    """Say that pages are left out."""
+    return f"{len(names)} pages without any annotated pixel are left out: {few(names)}"
 
 
 def n_classes_of(counts: NDArray[np.int64], pairs: Sequence[Pair], class_names: Sequence[str] | None) -> int | None:

@@ -15,7 +15,7 @@ from tomoseg.classes import default_names, problems_with_names
 from tomoseg.errors import InputError
 from tomoseg.io.label_values import LabelMap, few, label_doubts, label_problems, present_classes
 from tomoseg.io.pairing import Pair, paired
-from tomoseg.io.slices import IGNORE, PaletteCheck, load_pair, n_classes_of, read_slice
+from tomoseg.io.slices import IGNORE, PaletteCheck, blank_pages, is_blank, load_pair, n_classes_of, read_slice
 from tomoseg.runtime import Runtime
 from tomoseg.segmentation.data.folds import ALIKE, leak_warning, split, thumbnail
 
@@ -94,12 +94,19 @@ def check_data(
     found = paired(images_dir, labels_dir, label_map=label_map, class_names=class_names, label_pattern=label_pattern)
     errors, warnings = list(found.problems), [*found.left_out, *found.notes]
     slices, palettes, runtime = [], PaletteCheck(), runtime or Runtime()
+    blank = []
     for pair in runtime.track(found.pairs, "check-data"):
         try:
-            slices.append(_look(pair))
+            image, labels = load_pair(pair)
             palettes.look(pair)
         except InputError as error:
             errors.append(str(error))
+            continue
+        if is_blank(pair, labels):
+            blank.append(pair.name)
+        else:
+            slices.append(_facts(pair, image, labels))
+    warnings += [blank_pages(blank)] if blank else []
     counts = np.array([s.counts for s in slices], np.int64).reshape(-1, 256)
     known = n_classes_of(counts, found.pairs, class_names)
     no_classes = label_problems(counts, known, mapped=label_map is not None)
@@ -125,9 +132,8 @@ def check_data(
     )
 
 
-def _look(pair: Pair) -> _Slice:
-    """Read one slice and its labels; raises `InputError` where they cannot be used together."""
-    image, labels = load_pair(pair)
+def _facts(pair: Pair, image: Array, labels: NDArray[np.uint8]) -> _Slice:
+    """Return what is needed of a slice and its labels."""
     digest = hashlib.sha256(f"{image.shape} {image.dtype} ".encode() + np.ascontiguousarray(image).tobytes())
     counts = np.bincount(labels.ravel(), minlength=256)
     ends = float(image.min()), float(image.max())
