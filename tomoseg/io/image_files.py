@@ -164,12 +164,15 @@ def _stack(path: Path) -> _Stack:
 @lru_cache(maxsize=16)
 def _found_stack(path: Path, _changed: int, _size: int) -> _Stack:
     """Find the pages of a TIFF; raise `InputError` if they differ, or lie along more than one axis."""
-    with _opened(path) as tiff:
+    with _opened(path) as (tiff, messages):
         found = list(tiff.series)
+        n_pages = len(tiff.pages)  # follows the chain of pages to its end, which may be lost
+        if any("invalid page offset" in text for text in messages):
+            raise InputError(f"{path} is truncated: its list of pages breaks off after {n_pages}; copy it again")
         if not found:
             raise InputError(f"{path} cannot be read as an image: it holds none, and may be truncated")
         if len({(series.shape, series.dtype) for series in found}) > 1:
-            raise InputError(f"{path} holds {len(tiff.pages)} pages of different sizes or types: save the slices alone")
+            raise InputError(f"{path} holds {n_pages} pages of different sizes or types: save the slices alone")
         if len(found) > 1:  # pages that were appended one by one
             return _Stack(len(found), tuple((s.pages[0].offset, s.pages[0].index) for s in found), None)
         series = found[0]
@@ -186,13 +189,14 @@ def _found_stack(path: Path, _changed: int, _size: int) -> _Stack:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path) -> Iterator[tuple[Any, list[str]]]:
+    """Open a TIFF with tifffile; return it and what tifffile reports."""
     import tifffile
 
     from tomoseg.io.readers.tiff import ALONE
 
-    with captured_messages("tifffile"), tifffile.TiffFile(path, **ALONE) as tiff:
-        yield tiff
+    with captured_messages("tifffile") as messages, tifffile.TiffFile(path, **ALONE) as tiff:
+        yield tiff, messages
 
 
 def _read_tiff(file: ImageFile, in_color: bool) -> Array:
@@ -200,7 +204,7 @@ def _read_tiff(file: ImageFile, in_color: bool) -> Array:
 
     path, stack = file.path, _stack(file.path)
     number = _page_of(file, stack)
-    with _opened(path) as tiff:
+    with _opened(path) as (tiff, _):
         if len(stack.pages) < stack.n_pages:
             return _following(path, tiff, stack, number)
         offset, index = stack.pages[number]
@@ -309,7 +313,7 @@ def _colors(page: Any) -> NDArray[np.uint8] | None:
 
 
 def _tiff_palette(path: Path) -> NDArray[np.uint8] | None:
-    with _opened(path) as tiff:
+    with _opened(path) as (tiff, _):
         return _colors(tiff.pages[0])  # all pages of a stack are of one kind
 
 

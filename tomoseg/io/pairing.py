@@ -227,7 +227,9 @@ class _Search:
         ]
         for of_labels, of_image in ways:
             images = {stem: file for stem, file in self.images.items() if stem not in found}
-            for image, stem in self._unique(rest, images, of_labels, of_image).items():
+            labelled = {_core(image) for image in found}  # labels named after these are rivals of those found
+            free = {stem: file for stem, file in rest.items() if not labelled & of_labels(stem)}
+            for image, stem in self._unique(free, images, of_labels, of_image).items():
                 found[image] = rest.pop(stem)
         return rest
 

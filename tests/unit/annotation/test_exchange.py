@@ -200,6 +200,15 @@ def test_annotations_that_something_else_wrote(project, tmp_path, spoil):
         read_annotations(opened)
 
 
+def test_a_single_class_is_nothing_to_train_on(project, tmp_path):
+    export(project, tmp_path / "p", n_slices=2)
+    for file in (tmp_path / "p" / "labels").iterdir():
+        tifffile.imwrite(file, np.zeros_like(tifffile.imread(file)))
+    with pytest.raises(InputError, match="hold 1 class"):
+        take_in(project, tmp_path / "p")
+    assert painted_in(project) is None
+
+
 def test_the_commands(project, tmp_path):
     folder, model = tmp_path / "p", tmp_path / "m.keras"
     assert "holds no painted slices" in tomoseg("train", project, "-o", model, code=3).stderr
