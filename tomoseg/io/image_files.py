@@ -162,7 +162,7 @@ def _stack(path: Path) -> _Stack:
 
 
 @lru_cache(maxsize=16)
-def _found_stack(path: Path, _changed: int, _size: int) -> _Stack:
+def _found_stack(path: Path, _changed: int, size: int) -> _Stack:
     """Find the pages of a TIFF; raise `InputError` if they differ, or lie along more than one axis."""
     with _opened(path) as (tiff, messages):
         found = list(tiff.series)
@@ -184,8 +184,11 @@ def _found_stack(path: Path, _changed: int, _size: int) -> _Stack:
         pages = list(series.pages)
         if any(page is None for page in pages):
             raise InputError(f"{path} is truncated: page {pages.index(None) + 1} of {len(pages)} is missing")
-        places = tuple((page.offset, page.index) for page in pages)
-        return _Stack(over[0] if over else 1, places, series.dataoffset)
+        stack = _Stack(over[0] if over else 1, tuple((p.offset, p.index) for p in pages), series.dataoffset)
+        needed = stack.n_pages * pages[0].size * (series.dtype.itemsize if series.dtype else 1)
+        if len(pages) < stack.n_pages and (stack.start is None or stack.start + needed > size):
+            raise InputError(f"{path} is truncated: it announces {stack.n_pages} images but has {len(pages)} pages")
+        return stack
 
 
 @contextmanager
@@ -229,11 +232,9 @@ def _following(path: Path, tiff: Any, stack: _Stack, number: int) -> Array:
     """Read one of many images that follow each other without a description of their own (large stacks of ImageJ)."""
     page = tiff.pages[0]
     if stack.start is None or page.dtype is None or len(page.shape) != 2:
-        raise InputError(f"{path} is truncated: it announces {stack.n_pages} images but has {len(stack.pages)} pages")
+        raise InputError(f"{path} holds {stack.n_pages} images of another kind than grey ones: save them as pages")
     dtype = np.dtype(tiff.byteorder + page.dtype.char)
-    size, offset = page.size * dtype.itemsize, stack.start + number * page.size * dtype.itemsize
-    if offset + size > path.stat().st_size:
-        raise InputError(f"{path} is truncated: page {number + 1} of {stack.n_pages} is missing")
+    offset = stack.start + number * page.size * dtype.itemsize
     return np.fromfile(path, dtype, page.size, offset=offset).reshape(page.shape)
 
 
@@ -337,7 +338,7 @@ def _read_by_pillow(path: Path, in_color: bool) -> Array:
 
 
 def _png_values(path: Path, data: Array) -> Array:
-    """Return the stored values of a PNG: Pillow spreads 2 and 4 bits over 8, and halves 16-bit colours."""
+    """Return the stored values of a PNG: Pillow spreads 2 and 4 bits over 8, and cuts 16-bit colours to 8 bits."""
     with path.open("rb") as file:
         depth, color = file.read(26)[24:]  # of the header, which must come first
     if color == _GREY:

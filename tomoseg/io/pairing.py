@@ -363,9 +363,13 @@ class _Search:
     def pages(self, stem: str, labels: Labels, label_map: LabelMap | None) -> list[Pair]:
         """Return a pair for each page of an image and its labels."""
         image, files = self.images[stem], labels if isinstance(labels, dict) else {-1: labels}
-        n_pages = _pages(image)
-        for file in files.values():
-            if (n := _pages(file)) != n_pages:
+        try:
+            n_pages, *of_labels = (count_pages(file) for file in (image, *files.values()))
+        except InputError as error:
+            self.problems.append(str(error))
+            return []
+        for file, n in zip(files.values(), of_labels, strict=True):
+            if n != n_pages:
                 self.problems.append(
                     f"{image} holds {n_pages} page{'s' * (n_pages > 1)}, its labels {file} {n}: every page of a stack "
                     "is a slice, and the labels of all are needed"
@@ -385,20 +389,15 @@ def images_by_name(source: Path) -> dict[str, ImageFile]:
     """Return every image of a folder, or of a file, by name, stacks page by page; see `by_stem`."""
     found = {}
     for stem, file in by_stem(source, IMAGE_SUFFIXES).items():
-        n_pages = _pages(file)
+        try:
+            n_pages = count_pages(file)
+        except InputError:  # not of the slices that are used, or reading it will say why
+            n_pages = 1
         if n_pages == 1:
             found[stem] = ImageFile(file)
         else:
             found |= {page_name(stem, page): ImageFile(file, page) for page in range(n_pages)}
     return found
-
-
-def _pages(file: Path) -> int:
-    """Return the number of pages; 1 for a file that cannot be read, as reading it will say why."""
-    try:
-        return count_pages(file)
-    except InputError:
-        return 1
 
 
 def _has_files(folder: Path) -> bool:

@@ -52,9 +52,11 @@ def find_pairs(
     return found.pairs
 
 
-def slice_readers(source: Path) -> dict[str, Callable[[], Array]]:
-    """Return a function that reads each image of a folder or stack, by name."""
-    return {name: partial(read_slice, file) for name, file in images_by_name(source).items()}
+def slice_readers(source: Path, pairs: Sequence[Pair]) -> dict[str, Callable[[], Array]]:
+    """Return a function that reads each image of a folder or stack, by name, but the labels of `pairs`."""
+    labels = {file.path for pair in pairs for file in pair.label_files}
+    files = {name: file for name, file in images_by_name(source).items() if file.path not in labels}
+    return {name: partial(read_slice, file) for name, file in files.items()}
 
 
 def read_slice(file: Path | ImageFile) -> Array:

@@ -184,6 +184,31 @@ def test_stacks_that_are_none(tmp_path):
             read(tmp_path / "c.tif")
 
 
+def test_stacks_of_few_descriptions(tmp_path):
+    """ImageJ describes the first image of a large stack alone; what is announced must be in the file."""
+    data = values("u2", (4, 10, 12))
+    tifffile.imwrite(tmp_path / "s.tif", data, imagej=True, metadata={"axes": "ZYX"})
+    content = bytearray((tmp_path / "s.tif").read_bytes())
+    with tifffile.TiffFile(tmp_path / "s.tif") as tiff:
+        after = tiff.pages[0].offset + 2 + 12 * len(tiff.pages[0].tags)  # where the next description is
+    content[after : after + 4] = bytes(4)
+    (tmp_path / "s.tif").write_bytes(content)
+    assert count_pages(tmp_path / "s.tif") == 4
+    np.testing.assert_array_equal(read_slice(ImageFile(tmp_path / "s.tif", 3)), data[3])
+    for old in (b"images=4", b"slices=4"):
+        content = content.replace(old, old[:-1] + b"9")
+    (tmp_path / "s.tif").write_bytes(content)
+    with pytest.raises(InputError, match=r"truncated|1 pages|no page 8"):
+        read_slice(ImageFile(tmp_path / "s.tif", 8))
+
+
+def test_numpy_arrays_of_the_other_byte_order(tmp_path):
+    np.save(tmp_path / "a.npy", values("u2").astype(">u2"))
+    read = read_slice(tmp_path / "a.npy")
+    assert read.dtype.isnative
+    np.testing.assert_array_equal(read, np.load(tmp_path / "a.npy"))
+
+
 # Without imagecodecs, LZW is left to Pillow, which is asked in a process of its own. ---------------------------------
 
 WITHOUT_IMAGECODECS = """

@@ -153,6 +153,24 @@ def test_stacks_of_different_lengths_are_refused(tmp_path):
         find_pairs(tmp_path, tmp_path)
 
 
+def test_a_damaged_stack_is_told_as_such(tmp_path):
+    stack(tmp_path / "a.tif", 5, metadata=None)
+    stack(tmp_path / "a_mask.tif", 5)
+    content = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match=r"a\.tif (is truncated|cannot be read)"):
+        find_pairs(tmp_path, tmp_path)
+
+
+def test_colours_on_the_pages_of_a_stack(tmp_path):
+    labels = np.random.default_rng(2).integers(0, 2, (4, 5, 6)).astype(np.uint8)
+    stack(tmp_path / "a.tif", 4)
+    tifffile.imwrite(tmp_path / "a_mask.tif", np.array([[0, 0, 0], [9, 8, 7]], np.uint8)[labels], photometric="rgb")
+    tifffile.imwrite(tmp_path / "a.tif", labels, photometric="minisblack")
+    data = load_pairs(find_pairs(tmp_path, tmp_path, None, LabelMap.parse("#000000=0,#090807=1")))
+    np.testing.assert_array_equal(data.labels, labels)
+
+
 def test_pages_that_nobody_annotated_are_left_out(tmp_path):
     stack(tmp_path / "a.tif", 4)
     labels = np.random.default_rng(3).integers(0, 2, (4, 6, 8)).astype(np.uint8)

@@ -89,7 +89,9 @@ def load_slices(
     slices = load_pairs(pairs, None, runtime, class_names)
     if channels == 1:
         return slices
-    return replace(slices, images=with_neighbours(slices.names, slices.images, channels, slice_readers(images_dir)))
+    return replace(
+        slices, images=with_neighbours(slices.names, slices.images, channels, slice_readers(images_dir, pairs))
+    )
 
 
 def middle(image: Array) -> Array:

@@ -73,7 +73,7 @@ def evaluate_model(
         )
     predictor = SlicePredictor.of(model, card, scale)
     matrices, distances, calibrations, found = [], [], [], []
-    others = slice_readers(_source_of(pairs)) if card.channels > 1 else {}
+    others = slice_readers(_source_of(pairs), pairs) if card.channels > 1 else {}
     fitting: dict[tuple[int, ...], SlicePredictor] = {}  # by the shape of slices
     for pair in runtime.track(list(pairs), "evaluate"):
         image, truth = load_pair(pair, n_classes)
