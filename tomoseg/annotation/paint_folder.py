@@ -24,7 +24,7 @@ from tomoseg.io.image_files import ImageFile
 from tomoseg.io.label_values import LabelMap, counts_of, label_doubts, mask_problem
 from tomoseg.io.limits import reason_of
 from tomoseg.io.pairing import Pair, by_stem, paired
-from tomoseg.io.slices import IGNORE, LabelledSlices, PaletteCheck, load_pair, pixel_digest, read_slice
+from tomoseg.io.slices import IGNORE, DisplayCheck, LabelledSlices, load_pair, pixel_digest, read_slice
 from tomoseg.lengths import is_possible
 
 FORMAT = 1
@@ -168,7 +168,7 @@ def read_folder(
     given = paired(
         folder / "images", folder / "labels", label_map=label_map, class_names=names, label_pattern=label_pattern
     )
-    pairs, palettes = given.pairs, PaletteCheck()
+    pairs, displays = given.pairs, DisplayCheck()
     problems = list(given.problems)
     problems += [f"{pair.labels} is not one of the exported slices" for pair in pairs if pair.name not in entries]
     if missing := sorted(entries.keys() - by_stem(folder / "images", (".tif",)).keys()):
@@ -185,7 +185,7 @@ def read_folder(
                 left_out.append(pair.name)
                 continue
             image, labels = load_pair(pair, len(names))
-            palettes.look(pair)
+            displays.look(pair)
         except InputError as error:
             problems.append(str(error))
             continue
@@ -201,7 +201,7 @@ def read_folder(
         raise InputError.of(problems)
     if not painted:
         raise InputError(f"nothing is painted in {folder / 'labels'}: all labels are as they were exported")
-    for text in [*label_doubts(counts, [entry["name"] for entry, *_ in painted]), *palettes.doubts()]:
+    for text in [*label_doubts(counts, [entry["name"] for entry, *_ in painted]), *displays.doubts()]:
         warn(text)
     rows, images, every_labels, read = ([*column] for column in zip(*painted, strict=True))
     numbers, run_ids = [int(row["number"]) for row in rows], [shown(row["run_id"]) for row in rows]

@@ -24,7 +24,8 @@ from tomoseg.io.limits import reason_of, require_plausible
 from tomoseg.io.series import captured_messages
 
 LOSSLESS = (".tif", ".tiff", ".png", ".bmp", ".npy")
-IMAGE_SUFFIXES = (*LOSSLESS, ".jpg", ".jpeg")
+LOSSY = (".jpg", ".jpeg")
+IMAGE_SUFFIXES = (*LOSSLESS, *LOSSY)
 _TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PILLOW_FORMATS = ("PNG", "BMP", "JPEG")
 _TIFF_COMPRESSIONS = {1, 5, 8, 32773, 32946, 34925, 50000}  # none, LZW, deflate, PackBits, LZMA, ZSTD
@@ -81,12 +82,20 @@ def count_pages(path: Path) -> int:
     return _guarded(path, lambda _: _stack(path).n_pages)
 
 
-def palette_of(file: ImageFile) -> NDArray[np.uint8] | None:
-    """Return the colours (n, 3) of the indices of a palette image, or None for any other."""
+@dataclass(frozen=True)
+class Display:
+    """How the numbers of an image are meant to be shown."""
+
+    palette: NDArray[np.uint8] | None = None  # the colours (n, 3) of its indices, where it is a palette image
+    zero_is_white: bool = False
+
+
+def display_of(file: ImageFile) -> Display:
+    """Return how an image is meant to be shown; raise `InputError` as `read_image`."""
     path = file.path
     if path.suffix.lower() == ".npy":
-        return None
-    return _guarded(path, lambda _: _tiff_palette(path) if _is_tiff(path) else _pillow_palette(path))
+        return Display()
+    return _guarded(path, lambda _: _tiff_display(path) if _is_tiff(path) else _pillow_display(path))
 
 
 def _guarded(path: Path, read: Callable[[Path], T]) -> T:
@@ -313,9 +322,10 @@ def _colors(page: Any) -> NDArray[np.uint8] | None:
     return np.asarray(page.colormap.T >> 8, np.uint8)
 
 
-def _tiff_palette(path: Path) -> NDArray[np.uint8] | None:
+def _tiff_display(path: Path) -> Display:
     with _opened(path) as (tiff, _):
-        return _colors(tiff.pages[0])  # all pages of a stack are of one kind
+        page = tiff.pages[0]  # all pages of a stack are of one kind
+        return Display(_colors(page), page.photometric == _WHITE_IS_ZERO)
 
 
 # Pillow ---------------------------------------------------------------------------------------------------------------
@@ -352,9 +362,9 @@ def _png_values(path: Path, data: Array) -> Array:
     return data
 
 
-def _pillow_palette(path: Path) -> NDArray[np.uint8] | None:
+def _pillow_display(path: Path) -> Display:
     from PIL import Image
 
     with Image.open(path, formats=_PILLOW_FORMATS) as image:
         colors = image.getpalette("RGB") if image.mode == "P" else None
-    return None if colors is None else np.array(colors, np.uint8).reshape(-1, 3)
+    return Display(None if colors is None else np.array(colors, np.uint8).reshape(-1, 3))

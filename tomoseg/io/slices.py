@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tomoseg.arrays import Array
 from tomoseg.classes import default_names
 from tomoseg.errors import InputError
-from tomoseg.io.image_files import ImageFile, palette_of, read_image
+from tomoseg.io.image_files import ImageFile, display_of, read_image
 from tomoseg.io.label_values import (
     UNPAINTED,
     LabelMap,
@@ -164,11 +164,11 @@ def load_pairs(
     see `tomoseg.io.label_values.label_problems`. All problems are reported at once.
     """
     data, problems = LabelledSlices([], [], [], list(class_names) if class_names else None), []
-    palettes, blank = PaletteCheck(), []
+    displays, blank = DisplayCheck(), []
     for pair in pairs:
         try:
             image, labels = load_pair(pair, n_classes)
-            palettes.look(pair)
+            displays.look(pair)
         except InputError as error:
             problems.append(str(error))
             continue
@@ -193,7 +193,7 @@ def load_pairs(
     if runtime is not None:
         if blank:
             runtime.say(blank_pages(blank))
-        for text in [*label_doubts(counts, data.names), *palettes.doubts()]:
+        for text in [*label_doubts(counts, data.names), *displays.doubts()]:
             runtime.warn(text)
     if mapped_to and not data.class_names:  # a class of the map that does not occur counts, too
         return LabelledSlices(data.names, data.images, data.labels, default_names(mapped_to))
@@ -224,28 +224,44 @@ def _first(problems: list[str], most: int = 20) -> list[str]:
     return problems[:most] + ([f"and {more} more; `tomoseg check-data --json` lists all"] if more > 0 else [])
 
 
-class PaletteCheck:
-    """Compares the palettes of label images and of images, where they are palette images."""
+class DisplayCheck:
+    """Gathers how label images and images are meant to be shown, which may contradict the numbers in them."""
 
     def __init__(self) -> None:
-        self._labels: list[UsedColors] = []
-        self._images: list[UsedColors] = []
+        self._colors: dict[str, list[UsedColors]] = {"label images": [], "images": []}
+        self._inverted: dict[str, list[str]] = {"label images": [], "images": []}
+        self._n_images = 0
 
     def look(self, pair: Pair) -> None:
-        """Keep the colours that the files of a slice use; raises `InputError` as `read_image`."""
-        if isinstance(pair.labels, ImageFile) and not (pair.label_map and pair.label_map.by_color):
-            self._keep(self._labels, pair.labels)
-        self._keep(self._images, pair.image)
+        """Keep how the files of a slice are shown; raises `InputError` as `read_image`."""
+        if not (pair.label_map and pair.label_map.by_color):
+            for file in pair.label_files:
+                self._keep("label images", file, of_class=isinstance(pair.labels, MaskFiles))
+        self._keep("images", pair.image)
+        self._n_images += 1
 
-    @staticmethod
-    def _keep(kept: list[UsedColors], file: ImageFile) -> None:
-        palette = palette_of(file)
-        if palette is not None:
-            kept.append(UsedColors.of(file.name, palette, read_image(file)))
+    def _keep(self, what: str, file: ImageFile, *, of_class: bool = False) -> None:
+        display = display_of(file)
+        if display.palette is not None and not of_class:
+            self._colors[what].append(UsedColors.of(file.name, display.palette, read_image(file)))
+        if display.zero_is_white:
+            self._inverted[what].append(file.name)
 
     def doubts(self) -> list[str]:
-        """Return what palettes of images and labels contradict, a sentence each."""
-        return [*palette_doubts(self._labels, "label images"), *palette_doubts(self._images, "images")]
+        """Return what colours and brightness contradict, a sentence each."""
+        found = [text for what, colors in self._colors.items() for text in palette_doubts(colors, what)]
+        if labels := self._inverted["label images"]:
+            found.append(
+                f"{len(labels)} label images are shown with 0 as white: {few(labels)}. Numbers are taken as they are "
+                "stored, not as they look: what is bright is 0"
+            )
+        images = self._inverted["images"]
+        if 0 < len(images) < self._n_images:
+            found.append(
+                f"{len(images)} of {self._n_images} images are shown with 0 as white: {few(images)}. Numbers are taken "
+                "as they are stored: where these are bright, they look dark"
+            )
+        return found
 
 
 def load_pair(pair: Pair, n_classes: int | None = None) -> tuple[Array, NDArray[np.uint8]]:

@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image
 
 from tomoseg.errors import InputError
-from tomoseg.io.image_files import ImageFile, count_pages, palette_of, read_image
+from tomoseg.io.image_files import ImageFile, count_pages, display_of, read_image
 from tomoseg.io.slices import read_labels, read_slice
 
 RNG = np.random.default_rng(11)
@@ -116,7 +116,7 @@ def test_palette_tiff_gives_indices_or_colours(tmp_path):
         tifffile.imwrite(tmp_path / "a.tif", indices, photometric="palette", colormap=table, byteorder=byteorder)
         np.testing.assert_array_equal(read_slice(tmp_path / "a.tif"), indices)
         np.testing.assert_array_equal(read_image(ImageFile(tmp_path / "a.tif"), in_color=True), colors[indices])
-        np.testing.assert_array_equal(palette_of(ImageFile(tmp_path / "a.tif"))[:3], colors)
+        np.testing.assert_array_equal(display_of(ImageFile(tmp_path / "a.tif")).palette[:3], colors)
 
 
 def test_the_content_tells_the_format(tmp_path):

@@ -111,6 +111,13 @@ def test_names_that_macos_wrote(tmp_path):
         paired(images, labels)
 
 
+def test_jpeg_is_for_images_alone(tmp_path):
+    folder = touch(tmp_path / "a", "x.jpg", "x_mask.png", "y.png", "y_mask.jpg")
+    found = paired(folder, folder)
+    assert [pair.image.name for pair in found.pairs] == ["x.jpg"]
+    assert "y_mask.jpg is a JPEG" in found.problems[0]
+
+
 def test_without_labels_beside_the_images(tmp_path):
     folder = touch(tmp_path / "a", "x.tif", "y.tif")
     with pytest.raises(InputError, match="none of them has labels beside it"):

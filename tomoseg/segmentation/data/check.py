@@ -15,7 +15,7 @@ from tomoseg.classes import default_names, problems_with_names
 from tomoseg.errors import InputError
 from tomoseg.io.label_values import LabelMap, few, label_doubts, label_problems, present_classes
 from tomoseg.io.pairing import Pair, paired
-from tomoseg.io.slices import IGNORE, PaletteCheck, blank_pages, is_blank, load_pair, n_classes_of, read_slice
+from tomoseg.io.slices import IGNORE, DisplayCheck, blank_pages, is_blank, load_pair, n_classes_of, read_slice
 from tomoseg.runtime import Runtime
 from tomoseg.segmentation.data.folds import ALIKE, leak_warning, split, thumbnail
 
@@ -93,12 +93,12 @@ def check_data(
         raise InputError.of(problems)
     found = paired(images_dir, labels_dir, label_map=label_map, class_names=class_names, label_pattern=label_pattern)
     errors, warnings = list(found.problems), [*found.left_out, *found.notes]
-    slices, palettes, runtime = [], PaletteCheck(), runtime or Runtime()
+    slices, displays, runtime = [], DisplayCheck(), runtime or Runtime()
     blank = []
     for pair in runtime.track(found.pairs, "check-data"):
         try:
             image, labels = load_pair(pair)
-            palettes.look(pair)
+            displays.look(pair)
         except InputError as error:
             errors.append(str(error))
             continue
@@ -115,7 +115,7 @@ def check_data(
     if not slices and not errors:
         errors.append("there is no image with labels that can be read")
     errors += _problems_with_types(slices)
-    warnings += [*label_doubts(counts, [s.pair.name for s in slices]), *palettes.doubts()]
+    warnings += [*label_doubts(counts, [s.pair.name for s in slices]), *displays.doubts()]
     shares = [] if not slices or (no_classes and len(names) > MOST_IN_TABLE) else _shares(counts, names)
     warnings += _problems_with_shares(shares)
     warnings += _copies(slices, runtime)

@@ -119,6 +119,8 @@ def test_byte_orders_and_photometric_interpretations_are_one_type(tmp_path, make
     folders = tmp_path / "images", tmp_path / "labels"
     report = check_data(*folders)
     assert (report.errors, dict(report.dtypes)) == ([], {"uint16": 8})
+    told = [text for text in report.warnings if "0 as white" in text]
+    assert [text.split(" are")[0] for text in told] == ["4 label images", "4 of 8 images"]
     assert [c.pixels for c in report.classes] == [int((np.array(truth) == c).sum()) for c in range(3)]
     done = tomoseg(
         *("train", *folders, "-o", tmp_path / "m.keras", "--epochs", 1, "--patch", 32, "--depth", 2),
