@@ -16,7 +16,7 @@ def paint(project, folder, value, **options):
         export_slices(opened, folder, Runtime(), **options)
     for file in (folder / "labels").iterdir():
         labels = tifffile.imread(file)
-        labels[:, :9] = value
+        labels[:, :9], labels[:, 9:12] = value, 0
         tifffile.imwrite(file, labels)
 
 

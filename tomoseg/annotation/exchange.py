@@ -22,7 +22,7 @@ from tomoseg.arrays import Array, Input
 from tomoseg.classes import colors_in, default_colors, names_in
 from tomoseg.errors import InputError, NotReady
 from tomoseg.io.digest import sha256
-from tomoseg.io.label_values import LabelMap
+from tomoseg.io.label_values import LabelMap, counts_of, label_problems
 from tomoseg.io.slices import IGNORE, LabelledSlices
 from tomoseg.lengths import size_or_nan
 from tomoseg.project import Project, Record, job_id, new_run_id, now, versions
@@ -128,22 +128,27 @@ def import_slices(
     runtime: Runtime,
     *,
     label_map: LabelMap | None = None,
+    label_pattern: str = "",
     replace: bool = False,
     take_unchanged: bool = False,
 ) -> PaintedSlices:
     """Store painted labels in the project with their images; return all painted slices that it then holds.
 
-    `replace` drops those that the project holds. Raises `InputError`: the slices are from another series, or
-    `tomoseg.annotation.paint_folder.read_folder` or `merged` refuse them.
+    `replace` drops those that the project holds. Raises `InputError`: the slices are from another series,
+    `tomoseg.annotation.paint_folder.read_folder` or `merged` refuse them, or all together show a single class.
     """
     watch = Stopwatch()
     if read_about(folder).get("series_sha256") != _series(project):
         raise InputError(f"the slices in {folder} were exported from another tilt series than {project.path} holds")
-    new, left_out = read_folder(folder, label_map, take_unchanged=take_unchanged)
+    new, left_out = read_folder(
+        folder, label_map, take_unchanged=take_unchanged, label_pattern=label_pattern, warn=runtime.warn
+    )
     if left_out:
         runtime.say(f"not painted, left out: {', '.join(left_out)}")
     old = None if replace else read_annotations(project)
     every = new if old is None else merged(old, new)
+    if problems := label_problems(counts_of(every.labels), len(every.class_names), mapped=True):
+        raise InputError.of(problems)
     record = _begun(new, folder, label_map, replace)
     with project.transaction(record, restart=True) as outputs:
         shape = (len(every.numbers), *every.images[0].shape)

@@ -6,7 +6,7 @@ describes them for the import.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ from tomoseg.classes import problems_with_colors, problems_with_names
 from tomoseg.errors import InputError, shown
 from tomoseg.io.atomic import atomic_path
 from tomoseg.io.digest import sha256
-from tomoseg.io.label_values import LabelMap
+from tomoseg.io.image_files import ImageFile
+from tomoseg.io.label_values import LabelMap, counts_of, label_doubts, mask_problem
 from tomoseg.io.limits import reason_of
-from tomoseg.io.slices import IGNORE, LabelledSlices, by_stem, find_pairs, load_pair
+from tomoseg.io.pairing import Pair, by_stem, paired
+from tomoseg.io.slices import IGNORE, DisplayCheck, LabelledSlices, load_pair, pixel_digest, read_slice
 from tomoseg.lengths import is_possible
 
 FORMAT = 1
@@ -89,6 +91,7 @@ def write_folder(folder: Path, slices: PaintedSlices, about: Mapping[str, Any]) 
             tifffile.imwrite(files["image"], grey, imagej=True, **told)
             tifffile.imwrite(files["labels"], labels, imagej=True, **told)
             digests = {f"{what}_sha256": sha256(file) for what, file in files.items()}
+            digests |= {"image_pixels": pixel_digest(grey), "labels_pixels": pixel_digest(labels)}
             written.append({"name": name, "number": number, "run_id": slices.run_ids[len(written)], **digests})
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror or error}") from error
@@ -143,50 +146,88 @@ def _is_entry(entry: Mapping[str, Any], plane: str) -> bool:
 
 
 def read_folder(
-    folder: Path, label_map: LabelMap | None = None, *, take_unchanged: bool = False
+    folder: Path,
+    label_map: LabelMap | None = None,
+    *,
+    take_unchanged: bool = False,
+    label_pattern: str = "",
+    warn: Callable[[str], object] = str,
 ) -> tuple[PaintedSlices, list[str]]:
     """Return the painted slices of a folder, and the names of the others.
 
-    Labels may have been saved as any lossless image of the same name. Labels that are as they were exported do not
-    count as painted unless `take_unchanged` is set; labels without any painted pixel never do.
+    Labels may have been saved as any lossless image of the same name, or as `tomoseg.io.pairing.paired` says. Labels
+    whose pixels are as they were exported do not count as painted unless `take_unchanged` is set; labels without any
+    painted pixel never do. `warn` is called with what may be wrong with the labels.
 
     Raises `InputError`: files are missing or belong to other slices, an image was changed, labels are not classes or of
-    another size, or nothing is painted at all. All problems are reported at once.
+    another size or nothing but masks of 0 and 255, or nothing is painted at all. All problems are reported at once.
     """
     about = read_about(folder)
     entries = {entry["name"]: entry for entry in about["slices"]}
-    pairs = find_pairs(folder / "images", folder / "labels", None, label_map)
-    problems = [f"{pair.labels} is not one of the exported slices" for pair in pairs if pair.name not in entries]
+    names = about["class_names"]
+    given = paired(
+        folder / "images", folder / "labels", label_map=label_map, class_names=names, label_pattern=label_pattern
+    )
+    pairs, displays = given.pairs, DisplayCheck()
+    problems = list(given.problems)
+    problems += [f"{pair.labels} is not one of the exported slices" for pair in pairs if pair.name not in entries]
     if missing := sorted(entries.keys() - by_stem(folder / "images", (".tif",)).keys()):
         problems.append(f"images are missing in {folder / 'images'}: {', '.join(missing)}")
     painted, left_out = [], sorted(entries.keys() - {pair.name for pair in pairs})
     offset, step = (float(about["scaling"][key]) for key in ("offset", "step"))
     for pair in (pair for pair in pairs if pair.name in entries):
         entry = entries[pair.name]
-        if sha256(pair.image) != entry["image_sha256"]:
-            problems.append(f"{pair.image} has changed since the export: paint on the labels only")
-            continue
         try:
-            image, labels = load_pair(pair, len(about["class_names"]))
+            if not _as_exported(pair.image, entry, "image"):
+                problems.append(f"{pair.image} has changed since the export: paint on the labels only")
+                continue
+            if not take_unchanged and _labels_as_exported(pair, entry):
+                left_out.append(pair.name)
+                continue
+            image, labels = load_pair(pair, len(names))
+            displays.look(pair)
         except InputError as error:
             problems.append(str(error))
             continue
-        unchanged = sha256(pair.labels) == entry["labels_sha256"] and not take_unchanged
-        if unchanged or (labels == IGNORE).all():
+        if (labels == IGNORE).all():
             left_out.append(pair.name)
         else:
             values = (offset + step * image.astype(np.float64)).astype(np.float32)
-            painted.append((entry, values, labels, pair.labels))
+            painted.append((entry, values, labels, pair))
+    counts = counts_of([labels for _, _, labels, _ in painted])
+    if painted and label_map is None and (masks := mask_problem(counts)):
+        problems.append(f"{masks}, and if only class 0 was painted, --label-map 0=0,{IGNORE}=ignore")
     if problems:
         raise InputError.of(problems)
     if not painted:
         raise InputError(f"nothing is painted in {folder / 'labels'}: all labels are as they were exported")
-    rows, images, every_labels, files = ([*column] for column in zip(*painted, strict=True))
+    for text in [*label_doubts(counts, [entry["name"] for entry, *_ in painted]), *displays.doubts()]:
+        warn(text)
+    rows, images, every_labels, read = ([*column] for column in zip(*painted, strict=True))
     numbers, run_ids = [int(row["number"]) for row in rows], [shown(row["run_id"]) for row in rows]
     told: dict[str, Any] = {key: about[key] for key in ("plane", "class_names", "class_colors", "pixel_size_nm")}
-    told["files"] = {row["name"]: file for row, file in zip(rows, files, strict=True)}
+    told["files"] = {
+        file.name if len(pair.label_files) > 1 else pair.name: file.path for pair in read for file in pair.label_files
+    }
     found = PaintedSlices(numbers=numbers, run_ids=run_ids, images=images, labels=every_labels, **told)
     return found, sorted(left_out)
+
+
+def _as_exported(file: ImageFile, entry: Mapping[str, Any], what: str) -> bool:
+    """Tell whether pixels are as they were exported; a program may have saved them anew in another way."""
+    if sha256(file.path) == entry[f"{what}_sha256"]:
+        return True
+    pixels = entry.get(f"{what}_pixels")  # not in a folder of an earlier version
+    return pixels is not None and pixel_digest(read_slice(file)) == pixels
+
+
+def _labels_as_exported(pair: Pair, entry: Mapping[str, Any]) -> bool:
+    if not isinstance(pair.labels, ImageFile):
+        return False
+    try:
+        return _as_exported(pair.labels, entry, "labels")
+    except InputError:  # colours, which were not exported, or damaged, which reading the labels will tell
+        return False
 
 
 def merged(old: PaintedSlices, new: PaintedSlices) -> PaintedSlices:

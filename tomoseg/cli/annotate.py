@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from tomoseg.cli.options import BreakLock, ProgressKind, ProjectFile, runtime_of
-from tomoseg.cli.train import ImagesDir, LabelMapText, LabelsDir, label_map_of, words
+from tomoseg.cli.train import ImagesDir, LabelMapText, LabelPattern, LabelsDir, label_map_of, words
 from tomoseg.errors import InputError
 from tomoseg.project import Project
 from tomoseg.runtime import stopping_on_signals
@@ -33,7 +33,11 @@ def check_data(
     images_dir: ImagesDir,
     labels_dir: LabelsDir,
     label_map: LabelMapText = "",
-    class_names: Annotated[str, typer.Option(metavar="A,B,...", help="Names in class order.")] = "",
+    label_pattern: LabelPattern = "",
+    class_names: Annotated[
+        str,
+        typer.Option(metavar="A,B,...", help="Names in class order; where each class has masks, after those."),
+    ] = "",
     folds: Annotated[int, typer.Option(help="Parts that the slices would be split into for training.", min=1)] = 4,
     guard: Annotated[int, typer.Option(help="Neighbouring slices left out between the parts.", min=0)] = 1,
     as_json: AsJson = False,
@@ -48,6 +52,7 @@ def check_data(
             images_dir,
             labels_dir,
             label_map=label_map_of(label_map),
+            label_pattern=label_pattern,
             class_names=words(class_names),
             folds=folds,
             guard=guard,
@@ -66,11 +71,11 @@ def check_data(
 def _data_lines(report: Any) -> list[str]:
     """Return sizes and types of the slices, the table of classes, and the warnings."""
     kinds = ", ".join(f"{n} of {kind}" for kind, n in [*report.sizes.items(), *report.dtypes.items()])
-    width = max(len(c.name) for c in report.classes)
-    lines = [
-        f"{report.n_slices} labelled slices: {kinds}",
-        f"{'class':<{width + 5}} {'pixels':>12} {'share':>8} slices",
-    ]
+    lines, width = (
+        [f"{report.n_slices} labelled slices: {kinds}"],
+        max((len(c.name) for c in report.classes), default=0),
+    )
+    lines += [f"{'class':<{width + 5}} {'pixels':>12} {'share':>8} slices"] * bool(report.classes)
     lines += [
         f"{i:>3}  {c.name:<{width}} {c.pixels:>12} {100 * c.share:>7.3g}% {c.slices:>6}"
         for i, c in enumerate(report.classes)
@@ -110,6 +115,7 @@ def annotate_import(
         Path, typer.Argument(metavar="FOLDER", help="The folder from `annotate export`, with painted labels.")
     ],
     label_map: LabelMapText = "",
+    label_pattern: LabelPattern = "",
     replace: Annotated[bool, typer.Option("--replace", help="Drop the painted slices that the project holds.")] = False,
     take_unchanged: Annotated[
         bool, typer.Option("--take-unchanged", help="Also import prefilled labels that nobody changed.")
@@ -130,6 +136,7 @@ def annotate_import(
             folder,
             runtime,
             label_map=label_map_of(label_map),
+            label_pattern=label_pattern,
             replace=replace,
             take_unchanged=take_unchanged,
         )

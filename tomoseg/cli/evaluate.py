@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tomoseg.cli.options import computing
-from tomoseg.cli.train import ImagesDir, LabelMapText, LabelsDir, label_map_of
+from tomoseg.cli.train import ImagesDir, LabelMapText, LabelPattern, LabelsDir, label_map_of
 from tomoseg.errors import InputError
 from tomoseg.lengths import require_size
 from tomoseg.runtime import Runtime, stopping_on_signals
@@ -35,6 +35,7 @@ def evaluate(
     ] = None,
     pixel_size: Annotated[float | None, typer.Option(metavar="NM", help="Pixel size of the slices in nm.")] = None,
     label_map: LabelMapText = "",
+    label_pattern: LabelPattern = "",
     held_out: Annotated[
         bool, typer.Option("--held-out", help="Score only slices that the network was validated on.")
     ] = False,
@@ -62,10 +63,20 @@ def evaluate(
     from tomoseg.segmentation.evaluation import tables
     from tomoseg.segmentation.evaluation.api import evaluate as evaluate_networks
     from tomoseg.segmentation.evaluation.detection import ObjectRule
+    from tomoseg.segmentation.networks.card import read_card
+    from tomoseg.segmentation.networks.known_models import resolve_model
 
     require_size("--pixel-size", pixel_size)
     rule = ObjectRule(min_object, object_iou)
-    pairs = find_pairs(images_dir, labels_dir, runtime, label_map_of(label_map))
+    card = read_card(resolve_model(model))
+    pairs = find_pairs(
+        images_dir,
+        labels_dir,
+        runtime,
+        label_map_of(label_map),
+        class_names=card.class_names if card is not None else None,
+        label_pattern=label_pattern,
+    )
     for file in filter(None, (as_json, as_csv, objects_csv)):
         if not file.absolute().parent.is_dir():
             raise InputError(f"The folder of {file} does not exist.")

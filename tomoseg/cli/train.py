@@ -12,8 +12,25 @@ from tomoseg.runtime import Runtime, stopping_on_signals
 from tomoseg.segmentation.training.parameters import TrainParameters, preset
 from tomoseg.terminal import show
 
-ImagesDir = Annotated[Path, typer.Argument(metavar="IMAGES_DIR", help="Folder of slices (PNG, TIFF).")]
-LabelsDir = Annotated[Path, typer.Argument(metavar="LABELS_DIR", help="Folder of label images of the same names.")]
+ImagesDir = Annotated[
+    Path, typer.Argument(metavar="IMAGES_DIR", help="Folder of slices or TIFF stacks, or one stack (PNG, TIFF).")
+]
+LabelsDir = Annotated[
+    Path,
+    typer.Argument(
+        metavar="LABELS_DIR",
+        help="Folder of label images of the same names; the same folder where names tell labels (x_mask.tif for "
+        "x.tif); or one stack.",
+    ),
+]
+LabelPattern = Annotated[
+    str,
+    typer.Option(
+        "--label-pattern",
+        metavar="TEXT",
+        help="How label images are named: {name}_mask, where {name} is the name of the image without suffix.",
+    ),
+]
 LabelMapText = Annotated[
     str,
     typer.Option(
@@ -44,11 +61,15 @@ def add_commands(app: typer.Typer) -> None:
 
 def train(
     images_dir: Annotated[
-        Path, typer.Argument(metavar="IMAGES_DIR|PROJECT", help="Folder of slices, or a project with painted slices.")
+        Path,
+        typer.Argument(
+            metavar="IMAGES_DIR|PROJECT", help="Folder of slices or stacks, or a project with painted slices."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="MODEL.keras", help="The network to write.")],
     labels_dir: Annotated[
-        Path | None, typer.Argument(metavar="LABELS_DIR", help="Folder of label images of the same names.")
+        Path | None,
+        typer.Argument(metavar="LABELS_DIR", help="Folder of label images of the same names, or as for `check-data`."),
     ] = None,
     class_names: Annotated[
         str, typer.Option(metavar="A,B,...", help="Names in class order [default: background,support,particles for 3].")
@@ -68,6 +89,7 @@ def train(
         bool, typer.Option("--final", help="After these parts, also train a network on all slices.")
     ] = False,
     label_map: LabelMapText = "",
+    label_pattern: LabelPattern = "",
     resume: Annotated[bool, typer.Option("--resume", help="Continue after the last finished epoch.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a network that exists already.")] = False,
     *,
@@ -76,6 +98,7 @@ def train(
 ) -> None:
     """Train a network on labelled slices; the defaults are the settings of Genc, Kovarik & Fraser (2022)."""
     from tomoseg.annotation.exchange import load_painted_slices
+    from tomoseg.classes import problems_with_names
     from tomoseg.segmentation.data.neighbours import load_slices
     from tomoseg.segmentation.training.cross_validation import cross_validate
     from tomoseg.segmentation.training.trainer import train as train_network
@@ -87,13 +110,25 @@ def train(
     wanted: Any = preset_name or ("small" if labels_dir is None else "paper")
     options["augmentation"] = _views(augment)
     channels = preset(wanted, **options).channels  # wrong values are reported before anything is read
-    if label_map and labels_dir is None:
-        raise InputError("--label-map is for label images; the labels in a project are class numbers already.")
+    if (label_map or label_pattern) and labels_dir is None:
+        option = "--label-map" if label_map else "--label-pattern"
+        raise InputError(f"{option} is for label images; the labels in a project are class numbers already.")
     with stopping_on_signals(lambda: "The same command with --resume continues after the last finished epoch."):
         if labels_dir is None:
             slices = load_painted_slices(images_dir, channels, runtime.say)
         else:
-            slices = load_slices(images_dir, labels_dir, channels, label_map_of(label_map), runtime)
+            names = words(class_names)
+            if problems := problems_with_names(names) if names else []:
+                raise InputError.of(problems)
+            slices = load_slices(
+                images_dir,
+                labels_dir,
+                channels,
+                label_map_of(label_map),
+                runtime,
+                class_names=names,
+                label_pattern=label_pattern,
+            )
         params = preset(wanted, max(max(image.shape[:2]) for image in slices.images), **options)
         known: dict[str, Any] = {
             "names": slices.names,

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from tomoseg.arrays import Array, ArraySource
 from tomoseg.errors import InputError
 from tomoseg.io.formats import FORMATS
+from tomoseg.io.image_files import npy_header
 from tomoseg.io.raw import open_raw
 from tomoseg.io.readers.mrc import read_single
 from tomoseg.io.series import RawSeries, contiguous
-from tomoseg.io.slices import npy_header, read_slice
+from tomoseg.io.slices import read_slice
 
 _MRC = next(f.extensions for f in FORMATS if f.module == "mrc")
 

@@ -38,7 +38,7 @@ def painted_in(project):
 def paint(folder, value=1):
     for file in (folder / "labels").iterdir():
         labels = tifffile.imread(file)
-        labels[:, :9] = value
+        labels[:, :9], labels[:, 9:12] = value, (value + 1) % 3
         tifffile.imwrite(file, labels)
 
 
@@ -69,7 +69,8 @@ def test_what_is_taken_in_is_what_was_painted(project, tmp_path):
     for number, image, labels in zip(held.numbers, held.images, held.labels, strict=True):
         np.testing.assert_allclose(image, volume[:, number], atol=1e-4 * np.ptp(volume))
         assert (labels[:, :9] == 1).all()
-        assert (labels[:, 9:] == 255).all()
+        assert (labels[:, 9:12] == 2).all()
+        assert (labels[:, 12:] == 255).all()
     assert held.class_names == ["background", "support", "particles"]
     assert held.pixel_size_nm == pytest.approx(0.25)
     with Project.read(project) as opened:
@@ -199,6 +200,15 @@ def test_annotations_that_something_else_wrote(project, tmp_path, spoil):
         read_annotations(opened)
 
 
+def test_a_single_class_is_nothing_to_train_on(project, tmp_path):
+    export(project, tmp_path / "p", n_slices=2)
+    for file in (tmp_path / "p" / "labels").iterdir():
+        tifffile.imwrite(file, np.zeros_like(tifffile.imread(file)))
+    with pytest.raises(InputError, match="hold 1 class"):
+        take_in(project, tmp_path / "p")
+    assert painted_in(project) is None
+
+
 def test_the_commands(project, tmp_path):
     folder, model = tmp_path / "p", tmp_path / "m.keras"
     assert "holds no painted slices" in tomoseg("train", project, "-o", model, code=3).stderr
@@ -217,7 +227,7 @@ def test_neighbours_of_painted_slices_come_from_the_volume(project, tmp_path, pl
     for name in ("0001", "0030", "0063"):
         path = tmp_path / "p" / "labels" / f"{plane}_{name}.tif"
         labels = tifffile.imread(path)
-        labels[:5] = 1
+        labels[:5], labels[5:8] = 1, 0
         tifffile.imwrite(path, labels)
     take_in(project, tmp_path / "p")
     held = painted_in(project)

@@ -90,6 +90,65 @@ def test_prefilled_labels_that_nobody_changed(tmp_path):
     assert read_folder(folder)[0].numbers == [3]
 
 
+def test_pixels_tell_what_was_changed_and_not_the_way_they_are_saved(tmp_path):
+    folder, given = tmp_path / "paint", slices(labels=[np.eye(20, 30, dtype=np.uint8)] * 2)
+    write_folder(folder, given, {})
+    for part, name in (("labels", "xz_0003"), ("images", "xz_0003"), ("labels", "xz_0012")):
+        path = folder / part / f"{name}.tif"
+        tifffile.imwrite(path, tifffile.imread(path), compression="zlib", byteorder=">")
+    with pytest.raises(InputError, match="nothing is painted"):
+        read_folder(folder)
+    labels = tifffile.imread(folder / "labels" / "xz_0012.tif")
+    labels[3, 3] = 2
+    Image.fromarray(labels.astype(np.int32)).save(folder / "labels" / "xz_0012.tif")
+    found, left_out = read_folder(folder)
+    assert (found.numbers, left_out) == ([12], ["xz_0003"])
+    about = json.loads((folder / "annotation.json").read_text())  # as an earlier version wrote it: digests of files
+    for entry in about["slices"]:
+        del entry["image_pixels"], entry["labels_pixels"]
+    (folder / "annotation.json").write_text(json.dumps(about))
+    with pytest.raises(InputError, match="has changed since the export"):
+        read_folder(folder)
+
+
+def test_masks_in_place_of_labels(folder):
+    for name in ("xz_0003", "xz_0012"):
+        mask = np.zeros((20, 30), np.uint8)
+        mask[4:7, 5:9] = 255
+        tifffile.imwrite(folder / "labels" / f"{name}.tif", mask)
+    with pytest.raises(InputError, match="0=0,255=1, and if only class 0 was painted, --label-map 0=0,255=ignore"):
+        read_folder(folder)
+    found, _ = read_folder(folder, LabelMap.parse("0=0,255=2"))
+    np.testing.assert_array_equal(found.labels[0], 2 * (mask == 255))
+    found, _ = read_folder(folder, LabelMap.parse("0=0,255=ignore"))
+    np.testing.assert_array_equal(found.labels[0], mask)
+    paint(folder, "xz_0012", value=1)  # one mask among labels is told
+    told = []
+    read_folder(folder, warn=told.append)
+    assert "1 of 2 label images hold only 0 and 255" in told[0]
+
+
+def test_one_mask_for_each_class(folder):
+    (folder / "labels" / "xz_0012.tif").unlink()
+    for number, name in ((1, "support"), (2, "particles")):
+        mask = np.zeros((20, 30), np.uint8)
+        mask[5 * number : 5 * number + 3] = 255
+        Image.fromarray(mask).save(folder / "labels" / f"xz_0012_{name}.png")
+    found, _ = read_folder(folder)
+    assert found.numbers == [12]
+    np.testing.assert_array_equal(np.unique(found.labels[0][:, 0], return_counts=True), [[0, 1, 2], [14, 3, 3]])
+    assert sorted(found.files) == ["xz_0012_particles.png", "xz_0012_support.png"]
+
+
+def test_labels_beside_those_that_were_exported(folder):
+    paint(folder)
+    (folder / "labels" / "xz_0003.tif").rename(folder / "labels" / "xz_0003_Simple Segmentation.tif")
+    assert read_folder(folder)[0].numbers == [3]
+    shutil.copy(folder / "labels" / "xz_0012.tif", folder / "labels" / "xz_0003.tif")
+    with pytest.raises(InputError, match=r"xz_0003\.tif and .*xz_0003_Simple Segmentation\.tif may both be"):
+        read_folder(folder)
+
+
 def _other_image(folder):
     tifffile.imwrite(folder / "images" / "xz_0012.tif", np.zeros((20, 30), np.uint16))
 

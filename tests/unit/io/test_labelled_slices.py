@@ -71,7 +71,7 @@ def test_pairs_share_their_name(folders):
     runtime = Runtime()
     pairs = find_pairs(images, labels, runtime)
     assert [(p.name, p.image.name, p.labels.name) for p in pairs] == [("a", "a.tif", "a.png"), ("b", "b.tif", "b.png")]
-    assert runtime.notes == ["1 images without labels are left out: extra"]
+    assert runtime.notes == ["1 images have no labels and are left out: extra"]
     write(labels / "lonely.png", np.zeros((4, 4), np.uint8))
     with pytest.raises(InputError, match=r"no image of the same name.*lonely"):
         find_pairs(images, labels)

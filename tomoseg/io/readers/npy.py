@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tomoseg.errors import InputError
 from tomoseg.io.series import RawSeries, contiguous, native, stack_shape
-from tomoseg.io.slices import npy_header
+from tomoseg.io.image_files import npy_header
 
 
 def read(path: Path, _signal: str | None = None) -> RawSeries:

@@ -13,23 +13,15 @@ from numpy.typing import NDArray
 from tomoseg.arrays import Array
 from tomoseg.classes import default_names, problems_with_names
 from tomoseg.errors import InputError
-from tomoseg.io.label_values import LabelMap
-from tomoseg.io.slices import (
-    IGNORE,
-    IMAGE_SUFFIXES,
-    LOSSLESS,
-    Pair,
-    by_stem,
-    few,
-    mask_problem,
-    read_labels,
-    read_slice,
-)
+from tomoseg.io.label_values import LabelMap, few, label_doubts, label_problems, present_classes
+from tomoseg.io.pairing import Pair, paired
+from tomoseg.io.slices import IGNORE, DisplayCheck, blank_pages, is_blank, load_pair, n_classes_of, read_slice
 from tomoseg.runtime import Runtime
 from tomoseg.segmentation.data.folds import ALIKE, leak_warning, split, thumbnail
 
 RARE_SHARE = 1e-3  # of the annotated pixels
 RARE_SLICES = 3
+MOST_IN_TABLE = 8  # classes, where the labels are no class numbers: hundreds of empty ones would hide why
 # Correlation of all pixels, which does not depend on brightness and contrast. Neighbouring slices of the gamma-alumina
 # set have up to 0.990; a copy with another brightness and contrast, rounded to 8 bit, has 0.9996.
 NEAR_COPY = 0.995
@@ -52,7 +44,7 @@ class DataReport:
     n_slices: int  # pairs that could be read
     sizes: Mapping[str, int]  # number of slices by 'WxH' in px
     dtypes: Mapping[str, int]  # number of slices by type
-    classes: list[ClassShare]
+    classes: list[ClassShare]  # empty where the labels are no class numbers
     unannotated: float  # fraction of all pixels that nobody annotated
     errors: list[str] = field(default_factory=list)  # reasons why the set cannot be trained on; empty if it can
     warnings: list[str] = field(default_factory=list)  # what makes the training, or its scores, worse than necessary
@@ -73,6 +65,8 @@ class _Slice:
     dtype: str
     digest: str
     thumbnail: Array
+    least: float  # value of the image
+    most: float
     counts: NDArray[np.int64]
 
 
@@ -81,6 +75,7 @@ def check_data(
     labels_dir: Path,
     *,
     label_map: LabelMap | None = None,
+    label_pattern: str = "",
     class_names: Sequence[str] | None = None,
     folds: int = 4,
     guard: int = 1,
@@ -89,33 +84,42 @@ def check_data(
     """Read all labelled slices, one at a time, and report every problem.
 
     Classes get default names, as many as occur, unless named. Every fold is checked; for `folds` and `guard` see
-    `tomoseg.segmentation.data.folds.split`. Raises `InputError`: a folder is missing or holds no images, or options are
-    wrong, so that there is nothing to report on.
+    `tomoseg.segmentation.data.folds.split`, for `label_pattern` `tomoseg.io.pairing.paired`.
+
+    Raises `InputError`: a folder is missing or holds no images, or options are wrong, so that there is nothing to
+    report on.
     """
     if problems := problems_with_names(class_names) if class_names else []:
         raise InputError.of(problems)
-    images, labels = by_stem(images_dir, IMAGE_SUFFIXES), by_stem(labels_dir, LOSSLESS)
-    errors, warnings = [], []
-    if orphans := sorted(labels.keys() - images.keys()):
-        errors.append(f"{len(orphans)} label files have no image of the same name: {few(orphans)}")
-    if unlabelled := sorted(images.keys() - labels.keys()):
-        warnings.append(f"{len(unlabelled)} images have no labels and are left out: {few(unlabelled)}")
-    pairs = [Pair(name, images[name], labels[name], label_map) for name in sorted(images.keys() & labels.keys())]
-    slices, runtime = [], runtime or Runtime()
-    for pair in runtime.track(pairs, "check-data"):
+    found = paired(images_dir, labels_dir, label_map=label_map, class_names=class_names, label_pattern=label_pattern)
+    errors, warnings = list(found.problems), [*found.left_out, *found.notes]
+    slices, displays, runtime = [], DisplayCheck(), runtime or Runtime()
+    blank = []
+    for pair in runtime.track(found.pairs, "check-data"):
         try:
-            slices.append(_look(pair))
+            image, labels = load_pair(pair)
+            displays.look(pair)
         except InputError as error:
             errors.append(str(error))
+            continue
+        if is_blank(pair, labels):
+            blank.append(pair.name)
+        else:
+            slices.append(_facts(pair, image, labels))
+    warnings += [blank_pages(blank)] if blank else []
     counts = np.array([s.counts for s in slices], np.int64).reshape(-1, 256)
-    n_classes = _n_classes(counts, label_map, class_names)
-    names = list(class_names) if class_names else default_names(n_classes)
-    errors += _problems_with_values(counts, n_classes, named=bool(class_names or label_map))
+    known = n_classes_of(counts, found.pairs, class_names)
+    no_classes = label_problems(counts, known, mapped=label_map is not None)
+    names = list(class_names or default_names(known or max(2, 1 + max(present_classes(counts), default=0))))
+    errors += no_classes
+    if not slices and not errors:
+        errors.append("there is no image with labels that can be read")
     errors += _problems_with_types(slices)
-    shares = _shares(counts, names)
+    warnings += [*label_doubts(counts, [s.pair.name for s in slices]), *displays.doubts()]
+    shares = [] if not slices or (no_classes and len(names) > MOST_IN_TABLE) else _shares(counts, names)
     warnings += _problems_with_shares(shares)
     warnings += _copies(slices, runtime)
-    warnings += _problems_with_folds(slices, names, folds, guard)
+    warnings += _problems_with_folds(slices, names if shares else [], folds, guard)
     total = int(counts.sum())
     return DataReport(
         len(slices),
@@ -128,49 +132,18 @@ def check_data(
     )
 
 
-def _look(pair: Pair) -> _Slice:
-    """Read one slice and its labels; raises `InputError` where they cannot be used together."""
-    image, labels = read_slice(pair.image), read_labels(pair.labels, None, pair.label_map)
-    if image.shape != labels.shape:
-        raise InputError(
-            f"{pair.image} is {image.shape[1]} x {image.shape[0]} px, its labels {pair.labels} are "
-            f"{labels.shape[1]} x {labels.shape[0]} px"
-        )
+def _facts(pair: Pair, image: Array, labels: NDArray[np.uint8]) -> _Slice:
+    """Return what is needed of a slice and its labels."""
     digest = hashlib.sha256(f"{image.shape} {image.dtype} ".encode() + np.ascontiguousarray(image).tobytes())
     counts = np.bincount(labels.ravel(), minlength=256)
-    return _Slice(pair, image.shape, str(image.dtype), digest.hexdigest(), thumbnail(image), counts)
-
-
-def _n_classes(counts: NDArray[np.int64], label_map: LabelMap | None, names: Sequence[str] | None) -> int:
-    if names:
-        return len(names)
-    present = np.flatnonzero(counts[:, :IGNORE].sum(axis=0))
-    return max(2, 1 + int(present.max(initial=0)), label_map.n_classes if label_map else 0)
-
-
-def _problems_with_values(counts: NDArray[np.int64], n_classes: int, *, named: bool) -> Iterator[str]:
-    present = np.flatnonzero(counts[:, :IGNORE].sum(axis=0)).tolist()
-    outside = [v for v in present if v >= n_classes]
-    if outside:
-        n = int((counts[:, outside].sum(axis=1) > 0).sum())
-        known = f"there are {n_classes} classes: labels are 0 to {n_classes - 1}"
-        yield f"{n} label images hold {few(outside)}, but {known}"
-    if masks := mask_problem({int(v) for v in np.flatnonzero(row)} for row in counts):
-        yield masks
-    elif len(present) < 2 and len(counts):
-        yield f"the labels hold {len(present)} class{'' if present else 'es'}: there is nothing to tell apart"
-    elif not named and 2 * len(present) < n_classes:
-        guess = ",".join(f"{v}={c}" for c, v in enumerate(present))
-        yield (
-            f"the labels hold {few(present)}, which look like grey values and not like class numbers: say which is "
-            f"which class, for example --label-map {guess}"
-        )
-    if not len(counts):
-        yield "there is no image with labels that can be read"
+    ends = float(image.min()), float(image.max())
+    return _Slice(pair, image.shape, str(image.dtype), digest.hexdigest(), thumbnail(image), *ends, counts)
 
 
 def _problems_with_types(slices: Sequence[_Slice]) -> list[str]:
     dtypes = Counter(s.dtype for s in slices)
+    if slices and min(s.least for s in slices) == max(s.most for s in slices):
+        return [f"every pixel of the images has the same value, {slices[0].least:g}"]
     if len(dtypes) < 2:
         return []
     usual = dtypes.most_common(1)[0][0]

@@ -14,6 +14,7 @@ import numpy as np
 
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
+from tomoseg.io.pairing import page_of
 
 SliceKey = tuple[str, int]
 THUMBNAIL = 32  # px
@@ -34,7 +35,8 @@ def slice_keys(names: Sequence[str]) -> list[SliceKey]:
 
     Names that differ in digits only are compared. The number with the most values among them is the slice number; the
     text before it names the series; the text after it (for the left or right half, say) distinguishes images of one
-    slice. `al_10012_00` is slice 10012 of series 'al_'. A name without digits is a series of its own.
+    slice. `al_10012_00` is slice 10012 of series 'al_'. A name without digits is a series of its own. The pages
+    of a stack are a series, whatever numbers its name holds.
     """
     return [(series, number) for series, number, _ in slice_parts(names)]
 
@@ -43,10 +45,14 @@ def slice_parts(names: Sequence[str]) -> list[tuple[str, int, str]]:
     """Return the text before the slice number in each name, the number, and the text after it; see `slice_keys`."""
     families: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        families[re.sub(r"\d+", "#", name)].append(name)
+        if page_of(name) is None:
+            families[re.sub(r"\d+", "#", name)].append(name)
     slots = {shape: _slice_slot(members) for shape, members in families.items()}
     keys = []
     for name in names:
+        if (page := page_of(name)) is not None:
+            keys.append((*page, ""))
+            continue
         numbers = list(re.finditer(r"\d+", name))
         if not numbers:
             keys.append((name, 0, ""))

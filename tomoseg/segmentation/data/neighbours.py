@@ -72,16 +72,26 @@ def with_named_neighbours(names: Sequence[str], images: Sequence[Array], channel
 
 
 def load_slices(
-    images_dir: Path, labels_dir: Path, channels: int, label_map: LabelMap | None, runtime: Runtime
+    images_dir: Path,
+    labels_dir: Path,
+    channels: int,
+    label_map: LabelMap | None,
+    runtime: Runtime,
+    *,
+    class_names: Sequence[str] | None = None,
+    label_pattern: str = "",
 ) -> LabelledSlices:
-    """Read the labelled slices of two folders, with neighbours from the folder of images, labelled or not.
+    """Read the labelled slices of two folders or stacks, with neighbours from all images, labelled or not.
 
     Raises `InputError`: see `tomoseg.io.slices.find_pairs`, `tomoseg.io.slices.load_pairs` and `with_neighbours`.
     """
-    slices = load_pairs(find_pairs(images_dir, labels_dir, runtime, label_map))
+    pairs = find_pairs(images_dir, labels_dir, runtime, label_map, class_names=class_names, label_pattern=label_pattern)
+    slices = load_pairs(pairs, None, runtime, class_names)
     if channels == 1:
         return slices
-    return replace(slices, images=with_neighbours(slices.names, slices.images, channels, slice_readers(images_dir)))
+    return replace(
+        slices, images=with_neighbours(slices.names, slices.images, channels, slice_readers(images_dir, pairs))
+    )
 
 
 def middle(image: Array) -> Array:

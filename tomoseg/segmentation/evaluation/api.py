@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tomoseg.errors import InputError
-from tomoseg.io.slices import Pair
+from tomoseg.io.pairing import Pair
 from tomoseg.runtime import Runtime
 from tomoseg.segmentation.evaluation.comparison import Comparison, common_names, compare, require_same_classes
 from tomoseg.segmentation.evaluation.detection import ObjectRule

@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
-from tomoseg.io.slices import Pair, load_pair, read_slice, slice_readers
+from tomoseg.io.image_files import composed
+from tomoseg.io.label_values import counts_of, mask_problem
+from tomoseg.io.pairing import Pair
+from tomoseg.io.slices import load_pair, read_labels, read_slice, slice_readers
 from tomoseg.runtime import Runtime
 from tomoseg.segmentation.data.histogram import histogram
 from tomoseg.segmentation.data.intensity_scaling import Scale
@@ -61,6 +64,7 @@ def evaluate_model(
     model, card = load_model(model_path)
     n_classes = len(card.class_names)
     object_class, rule = class_number(card.class_names, objects), object_rule or ObjectRule()
+    _require_labels(pairs, n_classes)
     scale = _scale_for(pairs, card)
     if scale != card.scaling.trained:
         runtime.say(
@@ -69,7 +73,7 @@ def evaluate_model(
         )
     predictor = SlicePredictor.of(model, card, scale)
     matrices, distances, calibrations, found = [], [], [], []
-    others = slice_readers(pairs[0].image.parent) if card.channels > 1 else {}
+    others = slice_readers(_source_of(pairs), pairs) if card.channels > 1 else {}
     fitting: dict[tuple[int, ...], SlicePredictor] = {}  # by the shape of slices
     for pair in runtime.track(list(pairs), "evaluate"):
         image, truth = load_pair(pair, n_classes)
@@ -98,6 +102,20 @@ def evaluate_model(
     )
 
 
+def _source_of(pairs: Sequence[Pair]) -> Path:
+    """Return the folder, or the one stack, that neighbours of the slices are in."""
+    files = {pair.image.path for pair in pairs}
+    first = next(iter(files))
+    return first if len(files) == 1 and pairs[0].image.page is not None else first.parent
+
+
+def _require_labels(pairs: Sequence[Pair], n_classes: int) -> None:
+    """Raise `InputError` where labels do not fit the classes, or are masks whose 255 would count as not annotated."""
+    counts = sum(counts_of([read_labels(pair.labels, n_classes, pair.label_map)]) for pair in pairs)
+    if problem := mask_problem(np.asarray(counts)) if pairs[0].label_map is None else "":
+        raise InputError(problem)
+
+
 def _scale_for(pairs: Sequence[Pair], card: ModelCard) -> Scale:
     """Return the intensity scale of a set of images, read one at a time."""
     dtype = read_slice(pairs[0].image).dtype
@@ -115,13 +133,13 @@ def _scale_for(pairs: Sequence[Pair], card: ModelCard) -> Scale:
 
 def validation_pairs(pairs: Sequence[Pair], card: ModelCard) -> list[Pair]:
     """Return the pairs that the network was validated on, by their names."""
-    held_out = set(card.training.get("validation_names", []))
+    held_out = set(map(composed, card.training.get("validation_names", [])))
     return [pair for pair in pairs if pair.name in held_out]
 
 
 def _notes(pairs: Sequence[Pair], card: ModelCard, runtime: Runtime) -> list[str]:
     """Warn, and return the warning, if the network was trained on some of the images."""
-    seen = set(card.training.get("training_names", []))
+    seen = set(map(composed, card.training.get("training_names", [])))
     known = [pair.name for pair in pairs if pair.name in seen]
     if not known:
         return []

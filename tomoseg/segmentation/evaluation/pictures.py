@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
-from tomoseg.io.slices import IGNORE, Pair, load_pair
+from tomoseg.io.pairing import Pair
+from tomoseg.io.slices import IGNORE, load_pair
 from tomoseg.palette import rgb
 from tomoseg.segmentation.evaluation.model_evaluation import EvaluatedImage
 from tomoseg.segmentation.evaluation.numbers import divided

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from tomoseg.arrays import Array
 from tomoseg.classes import default_colors, default_names, problems_with_colors, problems_with_names
 from tomoseg.errors import InputError
+from tomoseg.io.label_values import counts_of, label_problems
 from tomoseg.io.slices import IGNORE, data_digest
 from tomoseg.segmentation.data.folds import Split, split
 from tomoseg.segmentation.data.histogram import histogram
@@ -54,14 +55,15 @@ class TrainingSet:
         given = [f"{i:04d}" for i in range(len(images))] if names is None else list(names)
         if problems := [*check(params), *_problems_with_slices(images, labels, given, params.channels)]:
             raise InputError.of(problems)
-        counts = label_counts(labels)
+        of_each = counts_of(labels)
+        if problems := label_problems(of_each, len(class_names) if class_names else None):
+            raise InputError.of(problems)
+        counts = of_each.sum(axis=0)[:IGNORE]
         present = int(np.flatnonzero(counts).max(initial=0)) + 1
         chosen = list(class_names) if class_names else default_names(max(present, 2))
         colors = list(class_colors) if class_colors else default_colors(len(chosen))
         weights = _class_weights(params.class_weights, counts[: len(chosen)])
         problems = problems_with_names(chosen) + problems_with_colors(colors, len(chosen))
-        if present > len(chosen):
-            problems.append(f"the labels go up to {present - 1}, but {len(chosen)} classes are named: name every class")
         if len(weights) != len(chosen):
             problems.append(f"class_weights has {len(weights)} values for {len(chosen)} classes: give one per class")
         if problems:

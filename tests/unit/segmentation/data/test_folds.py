@@ -21,6 +21,9 @@ def test_names_tell_series_and_slice():
         ("vol2_z", 6),
         ("vol2_z", 7),
     ]
+    # Two pages of many stacks: the number of the page counts, though the stacks have more numbers.
+    pages = [f"tomo{k}_page000{i}" for k in (1, 2, 3, 4) for i in (7, 8)]
+    assert slice_keys(pages) == [(f"tomo{k}_page", i) for k in (1, 2, 3, 4) for i in (7, 8)]
     assert slice_keys(["7", "12"]) == [("", 7), ("", 12)]
     assert slice_keys(["left", "right"]) == [("left", 0), ("right", 0)]
 

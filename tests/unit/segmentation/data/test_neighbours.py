@@ -76,10 +76,15 @@ def test_intensities_of_all_channels_are_changed_alike_and_do_not_mix():
     assert abs(np.corrcoef(noisy[..., 0].ravel(), noisy[..., 1].ravel())[0, 1]) < 0.1  # 5 standard deviations of 2500
 
 
+def test_neighbours_of_pages_are_pages_of_the_same_stack():
+    every = [f"tomo{k}_page{i:04d}" for k in range(5) for i in range(2)]
+    assert neighbour_names(["tomo3_page0000"], every, 3) == [["tomo3_page0000", "tomo3_page0000", "tomo3_page0001"]]
+
+
 def some_data(channels, **changes):
     images = [np.random.default_rng(n).normal(size=(16, 16)).astype(np.float32) for n in range(20)]
     names = [f"s_{n:02d}" for n in range(20)]
-    labels = [np.zeros((16, 16), np.uint8)] * 20
+    labels = [np.eye(16, dtype=np.uint8)] * 20
     settings = TrainParameters(patch=16, depth=2, channels=channels, **changes)
     stacks = with_neighbours(names, images, channels) if channels > 1 else images
     return TrainingSet.checked(stacks, labels, names, None, None, settings, None), images

@@ -273,7 +273,7 @@ def test_problems_are_reported_together(make_slices, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"class_names": ["a", "b"]}, "labels go up to 2, but 2 classes"),
+        ({"class_names": ["a", "b"]}, "hold 2, but there are 2 classes"),
         ({"class_names": ["a", "b", "b"]}, "holds b twice"),
         ({"class_colors": ["red", "#000000", "#ffffff"]}, "#rrggbb"),
         ({"names": ["x", "x"]}, "same name"),
