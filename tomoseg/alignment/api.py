@@ -19,7 +19,13 @@ from tomoseg.alignment.images.survey import reduction_of, survey_series
 from tomoseg.alignment.images.warp import aligned_shape
 from tomoseg.alignment.judging.assessment import Preview
 from tomoseg.alignment.judging.quality import AlignmentQuality, assess_alignment
-from tomoseg.alignment.judging.warnings import agreement_warnings, outlier_warnings, prediction_warnings, summary
+from tomoseg.alignment.judging.warnings import (
+    agreement_warnings,
+    order_warnings,
+    outlier_warnings,
+    prediction_warnings,
+    summary,
+)
 from tomoseg.alignment.parameters import AlignParameters, check
 from tomoseg.arrays import Array, ArraySource, MemoryOutputs, Outputs
 from tomoseg.errors import InputError
@@ -347,6 +353,7 @@ def _report(
     was_found = given is None and params.method != "none"
     warnings = [
         *alignment.warnings,
+        *order_warnings(quality),
         *outlier_warnings(quality.angles_deg, quality.outliers),
         *agreement_warnings(before, after, given=given is not None, found=was_found),
     ]

@@ -161,8 +161,8 @@ def direction_warnings(
         warnings.append(
             f"the metadata say that the tilt axis lies along {axis_name(nominal)} ({nominal:g} degrees from the "
             f"vertical), but the images show it at {used_deg:.1f} degrees: they explain each other with a residual of "
-            f"{residual(used_deg):.3f} there, of {residual(closest):.3f} at {closest:.0f} degrees. The metadata must be "
-            "wrong and are not used; if they are right, give tilt_axis_angle"
+            f"{residual(used_deg):.3f} there, of {residual(closest):.3f} at {closest:.0f} degrees. The metadata must "
+            "be wrong and are not used; if they are right, give tilt_axis_angle"
         )
     for rival in direction.others_deg:
         if distance_deg(used_deg, rival) <= APART_DEG or residual(rival) > residual(used_deg) / CLEAR:

@@ -10,6 +10,7 @@ from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.alignment.images.warp import aligned_shape
 from tomoseg.alignment.judging.agreement import Agreement, measure_agreement
 from tomoseg.alignment.judging.assessment import Assessment, Preview, Summary, assess, brightest_rows, enough, preview
+from tomoseg.alignment.judging.order import Contradiction, contradiction_of
 from tomoseg.arrays import FloatArray
 
 FEWEST = 5  # correlations, from which a usual one and its scatter can be told
@@ -33,6 +34,7 @@ class AlignmentQuality:
     outliers: NDArray[np.bool_]
     whole: bool
     preview: Preview | None
+    contradiction: Contradiction | None = None
 
     @property
     def is_unchanged(self) -> bool:
@@ -53,6 +55,7 @@ class AlignmentQuality:
     def figures(self) -> dict[str, float]:
         """The figures for the series; NaN where unknown."""
         raw, aligned = self.summaries
+        unknown = float("nan") if self.contradiction else 0.0
         return {
             "correlation_before": self.raw_agreement.median,
             "correlation_after": self.aligned_agreement.median,
@@ -60,20 +63,21 @@ class AlignmentQuality:
             "common_line_after": self.aligned_agreement.common_line,
             "residual_before": raw.residual,
             "residual_after": aligned.residual,
-            "estimated_error_px": aligned.error_px,
-            "error_uncertainty_px": aligned.uncertainty_px,
+            "estimated_error_px": aligned.error_px + unknown,
+            "error_uncertainty_px": aligned.uncertainty_px + unknown,
         }
 
     @property
     def columns(self) -> dict[str, NDArray[np.float64]]:
         """The figures per tilt, (n_tilt,) each: NaN where unknown, but correlations of empty tilts are 0."""
+        unknown = float("nan") if self.contradiction else 0.0
         return {
             "correlation_before": np.nan_to_num(self.raw_agreement.neighbours),
             "correlation_after": np.nan_to_num(self.aligned_agreement.neighbours),
             "residual_before": self.raw.residual,
             "residual_after": self.aligned.residual,
-            "error_px": self.aligned.error_px,
-            "error_uncertainty_px": self.aligned.uncertainty_px,
+            "error_px": self.aligned.error_px + unknown,
+            "error_uncertainty_px": self.aligned.uncertainty_px + unknown,
         }
 
 
@@ -100,7 +104,10 @@ def assess_alignment(
     if enough(series.angles_deg, inliers):
         height = aligned_shape(raw_shape, angle)[0]
         shown = preview(series, moves, angle, whole=whole, inliers=inliers, full_height=height, corrected=corrected)
-    return AlignmentQuality(raw, aligned, raw_agreement, aligned_agreement, series.angles_deg, outliers, whole, shown)
+    contradiction = contradiction_of(series)
+    return AlignmentQuality(
+        raw, aligned, raw_agreement, aligned_agreement, series.angles_deg, outliers, whole, shown, contradiction
+    )
 
 
 def find_outliers(

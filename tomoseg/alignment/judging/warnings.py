@@ -32,7 +32,9 @@ def summary(quality: AlignmentQuality) -> str:
     if not np.isfinite(aligned.residual):
         return ""
     text = f"prediction of held-out tilts: residual {raw.residual:.3f} before alignment, {aligned.residual:.3f} after"
-    if np.isfinite(aligned.error_px):
+    if quality.contradiction is not None:
+        text += "; the alignment error is unknown, since the images contradict the order of the angles"
+    elif np.isfinite(aligned.error_px):
         text += (
             f"; estimated alignment error: {aligned.error_px:.2g} px rms, {aligned.worst_error_px:.2g} px at the worst "
             f"tilt; detection limit {aligned.uncertainty_px:.2g} px"
@@ -110,6 +112,11 @@ def _single_tilts(quality: AlignmentQuality) -> Iterator[str]:
             f"more, far above that of the others ({_listed(quality.angles_deg[far])}): look at them, and leave them "
             "out if they are bad"
         )
+
+
+def order_warnings(quality: AlignmentQuality) -> list[str]:
+    """Return a sentence if the images contradict the order of their angles."""
+    return [] if quality.contradiction is None else [str(quality.contradiction)]
 
 
 def outlier_warnings(angles_deg: NDArray[np.float64], outliers: NDArray[np.bool_]) -> list[str]:
