@@ -18,7 +18,6 @@ BLOCK = 3  # images on either side of a link that are compared
 # order by something else than the angle (the part of the sample in view, the size of the tilt) does not.
 LESS_UNLIKE = 0.03
 MOVES_PER_IMAGE = 3  # at most, of the search for a shortest path through the images
-BEYOND, SOME = 3, 3  # an image disagrees if so many that are further than that in the order are more like it
 
 
 @dataclass(frozen=True)
@@ -30,25 +29,23 @@ class Contradiction:
     order : (n,) int, the images by ascending angle as that order has them
     how : what was done to the order given, in words
     score, other_score : part of the variance of the similarities that is explained, see `order_score`
-    disagreeing : images that look more like distant ones in the order given than like their neighbours
-    compared : how many images were compared
+    parted : pairs of neighbours in the order given that are not next to each other in the other one
     """
 
     order: NDArray[np.intp]
     how: str
     score: float
     other_score: float
-    disagreeing: int
-    compared: int
+    parted: int
 
     def __str__(self) -> str:
         """Return a sentence for the user."""
         return (
-            f"the angles do not seem to belong to the images in this order: {self.disagreeing} of {self.compared} "
-            "images look more like images at distant tilts than like their neighbours in angle. The angles explain "
-            f"{self.score:.0%} of the differences in similarity between images, and {self.other_score:.0%} "
-            f"{self.how}. Check that the angles are in the order of the images in the file. Until then the aligned "
-            "series must not be relied on, and no alignment error is stated"
+            f"the angles do not seem to belong to the images in this order: {self.parted} of {len(self.order) - 1} pairs "
+            "of neighbouring tilts are not neighbours in the order that the images themselves support. The angles as "
+            f"given explain {self.score:.0%} of the differences in similarity between images, but {self.other_score:.0%} "
+            f"{self.how}. Check that the angles are listed in the order of the images in the file. The aligned series "
+            "is not reliable, and its alignment error is unknown"
         )
 
 
@@ -75,7 +72,7 @@ def find_contradiction(alike: FloatArray, angles_deg: FloatArray) -> Contradicti
             continue
         other = order_score(alike[np.ix_(order, order)], angles)
         if clearly_better(other, score) and (best is None or other > best.other_score):
-            best = Contradiction(given[order], how, score, other, _disagreeing(alike), len(given))
+            best = Contradiction(given[order], how, score, other, _parted(order))
     return best
 
 
@@ -151,10 +148,7 @@ def _weakest_links(alike: FloatArray) -> list[int]:
     return [int(k) + 1 for k in np.argsort(links, kind="stable")[:CUTS]]
 
 
-def _disagreeing(alike: FloatArray) -> int:
-    """Return how many images, by ascending angle, are more like some distant ones than like their neighbours."""
-    n = len(alike)
-    padded = np.pad(np.diagonal(alike, 1), 1, constant_values=-1)
-    nearest = np.maximum(padded[:-1], padded[1:])
-    far = np.abs(np.subtract.outer(np.arange(n), np.arange(n))) > BEYOND
-    return int((((alike > nearest[:, None]) & far).sum(axis=1) >= SOME).sum())
+def _parted(order: NDArray[np.intp]) -> int:
+    """Return how many neighbours (k, k + 1) are not next to each other in `order`."""
+    place = np.argsort(order)
+    return int((np.abs(np.diff(place)) > 1).sum())

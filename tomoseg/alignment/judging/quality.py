@@ -55,7 +55,6 @@ class AlignmentQuality:
     def figures(self) -> dict[str, float]:
         """The figures for the series; NaN where unknown."""
         raw, aligned = self.summaries
-        unknown = float("nan") if self.contradiction else 0.0
         return {
             "correlation_before": self.raw_agreement.median,
             "correlation_after": self.aligned_agreement.median,
@@ -63,21 +62,20 @@ class AlignmentQuality:
             "common_line_after": self.aligned_agreement.common_line,
             "residual_before": raw.residual,
             "residual_after": aligned.residual,
-            "estimated_error_px": aligned.error_px + unknown,
-            "error_uncertainty_px": aligned.uncertainty_px + unknown,
+            "estimated_error_px": aligned.error_px,
+            "error_uncertainty_px": aligned.uncertainty_px,
         }
 
     @property
     def columns(self) -> dict[str, NDArray[np.float64]]:
         """The figures per tilt, (n_tilt,) each: NaN where unknown, but correlations of empty tilts are 0."""
-        unknown = float("nan") if self.contradiction else 0.0
         return {
             "correlation_before": np.nan_to_num(self.raw_agreement.neighbours),
             "correlation_after": np.nan_to_num(self.aligned_agreement.neighbours),
             "residual_before": self.raw.residual,
             "residual_after": self.aligned.residual,
-            "error_px": self.aligned.error_px + unknown,
-            "error_uncertainty_px": self.aligned.uncertainty_px + unknown,
+            "error_px": self.aligned.error_px,
+            "error_uncertainty_px": self.aligned.uncertainty_px,
         }
 
 
@@ -105,6 +103,10 @@ def assess_alignment(
         height = aligned_shape(raw_shape, angle)[0]
         shown = preview(series, moves, angle, whole=whole, inliers=inliers, full_height=height, corrected=corrected)
     contradiction = contradiction_of(series)
+    if contradiction is not None:
+        unchanged = aligned is raw
+        aligned = aligned.without_error()
+        raw = aligned if unchanged else raw.without_error()
     return AlignmentQuality(
         raw, aligned, raw_agreement, aligned_agreement, series.angles_deg, outliers, whole, shown, contradiction
     )
