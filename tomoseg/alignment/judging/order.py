@@ -40,9 +40,10 @@ class Contradiction:
 
     def __str__(self) -> str:
         """Return a sentence for the user."""
+        pairs = len(self.order) - 1
         return (
-            f"the angles do not seem to belong to the images in this order: {self.parted} of {len(self.order) - 1} pairs "
-            "of neighbouring tilts are not neighbours in the order that the images themselves support. The angles as "
+            f"the angles do not seem to belong to the images in this order: {self.parted} of {pairs} pairs of "
+            "neighbouring tilts are not neighbours in the order that the images themselves support. The angles as "
             f"given explain {self.score:.0%} of the differences in similarity between images, but {self.other_score:.0%} "
             f"{self.how}. Check that the angles are listed in the order of the images in the file. The aligned series "
             "is not reliable, and its alignment error is unknown"

@@ -109,7 +109,7 @@ def _single_tilts(quality: AlignmentQuality) -> Iterator[str]:
     if far.any():
         yield (
             f"{far.sum()} of {len(error)} images have an estimated alignment error of {error[far].min():.1f} px or "
-            f"more, far above that of the others ({_listed(quality.angles_deg[far])}): look at them, and leave them "
+            f"more, far above that of the others ({listed(quality.angles_deg[far])}): look at them, and leave them "
             "out if they are bad"
         )
 
@@ -125,7 +125,7 @@ def outlier_warnings(angles_deg: NDArray[np.float64], outliers: NDArray[np.bool_
         return []
     return [
         f"{outliers.sum()} of {len(angles_deg)} images are empty or do not agree with the others "
-        f"({_listed(angles_deg[outliers])}): look at them, and leave them out of the series if they are bad. Empty "
+        f"({listed(angles_deg[outliers])}): look at them, and leave them out of the series if they are bad. Empty "
         "images are 0 in the aligned series, and their shifts lie between those of their neighbours."
     ]
 
@@ -155,6 +155,6 @@ def agreement_warnings(before: Agreement, after: Agreement, *, given: bool, foun
     return []
 
 
-def _listed(angles_deg: NDArray[np.float64]) -> str:
+def listed(angles_deg: NDArray[np.float64]) -> str:
     """Return tilt angles in words, the first ten of many."""
     return f"tilt {', '.join(f'{a:g}' for a in angles_deg[:10])}{' ...' if len(angles_deg) > 10 else ''} degrees"
