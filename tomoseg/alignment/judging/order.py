@@ -44,9 +44,9 @@ class Contradiction:
         return (
             f"the angles do not seem to belong to the images in this order: {self.parted} of {pairs} pairs of "
             "neighbouring tilts are not neighbours in the order that the images themselves support. The angles as "
-            f"given explain {self.score:.0%} of the differences in similarity between images, but {self.other_score:.0%} "
-            f"{self.how}. Check that the angles are listed in the order of the images in the file. The aligned series "
-            "is not reliable, and its alignment error is unknown"
+            f"given explain {self.score:.0%} of the differences in similarity between images, but "
+            f"{self.other_score:.0%} {self.how}. Check that the angles are listed in the order of the images in the "
+            "file. The aligned series is not reliable, and its alignment error is unknown"
         )
 
 
