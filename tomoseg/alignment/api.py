@@ -18,8 +18,15 @@ from tomoseg.alignment.images.resample import resample_series
 from tomoseg.alignment.images.survey import reduction_of, survey_series
 from tomoseg.alignment.images.warp import aligned_shape
 from tomoseg.alignment.judging.assessment import Preview
+from tomoseg.alignment.judging.frame import frame_warnings, part_in_frame, require_in_frame
 from tomoseg.alignment.judging.quality import AlignmentQuality, assess_alignment
-from tomoseg.alignment.judging.warnings import agreement_warnings, outlier_warnings, prediction_warnings, summary
+from tomoseg.alignment.judging.warnings import (
+    agreement_warnings,
+    order_warnings,
+    outlier_warnings,
+    prediction_warnings,
+    summary,
+)
 from tomoseg.alignment.parameters import AlignParameters, check
 from tomoseg.arrays import Array, ArraySource, Channel, ChannelSink, Input, MemoryOutputs, Outputs, signal_names
 from tomoseg.errors import InputError
@@ -143,8 +150,9 @@ def align(
     angles_deg : array, shape (n_tilt,)
         Tilt angles in degrees, in any order.
     tilt_axis : {'y', 'x'}, optional
-        Nominal direction of the tilt axis in the images: vertical or horizontal. The direction is then found within 20
-        degrees of it; otherwise in the whole half circle.
+        Nominal direction of the tilt axis in the images: vertical or horizontal. A hint: the direction is sought in the
+        whole half circle, and one that is not near the nominal direction is taken, with a warning, only if it explains
+        the images clearly better.
     pixel_size_nm : float, optional
         Pixel size in nm, by which an alignment of another binning is scaled (`from_project`).
     source : str, optional
@@ -162,7 +170,7 @@ def align(
     InputError
         A parameter, a file or an array cannot be used.
     StageFailed
-        Every image is empty.
+        Every image is empty, or the shifts found move an image out of the frame.
 
     Notes
     -----
@@ -251,6 +259,10 @@ def align_series(
         backgrounds, series = survey_series(raw, angles, params.background, runtime, mask)
         usable = series.usable
         alignment, placement = _found(series, NOMINAL_DEG.get(str(tilt_axis)), patch, given, params, runtime)
+        shown = part_in_frame(alignment, shape[1:])
+        was_found = given is None and params.tilt_axis_offset is None
+        if not was_found:
+            require_in_frame(shown, angles, usable, found=False)
         scales = np.ones(len(angles))
         if params.normalise:
             scales = intensity_scales(
@@ -261,6 +273,8 @@ def align_series(
             )
         for _ in runtime.track([0], "assessing the alignment"):
             quality = assess_alignment(series, alignment, placement, scales, shape[1:])
+        if was_found:
+            require_in_frame(shown, angles, ~quality.outliers, found=True)
         del series, placement  # the memory is wanted for the images at full size
         resample_series(
             raw,
@@ -275,6 +289,8 @@ def align_series(
             runtime=runtime,
         )
     _report(backgrounds, alignment, quality, params, given, runtime)
+    for warning in frame_warnings(shown, angles, ~quality.outliers):
+        runtime.warn(warning)
     corrections = alignment.corrections or ImageCorrections.none(len(angles))
     columns = {"angle_deg": angles, "background": backgrounds.levels, "scale": scales, "is_outlier": quality.outliers}
     table = np.zeros(len(angles), QUALITY_DTYPE)
@@ -378,6 +394,7 @@ def _report(
     was_found = given is None and params.method != "none"
     warnings = [
         *alignment.warnings,
+        *order_warnings(quality),
         *outlier_warnings(quality.angles_deg, quality.outliers),
         *agreement_warnings(before, after, given=given is not None, found=was_found),
     ]

@@ -26,7 +26,8 @@ class AlignParameters(Parameters):
         gt=-90,
         le=90,
         description="direction of the tilt axis in degrees from the raw image's vertical, counter-clockwise as "
-        "displayed; null: found from the images, within 20 degrees of the nominal direction where the import knows one",
+        "displayed; null: found from the images, in the whole half circle. The nominal direction that the import may "
+        "know is a hint then: another one has to explain the images clearly better",
     )
     tilt_axis_offset: float | None = Field(
         None,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.alignment.finding.axis import find_direction
+from tomoseg.alignment.finding.axis import Direction, direction_warnings, find_direction
 from tomoseg.alignment.finding.consistency import least_motion
 from tomoseg.alignment.finding.image_corrections import CorrectionKind, find_corrections
 from tomoseg.alignment.finding.joint import WIDER
@@ -93,7 +93,7 @@ def estimate_alignment(
     ----------
     series : images with background 0, at least one usable
     axis_angle_deg, axis_offset_px : direction and offset (raw px) of the tilt axis where known; found otherwise
-    axis_near_deg : nominal direction, see `find_direction`
+    axis_near_deg : nominal direction, a hint, see `find_direction`
     max_shift : largest step between neighbouring tilts, as a part of the longer side of the images
     method : what follows the tracking of neighbours, see `place`
     patch : the part of the frame that shifts and axis are found from; all of it by default
@@ -110,10 +110,9 @@ def estimate_alignment(
         if correct:
             warnings.append(f"too few tilts to find image corrections ({', '.join(correct)})")
         return _finish(series, view, solution, axis_offset_px, HOW["xcorr"], notes, warnings, split=False)
-    angle = axis_angle_deg
-    if angle is None:
-        angle = find_direction(near, tracked, band, axis_near_deg, warnings)
-    solution = _solved(near, tracked, angle, band, max_shift, method)
+    direction = Direction(axis_angle_deg) if axis_angle_deg is not None else None
+    direction = direction or find_direction(near, tracked, band, axis_near_deg)
+    solution = _solved(near, tracked, direction.angle_deg, band, max_shift, method)
     solution = refine(method, near, solution, band, find_angle=axis_angle_deg is None)
     unpredicted = unpredicted_tilts(solution)
     if unpredicted.any():  # once more, without them
@@ -121,6 +120,8 @@ def estimate_alignment(
         tracked = _track(view.series, None, band, max_shift)
         solution = _solved(view.series, tracked, solution.axis_angle_deg, band, max_shift, method)
         solution = refine(method, view.series, solution, band, find_angle=axis_angle_deg is None)
+    if axis_angle_deg is None:
+        warnings += direction_warnings(view.series, tracked, band, direction, solution.axis_angle_deg)
     _note_if_cut(solution, method, "frame" if patch is None else "patch", notes, warnings)
     found = ("all" if solution.whole else "reprojection") if method == "auto" else method
     solution, corrections = find_corrections(view.series, solution, correct)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.alignment.finding import solve as solver
-from tomoseg.alignment.finding.axis import find_direction
+from tomoseg.alignment.finding.axis import direction_warnings, find_direction
 from tomoseg.alignment.finding.consistency import centre_of_mass, row_window
 from tomoseg.alignment.finding.estimate import Alignment, Placement, can_show_axis
 from tomoseg.alignment.finding.refine import refine_angle
@@ -56,18 +56,19 @@ def apply_given(
     here = given.shifts_px / series.factor
     angle = given.axis_angle_deg if axis_angle_deg is None else axis_angle_deg
     offset = given.axis_offset_px if axis_offset_px is None else axis_offset_px
-    to_refine = angle is None
+    direction = None
     if angle is None and can_show_axis(series):
-        angle = find_direction(series, here, band, axis_near_deg, warnings)
+        direction = find_direction(series, here, band, axis_near_deg)
+        angle = direction.angle_deg
     elif angle is None:
         angle = axis_near_deg or 0.0
         warnings.append(
             f"too few tilts to find the direction of the tilt axis for the given shifts: {angle:g} degrees assumed"
         )
-        to_refine = False
     whole = solver.looks_whole(series, rotate_vectors(here, angle), angle)
-    if to_refine:
+    if direction is not None:
         angle = refine_angle(series, Solution(angle, rotate_vectors(here, angle), whole), band)
+        warnings += direction_warnings(series, here, band, direction, angle)
     moves = rotate_vectors(here, angle)
     if offset is None:
         offset = _offset(series, moves, angle, whole=whole) * series.factor if can_show_axis(series) else 0.0

@@ -13,7 +13,7 @@ angle, above all where the sample extends beyond the frame and can be anything t
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +66,11 @@ class Assessment:
     def unknown(cls, n_tilt: int) -> "Assessment":
         """Return an assessment in which nothing is known."""
         return cls(np.full(n_tilt, np.nan), np.full((n_tilt, 2), np.nan), np.full((n_tilt, 2), np.nan))
+
+    def without_error(self) -> "Assessment":
+        """Return the same residuals without errors, for a series whose errors mean nothing."""
+        nothing = Assessment.unknown(len(self.residual))
+        return replace(nothing, residual=self.residual)
 
     @property
     def uncertainty_px(self) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.alignment.images.warp import aligned_shape
 from tomoseg.alignment.judging.agreement import Agreement, measure_agreement
 from tomoseg.alignment.judging.assessment import Assessment, Preview, Summary, assess, brightest_rows, enough, preview
+from tomoseg.alignment.judging.order import Contradiction, contradiction_of
 from tomoseg.arrays import FloatArray
 
 FEWEST = 5  # correlations, from which a usual one and its scatter can be told
@@ -33,6 +34,7 @@ class AlignmentQuality:
     outliers: NDArray[np.bool_]
     whole: bool
     preview: Preview | None
+    contradiction: Contradiction | None = None
 
     @property
     def is_unchanged(self) -> bool:
@@ -100,7 +102,14 @@ def assess_alignment(
     if enough(series.angles_deg, inliers):
         height = aligned_shape(raw_shape, angle)[0]
         shown = preview(series, moves, angle, whole=whole, inliers=inliers, full_height=height, corrected=corrected)
-    return AlignmentQuality(raw, aligned, raw_agreement, aligned_agreement, series.angles_deg, outliers, whole, shown)
+    contradiction = contradiction_of(series)
+    if contradiction is not None:
+        unchanged = aligned is raw
+        aligned = aligned.without_error()
+        raw = aligned if unchanged else raw.without_error()
+    return AlignmentQuality(
+        raw, aligned, raw_agreement, aligned_agreement, series.angles_deg, outliers, whole, shown, contradiction
+    )
 
 
 def find_outliers(

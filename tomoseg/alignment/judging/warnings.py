@@ -32,7 +32,9 @@ def summary(quality: AlignmentQuality) -> str:
     if not np.isfinite(aligned.residual):
         return ""
     text = f"prediction of held-out tilts: residual {raw.residual:.3f} before alignment, {aligned.residual:.3f} after"
-    if np.isfinite(aligned.error_px):
+    if quality.contradiction is not None:
+        text += "; the alignment error is unknown, since the images contradict the order of the angles"
+    elif np.isfinite(aligned.error_px):
         text += (
             f"; estimated alignment error: {aligned.error_px:.2g} px rms, {aligned.worst_error_px:.2g} px at the worst "
             f"tilt; detection limit {aligned.uncertainty_px:.2g} px"
@@ -107,9 +109,14 @@ def _single_tilts(quality: AlignmentQuality) -> Iterator[str]:
     if far.any():
         yield (
             f"{far.sum()} of {len(error)} images have an estimated alignment error of {error[far].min():.1f} px or "
-            f"more, far above that of the others ({_listed(quality.angles_deg[far])}): look at them, and leave them "
+            f"more, far above that of the others ({listed(quality.angles_deg[far])}): look at them, and leave them "
             "out if they are bad"
         )
+
+
+def order_warnings(quality: AlignmentQuality) -> list[str]:
+    """Return a sentence if the images contradict the order of their angles."""
+    return [] if quality.contradiction is None else [str(quality.contradiction)]
 
 
 def outlier_warnings(angles_deg: NDArray[np.float64], outliers: NDArray[np.bool_]) -> list[str]:
@@ -118,7 +125,7 @@ def outlier_warnings(angles_deg: NDArray[np.float64], outliers: NDArray[np.bool_
         return []
     return [
         f"{outliers.sum()} of {len(angles_deg)} images are empty or do not agree with the others "
-        f"({_listed(angles_deg[outliers])}): look at them, and leave them out of the series if they are bad. Empty "
+        f"({listed(angles_deg[outliers])}): look at them, and leave them out of the series if they are bad. Empty "
         "images are 0 in the aligned series, and their shifts lie between those of their neighbours."
     ]
 
@@ -148,6 +155,6 @@ def agreement_warnings(before: Agreement, after: Agreement, *, given: bool, foun
     return []
 
 
-def _listed(angles_deg: NDArray[np.float64]) -> str:
+def listed(angles_deg: NDArray[np.float64]) -> str:
     """Return tilt angles in words, the first ten of many."""
     return f"tilt {', '.join(f'{a:g}' for a in angles_deg[:10])}{' ...' if len(angles_deg) > 10 else ''} degrees"
