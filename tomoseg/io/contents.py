@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from tomoseg.errors import InputError
-from tomoseg.io.raw_files import open_images
 from tomoseg.io.input_files import is_pattern
 from tomoseg.io.parameters import ImportParameters
 from tomoseg.io.plan import ANGLE_TOLERANCE_DEG, SeriesPlan, examined
 from tomoseg.io.raw import open_raw
+from tomoseg.io.raw_files import open_images
 from tomoseg.io.series import RawSeries, jsonable
 
 # Images are read only where sources of angles contradict each other, and then of files up to this size.

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from tomoseg.errors import InputError
-from tomoseg.io.raw_files import open_images
 from tomoseg.io.input_files import is_pattern, is_store
+from tomoseg.io.raw_files import open_images
 from tomoseg.io.series import RawSeries
 from tomoseg.io.tilt_files import open_tilt_files
 

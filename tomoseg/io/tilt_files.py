@@ -14,10 +14,10 @@ from tomoseg.errors import InputError, shown
 from tomoseg.io.angles import read_angles
 from tomoseg.io.companions import companions_of
 from tomoseg.io.formats import IMAGE_EXTENSIONS
-from tomoseg.io.raw_files import opener
 from tomoseg.io.input_files import tilt_files
 from tomoseg.io.limits import reason_without
 from tomoseg.io.mdoc import read_mdoc
+from tomoseg.io.raw_files import opener
 from tomoseg.io.series import Angles, AngleSource, Axis, RawSeries
 from tomoseg.io.units import PixelSize
 

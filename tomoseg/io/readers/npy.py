@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from tomoseg.errors import InputError
-from tomoseg.io.series import RawSeries, contiguous, native, stack_shape
 from tomoseg.io.image_files import npy_header
+from tomoseg.io.series import RawSeries, contiguous, native, stack_shape
 
 
 def read(path: Path, _signal: str | None = None) -> RawSeries:
