@@ -10,6 +10,7 @@ from tomoseg import config, engine
 from tomoseg.cli import render
 from tomoseg.cli.options import Pipeline, ProjectFile, Sets
 from tomoseg.errors import InputError, StageFailed
+from tomoseg.io.input_files import as_one
 from tomoseg.project import Project, is_project
 from tomoseg.reproduction import command
 from tomoseg.terminal import show, show_document
@@ -22,8 +23,9 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def inspect(
-    raw: Annotated[
-        Path, typer.Argument(metavar="RAW", help="A raw tilt series: a file, or a folder with one file per tilt.")
+    raws: Annotated[
+        list[Path],
+        typer.Argument(metavar="RAW", help="A raw tilt series: a file, or a folder with one file per tilt."),
     ],
     angles: Annotated[
         str | None, typer.Option("--angles", metavar="FILE|START:STOP:STEP", help="Tilt angles to look at with it.")
@@ -36,7 +38,7 @@ def inspect(
     from tomoseg.io.contents import contents_of
     from tomoseg.io.parameters import ImportParameters
 
-    options = {"raw": raw, "angles": angles, "signal": signal, "exclude": exclude}
+    options = {"raw": as_one(raws), "angles": angles, "signal": signal, "exclude": exclude}
     found = contents_of(ImportParameters.of("import", options))
     if as_json:
         show_document(json.dumps(found.as_json(), indent=2))

@@ -14,6 +14,7 @@ from tomoseg.cli.options import BreakLock, OutputProject, Pipeline, ProjectFile,
 from tomoseg.cli.render import run_summary_lines
 from tomoseg.config import Raw
 from tomoseg.errors import InputError
+from tomoseg.io.input_files import as_one
 from tomoseg.lengths import require_size
 from tomoseg.project import Project
 from tomoseg.runtime import Runtime, stopping_on_signals
@@ -31,8 +32,8 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def run(
-    source: Annotated[
-        Path,
+    sources: Annotated[
+        list[Path],
         typer.Argument(
             metavar="RAW|PROJECT",
             help="A raw tilt series (a file, or a folder with one file per tilt), or a project to continue or update.",
@@ -78,7 +79,7 @@ def run(
 ) -> None:
     """Run the whole pipeline on a raw tilt series, or bring a project up to date."""
     given = {"angles": angles, "pixel_size": pixel_size, "tilt_axis": tilt_axis, "signal": signal, "exclude": exclude}
-    layers = run_layers(pipeline, config.parse_sets(sets), given, export_dir)
+    layers, source = run_layers(pipeline, config.parse_sets(sets), given, export_dir), as_one(sources)
     opened = opened_to_run(source, output, layers, runtime, force=force, break_lock=break_lock)
     with _stoppable(source, output, layers), opened as (project, settings):
         done = engine.run(project, settings, runtime, first=first, last=last, force=force)
@@ -86,7 +87,7 @@ def run(
 
 
 def _import(
-    raw: Annotated[Path, typer.Argument(metavar="RAW", help="The raw tilt series.", show_default=False)],
+    raws: Annotated[list[Path], typer.Argument(metavar="RAW", help="The raw tilt series.", show_default=False)],
     output: OutputProject,
     force: Annotated[bool, typer.Option("--force", help="Replace another series that the project holds.")] = False,
     break_lock: BreakLock = False,
@@ -94,6 +95,7 @@ def _import(
     options: dict[str, Any],
     runtime: Runtime,
 ) -> None:
+    raw = as_one(raws)
     opened = opened_to_run(raw, output, [{IMPORT: options}], runtime, force=force, break_lock=break_lock)
     with _stoppable(raw, output), opened as (project, settings):
         show(*run_summary_lines(project, [engine.run_one(project, IMPORT, settings, runtime)]))

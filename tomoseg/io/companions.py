@@ -38,6 +38,7 @@ def companions_of(raw: Path) -> Companions:
     `X.mrc.mdoc` and `X.mdoc`; `X.rawtlt`, `X_TLT.txt`, `X.tlt` and `X.aln`, solved angles first for an aligned series.
     For a raw file `X_ali.mrc` (`X_preali`, `X_st`) the companions of `X` count as well, after its own.
     """
+    raw = raw if raw.name else raw.absolute()
     names = _names_beside(raw)
 
     def first(*wanted: str) -> Path | None:

@@ -4,6 +4,7 @@ import fnmatch
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,6 +104,27 @@ def tilt_files(path: Path) -> list[Path]:
 
 
 _SAME_KIND = {".tiff": ".tif", ".jpeg": ".jpg", ".dm4": ".dm3"}
+
+
+def as_one(paths: Sequence[Path]) -> Path:
+    """Return the one path that stands for the files named, as a shell makes them of a pattern: a folder or a pattern.
+
+    Raises `InputError` if neither stands for just these files.
+    """
+    if len(paths) == 1:
+        return paths[0]
+    folder = paths[0].parent
+    names = [path.name for path in paths]
+    start = os.path.commonprefix(names)  # noqa: RUF071 - of texts
+    end = os.path.commonprefix([name[::-1] for name in names])[::-1]  # noqa: RUF071
+    if all(path.parent == folder for path in paths):
+        for one in (folder, folder / f"{start}*{end}"):
+            if {path.name for path in tilt_files(one)} == set(names):
+                return one
+    raise InputError(
+        f"{len(paths)} files are named, from {paths[0]} to {paths[-1]}: give the folder that holds one file per tilt, "
+        "or a pattern of their names in quotation marks"
+    )
 
 
 def natural(path: Path) -> tuple[list[tuple[int, int, str]], str]:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from tests.unit.io.test_angle_sources import angle_file, mdoc, particles, planned, refused
 from tomoseg.errors import InputError
-from tomoseg.io.input_files import extent_of, sha256, tilt_files
+from tomoseg.io.input_files import as_one, extent_of, sha256, tilt_files
 from tomoseg.io.raw import open_raw
 from tomoseg.io.tilt_files import angles_in_names
 
@@ -122,6 +122,18 @@ def test_a_pattern_of_names(tmp_path):
         np.testing.assert_array_equal(np.sort(plan.angles_deg), ANGLES)
     assert "matches no images" in refused(tmp_path / "c*.tif")
     assert "one image, a[60].tif" in refused(tmp_path / "a?60*.tif")
+
+
+def test_files_that_a_shell_made_of_a_pattern(tmp_path):
+    for angle, image in zip(ANGLES, IMAGES, strict=True):
+        tiff(tmp_path / f"a_{angle:g}.tif", image)
+    files = sorted(tmp_path.iterdir())
+    assert as_one(files[:1]) == files[0]
+    assert as_one(files) == tmp_path
+    tiff(tmp_path / "b_0.tif", IMAGES[0])
+    assert as_one(files) == tmp_path / "a_*.tif"
+    with pytest.raises(InputError, match="6 files are named"):
+        as_one(files[:3] + files[4:])
 
 
 def test_one_damaged_file_is_named(tmp_path):
