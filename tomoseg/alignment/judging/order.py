@@ -11,12 +11,15 @@ from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.arrays import FloatArray
 from tomoseg.io.order import clearly_better, comparable, order_score, similarity, thumbnails
 
-FEWEST = 8  # images: of fewer, some order explains their similarity well by chance
+FEWEST = 12  # images: of fewer, some order explains their similarity well by chance
 CUTS = 8  # weakest links between neighbouring tilts, at which parts of the series may have been exchanged or reversed
 BLOCK = 3  # images on either side of a link that are compared
 # Another order must also make neighbours more alike: the mean of 1 - similarity of neighbours falls by this part. An
 # order by something else than the angle (the part of the sample in view, the size of the tilt) does not.
 LESS_UNLIKE = 0.03
+# Part of the variance of the similarities that the other order must explain, for any number of images, and times 1 / n
+# more: what the best of all orders explains of images of a ball, which have none, by their noise and drift.
+LEAST_SCORE, LEAST_SCORE_FEW = 0.33, 2.0
 MOVES_PER_IMAGE = 3  # at most, of the search for a shortest path through the images
 
 
@@ -67,12 +70,13 @@ def find_contradiction(alike: FloatArray, angles_deg: FloatArray) -> Contradicti
     given = used[np.argsort(np.asarray(angles_deg)[used], kind="stable")]
     alike, angles = np.asarray(alike, float)[np.ix_(given, given)], np.asarray(angles_deg, float)[given]
     score, unlike = order_score(alike, angles), _unlike(alike, np.arange(len(given)))
+    least = LEAST_SCORE + LEAST_SCORE_FEW / len(given)
     best: Contradiction | None = None
     for order, how in _other_orders(alike, angles):
         if _unlike(alike, order) > (1 - LESS_UNLIKE) * unlike:
             continue
         other = order_score(alike[np.ix_(order, order)], angles)
-        if clearly_better(other, score) and (best is None or other > best.other_score):
+        if other > least and clearly_better(other, score) and (best is None or other > best.other_score):
             best = Contradiction(given[order], how, score, other, _parted(order))
     return best
 
