@@ -289,7 +289,7 @@ def align_series(
             runtime=runtime,
         )
     _report(backgrounds, alignment, quality, params, given, runtime)
-    for warning in frame_warnings(shown, angles, ~quality.outliers):
+    for warning in frame_warnings(shown, angles, usable):
         runtime.warn(warning)
     corrections = alignment.corrections or ImageCorrections.none(len(angles))
     columns = {"angle_deg": angles, "background": backgrounds.levels, "scale": scales, "is_outlier": quality.outliers}
