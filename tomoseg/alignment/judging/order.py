@@ -1,9 +1,10 @@
 """Whether the images contradict the order of their angles, judged by how alike they are pairwise."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -121,29 +122,44 @@ def _shortest_path(distance: FloatArray, order: NDArray[np.intp]) -> NDArray[np.
     The path is closed by a point that is at no distance from any image: its ends are free.
     """
     n = len(distance)
-    d = np.pad(np.asarray(distance, float), (0, 1))
-    tour = np.append(order, n)
-    index = np.arange(n + 1)
-    beside = np.abs(index[:, None] - index) % n <= 1  # also the first and the last, of n + 1
-    for _ in range(MOVES_PER_IMAGE * n):
-        before, after = np.roll(tour, 1), np.roll(tour, -1)
-        link = d[tour, after]
-        between = d[np.ix_(tour, tour)]
-        reversal = link[:, None] + link - between - d[np.ix_(after, after)]
-        reversal[index, index] = -np.inf
-        gone = d[before, tour] + link - d[before, after]
-        move = gone[:, None] - (between + d[np.ix_(tour, after)] - link)
-        move[beside] = -np.inf
-        i, j = np.unravel_index(int(np.argmax(np.maximum(reversal, move))), move.shape)
-        if max(reversal[i, j], move[i, j]) < 1e-9:
-            break
-        if reversal[i, j] >= move[i, j]:
-            low, high = sorted((int(i), int(j)))
-            tour[low + 1 : high + 1] = tour[low + 1 : high + 1][::-1].copy()
-        else:
-            rest = np.delete(tour, i)
-            tour = np.insert(rest, int(np.flatnonzero(rest == tour[j])[0]) + 1, tour[i])
+    tour = np.append(order, n).astype(np.int64)
+    _shorten(np.pad(np.asarray(distance, float), (0, 1)), tour, MOVES_PER_IMAGE * n)
     return np.roll(tour, -int(np.flatnonzero(tour == n)[0]))[1:]
+
+
+def _shorten_tour(d, tour, most):  # type: ignore[no-untyped-def]
+    """Change a closed `tour` in place by the best step, at most `most` times; `d` are the distances of its points."""
+    n = len(tour)
+    for _ in range(most):
+        gain, start, stop, is_move = 1e-9, 0, 0, False
+        for i in range(n):
+            a, b, after = tour[i - 1], tour[i], tour[(i + 1) % n]
+            gone = d[a, b] + d[b, after] - d[a, after]
+            for j in range(n):
+                p, q = tour[j], tour[(j + 1) % n]
+                if j > i:  # the part from i + 1 to j in reverse
+                    found = d[b, after] + d[p, q] - d[b, p] - d[after, q]
+                    if found > gain:
+                        gain, start, stop, is_move = found, i, j, False
+                if j != i and (j + 1) % n != i:  # point i to between j and j + 1
+                    found = gone - d[p, b] - d[b, q] + d[p, q]
+                    if found > gain:
+                        gain, start, stop, is_move = found, i, j, True
+        if gain <= 1e-9:
+            return
+        if not is_move:
+            tour[start + 1 : stop + 1] = tour[start + 1 : stop + 1][::-1].copy()
+            continue
+        point = tour[start]
+        if stop > start:
+            tour[start:stop] = tour[start + 1 : stop + 1].copy()
+            tour[stop] = point
+        else:
+            tour[stop + 2 : start + 1] = tour[stop + 1 : start].copy()
+            tour[stop + 1] = point
+
+
+_shorten: Callable[..., None] = numba.njit(nogil=True, cache=True)(_shorten_tour)
 
 
 def _weakest_links(alike: FloatArray) -> list[int]:
