@@ -260,7 +260,8 @@ def align_series(
         usable = series.usable
         alignment, placement = _found(series, NOMINAL_DEG.get(str(tilt_axis)), patch, given, params, runtime)
         shown = part_in_frame(alignment, shape[1:])
-        was_found = given is None and params.tilt_axis_offset is None
+        offset_px = params.tilt_axis_offset or 0.0  # beyond half of the frame, it is what moves the images out
+        was_found = given is None and abs(offset_px) < max(shape[1:]) / 2
         if not was_found:
             require_in_frame(shown, angles, usable, found=False)
         scales = np.ones(len(angles))
@@ -289,7 +290,7 @@ def align_series(
             runtime=runtime,
         )
     _report(backgrounds, alignment, quality, params, given, runtime)
-    for warning in frame_warnings(shown, angles, ~quality.outliers):
+    for warning in frame_warnings(shown, angles, usable):
         runtime.warn(warning)
     corrections = alignment.corrections or ImageCorrections.none(len(angles))
     columns = {"angle_deg": angles, "background": backgrounds.levels, "scale": scales, "is_outlier": quality.outliers}

@@ -75,7 +75,8 @@ def find_direction(
             angles.append(angle)
     best = 0
     if len(angles) > 1:
-        best = _chosen([weigh(series, shifts_px, band, angle) for angle in angles], _hinted(angles, nominal_deg))
+        residuals = np.array([weigh(series, shifts_px, band, angle) for angle in angles])
+        best = _chosen(residuals, _hinted(angles, nominal_deg))
     fine = _measure(series, shifts_px, band, FINE_PX)
     found = wrap_axis_angle(_descend(fine, angles[best], 1.0, 0.05, coarse(angles[best]).whole))
     others = tuple(angle for k, angle in enumerate(angles) if k != best)
@@ -87,21 +88,13 @@ def distance_deg(a: FloatArray | float, b: float) -> NDArray[np.float64]:
     return np.asarray(np.abs((np.asarray(a) - b + 90) % 180 - 90))
 
 
-@dataclass(frozen=True)
-class Weight:
-    """How well images are explained: residual of the median tilt, and of all together; smaller is better."""
-
-    typical: float
-    total: float
-
-
-def weigh(series: ReducedSeries, shifts_px: FloatArray, band: Band, angle_deg: float) -> Weight:
-    """Measure how well the images are explained by an axis of this direction, after a few passes of joint alignment."""
+def weigh(series: ReducedSeries, shifts_px: FloatArray, band: Band, angle_deg: float) -> float:
+    """Return the residual of the median tilt for an axis of this direction, after some passes of joint alignment."""
     small = series.reduced(COARSE_PX)
     angle = wrap_axis_angle(angle_deg)
     placed = _measure(series, shifts_px, band, COARSE_PX)(angle)
     joint = align_jointly(small, placed.moves_px, angle, whole=placed.whole, passes=WEIGH_PASSES)
-    return Weight(float(np.nanmedian(joint.residuals)), joint.residual)
+    return float(np.nanmedian(joint.residuals))
 
 
 def _candidates(trials: NDArray[np.float64], scan: list[Solution], nominal_deg: float | None) -> list[int]:
@@ -129,15 +122,14 @@ def _hinted(angles_deg: list[float], nominal_deg: float | None) -> NDArray[np.bo
     return near
 
 
-def _chosen(weights: list[Weight], hinted: NDArray[np.bool_]) -> int:
+def _chosen(residuals: NDArray[np.float64], hinted: NDArray[np.bool_]) -> int:
     """Return the index of the best direction; of the best `hinted` one unless another is clearly better."""
-    typical = np.array([w.typical for w in weights])
-    best = int(np.argmin(typical))
+    best = int(np.argmin(residuals))
     if not hinted.any():
         return best
-    near = int(np.flatnonzero(hinted)[np.argmin(typical[hinted])])
-    clearly = typical[best] < CLEAR * typical[near] and weights[best].total < HALF_PREDICTED
-    return best if clearly else near
+    near = int(np.flatnonzero(hinted)[np.argmin(residuals[hinted])])
+    is_clear = residuals[best] < CLEAR * residuals[near] and residuals[best] < HALF_PREDICTED
+    return best if is_clear else near
 
 
 def direction_warnings(
@@ -150,7 +142,7 @@ def direction_warnings(
 
     @cache
     def residual(angle_deg: float) -> float:
-        return weigh(series, shifts_px, band, angle_deg).typical
+        return weigh(series, shifts_px, band, angle_deg)
 
     warnings = []
     nominal = direction.nominal_deg

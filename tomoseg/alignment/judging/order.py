@@ -1,9 +1,10 @@
 """Whether the images contradict the order of their angles, judged by how alike they are pairwise."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,12 +12,15 @@ from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.arrays import FloatArray
 from tomoseg.io.order import clearly_better, comparable, order_score, similarity, thumbnails
 
-FEWEST = 8  # images: of fewer, some order explains their similarity well by chance
+FEWEST = 12  # images: of fewer, some order explains their similarity well by chance
 CUTS = 8  # weakest links between neighbouring tilts, at which parts of the series may have been exchanged or reversed
 BLOCK = 3  # images on either side of a link that are compared
 # Another order must also make neighbours more alike: the mean of 1 - similarity of neighbours falls by this part. An
 # order by something else than the angle (the part of the sample in view, the size of the tilt) does not.
 LESS_UNLIKE = 0.03
+# Part of the variance of the similarities that the other order must explain, for any number of images, and times 1 / n
+# more: what the best of all orders explains of images of a ball, which have none, by their noise and drift.
+LEAST_SCORE, LEAST_SCORE_FEW = 0.33, 2.0
 MOVES_PER_IMAGE = 3  # at most, of the search for a shortest path through the images
 
 
@@ -67,12 +71,13 @@ def find_contradiction(alike: FloatArray, angles_deg: FloatArray) -> Contradicti
     given = used[np.argsort(np.asarray(angles_deg)[used], kind="stable")]
     alike, angles = np.asarray(alike, float)[np.ix_(given, given)], np.asarray(angles_deg, float)[given]
     score, unlike = order_score(alike, angles), _unlike(alike, np.arange(len(given)))
+    least = LEAST_SCORE + LEAST_SCORE_FEW / len(given)
     best: Contradiction | None = None
     for order, how in _other_orders(alike, angles):
         if _unlike(alike, order) > (1 - LESS_UNLIKE) * unlike:
             continue
         other = order_score(alike[np.ix_(order, order)], angles)
-        if clearly_better(other, score) and (best is None or other > best.other_score):
+        if other > least and clearly_better(other, score) and (best is None or other > best.other_score):
             best = Contradiction(given[order], how, score, other, _parted(order))
     return best
 
@@ -117,29 +122,44 @@ def _shortest_path(distance: FloatArray, order: NDArray[np.intp]) -> NDArray[np.
     The path is closed by a point that is at no distance from any image: its ends are free.
     """
     n = len(distance)
-    d = np.pad(np.asarray(distance, float), (0, 1))
-    tour = np.append(order, n)
-    index = np.arange(n + 1)
-    beside = np.abs(index[:, None] - index) % n <= 1  # also the first and the last, of n + 1
-    for _ in range(MOVES_PER_IMAGE * n):
-        before, after = np.roll(tour, 1), np.roll(tour, -1)
-        link = d[tour, after]
-        between = d[np.ix_(tour, tour)]
-        reversal = link[:, None] + link - between - d[np.ix_(after, after)]
-        reversal[index, index] = -np.inf
-        gone = d[before, tour] + link - d[before, after]
-        move = gone[:, None] - (between + d[np.ix_(tour, after)] - link)
-        move[beside] = -np.inf
-        i, j = np.unravel_index(int(np.argmax(np.maximum(reversal, move))), move.shape)
-        if max(reversal[i, j], move[i, j]) < 1e-9:
-            break
-        if reversal[i, j] >= move[i, j]:
-            low, high = sorted((int(i), int(j)))
-            tour[low + 1 : high + 1] = tour[low + 1 : high + 1][::-1].copy()
-        else:
-            rest = np.delete(tour, i)
-            tour = np.insert(rest, int(np.flatnonzero(rest == tour[j])[0]) + 1, tour[i])
+    tour = np.append(order, n).astype(np.int64)
+    _shorten(np.pad(np.asarray(distance, float), (0, 1)), tour, MOVES_PER_IMAGE * n)
     return np.roll(tour, -int(np.flatnonzero(tour == n)[0]))[1:]
+
+
+def _shorten_tour(d, tour, most):  # type: ignore[no-untyped-def]
+    """Change a closed `tour` in place by the best step, at most `most` times; `d` are the distances of its points."""
+    n = len(tour)
+    for _ in range(most):
+        gain, start, stop, is_move = 1e-9, 0, 0, False
+        for i in range(n):
+            a, b, after = tour[i - 1], tour[i], tour[(i + 1) % n]
+            gone = d[a, b] + d[b, after] - d[a, after]
+            for j in range(n):
+                p, q = tour[j], tour[(j + 1) % n]
+                if j > i:  # the part from i + 1 to j in reverse
+                    found = d[b, after] + d[p, q] - d[b, p] - d[after, q]
+                    if found > gain:
+                        gain, start, stop, is_move = found, i, j, False
+                if j != i and (j + 1) % n != i:  # point i to between j and j + 1
+                    found = gone - d[p, b] - d[b, q] + d[p, q]
+                    if found > gain:
+                        gain, start, stop, is_move = found, i, j, True
+        if gain <= 1e-9:
+            return
+        if not is_move:
+            tour[start + 1 : stop + 1] = tour[start + 1 : stop + 1][::-1].copy()
+            continue
+        point = tour[start]
+        if stop > start:
+            tour[start:stop] = tour[start + 1 : stop + 1].copy()
+            tour[stop] = point
+        else:
+            tour[stop + 2 : start + 1] = tour[stop + 1 : start].copy()
+            tour[stop + 1] = point
+
+
+_shorten: Callable[..., None] = numba.njit(nogil=True, cache=True)(_shorten_tour)
 
 
 def _weakest_links(alike: FloatArray) -> list[int]:

@@ -1,0 +1,86 @@
+"""A nominal direction of the tilt axis is a hint: right ones help, wrong ones are overruled and named."""
+
+import numpy as np
+import pytest
+
+from tomoseg.alignment.finding import axis
+from tomoseg.alignment.finding.axis import Direction, direction_warnings, distance_deg, find_direction
+from tomoseg.alignment.finding.estimate import estimate_alignment
+from tomoseg.alignment.finding.track import Band, track_neighbours
+from tomoseg.alignment.images.reduced_series import ReducedSeries
+
+
+@pytest.fixture(scope="module")
+def leaning(ellipsoids):
+    """A whole sample seen about an axis at 21 degrees, and its tracked shifts."""
+    series = ellipsoids(angles_deg=np.arange(-64, 65, 8.0), phi=21.0, offset=1.0, jitter=1.5, seed=8)
+    reduced = ReducedSeries(series.raw, series.angles_deg, np.ones(len(series.raw), bool), 1, 2)
+    return reduced, track_neighbours(reduced, None, Band(), 20.0)[0]
+
+
+@pytest.mark.parametrize("hint", [None, 90.0, 51.0])
+def test_the_true_direction_is_found_whatever_the_hint(leaning, hint):
+    reduced, shifts = leaning
+    found = find_direction(reduced, shifts, Band(), hint)
+    # The direction of the first search; it is refined afterwards.
+    assert distance_deg(found.angle_deg, 21.0) < 4
+    words = direction_warnings(reduced, shifts, Band(), found, found.angle_deg)
+    is_wrong = hint is not None and distance_deg(hint, 21.0) > 45
+    assert ["metadata must be wrong" in text for text in words] == [True] * int(is_wrong)
+
+
+def test_both_directions_are_named_with_the_figures_of_the_result(leaning):
+    reduced, shifts = leaning
+    # The direction used is not the one of the first search: 20.4 degrees, as if it had been refined.
+    (words,) = direction_warnings(reduced, shifts, Band(), Direction(24.0, 90.0, (-72.0,)), 20.4)
+    used, rival = (axis.weigh(reduced, shifts, Band(), angle) for angle in (20.4, -72.0))
+    assert "along x (90 degrees from the vertical)" in words
+    assert f"at 20.4 degrees: they explain each other with a residual of {used:.3f} there" in words
+    assert f"of {rival:.3f} at -72 degrees" in words
+    assert "24" not in words
+
+
+def test_a_rival_is_named_beside_the_direction_used(leaning, monkeypatch):
+    reduced, shifts = leaning
+    residuals = {21.3: 0.200, -60.0: 0.210, 70.0: 0.300, 30.0: 0.100}
+    monkeypatch.setattr(axis, "weigh", lambda *given: residuals[given[-1]])
+    found = Direction(19.0, 0.0, (-60.0, 70.0, 30.0))  # 30 is the same minimum as 21.3, and 70 far worse
+    (words,) = direction_warnings(reduced, shifts, Band(), found, 21.3)
+    assert "-60 degrees explains the images about as well (residual 0.210) as the 21.3 degrees used" in words
+    assert "(residual 0.200), which are nearer to the nominal direction, 0 degrees" in words
+
+
+@pytest.mark.parametrize(
+    ("residuals", "hinted", "expected"),
+    [
+        ((0.10, 0.07), [True, False], 1),  # clearly better than the hint
+        ((0.10, 0.09), [True, False], 0),  # better, but not clearly: the hint counts
+        ((0.10, 0.09), [False, False], 1),
+        ((1.80, 1.10), [True, False], 0),  # neither explains the images
+        ((0.10, 0.13, 0.09), [True, False, True], 2),  # two near the hint
+    ],
+)
+def test_elsewhere_has_to_be_clearly_better_than_near_the_hint(residuals, hinted, expected):
+    assert axis._chosen(np.array(residuals), np.array(hinted)) == expected
+
+
+def test_a_minimum_at_the_edge_of_a_range_is_none(monkeypatch):
+    tried = []
+
+    class Solved:
+        whole = True
+
+        def __init__(self, angle):
+            tried.append(angle)
+            self.residual = 0.1 + (angle - 31.0) ** 2
+
+    assert abs(axis._descend(Solved, 12.0, 6.0, 0.05, True) - 31.0) < 0.2
+    assert max(tried) > 31
+
+
+def test_a_given_direction_is_not_searched(leaning, monkeypatch):
+    reduced, _ = leaning
+    monkeypatch.setattr("tomoseg.alignment.finding.estimate.find_direction", None)
+    found, _ = estimate_alignment(reduced, axis_angle_deg=-10.0, axis_near_deg=90.0, method="common-line")
+    assert found.axis_angle_deg == -10.0
+    assert not found.warnings
