@@ -1,0 +1,228 @@
+"""Conditioning: what is done to raw images as they are read, before anything is found or resampled.
+
+Spikes, defective pixels and pixels without a number are replaced, borders without data are left out. The series itself
+stays as acquired: `ConditionedSeries` does all this to the images that are asked for. `condition` looks at every image
+once and decides. Channels that take the alignment of another signal are not conditioned: in a map of a few counts a
+count would be a spike.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.alignment.images import padding, spikes
+from tomoseg.alignment.images.neighbours import RoughPlaces, rough_places, small_image
+from tomoseg.alignment.images.reduced_series import reduction_factor
+from tomoseg.arrays import Array, ArraySource
+from tomoseg.io.masks import Mask
+from tomoseg.runtime import Runtime, slabs
+
+SMALL_PX, SMALL_PIXELS = 128, 180 * 128**2  # longest side of the images that are compared; of all together
+FEWEST_PX = 32
+DEPTH = 0.25  # part of the frame's longer side by which things lie above or below the axis
+MOST_KEPT = 20000  # peaks of an image
+MOSTLY = 0.5  # part of an image that has to be known
+READ_AHEAD = 16  # images
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What is done to each image.
+
+    Attributes
+    ----------
+    bad : (n_bad,) flat indices of each image's spikes and defective pixels
+    limits : (y, 2) where the data of each image's rows begins and ends, None where it has no border; see `padding`
+    n_replaced : (n_tilt,) pixels that are replaced, those without a number too
+    notes, warnings : sentences for the user
+    """
+
+    bad: list[NDArray[np.int_]]
+    limits: list[NDArray[np.int32] | None]
+    n_replaced: NDArray[np.int_]
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether the images stay as they are."""
+        return not self.n_replaced.any() and not self.has_borders
+
+    @property
+    def has_borders(self) -> bool:
+        """Whether any image has a border without data."""
+        return any(one is not None for one in self.limits)
+
+
+class ConditionedSeries:
+    """A tilt series (`tomoseg.arrays.ArraySource`) as it is after conditioning; NaN where nothing is known."""
+
+    def __init__(self, series: ArraySource, conditioning: Conditioning) -> None:
+        self._series, self._done = series, conditioning
+        self.shape = tuple(series.shape)
+        is_exact = series.dtype.kind == "f" or series.dtype.itemsize <= 2
+        self.dtype = np.dtype(np.float32 if is_exact and series.dtype.itemsize <= 4 else np.float64)
+
+    def __getitem__(self, part: slice) -> Array:
+        images = np.array(self._series[part], self.dtype)
+        for image, i in zip(images, range(*part.indices(self.shape[0])), strict=True):
+            self._apply(image, i)
+        return images
+
+    def _apply(self, image: Array, i: int) -> None:
+        mend(image, self._done.bad[i])
+        limits = self._done.limits[i]
+        if limits is not None:
+            image[~padding.data_of(limits, image.shape[1])] = np.nan
+
+
+def mend(image: Array, bad: NDArray[np.int_]) -> int:
+    """Replace the pixels of an image (y, x) with the flat indices `bad`, and those without a number, in place.
+
+    Returns how many were replaced: none in an image that is mostly without numbers.
+    """
+    unknown = ~np.isfinite(image)
+    image[unknown] = np.nan
+    if unknown.mean() > MOSTLY:
+        return 0
+    unknown.ravel()[bad] = True
+    return spikes.mend(image, unknown) if unknown.any() else 0
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What one image shows."""
+
+    small: NDArray[np.float32]
+    peaks: spikes.Peaks
+    lines: spikes.Lines
+    limits: NDArray[np.int32] | None
+    has_even_corner: bool
+    n_unknown: int
+
+
+def condition(
+    series: ArraySource,
+    angles_deg: NDArray[np.float64],
+    *,
+    despike: Literal["auto", "off"],
+    runtime: Runtime,
+    mask: Mask | None = None,
+) -> Conditioning:
+    """Look at every image of a series (n_tilt, y, x) once, and decide what is to be done to each.
+
+    Parameters
+    ----------
+    despike : 'auto': replace spikes and defective pixels; 'off': only pixels without a number
+    mask : pixels in which nothing is looked for
+    """
+    n, height, width = series.shape
+    longest = max(FEWEST_PX, min(SMALL_PX, int(np.sqrt(SMALL_PIXELS / n))))
+    factor = reduction_factor(series.shape, longest)
+    looks = _looks(series, factor, despike, runtime, mask)
+    limits = padding.accepted([one.limits for one in looks], [one.has_even_corner for one in looks])
+    bad = [np.zeros(0, np.int_)] * n
+    notes = []
+    if despike == "auto":
+        bad, notes = _bad_pixels(series, looks, angles_deg, factor, runtime)
+    n_replaced = np.array([len(b) + one.n_unknown for b, one in zip(bad, looks, strict=True)])
+    if any(one is not None for one in limits):
+        n_padded = sum(one is not None for one in limits)
+        notes.append(f"{n_padded} of {n} images have a border of one value, which is left out as no data")
+    return Conditioning(bad, limits, n_replaced, notes)
+
+
+def _looks(
+    series: ArraySource, factor: int, despike: str, runtime: Runtime, mask: Mask | None
+) -> list[_Look]:
+    n, height, width = series.shape
+
+    def one(i: int, image: Array) -> _Look:
+        runtime.check()
+        return _look(np.array(image, np.float32), factor, despike, None if mask is None else mask.used(slice(i, i + 1)))
+
+    looks: list[_Look] = []
+    size = runtime.slab_size(height * width * (24 + 16 * runtime.workers), n)
+    with ThreadPoolExecutor(max(1, runtime.workers)) as pool:
+        for slab in runtime.track(slabs(n, min(size, READ_AHEAD)), "looking for spikes and borders"):
+            looks += pool.map(one, range(slab.start, slab.stop), np.asarray(series[slab]))
+    return looks
+
+
+def _look(image: NDArray[np.float32], factor: int, despike: str, used: NDArray[np.bool_] | None) -> _Look:
+    limits, even = padding.find_padding(image), padding.has_even_corner(image)
+    unknown = ~np.isfinite(image)
+    n_unknown = int(unknown.sum()) if unknown.mean() <= MOSTLY else 0
+    image[unknown] = np.nan
+    if used is not None:
+        image[~used[0]] = np.nan
+    if limits is not None:
+        image[~padding.data_of(limits, image.shape[1])] = np.nan
+    small = small_image(image, factor)
+    known = small[np.isfinite(small)]
+    if despike != "auto" or known.size == 0:
+        return _Look(small, _no_peaks(), spikes.Lines(*[np.zeros(0, np.int_)] * 2), limits, even, n_unknown)
+    span = float(np.ptp(np.quantile(known, (0.001, 0.999))))
+    peaks = spikes.find_peaks(image, span)
+    if len(peaks.table) > MOST_KEPT:
+        order = np.argsort(-np.abs(peaks.table["height"]), kind="stable")[:MOST_KEPT]
+        peaks = spikes.Peaks(peaks.table[order], peaks.candidate[order])
+    return _Look(small, peaks, spikes.find_lines(image), limits, even, n_unknown)
+
+
+def _no_peaks() -> spikes.Peaks:
+    return spikes.Peaks(np.zeros(0, spikes.PEAK_DTYPE), np.zeros(0, bool))
+
+
+def _bad_pixels(
+    series: ArraySource, looks: list[_Look], angles_deg: NDArray[np.float64], factor: int, runtime: Runtime
+) -> tuple[list[NDArray[np.int_]], list[str]]:
+    """Return the flat indices of what is to be replaced in each image, and what was found in words."""
+    n, height, width = series.shape
+    always = np.zeros((height, width), bool)
+    columns = spikes.fixed_lines([one.lines.columns for one in looks])
+    rows = spikes.fixed_lines([one.lines.rows for one in looks])
+    always[:, columns] = True
+    always[rows] = True
+    peaks = [spikes.without(one.peaks, always) for one in looks]
+    hot = spikes.fixed_pixels(peaks, (height, width))
+    always.ravel()[hot] = True
+    peaks = [spikes.without(one, always) for one in peaks]
+    found = [np.zeros(0, spikes.PEAK_DTYPE)] * n
+    if any(one.candidate.any() for one in peaks):
+        rough = rough_places(np.stack([one.small for one in looks]), factor, runtime.workers, runtime.check)
+        found = spikes.transient(peaks, rough.places_px, *_reach(rough, angles_deg, max(height, width)), rough.sure)
+    fixed = np.flatnonzero(always)
+    bad, counts = [], []
+    for i in range(n):
+        if len(found[i]) == 0:
+            bad.append(fixed)
+            continue
+        here = always.copy()
+        spikes.spread(np.array(series[i : i + 1][0], np.float32), found[i], here)
+        bad.append(np.flatnonzero(here))
+    counts = [len(one) for one in found]
+    return bad, _told(counts, len(hot), len(columns), len(rows))
+
+
+def _reach(
+    rough: RoughPlaces, angles_deg: NDArray[np.float64], side_px: int
+) -> tuple[float, NDArray[np.float64]]:
+    """Return how far a thing may lie from its rough place in the next image: by error, and by its depth (n_tilt - 1,)."""
+    steps = np.abs(np.diff(np.deg2rad(angles_deg)))
+    return 1 + rough.error_px, np.asarray(steps * DEPTH * side_px)
+
+
+def _told(counts: list[int], n_hot: int, n_columns: int, n_rows: int) -> list[str]:
+    parts = []
+    if sum(counts):
+        parts.append(f"{sum(counts)} spikes, at most {max(counts)} in an image")
+    lines = n_columns + n_rows
+    if n_hot:
+        parts.append(f"{n_hot} defective pixel{'s' if n_hot > 1 else ''}")
+    if lines:
+        parts.append(f"{lines} defective column{'s' if lines > 1 else ''} or row{'s' if lines > 1 else ''}")
+    return [f"replaced in the images by what surrounds them: {', '.join(parts)}"] if parts else []
