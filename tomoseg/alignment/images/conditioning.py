@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.alignment.images import padding, spikes
-from tomoseg.alignment.images.neighbours import RoughPlaces, rough_places, small_image
+from tomoseg.alignment.images.neighbours import rough_places, small_image
 from tomoseg.alignment.images.reduced_series import reduction_factor
 from tomoseg.arrays import Array, ArraySource
 from tomoseg.io.masks import Mask
@@ -194,26 +194,39 @@ def _bad_pixels(
     found = [np.zeros(0, spikes.PEAK_DTYPE)] * n
     if any(one.candidate.any() for one in peaks):
         rough = rough_places(np.stack([one.small for one in looks]), factor, runtime.workers, runtime.check)
-        found = spikes.transient(peaks, rough.places_px, *_reach(rough, angles_deg, max(height, width)), rough.sure)
+        depths = np.abs(np.diff(np.deg2rad(angles_deg))) * DEPTH * max(height, width)
+        near = spikes.Neighbourhood(rough.places_px, rough.sure, 1 + rough.error_px, depths)
+        found = spikes.transient(peaks, near)
+        found = [_not_shown(series, i, one, near) for i, one in enumerate(found)]
     fixed = np.flatnonzero(always)
-    bad, counts = [], []
-    for i in range(n):
-        if len(found[i]) == 0:
-            bad.append(fixed)
-            continue
-        here = always.copy()
-        spikes.spread(np.array(series[i : i + 1][0], np.float32), found[i], here)
-        bad.append(np.flatnonzero(here))
-    counts = [len(one) for one in found]
-    return bad, _told(counts, len(hot), len(columns), len(rows))
+    bad = [fixed] * n
+    for i, one in enumerate(found):
+        if len(one):
+            here = always.copy()
+            spikes.spread(_image(series, i), one, here)
+            bad[i] = np.flatnonzero(here)
+    return bad, _told([len(one) for one in found], len(hot), len(columns), len(rows))
 
 
-def _reach(
-    rough: RoughPlaces, angles_deg: NDArray[np.float64], side_px: int
-) -> tuple[float, NDArray[np.float64]]:
-    """Return how far a thing may lie from its rough place in the next image: by error, and by its depth (n_tilt - 1,)."""
-    steps = np.abs(np.diff(np.deg2rad(angles_deg)))
-    return 1 + rough.error_px, np.asarray(steps * DEPTH * side_px)
+def _not_shown(
+    series: ArraySource, i: int, candidates: NDArray[np.void], near: spikes.Neighbourhood
+) -> NDArray[np.void]:
+    """Return the candidates of an image without broad ones that its neighbours show.
+
+    A group of bright pixels need not be a peak in the neighbours: small particles change their look from tilt to tilt.
+    """
+    broad = ~candidates["is_sharp"]
+    if not broad.any():
+        return candidates
+    beside = near.beside(i)
+    times = np.zeros(len(candidates), int)
+    for j in beside:
+        times += spikes.shown_by(_image(series, j), candidates, near.shift(i, j), near.reach(i, j))
+    return candidates[~broad | (times < spikes.needed(beside))]
+
+
+def _image(series: ArraySource, i: int) -> NDArray[np.float32]:
+    return np.array(series[i : i + 1][0], np.float32)
 
 
 def _told(counts: list[int], n_hot: int, n_columns: int, n_rows: int) -> list[str]:

@@ -14,7 +14,7 @@ from tomoseg.arrays import FloatArray
 
 LONGEST_PX = 96
 LOW_CYCLES, HIGH = 3.0, 0.25  # per frame, per px
-LEAST_SCORE = 0.3  # correlation of neighbours that are registered
+LEAST_SCORE = 0.2  # correlation of neighbours that are registered
 
 
 @dataclass(frozen=True)

@@ -30,19 +30,25 @@ LEAST = 0.03  # of the range of brightness: lower spikes do no harm
 SHARP = 1 / 3  # mean height of the four neighbours; a Gaussian of a width of 1.8 px at half its height has 0.4 or more
 LARGEST_GROUP = 9  # pixels
 RECURS = 0.3  # height of a peak in a neighbouring tilt beside that of the candidate
+TOGETHER, FEWEST_TOGETHER = 0.5, 3  # part and number of candidates that move by the same vector
+MOST_PAIRS = 20000
+ROUNDS = 2
 FIXED, FEWEST_FIXED = 0.5, 5  # part and number of the tilts that show a defective pixel or line
 BLOCKS = 8  # of a column or row, in which it is compared with its neighbours
-LINE_SCATTERS = 6.0  # by which a defective line differs from its neighbours, in robust standard deviations
+# A defective line differs from its neighbours by this many times what half of the lines, and one in ten, differ by.
+LINE_SCATTERS, LINE_CLEAR = 8.0, 2.0
 PEAK_DTYPE = np.dtype(
-    [("y", "i4"), ("x", "i4"), ("height", "f4"), ("size", "i4"), ("is_sharp", "?"), ("is_beyond", "?")]
+    [("y", "i4"), ("x", "i4"), ("height", "f4"), ("excess", "f4"), ("size", "i4"), ("is_sharp", "?"), ("is_beyond", "?")]
 )
 
 
 @dataclass(frozen=True)
 class Peaks:
-    """Peaks and holes of one image, as `PEAK_DTYPE`; `height` is negative for holes, `candidate` what is high enough.
+    """Peaks and holes of one image, and which may be spikes.
 
-    Not `is_sharp` and not `is_beyond` the range of the image are those that may be part of the sample by their shape.
+    In the table (`PEAK_DTYPE`), `height` is that above the ring and `excess` that above the surroundings, negative for
+    holes; `size` pixels belong to a peak; `is_sharp` and `is_beyond` say whether no image of a point is as sharp, and
+    whether it exceeds the range of brightness.
     """
 
     table: NDArray[np.void]
@@ -70,7 +76,7 @@ def find_peaks(image: NDArray[np.float32], span: float) -> Peaks:
     table["y"], table["x"], table["height"] = y, x, heights[y, x]
     near, excess, count = np.zeros(len(y)), np.zeros(len(y)), np.zeros(len(y), np.int64)
     _measure(image, table["y"], table["x"], table["height"], near, excess, count)
-    table["size"] = count
+    table["excess"], table["size"] = excess, count
     table["is_sharp"], table["is_beyond"] = near < SHARP, np.abs(excess) > span
     shaped = (count <= LARGEST_GROUP) & (table["is_sharp"] | table["is_beyond"])
     return Peaks(table, shaped & (np.abs(table["height"]) > CANDIDATE * usual))
@@ -88,9 +94,10 @@ def _odd_columns(image: NDArray[np.float32]) -> NDArray[np.int_]:
     edges = np.linspace(0, height, BLOCKS + 1).astype(int)[:-1]
     sums = np.add.reduceat(np.nan_to_num(image), edges, axis=0)  # (BLOCKS, width)
     differs = sums[:, 1:-1] - 0.5 * (sums[:, :-2] + sums[:, 2:])
-    scatter = 1.4826 * np.median(np.abs(differs), axis=1, keepdims=True)
-    # Compared block by block: where the sample is, its own structure scatters more than the vacuum.
-    clear = np.abs(differs) > LINE_SCATTERS * np.maximum(scatter, 1e-6 * np.abs(sums).max(initial=0))
+    # Block by block, and by what one line in ten has: the sample scatters more than the vacuum around it.
+    size = np.abs(differs)
+    usual = np.maximum(LINE_SCATTERS * np.median(size, axis=1), LINE_CLEAR * np.quantile(size, 0.9, axis=1))
+    clear = size > np.maximum(usual, 1e-6 * np.abs(sums).max(initial=0))[:, None]
     mean = differs.mean(axis=0)
     same = (clear & (np.sign(differs) == np.sign(mean))).sum(axis=0) >= BLOCKS - 1
     # The neighbours of a bright line look dark beside it, by half as much.
@@ -130,35 +137,70 @@ def without(peaks: Peaks, bad: NDArray[np.bool_]) -> Peaks:
     return Peaks(peaks.table[free], peaks.candidate[free])
 
 
-def transient(
-    peaks: list[Peaks], places_px: FloatArray, error_px: float, depths_px: FloatArray, sure: NDArray[np.bool_]
-) -> list[NDArray[np.void]]:
-    """Return for each image the candidates that do not recur in its neighbours.
+@dataclass(frozen=True)
+class Neighbourhood:
+    """Where things that an image shows are in its neighbours.
 
-    Parameters
-    ----------
-    peaks : one for each tilt
     places_px : (n_tilt, 2) (dy, dx) to add to coordinates to bring the images roughly into register
-    error_px : of a place
+    sure : (n_tilt,) whether the place of an image beside the one before it is known
+    error_px : of a place beside that of the next image
     depths_px : (n_tilt - 1,) how far things may move from an image to the next because of their depth
-    sure : (n_tilt,) whether the place of an image beside the one before it is known; where it is not, only what exceeds
-        the range of brightness counts as a spike
     """
-    n = len(peaks)
-    found = []
-    for i, own in enumerate(peaks):
-        candidates = own.table[own.candidate]
-        near = [j for j in (i - 2, i - 1, i + 1, i + 2) if 0 <= j < n]
-        times = np.zeros(len(candidates), int)
-        for j in near:
-            reach = error_px + depths_px[min(i, j) : max(i, j)].sum()
-            times += _recurs(candidates, peaks[j].table, places_px[i] - places_px[j], reach)
-        # By chance a spike meets another one: two of four neighbours must agree that it is sample.
-        spike = times < (2 if len(near) > 2 else 1)
-        if not sure[max(0, i - 1) : i + 2].all():
-            spike &= candidates["is_beyond"]
-        found.append(candidates[spike])
+
+    places_px: NDArray[np.float64]
+    sure: NDArray[np.bool_]
+    error_px: float
+    depths_px: NDArray[np.float64]
+
+    def beside(self, i: int) -> list[int]:
+        """Return the four nearest images, fewer at the ends."""
+        return [j for j in (i - 2, i - 1, i + 1, i + 2) if 0 <= j < len(self.sure)]
+
+    def is_known(self, i: int) -> bool:
+        """Return whether the images beside an image are in register with it."""
+        return bool(self.sure[max(0, i) : i + 2].all())
+
+    def shift(self, i: int, j: int) -> NDArray[np.float64]:
+        """Return (dy, dx) from where something is in image i to where it is in image j."""
+        return np.asarray(self.places_px[i] - self.places_px[j])
+
+    def reach(self, i: int, j: int) -> float:
+        """Return how far from there it may be in image j, px."""
+        return self.error_px + float(self.depths_px[min(i, j) : max(i, j)].sum())
+
+
+def transient(peaks: list[Peaks], near: Neighbourhood) -> list[NDArray[np.void]]:
+    """Return for each image the candidates that are not among the peaks of its neighbours.
+
+    Where neighbours are not in register nothing is known, and all stay. What was found is no witness for other spikes
+    any more, so that those that met one by chance are found in a second round.
+    """
+    spike = [np.zeros(len(one.table), bool) for one in peaks]
+    for _ in range(ROUNDS):
+        others = [one.table[~gone] for one, gone in zip(peaks, spike, strict=True)]
+        spike = [_is_transient(one, i, others, peaks, near) for i, one in enumerate(peaks)]
+    return [one.table[found] for one, found in zip(peaks, spike, strict=True)]
+
+
+def _is_transient(
+    own: Peaks, i: int, others: list[NDArray[np.void]], peaks: list[Peaks], near: Neighbourhood
+) -> NDArray[np.bool_]:
+    """Return which peaks of image i are candidates without a counterpart in the `others`."""
+    found = np.zeros(len(own.table), bool)
+    beside = near.beside(i)
+    if not own.candidate.any() or not near.is_known(i):
+        return found
+    candidates = own.table[own.candidate]
+    if any(_move_together(candidates, peaks[j].table[peaks[j].candidate], near.reach(i, j)) for j in beside):
+        return found
+    times = sum(_recurs(candidates, others[j], near.shift(i, j), near.reach(i, j)) for j in beside)
+    found[own.candidate] = times < needed(beside)
     return found
+
+
+def needed(beside: list[int]) -> int:
+    """Return how many neighbours must show something that is no spike: by chance, a spike meets another one."""
+    return 2 if len(beside) > 2 else 1
 
 
 def _recurs(
@@ -167,12 +209,44 @@ def _recurs(
     """Return which candidates have a peak of another image within `reach` of where it should be, of like height."""
     here = np.zeros(len(candidates), bool)
     for k, one in enumerate(candidates):
-        height = others["height"] * np.sign(one["height"])
-        like = (height >= RECURS * abs(one["height"])) & (height <= abs(one["height"]) / RECURS)
         close = np.abs(others["y"] - one["y"] - shift[0]) <= reach
         close &= np.abs(others["x"] - one["x"] - shift[1]) <= reach
-        here[k] = bool((like & close).any())
+        here[k] = bool((close & _alike(others, one)).any())
     return here
+
+
+def _alike(others: NDArray[np.void], one: np.void) -> NDArray[np.bool_]:
+    """Return which peaks are about as high as one peak, above their ring or above their surroundings."""
+    alike = np.zeros(len(others), bool)
+    for name in ("height", "excess"):
+        ratio = others[name] / one[name]
+        alike |= (ratio >= RECURS) & (ratio <= 1 / RECURS)
+    return alike
+
+
+def _move_together(candidates: NDArray[np.void], others: NDArray[np.void], reach: float) -> bool:
+    """Return whether most candidates recur in another image moved by the same vector, whatever it is.
+
+    Small particles may be all there is to see, and be lost in the images that were registered roughly.
+    """
+    if len(candidates) < FEWEST_TOGETHER or len(others) == 0 or len(candidates) * len(others) > MOST_PAIRS:
+        return False
+    steps = np.concatenate(
+        [np.stack([o["y"] - c["y"], o["x"] - c["x"]], axis=1) for c in candidates for o in [others[_alike(others, c)]]]
+    )
+    owner = np.concatenate([np.full(int(_alike(others, c).sum()), k) for k, c in enumerate(candidates)])
+    for step in np.unique(steps, axis=0):
+        close = (np.abs(steps - step) <= reach / 2).all(axis=1)
+        if len(np.unique(owner[close])) >= max(FEWEST_TOGETHER, TOGETHER * len(candidates)):
+            return True
+    return False
+
+
+def shown_by(image: NDArray[np.float32], candidates: NDArray[np.void], shift: FloatArray, reach: float) -> NDArray[np.bool_]:
+    """Return which candidates another image shows within `reach` of where they should be, as bright by half."""
+    shown = np.zeros(len(candidates), bool)
+    _look_for(image, candidates["y"] + shift[0], candidates["x"] + shift[1], candidates["excess"], int(reach), shown)
+    return shown
 
 
 def spread(image: NDArray[np.float32], peaks: NDArray[np.void], bad: NDArray[np.bool_]) -> None:
@@ -268,6 +342,26 @@ def _measure_peaks(image, ys, xs, heights, near, excess, count):  # type: ignore
         count[k] = _grow(image, y, x, base, above, group)
 
 
+def _look_for_peaks(image, ys, xs, excess, reach, shown):  # type: ignore[no-untyped-def]
+    """Fill `shown`: whether within `reach` of a place a pixel is half of `excess` above the pixels 3 px around it."""
+    rows, columns = image.shape
+    ring = np.empty(24, np.float32)
+    for k in range(len(ys)):
+        y0, x0 = int(round(ys[k])), int(round(xs[k]))
+        for y in range(max(y0 - reach, 0), min(y0 + reach + 1, rows)):
+            for x in range(max(x0 - reach, 0), min(x0 + reach + 1, columns)):
+                n = 0
+                for dy in range(-3, 4):
+                    for dx in range(-3, 4):
+                        yy, xx = y + dy, x + dx
+                        outer = max(abs(dy), abs(dx)) == 3
+                        if outer and 0 <= yy < rows and 0 <= xx < columns and np.isfinite(image[yy, xx]):
+                            ring[n] = image[yy, xx]
+                            n += 1
+                if n and (image[y, x] - np.median(ring[:n])) / excess[k] > 0.5:
+                    shown[k] = True
+
+
 def _group_of_pixels(image, y, x, base, above, group):  # type: ignore[no-untyped-def]
     """Fill `group`, 7 x 7 about a peak, with the connected pixels of a quarter of its height; return how many."""
     rows, columns = image.shape
@@ -340,5 +434,6 @@ def _medians_of_good(image, bad, ys, xs, values, known):  # type: ignore[no-unty
 _stand_out = numba.njit(nogil=True, cache=True)(_stand_out_of_ring)
 _grow = numba.njit(nogil=True, cache=True)(_group_of_pixels)
 _measure = numba.njit(nogil=True, cache=True)(_measure_peaks)
+_look_for = numba.njit(nogil=True, cache=True)(_look_for_peaks)
 _spread = numba.njit(nogil=True, cache=True)(_spread_peaks)
 _medians = numba.njit(nogil=True, cache=True)(_medians_of_good)
