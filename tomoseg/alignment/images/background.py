@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tomoseg.arrays import Array, FloatArray
 
 TILES = 32  # along each side of an image, fewer where they would be smaller than 4 px
+LEAST_TILES, LEAST_WHOLE = 16, 0.02  # number and part of the tiles
 GLOW = 0.003  # part of the signal by which the vacuum itself may vary
 MIN_VACUUM = 0.02  # least part of the tiles that must agree to be vacuum
 STEADY = 0.01  # part of the signal by which levels of neighbouring tilts may differ where little vacuum is seen
@@ -47,8 +48,8 @@ class Backgrounds:
 
 
 def fit_vacuum(image: Array) -> VacuumFit:
-    """Find the level of the darkest flat part of an image (y, x), in counts."""
-    tiles = _tiles(np.asarray(image, np.float64))
+    """Find the level of the darkest flat part of an image (y, x), in counts; NaN where unknown."""
+    tiles = _known(_tiles(np.asarray(image, np.float64)))
     means, variances = tiles.mean(axis=1), tiles.var(axis=1)
     order = np.argsort(means)
     means, variances = means[order], variances[order]
@@ -75,6 +76,21 @@ def fit_vacuum(image: Array) -> VacuumFit:
     level, noise = float(means[flat].mean()), float(np.sqrt(variances[flat].mean()))
     error = max(float(means[flat].std()), noise / np.sqrt(tiles.shape[1])) / np.sqrt(flat.sum())
     return VacuumFit(level, noise, part, signal + start - level, error, float(means[0]))
+
+
+def _known(tiles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the tiles that are known completely; where that leaves too few, those known in part, and their mean."""
+    known = np.isfinite(tiles)
+    if known.all():
+        return tiles
+    whole = known.all(axis=1)
+    if whole.sum() >= max(LEAST_TILES, LEAST_WHOLE * len(tiles)):
+        return tiles[whole]
+    known, tiles = known[known.any(axis=1)], tiles[known.any(axis=1)]
+    if len(tiles) == 0:
+        return np.zeros((1, known.shape[1]))
+    means = np.where(known, tiles, 0).sum(axis=1) / known.sum(axis=1)
+    return np.where(known, tiles, means[:, None])
 
 
 def _tiles(image: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,19 +1,21 @@
 """Conditioning: what is done to raw images as they are read, before anything is found or resampled.
 
-Spikes, defective pixels and pixels without a number are replaced, borders without data are left out. The series itself
-stays as acquired: `ConditionedSeries` does all this to the images that are asked for. `condition` looks at every image
-once and decides. Channels that take the alignment of another signal are not conditioned: in a map of a few counts a
-count would be a spike.
+Spikes, defective pixels and pixels without a number are replaced, borders without data are left out, and bright field
+becomes mass thickness. The series itself stays as acquired: `ConditionedSeries` does all this to the images that are
+asked for. `condition` looks at every image once and decides. Channels that take the alignment of another signal need
+none of it: in a map of a few counts a count would be a spike.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tomoseg.alignment.images import contrast as contrasts
 from tomoseg.alignment.images import padding, spikes
+from tomoseg.alignment.images.background import fit_vacuum
 from tomoseg.alignment.images.neighbours import rough_places, small_image
 from tomoseg.alignment.images.reduced_series import reduction_factor
 from tomoseg.arrays import Array, ArraySource
@@ -37,24 +39,31 @@ class Conditioning:
     bad : (n_bad,) flat indices of each image's spikes and defective pixels
     limits : (y, 2) where the data of each image's rows begins and ends, None where it has no border; see `padding`
     n_replaced : (n_tilt,) pixels that are replaced, those without a number too
+    bright_field : how counts become mass thickness; None for dark field
     notes, warnings : sentences for the user
     """
 
     bad: list[NDArray[np.int_]]
     limits: list[NDArray[np.int32] | None]
     n_replaced: NDArray[np.int_]
+    bright_field: contrasts.BrightField | None = None
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     @property
     def changes_nothing(self) -> bool:
         """Whether the images stay as they are."""
-        return not self.n_replaced.any() and not self.has_borders
+        return not self.n_replaced.any() and not self.has_borders and self.bright_field is None
 
     @property
     def has_borders(self) -> bool:
         """Whether any image has a border without data."""
         return any(one is not None for one in self.limits)
+
+    def data(self, i: int, width: int) -> NDArray[np.bool_] | None:
+        """Return which pixels (y, x) of an image are not in a border; None for all."""
+        limits = self.limits[i]
+        return None if limits is None else padding.data_of(limits, width)
 
 
 class ConditionedSeries:
@@ -74,9 +83,11 @@ class ConditionedSeries:
 
     def _apply(self, image: Array, i: int) -> None:
         mend(image, self._done.bad[i])
-        limits = self._done.limits[i]
-        if limits is not None:
-            image[~padding.data_of(limits, image.shape[1])] = np.nan
+        data = self._done.data(i, image.shape[1])
+        if data is not None:
+            image[~data] = np.nan
+        if self._done.bright_field is not None:
+            self._done.bright_field.apply(image, i)
 
 
 def mend(image: Array, bad: NDArray[np.int_]) -> int:
@@ -108,7 +119,9 @@ def condition(
     series: ArraySource,
     angles_deg: NDArray[np.float64],
     *,
-    despike: Literal["auto", "off"],
+    despike: Literal["auto", "off"] = "auto",
+    contrast: Literal["auto", "dark-field", "bright-field"] = "auto",
+    background: Literal["auto", "none"] | float = "auto",
     runtime: Runtime,
     mask: Mask | None = None,
 ) -> Conditioning:
@@ -117,6 +130,8 @@ def condition(
     Parameters
     ----------
     despike : 'auto': replace spikes and defective pixels; 'off': only pixels without a number
+    contrast : 'bright-field' becomes mass thickness; 'auto': the images tell
+    background : counts without a beam, of bright field; 'auto' and 'none': 0, or the least where counts are negative
     mask : pixels in which nothing is looked for
     """
     n, height, width = series.shape
@@ -132,7 +147,55 @@ def condition(
     if any(one is not None for one in limits):
         n_padded = sum(one is not None for one in limits)
         notes.append(f"{n_padded} of {n} images have a border of one value, which is left out as no data")
-    return Conditioning(bad, limits, n_replaced, notes)
+    done = Conditioning(bad, limits, n_replaced, None, notes)
+    return _with_contrast(series, done, np.stack([one.small for one in looks]), angles_deg, contrast, background)
+
+
+def _with_contrast(
+    series: ArraySource,
+    done: Conditioning,
+    small: NDArray[np.float32],
+    angles_deg: NDArray[np.float64],
+    contrast: Literal["auto", "dark-field", "bright-field"],
+    background: Literal["auto", "none"] | float,
+) -> Conditioning:
+    """Decide between dark and bright field, and find the beam of bright field."""
+    if contrast == "dark-field":
+        return done
+    signs = contrasts.read_signs(small, angles_deg)
+    if contrast == "auto" and not signs.is_bright_field:
+        warnings = []
+        if signs.is_doubtful:
+            why = f", although {signs.reasons}" if signs.reasons else ""
+            warnings.append(
+                f"the images do not show clearly whether they are dark field or bright field: dark field is assumed"
+                f"{why}; if mass is dark in the images, use --contrast bright-field, else --contrast dark-field"
+            )
+        return replace(done, warnings=[*done.warnings, *warnings])
+    dark, is_known = contrasts.dark_level(small, background)
+    found = contrasts.beam_of(small, angles_deg, signs, dark, _noise(series, done))
+    why = "as given" if contrast == "bright-field" else signs.reasons
+    low, high = float(found.beam.min()), float(found.beam.max())
+    note = (
+        f"contrast: bright field ({why}); made into mass thickness -ln(I / I0), with I0 {low:.6g} to {high:.6g} counts "
+        f"from {found.how}"
+    )
+    warnings = []
+    if not is_known:
+        warnings.append(
+            f"bright field with negative counts: {dark:g}, the least of all images, is taken for the counts without a "
+            "beam, so that mass thickness is too large where images are dark; give the true number with --background"
+        )
+    return replace(
+        done, bright_field=found, notes=[*done.notes, note], warnings=[*done.warnings, *warnings]
+    )
+
+
+def _noise(series: ArraySource, done: Conditioning) -> float:
+    """Return the standard deviation of a pixel in the brightest flat part of the images, of a few of them."""
+    plain = ConditionedSeries(series, done)
+    some = np.unique(np.linspace(0, plain.shape[0] - 1, 5).round().astype(int))
+    return float(np.median([fit_vacuum(-plain[i : i + 1][0]).noise for i in some]))
 
 
 def _looks(
