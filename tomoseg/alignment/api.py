@@ -13,6 +13,7 @@ from tomoseg.alignment.finding.given import apply_given, keep_as_is
 from tomoseg.alignment.finding.patch import Patch
 from tomoseg.alignment.finding.track import Band
 from tomoseg.alignment.images.background import Backgrounds
+from tomoseg.alignment.images.conditioning import ConditionedSeries, Conditioning, condition
 from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.alignment.images.resample import resample_series
 from tomoseg.alignment.images.survey import reduction_of, survey_series
@@ -23,7 +24,7 @@ from tomoseg.alignment.judging.warnings import agreement_warnings, outlier_warni
 from tomoseg.alignment.parameters import AlignParameters, check
 from tomoseg.arrays import Array, ArraySource, MemoryOutputs, Outputs
 from tomoseg.errors import InputError
-from tomoseg.io.masks import MaskedSeries, open_mask, require_fit
+from tomoseg.io.masks import Mask, MaskedSeries, open_mask, require_fit
 from tomoseg.io.shifts import GivenAlignment, ImageCorrections, fitted, imod_turns, read_shifts
 from tomoseg.keywords import takes_parameters
 from tomoseg.runtime import Runtime
@@ -34,11 +35,12 @@ if TYPE_CHECKING:
 NOMINAL_DEG = {"y": 0.0, "x": 90.0}
 LEAST_PX = 8  # of an image's side
 QUALITY_COLUMNS = (
-    *("angle_deg", "background", "scale", "correlation_before", "correlation_after", "is_outlier"),
+    *("angle_deg", "n_replaced", "background", "scale", "correlation_before", "correlation_after", "is_outlier"),
     *("residual_before", "residual_after", "error_px", "error_uncertainty_px"),
     *("rotation_deg", "magnification", "tilt_error_deg"),
 )
-QUALITY_DTYPE = np.dtype([(name, "u1" if name.startswith("is_") else "f8") for name in QUALITY_COLUMNS])
+KINDS = {"is": "u1", "n": "i8"}  # by what a column's name begins with
+QUALITY_DTYPE = np.dtype([(name, KINDS.get(name.split("_")[0], "f8")) for name in QUALITY_COLUMNS])
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +186,7 @@ def align(
     >>> series.estimated_error_px < 0.1
     True
     >>> list(series.quality.columns[:4])
-    ['angle_deg', 'background', 'scale', 'correlation_before']
+    ['angle_deg', 'n_replaced', 'background', 'scale']
     """
     raw = cast(ArraySource, images if hasattr(images, "dtype") else np.asarray(images))
     angles = np.asarray(angles_deg, np.float64)
@@ -243,16 +245,19 @@ def align_series(
             f"the alignment needs about {needed / 2**20:.0f} MB of memory, and {allowed / 2**20:.0f} MB are allowed"
         )
     with ExitStack() as stack:
-        raw, mask = tilt_series, None
+        mask = None
         if params.mask is not None:
             mask = stack.enter_context(open_mask(params.mask.expanduser()))
             require_fit(mask, shape)
-            raw = MaskedSeries(tilt_series, mask)
-        backgrounds, series = survey_series(raw, angles, params.background, runtime, mask)
+        conditioning = _conditioning(tilt_series, angles, mask, params, runtime)
+        raw = tilt_series if conditioning.changes_nothing else ConditionedSeries(tilt_series, conditioning)
+        raw = raw if mask is None else MaskedSeries(raw, mask)
+        background = params.background if conditioning.bright_field is None else "auto"
+        backgrounds, series = survey_series(raw, angles, background, runtime, mask, conditioning)
         usable = series.usable
         alignment, placement = _found(series, NOMINAL_DEG.get(str(tilt_axis)), patch, given, params, runtime)
         scales = np.ones(len(angles))
-        if params.normalise:
+        if params.normalise == "on":
             scales = intensity_scales(
                 series.corrected(alignment.corrections),
                 alignment.moves_px / series.factor,
@@ -277,6 +282,7 @@ def align_series(
     _report(backgrounds, alignment, quality, params, given, runtime)
     corrections = alignment.corrections or ImageCorrections.none(len(angles))
     columns = {"angle_deg": angles, "background": backgrounds.levels, "scale": scales, "is_outlier": quality.outliers}
+    columns["n_replaced"] = conditioning.n_replaced
     table = np.zeros(len(angles), QUALITY_DTYPE)
     for name, values in (columns | quality.columns | vars(corrections)).items():
         table[name] = values
@@ -291,6 +297,32 @@ def align_series(
         figures=quality.figures,
         preview=quality.preview,
     )
+
+
+def _conditioning(
+    tilt_series: ArraySource,
+    angles: NDArray[np.float64],
+    mask: Mask | None,
+    params: AlignParameters,
+    runtime: Runtime,
+) -> Conditioning:
+    """Decide what is done to raw images, and tell it."""
+    # A channel that takes the alignment of another project may be a map of a few counts: nothing is judged by it.
+    is_channel = params.from_project is not None
+    done = condition(
+        tilt_series,
+        angles,
+        despike="off" if is_channel else params.despike,
+        contrast="dark-field" if is_channel and params.contrast == "auto" else params.contrast,
+        background=params.background,
+        runtime=runtime,
+        mask=mask,
+    )
+    for note in done.notes:
+        runtime.say(note)
+    for warning in done.warnings:
+        runtime.warn(warning)
+    return done
 
 
 def _found(
