@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from tomoseg.alignment.images.background import Backgrounds, VacuumFit, combine_levels, fit_vacuum
 from tomoseg.alignment.images.conditioning import Conditioning
@@ -22,6 +23,7 @@ KNOWN = 0.5  # part of the pixels within mask and borders that must be finite
 SEEN = 0.99  # part of a reduced pixel that is no border
 LEAST_KNOWN = 0.05  # of the image
 LEAST_SIGNAL = 0.1  # of the usual brightness above background
+QUIET_PX = 1.5  # over which bright field is averaged to tell vacuum from sample
 READ_AHEAD = 16  # images
 
 
@@ -83,9 +85,23 @@ def survey_series(
     backgrounds = _backgrounds(fits, usable, angles_deg, background)
     images -= backgrounds.levels[:, None, None].astype(np.float32)
     images[~usable] = 0
+    if conditioning is not None and conditioning.bright_field is not None:
+        _quieten(images, [f.noise / factor for f in fits])
     # One scale for all: correlations do not depend on it.
     images /= max(float(np.quantile(images[usable], 0.999, overwrite_input=True)), 1e-30)
     return backgrounds, ReducedSeries(images, angles_deg, usable, factor, runtime.workers, runtime.check, seen=seen)
+
+
+def _quieten(images: NDArray[np.float32], noise: list[float]) -> None:
+    """Take the noise out of the vacuum of bright-field images (n_tilt, y, x), in place; `noise` is that of a pixel.
+
+    Vacuum is the brightest part of bright field, and as noisy as the sample. Counts below 0 cannot be part of a volume:
+    of noise about 0, only the half above it would be explained, by a haze that fills the frame.
+    """
+    for image, one in zip(images, noise, strict=True):
+        smooth = ndimage.gaussian_filter(image, QUIET_PX)
+        scatter = max(one / (2 * np.sqrt(np.pi) * QUIET_PX), 1e-30)
+        image *= np.clip(smooth / scatter - 1, 0, 2) / 2
 
 
 def _images(tilt_series: ArraySource, runtime: Runtime) -> Iterator[tuple[int, NDArray[np.float32]]]:
