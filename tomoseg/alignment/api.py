@@ -13,6 +13,7 @@ from tomoseg.alignment.finding.given import apply_given, keep_as_is
 from tomoseg.alignment.finding.patch import Patch
 from tomoseg.alignment.finding.track import Band
 from tomoseg.alignment.images.background import Backgrounds
+from tomoseg.alignment.images.brightness import Brightness, even_out
 from tomoseg.alignment.images.conditioning import ConditionedSeries, Conditioning, condition
 from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.alignment.images.resample import resample_series
@@ -254,6 +255,7 @@ def align_series(
         raw = raw if mask is None else MaskedSeries(raw, mask)
         background = params.background if conditioning.bright_field is None else "auto"
         backgrounds, series = survey_series(raw, angles, background, runtime, mask, conditioning)
+        brightness = _brightness(series, conditioning, params, runtime)
         usable = series.usable
         alignment, placement = _found(series, NOMINAL_DEG.get(str(tilt_axis)), patch, given, params, runtime)
         scales = np.ones(len(angles))
@@ -272,7 +274,7 @@ def align_series(
             outputs.create("aligned", (shape[0], *aligned_shape(shape, alignment.axis_angle_deg))),
             usable=usable,
             levels=backgrounds.levels,
-            scales=scales,
+            scales=scales * brightness.factors,
             shifts_px=alignment.shifts_px,
             axis_angle_deg=alignment.axis_angle_deg,
             axis_offset_px=alignment.axis_offset_px,
@@ -281,7 +283,7 @@ def align_series(
         )
     _report(backgrounds, alignment, quality, params, given, runtime)
     corrections = alignment.corrections or ImageCorrections.none(len(angles))
-    columns = {"angle_deg": angles, "background": backgrounds.levels, "scale": scales, "is_outlier": quality.outliers}
+    columns = {"angle_deg": angles, "background": backgrounds.levels, "scale": scales * brightness.factors, "is_outlier": quality.outliers}
     columns["n_replaced"] = conditioning.n_replaced
     table = np.zeros(len(angles), QUALITY_DTYPE)
     for name, values in (columns | quality.columns | vars(corrections)).items():
@@ -323,6 +325,21 @@ def _conditioning(
     for warning in done.warnings:
         runtime.warn(warning)
     return done
+
+
+def _brightness(
+    series: ReducedSeries, conditioning: Conditioning, params: AlignParameters, runtime: Runtime
+) -> Brightness:
+    """Even out the brightness of a series in place, where that is wanted, and tell it."""
+    # Mass thickness is relative to the beam in each image already.
+    is_even = params.from_project is not None or conditioning.bright_field is not None
+    if params.normalise == "off" or (params.normalise == "auto" and is_even):
+        return Brightness(np.ones(series.n_tilt), "")
+    found = even_out(series, forced=params.normalise == "on")
+    series.images[:] *= found.factors[:, None, None].astype(np.float32)
+    if found.told:
+        runtime.say(found.told)
+    return found
 
 
 def _found(

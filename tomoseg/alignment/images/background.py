@@ -21,6 +21,8 @@ LEAST_TILES, LEAST_WHOLE = 16, 0.02  # number and part of the tiles
 GLOW = 0.003  # part of the signal by which the vacuum itself may vary
 MIN_VACUUM = 0.02  # least part of the tiles that must agree to be vacuum
 STEADY = 0.01  # part of the signal by which levels of neighbouring tilts may differ where little vacuum is seen
+# The darkest flat part of a film has this part of the mean brightness, and both change with tilt or exposure (ln).
+FILM_PART, FILM_CHANGE = 0.5, 0.1
 # A level below this part of the signal is none: it could not be told from the vacuum's own glow, and stacks whose
 # background was subtracted before stay as they are.
 NEGLIGIBLE = 1e-3
@@ -36,6 +38,7 @@ class VacuumFit:
     signal: float  # 99th percentile of the tiles above `level`
     error: float  # standard error of `level`
     lowest: float  # mean of the darkest tile
+    mean: float = 0.0  # of all
 
 
 @dataclass(frozen=True)
@@ -72,10 +75,10 @@ def fit_vacuum(image: Array) -> VacuumFit:
     flat = agreeing & (variances <= 9 * max(variance, (0.2 * GLOW * signal) ** 2))
     part = float(flat.mean())
     if part < MIN_VACUUM:
-        return VacuumFit(start, float(np.sqrt(variance)), 0.0, signal, np.inf, float(means[0]))
+        return VacuumFit(start, float(np.sqrt(variance)), 0.0, signal, np.inf, float(means[0]), float(means.mean()))
     level, noise = float(means[flat].mean()), float(np.sqrt(variances[flat].mean()))
     error = max(float(means[flat].std()), noise / np.sqrt(tiles.shape[1])) / np.sqrt(flat.sum())
-    return VacuumFit(level, noise, part, signal + start - level, error, float(means[0]))
+    return VacuumFit(level, noise, part, signal + start - level, error, float(means[0]), float(means.mean()))
 
 
 def _known(tiles: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -101,8 +104,12 @@ def _tiles(image: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(cut.transpose(0, 2, 1, 3).reshape(rows * columns, side * side))
 
 
-def combine_levels(fits: list[VacuumFit], angles_deg: FloatArray) -> Backgrounds:
-    """Combine the fits of all tilts into consistent levels; see the module's text for the reasoning."""
+def combine_levels(fits: list[VacuumFit], angles_deg: FloatArray, *, is_vacuum: bool = False) -> Backgrounds:
+    """Combine the fits of all tilts into consistent levels; see the module's text for the reasoning.
+
+    `is_vacuum`: the darkest flat part lies at both sides of the sample in all tilts, so that it is vacuum however its
+    level changes.
+    """
     levels = np.array([f.level for f in fits])
     found = np.array([f.part > 0 for f in fits])
     signal = float(np.median([f.signal for f in fits]))
@@ -114,7 +121,17 @@ def combine_levels(fits: list[VacuumFit], angles_deg: FloatArray) -> Backgrounds
     errors = np.array([f.error for f in fits])
     if np.all(np.abs(levels[found]) <= np.maximum(NEGLIGIBLE * signal, 3.5 * errors[found])):
         return Backgrounds(np.zeros(len(fits)), "the vacuum is at 0 already, nothing is subtracted", certain=True)
+    if is_vacuum and found.all():
+        how = f"darkest flat part of each image, {levels.min():.6g} to {levels.max():.6g} counts"
+        return Backgrounds(levels, how, certain=True)
     film = _film_level(levels[found], np.asarray(angles_deg)[found], signal)
+    means = np.array([f.mean for f in fits])
+    if film is None and _follows(levels, means):
+        how = (
+            "the darkest part changes with the brightness of the whole image, so it is sample and not vacuum: 0 counts "
+            "are taken as the background of all tilts"
+        )
+        return Backgrounds(np.zeros(len(fits)), how, certain=False)
     if film is not None:
         how = (
             f"the darkest part brightens with tilt as a film does, so it is sample and not vacuum: {film:g} counts are "
@@ -146,7 +163,22 @@ def _film_level(levels: FloatArray, angles_deg: FloatArray, signal: float) -> fl
     if slope * np.ptp(thickness) < 0.02 * signal or rest.var() > 0.1 * levels.var():
         return None
     # The line is extrapolated from 1 / cos = 1 to 0: a constant smaller than a quarter of the film may well be nothing.
-    return 0.0 if abs(constant) < 0.25 * slope and levels.min() >= 0 else float(constant)
+    # Below 0 it is not even that, where no counts are negative: the film brightens by more than it thickens.
+    return 0.0 if constant < 0.25 * slope and levels.min() >= 0 else float(constant)
+
+
+def _follows(levels: FloatArray, means: FloatArray) -> bool:
+    """Return whether levels are most of the brightness and change in proportion to it, as those of a film do.
+
+    Whatever the exposure does, it does it to both.
+    """
+    if len(levels) < 5 or levels.min() <= 0 or np.median(levels / means) < FILM_PART:
+        return False
+    level, mean = np.log(levels), np.log(means)
+    if np.ptp(np.quantile(mean, (0.1, 0.9))) < FILM_CHANGE:
+        return False
+    slope = float(np.polyfit(mean, level, 1)[0])
+    return bool(0.7 < slope < 1.4 and np.corrcoef(mean, level)[0, 1] > 0.9)
 
 
 def _without_jumps_up(levels: FloatArray, parts: FloatArray, signal: float) -> tuple[NDArray[np.float64], int]:

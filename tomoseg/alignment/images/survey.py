@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tomoseg.alignment.images.background import Backgrounds, VacuumFit, combine_levels, fit_vacuum
+from tomoseg.alignment.images.brightness import vacuum_sides
 from tomoseg.alignment.images.conditioning import Conditioning
 from tomoseg.alignment.images.reduced_series import ReducedSeries, reduce, reduce_with_gaps, reduction_factor
 from tomoseg.arrays import ArraySource, FloatArray
@@ -82,7 +83,9 @@ def survey_series(
             "every image of the tilt series is empty: no image holds anything brighter than its background. Check the "
             "raw file in another viewer and import it again."
         )
-    backgrounds = _backgrounds(fits, usable, angles_deg, background)
+    own = np.array([f.level for f in fits], np.float32)[:, None, None]
+    is_vacuum = any(vacuum_sides(images[usable] - own[usable]))
+    backgrounds = _backgrounds(fits, usable, angles_deg, background, is_vacuum=is_vacuum)
     images -= backgrounds.levels[:, None, None].astype(np.float32)
     images[~usable] = 0
     if conditioning is not None and conditioning.bright_field is not None:
@@ -132,6 +135,8 @@ def _backgrounds(
     usable: NDArray[np.bool_],
     angles_deg: NDArray[np.float64],
     background: Literal["auto", "none"] | float,
+    *,
+    is_vacuum: bool,
 ) -> Backgrounds:
     """Return the level of every tilt: as given, or found from the usable tilts."""
     if background == "none":
@@ -139,5 +144,5 @@ def _backgrounds(
     if background != "auto":
         return Backgrounds(np.full(len(fits), float(background)), f"{background:g} counts as given", certain=True)
     known = np.flatnonzero(usable)
-    found = combine_levels([fits[i] for i in known], angles_deg[known])
+    found = combine_levels([fits[i] for i in known], angles_deg[known], is_vacuum=is_vacuum)
     return Backgrounds(np.interp(np.arange(len(fits)), known, found.levels), found.how, found.certain)
