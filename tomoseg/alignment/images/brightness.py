@@ -34,7 +34,7 @@ LEAST_CHANGE: dict[Kind, tuple[float, float]] = {
     "film": (0.05, 0.15),
     "cut": (0.01, 0.03),
 }
-MOST_INCLINED_DEG, EXPLAINED = 20.0, 0.05
+MOST_INCLINED_DEG, EXPLAINED = 20.0, 0.025
 JUMP, JUMP_SCATTERS = 0.1, 6.0  # least jump of ln brightness between neighbours, also in robust standard deviations
 FLICKER = 0.02  # standard deviation of ln brightness about its trend
 TREND_TILTS = 9

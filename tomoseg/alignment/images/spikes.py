@@ -277,39 +277,52 @@ def _stand_out_of_ring(image, heights):  # type: ignore[no-untyped-def]
             if abs(dy) == 2 or abs(dx) == 2:
                 ring[k, 0], ring[k, 1] = dy, dx
                 k += 1
+    above, below = np.empty(columns, np.int32), np.empty(columns, np.int32)
     for y in range(rows):
+        above[:] = 0
+        below[:] = 0
+        if 2 <= y < rows - 2:
+            # Counted for a whole row at once, which is fast; most pixels are neither peak nor hole.
+            for i in range(16):
+                dy, dx = ring[i]
+                here, there = image[y, 2 : columns - 2], image[y + dy, 2 + dx : columns - 2 + dx]
+                for x in range(columns - 4):
+                    above[x + 2] += there[x] > here[x]
+                    below[x + 2] += there[x] < here[x]
         for x in range(columns):
-            value = image[y, x]
-            if not np.isfinite(value):
-                continue
-            top, second, bottom, last = -np.inf, -np.inf, np.inf, np.inf
-            n = 0
-            for j in range(16):
-                # A prime to 16 as step: opposite pixels come early, and a slope is left at once.
-                i = (7 * j) % 16
-                yy, xx = y + ring[i, 0], x + ring[i, 1]
-                if yy < 0 or yy >= rows or xx < 0 or xx >= columns:
-                    continue
-                v = image[yy, xx]
-                if not np.isfinite(v):
-                    continue
-                n += 1
-                if v > top:
-                    top, second = v, top
-                elif v > second:
-                    second = v
-                if v < bottom:
-                    bottom, last = v, bottom
-                elif v < last:
-                    last = v
-                if last <= value <= second:
-                    break
-            if n < 5:
-                continue
-            if value > second:
-                heights[y, x] = value - second
-            elif value < last:
-                heights[y, x] = value - last
+            if above[x] < 2 or below[x] < 2:
+                heights[y, x] = _height(image, ring, y, x)
+
+
+def _height_above_ring(image, ring, y, x):  # type: ignore[no-untyped-def]
+    """Return how far a pixel is above all but one pixel of its ring, or below (negative); else 0."""
+    rows, columns = image.shape
+    value = image[y, x]
+    if not np.isfinite(value):
+        return np.float32(0)
+    top, second, bottom, last = -np.inf, -np.inf, np.inf, np.inf
+    n = 0
+    for i in range(16):
+        yy, xx = y + ring[i, 0], x + ring[i, 1]
+        if yy < 0 or yy >= rows or xx < 0 or xx >= columns:
+            continue
+        v = image[yy, xx]
+        if not np.isfinite(v):
+            continue
+        n += 1
+        if v > top:
+            top, second = v, top
+        elif v > second:
+            second = v
+        if v < bottom:
+            bottom, last = v, bottom
+        elif v < last:
+            last = v
+    if n < 5:
+        return np.float32(0)
+    if value > second:
+        return np.float32(value - second)
+    return np.float32(value - last) if value < last else np.float32(0)
 
 
 def _measure_peaks(image, ys, xs, heights, near, excess, count):  # type: ignore[no-untyped-def]
@@ -431,6 +444,7 @@ def _medians_of_good(image, bad, ys, xs, values, known):  # type: ignore[no-unty
                 break
 
 
+_height = numba.njit(nogil=True, cache=True)(_height_above_ring)
 _stand_out = numba.njit(nogil=True, cache=True)(_stand_out_of_ring)
 _grow = numba.njit(nogil=True, cache=True)(_group_of_pixels)
 _measure = numba.njit(nogil=True, cache=True)(_measure_peaks)
