@@ -112,8 +112,14 @@ def read_signs(images: NDArray[np.float32], angles_deg: FloatArray) -> Signs:
 
 
 def _filled(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    known = np.isfinite(image)
-    return np.where(known, image, np.median(image[known]) if known.any() else np.float32(0)).astype(np.float32)
+    """Return an image with the nearest known values where it is unknown."""
+    unknown = ~np.isfinite(image)
+    if not unknown.any():
+        return image
+    if unknown.all():
+        return np.zeros_like(image)
+    nearest = ndimage.distance_transform_edt(unknown, return_distances=False, return_indices=True)
+    return np.asarray(image[tuple(nearest)])
 
 
 def _border(coarse: NDArray[np.float32]) -> int:
