@@ -218,8 +218,9 @@ def beam_of(
 
 def _through_film(images: NDArray[np.float32], angles_deg: FloatArray, dark: float) -> tuple[NDArray[np.float64], str]:
     """Return the beam in front of a film that fills the frame: ln I = ln I0 - m / cos, or the bright parts."""
-    bright = np.quantile(images, BRIGHT_PART, axis=(1, 2))
-    means = np.median(images, axis=(1, 2)) - dark
+    coarse = np.stack([reduce(image, reduction_factor(images.shape, LONGEST_PX)) for image in images])
+    bright = np.quantile(coarse, BRIGHT_PART, axis=(1, 2))
+    means = images.mean(axis=(1, 2), dtype=float) - dark
     thickness = _thickness(angles_deg)
     if (means > 0).all() and len(means) >= FEWEST_TILTS and np.ptp(thickness) > LEAST_THICKENING:
         slope, start = np.polyfit(thickness, np.log(means), 1)
