@@ -26,6 +26,7 @@ Kind = Literal["whole", "beside", "film", "cut"]
 SIDE = 0.04  # part of the frame that counts as a side
 # A side is vacuum where it has less than these parts of the sample's brightness, in half of the tilts, in nine tenths.
 VACUUM_MEDIAN, VACUUM_MOST = 0.05, 0.2
+STRAYED = 0.1
 FILM_LEAST = 0.4  # of the median brightness: there is no vacuum where the darkest twentieth of a film is brighter
 # Root mean square and largest change, of the logarithm, below which brightness is left alone.
 LEAST_CHANGE: dict[Kind, tuple[float, float]] = {
@@ -67,16 +68,21 @@ def vacuum_sides(images: FloatArray) -> tuple[bool, bool]:
 
     `images` (n_tilt, y, x) have the background 0.
     """
+    ends, sides = (
+        bool(np.median(worst) < VACUUM_MEDIAN and np.quantile(worst, 0.9) < VACUUM_MOST) for worst in _sides(images)
+    )
+    return ends, sides
+
+
+def _sides(images: FloatArray) -> NDArray[np.float64]:
+    """Return how far the brighter end and the brighter side of each image are from vacuum, (2, n_tilt)."""
     n_rows, n_columns = (max(1, round(SIDE * n)) for n in images.shape[1:])
     bright = np.maximum(np.quantile(images, 0.95, axis=(1, 2)), 1e-30)
-    ends = [part.mean(axis=(1, 2)) / bright for part in (images[:, :n_rows], images[:, -n_rows:])]
-    sides = [part.mean(axis=(1, 2)) / bright for part in (images[:, :, :n_columns], images[:, :, -n_columns:])]
-
-    def dark(pair: list[NDArray[np.float64]]) -> bool:
-        worst = np.max(np.abs(pair), axis=0)
-        return bool(np.median(worst) < VACUUM_MEDIAN and np.quantile(worst, 0.9) < VACUUM_MOST)
-
-    return dark(ends), dark(sides)
+    pairs = (
+        (images[:, :n_rows], images[:, -n_rows:]),
+        (images[:, :, :n_columns], images[:, :, -n_columns:]),
+    )
+    return np.stack([np.max([np.abs(part.mean(axis=(1, 2)) / bright) for part in pair], axis=0) for pair in pairs])
 
 
 def even_out(series: ReducedSeries, *, forced: bool = False) -> Brightness:
@@ -105,7 +111,10 @@ def _change(
 ) -> NDArray[np.float64]:
     """Return the logarithm of the brightness that is not the sample's, up to a constant, (n_tilt,)."""
     if kind == "whole":
-        return _logarithm(images.sum(axis=(1, 2), dtype=float))
+        totals = _logarithm(images.sum(axis=(1, 2), dtype=float))
+        # Of a tilt in which the sample has strayed to the side, a part of the total is missing.
+        inside, index = _sides(images).max(axis=0) < STRAYED, np.arange(len(images))
+        return np.interp(index, index[inside], totals[inside])
     if kind == "film":
         return _off_law(_logarithm(images.mean(axis=(1, 2), dtype=float)), angles_deg)
     assert rough is not None
