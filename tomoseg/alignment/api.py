@@ -283,8 +283,13 @@ def align_series(
         )
     _report(backgrounds, alignment, quality, params, given, runtime)
     corrections = alignment.corrections or ImageCorrections.none(len(angles))
-    columns = {"angle_deg": angles, "background": backgrounds.levels, "scale": scales * brightness.factors, "is_outlier": quality.outliers}
-    columns["n_replaced"] = conditioning.n_replaced
+    columns = {
+        "angle_deg": angles,
+        "n_replaced": conditioning.n_replaced,
+        "background": backgrounds.levels,
+        "scale": scales * brightness.factors,
+        "is_outlier": quality.outliers,
+    }
     table = np.zeros(len(angles), QUALITY_DTYPE)
     for name, values in (columns | quality.columns | vars(corrections)).items():
         table[name] = values

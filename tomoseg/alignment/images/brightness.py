@@ -114,7 +114,7 @@ def _change(
         totals = _logarithm(images.sum(axis=(1, 2), dtype=float))
         # Of a tilt in which the sample has strayed to the side, a part of the total is missing.
         inside, index = _sides(images).max(axis=0) < STRAYED, np.arange(len(images))
-        return np.interp(index, index[inside], totals[inside])
+        return np.asarray(np.interp(index, index[inside], totals[inside]))
     if kind == "film":
         return _off_law(_logarithm(images.mean(axis=(1, 2), dtype=float)), angles_deg)
     assert rough is not None
@@ -153,7 +153,9 @@ def _common_totals(images: NDArray[np.float32], axis: int, places: NDArray[np.fl
     lines = images.sum(axis=2 - axis, dtype=float)
     n = lines.shape[1]
     at = np.arange(-n, 2 * n)
-    moved = np.stack([np.interp(at, np.arange(n) + p, line, np.nan, np.nan) for p, line in zip(places, lines, strict=True)])
+    moved = np.stack(
+        [np.interp(at, np.arange(n) + p, line, np.nan, np.nan) for p, line in zip(places, lines, strict=True)]
+    )
     known = np.isfinite(moved)
     common = known.mean(axis=0) >= 0.9
     if common.sum() < n // 4:

@@ -134,13 +134,13 @@ def condition(
     background : counts without a beam, of bright field; 'auto' and 'none': 0, or the least where counts are negative
     mask : pixels in which nothing is looked for
     """
-    n, height, width = series.shape
+    n = series.shape[0]
     longest = max(FEWEST_PX, min(SMALL_PX, int(np.sqrt(SMALL_PIXELS / n))))
     factor = reduction_factor(series.shape, longest)
     looks = _looks(series, factor, despike, runtime, mask)
     limits = padding.accepted([one.limits for one in looks], [one.has_even_corner for one in looks])
     bad = [np.zeros(0, np.int_)] * n
-    notes = []
+    notes: list[str] = []
     if despike == "auto":
         bad, notes = _bad_pixels(series, looks, angles_deg, factor, runtime)
     n_replaced = np.array([len(b) + one.n_unknown for b, one in zip(bad, looks, strict=True)])
@@ -186,9 +186,7 @@ def _with_contrast(
             f"bright field with negative counts: {dark:g}, the least of all images, is taken for the counts without a "
             "beam, so that mass thickness is too large where images are dark; give the true number with --background"
         )
-    return replace(
-        done, bright_field=found, notes=[*done.notes, note], warnings=[*done.warnings, *warnings]
-    )
+    return replace(done, bright_field=found, notes=[*done.notes, note], warnings=[*done.warnings, *warnings])
 
 
 def _noise(series: ArraySource, done: Conditioning) -> float:
@@ -198,9 +196,7 @@ def _noise(series: ArraySource, done: Conditioning) -> float:
     return float(np.median([fit_vacuum(-plain[i : i + 1][0]).noise for i in some]))
 
 
-def _looks(
-    series: ArraySource, factor: int, despike: str, runtime: Runtime, mask: Mask | None
-) -> list[_Look]:
+def _looks(series: ArraySource, factor: int, despike: str, runtime: Runtime, mask: Mask | None) -> list[_Look]:
     n, height, width = series.shape
 
     def one(i: int, image: Array) -> _Look:

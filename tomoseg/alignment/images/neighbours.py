@@ -36,7 +36,7 @@ def small_image(image: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
         small, weight = reduce(image, factor), None
     else:
         weight = reduce(known, factor)
-        small = reduce(np.where(known, image, 0), factor) / np.maximum(weight, 1e-6)
+        small = np.asarray(reduce(np.where(known, image, 0), factor) / np.maximum(weight, 1e-6), np.float32)
         small[weight < 0.5] = np.median(image[known]) if known.any() else 0
     small = ndimage.median_filter(small, 3, mode="nearest")
     if weight is not None:

@@ -15,7 +15,7 @@ MOST_CORNERS = 8  # of a rotated rectangle cut by a frame
 TOLERANCE_PX = 1.5  # of straight edges that are drawn in pixels
 FREE_OF_VALUE = 0.002  # part of the data that may lie in 3 x 3 px of the border's own value
 DISTINCT = 0.25  # part of neighbouring pixels at the edge that must differ: noise, of few counts perhaps
-LEAST_JUMP = 0.5  # of the data's difference from the border deeper inside, at the edge itself
+LEAST_JUMP = 0.75  # of the data's difference from the border deeper inside, at the edge itself
 EDGE_PX, DEEP_PX = 2, 8
 
 

@@ -38,7 +38,15 @@ BLOCKS = 8  # of a column or row, in which it is compared with its neighbours
 # A defective line differs from its neighbours by this many times what half of the lines, and one in ten, differ by.
 LINE_SCATTERS, LINE_CLEAR = 8.0, 2.0
 PEAK_DTYPE = np.dtype(
-    [("y", "i4"), ("x", "i4"), ("height", "f4"), ("excess", "f4"), ("size", "i4"), ("is_sharp", "?"), ("is_beyond", "?")]
+    [
+        ("y", "i4"),
+        ("x", "i4"),
+        ("height", "f4"),
+        ("excess", "f4"),
+        ("size", "i4"),
+        ("is_sharp", "?"),
+        ("is_beyond", "?"),
+    ]
 )
 
 
@@ -242,7 +250,9 @@ def _move_together(candidates: NDArray[np.void], others: NDArray[np.void], reach
     return False
 
 
-def shown_by(image: NDArray[np.float32], candidates: NDArray[np.void], shift: FloatArray, reach: float) -> NDArray[np.bool_]:
+def shown_by(
+    image: NDArray[np.float32], candidates: NDArray[np.void], shift: FloatArray, reach: float
+) -> NDArray[np.bool_]:
     """Return which candidates another image shows within `reach` of where they should be, as bright by half."""
     shown = np.zeros(len(candidates), bool)
     _look_for(image, candidates["y"] + shift[0], candidates["x"] + shift[1], candidates["excess"], int(reach), shown)
@@ -360,7 +370,7 @@ def _look_for_peaks(image, ys, xs, excess, reach, shown):  # type: ignore[no-unt
     rows, columns = image.shape
     ring = np.empty(24, np.float32)
     for k in range(len(ys)):
-        y0, x0 = int(round(ys[k])), int(round(xs[k]))
+        y0, x0 = int(np.rint(ys[k])), int(np.rint(xs[k]))
         for y in range(max(y0 - reach, 0), min(y0 + reach + 1, rows)):
             for x in range(max(x0 - reach, 0), min(x0 + reach + 1, columns)):
                 n = 0

@@ -104,7 +104,7 @@ def _quieten(images: NDArray[np.float32], noise: list[float]) -> None:
     for image, one in zip(images, noise, strict=True):
         smooth = ndimage.gaussian_filter(image, QUIET_PX)
         scatter = max(one / (2 * np.sqrt(np.pi) * QUIET_PX), 1e-30)
-        image *= np.clip(smooth / scatter - 1, 0, 2) / 2
+        image[:] *= np.clip(smooth / scatter - 1, 0, 2) / 2
 
 
 def _images(tilt_series: ArraySource, runtime: Runtime) -> Iterator[tuple[int, NDArray[np.float32]]]:
