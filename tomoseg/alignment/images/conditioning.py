@@ -110,7 +110,8 @@ class _Look:
     small: NDArray[np.float32]
     peaks: spikes.Peaks
     lines: spikes.Lines
-    limits: NDArray[np.int32] | None
+    limits: NDArray[np.int32] | None  # of a possible border
+    has_border: bool
     has_even_corner: bool
     n_unknown: int
 
@@ -138,7 +139,9 @@ def condition(
     longest = max(FEWEST_PX, min(SMALL_PX, int(np.sqrt(SMALL_PIXELS / n))))
     factor = reduction_factor(series.shape, longest)
     looks = _looks(series, factor, despike, runtime, mask)
-    limits = padding.accepted([one.limits for one in looks], [one.has_even_corner for one in looks])
+    limits = padding.accepted(
+        [one.limits for one in looks], [one.has_border for one in looks], [one.has_even_corner for one in looks]
+    )
     bad = [np.zeros(0, np.int_)] * n
     notes: list[str] = []
     if despike == "auto":
@@ -212,24 +215,25 @@ def _looks(series: ArraySource, factor: int, despike: str, runtime: Runtime, mas
 
 
 def _look(image: NDArray[np.float32], factor: int, despike: str, used: NDArray[np.bool_] | None) -> _Look:
-    limits, even = padding.find_padding(image), padding.has_even_corner(image)
+    limits, even = padding.possible_padding(image), padding.has_even_corner(image)
+    has_border = limits is not None and padding.is_padding(image, limits)
     unknown = ~np.isfinite(image)
     n_unknown = int(unknown.sum()) if unknown.mean() <= MOSTLY else 0
     image[unknown] = np.nan
     if used is not None:
         image[~used[0]] = np.nan
-    if limits is not None:
+    if limits is not None and has_border:
         image[~padding.data_of(limits, image.shape[1])] = np.nan
     small = small_image(image, factor)
     known = small[np.isfinite(small)]
     if despike != "auto" or known.size == 0:
-        return _Look(small, _no_peaks(), spikes.Lines(*[np.zeros(0, np.int_)] * 2), limits, even, n_unknown)
+        return _Look(small, _no_peaks(), spikes.Lines(*[np.zeros(0, np.int_)] * 2), limits, has_border, even, n_unknown)
     span = float(np.ptp(np.quantile(known, (0.001, 0.999))))
     peaks = spikes.find_peaks(image, span)
     if len(peaks.table) > MOST_KEPT:
         order = np.argsort(-np.abs(peaks.table["height"]), kind="stable")[:MOST_KEPT]
         peaks = spikes.Peaks(peaks.table[order], peaks.candidate[order])
-    return _Look(small, peaks, spikes.find_lines(image), limits, even, n_unknown)
+    return _Look(small, peaks, spikes.find_lines(image), limits, has_border, even, n_unknown)
 
 
 def _no_peaks() -> spikes.Peaks:

@@ -15,8 +15,8 @@ MOST_CORNERS = 8  # of a rotated rectangle cut by a frame
 TOLERANCE_PX = 1.5  # of straight edges that are drawn in pixels
 FREE_OF_VALUE = 0.002  # part of the data that may lie in 3 x 3 px of the border's own value
 DISTINCT = 0.25  # part of neighbouring pixels at the edge that must differ: noise, of few counts perhaps
-LEAST_JUMP = 0.75  # of the data's difference from the border deeper inside, at the edge itself
-EDGE_PX, DEEP_PX = 2, 8
+LEAST_JUMP = 0.7  # of the data's difference from the border deeper inside, at the edge itself
+EDGE_PX, DEEP_PX = 2, 4
 
 
 def find_padding(image: NDArray[np.float32]) -> NDArray[np.int32] | None:
@@ -24,18 +24,28 @@ def find_padding(image: NDArray[np.float32]) -> NDArray[np.int32] | None:
 
     `image` is (y, x). Rows without data have the same begin and end.
     """
+    limits = possible_padding(image)
+    return limits if limits is not None and is_padding(image, limits) else None
+
+
+def possible_padding(image: NDArray[np.float32]) -> NDArray[np.int32] | None:
+    """Return what `find_padding` does, by the shape alone of what lies inside pixels of one value."""
     value = _value_of_corner(image)
     if value is None:
         return None
-    same = image == value
-    limits = _limits(same)
+    limits = _limits(image == value)
     left = _between(limits, image.shape[1])
-    if left.all() or left.mean() < LEAST_LEFT or not _is_cut_rectangle(limits):
-        return None
-    solid = ndimage.minimum_filter(same & left, 3)
-    if solid.sum() > FREE_OF_VALUE * left.sum() or not _ends_at_once(image, left, float(value)):
-        return None
-    return limits
+    return limits if not left.all() and left.mean() >= LEAST_LEFT and _is_cut_rectangle(limits) else None
+
+
+def is_padding(image: NDArray[np.float32], limits: NDArray[np.int32]) -> bool:
+    """Return whether a `possible_padding` is no vacuum: the data is free of its value, and ends at it at once."""
+    value = _value_of_corner(image)
+    if value is None:
+        return False
+    left = _between(limits, image.shape[1])
+    solid = ndimage.minimum_filter((image == value) & left, 3)
+    return bool(solid.sum() <= FREE_OF_VALUE * left.sum()) and _ends_at_once(image, left, float(value))
 
 
 def has_even_corner(image: NDArray[np.float32]) -> bool:
@@ -48,10 +58,11 @@ def data_of(limits: NDArray[np.int32], width: int) -> NDArray[np.bool_]:
     return np.asarray(ndimage.binary_erosion(_between(limits, width), np.ones((3, 3)), border_value=1))
 
 
-def accepted(found: list[NDArray[np.int32] | None], even: list[bool]) -> list[NDArray[np.int32] | None]:
-    """Return the borders of a series, none where most of the images with `even` corners have no such border."""
-    n_found = sum(one is not None for one in found)
-    return found if 2 * n_found > sum(even) else [None] * len(found)
+def accepted(
+    possible: list[NDArray[np.int32] | None], sure: list[bool], even: list[bool]
+) -> list[NDArray[np.int32] | None]:
+    """Return the borders of a series: those `possible` where most images with `even` corners have a `sure` one."""
+    return possible if 2 * sum(sure) > sum(even) else [None] * len(possible)
 
 
 def _value_of_corner(image: NDArray[np.float32]) -> np.float32 | None:
