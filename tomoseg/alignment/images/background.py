@@ -23,6 +23,7 @@ MIN_VACUUM = 0.02  # least part of the tiles that must agree to be vacuum
 STEADY = 0.01  # part of the signal by which levels of neighbouring tilts may differ where little vacuum is seen
 # The darkest flat part of a film has this part of the mean brightness, and both change with tilt or exposure (ln).
 FILM_PART, FILM_CHANGE = 0.5, 0.1
+FILM_SLOPE, FILM_ALIKE = 0.5, 0.6  # of the rest of the brightness beside the level, both as logarithms
 # A level below this part of the signal is none: it could not be told from the vacuum's own glow, and stacks whose
 # background was subtracted before stay as they are.
 NEGLIGIBLE = 1e-3
@@ -168,17 +169,17 @@ def _film_level(levels: FloatArray, angles_deg: FloatArray, signal: float) -> fl
 
 
 def _follows(levels: FloatArray, means: FloatArray) -> bool:
-    """Return whether levels are most of the brightness and change in proportion to it, as those of a film do.
+    """Return whether levels are most of the brightness and change in proportion to all of it, as those of a film do.
 
-    Whatever the exposure does, it does it to both.
+    Whatever thickness and exposure do, they do it to what is above the level too; a black level that drifts does not.
     """
-    if len(levels) < 5 or levels.min() <= 0 or np.median(levels / means) < FILM_PART:
+    above = means - levels
+    if len(levels) < 5 or levels.min() <= 0 or above.min() <= 0 or np.median(levels / means) < FILM_PART:
         return False
-    level, mean = np.log(levels), np.log(means)
-    if np.ptp(np.quantile(mean, (0.1, 0.9))) < FILM_CHANGE:
+    level, above = np.log(levels), np.log(above)
+    if np.ptp(np.quantile(level, (0.1, 0.9))) < FILM_CHANGE or np.ptp(above) == 0:
         return False
-    slope = float(np.polyfit(mean, level, 1)[0])
-    return bool(0.7 < slope < 1.4 and np.corrcoef(mean, level)[0, 1] > 0.9)
+    return bool(np.polyfit(level, above, 1)[0] > FILM_SLOPE and np.corrcoef(level, above)[0, 1] > FILM_ALIKE)
 
 
 def _without_jumps_up(levels: FloatArray, parts: FloatArray, signal: float) -> tuple[NDArray[np.float64], int]:

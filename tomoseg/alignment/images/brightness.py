@@ -30,14 +30,15 @@ STRAYED = 0.1
 FILM_LEAST = 0.4  # of the median brightness: there is no vacuum where the darkest twentieth of a film is brighter
 # Root mean square and largest change, of the logarithm, below which brightness is left alone.
 LEAST_CHANGE: dict[Kind, tuple[float, float]] = {
-    "whole": (0.01, 0.03),
+    "whole": (0.015, 0.04),
     "beside": (0.03, 0.15),
     "film": (0.05, 0.15),
     "cut": (0.01, 0.03),
 }
 MOST_INCLINED_DEG, EXPLAINED = 20.0, 0.025
 JUMP, JUMP_SCATTERS = 0.1, 6.0  # least jump of ln brightness between neighbours, also in robust standard deviations
-FLICKER = 0.02  # standard deviation of ln brightness about its trend
+FLICKER, FLICKER_ERRORS = 0.02, 1.5  # standard deviation of ln brightness about its trend, also in errors of a step
+BLOCKS, FAINT = 5, 0.2  # along each side of an image; a block is too faint below this part of the usual total
 TREND_TILTS = 9
 LARGEST = 20.0  # factor
 HOW: dict[Kind, str] = {
@@ -120,7 +121,7 @@ def _change(
     assert rough is not None
     if kind == "beside" and rough.sure.all():
         return _logarithm(_common_totals(images, axis, rough.places_px[:, axis]))
-    return _jumps(_steps(images, rough))
+    return _jumps(*_steps(images, rough))
 
 
 def _logarithm(values: FloatArray) -> NDArray[np.float64]:
@@ -166,9 +167,13 @@ def _common_totals(images: NDArray[np.float32], axis: int, places: NDArray[np.fl
     return np.asarray(np.nansum(moved[:, common], axis=1) / np.maximum(part, 1e-6))
 
 
-def _steps(images: NDArray[np.float32], rough: RoughPlaces) -> NDArray[np.float64]:
-    """Return ln of the brightness of each image beside the one before, where both overlap, (n_tilt,); 0 if unsure."""
-    steps = np.zeros(len(images))
+def _steps(images: NDArray[np.float32], rough: RoughPlaces) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return ln of the brightness of each image beside the one before, where both overlap, (n_tilt,), and its error.
+
+    An exposure changes all parts of an image alike: the step is the median over blocks of the image, and its error
+    comes from how they differ. 0 and infinite where neighbours are not in register.
+    """
+    steps, errors = np.zeros(len(images)), np.full(len(images), np.inf)
     moves = np.round(np.diff(rough.places_px, axis=0)).astype(int)
     height, width = images.shape[1:]
     for i, (dy, dx) in enumerate(moves, 1):
@@ -177,18 +182,28 @@ def _steps(images: NDArray[np.float32], rough: RoughPlaces) -> NDArray[np.float6
         # A thing at p in this image is at p + (dy, dx) in the one before.
         here = images[i][max(-dy, 0) : height - max(dy, 0), max(-dx, 0) : width - max(dx, 0)]
         before = images[i - 1][max(dy, 0) : height - max(-dy, 0), max(dx, 0) : width - max(-dx, 0)]
-        a, b = float(here.sum(dtype=float)), float(before.sum(dtype=float))
-        steps[i] = np.log(a / b) if a > 0 and b > 0 else 0.0
-    return steps
+        a, b = _block_totals(here), _block_totals(before)
+        bright = (a > 0) & (b > 0) & (a + b > FAINT * np.median(a + b))
+        if bright.sum() >= 4:
+            ratios = np.log(a[bright] / b[bright])
+            steps[i] = np.median(ratios)
+            errors[i] = 1.4826 * np.median(np.abs(ratios - steps[i])) / np.sqrt(len(ratios))
+    return steps, errors
 
 
-def _jumps(steps: NDArray[np.float64]) -> NDArray[np.float64]:
+def _block_totals(image: NDArray[np.float32]) -> NDArray[np.float64]:
+    rows, columns = (np.linspace(0, n, BLOCKS + 1).astype(int)[:-1] for n in image.shape)
+    return np.add.reduceat(np.add.reduceat(image.astype(float), rows, axis=0), columns, axis=1).ravel()
+
+
+def _jumps(steps: NDArray[np.float64], errors: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the part of ln brightness that jumps or flickers, from its `steps` between neighbours."""
     usual = ndimage.median_filter(steps, min(TREND_TILTS, len(steps)), mode="nearest")
     scatter = 1.4826 * float(np.median(np.abs(steps - usual)))
-    jump = np.where(np.abs(steps - usual) > max(JUMP, JUMP_SCATTERS * scatter), steps - usual, 0)
+    beyond = np.maximum(np.maximum(JUMP, JUMP_SCATTERS * scatter), JUMP_SCATTERS * errors)
+    jump = np.where(np.abs(steps - usual) > beyond, steps - usual, 0)
     rest = np.cumsum(steps - jump)
     flicker = rest - ndimage.median_filter(rest, min(TREND_TILTS, len(rest)), mode="nearest")
-    if 1.4826 * np.median(np.abs(flicker)) < FLICKER:
+    if 1.4826 * np.median(np.abs(flicker)) < max(FLICKER, FLICKER_ERRORS * float(np.median(errors))):
         flicker = np.zeros(len(rest))
     return np.asarray(np.cumsum(jump) + flicker)

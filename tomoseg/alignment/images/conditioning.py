@@ -27,6 +27,7 @@ FEWEST_PX = 32
 DEPTH = 0.25  # part of the frame's longer side by which things lie above or below the axis
 MOST_KEPT = 20000  # peaks of an image
 MOSTLY = 0.5  # part of an image that has to be known
+CLIPPED = 1e-3  # of the beam: only what is saturated, or counts a million electrons, is as even as that
 READ_AHEAD = 16  # images
 
 
@@ -113,7 +114,7 @@ class _Look:
     limits: NDArray[np.int32] | None  # of a possible border
     has_border: bool
     has_even_corner: bool
-    n_unknown: int
+    n_mended: int  # pixels without a number
 
 
 def condition(
@@ -146,7 +147,7 @@ def condition(
     notes: list[str] = []
     if despike == "auto":
         bad, notes = _bad_pixels(series, looks, angles_deg, factor, runtime)
-    n_replaced = np.array([len(b) + one.n_unknown for b, one in zip(bad, looks, strict=True)])
+    n_replaced = np.array([len(b) + one.n_mended for b, one in zip(bad, looks, strict=True)])
     if any(one is not None for one in limits):
         n_padded = sum(one is not None for one in limits)
         notes.append(f"{n_padded} of {n} images have a border of one value, which is left out as no data")
@@ -176,7 +177,8 @@ def _with_contrast(
             )
         return replace(done, warnings=[*done.warnings, *warnings])
     dark, is_known = contrasts.dark_level(small, background)
-    found = contrasts.beam_of(small, angles_deg, signs, dark, _noise(series, done))
+    noise = _noise(series, done)
+    found = contrasts.beam_of(small, angles_deg, signs, dark, noise)
     why = "as given" if contrast == "bright-field" else signs.reasons
     low, high = float(found.beam.min()), float(found.beam.max())
     note = (
@@ -184,6 +186,11 @@ def _with_contrast(
         f"from {found.how}"
     )
     warnings = []
+    if noise < CLIPPED * (float(np.median(found.beam)) - dark):
+        warnings.append(
+            "the brightest part of the images are quite even, as where a detector is saturated: what is thin is not "
+            "seen there; if mass is bright in the images, use --contrast dark-field"
+        )
     if not is_known:
         warnings.append(
             f"bright field with negative counts: {dark:g}, the least of all images, is taken for the counts without a "
@@ -218,8 +225,7 @@ def _look(image: NDArray[np.float32], factor: int, despike: str, used: NDArray[n
     limits, even = padding.possible_padding(image), padding.has_even_corner(image)
     has_border = limits is not None and padding.is_padding(image, limits)
     unknown = ~np.isfinite(image)
-    n_unknown = int(unknown.sum()) if unknown.mean() <= MOSTLY else 0
-    image[unknown] = np.nan
+    n_mended = mend(image, np.zeros(0, np.int_)) if unknown.any() else 0
     if used is not None:
         image[~used[0]] = np.nan
     if limits is not None and has_border:
@@ -227,13 +233,13 @@ def _look(image: NDArray[np.float32], factor: int, despike: str, used: NDArray[n
     small = small_image(image, factor)
     known = small[np.isfinite(small)]
     if despike != "auto" or known.size == 0:
-        return _Look(small, _no_peaks(), spikes.Lines(*[np.zeros(0, np.int_)] * 2), limits, has_border, even, n_unknown)
+        return _Look(small, _no_peaks(), spikes.Lines(*[np.zeros(0, np.int_)] * 2), limits, has_border, even, n_mended)
     span = float(np.ptp(np.quantile(known, (0.001, 0.999))))
     peaks = spikes.find_peaks(image, span)
     if len(peaks.table) > MOST_KEPT:
         order = np.argsort(-np.abs(peaks.table["height"]), kind="stable")[:MOST_KEPT]
         peaks = spikes.Peaks(peaks.table[order], peaks.candidate[order])
-    return _Look(small, peaks, spikes.find_lines(image), limits, has_border, even, n_unknown)
+    return _Look(small, peaks, spikes.find_lines(image), limits, has_border, even, n_mended)
 
 
 def _no_peaks() -> spikes.Peaks:

@@ -158,7 +158,7 @@ def _flat(images: NDArray[np.float32], filled: NDArray[np.float32]) -> int:
     if dark_part >= LEAST_FLAT and dark_change < STEADY_LEVEL and bright_change > CLEARLY * max(dark_change, floor):
         return -2
     # A saturated detector has a steady level too, exactly.
-    is_clipped = float(np.median([f.noise for f in bright])) <= 1e-6 * span
+    is_clipped = float(np.median([f.noise for f in bright])) <= 1e-3 * span
     if bright_part >= LEAST_FLAT and bright_change < STEADY_LEVEL and dark_change > CLEARLY * max(bright_change, floor):
         return 1 if is_clipped else 3
     return 0

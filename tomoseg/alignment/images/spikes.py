@@ -100,12 +100,18 @@ def _odd_columns(image: NDArray[np.float32]) -> NDArray[np.int_]:
     if height < 2 * BLOCKS or width < 5:
         return np.zeros(0, np.int_)
     edges = np.linspace(0, height, BLOCKS + 1).astype(int)[:-1]
-    sums = np.add.reduceat(np.nan_to_num(image), edges, axis=0)  # (BLOCKS, width)
-    differs = sums[:, 1:-1] - 0.5 * (sums[:, :-2] + sums[:, 2:])
+    known = np.isfinite(image)
+    means = np.add.reduceat(np.where(known, image, 0), edges, axis=0)  # (BLOCKS, width)
+    if known.all():
+        means /= np.diff([*edges, height])[:, None]
+    else:
+        n_known = np.add.reduceat(known, edges, axis=0, dtype=np.int64)
+        means = np.where(n_known > 0, means / np.maximum(n_known, 1), np.nan)
+    differs = np.nan_to_num(means[:, 1:-1] - 0.5 * (means[:, :-2] + means[:, 2:]))
     # Block by block, and by what one line in ten has: the sample scatters more than the vacuum around it.
     size = np.abs(differs)
     usual = np.maximum(LINE_SCATTERS * np.median(size, axis=1), LINE_CLEAR * np.quantile(size, 0.9, axis=1))
-    clear = size > np.maximum(usual, 1e-6 * np.abs(sums).max(initial=0))[:, None]
+    clear = size > np.maximum(usual, 1e-6 * np.nanmax(np.abs(means), initial=0))[:, None]
     mean = differs.mean(axis=0)
     same = (clear & (np.sign(differs) == np.sign(mean))).sum(axis=0) >= BLOCKS - 1
     # The neighbours of a bright line look dark beside it, by half as much.
