@@ -90,8 +90,8 @@ class AlignmentSummary:
     def quality(self) -> "pd.DataFrame":
         """Figures per tilt, a row for each image in the order of the images; NaN where unknown.
 
-        ``angle_deg`` as recorded, ``background`` (counts), brightness ``scale``, ``correlation_before`` and ``_after``
-        with the neighbour, ``is_outlier``, ``residual_before`` and ``_after`` of the prediction by the other tilts,
+        ``angle_deg`` as recorded, ``n_replaced`` pixels, ``background`` (counts), brightness ``scale``,
+        ``correlation_before`` and ``_after`` with the neighbour, ``is_outlier``, ``residual_before`` and ``_after`` of the prediction by the other tilts,
         estimated ``error_px`` and its uncertainty, and the image corrections: ``rotation_deg``, ``magnification``,
         ``tilt_error_deg``.
         """
@@ -114,7 +114,8 @@ class AlignedSeries(AlignmentSummary):
     Attributes
     ----------
     aligned : (n_tilt, y, x) f4
-        Counts above background. The tilt axis is vertical, through x = (nx - 1)/2. Height and width change places where
+        Counts above background, or mass thickness of bright field. The tilt axis is vertical, through x = (nx - 1)/2.
+        Height and width change places where
         the axis is nearer to the raw image's x.
     notes, warnings : list of str
         What was found, and what needs care.
@@ -142,7 +143,8 @@ def align(
     Parameters
     ----------
     images : array, shape (n_tilt, y, x)
-        Raw images in counts, or a handle that is read by slicing. NaN and infinite pixels become background.
+        Raw images in counts, or a handle that is read by slicing. NaN and infinite pixels are replaced by what
+        surrounds them, larger parts become background.
     angles_deg : array, shape (n_tilt,)
         Tilt angles in degrees, in any order.
     tilt_axis : {'y', 'x'}, optional
@@ -171,6 +173,9 @@ def align(
     -----
     With p = (x, y) a raw pixel from the image centre, (dy, dx) its shift, phi the angle and o the offset of the axis,
     the aligned pixel lies at ``R(phi) (p + (dx, dy)) - (o, 0)``.
+
+    Before that, raw images are conditioned: spikes and defective pixels are replaced, borders without data left out,
+    bright field made into mass thickness, and brightness evened out where it changes as no sample can.
 
     Neighbouring tilts are registered by cross-correlation. A sample that is whole in the frame is then placed by centre
     of mass and common line; images and volume are finally improved together, as in Gursoy et al., Sci. Rep. 7, 11818

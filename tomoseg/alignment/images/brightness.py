@@ -30,13 +30,14 @@ STRAYED = 0.1
 FILM_LEAST = 0.4  # of the median brightness: there is no vacuum where the darkest twentieth of a film is brighter
 # Root mean square and largest change, of the logarithm, below which brightness is left alone.
 LEAST_CHANGE: dict[Kind, tuple[float, float]] = {
-    "whole": (0.015, 0.04),
+    "whole": (0.02, 0.05),
     "beside": (0.03, 0.15),
     "film": (0.05, 0.15),
     "cut": (0.01, 0.03),
 }
 MOST_INCLINED_DEG, EXPLAINED = 20.0, 0.025
 JUMP, JUMP_SCATTERS = 0.1, 6.0  # least jump of ln brightness between neighbours, also in robust standard deviations
+SAME_JUMP = 0.2
 FLICKER, FLICKER_ERRORS = 0.02, 1.5  # standard deviation of ln brightness about its trend, also in errors of a step
 BLOCKS, FAINT = 5, 0.2  # along each side of an image; a block is too faint below this part of the usual total
 TREND_TILTS = 9
@@ -202,6 +203,10 @@ def _jumps(steps: NDArray[np.float64], errors: NDArray[np.float64]) -> NDArray[n
     scatter = 1.4826 * float(np.median(np.abs(steps - usual)))
     beyond = np.maximum(np.maximum(JUMP, JUMP_SCATTERS * scatter), JUMP_SCATTERS * errors)
     jump = np.where(np.abs(steps - usual) > beyond, steps - usual, 0)
+    for i in range(len(jump) - 1):  # of a single image there and back: the two are one and the same
+        there, back = jump[i], jump[i + 1]
+        if there * back < 0 and abs(there + back) < SAME_JUMP * abs(there - back):
+            jump[i], jump[i + 1] = (there - back) / 2, (back - there) / 2
     rest = np.cumsum(steps - jump)
     flicker = rest - ndimage.median_filter(rest, min(TREND_TILTS, len(rest)), mode="nearest")
     if 1.4826 * np.median(np.abs(flicker)) < max(FLICKER, FLICKER_ERRORS * float(np.median(errors))):

@@ -98,7 +98,8 @@ def test_a_lattice_stays(period_px):
     angles = np.arange(-20.0, 21, 4)
     y, x = np.indices((72, 72))
     rng = np.random.default_rng(0)
-    waves = [np.cos(2 * np.pi * (x + 3 * i) / period_px) * np.cos(2 * np.pi * y / period_px) for i in range(len(angles))]
+    turn = 2 * np.pi / period_px
+    waves = [np.cos(turn * (x + 3 * i)) * np.cos(turn * y) for i in range(len(angles))]
     lattice = np.array([100 + 80 * np.maximum(wave, 0) ** 2 for wave in waves])
     marked, _ = replaced(rng.poisson(lattice).astype(np.float32), angles)
     assert marked.sum() == 0
