@@ -108,7 +108,8 @@ TILT_QUALITY = Artifact(
     ("tilt",),
     "",
     "",
-    "per tilt: angle as recorded, background, scale, correlation with neighbours before and after, whether it is an "
+    "per tilt: angle as recorded, n_replaced pixels (spikes, defective ones, those without a number), background, "
+    "scale that evened out its brightness, correlation with neighbours before and after, whether it is an "
     "outlier; rotation_deg and magnification that each image was given about its centre, before its shift and on top "
     "of the tilt axis' angle, and tilt_error_deg that was added to its angle: 0, 1 and 0 where not asked for; residual "
     "||measured - predicted|| / ||measured|| against the prediction by others, before and after; error_px: estimated "
@@ -130,7 +131,8 @@ ALIGNED = Artifact(
     ("tilt", "y", "x"),
     "f4",
     "counts above background",
-    "tilt axis vertical (along y) through x = (nx - 1)/2; each raw image resampled exactly once",
+    "tilt axis vertical (along y) through x = (nx - 1)/2; each raw image resampled exactly once; of bright field, mass "
+    "thickness -ln(I / I0) instead of counts",
 )
 
 ALIGNED_SIGNALS = Artifact(

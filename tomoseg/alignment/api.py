@@ -13,6 +13,8 @@ from tomoseg.alignment.finding.given import apply_given, keep_as_is
 from tomoseg.alignment.finding.patch import Patch
 from tomoseg.alignment.finding.track import Band
 from tomoseg.alignment.images.background import Backgrounds
+from tomoseg.alignment.images.brightness import Brightness, even_out
+from tomoseg.alignment.images.conditioning import ConditionedSeries, Conditioning, condition
 from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.alignment.images.resample import resample_series
 from tomoseg.alignment.images.survey import reduction_of, survey_series
@@ -30,7 +32,7 @@ from tomoseg.alignment.judging.warnings import (
 from tomoseg.alignment.parameters import AlignParameters, check
 from tomoseg.arrays import Array, ArraySource, Channel, ChannelSink, Input, MemoryOutputs, Outputs, signal_names
 from tomoseg.errors import InputError
-from tomoseg.io.masks import MaskedSeries, open_mask, require_fit
+from tomoseg.io.masks import Mask, MaskedSeries, open_mask, require_fit
 from tomoseg.io.shifts import GivenAlignment, ImageCorrections, fitted, imod_turns, read_shifts
 from tomoseg.keywords import takes_parameters
 from tomoseg.runtime import Runtime
@@ -41,11 +43,12 @@ if TYPE_CHECKING:
 NOMINAL_DEG = {"y": 0.0, "x": 90.0}
 LEAST_PX = 8  # of an image's side
 QUALITY_COLUMNS = (
-    *("angle_deg", "background", "scale", "correlation_before", "correlation_after", "is_outlier"),
+    *("angle_deg", "n_replaced", "background", "scale", "correlation_before", "correlation_after", "is_outlier"),
     *("residual_before", "residual_after", "error_px", "error_uncertainty_px"),
     *("rotation_deg", "magnification", "tilt_error_deg"),
 )
-QUALITY_DTYPE = np.dtype([(name, "u1" if name.startswith("is_") else "f8") for name in QUALITY_COLUMNS])
+KINDS = {"is": "u1", "n": "i8"}  # by what a column's name begins with
+QUALITY_DTYPE = np.dtype([(name, KINDS.get(name.split("_")[0], "f8")) for name in QUALITY_COLUMNS])
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +97,8 @@ class AlignmentSummary:
     def quality(self) -> "pd.DataFrame":
         """Figures per tilt, a row for each image in the order of the images; NaN where unknown.
 
-        ``angle_deg`` as recorded, ``background`` (counts), brightness ``scale``, ``correlation_before`` and ``_after``
-        with the neighbour, ``is_outlier``, ``residual_before`` and ``_after`` of the prediction by the other tilts,
+        ``angle_deg`` as recorded, ``n_replaced`` pixels, ``background`` (counts), brightness ``scale``,
+        ``correlation_before`` and ``_after`` with the neighbour, ``is_outlier``, ``residual_before`` and ``_after`` of the prediction by the other tilts,
         estimated ``error_px`` and its uncertainty, and the image corrections: ``rotation_deg``, ``magnification``,
         ``tilt_error_deg``.
         """
@@ -118,7 +121,8 @@ class AlignedSeries(AlignmentSummary):
     Attributes
     ----------
     aligned : (n_tilt, y, x) f4
-        Counts above background. The tilt axis is vertical, through x = (nx - 1)/2. Height and width change places where
+        Counts above background, or mass thickness of bright field. The tilt axis is vertical, through x = (nx - 1)/2.
+        Height and width change places where
         the axis is nearer to the raw image's x.
     notes, warnings : list of str
         What was found, and what needs care.
@@ -146,7 +150,8 @@ def align(
     Parameters
     ----------
     images : array, shape (n_tilt, y, x)
-        Raw images in counts, or a handle that is read by slicing. NaN and infinite pixels become background.
+        Raw images in counts, or a handle that is read by slicing. NaN and infinite pixels are replaced by what
+        surrounds them, larger parts become background.
     angles_deg : array, shape (n_tilt,)
         Tilt angles in degrees, in any order.
     tilt_axis : {'y', 'x'}, optional
@@ -177,6 +182,9 @@ def align(
     With p = (x, y) a raw pixel from the image centre, (dy, dx) its shift, phi the angle and o the offset of the axis,
     the aligned pixel lies at ``R(phi) (p + (dx, dy)) - (o, 0)``.
 
+    Before that, raw images are conditioned: spikes and defective pixels are replaced, borders without data left out,
+    bright field made into mass thickness, and brightness evened out where it changes as no sample can.
+
     Neighbouring tilts are registered by cross-correlation. A sample that is whole in the frame is then placed by centre
     of mass and common line; images and volume are finally improved together, as in Gursoy et al., Sci. Rep. 7, 11818
     (2017). The estimated error comes from predicting each tilt by a reconstruction from the others.
@@ -192,7 +200,7 @@ def align(
     >>> series.estimated_error_px < 0.1
     True
     >>> list(series.quality.columns[:4])
-    ['angle_deg', 'background', 'scale', 'correlation_before']
+    ['angle_deg', 'n_replaced', 'background', 'scale']
     """
     raw = cast(ArraySource, images if hasattr(images, "dtype") else np.asarray(images))
     angles = np.asarray(angles_deg, np.float64)
@@ -251,12 +259,16 @@ def align_series(
             f"the alignment needs about {needed / 2**20:.0f} MB of memory, and {allowed / 2**20:.0f} MB are allowed"
         )
     with ExitStack() as stack:
-        raw, mask = tilt_series, None
+        mask = None
         if params.mask is not None:
             mask = stack.enter_context(open_mask(params.mask.expanduser()))
             require_fit(mask, shape)
-            raw = MaskedSeries(tilt_series, mask)
-        backgrounds, series = survey_series(raw, angles, params.background, runtime, mask)
+        conditioning = _conditioning(tilt_series, angles, mask, params, runtime)
+        raw = tilt_series if conditioning.changes_nothing else ConditionedSeries(tilt_series, conditioning)
+        raw = raw if mask is None else MaskedSeries(raw, mask)
+        background = params.background if conditioning.bright_field is None else "auto"
+        backgrounds, series = survey_series(raw, angles, background, runtime, mask, conditioning)
+        brightness = _brightness(series, conditioning, params, runtime)
         usable = series.usable
         alignment, placement = _found(series, NOMINAL_DEG.get(str(tilt_axis)), patch, given, params, runtime)
         shown = part_in_frame(alignment, shape[1:])
@@ -265,7 +277,7 @@ def align_series(
         if not was_found:
             require_in_frame(shown, angles, usable, found=False)
         scales = np.ones(len(angles))
-        if params.normalise:
+        if params.normalise == "on":
             scales = intensity_scales(
                 series.corrected(alignment.corrections),
                 alignment.moves_px / series.factor,
@@ -282,7 +294,7 @@ def align_series(
             outputs.create("aligned", (shape[0], *aligned_shape(shape, alignment.axis_angle_deg))),
             usable=usable,
             levels=backgrounds.levels,
-            scales=scales,
+            scales=scales * brightness.factors,
             shifts_px=alignment.shifts_px,
             axis_angle_deg=alignment.axis_angle_deg,
             axis_offset_px=alignment.axis_offset_px,
@@ -293,7 +305,13 @@ def align_series(
     for warning in frame_warnings(shown, angles, usable):
         runtime.warn(warning)
     corrections = alignment.corrections or ImageCorrections.none(len(angles))
-    columns = {"angle_deg": angles, "background": backgrounds.levels, "scale": scales, "is_outlier": quality.outliers}
+    columns = {
+        "angle_deg": angles,
+        "n_replaced": conditioning.n_replaced,
+        "background": backgrounds.levels,
+        "scale": scales * brightness.factors,
+        "is_outlier": quality.outliers,
+    }
     table = np.zeros(len(angles), QUALITY_DTYPE)
     for name, values in (columns | quality.columns | vars(corrections)).items():
         table[name] = values
@@ -339,6 +357,47 @@ def align_signals(signals: Input, found: AlignmentSummary, *, runtime: Runtime, 
             what=f"resampling {name}",
         )
     runtime.say(f"further signals brought into register: {', '.join(names)}")
+
+
+def _conditioning(
+    tilt_series: ArraySource,
+    angles: NDArray[np.float64],
+    mask: Mask | None,
+    params: AlignParameters,
+    runtime: Runtime,
+) -> Conditioning:
+    """Decide what is done to raw images, and tell it."""
+    # A channel that takes the alignment of another project may be a map of a few counts: nothing is judged by it.
+    is_channel = params.from_project is not None
+    done = condition(
+        tilt_series,
+        angles,
+        despike="off" if is_channel else params.despike,
+        contrast="dark-field" if is_channel and params.contrast == "auto" else params.contrast,
+        background=params.background,
+        runtime=runtime,
+        mask=mask,
+    )
+    for note in done.notes:
+        runtime.say(note)
+    for warning in done.warnings:
+        runtime.warn(warning)
+    return done
+
+
+def _brightness(
+    series: ReducedSeries, conditioning: Conditioning, params: AlignParameters, runtime: Runtime
+) -> Brightness:
+    """Even out the brightness of a series in place, where that is wanted, and tell it."""
+    # Mass thickness is relative to the beam in each image already.
+    is_even = params.from_project is not None or conditioning.bright_field is not None
+    if params.normalise == "off" or (params.normalise == "auto" and is_even):
+        return Brightness(np.ones(series.n_tilt), "")
+    found = even_out(series, forced=params.normalise == "on")
+    series.images[:] *= found.factors[:, None, None].astype(np.float32)
+    if found.told:
+        runtime.say(found.told)
+    return found
 
 
 def _found(

@@ -1,7 +1,9 @@
 """The parameters of alignment."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import field_validator
 
 from tomoseg.errors import InputError
 from tomoseg.io.regular import status_of
@@ -39,10 +41,22 @@ class AlignParameters(Parameters):
         description="counts of vacuum to subtract: auto (the darkest flat part of each image), none, or a number for "
         "all images",
     )
-    normalise: bool = Field(
-        False,
-        description="scale the aligned images to one brightness. Off by default: beam currents are mostly steady, and "
-        "a sample that the frame cuts is rightly brighter at high tilt",
+    contrast: Literal["auto", "dark-field", "bright-field"] = Field(
+        "auto",
+        description="dark-field: mass is bright (HAADF); bright-field: mass is dark, images are made into mass "
+        "thickness -ln(I / I0), with background, if it is a number, the counts without a beam; auto: the images tell, "
+        "dark-field where they do not",
+    )
+    despike: Literal["auto", "off"] = Field(
+        "auto",
+        description="auto: replace X-ray spikes, hot and dead pixels and defective columns and rows by what surrounds "
+        "them; off: only pixels without a number (NaN)",
+    )
+    normalise: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="even out the brightness of the images. auto: where it changes in a way that the sample cannot "
+        "(beam current, exposure, gain), before anything is compared; on: by every difference, and once more after "
+        "alignment; off: not at all",
     )
     low_frequency: float | None = Field(
         None, gt=0, lt=0.5, description="lower limit of the band-pass in cycles per raw pixel; null: 3 cycles per image"
@@ -94,6 +108,16 @@ class AlignParameters(Parameters):
         "alignment of that file counts: the next run repeats this stage if the other series was aligned anew, and not "
         "if later stages ran there",
     )
+
+    @field_validator("normalise", "despike", mode="before")
+    @classmethod
+    def _switch(cls, value: Any) -> Any:
+        """Take true and false for on and off, as settings of earlier versions and YAML have them."""
+        if isinstance(value, str) and value.lower() in ("true", "false"):
+            value = value.lower() == "true"
+        if isinstance(value, bool):
+            return "off" if not value else "on"
+        return value
 
     def companions(self) -> dict[str, Path]:
         """Return the tilt angles beside an .xf, which give the order of its lines."""

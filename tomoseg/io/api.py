@@ -18,6 +18,8 @@ from tomoseg.io.series import Angles, RawSeries
 from tomoseg.progress import Progress
 from tomoseg.runtime import Runtime, make_runtime, slabs
 
+MOST_MISSING = 0.5  # part of the pixels that may be NaN or infinite
+
 
 @dataclass(frozen=True, eq=False)
 class Series:
@@ -103,8 +105,8 @@ def read_series(
     Raises
     ------
     InputError
-        A file cannot be used, an image holds NaN or infinite values, or the images do not fit in memory. All problems
-        are named at once.
+        A file cannot be used, most pixels are NaN or infinite, or the images do not fit in memory. All problems are
+        named at once.
 
     Warns
     -----
@@ -161,7 +163,7 @@ def copy_series(params: ImportParameters, runtime: Runtime, outputs: Outputs) ->
     """Copy a series to the outputs `tilt_series` and `angles_deg`, sorted by ascending angle, in slabs.
 
     Returns what is known of the series, in the order of the file; it is closed. Raises `InputError` if the files cannot
-    be used, or an image holds NaN or infinite values.
+    be used, or most pixels are NaN or infinite.
     """
     if params.raw is None:
         raise InputError("there is no raw tilt series to import: name the file (tomoseg run RAW -o PROJECT.h5)")
@@ -205,17 +207,36 @@ def _copy_signals(plan: SeriesPlan, order: Array, runtime: Runtime, outputs: Out
 
 def _copy_images(raw: RawSeries, order: Array, sorted_deg: Angles, runtime: Runtime, outputs: Outputs) -> None:
     n, (ny, nx) = len(order), raw.shape[1:]
+    missing: list[int] = []
     sink = outputs.create("tilt_series", (n, ny, nx), raw.dtype)
     # The images as read and as sorted, and a mask where they are checked.
     size = runtime.slab_size(ny * nx * (2 * raw.dtype.itemsize + 1), n)
     for slab in runtime.track(slabs(n, size), "importing"):
         images = raw.read(order[slab])
         if images.dtype.kind == "f":
-            for image, index, angle in zip(images, order[slab], sorted_deg[slab], strict=True):
-                bad = image.size - int(np.count_nonzero(np.isfinite(image)))
-                if bad:
-                    raise InputError(
-                        f"{raw.path}: image {index + 1} of {raw.shape[0]} (at {angle:g} degrees) has {bad} pixels that "
-                        "are NaN or infinite; replace them by numbers before importing"
-                    )
+            missing += [image.size - int(np.count_nonzero(np.isfinite(image))) for image in images]
         sink[slab] = images
+    if missing:
+        _tell_missing(raw, np.array(missing), order, sorted_deg, runtime)
+
+
+def _tell_missing(raw: RawSeries, missing: Array, order: Array, sorted_deg: Angles, runtime: Runtime) -> None:
+    """Tell how many pixels are no numbers, (n_tilt,) sorted by angle; raise InputError where most of all are."""
+    n, (ny, nx) = len(order), raw.shape[1:]
+    total, affected = int(missing.sum()), int((missing > 0).sum())
+    if total == 0:
+        return
+    if total > MOST_MISSING * n * ny * nx:
+        raise InputError(
+            f"{raw.path}: {100 * total / (n * ny * nx):.0f} % of the pixels are NaN or infinite, so there is no tilt "
+            "series to work with; check the file in another viewer, and write it anew"
+        )
+    runtime.say(
+        f"{total} pixels in {affected} of {n} images are NaN or infinite: they are kept as they are; align replaces "
+        "single ones by what surrounds them, and leaves larger parts out"
+    )
+    mostly = np.flatnonzero(missing > MOST_MISSING * ny * nx)
+    if len(mostly):
+        named = ", ".join(f"image {order[i] + 1} at {sorted_deg[i]:g} degrees" for i in mostly[:10])
+        more = " ..." if len(mostly) > 10 else ""
+        runtime.warn(f"{len(mostly)} of {n} images are mostly NaN or infinite and cannot be used ({named}{more})")

@@ -127,3 +127,34 @@ def test_real_series(real_data, name, shape):
     series = read_series(raw)
     assert series.images.shape == shape
     _same(series, *_imported(raw=raw))
+
+
+def _with_gaps(path, *gaps):
+    import tifffile
+
+    stack = STACK.astype(np.float32)
+    for where, value in gaps:
+        stack[where] = value
+    tifffile.imwrite(path / "gaps.tif", stack, photometric="minisblack")
+    write_angles(path / "gaps.rawtlt", ANGLES)
+    return path / "gaps.tif", stack
+
+
+def test_a_few_pixels_without_a_number_are_kept_and_told(tmp_path):
+    file, stack = _with_gaps(tmp_path, ((2, 1, 1), np.nan), ((4, 0, slice(3)), -np.inf))
+    series = read_series(file, pixel_size=1.0)
+    np.testing.assert_array_equal(series.images, stack[np.argsort(ANGLES, kind="stable")])
+    assert any("4 pixels in 2 of 6 images are NaN or infinite" in note for note in series.notes)
+    assert not series.warnings
+
+
+def test_an_image_that_is_mostly_without_numbers_is_named(tmp_path):
+    file, _ = _with_gaps(tmp_path, ((4, slice(4)), np.nan))
+    with pytest.warns(TomosegWarning, match=r"1 of 6 images are mostly NaN .*\(image 5 at 50\.5 degrees\)"):
+        read_series(file, pixel_size=1.0)
+
+
+def test_a_series_that_is_mostly_without_numbers_is_refused(tmp_path):
+    file, _ = _with_gaps(tmp_path, (slice(1, 6), np.nan))
+    with pytest.raises(InputError, match="83 % of the pixels are NaN or infinite"):
+        read_series(file, pixel_size=1.0)

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from tomoseg.alignment.images.warp import warp_image
 from tomoseg.arrays import MemoryInput, MemoryOutputs
 from tomoseg.errors import InputError, StageFailed
+from tomoseg.io.shifts import GivenAlignment
 from tomoseg.runtime import Runtime
 from tomoseg.simulate import simulate_series
 from tomoseg.stages import align
@@ -179,15 +180,79 @@ def test_empty_and_broken_images_are_named_and_do_no_harm(series):
     assert np.abs(d - d.mean(axis=0)).max() < 0.3  # the same up to how shifts and offset are split
 
 
-def test_brightness_is_evened_out_only_when_asked(series):
+def test_brightness_that_flickers_is_evened_out(series):
     flicker = np.random.default_rng(0).uniform(0.8, 1.2, len(series.raw))
     raw = (series.raw - 1000.0) * flicker[:, None, None] + 1000
-    plain, _ = run(raw, series.angles_deg, tilt_axis_angle=4)
-    even, _ = run(raw, series.angles_deg, tilt_axis_angle=4, normalise=True)
-    totals = [o.arrays["aligned"].sum(axis=(1, 2)) for o in (plain, even)]
-    assert np.std(totals[0]) / np.mean(totals[0]) > 0.05
-    assert np.std(totals[1]) / np.mean(totals[1]) < 0.01
-    assert (plain.arrays["tilt_quality"]["scale"] == 1).all()
+    options = {"off": "off", "auto": "auto", "on": True}  # as earlier versions had it
+    found = {name: run(raw, series.angles_deg, tilt_axis_angle=4, normalise=value) for name, value in options.items()}
+    totals = {name: outputs.arrays["aligned"].sum(axis=(1, 2)) for name, (outputs, _) in found.items()}
+    spread = {name: np.std(total) / np.mean(total) for name, total in totals.items()}
+    assert spread["off"] > 0.05
+    assert spread["auto"] < 0.01
+    assert spread["on"] < 0.01
+    outputs, runtime = found["auto"]
+    scale = outputs.arrays["tilt_quality"]["scale"]
+    assert np.corrcoef(scale, 1 / flicker)[0, 1] > 0.999
+    assert any("brightness evened out: factors 0." in note for note in runtime.notes)
+    assert (found["off"][0].arrays["tilt_quality"]["scale"] == 1).all()
+    assert not outputs.arrays["tilt_quality"]["is_outlier"].any()
+
+
+def test_a_steady_series_is_not_evened_out(done):
+    outputs, runtime = done
+    assert (outputs.arrays["tilt_quality"]["scale"] == 1).all()
+    assert (outputs.arrays["tilt_quality"]["n_replaced"] == 0).all()
+    assert not any("brightness" in note or "contrast" in note for note in runtime.notes)
+
+
+@pytest.mark.parametrize(("value", "meaning"), [(True, "on"), (False, "off"), ("false", "off"), ("auto", "auto")])
+def test_switches_of_earlier_versions_and_of_yaml_are_understood(value, meaning):
+    assert align.AlignParameters(normalise=value).normalise == meaning
+    if meaning != "on":
+        assert align.AlignParameters(despike=value).despike == meaning
+    else:
+        with pytest.raises(ValidationError):
+            align.AlignParameters(despike=value)
+
+
+def test_spikes_are_replaced_and_counted(done, series):
+    raw = series.raw.copy()
+    rng = np.random.default_rng(0)
+    for image in raw:
+        image[rng.integers(0, 64, 3), rng.integers(0, 64, 3)] = 60000
+    raw[:, 20, 45] = 50000
+    outputs, runtime = run(raw, series.angles_deg, tilt_axis_angle=4)
+    count = outputs.arrays["tilt_quality"]["n_replaced"]
+    assert count.dtype.kind == "i"
+    assert count.min() >= 1
+    assert 0.9 * 4 * len(raw) <= count.sum() <= 1.1 * 4 * len(raw)
+    assert any("replaced" in note and "1 defective pixel" in note for note in runtime.notes)
+    clean, _ = run(series.raw, series.angles_deg, tilt_axis_angle=4)
+    d = outputs.arrays["shifts_px"] - clean.arrays["shifts_px"]
+    assert np.abs(d - d.mean(axis=0)).max() < 0.05
+    left, _ = run(raw, series.angles_deg, tilt_axis_angle=4, despike="off")
+    assert (left.arrays["tilt_quality"]["n_replaced"] == 0).all()
+    assert left.arrays["aligned"].max() > 1.5 * outputs.arrays["aligned"].max()
+
+
+def test_channels_that_take_an_alignment_are_not_conditioned(done, series):
+    counts = np.random.default_rng(0).poisson((series.raw - 1000.0) / 40000).astype(np.uint16)
+    counts[5, 20, 30] = 90
+    counts[8:] *= 2
+    outputs, runtime = MemoryOutputs(), Runtime(workers=1)
+    align.run(
+        tilt_series=MemoryInput(counts),
+        angles_deg=MemoryInput(series.angles_deg),
+        tilt_series_info=MemoryInput(None, {}),
+        params=align.AlignParameters(from_project="other.h5"),
+        runtime=runtime,
+        outputs=outputs,
+        from_project=GivenAlignment("other.h5", done[0].arrays["shifts_px"], axis_angle_deg=4, axis_offset_px=1.5),
+    )
+    table = outputs.arrays["tilt_quality"]
+    assert (table["n_replaced"] == 0).all()
+    assert (table["scale"] == 1).all()
+    assert not any("contrast" in text or "replaced" in text for text in runtime.notes + runtime.warnings)
 
 
 def test_an_empty_series_fails_with_a_reason():

@@ -101,7 +101,7 @@ def look_at(series: ReducedSeries, patch: Patch | None, band: Band, max_shift: f
         [image[y : y + size[0], x : x + size[1]] for image, (y, x) in zip(series.images, starts, strict=True)]
     )
     centres = starts + (size - 1) / 2 - (np.array(series.images.shape[1:]) - 1) / 2
-    return View(replace(series, images=images), centres)
+    return View(series.part(images, starts), centres)
 
 
 def _in_reduced(series: ReducedSeries, patch: Patch) -> tuple[NDArray[np.int_], NDArray[np.int_]]:

@@ -17,9 +17,13 @@ from numpy.typing import NDArray
 from tomoseg.arrays import Array, FloatArray
 
 TILES = 32  # along each side of an image, fewer where they would be smaller than 4 px
+LEAST_TILES, LEAST_WHOLE = 16, 0.02  # number and part of the tiles
 GLOW = 0.003  # part of the signal by which the vacuum itself may vary
 MIN_VACUUM = 0.02  # least part of the tiles that must agree to be vacuum
 STEADY = 0.01  # part of the signal by which levels of neighbouring tilts may differ where little vacuum is seen
+# The darkest flat part of a film has this part of the mean brightness, and both change with tilt or exposure (ln).
+FILM_PART, FILM_CHANGE = 0.5, 0.1
+FILM_SLOPE, FILM_ALIKE = 0.5, 0.6  # of the rest of the brightness beside the level, both as logarithms
 # A level below this part of the signal is none: it could not be told from the vacuum's own glow, and stacks whose
 # background was subtracted before stay as they are.
 NEGLIGIBLE = 1e-3
@@ -35,6 +39,7 @@ class VacuumFit:
     signal: float  # 99th percentile of the tiles above `level`
     error: float  # standard error of `level`
     lowest: float  # mean of the darkest tile
+    mean: float = 0.0  # of all
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,8 @@ class Backgrounds:
 
 
 def fit_vacuum(image: Array) -> VacuumFit:
-    """Find the level of the darkest flat part of an image (y, x), in counts."""
-    tiles = _tiles(np.asarray(image, np.float64))
+    """Find the level of the darkest flat part of an image (y, x), in counts; NaN where unknown."""
+    tiles = _known(_tiles(np.asarray(image, np.float64)))
     means, variances = tiles.mean(axis=1), tiles.var(axis=1)
     order = np.argsort(means)
     means, variances = means[order], variances[order]
@@ -71,10 +76,25 @@ def fit_vacuum(image: Array) -> VacuumFit:
     flat = agreeing & (variances <= 9 * max(variance, (0.2 * GLOW * signal) ** 2))
     part = float(flat.mean())
     if part < MIN_VACUUM:
-        return VacuumFit(start, float(np.sqrt(variance)), 0.0, signal, np.inf, float(means[0]))
+        return VacuumFit(start, float(np.sqrt(variance)), 0.0, signal, np.inf, float(means[0]), float(means.mean()))
     level, noise = float(means[flat].mean()), float(np.sqrt(variances[flat].mean()))
     error = max(float(means[flat].std()), noise / np.sqrt(tiles.shape[1])) / np.sqrt(flat.sum())
-    return VacuumFit(level, noise, part, signal + start - level, error, float(means[0]))
+    return VacuumFit(level, noise, part, signal + start - level, error, float(means[0]), float(means.mean()))
+
+
+def _known(tiles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the tiles that are known completely; where that leaves too few, those known in part, and their mean."""
+    known = np.isfinite(tiles)
+    if known.all():
+        return tiles
+    whole = known.all(axis=1)
+    if whole.sum() >= max(LEAST_TILES, LEAST_WHOLE * len(tiles)):
+        return tiles[whole]
+    known, tiles = known[known.any(axis=1)], tiles[known.any(axis=1)]
+    if len(tiles) == 0:
+        return np.zeros((1, known.shape[1]))
+    means = np.where(known, tiles, 0).sum(axis=1) / known.sum(axis=1)
+    return np.where(known, tiles, means[:, None])
 
 
 def _tiles(image: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -85,8 +105,12 @@ def _tiles(image: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(cut.transpose(0, 2, 1, 3).reshape(rows * columns, side * side))
 
 
-def combine_levels(fits: list[VacuumFit], angles_deg: FloatArray) -> Backgrounds:
-    """Combine the fits of all tilts into consistent levels; see the module's text for the reasoning."""
+def combine_levels(fits: list[VacuumFit], angles_deg: FloatArray, *, is_vacuum: bool = False) -> Backgrounds:
+    """Combine the fits of all tilts into consistent levels; see the module's text for the reasoning.
+
+    `is_vacuum`: the darkest flat part lies at both sides of the sample in all tilts, so that it is vacuum however its
+    level changes.
+    """
     levels = np.array([f.level for f in fits])
     found = np.array([f.part > 0 for f in fits])
     signal = float(np.median([f.signal for f in fits]))
@@ -98,7 +122,17 @@ def combine_levels(fits: list[VacuumFit], angles_deg: FloatArray) -> Backgrounds
     errors = np.array([f.error for f in fits])
     if np.all(np.abs(levels[found]) <= np.maximum(NEGLIGIBLE * signal, 3.5 * errors[found])):
         return Backgrounds(np.zeros(len(fits)), "the vacuum is at 0 already, nothing is subtracted", certain=True)
+    if is_vacuum and found.all():
+        how = f"darkest flat part of each image, {levels.min():.6g} to {levels.max():.6g} counts"
+        return Backgrounds(levels, how, certain=True)
     film = _film_level(levels[found], np.asarray(angles_deg)[found], signal)
+    means = np.array([f.mean for f in fits])
+    if film is None and _follows(levels, means):
+        how = (
+            "the darkest part changes with the brightness of the whole image, so it is sample and not vacuum: 0 counts "
+            "are taken as the background of all tilts"
+        )
+        return Backgrounds(np.zeros(len(fits)), how, certain=False)
     if film is not None:
         how = (
             f"the darkest part brightens with tilt as a film does, so it is sample and not vacuum: {film:g} counts are "
@@ -130,7 +164,22 @@ def _film_level(levels: FloatArray, angles_deg: FloatArray, signal: float) -> fl
     if slope * np.ptp(thickness) < 0.02 * signal or rest.var() > 0.1 * levels.var():
         return None
     # The line is extrapolated from 1 / cos = 1 to 0: a constant smaller than a quarter of the film may well be nothing.
-    return 0.0 if abs(constant) < 0.25 * slope and levels.min() >= 0 else float(constant)
+    # Below 0 it is not even that, where no counts are negative: the film brightens by more than it thickens.
+    return 0.0 if constant < 0.25 * slope and levels.min() >= 0 else float(constant)
+
+
+def _follows(levels: FloatArray, means: FloatArray) -> bool:
+    """Return whether levels are most of the brightness and change in proportion to all of it, as those of a film do.
+
+    Whatever thickness and exposure do, they do it to what is above the level too; a black level that drifts does not.
+    """
+    above = means - levels
+    if len(levels) < 5 or levels.min() <= 0 or above.min() <= 0 or np.median(levels / means) < FILM_PART:
+        return False
+    level, above = np.log(levels), np.log(above)
+    if np.ptp(np.quantile(level, (0.1, 0.9))) < FILM_CHANGE or np.ptp(above) == 0:
+        return False
+    return bool(np.polyfit(level, above, 1)[0] > FILM_SLOPE and np.corrcoef(level, above)[0, 1] > FILM_ALIKE)
 
 
 def _without_jumps_up(levels: FloatArray, parts: FloatArray, signal: float) -> tuple[NDArray[np.float64], int]:

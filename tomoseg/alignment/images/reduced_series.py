@@ -16,6 +16,8 @@ from tomoseg.arrays import Array, FloatArray
 from tomoseg.io.shifts import ImageCorrections
 
 T = TypeVar("T")
+_EVERYTHING = np.zeros((0, 0), bool)  # of the frame is known
+ALL_SEEN = 0.99  # part of a pixel
 ENOUGH = 0.3  # least weight of known pixels under a Gaussian whose mean is used to fill gaps
 
 
@@ -86,6 +88,7 @@ class ReducedSeries:
     workers : threads
     checkpoint : called by all threads that work on the images, at least every few seconds; may raise to stop
     correction_matrices : (n_tilt, 2, 2) f8 rotation and magnification of each image; None where there is no correction
+    seen : (n_tilt, y, x) bool, False in borders without data, which `images` fill smoothly; None for none
     """
 
     images: NDArray[np.float32]
@@ -95,6 +98,7 @@ class ReducedSeries:
     workers: int = 1
     checkpoint: Callable[[], None] = lambda: None
     correction_matrices: NDArray[np.float64] | None = None
+    seen: NDArray[np.bool_] | None = None
 
     def corrected(self, corrections: ImageCorrections | None) -> "ReducedSeries":
         """Return the series with image corrections applied: true tilt angles, and images turned and magnified."""
@@ -113,7 +117,17 @@ class ReducedSeries:
         k = reduction_factor(self.images.shape, longest_px)
         if k == 1:
             return self
-        return replace(self, images=np.stack([reduce(image, k) for image in self.images]), factor=self.factor * k)
+        images = np.stack([reduce(image, k) for image in self.images])
+        seen = None if self.seen is None else np.stack([reduce(one, k) > ALL_SEEN for one in self.seen])
+        return replace(self, images=images, seen=seen, factor=self.factor * k)
+
+    def part(self, images: NDArray[np.float32], starts_px: NDArray[np.int_]) -> "ReducedSeries":
+        """Return the series of `images` (n_tilt, y, x), cut out of its own from (n_tilt, 2) `starts_px` (y, x) on."""
+        seen = self.seen
+        if seen is not None:
+            height, width = images.shape[1:]
+            seen = np.stack([s[y : y + height, x : x + width] for s, (y, x) in zip(seen, starts_px, strict=True)])
+        return replace(self, images=images, seen=seen)
 
     @property
     def n_tilt(self) -> int:
@@ -184,7 +198,8 @@ class ReducedSeries:
         """
         correction = None if self.correction_matrices is None else self.correction_matrices[i]
         matrix, start = sampling(self.images.shape, image.shape, shift_px, axis_angle_deg, 0.0, correction)
-        _resample(self.splines[i], matrix, start, image, seen, margin_px, extend)
+        known = _EVERYTHING if self.seen is None else self.seen[i]
+        _resample(self.splines[i], matrix, start, image, seen, known, margin_px, extend)
 
     @cached_property
     def splines(self) -> NDArray[np.float32]:
@@ -198,9 +213,13 @@ class ReducedSeries:
         return splines
 
 
-def _resample_cubic(spline, matrix, start, image, seen, margin, extend):  # type: ignore[no-untyped-def]
-    """Evaluate a cubic spline at matrix @ (row, column) + start; 0 outside the frame unless it is to extend."""
+def _resample_cubic(spline, matrix, start, image, seen, known, margin, extend):  # type: ignore[no-untyped-def]
+    """Evaluate a cubic spline at matrix @ (row, column) + start; 0 outside the frame unless it is to extend.
+
+    What is not `known` of the frame, where that is not empty, is not seen.
+    """
     height, width = spline.shape
+    partly = known.shape[0] > 0
     for row in range(image.shape[0]):
         for column in range(image.shape[1]):
             y = matrix[0, 0] * row + matrix[0, 1] * column + start[0]
@@ -211,6 +230,8 @@ def _resample_cubic(spline, matrix, start, image, seen, margin, extend):  # type
                 image[row, column] = 0
                 continue
             y, x = min(max(y, 0.0), height - 1.0), min(max(x, 0.0), width - 1.0)
+            if partly and not known[int(y + 0.5), int(x + 0.5)]:
+                seen[row, column] = False
             k, m = int(y), int(x)
             v, h = _weights(np.float32(y - k)), _weights(np.float32(x - m))
             total = np.float32(0)

@@ -5,8 +5,11 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from tomoseg.alignment.images.background import Backgrounds, VacuumFit, combine_levels, fit_vacuum
+from tomoseg.alignment.images.brightness import vacuum_sides
+from tomoseg.alignment.images.conditioning import Conditioning
 from tomoseg.alignment.images.reduced_series import ReducedSeries, reduce, reduce_with_gaps, reduction_factor
 from tomoseg.arrays import ArraySource, FloatArray
 from tomoseg.errors import StageFailed
@@ -17,9 +20,11 @@ from tomoseg.runtime import Runtime, slabs
 # whatever memory is allowed, so that the result is.
 REDUCED_PX, REDUCED_PIXELS = 256, 180 * 256**2
 SMALLEST_PX = 64  # however many tilts there are
-KNOWN = 0.99  # part of the pixels within the mask that must be finite
+KNOWN = 0.5  # part of the pixels within mask and borders that must be finite
+SEEN = 0.99  # part of a reduced pixel that is no border
 LEAST_KNOWN = 0.05  # of the image
 LEAST_SIGNAL = 0.1  # of the usual brightness above background
+QUIET_PX = 1.5  # over which bright field is averaged to tell vacuum from sample
 READ_AHEAD = 16  # images
 
 
@@ -35,6 +40,7 @@ def survey_series(
     background: Literal["auto", "none"] | float,
     runtime: Runtime,
     mask: Mask | None = None,
+    conditioning: Conditioning | None = None,
 ) -> tuple[Backgrounds, ReducedSeries]:
     """Read every image once: find its background, and reduce it; images that are empty or damaged become 0.
 
@@ -43,6 +49,7 @@ def survey_series(
     tilt_series : (n_tilt, y, x); pixels that are not finite count as missing
     background : level in counts to subtract; 'auto': the darkest flat part of each image, 'none': 0
     mask : what `tilt_series` was masked with
+    conditioning : what was done to `tilt_series`, of which the borders count here
 
     Raises
     ------
@@ -54,29 +61,50 @@ def survey_series(
     fits: list[VacuumFit] = []
     finite = np.zeros(n, bool)
     images = np.empty((0, 0, 0), np.float32)
+    borders = conditioning if conditioning is not None and conditioning.has_borders else None
+    seen: NDArray[np.bool_] | None = None
     for i, image in _images(tilt_series, runtime):
         known = np.isfinite(image)
         used = 1.0 if mask is None else float(mask.used(slice(i, i + 1)).mean())
+        data = None if borders is None else borders.data(i, image.shape[1])
+        used *= 1.0 if data is None else float(data.mean())
         finite[i] = known.mean() > max(KNOWN * used, LEAST_KNOWN)
-        # Where much may be masked, its filling must not pass for vacuum.
-        filling = np.min if used == 1 else np.median
-        fits.append(fit_vacuum(np.where(known, image, filling(image[known]) if known.any() else 0)))
-        small = reduce(fill_missing(image, fits[i].level), factor) if used == 1 else reduce_with_gaps(image, factor)
+        fits.append(fit_vacuum(image))
+        small = reduce(image, factor) if known.all() else reduce_with_gaps(image, factor)
         if i == 0:
             images = np.empty((n, *small.shape), np.float32)
+            seen = None if borders is None else np.ones(images.shape, bool)
         images[i] = small
+        if data is not None and seen is not None:
+            seen[i] = reduce(data, factor) > SEEN
     usable = usable_tilts(np.array([f.signal for f in fits]), finite)
     if not usable.any():
         raise StageFailed(
             "every image of the tilt series is empty: no image holds anything brighter than its background. Check the "
             "raw file in another viewer and import it again."
         )
-    backgrounds = _backgrounds(fits, usable, angles_deg, background)
+    own = np.array([f.level for f in fits], np.float32)[:, None, None]
+    is_vacuum = any(vacuum_sides(images[usable] - own[usable]))
+    backgrounds = _backgrounds(fits, usable, angles_deg, background, is_vacuum=is_vacuum)
     images -= backgrounds.levels[:, None, None].astype(np.float32)
     images[~usable] = 0
+    if conditioning is not None and conditioning.bright_field is not None:
+        _quieten(images, [f.noise / factor for f in fits])
     # One scale for all: correlations do not depend on it.
     images /= max(float(np.quantile(images[usable], 0.999, overwrite_input=True)), 1e-30)
-    return backgrounds, ReducedSeries(images, angles_deg, usable, factor, runtime.workers, runtime.check)
+    return backgrounds, ReducedSeries(images, angles_deg, usable, factor, runtime.workers, runtime.check, seen=seen)
+
+
+def _quieten(images: NDArray[np.float32], noise: list[float]) -> None:
+    """Take the noise out of the vacuum of bright-field images (n_tilt, y, x), in place; `noise` is that of a pixel.
+
+    Vacuum is the brightest part of bright field, and as noisy as the sample. Counts below 0 cannot be part of a volume:
+    of noise about 0, only the half above it would be explained, by a haze that fills the frame.
+    """
+    for image, one in zip(images, noise, strict=True):
+        smooth = ndimage.gaussian_filter(image, QUIET_PX)
+        scatter = max(one / (2 * np.sqrt(np.pi) * QUIET_PX), 1e-30)
+        image[:] *= np.clip(smooth / scatter - 1, 0, 2) / 2
 
 
 def _images(tilt_series: ArraySource, runtime: Runtime) -> Iterator[tuple[int, NDArray[np.float32]]]:
@@ -107,6 +135,8 @@ def _backgrounds(
     usable: NDArray[np.bool_],
     angles_deg: NDArray[np.float64],
     background: Literal["auto", "none"] | float,
+    *,
+    is_vacuum: bool,
 ) -> Backgrounds:
     """Return the level of every tilt: as given, or found from the usable tilts."""
     if background == "none":
@@ -114,5 +144,5 @@ def _backgrounds(
     if background != "auto":
         return Backgrounds(np.full(len(fits), float(background)), f"{background:g} counts as given", certain=True)
     known = np.flatnonzero(usable)
-    found = combine_levels([fits[i] for i in known], angles_deg[known])
+    found = combine_levels([fits[i] for i in known], angles_deg[known], is_vacuum=is_vacuum)
     return Backgrounds(np.interp(np.arange(len(fits)), known, found.levels), found.how, found.certain)
