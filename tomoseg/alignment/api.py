@@ -98,8 +98,8 @@ class AlignmentSummary:
         """Figures per tilt, a row for each image in the order of the images; NaN where unknown.
 
         ``angle_deg`` as recorded, ``n_replaced`` pixels, ``background`` (counts), brightness ``scale``,
-        ``correlation_before`` and ``_after`` with the neighbour, ``is_outlier``, ``residual_before`` and ``_after`` of the prediction by the other tilts,
-        estimated ``error_px`` and its uncertainty, and the image corrections: ``rotation_deg``, ``magnification``,
+        ``correlation_before`` and ``_after`` with the neighbour, ``is_outlier``, ``residual_before`` and ``_after`` of
+        the prediction by the other tilts, estimated ``error_px`` and its uncertainty, and the image corrections: ``rotation_deg``, ``magnification``,
         ``tilt_error_deg``.
         """
         import pandas as pd
