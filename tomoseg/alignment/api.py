@@ -99,8 +99,8 @@ class AlignmentSummary:
 
         ``angle_deg`` as recorded, ``n_replaced`` pixels, ``background`` (counts), brightness ``scale``,
         ``correlation_before`` and ``_after`` with the neighbour, ``is_outlier``, ``residual_before`` and ``_after`` of
-        the prediction by the other tilts, estimated ``error_px`` and its uncertainty, and the image corrections: ``rotation_deg``, ``magnification``,
-        ``tilt_error_deg``.
+        the prediction by the other tilts, estimated ``error_px`` and its uncertainty, and the image corrections:
+        ``rotation_deg``, ``magnification``, ``tilt_error_deg``.
         """
         import pandas as pd
 

@@ -256,20 +256,20 @@ def _pixels(path: Path, page: Any) -> Array:
         raise InputError(f"{path} is compressed as {shown(page.compression)}: save it as LZW, deflate or plain TIFF")
     require_plausible(path, page.size * (page.dtype.itemsize if page.dtype else 1), stored)
     if code not in _TIFF_COMPRESSIONS or not tifffile_decodes(page):
-        return _pixels_by_pillow(path, page)
+        return pixels_by_pillow(path, page)
     segments = list(zip(page.dataoffsets, page.databytecounts, strict=True))
     if not segments or any(count < 1 or offset < 1 or offset + count > stored for offset, count in segments):
         raise InputError(f"{path} is truncated: pixels are missing, it has {stored} bytes")
     try:
         data = np.asarray(page.asarray(maxworkers=1))
     except NotImplementedError:  # 2, 4 or 12 bits without imagecodecs
-        return _pixels_by_pillow(path, page)
+        return pixels_by_pillow(path, page)
     except ImportError as error:  # ZSTD without imagecodecs, before Python 3.14
         raise _needs_imagecodecs(path, page) from error
     return np.moveaxis(data, 0, -1) if data.ndim == 3 and page.axes.startswith("S") else data
 
 
-def _pixels_by_pillow(path: Path, page: Any) -> Array:
+def pixels_by_pillow(path: Path, page: Any) -> Array:
     """Let Pillow decompress a page, and return the values that are stored in it."""
     from PIL import Image, UnidentifiedImageError
 

@@ -17,8 +17,10 @@ from tomoseg.alignment.images.warp import rotate_vectors, unrotate_vectors, wrap
 # Longest sides of the reduced images on which a sample is refined together with its volume, and most passes. A sample
 # that is placed absolutely needs the finest images only.
 LEVELS = ((64, 30), (128, 16), (10_000, 12))
-# Longest side and passes by which directions of the axis are compared, the steps in degrees, and most steps of a kind
-DIRECTION_PX, DIRECTION_PASSES, DIRECTION_STEPS, MOST_STEPS = 64, 10, (2.0, 0.4), 20
+# Directions of the axis are compared in steps of so many degrees, on images of at most so many px on a side; passes of
+# each comparison, and most steps of a kind.
+DIRECTION_STEPS = ((2.0, 64), (0.4, 96))
+DIRECTION_PASSES, MOST_STEPS = 10, 20
 LINES_DEG = 0.1  # how far from there the common lines are believed
 CHECK_PX, CHECK_PASSES = 128, 4  # longest side and passes by which moves are compared with those they came from
 
@@ -47,8 +49,8 @@ def refine_angle(series: ReducedSeries, solution: Solution, band: Band) -> float
     axis do not.
     """
     angle = solution.axis_angle_deg
-    for step in DIRECTION_STEPS:
-        angle = _direction(series, solution, angle, step)
+    for step, longest in DIRECTION_STEPS:
+        angle = _direction(series, solution, angle, step, longest)
     return _aligned_lines(series, solution, angle, band) if solution.whole else angle
 
 
@@ -77,9 +79,9 @@ def unpredicted_tilts(solution: Solution) -> NDArray[np.bool_]:
     return np.asarray(found > STRAY * np.median(found[found > 0]))
 
 
-def _direction(series: ReducedSeries, solution: Solution, start_deg: float, step: float) -> float:
+def _direction(series: ReducedSeries, solution: Solution, start_deg: float, step: float, longest_px: int) -> float:
     """Return the direction near `start_deg` for which images are best predicted, from values `step` degrees apart."""
-    small = series.reduced(DIRECTION_PX)
+    small = series.reduced(longest_px)
     shifts = unrotate_vectors(solution.moves_px, solution.axis_angle_deg) * series.factor / small.factor
 
     @cache

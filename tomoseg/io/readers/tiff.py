@@ -155,11 +155,13 @@ def _fetch(
         if pages == tuple(range(len(pages))):
             return together
         return lambda part: np.concatenate([together(slice(page, page + 1)) for page in pages[part]])
+    from tomoseg.io.image_files import pixels_by_pillow
+
     _require_pages(path, stack, max(pages) + 1)
     # Many pages or strips may point to the same bytes: the file's size counts, not theirs.
     require_plausible(path, math.prod(shape) * stack.dtype.itemsize, path.stat().st_size)
     if not tifffile_decodes(stack.keyframe):
-        return _pillow_fetch(path, [stack.pages[page].index for page in pages])
+        return lambda part: np.stack([pixels_by_pillow(path, stack.pages[page]) for page in pages[part]])
 
     def fetch(part: slice) -> Array:
         return np.stack([stack.pages[page].asarray().reshape(shape[1:]) for page in pages[part]])
@@ -187,20 +189,6 @@ def tifffile_decodes(page: Any) -> bool:
         return TIFF.DECOMPRESSORS[page.compression] is not None and TIFF.UNPREDICTORS[page.predictor] is not None
     except (KeyError, ValueError):  # tifffile's way to say that a codec is not installed
         return False
-
-
-def _pillow_fetch(path: Path, pages: list[int]) -> Callable[[slice], Array]:
-    from PIL import Image
-
-    def fetch(part: slice) -> Array:
-        images = []
-        with Image.open(path) as file:
-            for page in pages[part]:
-                file.seek(page)
-                images.append(np.asarray(file))
-        return np.stack(images)
-
-    return fetch
 
 
 def _pixel_size(path: Path, tiff: Any, stack: Any) -> PixelSize:
