@@ -18,7 +18,7 @@ from tomoseg.alignment.images.warp import rotate_vectors, unrotate_vectors, wrap
 # that is placed absolutely needs the finest images only.
 LEVELS = ((64, 30), (128, 16), (10_000, 12))
 # Longest side and passes by which directions of the axis are compared, the steps in degrees, and most steps of a kind
-DIRECTION_PX, DIRECTION_PASSES, DIRECTION_STEPS, MOST_STEPS = 64, 10, (2.0, 0.4), 20
+DIRECTION_PX, DIRECTION_PASSES, DIRECTION_STEPS, MOST_STEPS = 64, 10, (2.0, 0.4), 7
 LINES_DEG = 0.1  # how far from there the common lines are believed
 CHECK_PX, CHECK_PASSES = 128, 4  # longest side and passes by which moves are compared with those they came from
 
@@ -94,7 +94,7 @@ def _direction(series: ReducedSeries, solution: Solution, start_deg: float, step
             curvature = low - 2 * middle + high
             return wrap_axis_angle(angle + (step * 0.5 * (low - high) / curvature if curvature > 0 else 0.0))
         angle += step if high < low else -step
-    # Still falling: a slope, not a minimum, says nothing of the direction.
+    # Still falling so far away: a slope, not a minimum, which says nothing of the direction.
     return wrap_axis_angle(start_deg)
 
 
