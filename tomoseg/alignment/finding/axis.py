@@ -73,6 +73,8 @@ def find_direction(
         angle = wrap_axis_angle(_descend(coarse, trials[start], SCAN_STEP_DEG, 0.3, scan[start].whole))
         if all(distance_deg(angle, other) > APART_DEG for other in angles):
             angles.append(angle)
+    if nominal_deg is not None and (len(angles) > 1 or not scan[starts[0]].whole):
+        angles.append(nominal_deg)  # on films the scan has minima beside the true direction
     best = 0
     if len(angles) > 1:
         residuals = np.array([weigh(series, shifts_px, band, angle) for angle in angles])

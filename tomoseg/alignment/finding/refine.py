@@ -20,7 +20,7 @@ LEVELS = ((64, 30), (128, 16), (10_000, 12))
 # Directions of the axis are compared in steps of so many degrees, on images of at most so many px on a side; passes of
 # each comparison, and most steps of a kind.
 DIRECTION_STEPS = ((2.0, 64), (0.4, 96))
-DIRECTION_PASSES, MOST_STEPS = 10, 20
+DIRECTION_PASSES, MOST_STEPS = 10, 7
 LINES_DEG = 0.1  # how far from there the common lines are believed
 CHECK_PX, CHECK_PASSES = 128, 4  # longest side and passes by which moves are compared with those they came from
 
@@ -96,7 +96,7 @@ def _direction(series: ReducedSeries, solution: Solution, start_deg: float, step
             curvature = low - 2 * middle + high
             return wrap_axis_angle(angle + (step * 0.5 * (low - high) / curvature if curvature > 0 else 0.0))
         angle += step if high < low else -step
-    # Still falling: a slope, not a minimum, says nothing of the direction.
+    # Still falling so far away: a slope, not a minimum, which says nothing of the direction.
     return wrap_axis_angle(start_deg)
 
 

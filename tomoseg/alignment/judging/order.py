@@ -18,6 +18,9 @@ BLOCK = 3  # images on either side of a link that are compared
 # Another order must also make neighbours more alike: the mean of 1 - similarity of neighbours falls by this part. An
 # order by something else than the angle (the part of the sample in view, the size of the tilt) does not.
 LESS_UNLIKE = 0.03
+# Range of the similarities, from the 5th to the 95th percentile, below which they tell no order: that of images of
+# balls, by their noise and drift, is 0.05 to 0.06, of needles 0.07 and more.
+LEAST_RANGE = 0.065
 # Part of the variance of the similarities that the other order must explain, for any number of images, and times 1 / n
 # more: what the best of all orders explains of images of a ball, which have none, by their noise and drift.
 LEAST_SCORE, LEAST_SCORE_FEW = 0.33, 2.0
@@ -70,6 +73,9 @@ def find_contradiction(alike: FloatArray, angles_deg: FloatArray) -> Contradicti
         return None
     given = used[np.argsort(np.asarray(angles_deg)[used], kind="stable")]
     alike, angles = np.asarray(alike, float)[np.ix_(given, given)], np.asarray(angles_deg, float)[given]
+    low, high = np.quantile(alike[np.triu_indices(len(given), 1)], (0.05, 0.95))
+    if high - low < LEAST_RANGE:
+        return None
     score, unlike = order_score(alike, angles), _unlike(alike, np.arange(len(given)))
     least = LEAST_SCORE + LEAST_SCORE_FEW / len(given)
     best: Contradiction | None = None
