@@ -91,9 +91,9 @@ class AlignmentSummary:
         """Figures per tilt, a row for each image in the order of the images; NaN where unknown.
 
         ``angle_deg`` as recorded, ``n_replaced`` pixels, ``background`` (counts), brightness ``scale``,
-        ``correlation_before`` and ``_after`` with the neighbour, ``is_outlier``, ``residual_before`` and ``_after`` of the prediction by the other tilts,
-        estimated ``error_px`` and its uncertainty, and the image corrections: ``rotation_deg``, ``magnification``,
-        ``tilt_error_deg``.
+        ``correlation_before`` and ``_after`` with the neighbour, ``is_outlier``, ``residual_before`` and ``_after`` of
+        the prediction by the other tilts, estimated ``error_px`` and its uncertainty, and the image corrections:
+        ``rotation_deg``, ``magnification``, ``tilt_error_deg``.
         """
         import pandas as pd
 
@@ -115,8 +115,7 @@ class AlignedSeries(AlignmentSummary):
     ----------
     aligned : (n_tilt, y, x) f4
         Counts above background, or mass thickness of bright field. The tilt axis is vertical, through x = (nx - 1)/2.
-        Height and width change places where
-        the axis is nearer to the raw image's x.
+        Height and width change places where the axis is nearer to the raw image's x.
     notes, warnings : list of str
         What was found, and what needs care.
     """
