@@ -68,8 +68,8 @@ DISTURBANCES = {
 def test_disturbed_images_are_aligned_as_well_as_clean_ones(name, series):
     raw = DISTURBANCES[name](series, np.random.default_rng(8))
     found = align(raw, series.angles_deg, tilt_axis_angle=AXIS, workers=2)
-    # Measured 0.02 px without any disturbance, and up to 0.03 with one; without conditioning 0.1 px and more.
-    assert error_px(found, series) < 0.05
+    # Measured 0.012 px; without conditioning 0.047 with spikes, 0.6 with the exposure, 1.1 with the gain step.
+    assert error_px(found, series) < 0.03
     assert not found.outliers.any()
     assert not found.warnings
 

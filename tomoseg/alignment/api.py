@@ -122,8 +122,7 @@ class AlignedSeries(AlignmentSummary):
     ----------
     aligned : (n_tilt, y, x) f4
         Counts above background, or mass thickness of bright field. The tilt axis is vertical, through x = (nx - 1)/2.
-        Height and width change places where
-        the axis is nearer to the raw image's x.
+        Height and width change places where the axis is nearer to the raw image's x.
     notes, warnings : list of str
         What was found, and what needs care.
     """

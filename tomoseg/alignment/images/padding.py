@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 LEAST_LEFT = 0.4  # part of the frame; of images that were moved further, little is left to align
+FEWEST = 0.1  # part of the images that must have a border
+SOLID = 0.7  # part of a border that 3 x 3 px fit into
 MOST_CORNERS = 8  # of a rotated rectangle cut by a frame
 TOLERANCE_PX = 1.5  # of straight edges that are drawn in pixels
 FREE_OF_VALUE = 0.002  # part of the data that may lie in 3 x 3 px of the border's own value
@@ -35,7 +37,9 @@ def possible_padding(image: NDArray[np.float32]) -> NDArray[np.int32] | None:
         return None
     limits = _limits(image == value)
     left = _between(limits, image.shape[1])
-    return limits if not left.all() and left.mean() >= LEAST_LEFT and _is_cut_rectangle(limits) else None
+    if left.all() or left.mean() < LEAST_LEFT or not _is_solid(~left):
+        return None
+    return limits if _is_cut_rectangle(limits) else None
 
 
 def is_padding(image: NDArray[np.float32], limits: NDArray[np.int32]) -> bool:
@@ -61,8 +65,11 @@ def data_of(limits: NDArray[np.int32], width: int) -> NDArray[np.bool_]:
 def accepted(
     possible: list[NDArray[np.int32] | None], sure: list[bool], even: list[bool]
 ) -> list[NDArray[np.int32] | None]:
-    """Return the borders of a series: those `possible` where most images with `even` corners have a `sure` one."""
-    return possible if 2 * sum(sure) > sum(even) else [None] * len(possible)
+    """Return the borders of a series: those `possible` where most images with `even` corners have a `sure` one.
+
+    In a single image of many it would be chance.
+    """
+    return possible if 2 * sum(sure) > sum(even) and sum(sure) >= FEWEST * len(sure) else [None] * len(possible)
 
 
 def _value_of_corner(image: NDArray[np.float32]) -> np.float32 | None:
@@ -87,6 +94,13 @@ def _limits(same: NDArray[np.bool_]) -> NDArray[np.int32]:
 def _between(limits: NDArray[np.int32], width: int) -> NDArray[np.bool_]:
     columns = np.arange(width)
     return np.asarray((columns >= limits[:, :1]) & (columns < limits[:, 1:]))
+
+
+def _is_solid(border: NDArray[np.bool_]) -> bool:
+    """Return whether a border (y, x), thought to go on outside the frame, is no accident of single counts."""
+    around = np.pad(border, 2, constant_values=True)
+    solid = ndimage.binary_opening(around, np.ones((3, 3)))[2:-2, 2:-2]
+    return bool(solid.sum() >= SOLID * border.sum())
 
 
 def _is_cut_rectangle(limits: NDArray[np.int32]) -> bool:

@@ -27,6 +27,7 @@ from tomoseg.arrays import Array, FloatArray
 USUAL = 0.002  # part of the pixels that may stand out more than usual
 CANDIDATE = 3.0  # times what stands out usually
 LEAST = 0.03  # of the range of brightness: lower spikes do no harm
+NOISE = 6.0  # times the noise around it, at least: bright parts of an image are noisier than the rest
 SHARP = 1 / 3  # mean height of the four neighbours; a Gaussian of a width of 1.8 px at half its height has 0.4 or more
 LARGEST_GROUP = 9  # pixels
 RECURS = 0.3  # height of a peak in a neighbouring tilt beside that of the candidate
@@ -82,12 +83,13 @@ def find_peaks(image: NDArray[np.float32], span: float) -> Peaks:
     y, x = np.nonzero(size > usual) if usual > 0 else (np.zeros(0, np.int64), np.zeros(0, np.int64))
     table = np.zeros(len(y), PEAK_DTYPE)
     table["y"], table["x"], table["height"] = y, x, heights[y, x]
-    near, excess, count = np.zeros(len(y)), np.zeros(len(y)), np.zeros(len(y), np.int64)
-    _measure(image, table["y"], table["x"], table["height"], near, excess, count)
+    near, excess, noise, count = *np.zeros((3, len(y))), np.zeros(len(y), np.int64)
+    _measure(image, table["y"], table["x"], near, excess, noise, count)
     table["excess"], table["size"] = excess, count
     table["is_sharp"], table["is_beyond"] = near < SHARP, np.abs(excess) > span
     shaped = (count <= LARGEST_GROUP) & (table["is_sharp"] | table["is_beyond"])
-    return Peaks(table, shaped & (np.abs(table["height"]) > CANDIDATE * usual))
+    clear = (np.abs(table["height"]) > CANDIDATE * usual) & (np.abs(excess) > NOISE * noise)
+    return Peaks(table, shaped & clear)
 
 
 def find_lines(image: NDArray[np.float32]) -> Lines:
@@ -341,8 +343,29 @@ def _height_above_ring(image, ring, y, x):  # type: ignore[no-untyped-def]
     return np.float32(value - last) if value < last else np.float32(0)
 
 
-def _measure_peaks(image, ys, xs, heights, near, excess, count):  # type: ignore[no-untyped-def]
-    """Fill mean height of the four neighbours, height above the surroundings, and number of pixels of each peak."""
+def _noise_of_ring(image, y, x):  # type: ignore[no-untyped-def]
+    """Return the noise of the pixels 3 px from a peak, from the differences of neighbours among them."""
+    rows, columns = image.shape
+    differences = np.empty(24, np.float32)
+    n = 0
+    for side in (-3, 3):
+        for k in range(-3, 3):
+            for across in range(2):
+                y0, x0 = (y + side, x + k) if across else (y + k, x + side)
+                y1, x1 = (y + side, x + k + 1) if across else (y + k + 1, x + side)
+                if min(y0, y1, x0, x1) >= 0 and max(y0, y1) < rows and max(x0, x1) < columns:
+                    step = abs(image[y1, x1] - image[y0, x0])
+                    if np.isfinite(step):
+                        differences[n] = step
+                        n += 1
+    return np.float32(1.05) * np.median(differences[:n]) if n else np.float32(0)  # 1.4826 / sqrt(2)
+
+
+def _measure_peaks(image, ys, xs, near, excess, noise, count):  # type: ignore[no-untyped-def]
+    """Fill in for each peak.
+
+    Mean height of the four neighbours, height above the surroundings, noise there, and number of pixels.
+    """
     rows, columns = image.shape
     ring = np.empty(24, np.float32)
     group = np.empty((7, 7), np.bool_)
@@ -361,6 +384,7 @@ def _measure_peaks(image, ys, xs, heights, near, excess, count):  # type: ignore
             near[k], count[k] = 1, 49
             continue
         excess[k] = above
+        noise[k] = _noise(image, y, x)
         total, faces = 0.0, 0
         for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1)):
             yy, xx = y + dy, x + dx
@@ -463,6 +487,7 @@ def _medians_of_good(image, bad, ys, xs, values, known):  # type: ignore[no-unty
 _height = numba.njit(nogil=True, cache=True)(_height_above_ring)
 _stand_out = numba.njit(nogil=True, cache=True)(_stand_out_of_ring)
 _grow = numba.njit(nogil=True, cache=True)(_group_of_pixels)
+_noise = numba.njit(nogil=True, cache=True)(_noise_of_ring)
 _measure = numba.njit(nogil=True, cache=True)(_measure_peaks)
 _look_for = numba.njit(nogil=True, cache=True)(_look_for_peaks)
 _spread = numba.njit(nogil=True, cache=True)(_spread_peaks)

@@ -49,6 +49,15 @@ def test_an_image_without_border_and_one_line_of_border():
     assert data_of(limits, 90)[2:].all()
 
 
+def test_counts_that_are_equal_by_chance_are_no_border():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        image = noisy() // 50  # few different values in the vacuum
+        image[0, :9] = image[:9, 0] = image[0, 0]
+        image[:, 0] = np.where(rng.random(70) < 0.5, image[0, 0], image[:, 0])
+        assert find_padding(image) is None
+
+
 def blob_in_vacuum(noise, shape):
     y, x = np.indices((80, 80)) - 39.5
     thickness = {
