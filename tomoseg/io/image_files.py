@@ -32,6 +32,8 @@ _TIFF_COMPRESSIONS = {1, 5, 8, 32773, 32946, 34925, 50000}  # none, LZW, deflate
 _PILLOW_COMPRESSIONS = {2, 3, 4, 5, 6, 7}  # CCITT, LZW, JPEG
 _WHITE_IS_ZERO, _PALETTE = 0, 3  # TIFF's photometric interpretation
 _GREY = 0  # PNG's type of colour
+# Kinds of TIFF that tifffile would complete from other files: read as the pages of this file only.
+ALONE: dict[str, Any] = {"_multifile": False, "is_mmstack": False, "is_ndtiff": False}
 T = TypeVar("T")
 
 
@@ -205,8 +207,6 @@ def _opened(path: Path) -> Iterator[tuple[Any, list[str]]]:
     """Open a TIFF with tifffile; return it and what tifffile reports."""
     import tifffile
 
-    from tomoseg.io.readers.tiff import ALONE
-
     with captured_messages("tifffile") as messages, tifffile.TiffFile(path, **ALONE) as tiff:
         yield tiff, messages
 
@@ -249,8 +249,6 @@ def _following(path: Path, tiff: Any, stack: _Stack, number: int) -> Array:
 
 def _pixels(path: Path, page: Any) -> Array:
     """Return the stored values of a page, colours as the last axis."""
-    from tomoseg.io.readers.tiff import tifffile_decodes
-
     code, stored = int(page.compression), path.stat().st_size
     if code not in _TIFF_COMPRESSIONS | _PILLOW_COMPRESSIONS:
         raise InputError(f"{path} is compressed as {shown(page.compression)}: save it as LZW, deflate or plain TIFF")
@@ -267,6 +265,16 @@ def _pixels(path: Path, page: Any) -> Array:
     except ImportError as error:  # ZSTD without imagecodecs, before Python 3.14
         raise _needs_imagecodecs(path, page) from error
     return np.moveaxis(data, 0, -1) if data.ndim == 3 and page.axes.startswith("S") else data
+
+
+def tifffile_decodes(page: Any) -> bool:
+    """Return whether tifffile can undo the compression of a page without further packages."""
+    from tifffile import TIFF
+
+    try:
+        return TIFF.DECOMPRESSORS[page.compression] is not None and TIFF.UNPREDICTORS[page.predictor] is not None
+    except (KeyError, ValueError):  # tifffile's way to say that a codec is not installed
+        return False
 
 
 def pixels_by_pillow(path: Path, page: Any) -> Array:

@@ -29,12 +29,22 @@ class Extent:
 
 def is_pattern(path: Path) -> bool:
     """Return whether a path is a pattern of names, and not a file or folder."""
-    return any(sign in path.name for sign in WILDCARDS) and not os.path.lexists(path)
+    try:
+        return any(sign in path.name for sign in WILDCARDS) and not os.path.lexists(path)
+    except ValueError:  # no possible name
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # it may not be seen, or is no possible name
+        return False
 
 
 def is_store(path: Path) -> bool:
     """Return whether a path is a folder that holds one data set (.zspy)."""
-    return path.suffix.lower() in STORES and path.is_dir()
+    return path.suffix.lower() in STORES and _is_folder(path)
 
 
 def extent_of(path: Path) -> Extent | None:
@@ -56,7 +66,7 @@ def sha256(path: Path) -> str:
     if status_of(path) is not None or not (found := members(path)):
         return digest.sha256(path)
     together = hashlib.sha256()
-    base = path if path.is_dir() else path.parent
+    base = path if _is_folder(path) else path.parent
     for member in found:
         together.update(f"{member.relative_to(base).as_posix()}\0{digest.sha256(member)}\n".encode("utf-8", "replace"))
     return together.hexdigest()
@@ -69,7 +79,7 @@ def members(path: Path) -> list[Path]:
     tilts = tilt_files(path)
     if not tilts:
         return []
-    beside = {p.name.lower(): p for p in _listed(path if path.is_dir() else path.parent)}
+    beside = {p.name.lower(): p for p in _listed(path if _is_folder(path) else path.parent)}
     if is_pattern(path):
         wanted = {f"{tilt.name.lower()}.mdoc" for tilt in tilts} | {f"{tilt.stem.lower()}.mdoc" for tilt in tilts}
         more = [p for name, p in beside.items() if name in wanted]
@@ -88,7 +98,7 @@ def tilt_files(path: Path) -> list[Path]:
         # Square brackets are common in the names of tilt images.
         pattern = re.compile(fnmatch.translate(path.name.replace("[", "[[]")))
         found = [p for p in _listed(path.parent) if pattern.match(p.name)]
-    elif path.is_dir() and not is_store(path):
+    elif _is_folder(path) and not is_store(path):
         found = _listed(path)
     else:
         return []
@@ -138,7 +148,7 @@ def _listed(folder: Path) -> list[Path]:
     """Return the regular files of a folder."""
     try:
         return [folder / entry.name for entry in os.scandir(folder) if entry.is_file()]
-    except OSError:
+    except (OSError, ValueError):
         return []
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
+from tomoseg.io.image_files import ALONE, pixels_by_pillow, tifffile_decodes
 from tomoseg.io.limits import reason_of, require_plausible
 from tomoseg.io.series import (
     COLOUR_IMAGES,
@@ -32,8 +33,6 @@ from tomoseg.io.series import (
 )
 from tomoseg.io.units import PixelSize, checked_pixel_size
 
-# Kinds of TIFF that tifffile would complete from other files: read as the pages of this file only.
-ALONE: dict[str, Any] = {"_multifile": False, "is_mmstack": False, "is_ndtiff": False}
 # Tags by which Gatan, FEI, TVIPS, Zeiss and Olympus tell their scale, and JEOL's name.
 _SCALE_TAGS = {65003, 65009, 34680, 34682, 37706, 34118, 33471, 33560, 271}
 _MOST_SERIES = 100  # of one page each: reading all their scales takes long
@@ -155,8 +154,6 @@ def _fetch(
         if pages == tuple(range(len(pages))):
             return together
         return lambda part: np.concatenate([together(slice(page, page + 1)) for page in pages[part]])
-    from tomoseg.io.image_files import pixels_by_pillow
-
     _require_pages(path, stack, max(pages) + 1)
     # Many pages or strips may point to the same bytes: the file's size counts, not theirs.
     require_plausible(path, math.prod(shape) * stack.dtype.itemsize, path.stat().st_size)
@@ -179,16 +176,6 @@ def _require_pages(path: Path, stack: Any, n_images: int) -> None:
             raise InputError(f"{path} is truncated: page {i + 1} of {n_images} is missing")
         ends = (offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True))
         require_bytes(path, max(ends, default=0), n_images, i)
-
-
-def tifffile_decodes(page: Any) -> bool:
-    """Return whether tifffile can undo the compression of a page without further packages."""
-    from tifffile import TIFF
-
-    try:
-        return TIFF.DECOMPRESSORS[page.compression] is not None and TIFF.UNPREDICTORS[page.predictor] is not None
-    except (KeyError, ValueError):  # tifffile's way to say that a codec is not installed
-        return False
 
 
 def _pixel_size(path: Path, tiff: Any, stack: Any) -> PixelSize:
