@@ -20,7 +20,7 @@ from tests.fuzz.samples import STACK, dm3, ser, write_samples
 from tests.fuzz.tries import attempt
 from tomoseg.io.mrc import write_mrc
 
-TRIES = {"tiff": 15, "hdf5": 15, "emi": 10, "keras": 10, "project": 15, "report": 3}
+TRIES = {"tiff": 15, "zspy": 8, "hdf5": 15, "emi": 10, "keras": 10, "project": 15, "report": 3}
 SLOW = {"keras", "report"}  # to start with
 
 
