@@ -83,46 +83,23 @@ class Outputs(Protocol):
         """Add attributes to an artifact, or to the group that an attribute-only artifact is."""
 
 
-class Channel:
-    """One signal of several, (n_tilt, n_signal, y, x), as an `ArraySource` (n_tilt, y, x)."""
-
-    def __init__(self, signals: ArraySource, place: int) -> None:
-        self._signals, self._place = signals, place
-        self.shape = (signals.shape[0], *signals.shape[2:])
-        self.dtype = signals.dtype
-
-    def __getitem__(self, key: Any) -> Any:
-        tilts, *rest = key if isinstance(key, tuple) else (key,)
-        return self._signals[(tilts, self._place, *rest)]
-
-
-class ChannelSink:
-    """One signal of several, (n_tilt, n_signal, y, x), as an `ArraySink` (n_tilt, y, x)."""
-
-    def __init__(self, signals: ArraySink, place: int) -> None:
-        self._signals, self._place = signals, place
-        self.shape = (signals.shape[0], *signals.shape[2:])
-
-    def __setitem__(self, tilts: Any, images: Any) -> None:
-        self._signals[tilts, self._place] = images
-
-    def __getitem__(self, tilts: Any) -> Any:
-        return self._signals[tilts, self._place]
-
-
 class Part:
-    """One array of several along the first dimension, to read and to write."""
+    """One array of several along a dimension, to read (`ArraySource`) and to write (`ArraySink`)."""
 
-    def __init__(self, arrays: Any, place: int) -> None:
-        self._arrays, self._place = arrays, place
-        self.shape: tuple[int, ...] = tuple(arrays.shape[1:])
+    def __init__(self, arrays: Any, axis: int, place: int) -> None:
+        self._arrays, self._axis, self._place = arrays, axis, place
+        self.shape: tuple[int, ...] = (*arrays.shape[:axis], *arrays.shape[axis + 1 :])
         self.dtype: np.dtype[Any] = np.dtype(getattr(arrays, "dtype", np.float32))
 
+    def _key(self, key: Any) -> tuple[Any, ...]:
+        keys = key if isinstance(key, tuple) else (key,)
+        return (*keys[: self._axis], self._place, *keys[self._axis :])
+
     def __getitem__(self, key: Any) -> Any:
-        return self._arrays[(self._place, *(key if isinstance(key, tuple) else (key,)))]
+        return self._arrays[self._key(key)]
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self._arrays[(self._place, *(key if isinstance(key, tuple) else (key,)))] = value
+        self._arrays[self._key(key)] = value
 
 
 def signal_names(signals: Input, axis: int) -> list[str]:
@@ -133,7 +110,7 @@ def signal_names(signals: Input, axis: int) -> list[str]:
 
 def volumes_by_name(volumes: Input) -> dict[str, Part]:
     """Return the volumes (z, y, x) of signals by name, of a stack of them (n_signal, z, y, x)."""
-    return {name: Part(volumes, k) for k, name in enumerate(signal_names(volumes, 0))}
+    return {name: Part(volumes, 0, k) for k, name in enumerate(signal_names(volumes, 0))}
 
 
 class MemoryInput:

@@ -30,7 +30,7 @@ from tomoseg.alignment.judging.warnings import (
     summary,
 )
 from tomoseg.alignment.parameters import AlignParameters, check
-from tomoseg.arrays import Array, ArraySource, Channel, ChannelSink, Input, MemoryOutputs, Outputs, signal_names
+from tomoseg.arrays import Array, ArraySource, Input, MemoryOutputs, Outputs, Part, signal_names
 from tomoseg.errors import InputError
 from tomoseg.io.masks import Mask, MaskedSeries, open_mask, require_fit
 from tomoseg.io.shifts import GivenAlignment, ImageCorrections, fitted, imod_turns, read_shifts
@@ -342,8 +342,8 @@ def align_signals(signals: Input, found: AlignmentSummary, *, runtime: Runtime, 
     sink = outputs.create("aligned_signals", (n, n_signals, height, width), attrs={"names": names})
     for k, name in enumerate(names):
         resample_series(
-            Channel(signals, k),
-            ChannelSink(sink, k),
+            Part(signals, 1, k),
+            Part(sink, 1, k),
             usable=np.ones(n, bool),
             levels=np.zeros(n),
             scales=np.ones(n),

@@ -24,7 +24,7 @@ from tomoseg.errors import InputError, shown
 from tomoseg.io.limits import read_text
 
 _MAX_BYTES = 16 << 20  # local alignments have some hundred lines for each image
-_HEADER = re.compile(r"#\s*(RawSize|NumPatches|DarkFrame|AlphaOffset)\s*=\s*(.*)")
+_HEADER = re.compile(r"#\s*(RawSize|DarkFrame)\s*=\s*(.*)")
 _COLUMNS = ("section", "rotation", "magnification", "tx", "ty", "mean", "fit", "scale", "base", "tilt")
 
 
@@ -40,7 +40,6 @@ class AreTomoAlignment:
     shifts_px : (n, 2) f8, (dy, dx) to add to a raw image's coordinates
     dark : sections and tilts in degrees of the images that were left out
     image_shape : (height, width) of the raw images in px, or None
-    n_raw : number of images of the raw series, or None
     has_local : whether there is a local alignment, too
     """
 
@@ -51,7 +50,6 @@ class AreTomoAlignment:
     shifts_px: NDArray[np.float64]
     dark: tuple[tuple[int, float], ...]
     image_shape: tuple[int, int] | None
-    n_raw: int | None
     has_local: bool
 
     def all_angles_deg(self) -> NDArray[np.float64]:
@@ -74,12 +72,12 @@ def read_alignment(path: Path) -> AreTomoAlignment:
     rows: list[list[float]] = []
     dark: list[tuple[int, float]] = []
     size: tuple[int, ...] = ()
-    n_local = 0
+    has_local = False
     for number, text in enumerate(read_text(path, _MAX_BYTES, "alignment file").splitlines(), 1):
         line = text.strip()
         header = _HEADER.match(line)
         if line.startswith("# Local"):
-            n_local += 1
+            has_local = True
             break
         if header is not None:
             values = _numbers(path, number, header[2], 1)
@@ -100,8 +98,7 @@ def read_alignment(path: Path) -> AreTomoAlignment:
         shifts_px=-np.column_stack([table["ty"], table["tx"]]),
         dark=tuple(dark),
         image_shape=(size[1], size[0]) if size else None,
-        n_raw=size[2] if size else None,
-        has_local=n_local > 0,
+        has_local=has_local,
     )
 
 

@@ -1,6 +1,7 @@
 """The files beside a raw series that say what it does not say itself: SerialEM's .mdoc, and files of tilt angles."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,7 @@ _OTHER_ENDS = ("_preali", "_newst", "_st", "_raw")
 # The endings of files of tilt angles: as recorded, and as solved by an alignment.
 RECORDED = (".rawtlt", "_tlt.txt")
 SOLVED = (".tlt", ".aln")
+ANGLE_ENDINGS = (*RECORDED, *SOLVED)
 _LONGEST_LISTING = 100_000  # files of a folder
 
 
@@ -32,17 +34,18 @@ def is_aligned(raw: Path) -> bool:
     return Path(name).suffix in ALIGNED_SUFFIXES or Path(name).stem.endswith(ALIGNED_ENDS)
 
 
-def companions_of(raw: Path) -> Companions:
+def companions_of(raw: Path, names: Mapping[str, str] | None = None) -> Companions:
     """Return the companions of a raw series, by name; upper and lower case are the same.
 
     `X.mrc.mdoc` and `X.mdoc`; `X.rawtlt`, `X_TLT.txt`, `X.tlt` and `X.aln`, solved angles first for an aligned series.
-    For a raw file `X_ali.mrc` (`X_preali`, `X_st`) the companions of `X` count as well, after its own.
+    For a raw file `X_ali.mrc` (`X_preali`, `X_st`) the companions of `X` count as well, after its own. `names` are
+    those of its folder, `names_in`, where they are known already.
     """
     raw = raw if raw.name else raw.absolute()
-    names = _names_beside(raw)
+    beside = names_in(raw.parent) if names is None else names
 
     def first(*wanted: str) -> Path | None:
-        known = (names[name.lower()] for name in wanted if name.lower() in names)
+        known = (beside[name.lower()] for name in wanted if name.lower() in beside)
         return next((path for path in (raw.with_name(name) for name in known) if status_of(path)), None)
 
     stems = _stems(raw)
@@ -65,11 +68,11 @@ def _stems(raw: Path) -> list[str]:
     return [stem, *(stem[: -len(end)] for end in ends[:1])]
 
 
-def _names_beside(raw: Path) -> dict[str, str]:
-    """Return the names of the files in the folder of a series, by their lower case; the exact ones are preferred."""
+def names_in(folder: Path) -> dict[str, str]:
+    """Return the names in a folder by their lower case; none if it may not be seen."""
     found: dict[str, str] = {}
     try:
-        with os.scandir(raw.parent) as entries:
+        with os.scandir(folder) as entries:
             for count, entry in enumerate(entries):
                 if count >= _LONGEST_LISTING:
                     break

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from tomoseg.errors import InputError
 from tomoseg.io import digest
+from tomoseg.io.companions import ANGLE_ENDINGS
 from tomoseg.io.formats import IMAGE_EXTENSIONS
 from tomoseg.io.regular import status_of
 
 WILDCARDS = "*?"
 MOST_FILES = 20_000
 STORES = (".zspy",)  # folders that are one file to their users
-_COMPANIONS = (".mdoc", ".rawtlt", ".tlt", ".aln", "_tlt.txt")
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def members(path: Path) -> list[Path]:
         wanted = {f"{tilt.name.lower()}.mdoc" for tilt in tilts} | {f"{tilt.stem.lower()}.mdoc" for tilt in tilts}
         more = [p for name, p in beside.items() if name in wanted]
     else:
-        more = [p for name, p in beside.items() if name.endswith(_COMPANIONS)]
+        more = [p for name, p in beside.items() if name.endswith((".mdoc", *ANGLE_ENDINGS))]
     return sorted({*tilts, *more}, key=natural)
 
 

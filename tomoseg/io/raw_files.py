@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 
 from tomoseg.errors import InputError, shown
-from tomoseg.io.companions import COMPRESSED
+from tomoseg.io.companions import ANGLE_ENDINGS, COMPRESSED
 from tomoseg.io.formats import FORMATS, Format, supported
 from tomoseg.io.input_files import is_store
 from tomoseg.io.limits import FREE_BYTES, MOST_EXPANSION, reason_of, size_words
@@ -94,7 +94,7 @@ def format_of(path: Path, head: bytes) -> Format:
     # DM's mark is only four bytes, which an MRC file of 3 or 4 columns in the other byte order has too.
     if by_content is None or (by_content.module in {"dm", "picture"} and by_name is not None):
         by_content = by_name
-    if path.suffix.lower() in {".mdoc", ".rawtlt", ".tlt", ".aln"}:
+    if path.name.lower().endswith((".mdoc", *ANGLE_ENDINGS)):
         raise InputError(f"{path} says something of a tilt series, but holds no images: give the file with the images")
     if by_content is None:
         raise InputError(f"the format of {path} is not recognised; supported are {supported()}")

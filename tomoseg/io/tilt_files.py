@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -12,7 +12,7 @@ import numpy as np
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError, shown
 from tomoseg.io.angles import read_angles
-from tomoseg.io.companions import companions_of
+from tomoseg.io.companions import ANGLE_ENDINGS, companions_of, names_in
 from tomoseg.io.formats import IMAGE_EXTENSIONS
 from tomoseg.io.input_files import tilt_files
 from tomoseg.io.limits import reason_without
@@ -34,11 +34,13 @@ class _File:
     """What one file holds."""
 
     path: Path
+    mdoc: Path | None
     n_images: int
     shape_yx: tuple[int, int]
     dtype: np.dtype[np.generic]
     angle_deg: float | None
     angle_source: str
+    tilt_axis: Axis | None
     fetch: Callable[[slice], Array]
 
 
@@ -90,7 +92,8 @@ def _too_few(path: Path, files: Sequence[Path]) -> str:
 
 
 def _joined(path: Path, folder: Path, files: Sequence[Path], opened: Sequence[RawSeries]) -> RawSeries:
-    parts = [_part(series, file) for series, file in zip(opened, files, strict=True)]
+    names = names_in(files[0].parent)
+    parts = [_part(series, file, names) for series, file in zip(opened, files, strict=True)]
     _require_alike(path, parts)
     first, counts = opened[0], [part.n_images for part in parts]
     owner = np.repeat(np.arange(len(parts)), counts)
@@ -106,7 +109,7 @@ def _joined(path: Path, folder: Path, files: Sequence[Path], opened: Sequence[Ra
     kind = f"{first.format} files, one per tilt"
     joined = RawSeries(path, kind, (len(owner), *first.shape[1:]), first.dtype, fetch)
     joined.pixel_size = _one_pixel_size(opened, joined)
-    joined.tilt_axis = next((axis for axis in (_axis(s, f) for s, f in zip(opened, files, strict=True)) if axis), None)
+    joined.tilt_axis = next((part.tilt_axis for part in parts if part.tilt_axis), None)
     joined.metadata = {"files": len(files), "first_file": {"name": files[0].name, **first.metadata}}
     recorded = [part.angle_deg for part in parts]
     if all(angle is not None for angle in recorded):
@@ -132,28 +135,20 @@ def _joined(path: Path, folder: Path, files: Sequence[Path], opened: Sequence[Ra
     return joined
 
 
-def _part(series: RawSeries, file: Path) -> _File:
+def _part(series: RawSeries, file: Path, names: Mapping[str, str]) -> _File:
+    path, mdoc = companions_of(file, names).mdoc, None
     angle, source = None, ""
-    mdoc = companions_of(file).mdoc
-    if mdoc is not None:
-        try:
-            tilts = read_mdoc(mdoc).angles_deg()
-            angle, source = float(np.median(tilts)), "the .mdoc of each file"
-        except InputError as error:
-            series.warnings.append(f"{mdoc.name} was set aside: {reason_without(error, mdoc)}")
+    try:
+        mdoc = None if path is None else read_mdoc(path)
+        if mdoc is not None:
+            angle, source = float(np.median(mdoc.angles_deg())), "the .mdoc of each file"
+    except InputError as error:
+        assert path is not None
+        series.warnings.append(f"{path.name} was set aside: {reason_without(error, path)}")
     if angle is None and series.angles_deg is not None and len(series.angles_deg):
         angle, source = float(np.median(series.angles_deg)), f"the {series.angles_source} of each file"
-    return _File(file, series.shape[0], series.shape[1:], series.dtype, angle, source, series.fetch)
-
-
-def _axis(series: RawSeries, file: Path) -> Axis | None:
-    if series.tilt_axis is not None:
-        return series.tilt_axis
-    mdoc = companions_of(file).mdoc
-    try:
-        return None if mdoc is None else read_mdoc(mdoc).tilt_axis()
-    except InputError:
-        return None  # it was warned of
+    axis = series.tilt_axis or (None if mdoc is None else mdoc.tilt_axis())
+    return _File(file, path, series.shape[0], series.shape[1:], series.dtype, angle, source, axis, series.fetch)
 
 
 def _require_alike(path: Path, parts: Sequence[_File]) -> None:
@@ -185,7 +180,7 @@ def _one_pixel_size(opened: Sequence[RawSeries], joined: RawSeries) -> PixelSize
 
 def _use_mdoc_of_all(series: RawSeries, folder: Path, parts: Sequence[_File], owner: Array) -> None:
     """Add the angles of an .mdoc in the folder that describes all files, by the names of their frames."""
-    own = {companions_of(part.path).mdoc for part in parts}
+    own = {part.mdoc for part in parts}
     for path in sorted(p for p in folder.iterdir() if p.suffix.lower() == ".mdoc" and p not in own):
         try:
             mdoc = read_mdoc(path)
@@ -209,9 +204,7 @@ def _use_mdoc_of_all(series: RawSeries, folder: Path, parts: Sequence[_File], ow
 
 def _use_angle_files(series: RawSeries, folder: Path, parts: Sequence[_File], owner: Array) -> None:
     """Add the angles of the only angle file in the folder, one for each file or one for each image."""
-    found = sorted(
-        p for p in folder.iterdir() if p.is_file() and p.name.lower().endswith((".rawtlt", ".tlt", "_tlt.txt", ".aln"))
-    )
+    found = sorted(p for p in folder.iterdir() if p.is_file() and p.name.lower().endswith(ANGLE_ENDINGS))
     for file in found:
         try:
             angles = read_angles(file)

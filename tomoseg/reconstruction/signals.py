@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.arrays import ArraySink, Channel, Input, MemoryOutputs, Outputs, Part, signal_names
+from tomoseg.arrays import ArraySink, Input, MemoryOutputs, Outputs, Part, signal_names
 from tomoseg.errors import InputError, StageFailed, shown
 from tomoseg.reconstruction.api import reconstruct_series
 from tomoseg.reconstruction.parameters import ReconstructParameters
@@ -62,7 +62,7 @@ def reconstruct_signals(
         runtime.say(f"signal {name}:")
         try:
             reconstruct_series(
-                Channel(signals, place),
+                Part(signals, 1, place),
                 angles_deg,
                 outliers=outliers,
                 pixel_size_nm=pixel_size_nm,
@@ -79,7 +79,7 @@ class _OneOf(MemoryOutputs):
 
     def __init__(self, volumes: ArraySink, place: int) -> None:
         super().__init__()
-        self._volume = Part(volumes, place)
+        self._volume = Part(volumes, 0, place)
 
     def create(
         self, name: str, shape: tuple[int, ...], dtype: Any = None, attrs: Mapping[str, Any] | None = None

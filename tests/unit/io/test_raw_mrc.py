@@ -3,13 +3,13 @@ import gzip
 import re
 import struct
 import tempfile
-from contextlib import contextmanager
 
 import mrcfile
 import numpy as np
 import pytest
 from mrcfile.dtypes import get_ext_header_dtype
 
+from tests.unit.io.test_angle_sources import planned
 from tomoseg.errors import InputError
 from tomoseg.io.plan import Wishes, plan_series
 from tomoseg.io.raw import open_raw
@@ -36,14 +36,6 @@ def _fei(kind, n, order="<", size_x=8.5e-11, size_y=8.5e-11, filled=0xFFFFFFFF, 
 def _serialem(tilts, order="<"):
     """Tilt, stage position and magnification for each image: flags 1 + 4 + 8, eight bytes."""
     return b"".join(struct.pack(f"{order}4h", round(100 * t), -400, -214, 1150) for t in tilts)
-
-
-@contextmanager
-def planned(path, **wishes):
-    plan, problems = plan_series(path, Wishes(**wishes))
-    assert problems == []
-    with plan.raw:
-        yield plan
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

@@ -11,15 +11,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tomoseg.alignment.finding.track import Band
+from tomoseg.alignment.images.brightness import SIDE, TREND_TILTS, VACUUM_MEDIAN, VACUUM_MOST
 from tomoseg.alignment.images.correlation import padded_shape, register, taper
 from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.arrays import FloatArray
 
-# A sample is whole across the axis where what touches the two sides of the frame is below these parts of its
-# brightness, in half of the tilts and in nine tenths of them.
-WHOLE_MEDIAN, WHOLE_MOST = 0.05, 0.2
-SIDE = 0.04  # part of the width that counts as a side
-TREND_TILTS = 9  # a sample that is cut by the frame changes its total slowly; what differs from this median flickers
 EXPECTED = 0.05  # part of the width by which axis and sample usually lie off the centre
 
 
@@ -115,7 +111,7 @@ def brightness_at_sides(aligned: FloatArray, seen: NDArray[np.bool_], window: Fl
 def is_whole(aligned: FloatArray, seen: NDArray[np.bool_], window: FloatArray, usable: NDArray[np.bool_]) -> bool:
     """Return whether the sample lies inside the frame across the axis in (nearly) all tilts: vacuum on both sides."""
     sides = brightness_at_sides(aligned, seen, window)[usable]
-    return bool(np.median(sides) < WHOLE_MEDIAN and np.quantile(sides, 0.9) < WHOLE_MOST)
+    return bool(np.median(sides) < VACUUM_MEDIAN and np.quantile(sides, 0.9) < VACUUM_MOST)
 
 
 def intensity_scales(

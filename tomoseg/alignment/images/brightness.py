@@ -40,7 +40,7 @@ JUMP, JUMP_SCATTERS = 0.1, 6.0  # least jump of ln brightness between neighbours
 SAME_JUMP = 0.2
 FLICKER, FLICKER_ERRORS = 0.02, 1.5  # standard deviation of ln brightness about its trend, also in errors of a step
 BLOCKS, FAINT = 5, 0.2  # along each side of an image; a block is too faint below this part of the usual total
-TREND_TILTS = 9
+TREND_TILTS = 9  # a sample that is cut changes its total slowly; what differs from a median over so many flickers
 LARGEST = 20.0  # factor
 HOW: dict[Kind, str] = {
     "whole": "the sample is whole in the frame, so that its total is the same in all tilts",

@@ -371,13 +371,7 @@ def _measure_peaks(image, ys, xs, near, excess, noise, count):  # type: ignore[n
     group = np.empty((7, 7), np.bool_)
     for k in range(len(ys)):
         y, x = ys[k], xs[k]
-        n = 0
-        for dy in range(-3, 4):
-            for dx in range(-3, 4):
-                yy, xx = y + dy, x + dx
-                if max(abs(dy), abs(dx)) == 3 and 0 <= yy < rows and 0 <= xx < columns and np.isfinite(image[yy, xx]):
-                    ring[n] = image[yy, xx]
-                    n += 1
+        n = _ring(image, y, x, ring)
         base = np.median(ring[:n]) if n else np.float32(0)
         above = image[y, x] - base
         if above == 0 or n == 0:
@@ -415,6 +409,19 @@ def _look_for_peaks(image, ys, xs, excess, reach, shown):  # type: ignore[no-unt
                     shown[k] = True
 
 
+def _pixels_of_ring(image, y, x, ring):  # type: ignore[no-untyped-def]
+    """Fill `ring` with the known pixels three away from a pixel; return how many."""
+    rows, columns = image.shape
+    n = 0
+    for dy in range(-3, 4):
+        for dx in range(-3, 4):
+            yy, xx = y + dy, x + dx
+            if max(abs(dy), abs(dx)) == 3 and 0 <= yy < rows and 0 <= xx < columns and np.isfinite(image[yy, xx]):
+                ring[n] = image[yy, xx]
+                n += 1
+    return n
+
+
 def _group_of_pixels(image, y, x, base, above, group):  # type: ignore[no-untyped-def]
     """Fill `group`, 7 x 7 about a peak, with the connected pixels of a quarter of its height; return how many."""
     rows, columns = image.shape
@@ -441,18 +448,11 @@ def _group_of_pixels(image, y, x, base, above, group):  # type: ignore[no-untype
 
 def _spread_peaks(image, ys, xs, heights, bad):  # type: ignore[no-untyped-def]
     """Mark the group of pixels of each peak as bad."""
-    rows, columns = image.shape
     ring = np.empty(24, np.float32)
     group = np.empty((7, 7), np.bool_)
     for k in range(len(ys)):
         y, x = ys[k], xs[k]
-        n = 0
-        for dy in range(-3, 4):
-            for dx in range(-3, 4):
-                yy, xx = y + dy, x + dx
-                if max(abs(dy), abs(dx)) == 3 and 0 <= yy < rows and 0 <= xx < columns and np.isfinite(image[yy, xx]):
-                    ring[n] = image[yy, xx]
-                    n += 1
+        n = _ring(image, y, x, ring)
         bad[y, x] = True
         if n == 0 or image[y, x] == np.median(ring[:n]):
             continue
@@ -486,6 +486,7 @@ def _medians_of_good(image, bad, ys, xs, values, known):  # type: ignore[no-unty
 
 _height = numba.njit(nogil=True, cache=True)(_height_above_ring)
 _stand_out = numba.njit(nogil=True, cache=True)(_stand_out_of_ring)
+_ring = numba.njit(nogil=True, cache=True)(_pixels_of_ring)
 _grow = numba.njit(nogil=True, cache=True)(_group_of_pixels)
 _noise = numba.njit(nogil=True, cache=True)(_noise_of_ring)
 _measure = numba.njit(nogil=True, cache=True)(_measure_peaks)

@@ -385,7 +385,7 @@ def _hyperspy(path: Path, file: Any, signal: str | None) -> RawSeries:
         raise InputError(f"{path} is a HyperSpy file without a signal")
     titles = [str(_metadata(group).get("General", {}).get("title") or "untitled") for group in groups]
     every = [_hyperspy_axes(group) for group in groups]
-    orders = [_hyperspy_order(axes) for axes in every]
+    orders = [hyperspy_order(axes) for axes in every]
     datasets = [group["data"] for group in groups]
     counts = [
         data.shape[order[0]] if data.ndim == 3 and data.dtype.kind in "iufb" else n_images_of(data.shape, data.dtype)
@@ -402,7 +402,7 @@ def _hyperspy(path: Path, file: Any, signal: str | None) -> RawSeries:
     series.pixel_size = checked_pixel_size(scales, (_text(y.get("units")), _text(x.get("units"))), "HyperSpy axes")
     metadata = _metadata(group)
     if len(order) == 3:
-        _use_hyperspy_angles(series, axes[order[0]], metadata.get("Tomography", {}))
+        use_hyperspy_angles(series, axes[order[0]], metadata.get("Tomography", {}))
     # The history of loading and saving is long and says nothing about the acquisition.
     metadata.get("General", {}).pop("FileIO", None)
     series.metadata = {"metadata": jsonable(metadata)}
@@ -440,9 +440,9 @@ def _hyperspy_axes(group: Any) -> list[dict[str, Any]]:
     return [_attributes(group[f"axis-{i}"]) if f"axis-{i}" in group else {} for i in range(n)]
 
 
-def _hyperspy_order(axes: list[dict[str, Any]]) -> tuple[int, ...]:
+def hyperspy_order(axes: list[dict[str, Any]]) -> tuple[int, ...]:
     """Return which array dimensions are tilt, y and x: the one in degrees, or the navigation axis, comes first."""
-    if len(axes) < 3:
+    if len(axes) != 3:
         return tuple(range(len(axes)))
     angular = [i for i, axis in enumerate(axes) if degrees_per(_text(axis.get("units"))) is not None]
     navigation = [i for i, axis in enumerate(axes) if axis.get("navigate")]
@@ -451,7 +451,7 @@ def _hyperspy_order(axes: list[dict[str, Any]]) -> tuple[int, ...]:
     return tilt, y, x
 
 
-def _use_hyperspy_angles(series: RawSeries, axis: Mapping[str, Any], tomography: Mapping[str, Any]) -> None:
+def use_hyperspy_angles(series: RawSeries, axis: Mapping[str, Any], tomography: Mapping[str, Any]) -> None:
     """Take the angles that ETSpy stores, else the calibration of the stack axis if it is in degrees or radians."""
     n = series.shape[0]
     stored = tomography.get("_sig_tilts", tomography.get("tilts"))

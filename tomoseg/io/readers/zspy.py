@@ -11,8 +11,9 @@ from tomoseg import plain_json
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError, shown
 from tomoseg.io.limits import size_words
+from tomoseg.io.readers.hdf5 import hyperspy_order, use_hyperspy_angles
 from tomoseg.io.series import RawSeries, choose_signal, jsonable, n_images_of, native, signals_of, stack_shape
-from tomoseg.io.units import checked_pixel_size, degrees_per
+from tomoseg.io.units import checked_pixel_size
 
 # Codecs that only change bytes. Others may run code (pickle), or are not for images.
 _CODECS = {"blosc", "zlib", "gzip", "zstd", "lz4", "bz2", "lzma", "shuffle", "delta", "bytes", "transpose", "crc32c"}
@@ -35,7 +36,7 @@ def read(path: Path, signal: str | None = None) -> RawSeries:
         raise InputError(f"{path} is a HyperSpy store without a signal")
     data = [one["data"] for one in found]
     names = [str(one["metadata"].get("General", {}).get("title") or "untitled") for one in found]
-    orders = [_order(one["axes"]) for one in found]
+    orders = [hyperspy_order(one["axes"]) for one in found]
     counts = [
         array.shape[order[0]] if array.ndim == 3 else n_images_of(array.shape, array.dtype)
         for array, order in zip(data, orders, strict=True)
@@ -62,45 +63,17 @@ def read(path: Path, signal: str | None = None) -> RawSeries:
         (float(y.get("scale", 0)), float(x.get("scale", 0))), (_unit(y), _unit(x)), "HyperSpy axes"
     )
     if len(order) == 3:
-        _use_angles(series, axes[order[0]], found[index]["metadata"].get("Tomography", {}))
+        tomography = found[index]["metadata"].get("Tomography", {})
+        known = {key: np.asarray(v) if isinstance(v, list) else v for key, v in dict(tomography).items()}
+        use_hyperspy_angles(series, axes[order[0]], known)
     series.metadata = {"metadata": jsonable(found[index]["metadata"])}
     series.notes += [note] if note else []
     return series
 
 
-def _order(axes: list[dict[str, Any]]) -> tuple[int, ...]:
-    """Return which dimensions are tilt, y and x: the one in degrees, or the navigation axis, comes first."""
-    if len(axes) != 3:
-        return tuple(range(len(axes)))
-    angular = [i for i, axis in enumerate(axes) if degrees_per(_unit(axis)) is not None]
-    navigation = [i for i, axis in enumerate(axes) if axis.get("navigate")]
-    tilt = (angular or navigation or [0])[0]
-    return tilt, *(i for i in range(3) if i != tilt)
-
-
 def _unit(axis: dict[str, Any]) -> str:
     unit = axis.get("units")
     return unit if isinstance(unit, str) else ""
-
-
-def _use_angles(series: RawSeries, axis: dict[str, Any], tomography: Any) -> None:
-    """Take the angles that ETSpy stores, else the calibration of the stack axis if it is in degrees or radians."""
-    n = series.shape[0]
-    stored = tomography.get("tilts") if isinstance(tomography, dict) else None
-    if isinstance(stored, (list, np.ndarray)) and np.size(stored) == n:
-        series.angles_deg = np.asarray(stored, np.float64).ravel()
-        series.angles_source = "tilts in the HyperSpy metadata"
-        return
-    factor = degrees_per(_unit(axis))
-    if factor is None:
-        return
-    listed = axis.get("axis")
-    if listed is not None and np.size(listed) == n:
-        series.angles_deg = factor * np.asarray(listed, np.float64).ravel()
-    elif float(axis.get("scale", 0)) != 0:
-        start, step = factor * float(axis.get("offset", 0)), factor * float(axis["scale"])
-        series.angles_deg = start + step * np.arange(n, dtype=np.float64)
-    series.angles_source = "HyperSpy calibration of the stack axis" if series.angles_deg is not None else ""
 
 
 def _require_harmless(path: Path) -> None:
