@@ -147,10 +147,11 @@ def _recovered(project: Path, fd: int, path: Path, content: bytes) -> str:
             _bring_in(project, fd, path, journal)
         return "completed the last commit, which had not yet been brought into the file"
     if journal is None and MAGIC.startswith(content[: len(MAGIC)]):  # of an older version, which a crash cut short
-        disk.remove(path)
-        disk.sync_folder(path.parent)
+        _retire(project, path)
         return "discarded an incomplete commit; the project is as it was before"
-    return _put_aside(path)
+    done = _put_aside(path)
+    names.forget_journal(project)
+    return done
 
 
 def make_way(project: Path) -> str:
@@ -170,7 +171,21 @@ def _put_aside(journal: Path) -> str:
 def _bring_in(project: Path, fd: int, path: Path, journal: Journal) -> None:
     """Write a journal's changes to the file, and remove it; nobody else may have the file open."""
     journal.apply(fd)
-    names.forget_journal(project)
+    _retire(project, path)
+
+
+def _retire(project: Path, path: Path) -> None:
+    """Remove a journal that is not needed any more.
+
+    Of a file with several names it first takes the name of an incomplete one: beside one name it must not outlive the
+    note by which the other names know of it, and be taken there for newer than what is committed by another name.
+    """
+    if names.is_noted(project):
+        aside = names.unborn_path(path)
+        disk.rename(path, aside)
+        disk.sync_folder(path.parent)
+        names.forget_journal(project)
+        path = aside
     disk.remove(path)
     disk.sync_folder(path.parent)
 
@@ -517,22 +532,20 @@ class JournaledFile(io.RawIOBase):
             names.note_journal(self.path)
             disk.rename(aside, path)
         except OSError as error:
-            self._give_up(error, aside)
+            self.error = error
+            if self._kept is None:
+                names.forget_journal(self.path)
+            disk.remove(aside)
             raise
         try:
             disk.sync_folder(path.parent)
         except OSError as error:
+            self.error = error
             self._is_stuck = self._kept is not None  # the journal that this one replaced does not come back
-            self._give_up(error, path)
+            if not self._is_stuck:
+                _retire(self.path, path)
             raise
         return journal
-
-    def _give_up(self, error: OSError, journal: Path) -> None:
-        self.error = error
-        if self._kept is None:
-            names.forget_journal(self.path)
-        if not self._is_stuck:
-            disk.remove(journal)
 
     def _bring_in(self, journal: Journal, patience: float = 0.0) -> None:
         """Bring the new state into the file, or put that off where others have it open."""

@@ -122,7 +122,7 @@ def require_attributes(project: Path) -> None:
 def note_journal(project: Path) -> None:
     """Keep with a file that has several names where its journal is, for whoever opens it by another one.
 
-    It is noted before the journal takes its name, and forgotten before it goes. Raises `InputError` where the file
+    It is noted before the journal takes its name, and forgotten after it gave it up. Raises `InputError` where the file
     system cannot.
     """
     if count(project) == 1:
@@ -137,9 +137,14 @@ def note_journal(project: Path) -> None:
         ) from error
 
 
+def is_noted(project: Path) -> bool:
+    """Tell whether a note of `note_journal` is kept with a file."""
+    return _noted(project) is not None
+
+
 def forget_journal(project: Path) -> None:
     """Undo `note_journal`."""
-    if _noted(project) is not None:
+    if is_noted(project):
         os.removexattr(project, JOURNAL_ATTRIBUTE)
 
 

@@ -21,16 +21,16 @@ from pathlib import Path
 from tests.unit.project.conftest import record, write
 from tomoseg.project import disk
 calls = 0
-def dying(real):
+def dying(name, real):
     def call(*arguments):
         global calls
         calls += 1
-        if calls == int(sys.argv[2]):
+        if sys.argv[2] in (name, str(calls)):
             os.kill(os.getpid(), 9)
         return real(*arguments)
     return call
 for name in ("create", "write", "sync", "sync_folder", "rename", "remove", "truncate"):
-    setattr(disk, name, dying(getattr(disk, name)))
+    setattr(disk, name, dying(name, getattr(disk, name)))
 write(Path(sys.argv[1]), 9)
 print(calls)
 """
@@ -86,13 +86,16 @@ except {error.__name__}:
 
 @pytest.mark.parametrize("kind", ["hard link", "link"])
 def test_a_writer_killed_under_one_name_is_recovered_from_under_the_other(numbered, kind):
-    """The old state or the new one, the same by both names; `tests.crash.campaign` does so at every operation."""
+    """The old state or the new one, the same by both names, also of what is then written while somebody looks.
+
+    `tests.crash.campaign` does so at every operation.
+    """
     other, outcomes = other_name(numbered, kind), set()
     command = [sys.executable, "-c", KILL, str(other)]
     n = int(subprocess.run([*command, "0"], check=True, capture_output=True).stdout)
-    for calls in (3, n // 2, *range(n - 8, n, 2), 10**6):
+    for moment in (3, n // 2, *range(n - 8, n, 2), 10**6, "rename", "remove"):
         write(numbered, 0)
-        code = subprocess.run([*command, str(calls)], check=False, capture_output=True).returncode
+        code = subprocess.run([*command, str(moment)], check=False, capture_output=True).returncode
         found = value(numbered)
         assert value(other) == found
         with Project.write(numbered):
@@ -100,6 +103,9 @@ def test_a_writer_killed_under_one_name_is_recovered_from_under_the_other(number
         assert value(numbered) == value(other) == found
         with h5py.File(numbered, "r") as plain:
             assert (plain[schema.SHIFTS.path][:] == found).all()
+        with Project.read(other):
+            write(numbered, 5)
+        assert value(numbered) == value(other) == 5
         outcomes.add((code, float(found)))
     assert outcomes == {(-9, 0.0), (-9, 9.0), (0, 9.0)}
     assert not journal_path(other).exists()
