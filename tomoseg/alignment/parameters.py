@@ -14,7 +14,7 @@ from tomoseg.parameters import Field, InputFile, OtherProject, Parameters, Range
 class AlignParameters(Parameters):
     """How the tilt series is brought into register."""
 
-    method: Literal["auto", "xcorr", "com", "common-line", "reprojection", "none"] = Field(
+    method: Literal["auto", "xcorr", "com", "common-line", "reprojection", "markers", "none"] = Field(
         "auto",
         description="how shifts are found after the cross-correlation of neighbouring tilts. auto: common-line for a "
         "sample that is whole in the frame across the axis, reprojection for one that is not; xcorr: no further step, "

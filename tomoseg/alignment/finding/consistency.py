@@ -142,6 +142,8 @@ def least_motion(
     usable: NDArray[np.bool_],
     width_px: float,
     room_px: float = np.inf,
+    *,
+    level: bool = False,
 ) -> tuple[NDArray[np.float64], float]:
     """Split moves across the axis into shifts, which move the images as little as possible, and the axis offset.
 
@@ -150,7 +152,7 @@ def least_motion(
     shifts: the centre-of-mass sinusoid with a constant. A series that is aligned already stays where it is. The more
     the stage wandered, the less its mean position says about the axis: offset, x0 and z0 are drawn towards 0 as the
     standard deviation of the fit demands, with `EXPECTED` of the width of the frame as their own. The sample is moved
-    by `room_px` at most, which keep it inside the frame.
+    by `room_px` at most, which keep it inside the frame. Where it lies `level` with the tilt axis already, z0 is 0.
 
     Returns
     -------
@@ -159,7 +161,7 @@ def least_motion(
     """
     t = np.deg2rad(np.asarray(angles_deg, float))
     moves = np.asarray(moves_across, float)
-    terms = np.stack([-np.ones(len(t)), np.cos(t), np.sin(t)], axis=1)
+    terms = np.stack([-np.ones(len(t)), np.cos(t), np.zeros(len(t)) if level else np.sin(t)], axis=1)
     free = np.linalg.lstsq(terms[usable], moves[usable], rcond=None)[0]
     rest = moves[usable] - terms[usable] @ free
     # Drift goes on from tilt to tilt: neighbouring residuals are not independent witnesses (AR(1) sample size).

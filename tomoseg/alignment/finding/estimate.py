@@ -8,15 +8,20 @@ from numpy.typing import NDArray
 
 from tomoseg.alignment.finding.axis import Direction, direction_warnings, find_direction
 from tomoseg.alignment.finding.consistency import least_motion
+from tomoseg.alignment.finding.film import by_film
 from tomoseg.alignment.finding.image_corrections import CorrectionKind, find_corrections
-from tomoseg.alignment.finding.joint import WIDER
+from tomoseg.alignment.finding.joint import WIDER, Film
+from tomoseg.alignment.finding.marked import by_markers
 from tomoseg.alignment.finding.patch import TRACK_PX, Patch, View, look_at
 from tomoseg.alignment.finding.refine import refine, unpredicted_tilts
 from tomoseg.alignment.finding.solve import ABSOLUTE, Method, Solution, place, sample_reach
 from tomoseg.alignment.finding.track import Band, track_neighbours
+from tomoseg.alignment.images.brightness import vacuum_sides
 from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.alignment.images.warp import aligned_shape, rotate_vectors, unrotate_vectors
+from tomoseg.alignment.markers.tracks import ENOUGH_AT_LEAST, ENOUGH_MARKERS, Tracks
 from tomoseg.arrays import FloatArray
+from tomoseg.errors import StageFailed
 from tomoseg.io.shifts import ImageCorrections
 
 MIN_TILTS = 5  # fewer do not tell a direction of the axis
@@ -28,6 +33,9 @@ HOW = {
     "common-line": "xcorr, centre of mass and common line",
     "reprojection": "xcorr, reprojection",
     "all": "xcorr, centre of mass and common line, reprojection",
+    "markers": "markers",
+    "markers, film": "markers, then a film compared with its images",
+    "film": "xcorr of stretched images, then a film compared with its images",
 }
 
 
@@ -44,6 +52,8 @@ class Alignment:
     unpredicted : (n_tilt,) bool, or None
         Tilts that the others do not predict, and that took no part in finding shifts and axis; None: not tested.
     corrections : ImageCorrections, or None where they were not asked for or gained nothing
+    film : Film, or None where the sample is none
+    tracks : Tracks of markers in px of the reduced series, or None where there are none
     """
 
     shifts_px: NDArray[np.float64]
@@ -55,6 +65,8 @@ class Alignment:
     warnings: list[str] = field(default_factory=list)
     unpredicted: NDArray[np.bool_] | None = None
     corrections: ImageCorrections | None = None
+    film: Film | None = None
+    tracks: Tracks | None = None
 
     @property
     def moves_px(self) -> NDArray[np.float64]:
@@ -104,31 +116,96 @@ def estimate_alignment(
     warnings: list[str] = []
     view = look_at(series, patch, band, max_shift)
     near = view.series
-    tracked = _track(near, None, band, max_shift)
     if not can_show_axis(near):
+        tracked = _track(near, None, band, max_shift)
         solution = _without_axis(near, tracked, axis_angle_deg, axis_near_deg, warnings)
         if correct:
             warnings.append(f"too few tilts to find image corrections ({', '.join(correct)})")
         return _finish(series, view, solution, axis_offset_px, HOW["xcorr"], notes, warnings, split=False)
-    direction = Direction(axis_angle_deg) if axis_angle_deg is not None else None
-    direction = direction or find_direction(near, tracked, band, axis_near_deg)
-    solution = _solved(near, tracked, direction.angle_deg, band, max_shift, method)
-    solution = refine(method, near, solution, band, find_angle=axis_angle_deg is None)
-    unpredicted = unpredicted_tilts(solution)
-    if unpredicted.any():  # once more, without them
-        view = replace(view, series=replace(near, usable=near.usable & ~unpredicted))
-        tracked = _track(view.series, None, band, max_shift)
-        solution = _solved(view.series, tracked, solution.axis_angle_deg, band, max_shift, method)
-        solution = refine(method, view.series, solution, band, find_angle=axis_angle_deg is None)
-    if axis_angle_deg is None:
-        warnings += direction_warnings(view.series, tracked, band, direction, solution.axis_angle_deg)
+    found_beyond = None
+    is_cut = patch is None and not any(vacuum_sides(near.images[near.usable]))
+    if method == "markers" or (method == "auto" and is_cut):
+        found_beyond = _beyond(near, band, max_shift, axis_angle_deg, only_markers=method == "markers")
+    if found_beyond is not None:
+        solution, unpredicted = found_beyond
+    else:
+        solution, unpredicted, doubts = _compared(near, axis_angle_deg, axis_near_deg, band, max_shift, method)
+        warnings += doubts
+    view = replace(view, series=replace(near, usable=near.usable & ~unpredicted))
     _note_if_cut(solution, method, "frame" if patch is None else "patch", notes, warnings)
-    found = ("all" if solution.whole else "reprojection") if method == "auto" else method
+    found: str = ("all" if solution.whole else "reprojection") if method == "auto" else method
+    if solution.tracks is not None:
+        found = "markers" if solution.film is None else "markers, film"
+    elif solution.film is not None:
+        found = "film"
     solution, corrections = find_corrections(view.series, solution, correct)
     if correct and corrections is None:
         notes.append(f"image corrections: {', '.join(correct)} hardly improve the agreement of the tilts; not applied")
     alignment, placement = _finish(series, view, solution, axis_offset_px, HOW[found], notes, warnings, corrections)
     return replace(alignment, unpredicted=unpredicted), placement
+
+
+def _beyond(
+    series: ReducedSeries, band: Band, max_shift: float, given_deg: float | None, *, only_markers: bool
+) -> tuple[Solution, NDArray[np.bool_]] | None:
+    """Align a sample that extends beyond the frame by its markers, else as a film.
+
+    Returns the solution and the tilts that the others do not predict; None where there are neither markers nor film.
+
+    Raises
+    ------
+    StageFailed
+        There are too few markers, and nothing else is wanted.
+    """
+    reach = max_shift * max(series.images.shape[1:])
+
+    def find(series: ReducedSeries) -> Solution | None:
+        solution = by_markers(series, reach, axis_angle_deg=given_deg)
+        if solution is None and not only_markers:
+            solution = by_film(series, band, max_shift, axis_angle_deg=given_deg)
+        return solution
+
+    solution = find(series)
+    if solution is None and only_markers:
+        raise StageFailed(
+            "too few particles can be followed through the tilts for method markers: it needs at least "
+            f"{ENOUGH_MARKERS} in a usual image and {ENOUGH_AT_LEAST} in each. Use method auto."
+        )
+    if solution is None:
+        return None
+    unpredicted = unpredicted_tilts(solution)
+    if unpredicted.any():  # once more, without them
+        again = find(replace(series, usable=series.usable & ~unpredicted))
+        solution = solution if again is None else again
+    return solution, unpredicted
+
+
+def _compared(
+    series: ReducedSeries,
+    given_deg: float | None,
+    near_deg: float | None,
+    band: Band,
+    max_shift: float,
+    method: Method,
+) -> tuple[Solution, NDArray[np.bool_], list[str]]:
+    """Align by comparing images with each other and with reprojections.
+
+    Returns the solution, the tilts that the others do not predict, and reasons to doubt the direction of the axis.
+    """
+    tracked = _track(series, None, band, max_shift)
+    direction = Direction(given_deg) if given_deg is not None else find_direction(series, tracked, band, near_deg)
+    solution = _solved(series, tracked, direction.angle_deg, band, max_shift, method)
+    solution = refine(method, series, solution, band, find_angle=given_deg is None)
+    unpredicted = unpredicted_tilts(solution)
+    if unpredicted.any():  # once more, without them
+        series = replace(series, usable=series.usable & ~unpredicted)
+        tracked = _track(series, None, band, max_shift)
+        solution = _solved(series, tracked, solution.axis_angle_deg, band, max_shift, method)
+        solution = refine(method, series, solution, band, find_angle=given_deg is None)
+    doubts = []
+    if given_deg is None:
+        doubts = direction_warnings(series, tracked, band, direction, solution.axis_angle_deg)
+    return solution, unpredicted, doubts
 
 
 def memory_needed(shape: tuple[int, ...], factor: int, *, patch: bool) -> float:
@@ -228,7 +305,9 @@ def _finish(
     if split:
         width = aligned_shape(series.images.shape, angle)[1]
         room = (width / 2 - sample_reach(series.corrected(corrections), solution)) if solution.whole else np.inf
-        across, offset = least_motion(across, series.angles_deg, view.series.usable, width, max(room, 0.0))
+        across, offset = least_motion(
+            across, series.angles_deg, view.series.usable, width, max(room, 0.0), level=solution.film is not None
+        )
         offset_px = offset * factor
     if given_offset_px is not None:
         if abs(given_offset_px - offset_px) > 2:
@@ -244,5 +323,16 @@ def _finish(
         view.series.corrected(corrections),
         view.moves(moves, angle, corrections),
     )
-    alignment = Alignment(shifts, angle, offset_px, solution.whole, method, notes, warnings, corrections=corrections)
+    alignment = Alignment(
+        shifts,
+        angle,
+        offset_px,
+        solution.whole,
+        method,
+        notes,
+        warnings,
+        corrections=corrections,
+        film=solution.film,
+        tracks=solution.tracks,
+    )
     return alignment, placement

@@ -25,8 +25,11 @@ from tomoseg.alignment.images.warp import aligned_shape, unrotate_vectors
 from tomoseg.arrays import FloatArray
 from tomoseg.reconstruction.backends.cpu import CpuOperator
 from tomoseg.reconstruction.geometry import ParallelGeometry
+from tomoseg.reconstruction.kernels import PAD
 from tomoseg.reconstruction.operators import Floats, Operator
 
+WIDEST_FILM = 4.0  # of a film: times the width of the frame
+SHALLOWEST_PX = 8
 WIDER = 1.6  # of the frame: how much of a sample that extends beyond it is reconstructed
 SUBSETS = 24  # at most: the volume is improved by so many parts of the tilts, one after the other
 EDGE = 0.2  # part of the frame over which the weight of pixels falls off at its sides
@@ -36,6 +39,18 @@ LARGEST_PX = 1.0  # of a step
 GAIN = 0.7  # of steps: volume and images follow each other, and would swing
 STRAY = 3.0  # times the median residual: a tilt that takes no part in the volume
 FAINTEST = 1e-4  # of the brightest: what a projection is at least, as a divisor
+
+
+@dataclass(frozen=True)
+class Film:
+    """A film that the frame cuts on all sides: where it may be, so that no more than it explains the images.
+
+    `inclination_deg` is its own tilt about the tilt axis: it is seen face-on at that tilt. `depth` is the extent of
+    what is reconstructed, normal to it, as a part of the width of the aligned frame. The tilt axis lies in its middle.
+    """
+
+    inclination_deg: float
+    depth: float
 
 
 @dataclass(frozen=True)
@@ -62,6 +77,7 @@ def align_jointly(
     axis_angle_deg: float,
     *,
     whole: bool,
+    film: Film | None = None,
     passes: int = 12,
     moving: bool = True,
     tolerance_px: float = 0.0004,
@@ -76,6 +92,8 @@ def align_jointly(
     axis_angle_deg : float
     whole : bool
         Whether the sample ends inside the frame across the axis.
+    film : Film, optional
+        What a sample that does not end there is, if that is known.
     passes : int
         Most passes over all tilts.
     moving : bool
@@ -84,7 +102,7 @@ def align_jointly(
         Steps (rms over the tilts, either direction) at which to stop, in pixels of the reduced series.
     """
     chosen = np.flatnonzero(series.usable)
-    run = Run(series, chosen, np.array(moves_px, np.float64), axis_angle_deg, whole)
+    run = Run(series, chosen, np.array(moves_px, np.float64), axis_angle_deg, whole, film)
     with ThreadPoolExecutor(max(1, series.workers)) as pool:
         run.start(pool)
         for number in range(passes):
@@ -101,12 +119,18 @@ class Run:
     """The current volume and moves."""
 
     def __init__(
-        self, series: ReducedSeries, chosen: NDArray[np.int_], moves: NDArray[np.float64], angle_deg: float, whole: bool
+        self,
+        series: ReducedSeries,
+        chosen: NDArray[np.int_],
+        moves: NDArray[np.float64],
+        angle_deg: float,
+        whole: bool,
+        film: Film | None = None,
     ) -> None:
         self.series, self.chosen, self.moves, self.angle_deg = series, chosen, moves, angle_deg
         self.shape = aligned_shape(series.images.shape, angle_deg)
-        height, width = self.shape
-        self.side = width if whole else round(width * WIDER)
+        self.whole, self.film = whole, film
+        height = self.shape[0]
         self.aim()
         size = self.operator.block
         self.blocks = [slice(start, min(start + size, height)) for start in range(0, height, size)]
@@ -116,8 +140,9 @@ class Run:
 
     def aim(self) -> None:
         """Take the tilts of the reduced images for those at which the volume is seen."""
-        geometry = ParallelGeometry(self.series.angles_deg[self.chosen], self.shape[1], self.side, self.side)
-        self.operator = CpuOperator(geometry)
+        self.operator = CpuOperator(
+            geometry_of(self.series.angles_deg[self.chosen], self.shape[1], whole=self.whole, film=self.film)
+        )
         indices = np.arange(len(self.chosen))
         self.subsets = [(indices[tilts], part) for tilts, part in self.operator.subsets(SUBSETS)]
         self.planes = [_reciprocal(part.column_sums) for _, part in self.subsets]
@@ -160,6 +185,15 @@ class Run:
         self.misfit, self.power = misfit, power
         return steps
 
+    def compared(self, pool: ThreadPoolExecutor) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+        """Return the chosen images (n, y, x) as the volume predicts them, as they are, and what is seen of them."""
+        predicted = np.empty((len(self.chosen), *self.shape), np.float32)
+        for tilts, part in self.subsets:
+            self.series.checkpoint()
+            predicted[tilts] = self.joined(part, list(pool.map(part.forward, self.volumes)))
+        images, seen = self.warped(pool, np.arange(len(self.chosen)))
+        return predicted, images, seen
+
     @property
     def typical(self) -> float:
         """Median squared residual of the tilts in the last pass; infinite before the first."""
@@ -175,13 +209,22 @@ class Run:
     def improve(
         self, pool: ThreadPoolExecutor, part: Operator, plane: Floats, counts: Floats, computed: list[Floats]
     ) -> None:
-        """Improve the volume by images (n, y, x), given the projections of its blocks, which are used up."""
+        """Improve the volume by images (n, y, x), given the projections of its blocks, which are used up.
+
+        What these tilts do not show of a film stays as it is: others do.
+        """
 
         def one(block: slice, projections: Floats, volume: Floats) -> None:
             measured = part.load(counts[:, block])
             np.maximum(projections, FAINTEST, out=projections)
             np.divide(measured, projections, out=projections)
+            inside = volume[PAD:-PAD, PAD:-PAD]
+            kept = inside[unseen] if self.film is not None else None
             part.multiply(volume, projections, plane)
+            if kept is not None:
+                inside[unseen] = kept
+
+        unseen = plane == 0
 
         list(pool.map(one, self.blocks, computed, self.volumes))
 
@@ -198,11 +241,22 @@ class Run:
         return images, seen
 
 
+def geometry_of(angles_deg: FloatArray, width: int, *, whole: bool, film: Film | None) -> ParallelGeometry:
+    """Return the geometry of the volume for images of a `width`: of a film, all that any tilt shows."""
+    if film is None:
+        side = width if whole else round(width * WIDER)
+        return ParallelGeometry(angles_deg, width, side, side)
+    seen_deg = angles_deg - film.inclination_deg
+    across = min(1 / max(np.cos(np.deg2rad(np.abs(seen_deg).max())), 1e-3), WIDEST_FILM) + film.depth
+    depth = max(round(film.depth * width), SHALLOWEST_PX)
+    return ParallelGeometry(seen_deg, width, round(across * width), depth)
+
+
 def _reciprocal(sums: Floats) -> Floats:
     """Return 1/sums, 0 where a subset does not see a voxel at all.
 
-    Such voxels, far outside the frame, become 0 for good. Kept as they were, they took up what belongs inside: a film
-    cut on all sides was aligned to 1.8 px instead of 0.1.
+    Such voxels, far outside the frame, become 0 for good, but for those of a `Film`. Kept as they were in a volume as
+    deep as it is wide, they took up what belongs inside: a film cut on all sides was aligned to 1.8 px instead of 0.1.
     """
     return np.where(sums > 1e-3 * sums.max(), 1 / np.maximum(sums, 1e-30), 0).astype(np.float32)
 

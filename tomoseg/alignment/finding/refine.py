@@ -38,7 +38,7 @@ def refine(method: Method, series: ReducedSeries, solution: Solution, band: Band
             solution = solve(series, shifts, angle, band, passes=2)
         else:
             solution = replace(solution, axis_angle_deg=angle, moves_px=rotate_vectors(shifts, angle))
-    return solution if method in ABSOLUTE else _refine_moves(series, solution)
+    return solution if method in ABSOLUTE else refine_moves(series, solution)
 
 
 def refine_angle(series: ReducedSeries, solution: Solution, band: Band) -> float:
@@ -54,7 +54,7 @@ def refine_angle(series: ReducedSeries, solution: Solution, band: Band) -> float
     return _aligned_lines(series, solution, angle, band) if solution.whole else angle
 
 
-def _refine_moves(series: ReducedSeries, solution: Solution) -> Solution:
+def refine_moves(series: ReducedSeries, solution: Solution) -> Solution:
     """Improve moves together with a reconstruction, on finer and finer images.
 
     The new moves are taken only if the others then predict the images better.

@@ -27,13 +27,15 @@ from tomoseg.alignment.finding.consistency import (
     register_profiles,
     row_window,
 )
+from tomoseg.alignment.finding.joint import Film
 from tomoseg.alignment.finding.reproject import Prediction, predict, register_with
 from tomoseg.alignment.finding.track import Band
 from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.alignment.images.warp import rotate_vectors
+from tomoseg.alignment.markers.tracks import Tracks
 from tomoseg.arrays import FloatArray
 
-Method = Literal["auto", "xcorr", "com", "common-line", "reprojection"]
+Method = Literal["auto", "xcorr", "com", "common-line", "reprojection", "markers"]
 ABSOLUTE = ("com", "common-line")  # right only for a sample that is whole in the frame
 PASSES = 4  # of centre of mass and common line: what the frame cuts off changes as the images move
 OFFSET_REACH = 0.12  # part of the width within which the offset is searched
@@ -49,7 +51,8 @@ class Solution:
     `moves_px` (n_tilt, 2) are (dy', dx') in pixels of the reduced series, `whole` says whether the sample is whole
     across the axis, so that the centre of mass was used. The smaller the `residual`, the better the tilts agree, see
     `Prediction`; `residuals` (n_tilt,) are those of each tilt refined together with a reconstruction, NaN for unusable
-    ones.
+    ones. `film` is the shape of the sample, where it turned out to be one, and `tracks` are the markers that moves were
+    found from.
     """
 
     axis_angle_deg: float
@@ -57,6 +60,8 @@ class Solution:
     whole: bool
     residual: float = math.nan
     residuals: NDArray[np.float64] | None = None
+    film: Film | None = None
+    tracks: Tracks | None = None
 
 
 def place(method: Method, series: ReducedSeries, shifts_px: FloatArray, axis_angle_deg: float, band: Band) -> Solution:

@@ -24,6 +24,7 @@ STEADY = 0.01  # part of the signal by which levels of neighbouring tilts may di
 # The darkest flat part of a film has this part of the mean brightness, and both change with tilt or exposure (ln).
 FILM_PART, FILM_CHANGE = 0.5, 0.1
 FILM_SLOPE, FILM_ALIKE = 0.5, 0.6  # of the rest of the brightness beside the level, both as logarithms
+OFF_LAW, MOST_OF_TILTS = 5.0, 0.85  # robust standard deviations that a level may lie off that of a film, in so many
 # A level below this part of the signal is none: it could not be told from the vacuum's own glow, and stacks whose
 # background was subtracted before stay as they are.
 NEGLIGIBLE = 1e-3
@@ -158,10 +159,15 @@ def _film_level(levels: FloatArray, angles_deg: FloatArray, signal: float) -> fl
     thickness = 1 / np.maximum(np.abs(np.cos(np.deg2rad(angles_deg))), 0.1)
     if len(levels) < 5 or np.ptp(thickness) < 0.3:
         return None
-    slope, constant = np.polyfit(thickness, levels, 1)
-    rest = levels - (constant + slope * thickness)
+    kept = np.ones(len(levels), bool)
+    for _ in range(3):  # a hole or a crack may be all that is flat in a single image
+        slope, constant = np.polyfit(thickness[kept], levels[kept], 1)
+        rest = levels - (constant + slope * thickness)
+        kept = np.abs(rest) <= OFF_LAW * max(1.4826 * float(np.median(np.abs(rest))), 1e-9)
+    if kept.mean() < MOST_OF_TILTS:
+        return None
     # A black level that only drifts is not an even function of the tilt: 10 % of unexplained variance rules it out.
-    if slope * np.ptp(thickness) < 0.02 * signal or rest.var() > 0.1 * levels.var():
+    if slope * np.ptp(thickness) < 0.02 * signal or rest[kept].var() > 0.1 * levels[kept].var():
         return None
     # The line is extrapolated from 1 / cos = 1 to 0: a constant smaller than a quarter of the film may well be nothing.
     # Below 0 it is not even that, where no counts are negative: the film brightens by more than it thickens.

@@ -35,6 +35,7 @@ TREND, LEAST_TREND = 0.8, 0.15  # correlation with ln(1 / cos); change of the me
 FEWEST_TILTS, LEAST_THICKENING = 5, 0.15
 SKEW = 0.3
 LAW = 0.95  # part of the variance that Beer's law must explain for one intensity of the beam to hold for all tilts
+BEYOND_DOUBT = 0.99  # the same, for the law alone to show that a film is seen in bright field
 BRIGHT_PART = 0.98  # quantile taken for the beam where a film fills the frame
 
 
@@ -173,7 +174,13 @@ def _tilt(coarse: NDArray[np.float32], angles_deg: FloatArray) -> int:
         return 0
     slope = float(np.polyfit(thickening, means, 1)[0]) / max(float(np.ptp(np.quantile(coarse, (0.02, 0.98)))), 1e-30)
     alike = float(np.corrcoef(thickening, means)[0, 1])
-    return 0 if abs(alike) < TREND or abs(slope) < LEAST_TREND else -2 * int(np.sign(slope))
+    if abs(alike) < TREND or abs(slope) < LEAST_TREND:
+        return 0
+    if slope < 0 and means.min() > 0:
+        # A beam that fades while tilts grow darkens the images too, but not by Beer's law.
+        explained = float(np.corrcoef(_thickness(angles_deg), np.log(means))[0, 1]) ** 2
+        return 3 if explained > BEYOND_DOUBT else 2
+    return -2 * int(np.sign(slope))
 
 
 def _detail(coarse: NDArray[np.float32]) -> int:

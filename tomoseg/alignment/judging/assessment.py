@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
+from tomoseg.alignment.finding.joint import Film, geometry_of
 from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.arrays import FloatArray
 from tomoseg.reconstruction.backends.cpu import CpuOperator
@@ -123,6 +124,7 @@ def assess(
     inliers: NDArray[np.bool_],
     rows: slice,
     scales: FloatArray | None = None,
+    film: Film | None = None,
 ) -> Assessment:
     """Predict each usable tilt from the inliers, and compare.
 
@@ -133,6 +135,7 @@ def assess(
     inliers : (n_tilt,) bool, tilts to predict from
     rows : those to compare, from `brightest_rows`
     scales : (n_tilt,), factors for the brightness of the images
+    film : what a sample that does not end there is, if that is known
     """
     found = Assessment.unknown(series.n_tilt)
     if not enough(series.angles_deg, inliers & series.usable):
@@ -143,7 +146,7 @@ def assess(
     measured, seen = aligned[:, rows], seen[:, rows]
     if scales is not None:
         measured = measured * np.asarray(scales, np.float32)[:, None, None]
-    predicted = _predicted(small, measured, seen, whole, inliers)
+    predicted = _predicted(small, measured, seen, whole, inliers, film)
     for i in np.flatnonzero(series.usable):
         power = float(np.square(measured[i][seen[i]], dtype=float).sum())
         if seen[i].mean() < LEAST_SEEN or power <= 0:
@@ -174,13 +177,22 @@ def _brightest(aligned: NDArray[np.float32], seen: NDArray[np.bool_], usable: ND
 
 
 def _predicted(
-    small: ReducedSeries, measured: Floats, seen: NDArray[np.bool_], whole: bool, inliers: NDArray[np.bool_]
+    small: ReducedSeries,
+    measured: Floats,
+    seen: NDArray[np.bool_],
+    whole: bool,
+    inliers: NDArray[np.bool_],
+    film: Film | None,
 ) -> Floats:
     """Return (n_tilt, rows, x) predictions of the usable tilts from the inliers ones among the others."""
     rays = _rays(seen)
     usable = np.flatnonzero(small.usable)
     predicted = np.zeros_like(measured)
-    geometry = _geometry(small.angles_deg, measured.shape[2], whole)
+    width = measured.shape[2]
+    if film is None:
+        geometry = _geometry(small.angles_deg, width, whole)
+    else:
+        geometry = geometry_of(small.angles_deg, width, whole=False, film=film)
 
     def fold(first: int) -> None:
         left_out = usable[first::FOLDS]

@@ -94,10 +94,11 @@ def assess_alignment(
     inliers, whole = ~outliers, alignment.whole
     corrected = series.corrected(alignment.corrections)
     rows = brightest_rows(corrected, moves, angle)
-    aligned = assess(corrected, moves, angle, whole=whole, inliers=inliers, rows=rows, scales=scales)
+    film = alignment.film
+    aligned = assess(corrected, moves, angle, whole=whole, inliers=inliers, rows=rows, scales=scales, film=film)
     raw = aligned
     if moves.any() or np.any(scales != 1) or alignment.corrections is not None:
-        raw = assess(series, np.zeros_like(moves), angle, whole=whole, inliers=inliers, rows=rows)
+        raw = assess(series, np.zeros_like(moves), angle, whole=whole, inliers=inliers, rows=rows, film=film)
     shown = None
     if enough(series.angles_deg, inliers):
         height = aligned_shape(raw_shape, angle)[0]
