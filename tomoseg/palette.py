@@ -17,6 +17,7 @@ EXPORTED_CLASSES = (BLACK, "#9a9a9a", SURFACE_RED, SURFACE_BLUE, "#2e8b57", "#d9
 # Axes of the volume, in slices and at the surfaces; the tilt axis in tilt images.
 AXES = {"x": VERMILLION, "y": GREEN, "z": SKY_BLUE}
 TILT_AXIS = ORANGE
+RESIDUAL = SKY_BLUE  # of a marker
 
 INK, SOFT_INK = "#1c2127", "#59636e"  # text on white
 ON_ANY_PAGE = "#7c838c"  # a grey that is readable on white and on black

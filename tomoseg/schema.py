@@ -100,6 +100,7 @@ ALIGNMENT_INFO = Artifact(
         "to where they are; never below error_uncertainty_px. Not in it is what no comparison shows: translations of "
         "the sample and, where the sample goes on outside the frame, errors that change slowly from tilt to tilt",
         "error_uncertainty_px": "px per direction, rms: an error of this size cannot be told from none",
+        "marker_residual_px": "mean distance of markers from where they must be, px; only if there are any",
     },
 )
 TILT_QUALITY = Artifact(
@@ -115,6 +116,24 @@ TILT_QUALITY = Artifact(
     "||measured - predicted|| / ||measured|| against the prediction by others, before and after; error_px: estimated "
     "error of its position, px of the raw image per direction, and the least that can be seen (error_uncertainty_px); "
     "NaN where nothing can be said",
+)
+MARKERS = Artifact(
+    "marker_places_px",
+    "/alignment/marker_places_px",
+    ("marker", "tilt", "2"),
+    "f4",
+    "px",
+    "(y, x) of particles that served as markers, in the raw images, from their first pixel; NaN where one was not seen",
+    optional=True,
+)
+MARKER_RESIDUALS = Artifact(
+    "marker_residuals_px",
+    "/alignment/marker_residuals_px",
+    ("marker", "tilt", "2"),
+    "f4",
+    "px",
+    "(dy', dx') in the aligned frame, from where a marker must be by the alignment to where it was seen",
+    optional=True,
 )
 REFINED_ANGLES = Artifact(
     "refined_angles_deg",
@@ -405,6 +424,8 @@ ARTIFACTS: tuple[Artifact, ...] = (
     SHIFTS,
     ALIGNMENT_INFO,
     TILT_QUALITY,
+    MARKERS,
+    MARKER_RESIDUALS,
     REFINED_ANGLES,
     ALIGNED,
     ALIGNED_SIGNALS,

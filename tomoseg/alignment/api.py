@@ -21,6 +21,7 @@ from tomoseg.alignment.images.survey import reduction_of, survey_series
 from tomoseg.alignment.images.warp import aligned_shape
 from tomoseg.alignment.judging.assessment import Preview
 from tomoseg.alignment.judging.frame import frame_warnings, part_in_frame, require_in_frame
+from tomoseg.alignment.judging.markers import MarkerFit
 from tomoseg.alignment.judging.quality import AlignmentQuality, assess_alignment
 from tomoseg.alignment.judging.warnings import (
     agreement_warnings,
@@ -76,6 +77,8 @@ class AlignmentSummary:
         ``common_line_...``, ``residual_...`` of the prediction of held-out tilts, ``estimated_error_px``, ...
     preview : Preview or None
         Slice across the tilt axis before and after alignment, ``slices`` (2, z, x); None for too few tilts.
+    markers : MarkerFit or None
+        Particles that served as markers, where they were seen and how far from where they must be.
     """
 
     angles_deg: NDArray[np.float64]
@@ -87,6 +90,7 @@ class AlignmentSummary:
     table: Array
     figures: dict[str, float]
     preview: Preview | None
+    markers: MarkerFit | None
 
     @property
     def has_refined_angles(self) -> bool:
@@ -223,7 +227,7 @@ def align(
         back = np.argsort(order)
         aligned = aligned[back]
         per_tilt = {name: getattr(found, name)[back] for name in ("angles_deg", "shifts_px", "outliers", "table")}
-        found = replace(found, **per_tilt)
+        found = replace(found, **per_tilt, markers=None if found.markers is None else found.markers.reordered(back))
     return AlignedSeries(**vars(found), aligned=aligned, notes=list(runtime.notes), warnings=list(runtime.warnings))
 
 
@@ -324,6 +328,7 @@ def align_series(
         table=table,
         figures=quality.figures,
         preview=quality.preview,
+        markers=quality.markers,
     )
 
 
@@ -458,6 +463,8 @@ def _report(
         *agreement_warnings(before, after, given=given is not None, found=was_found),
     ]
     # The prediction is that of the whole frame, which is not what a patch was chosen for.
+    if quality.markers is not None:
+        notes.append(quality.markers.summary)
     if params.x_range is None and params.y_range is None:
         notes.append(summary(quality))
         # Of few tilts: nothing was asked for with method none, and fewer than five have had their warning.

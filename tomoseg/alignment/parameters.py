@@ -16,12 +16,13 @@ class AlignParameters(Parameters):
 
     method: Literal["auto", "xcorr", "com", "common-line", "reprojection", "markers", "none"] = Field(
         "auto",
-        description="how shifts are found after the cross-correlation of neighbouring tilts. auto: common-line for a "
-        "sample that is whole in the frame across the axis, reprojection for one that is not; xcorr: no further step, "
-        "rough; com: centre of mass in both directions, for a sample that is whole in the frame; common-line: centre "
-        "of mass across the axis and, along it, the images' projections onto the axis; reprojection: comparison with "
-        "reprojections of a quick reconstruction; none: the series is aligned already, shifts are 0 and the axis is as "
-        "given",
+        description="how shifts are found. auto: common-line for a sample that is whole in the frame across the axis; "
+        "for one that is not, markers where there are enough, else as a film, if it is one, else reprojection; xcorr: "
+        "cross-correlation of neighbouring tilts and no further step, rough; com: centre of mass in both directions, "
+        "for a sample that is whole in the frame; common-line: centre of mass across the axis and, along it, the "
+        "images' projections onto the axis; reprojection: comparison with reprojections of a quick reconstruction; "
+        "markers: particles that are followed through the tilts; none: the series is aligned already, shifts are 0 and "
+        "the axis is as given",
     )
     tilt_axis_angle: float | None = Field(
         None,

@@ -39,6 +39,9 @@ def run(
     if found.has_refined_angles:
         outputs.put("refined_angles_deg", found.angles_deg)
     outputs.put("tilt_quality", found.table)
+    if (markers := found.markers) is not None:
+        outputs.put("marker_places_px", markers.places_px.astype("f4"))
+        outputs.put("marker_residuals_px", markers.residuals_px.astype("f4"))
     axis = {"tilt_axis_angle_deg": found.tilt_axis_angle_deg, "tilt_axis_offset_px": found.tilt_axis_offset_px}
     outputs.set_attrs("alignment_info", {**axis, "method": found.method, **found.figures})
     if further_signals is not None:
@@ -49,7 +52,7 @@ def run(
 
 STAGE = Stage(
     name="align",
-    version=3,
+    version=4,
     summary="Bring the tilt series into register: background, shifts, tilt axis.",
     parameters=AlignParameters,
     reads=(schema.TILT_SERIES, schema.ANGLES, schema.TILT_SERIES_INFO, schema.FURTHER_SIGNALS),
@@ -57,6 +60,8 @@ STAGE = Stage(
         schema.SHIFTS,
         schema.ALIGNMENT_INFO,
         schema.TILT_QUALITY,
+        schema.MARKERS,
+        schema.MARKER_RESIDUALS,
         schema.REFINED_ANGLES,
         schema.ALIGNED,
         schema.ALIGNED_SIGNALS,

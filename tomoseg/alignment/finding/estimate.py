@@ -229,6 +229,12 @@ def _note_if_cut(solution: Solution, method: Method, where: str, notes: list[str
     """Add a note or warning where the sample extends beyond the frame or the patch."""
     if solution.whole:
         return
+    if solution.film is not None:
+        notes.append(
+            f"the sample is a film that goes on beyond the {where}, inclined by {solution.film.inclination_deg:.1f} "
+            "degrees about the tilt axis; it lies level with the axis"
+        )
+        return
     if method in ABSOLUTE:
         warnings.append(
             f"the sample extends beyond the {where} across the tilt axis, so its centre of mass is unknown and method "

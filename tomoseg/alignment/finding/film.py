@@ -267,7 +267,7 @@ def _displacements(
     """
     shape = np.array(image.shape)
     known = ndimage.binary_erosion(seen, iterations=2).astype(np.float32)
-    slope_y, slope_x = np.gradient(predicted)
+    slope_y, slope_x = (np.asarray(slope) for slope in np.gradient(predicted))
     rest = (image - predicted) * known
     at = places + (shape - 1) / 2
     reach = int(np.ceil(2.5 * sigma))
@@ -281,7 +281,7 @@ def _displacements(
         inside = known[part]
         rows = np.exp(-0.5 * ((np.arange(top, top + inside.shape[0]) - y) / sigma) ** 2)
         columns = np.exp(-0.5 * ((np.arange(left, left + inside.shape[1]) - x) / sigma) ** 2)
-        window = (rows[:, None] * columns[None] * inside).astype(np.float32)
+        window = np.asarray(np.outer(rows, columns) * inside, np.float32)
         if window.sum() < LEAST_SHOWN * whole:
             continue
         terms = np.stack([slope_y[part].ravel(), slope_x[part].ravel(), np.ones(window.size, np.float32)])

@@ -1,6 +1,6 @@
 """The quality of an alignment in figures, per tilt and for the series."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.alignment.images.warp import aligned_shape
 from tomoseg.alignment.judging.agreement import Agreement, measure_agreement
 from tomoseg.alignment.judging.assessment import Assessment, Preview, Summary, assess, brightest_rows, enough, preview
+from tomoseg.alignment.judging.markers import MarkerFit, judge_markers
 from tomoseg.alignment.judging.order import Contradiction, contradiction_of
 from tomoseg.arrays import FloatArray
 
@@ -35,6 +36,7 @@ class AlignmentQuality:
     whole: bool
     preview: Preview | None
     contradiction: Contradiction | None = None
+    markers: MarkerFit | None = None
 
     @property
     def is_unchanged(self) -> bool:
@@ -64,7 +66,7 @@ class AlignmentQuality:
             "residual_after": aligned.residual,
             "estimated_error_px": aligned.error_px,
             "error_uncertainty_px": aligned.uncertainty_px,
-        }
+        } | ({} if self.markers is None else {"marker_residual_px": self.markers.mean_residual_px})
 
     @property
     def columns(self) -> dict[str, NDArray[np.float64]]:
@@ -103,13 +105,25 @@ def assess_alignment(
     if enough(series.angles_deg, inliers):
         height = aligned_shape(raw_shape, angle)[0]
         shown = preview(series, moves, angle, whole=whole, inliers=inliers, full_height=height, corrected=corrected)
+    markers = judge_markers(alignment, series.angles_deg, series.factor, raw_shape)
+    if markers is not None:  # they tell the error better than a film that is reconstructed from few tilts
+        aligned = replace(aligned, step_px=markers.step_px, deviation_px=markers.deviation_px)
     contradiction = contradiction_of(series)
     if contradiction is not None:
         unchanged = aligned is raw
         aligned = aligned.without_error()
         raw = aligned if unchanged else raw.without_error()
     return AlignmentQuality(
-        raw, aligned, raw_agreement, aligned_agreement, series.angles_deg, outliers, whole, shown, contradiction
+        raw,
+        aligned,
+        raw_agreement,
+        aligned_agreement,
+        series.angles_deg,
+        outliers,
+        whole,
+        shown,
+        contradiction,
+        markers,
     )
 
 

@@ -22,6 +22,7 @@ MANY_OUTLIERS, FEWEST_OUTLIERS = 0.1, 3
 # A single tilt stands out where it lies this many times further from its place than its own uncertainty and than the
 # others usually do: once in thousands by chance.
 STANDS_OUT = 5.0
+AGAINST, LEAST_AGAINST_PX = 2.0, 0.2  # times the difference of halves, and px, that images and markers may differ by
 CLEAR_DROP = 0.02  # of the correlation of neighbours, that no change of the resampling explains
 ALIKE = 0.5  # correlation below which neighbouring tilts show hardly the same
 
@@ -39,7 +40,7 @@ def summary(quality: AlignmentQuality) -> str:
             f"; estimated alignment error: {aligned.error_px:.2g} px rms, {aligned.worst_error_px:.2g} px at the worst "
             f"tilt; detection limit {aligned.uncertainty_px:.2g} px"
         )
-        if not quality.whole:
+        if not quality.whole and quality.markers is None:
             text += (
                 "; errors that drift slowly from tilt to tilt are underestimated: the sample extends beyond the frame"
             )
@@ -54,7 +55,7 @@ def prediction_warnings(quality: AlignmentQuality) -> list[str]:
             f"{MIN_TILTS} tilts over {MIN_RANGE_DEG:g} degrees are needed. Look at the aligned images before relying "
             "on it."
         ]
-    reasons = (_unpredicted, _large_error, _no_gain, _many_outliers, _single_tilts)
+    reasons = (_unpredicted, _large_error, _no_gain, _many_outliers, _single_tilts, _against_markers)
     return [text for reason in reasons for text in reason(quality)]
 
 
@@ -97,6 +98,15 @@ def _many_outliers(quality: AlignmentQuality) -> Iterator[str]:
     n, total = int(quality.outliers.sum()), len(quality.outliers)
     if n >= FEWEST_OUTLIERS and n > MANY_OUTLIERS * total:
         yield f"{n} of {total} images are outliers: with so many, the alignment of the others is doubtful too"
+
+
+def _against_markers(quality: AlignmentQuality) -> Iterator[str]:
+    markers = quality.markers
+    if markers is not None and markers.difference_px > max(AGAINST * markers.halves_px, LEAST_AGAINST_PX):
+        yield (
+            f"markers and images disagree: where the images fit each other best is {markers.difference_px:.2g} px rms "
+            f"from where the markers do, whose halves differ by {markers.halves_px:.2g} px: look at the aligned images"
+        )
 
 
 def _single_tilts(quality: AlignmentQuality) -> Iterator[str]:

@@ -115,6 +115,19 @@ def adjust(
     return Bundle(angle, moves, markers, residuals, weights, scatter, cost)
 
 
+def fit_markers(places_px: FloatArray, angles_deg: FloatArray) -> NDArray[np.float64]:
+    """Return how far places (n_marker, n_tilt, 2) (y', x') lie from those of the markers that fit them best.
+
+    Places are after rotation and move; NaN where a marker was not observed, there and in what is returned.
+    """
+    seen = np.isfinite(places_px[..., 0])
+    angles = np.asarray(angles_deg, np.float64)
+    system = _System(np.where(seen[..., None], places_px, 0.0), seen, angles, np.inf)
+    residuals, _ = system.residuals(0.0, np.zeros((len(angles), 2)), seen.astype(float), 0.0)
+    residuals[~seen] = np.nan
+    return residuals
+
+
 def search_direction(
     observed_px: FloatArray,
     angles_deg: FloatArray,

@@ -42,6 +42,7 @@ def alignment_curves(results: Results) -> Iterator[Curve]:
         lines: list[Line] = [(shifts[:, 1], "x", "first", "o-"), (shifts[:, 0], "y", "second", "s-")]
         alt, caption = "shift of each tilt in x and y", "Shift added to the coordinates of each raw image to align it."
         yield plots.lines_plot("shifts", alt, (TILT, "shift (px)"), angles, lines), caption
+    yield from _marker_curve(angles, results.rows("marker_residuals_px"))
     if quality is None or len(quality) != len(angles):
         return
     before, after = (column(quality, "correlation", when) for when in ("before", "after"))
@@ -51,6 +52,23 @@ def alignment_curves(results: Results) -> Iterator[Curve]:
         alt = "correlation of neighbouring tilts before and after alignment"
         yield plots.lines_plot("correlation", alt, labels, angles, lines, limits=(None, 1.0)), caption
     yield from _prediction_curves(angles, quality)
+
+
+def _marker_curve(angles: Array, residuals: Array | None) -> Iterator[Curve]:
+    if residuals is None or residuals.shape[1:] != (len(angles), 2):
+        return
+    lengths = np.hypot(residuals[..., 0], residuals[..., 1])
+    seen = np.isfinite(lengths)
+    means = np.where(seen, lengths, 0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
+    lines: list[Line] = [(np.where(seen.any(axis=0), means, np.nan), None, "first", "o-")]
+    caption = "Mean distance of the markers in each tilt from where they must be."
+    labels = (TILT, "marker residual (px)")
+    yield (
+        plots.lines_plot(
+            "markers", "mean residual of the markers in each tilt", labels, angles, lines, limits=(0, None)
+        ),
+        caption,
+    )
 
 
 def _raw_and_aligned(before: Array, after: Array) -> list[Line]:

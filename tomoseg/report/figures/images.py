@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from tomoseg.arrays import Array, ArraySource
-from tomoseg.palette import ON_ANY_PAGE, TILT_AXIS, rgb
+from tomoseg.palette import ON_ANY_PAGE, RESIDUAL, TILT_AXIS, rgb
 from tomoseg.report.figures.encoding import data_uri
 from tomoseg.report.formatting import length, number
 from tomoseg.report.html import Html, el
@@ -17,6 +17,7 @@ from tomoseg.report.results import LabelClass, Results
 from tomoseg.report.sampling.slices import evenly_spaced
 
 FONT_PX = 26  # in a picture of the full size; pictures are made about twice as large as they are shown
+RING_PX = 6  # radius of the ring around a marker
 LARGE, SMALL = 720, 440  # longest side of a slice and of an image in a montage, px
 OVERLAY = 0.5  # opacity of class colours over the grey image
 
@@ -90,6 +91,22 @@ def aligned_picture(panel: Panel, limits: Limits, alt: str, side: int = SMALL) -
     middle, height = (picture.width - 1) / 2, picture.height
     for top in range(0, height, 24):
         draw.line([(middle, top), (middle, min(top + 12, height))], fill=rgb(TILT_AXIS), width=2)
+    return _finished(picture, panel, side, alt)
+
+
+def marked_picture(
+    panel: Panel, marks: Array, limits: Limits, alt: str, *, magnified: float, side: int = LARGE
+) -> Html:
+    """Return a grey image with a ring at each mark (n, 4) (y, x, dy, dx), and a line along (dy, dx), `magnified`.
+
+    Places are pixels of the image, steps in such.
+    """
+    picture = _resized(to_grey(panel.image, limits), side)
+    zoom = picture.width / panel.image.shape[1]
+    draw = ImageDraw.Draw(picture)
+    for y, x, dy, dx in (np.asarray(marks, float) + np.array([0.5, 0.5, 0, 0])) * zoom:
+        draw.ellipse([x - RING_PX, y - RING_PX, x + RING_PX, y + RING_PX], outline=rgb(TILT_AXIS))
+        draw.line([(x, y), (x + magnified * dx, y + magnified * dy)], fill=rgb(RESIDUAL), width=2)
     return _finished(picture, panel, side, alt)
 
 

@@ -17,6 +17,7 @@ from tomoseg.report.figures.images import (
     chosen_tilts,
     grey_limits,
     grey_picture,
+    marked_picture,
 )
 from tomoseg.report.formatting import NOTHING, count, length, number
 from tomoseg.report.html import Html, details, el, facts, figure, join
@@ -27,6 +28,7 @@ from tomoseg.report.summary import alignment_error, before_and_after, tilt_range
 
 METADATA_LETTERS = 20_000
 SINOGRAM_BYTES = 2 << 30  # of raw images read for a sinogram; of a larger series every second, third, ... tilt
+MAGNIFIED = 20  # residuals of markers in pictures
 SINOGRAM_HEIGHT = 0.6  # of its width, about
 
 
@@ -67,6 +69,7 @@ def align_section(results: Results) -> Html:
         ("correlation of neighbouring tilts", _median(before_and_after(results, "correlation"))),
         ("prediction of held-out tilts", _median(before_and_after(results, "residual"), "residual ")),
         ("estimated alignment error", _alignment_error(results)),
+        ("markers", _marker_facts(results)),
         *_image_corrections(results),
     ]
     return join(
@@ -74,6 +77,7 @@ def align_section(results: Results) -> Html:
             facts(rows),
             curves(results, alignment_curves(results)),
             *_slice_before_and_after(results),
+            *_marker_pictures(results),
             pair(_sinograms(results)),
             choice(tilts_control(results), _montage(results, aligned, "aligned, tilt axis dashed", aligned_picture)),
         ]
@@ -97,6 +101,55 @@ def _alignment_error(results: Results) -> str:
     error = alignment_error(results, results.pixel_size_nm)
     limit = results.number("alignment_info", "error_uncertainty_px")
     return f"{error}; detection limit {number(limit, 2)} px" if error and np.isfinite(limit) else error
+
+
+def _marker_facts(results: Results) -> str:
+    """Return how many markers there are, and how well they fit; '' without."""
+    places = results.rows("marker_places_px")
+    if places is None or places.ndim != 3 or not places.size:
+        return ""
+    counts = np.isfinite(places[..., 0]).sum(axis=0)
+    residual, size = results.number("alignment_info", "marker_residual_px"), results.pixel_size_nm
+    real = f" ({length(residual * size)})" if np.isfinite(residual * size) else ""
+    seen = f"{len(places)}, {counts.min()} to {counts.max()} of them in an image"
+    return f"{seen}; mean residual {number(residual, 2)} px{real}" if np.isfinite(residual) else seen
+
+
+def _marker_pictures(results: Results) -> Iterator[Html]:
+    """Yield the aligned images at the lowest tilt and at both ends, with markers and residuals."""
+    places, residuals = results.rows("marker_places_px"), results.rows("marker_residuals_px")
+    angles, shifts, aligned = results.angles_deg, results.rows("shifts_px"), results.artifacts["aligned"]
+    raw = results.get("tilt_series")
+    if places is None or residuals is None or angles is None or shifts is None or raw is None:
+        return
+    expected = (len(angles), 2)
+    if places.shape[1:] != expected or residuals.shape != places.shape or shifts.shape != expected or not places.size:
+        return
+    phi = np.deg2rad(results.number("alignment_info", "tilt_axis_angle_deg"))
+    offset = results.number("alignment_info", "tilt_axis_offset_px")
+    y, x = np.moveaxis(places + shifts - (np.array(raw.shape[1:]) - 1) / 2, -1, 0)
+    centre = (np.array(aligned.shape[1:]) - 1) / 2
+    turned = np.stack([np.sin(phi) * x + np.cos(phi) * y, np.cos(phi) * x - np.sin(phi) * y - offset], axis=-1) + centre
+    tilts = sorted({0, int(np.argmin(np.abs(angles))), len(angles) - 1}, key=lambda i: angles[i])
+    pictures = []
+    for i in tilts:
+        image = np.asarray(aligned[i])
+        limits = grey_limits([image])
+        marks = np.concatenate([turned[:, i], residuals[:, i]], axis=1)
+        words = f"aligned image at {results.tilt_name(i)} with markers and their residuals"
+        panel = Panel(image, ("y", "x"), results.pixel_size_nm)
+        picture = marked_picture(
+            panel, marks[np.isfinite(marks).all(axis=1)], limits, words, magnified=MAGNIFIED, side=SMALL
+        )
+        pictures.append(figure(picture, results.tilt_name(i)))
+    yield pair(pictures)
+    yield el(
+        "p",
+        f"Markers (rings) in aligned images, and their residuals, {MAGNIFIED} times as long: from where a marker must "
+        "be by the alignment to where it was seen. Residuals that point the same way show a shift, those that turn "
+        "around the middle a wrong rotation, and those that grow with the distance from the axis a wrong tilt angle.",
+        class_="note",
+    )
 
 
 def _image_corrections(results: Results) -> Iterator[tuple[str, str]]:
