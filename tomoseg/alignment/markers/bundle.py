@@ -172,7 +172,11 @@ class _System:
     def residuals(
         self, angle_deg: float, moves: NDArray[np.float64], weights: NDArray[np.float64], scatter: float
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return residuals (n_marker, n_tilt, 2), 0 where nothing was observed, and the markers that fit best."""
+        """Return residuals (n_marker, n_tilt, 2), 0 where nothing was observed, and the markers that fit best.
+
+        Where no observation of a marker has a weight, it is placed by all of them.
+        """
+        weights = np.where(weights.sum(axis=1, keepdims=True) > 1e-6, weights, self.seen)
         places = self.points @ rotation_matrix(angle_deg).T + moves
         along = (weights * places[..., 0]).sum(axis=1) / np.maximum(weights.sum(axis=1), 1e-9)
         across = np.einsum(

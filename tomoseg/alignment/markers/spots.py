@@ -62,21 +62,26 @@ def find_spots(series: ReducedSeries) -> SpotSeries:
     def one(i: int) -> Spots:
         if not series.usable[i]:
             return NO_SPOTS
-        found = response(series.images[i])
+        seen = None if series.seen is None else series.seen[i]
+        found = response(series.images[i], seen)
         responses[i] = np.clip(found, -MOST_RESPONSE, MOST_RESPONSE)
-        return _spots(found, None if series.seen is None else series.seen[i])
+        return _spots(found, seen)
 
     return SpotSeries(series.each(one), responses)
 
 
-def response(image: FloatArray) -> NDArray[np.float32]:
-    """Return how much each pixel looks like the centre of a particle, (n_width, y, x), in standard deviations."""
+def response(image: FloatArray, seen: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+    """Return how much each pixel looks like the centre of a particle, (n_width, y, x), in standard deviations.
+
+    They are those of the pixels that are `seen`, by default all.
+    """
     widths = np.append(WIDTHS_PX, WIDTHS_PX[-1] * RATIO)
     smooth = [ndimage.gaussian_filter(np.asarray(image, np.float32), w, mode="nearest") for w in widths]
     found = np.stack([a - b for a, b in pairwise(smooth)])
-    middle = np.median(found, axis=(1, 2), keepdims=True)
-    scatter = 1.4826 * np.median(np.abs(found - middle), axis=(1, 2), keepdims=True)
-    return np.asarray((found - middle) / np.maximum(scatter, 1e-12), np.float32)
+    known = found.reshape(len(found), -1) if seen is None or not seen.any() else found[:, seen]
+    middle = np.median(known, axis=1, keepdims=True)
+    scatter = 1.4826 * np.median(np.abs(known - middle), axis=1, keepdims=True)
+    return np.asarray((found - middle[..., None]) / np.maximum(scatter[..., None], 1e-12), np.float32)
 
 
 def _spots(found: NDArray[np.float32], seen: NDArray[np.bool_] | None) -> Spots:
