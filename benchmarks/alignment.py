@@ -29,6 +29,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
 from tomoseg import simulate
 from tomoseg.alignment.api import align
@@ -53,7 +54,8 @@ class Case:
 
     `offset` is that of the axis as a part of the frame's width; `crop` the part of each side of the images that is
     kept, about the middle; `damage` none, "blank" (two tilts of vacuum) or "corrupted" (one of noise, one of another
-    tilt in the wrong place).
+    tilt in the wrong place); `contrast` dark field, its "exposure" growing as 1 / cos(tilt), or "bright field", of
+    which `dose` is the beam.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Case:
     offset: float = 2.5 / 192
     crop: float = 1.0
     damage: str = "none"
+    contrast: str = "dark field"
 
     def quick(self) -> "Case":
         """Return the same at 96 px, with the stage's motion in proportion."""
@@ -76,6 +79,7 @@ class Case:
         return replace(self, size=96, jitter_px=self.jitter_px * factor, drift_px=self.drift_px * factor)
 
 
+FILMED = {"max_tilt": 60.0, "step": 3.0}
 CASES = (
     *(Case("nominal", seed=seed) for seed in range(3)),
     Case("dose 40", dose=40),
@@ -93,6 +97,19 @@ CASES = (
     Case("clusters", kind="clusters"),
     Case("cut", crop=0.5),
     Case("film", kind="film"),
+    *(Case("carbon, dose 400", kind="carbon", axis_angle=4, seed=seed, **FILMED) for seed in range(3)),
+    *(Case("carbon, dose 25", kind="carbon", axis_angle=-8, dose=25, seed=seed, **FILMED) for seed in range(3)),
+    *(
+        Case("carbon, 1/cos", kind="carbon", axis_angle=12, contrast="exposure", seed=seed, **FILMED)
+        for seed in range(3)
+    ),
+    *(
+        Case(
+            "carbon, bright field", kind="carbon", axis_angle=30, dose=60, contrast="bright field", seed=seed, **FILMED
+        )
+        for seed in range(3)
+    ),
+    *(Case("carbon without particles", kind="bare", axis_angle=-5, seed=seed, **FILMED) for seed in range(3)),
     Case("check: tilts to 4 deg, dose 4000", dose=4000, max_tilt=4, step=0.5),
 )
 
@@ -156,6 +173,31 @@ def film(size: int, seed: int) -> np.ndarray:
     return density
 
 
+def carbon(size: int, seed: int) -> np.ndarray:
+    """Return a textured film of uneven thickness with particles in and on it, wider than the frame at any tilt."""
+    return _textured(size, seed, 220)
+
+
+def bare(size: int, seed: int) -> np.ndarray:
+    """Return such a film without particles."""
+    return _textured(size, seed, 0)
+
+
+def _textured(size: int, seed: int, n_particles: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    shape = (size // 3, 3 * size // 2, 2 * (17 * size // 10))
+    z, y, x = _axes(shape)
+    waves = rng.uniform(-1, 1, (12, 2)) * 2 * np.pi * 4 / size
+    ripple = sum(np.sin(ky * y + kx * x + phase) for (ky, kx), phase in zip(waves, rng.uniform(0, 6, 12), strict=True))
+    density = np.float32(np.clip(0.5 + size * 0.05 * (1 + 0.06 * ripple) - np.abs(z), 0, 1))
+    texture = ndimage.gaussian_filter(rng.standard_normal(shape).astype(np.float32), size * 0.012)
+    density *= np.clip(1 + 0.35 * texture / texture.std(), 0.05, None)
+    for _ in range(n_particles):
+        centre = rng.uniform(-0.5, 0.5, 3) * [0.11 * size, shape[1], shape[2]]
+        _add_ball(density, centre, size * 0.018 * np.exp(0.3 * rng.standard_normal()), 3.5)
+    return density
+
+
 def _axes(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return broadcastable z, y, x from the centre, in px."""
     z, y, x = (np.arange(n, dtype=np.float32) - (n - 1) / 2 for n in shape)
@@ -178,6 +220,8 @@ OBJECTS: dict[str, Callable[[int, int], np.ndarray]] = {
     "needle": needle,
     "clusters": clusters,
     "film": film,
+    "carbon": carbon,
+    "bare": bare,
 }
 
 
@@ -205,6 +249,8 @@ def acquire(case: Case) -> Series:
     shifts = simulate.stage_motion(len(angles), case.jitter_px, case.drift_px, case.seed + 1)
     frame = round(case.crop * case.size)
     offset = case.offset * frame
+    if case.contrast != "dark field":
+        return _filmed(case, angles, perfect, shifts)
     raw = simulate.acquire(
         perfect, shifts_px=shifts, tilt_axis_angle_deg=case.axis_angle, tilt_axis_offset_px=offset, dose=case.dose,
         vacuum=VACUUM, counts_per_electron=SHADOW / case.dose, black_level=BLACK, seed=case.seed + 2,
@@ -212,6 +258,25 @@ def acquire(case: Case) -> Series:
     raw = np.ascontiguousarray(_middle(raw, frame, frame))
     usable = damage(raw, case)
     return Series(raw, angles, shifts, case.axis_angle, offset, usable)
+
+
+def _filmed(case: Case, angles: np.ndarray, perfect: np.ndarray, shifts: np.ndarray) -> Series:
+    """Return the series of a film in another contrast; thickness 0.5 at zero tilt in bright field."""
+    offset = case.offset * case.size
+    exact = simulate.acquire(
+        perfect, shifts_px=shifts, tilt_axis_angle_deg=case.axis_angle, tilt_axis_offset_px=offset, dose=None,
+        black_level=0.0, dtype=np.float32,
+    )  # fmt: skip
+    exact = _middle(np.maximum(exact, 0), case.size, case.size)
+    usual = float(np.median(exact[len(exact) // 2]))
+    if case.contrast == "bright field":
+        electrons, black = case.dose * np.exp(-0.5 * exact / usual), 0.0
+    else:
+        electrons = case.dose * (exact / usual / np.cos(np.deg2rad(angles))[:, None, None] + VACUUM)
+        black = BLACK
+    counts = black + SHADOW / case.dose * np.random.default_rng(case.seed + 2).poisson(electrons)
+    raw = np.clip(np.rint(counts), 0, 65535).astype(np.uint16)
+    return Series(raw, angles, shifts, case.axis_angle, offset, np.ones(len(raw), bool))
 
 
 def _middle(images: np.ndarray, height: int, width: int) -> np.ndarray:

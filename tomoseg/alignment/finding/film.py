@@ -213,31 +213,43 @@ def plane_of(markers_px: FloatArray) -> tuple[float, float]:
 
 
 def _round(series: ReducedSeries, angle_deg: float, moves: FloatArray, film: Film, *, turning: bool) -> Bundle:
-    """Reconstruct the film, compare, and fit axis and moves to the displacements of all patches."""
+    """Reconstruct the film from either half of the tilts, and fit axis and moves to the patches of the other half.
+
+    An image is compared with a film that it had no part in: its own noise in it would hold it where it is.
+    """
     chosen = np.flatnonzero(series.usable)
-    run = Run(series, chosen, np.array(moves, np.float64), angle_deg, False, film)
+    observed = []
     with ThreadPoolExecutor(max(1, series.workers)) as pool:
-        run.start(pool)
-        for _ in range(PASSES):
-            run.once(pool, moving=False, along_only=False)
-        predicted, images, seen = run.compared(pool)
-        patches = _patches(run.shape, series.angles_deg[chosen], film)
-        places = _places(patches, series.angles_deg[chosen], film)  # (n_patch, n_chosen, 2)
-        sigma = PATCH * max(run.shape)
-        found = list(
-            pool.map(_displacements, images, predicted, seen, places.transpose(1, 0, 2), [sigma] * len(chosen))
-        )
-    steps = np.stack([step for step, _ in found], axis=1)  # (n_patch, n_chosen, 2), to ADD to moves
+        for own, others in ((chosen[::2], chosen[1::2]), (chosen[1::2], chosen[::2])):
+            run = Run(series, own, np.array(moves, np.float64), angle_deg, False, film)
+            run.start(pool)
+            for _ in range(PASSES):
+                run.once(pool, moving=False, along_only=False)
+            observed.append(_observed(run, pool, others))
+    both = np.where(np.isfinite(observed[0]), observed[0], observed[1])
+    often = np.isfinite(both[..., 0]).sum(axis=1) >= min(FEWEST_TILTS, len(chosen) // 2)
+    width = float(max(series.images.shape[1:]))
+    return adjust(both[often], series.angles_deg, angle_deg, moves, turning=turning, steps=20, width_px=width)
+
+
+def _observed(run: Run, pool: ThreadPoolExecutor, tilts: NDArray[np.int_]) -> NDArray[np.float64]:
+    """Return where some images of the series show the patches of a film, (n_patch, n_tilt, 2) (y, x)."""
+    series, film = run.series, run.film
+    assert film is not None
+    predicted = run.predicted(pool, tilts)
+    images, seen = run.resampled(pool, tilts)
+    patches = _patches(run.shape, series.angles_deg, film)
+    places = _places(patches, series.angles_deg[tilts], film)  # (n_patch, n, 2)
+    sigma = PATCH * max(run.shape)
+    found = list(pool.map(_displacements, images, predicted, seen, places.transpose(1, 0, 2), [sigma] * len(tilts)))
+    steps = np.stack([step for step, _ in found], axis=1)  # (n_patch, n, 2), to ADD to moves
     detail = np.stack([one for _, one in found], axis=1)
     told = np.isfinite(detail)
     usual = float(np.median(detail[told])) if told.any() else 0.0
     steps[~told | (np.nan_to_num(detail) < LEAST_DETAIL * usual)] = np.nan
-    rotation = rotation_matrix(angle_deg)
     observed = np.full((len(patches), series.n_tilt, 2), np.nan)
-    observed[:, chosen] = (places - steps - np.asarray(moves)[chosen]) @ rotation
-    often = np.isfinite(observed[..., 0]).sum(axis=1) >= min(FEWEST_TILTS, len(chosen) // 2)
-    width = float(max(run.shape))
-    return adjust(observed[often], series.angles_deg, angle_deg, moves, turning=turning, steps=20, width_px=width)
+    observed[:, tilts] = (places - steps - run.moves[tilts]) @ rotation_matrix(run.angle_deg)
+    return observed
 
 
 def _patches(shape: tuple[int, ...], angles_deg: FloatArray, film: Film) -> NDArray[np.float64]:

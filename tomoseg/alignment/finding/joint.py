@@ -140,12 +140,15 @@ class Run:
 
     def aim(self) -> None:
         """Take the tilts of the reduced images for those at which the volume is seen."""
-        self.operator = CpuOperator(
-            geometry_of(self.series.angles_deg[self.chosen], self.shape[1], whole=self.whole, film=self.film)
-        )
+        self.operator = CpuOperator(self.geometry(self.chosen))
         indices = np.arange(len(self.chosen))
         self.subsets = [(indices[tilts], part) for tilts, part in self.operator.subsets(SUBSETS)]
         self.planes = [_reciprocal(part.column_sums) for _, part in self.subsets]
+
+    def geometry(self, tilts: NDArray[np.int_]) -> ParallelGeometry:
+        """Return the geometry of some tilts, and a volume for all of them."""
+        whole = geometry_of(self.series.angles_deg, self.shape[1], whole=self.whole, film=self.film)
+        return whole.of(tilts)
 
     def start(self, pool: ThreadPoolExecutor) -> None:
         """Make a volume that is constant in each slice, with about the brightness of all images."""
@@ -185,14 +188,10 @@ class Run:
         self.misfit, self.power = misfit, power
         return steps
 
-    def compared(self, pool: ThreadPoolExecutor) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-        """Return the chosen images (n, y, x) as the volume predicts them, as they are, and what is seen of them."""
-        predicted = np.empty((len(self.chosen), *self.shape), np.float32)
-        for tilts, part in self.subsets:
-            self.series.checkpoint()
-            predicted[tilts] = self.joined(part, list(pool.map(part.forward, self.volumes)))
-        images, seen = self.warped(pool, np.arange(len(self.chosen)))
-        return predicted, images, seen
+    def predicted(self, pool: ThreadPoolExecutor, tilts: NDArray[np.int_]) -> Floats:
+        """Return images (n, y, x) of any tilts of the series as the volume predicts them."""
+        operator = CpuOperator(self.geometry(tilts))
+        return self.joined(operator, list(pool.map(operator.forward, self.volumes)))
 
     @property
     def typical(self) -> float:
@@ -229,8 +228,11 @@ class Run:
         list(pool.map(one, self.blocks, computed, self.volumes))
 
     def warped(self, pool: ThreadPoolExecutor, tilts: NDArray[np.int_]) -> tuple[Floats, NDArray[np.bool_]]:
-        """Return images (n, y, x) in the aligned frame, and whether the raw frame shows them well inside it."""
-        which = self.chosen[tilts]
+        """Return chosen images (n, y, x) in the aligned frame, and whether the raw frame shows them well inside it."""
+        return self.resampled(pool, self.chosen[tilts])
+
+    def resampled(self, pool: ThreadPoolExecutor, which: NDArray[np.int_]) -> tuple[Floats, NDArray[np.bool_]]:
+        """Return any images of the series as `warped` does."""
         shifts = unrotate_vectors(self.moves[which], self.angle_deg)
         images, seen = np.empty((len(which), *self.shape), np.float32), np.empty((len(which), *self.shape), bool)
 

@@ -10,7 +10,7 @@ from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.alignment.markers.tracks import find_markers
 from tomoseg.arrays import FloatArray
 
-ROUNDS = 3  # of comparing a film with its images: markers tell slow errors better than they
+ROUNDS = 4  # of comparing a film with its images: markers tell slow errors better than they
 LEAST_DEPTH, MOST_DEPTH = 0.08, 0.5  # of a film, as parts of the width
 SPREAD, ROOM = 2.0, 0.05  # standard deviations of the markers' depths in half of a film, and more of the width
 
@@ -30,7 +30,7 @@ def by_markers(series: ReducedSeries, reach_px: float, *, axis_angle_deg: float 
     angle, moves = upright(tracks.bundle.axis_angle_deg, centred)
     solution = Solution(angle, fill_between(moves, series.usable), False, tracks=tracks)
     film = Film(float(np.rad2deg(np.arctan(slope))), _depth(markers, slope, depth_px, series))
-    fitted = as_film(series, solution, film, turning=False, rounds=ROUNDS)
+    fitted = as_film(series, solution, film, turning=axis_angle_deg is None, rounds=ROUNDS)
     return refine_moves(series, solution) if fitted is None else fitted
 
 
