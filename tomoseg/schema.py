@@ -100,7 +100,7 @@ ALIGNMENT_INFO = Artifact(
         "to where they are; never below error_uncertainty_px. Not in it is what no comparison shows: translations of "
         "the sample and, where the sample goes on outside the frame, errors that change slowly from tilt to tilt",
         "error_uncertainty_px": "px per direction, rms: an error of this size cannot be told from none",
-        "marker_residual_px": "mean distance of markers from where they must be, px; only if there are any",
+        "marker_residual_px": "mean distance of markers from where they must be, px; NaN without markers",
     },
 )
 TILT_QUALITY = Artifact(

@@ -40,7 +40,7 @@ def test_the_methods_differ(series):
     assert len(set(shifts)) == 4
 
 
-@pytest.mark.parametrize("method", ["xcorr", "com"])
+@pytest.mark.parametrize("method", ["xcorr", pytest.param("com", marks=pytest.mark.slow)])
 def test_the_axis_is_found_whatever_the_method(series, method):
     outputs, _ = _align(series.raw, series.angles_deg, "y", method=method)
     assert abs(outputs.attrs["alignment_info"]["tilt_axis_angle_deg"] - 5) < 1

@@ -117,6 +117,7 @@ def test_the_birth_of_a_project(checker):
     assert try_points(checker, range(renamed - 4, renamed + 4), 6, look_only=True) == []
 
 
+@pytest.mark.slow
 def test_a_second_crash_while_the_first_is_recovered_from(checker):
     """What the killed process had not synced is seen by the next one, and may vanish all the same."""
     history = checker.history

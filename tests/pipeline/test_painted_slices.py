@@ -58,6 +58,7 @@ def learn(catalyst, tmp_path, epochs):
     return [2 * np.sum((true == c) & (found == c)) / (np.sum(true == c) + np.sum(found == c)) for c in range(3)]
 
 
+@pytest.mark.slow
 def test_six_half_painted_slices_teach_a_tiny_network(catalyst, tmp_path):
     dice = learn(catalyst, tmp_path, epochs=12)
     # Measured: 0.997, 0.95, 0.85; the particles, 0.2 % of the volume and 4 voxels across, vary by some 0.03.

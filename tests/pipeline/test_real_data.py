@@ -72,6 +72,7 @@ def test_the_needle_s_layers_are_straight_and_sharp(needle):
     assert rise[1] - rise[0] <= 6  # px from 10 to 90 %
 
 
+@pytest.mark.slow
 def test_python_gives_the_same_bits(needle, real_data):
     """The example of the README, on the needle, beside what the command left in the project."""
     raw = real_data / "tilt-series/needle/HAADF.mrc"
@@ -123,7 +124,7 @@ def test_an_aligned_series_stays_aligned(real_data, tmp_path):
         assert abs(file["/alignment"].attrs["tilt_axis_offset_px"]) < 0.5
 
 
-@pytest.mark.parametrize("seed", [0, 5])
+@pytest.mark.parametrize("seed", [0, pytest.param(5, marks=pytest.mark.slow)])
 def test_particles_of_a_simulated_series_are_counted_and_sized(tmp_path, seed):
     """From the raw series with jitter, drift, noise and an unknown axis: count and mean diameter within 10 %."""
     raw, truth, project = tmp_path / "s.mrc", tmp_path / "t.h5", tmp_path / "s.h5"

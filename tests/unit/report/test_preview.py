@@ -136,6 +136,7 @@ def test_the_commands(project, tmp_path):
     assert all(Path(name).read_bytes().startswith(b"\x89PNG") for name in files[1:])
 
 
+@pytest.mark.slow
 def test_the_command_in_the_report_makes_the_same_again(project, small_run, tmp_path):
     import html
     import shlex

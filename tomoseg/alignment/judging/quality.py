@@ -66,7 +66,8 @@ class AlignmentQuality:
             "residual_after": aligned.residual,
             "estimated_error_px": aligned.error_px,
             "error_uncertainty_px": aligned.uncertainty_px,
-        } | ({} if self.markers is None else {"marker_residual_px": self.markers.mean_residual_px})
+            "marker_residual_px": np.nan if self.markers is None else self.markers.mean_residual_px,
+        }
 
     @property
     def columns(self) -> dict[str, NDArray[np.float64]]:

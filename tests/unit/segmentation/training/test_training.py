@@ -92,6 +92,7 @@ def test_the_saved_network_is_the_best_one(trained):
     assert np.mean(dice) == pytest.approx(max(row["val_dice"] for row in trained.rows), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_resume_continues_as_if_nothing_had_happened(tmp_path, make_slices, tiny_settings):
     images, labels = make_slices(8, seed=1)
     once = tiny_settings.changed(epochs=1)
