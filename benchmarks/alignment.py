@@ -336,6 +336,13 @@ def errors(
     return Errors(*rms, float(np.hypot(across, along).max()), float(constant))
 
 
+def axis_near(true_deg: float, angle_deg: float, offset_px: float) -> tuple[float, float]:
+    """Return direction and offset of an axis, from that of its ends which is nearer to the true direction."""
+    if abs(angle_deg - true_deg) > 90:
+        return angle_deg + np.copysign(180, true_deg - angle_deg), -offset_px
+    return angle_deg, offset_px
+
+
 # ------------------------------------------------------------------------------------------------------------- methods
 
 
@@ -349,9 +356,7 @@ def run_ours(series: Series) -> dict[str, float | str]:
     except TomosegError as problem:
         return {"failure": str(problem)}
     seconds = time.perf_counter() - start
-    angle, offset = aligned.tilt_axis_angle_deg, aligned.tilt_axis_offset_px
-    if abs(angle - series.axis_angle_deg) > 90:  # the same axis from its other end
-        angle, offset = angle + np.copysign(180, series.axis_angle_deg - angle), -offset
+    angle, offset = axis_near(series.axis_angle_deg, aligned.tilt_axis_angle_deg, aligned.tilt_axis_offset_px)
     found = errors(series, aligned.shifts_px, angle, offset)
     return {
         "rms_px": found.rms, "across_px": found.across, "along_px": found.along, "worst_px": found.worst,

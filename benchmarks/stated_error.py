@@ -14,7 +14,7 @@ import warnings
 from dataclasses import replace
 
 import numpy as np
-from alignment import Case, acquire, errors
+from alignment import Case, acquire, axis_near, errors
 
 from tomoseg.alignment.api import align
 from tomoseg.errors import TomosegError, TomosegWarning
@@ -60,14 +60,13 @@ def main() -> None:
             refused += 1
             print(f"{k}: {case.name}: {problem}", flush=True)
             continue
-        angle, offset = aligned.tilt_axis_angle_deg, aligned.tilt_axis_offset_px
-        if abs(angle - series.axis_angle_deg) > 90:
-            angle, offset = angle + np.copysign(180, series.axis_angle_deg - angle), -offset
-        true = errors(replace_usable(series, aligned.outliers), aligned.shifts_px, angle, offset, free_offset=True).rms
+        angle, offset = axis_near(series.axis_angle_deg, aligned.tilt_axis_angle_deg, aligned.tilt_axis_offset_px)
+        kept = replace(series, usable=series.usable & ~aligned.outliers)  # those left out are told
+        true = errors(kept, aligned.shifts_px, angle, offset, free_offset=True).rms
         stated = aligned.estimated_error_px
         doubted = any(word in text for text in aligned.warnings for word in DOUBTS)
-        found[case.name].append((true, stated, doubted))
         is_silent = true > 1 and (stated < 0.5 or not np.isfinite(stated)) and not doubted
+        found[case.name].append((true, stated, is_silent))
         silent += [f"{k}: {case}: true {true:.2f}, stated {stated:.2f}"] if is_silent else []
         print(
             f"{k}: {case.name}, {case.contrast}, dose {case.dose:g}, {case.damage}, {len(series.raw)} tilts, axis "
@@ -84,15 +83,10 @@ def main() -> None:
             true, stated = np.array([(t, s) for t, s, _ in rows]).T
             ratio = stated / true
             within, low, high = ((ratio >= 0.5) & (ratio <= 2)).sum(), (ratio < 0.5).sum(), (ratio > 2).sum()
-            bad = sum(t > 1 and s < 0.5 and not d for t, s, d in rows)
+            bad = sum(is_silent for _, _, is_silent in rows)
             print(f"| {kind} | {len(rows)} | {within} | {low} | {high} | {np.median(true):.3f} | {bad} |")
     print(f"\nrefused: {refused}; silent: {len(silent)}")
     print("\n".join(silent))
-
-
-def replace_usable(series, outliers):  # type: ignore[no-untyped-def]
-    """Return the series with the images that were left out as not usable: they are told."""
-    return replace(series, usable=series.usable & ~outliers)
 
 
 if __name__ == "__main__":

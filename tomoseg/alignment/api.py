@@ -462,9 +462,9 @@ def _report(
         *outlier_warnings(quality.angles_deg, quality.outliers),
         *agreement_warnings(before, after, given=given is not None, found=was_found),
     ]
-    # The prediction is that of the whole frame, which is not what a patch was chosen for.
     if quality.markers is not None:
         notes.append(quality.markers.summary)
+    # The prediction is that of the whole frame, which is not what a patch was chosen for.
     if params.x_range is None and params.y_range is None:
         notes.append(summary(quality))
         # Of few tilts: nothing was asked for with method none, and fewer than five have had their warning.

@@ -22,7 +22,7 @@ from tomoseg.alignment.finding.patch import TRACK_PX
 from tomoseg.alignment.finding.solve import Solution, fill_between
 from tomoseg.alignment.finding.track import Band, track_neighbours
 from tomoseg.alignment.images.reduced_series import ReducedSeries
-from tomoseg.alignment.images.warp import rotate_vectors, rotation_matrix, wrap_axis_angle
+from tomoseg.alignment.images.warp import rotate_vectors, unrotate_vectors, wrap_axis_angle
 from tomoseg.alignment.markers.bundle import Bundle, adjust
 from tomoseg.arrays import FloatArray
 from tomoseg.reconstruction.operators import Floats
@@ -33,7 +33,7 @@ SPACING = 1.2  # of patches, in such
 LEAST_SHOWN = 0.6  # of a patch
 LEAST_DETAIL = 0.05  # of the usual, in the poorer direction: a patch with less tells nothing
 FEWEST_TILTS = 10
-SLOWEST_DEG = 75.0  # tilt up to which the film's width is covered with patches
+STEEPEST_DEG = 75.0  # tilt up to which the film's width is covered with patches
 MEMORY = 5  # rounds that the mixing looks back
 DAMPING = 1e-3
 LARGEST_PX = 2.0  # change of a move in a round
@@ -53,13 +53,12 @@ def by_film(
     Neighbouring images of a film agree best when they are stretched across the true axis. So the direction for which
     they do is where to begin. `max_shift` is the largest step between neighbouring tilts, as a part of the longer side.
     """
-    given = axis_angle_deg is not None
-    angle = float(axis_angle_deg) if axis_angle_deg is not None else _stretched_best(series, band, max_shift)
+    angle = _stretched_best(series, band, max_shift) if axis_angle_deg is None else axis_angle_deg
     small = series.reduced(TRACK_PX)
     shifts, _ = track_neighbours(small, angle, band, max_shift * max(small.images.shape[1:]))
     moves = rotate_vectors(shifts * small.factor / series.factor, angle)
     solution = Solution(angle, moves - moves[series.usable].mean(axis=0), False)
-    return as_film(series, solution, Film(0.0, USUAL_DEPTH), turning=not given, rounds=ROUNDS)
+    return as_film(series, solution, Film(0.0, USUAL_DEPTH), turning=axis_angle_deg is None, rounds=ROUNDS)
 
 
 def _stretched_best(series: ReducedSeries, band: Band, max_shift: float) -> float:
@@ -199,7 +198,7 @@ def _level(bundle: Bundle, film: Film) -> tuple[Film, float]:
 def plane_of(markers_px: FloatArray) -> tuple[float, float]:
     """Return slope dZ/dX and depth Z at the middle of the plane through markers (n, 3) (Y, X, Z), by least squares.
 
-    Markers that are far off, as some in the second round of the fit, do not count.
+    Markers far off the plane do not count.
     """
     y, x, z = np.asarray(markers_px, float).T
     terms = np.stack([y, x, np.ones_like(x)], axis=1)
@@ -248,7 +247,7 @@ def _observed(run: Run, pool: ThreadPoolExecutor, tilts: NDArray[np.int_]) -> ND
     usual = float(np.median(detail[told])) if told.any() else 0.0
     steps[~told | (np.nan_to_num(detail) < LEAST_DETAIL * usual)] = np.nan
     observed = np.full((len(patches), series.n_tilt, 2), np.nan)
-    observed[:, tilts] = (places - steps - run.moves[tilts]) @ rotation_matrix(run.angle_deg)
+    observed[:, tilts] = unrotate_vectors(places - steps - run.moves[tilts], run.angle_deg)
     return observed
 
 
@@ -256,7 +255,7 @@ def _patches(shape: tuple[int, ...], angles_deg: FloatArray, film: Film) -> NDAr
     """Return places (n, 2) (Y, X along the film) of patches that cover all of the film that is ever seen."""
     height, width = shape
     sigma = PATCH * max(shape)
-    steepest = min(float(np.abs(np.asarray(angles_deg) - film.inclination_deg).max()), SLOWEST_DEG)
+    steepest = min(float(np.abs(np.asarray(angles_deg) - film.inclination_deg).max()), STEEPEST_DEG)
     reach = width / 2 / np.cos(np.deg2rad(steepest))
     rows = np.arange(-height / 2 + sigma / 2, height / 2, SPACING * sigma)
     columns = np.arange(-reach, reach, SPACING * sigma)

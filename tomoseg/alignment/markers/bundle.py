@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.alignment.images.warp import rotation_matrix
+from tomoseg.alignment.images.warp import rotate_vectors
 from tomoseg.arrays import FloatArray
 
 SOFT = 2.5  # scatters, at which an observation has half of its weight
@@ -146,7 +146,7 @@ def search_direction(
     shifts = np.asarray(shifts_px, float)
 
     def fit(angle: float, *, turning: bool, steps: int) -> Bundle:
-        moves = shifts @ rotation_matrix(angle).T
+        moves = rotate_vectors(shifts, angle)
         return adjust(observed_px, angles_deg, angle, moves, turning=turning, steps=steps, width_px=width_px)
 
     best = min((fit(float(angle), turning=False, steps=5) for angle in trials), key=lambda b: b.cost)
@@ -177,7 +177,7 @@ class _System:
         Where no observation of a marker has a weight, it is placed by all of them.
         """
         weights = np.where(weights.sum(axis=1, keepdims=True) > 1e-6, weights, self.seen)
-        places = self.points @ rotation_matrix(angle_deg).T + moves
+        places = rotate_vectors(self.points, angle_deg) + moves
         along = (weights * places[..., 0]).sum(axis=1) / np.maximum(weights.sum(axis=1), 1e-9)
         across = np.einsum(
             "kab,ib,ki->ka", self._inverse(weights, scatter), self.rays, weights * places[..., 1], optimize=True
@@ -207,7 +207,7 @@ class _System:
             return np.asarray(weights * (v - np.einsum("kja,kj->ka", solved, v) @ self.rays.T))
 
         # The derivative of (y', x') with respect to the direction of the axis is (x', -y').
-        turned = self.points @ rotation_matrix(angle_deg).T
+        turned = rotate_vectors(self.points, angle_deg)
         slope_along, slope_across = turned[..., 1], -turned[..., 0]
         pull_along, pull_across = left_along(slope_along), left_across(slope_across)
         rest_along, rest_across = left_along(residuals[..., 0]), left_across(residuals[..., 1])

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, spatial
 
-from tomoseg.alignment.images.warp import rotation_matrix
+from tomoseg.alignment.images.warp import rotate_vectors, unrotate_vectors
 from tomoseg.alignment.markers.bundle import Bundle, adjust, search_direction
 from tomoseg.alignment.markers.spots import Spots
 from tomoseg.arrays import FloatArray
@@ -104,7 +104,7 @@ class _Following:
         else:
             tracks = np.flatnonzero(np.isfinite(self.observed[:, recent[:RECENT], 0]).any(axis=1))
             turned = self.bundle.places(self.angles_deg[i], self.markers[tracks])
-            expected = turned @ rotation_matrix(self.bundle.axis_angle_deg)
+            expected = unrotate_vectors(turned, self.bundle.axis_angle_deg)
         found = self.spots[i].places_px
         best, offset = located(expected, found, -self.shifts[nearest], self.reach_px)
         if offset is None:
@@ -129,11 +129,10 @@ class _Following:
         if self.bundle is None or (span < SURE_DEG and number % SOUGHT_EVERY == 0):
             bundle = search_direction(observed, angles, self.shifts[tilts], width_px=self.width_px)
         else:
-            moves = self.shifts[tilts] @ rotation_matrix(self.bundle.axis_angle_deg).T
+            moves = rotate_vectors(self.shifts[tilts], self.bundle.axis_angle_deg)
             bundle = adjust(observed, angles, self.bundle.axis_angle_deg, moves, steps=4, width_px=self.width_px)
         self.bundle = bundle
-        rotation = rotation_matrix(bundle.axis_angle_deg)
-        self.shifts[tilts] = bundle.moves_px @ rotation
+        self.shifts[tilts] = unrotate_vectors(bundle.moves_px, bundle.axis_angle_deg)
         off = np.nan_to_num(np.hypot(bundle.residuals_px[..., 0], bundle.residuals_px[..., 1]))
         k, i = np.nonzero(off > max(WRONG * bundle.scatter_px, WRONG_PX))
         self.observed[several[k], tilts[i]] = np.nan
@@ -143,7 +142,7 @@ class _Following:
     def _place(self, several: NDArray[np.int_], bundle: Bundle) -> None:
         """Place all markers: those seen a few times at the depth that is usual."""
         depth = float(np.median(bundle.markers_px[:, 2]))
-        turned = (self.observed + self.shifts) @ rotation_matrix(bundle.axis_angle_deg).T
+        turned = rotate_vectors(self.observed + self.shifts, bundle.axis_angle_deg)
         t = np.deg2rad(self.angles_deg)
         across = (turned[..., 1] - depth * np.sin(t)) / np.cos(t).clip(0.05)
         seen = np.isfinite(across)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.alignment.images.reduced_series import ReducedSeries
-from tomoseg.alignment.images.warp import rotation_matrix
+from tomoseg.alignment.images.warp import rotate_vectors, unrotate_vectors
 from tomoseg.alignment.markers.bundle import Bundle, adjust, search_direction
 from tomoseg.alignment.markers.follow import follow, located
 from tomoseg.alignment.markers.spots import WIDTHS_PX, SpotSeries, find_spots, tops
@@ -36,11 +36,6 @@ class Tracks:
     observed_px: NDArray[np.float64]
     joined: NDArray[np.bool_]
     bundle: Bundle
-
-    @property
-    def n_seen(self) -> NDArray[np.int_]:
-        """In how many places a marker was seen, by tilt."""
-        return np.asarray(np.isfinite(self.observed_px[..., 0]).sum(axis=0))
 
     def enough(self, usable: NDArray[np.bool_]) -> bool:
         """Return whether an alignment can rely on these markers."""
@@ -89,13 +84,12 @@ class _Looking:
     def begin(self, observed: NDArray[np.float64], sizes: NDArray[np.int_], shifts_px: NDArray[np.float64]) -> None:
         """Take over what was followed."""
         self.observed = observed[:, self.tilts]
-        some = np.where(sizes >= 0, sizes, -1)
-        self.sizes = np.array([int(np.median(one[one >= 0])) for one in some], int)
+        self.sizes = np.array([int(np.median(one[one >= 0])) for one in sizes], int)
         shifts = shifts_px[self.tilts]
         if self.given_deg is None:
             self.bundle = search_direction(self.observed, self.angles_deg, shifts, width_px=self.width)
         else:
-            moves = shifts @ rotation_matrix(self.given_deg).T
+            moves = rotate_vectors(shifts, self.given_deg)
             self.bundle = self._adjusted(self.observed, self.given_deg, moves)
         self.markers = self.bundle.markers_px
 
@@ -118,8 +112,8 @@ class _Looking:
 
     def _raw_places(self, i: int, turned: FloatArray) -> NDArray[np.float64]:
         """Return pixels (..., 2) (y, x) of the i-th joined image for places (y', x') before its move."""
-        rotation = rotation_matrix(self.bundle.axis_angle_deg)
-        return np.asarray((turned - self.bundle.moves_px[i]) @ rotation + self.found.centre_px)
+        raw = unrotate_vectors(turned - self.bundle.moves_px[i], self.bundle.axis_angle_deg)
+        return np.asarray(raw + self.found.centre_px)
 
     def _seen(self, near_px: float) -> NDArray[np.float64]:
         """Return where the markers are seen, (n_marker, n_tilt, 2): at the maximum nearby that has their size."""
@@ -156,17 +150,17 @@ class _Looking:
 
         A spot in one image may lie at any depth; at the right one, the other images have something there.
         """
-        depths = np.unique(np.quantile(self.markers[:, 2], [0.02, 0.98]))
-        extra = 0.25 * float(np.ptp(depths)) + 5
-        trial = np.arange(depths.min() - extra, depths.max() + extra, DEPTH_STEP_PX)
+        low, high = np.quantile(self.markers[:, 2], [0.02, 0.98])
+        extra = 0.25 * float(high - low) + 5
+        trial = np.arange(low - extra, high + extra, DEPTH_STEP_PX)
         rays = np.stack([np.cos(np.deg2rad(self.angles_deg)), np.sin(np.deg2rad(self.angles_deg))], axis=1)
-        rotation = rotation_matrix(self.bundle.axis_angle_deg)
+        angle = self.bundle.axis_angle_deg
         places, sizes, scores = [self.markers], [self.sizes], [self._known_scores()]
         for j, tilt in enumerate(self.tilts):
             spots = self.found.spots[tilt]
             if not len(spots):
                 continue
-            turned = spots.places_px @ rotation.T + self.bundle.moves_px[j]
+            turned = rotate_vectors(spots.places_px, angle) + self.bundle.moves_px[j]
             across = (turned[:, 1, None] - trial * rays[j, 1]) / rays[j, 0].clip(0.05)  # (n_spot, n_depth)
             along = np.broadcast_to(turned[:, :1], across.shape)
             total, count = self._support(along, across, np.broadcast_to(trial, across.shape), spots.sizes[:, None], j)
@@ -182,16 +176,16 @@ class _Looking:
 
     def _join_left_out(self) -> None:
         """Find the moves of images that were left out, from all markers, which are known better now."""
-        rotation = rotation_matrix(self.bundle.axis_angle_deg)
+        angle = self.bundle.axis_angle_deg
         tilts, moves = list(self.tilts), list(self.bundle.moves_px)
         for i in np.setdiff1d(np.flatnonzero(self.series.usable), self.tilts):
             nearest = int(np.argmin(np.abs(self.angles_deg - self.series.angles_deg[i])))
-            expected = self.bundle.places(self.series.angles_deg[i], self.markers) @ rotation
-            about = -self.bundle.moves_px[nearest] @ rotation
+            expected = unrotate_vectors(self.bundle.places(self.series.angles_deg[i], self.markers), angle)
+            about = unrotate_vectors(-self.bundle.moves_px[nearest], angle)
             offset = located(expected, self.found.spots[i].places_px, about, self.reach_px)[1]
             if offset is not None:
                 tilts.append(i)
-                moves.append(-offset @ rotation.T)
+                moves.append(rotate_vectors(-offset, angle))
         order = np.argsort(tilts)
         self.tilts = np.array(tilts)[order]
         self.angles_deg = self.series.angles_deg[self.tilts]
