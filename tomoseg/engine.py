@@ -373,12 +373,34 @@ def run_stage(
     parameters = settings[stage.name]
     others = read_alignments(parameters, project.path)
     return_freed_memory()
-    watch, memory = Stopwatch(), PeakMemory()
     changed = [reason for reason in why or () if reason != NOT_RUN]
     runtime.begin(f"{stage.name}: starting" + (f" ({'; '.join(changed)})" if changed else ""))
     runtime.check()
     facts = file_facts(parameters, project.record(stage.name), compare=True)
     begun = _begin(project, stage, parameters, facts)
+    try:
+        record = _committed(project, stage, parameters, runtime, begun, others, restart=restart)
+    except InputError:
+        _forget_settings(project, stage)
+        raise
+    runtime.progress.message(
+        f"{stage.name}: done in {record.wall_seconds:.1f} s, peak memory {record.peak_memory_bytes / 2**20:.0f} MiB"
+    )
+    return record
+
+
+def _committed(
+    project: Project,
+    stage: Stage,
+    parameters: Parameters,
+    runtime: Runtime,
+    begun: Record,
+    others: dict[str, Any],
+    *,
+    restart: bool,
+) -> Record:
+    """Compute and commit the result of a stage; `others` are alignments of other projects, by parameter."""
+    watch, memory = Stopwatch(), PeakMemory()
     with project.transaction(begun, restart=restart) as outputs:
         cache_bytes = runtime.max_memory // CACHE_SHARE
         there = (artifact for artifact in stage.reads if not artifact.optional or project.has(artifact))
@@ -405,10 +427,15 @@ def run_stage(
             warnings=list(runtime.warnings),
         )
         outputs.commit(record)
-    runtime.progress.message(
-        f"{stage.name}: done in {record.wall_seconds:.1f} s, peak memory {record.peak_memory_bytes / 2**20:.0f} MiB"
-    )
     return record
+
+
+def _forget_settings(project: Project, stage: Stage) -> None:
+    """Have the project remember those of the stage's result: what a stage refuses, the next run is not to have."""
+    result = project.record(stage.name)
+    project.store_settings({**project.settings, stage.name: result.parameters if result else {}})
+    if not project.is_new:
+        project.settle()
 
 
 def _begin(project: Project, stage: Stage, parameters: Parameters, facts: dict[str, dict[str, Any]]) -> Record:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tomoseg.alignment.finding.by_hand import with_shifts
 from tomoseg.alignment.finding.consistency import intensity_scales
 from tomoseg.alignment.finding.estimate import Alignment, Placement, estimate_alignment, memory_needed
 from tomoseg.alignment.finding.given import apply_given, keep_as_is
@@ -25,6 +26,7 @@ from tomoseg.alignment.judging.markers import MarkerFit
 from tomoseg.alignment.judging.quality import AlignmentQuality, assess_alignment
 from tomoseg.alignment.judging.warnings import (
     agreement_warnings,
+    listed,
     order_warnings,
     outlier_warnings,
     prediction_warnings,
@@ -33,7 +35,9 @@ from tomoseg.alignment.judging.warnings import (
 from tomoseg.alignment.parameters import AlignParameters, check
 from tomoseg.arrays import Array, ArraySource, Input, MemoryOutputs, Outputs, Part, signal_names
 from tomoseg.errors import InputError
+from tomoseg.io.exclusion import excluded_tilts
 from tomoseg.io.masks import Mask, MaskedSeries, open_mask, require_fit
+from tomoseg.io.set_shifts import set_shifts
 from tomoseg.io.shifts import GivenAlignment, ImageCorrections, fitted, imod_turns, read_shifts
 from tomoseg.keywords import takes_parameters
 from tomoseg.runtime import Runtime
@@ -254,6 +258,8 @@ def align_series(
         given = read_shifts(params.shifts_file.expanduser(), rows_up=imod_turns(source))
     if given is not None:
         given = fitted(given, angles, shape[1:], np.nan if pixel_size_nm is None else float(pixel_size_nm))
+    left_out = excluded_tilts(params.exclude_tilt, angles)
+    by_hand = None if params.set_shift is None else set_shifts(params.set_shift, angles, shape[1:])
     patch = _patch(shape[1:], params) if given is None and params.method != "none" else None
     needed = memory_needed(shape, reduction_of(shape), patch=patch is not None)
     if needed > runtime.max_memory:
@@ -270,10 +276,12 @@ def align_series(
         raw = tilt_series if conditioning.changes_nothing else ConditionedSeries(tilt_series, conditioning)
         raw = raw if mask is None else MaskedSeries(raw, mask)
         background = params.background if conditioning.bright_field is None else "auto"
-        backgrounds, series = survey_series(raw, angles, background, runtime, mask, conditioning)
+        backgrounds, series = survey_series(raw, angles, background, runtime, mask, conditioning, left_out)
         brightness = _brightness(series, conditioning, params, runtime)
         usable = series.usable
         alignment, placement = _found(series, NOMINAL_DEG.get(str(tilt_axis)), patch, given, params, runtime)
+        if by_hand is not None:
+            alignment, placement = with_shifts(alignment, placement, by_hand, angles, series.factor)
         shown = part_in_frame(alignment, shape[1:])
         offset_px = params.tilt_axis_offset or 0.0  # beyond half of the frame, it is what moves the images out
         was_found = given is None and abs(offset_px) < max(shape[1:]) / 2
@@ -288,7 +296,7 @@ def align_series(
                 whole=alignment.whole,
             )
         for _ in runtime.track([0], "assessing the alignment"):
-            quality = assess_alignment(series, alignment, placement, scales, shape[1:])
+            quality = replace(assess_alignment(series, alignment, placement, scales, shape[1:]), left_out=left_out)
         if was_found:
             require_in_frame(shown, angles, ~quality.outliers, found=True)
         del series, placement  # the memory is wanted for the images at full size
@@ -459,9 +467,11 @@ def _report(
     warnings = [
         *alignment.warnings,
         *order_warnings(quality),
-        *outlier_warnings(quality.angles_deg, quality.outliers),
+        *outlier_warnings(quality),
         *agreement_warnings(before, after, given=given is not None, found=was_found),
     ]
+    if quality.left_out is not None and quality.left_out.any():
+        notes.append(f"left out as asked: {listed(quality.angles_deg[quality.left_out])}")
     if quality.markers is not None:
         notes.append(quality.markers.summary)
     # The prediction is that of the whole frame, which is not what a patch was chosen for.

@@ -1,12 +1,15 @@
 """The parameters of alignment."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import field_validator
 
 from tomoseg.errors import InputError
+from tomoseg.io.exclusion import parts_of_tilts
 from tomoseg.io.regular import status_of
+from tomoseg.io.set_shifts import as_text, parse_shifts
 from tomoseg.io.shifts import read_shifts, tilts_beside
 from tomoseg.parameters import Field, InputFile, OtherProject, Parameters, Range
 
@@ -101,6 +104,18 @@ class AlignParameters(Parameters):
         "raw image's coordinates, and optionally the tilt angle. Direction and offset of the axis are as given, else "
         "from an .xf that rotates, else found for these shifts",
     )
+    set_shift: str | None = Field(
+        None,
+        json_schema_extra={"repeated": "; ", "metavar": "TILT=DY,DX"},
+        description="shifts set by hand, in place of those found or given: TILT=DY,DX, the tilt in degrees and what to "
+        "add to the raw image's coordinates in raw px (as in /alignment/shifts_px), such as 30=1.5,-2; several with "
+        "semicolons between them. All other images, and the tilt axis, stay where they were found",
+    )
+    exclude_tilt: str | None = Field(
+        None,
+        description="images that take no part: tilts in degrees and ranges of them, such as 60,-70..-62. They are 0 in "
+        "the aligned series, and the reconstruction leaves them out",
+    )
     from_project: OtherProject | None = Field(
         None,
         json_schema_extra={"flags": ["--from"]},
@@ -119,6 +134,24 @@ class AlignParameters(Parameters):
         if isinstance(value, bool):
             return "off" if not value else "on"
         return value
+
+    @field_validator("set_shift", mode="before")
+    @classmethod
+    def _shifts(cls, value: Any) -> Any:
+        """Take {30: (1.5, -2)}, as Python has it, for '30=1.5,-2'."""
+        return as_text(value) if isinstance(value, Mapping) else value
+
+    @field_validator("set_shift", mode="after")
+    @classmethod
+    def _sets_shifts(cls, text: str | None) -> str | None:
+        return None if text is None else as_text(parse_shifts(text))
+
+    @field_validator("exclude_tilt", mode="after")
+    @classmethod
+    def _names_tilts(cls, text: str | None) -> str | None:
+        if text is not None:
+            parts_of_tilts(text)
+        return text
 
     def companions(self) -> dict[str, Path]:
         """Return the tilt angles beside an .xf, which give the order of its lines."""

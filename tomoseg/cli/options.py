@@ -123,7 +123,10 @@ def with_options(model: type[Parameters], command: Callable[..., None], hidden: 
     def wrapped(**given: Any) -> None:
         values = {name: given.pop(_inner(name)) for name in names}
         values = {name: v for name, v in values.items() if v not in (None, [])}
-        command(**given, options={n: config.parse_value(v) if isinstance(v, str) else v for n, v in values.items()})
+        for name, value in values.items():
+            text = _extra(model, name)["repeated"].join(value) if isinstance(value, list) else value
+            values[name] = config.parse_value(text) if isinstance(text, str) else text
+        command(**given, options=values)
 
     kind = inspect.Parameter.KEYWORD_ONLY
     made = [inspect.Parameter(_inner(name), kind, default=None, annotation=_option(model, name)) for name in names]
@@ -162,16 +165,27 @@ def _inner(name: str) -> str:
 def _option(model: type[Parameters], name: str) -> Any:
     field = model.model_fields[name]
     flag = "--" + name.replace("_", "-")
-    extra = field.json_schema_extra
-    more = [str(other) for other in extra.get("flags") or ()] if isinstance(extra, dict) else []  # type: ignore[union-attr]
+    extra = _extra(model, name)
+    more = extra.get("flags", [])
     default = field.default
     written = ",".join(map(str, default)) if isinstance(default, (list, tuple)) else str(default)
     text = f"{field.description or ''}" + ("" if default in (None, "") else f" [default: {written}]")
     if field.annotation is bool:
         return Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", help=text, show_default=False)]
+    if "repeated" in extra:
+        text = f"{text}; or repeat the option"
+        return Annotated[
+            list[str] | None, typer.Option(*more, flag, help=text, metavar=extra["metavar"], show_default=False)
+        ]
     return Annotated[
         str | None, typer.Option(*more, flag, help=text, metavar=_metavar(field.annotation), show_default=False)
     ]
+
+
+def _extra(model: type[Parameters], name: str) -> dict[str, Any]:
+    """Return what a parameter says of its option: further `flags`, and what stands between `repeated` ones."""
+    extra = model.model_fields[name].json_schema_extra
+    return dict(extra) if isinstance(extra, dict) else {}
 
 
 def _metavar(annotation: Any) -> str:

@@ -29,6 +29,32 @@ def parts_of(text: str) -> list[str]:
     return parts
 
 
+def excluded_tilts(text: str | None, angles_deg: Angles) -> NDArray[np.bool_]:
+    """Return which of the images are left out by tilt angle, (n,), where 'deg' may be missing: '60, -70..-62'; or none.
+
+    Raises `InputError` as `parts_of_tilts` and `excluded_angles` do.
+    """
+    return (
+        np.zeros(len(angles_deg), bool) if text is None else excluded_angles(",".join(parts_of_tilts(text)), angles_deg)
+    )
+
+
+def parts_of_tilts(text: str) -> list[str]:
+    """Return the entries of a list of tilts such as '60, -70..-62', with 'deg' behind each.
+
+    Raises `InputError` if an entry is no tilt.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    parts = [part if part.endswith(("deg", "\u00b0")) else f"{part}deg" for part in parts]
+    wrong = [part.removesuffix("deg") for part in parts if not _ANGLES.fullmatch(part)]
+    if wrong or not parts:
+        raise InputError(
+            f"'{shown(wrong[0] if wrong else text, 80)}' names no tilts to leave out: write angles in degrees and "
+            "ranges of them, such as 60,-70..-62"
+        )
+    return parts
+
+
 def excluded_views(text: str, n_images: int) -> NDArray[np.bool_]:
     """Return which of `n_images` are left out by number, (n,).
 

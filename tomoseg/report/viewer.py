@@ -25,14 +25,7 @@ def open_viewer(results: Results, *, block: bool = True) -> Any:
     """
     if all(results.get(name) is None for name in ("volume", "labels", "tilt_series")):
         raise NotReady("there is nothing to show yet: the project holds neither a tilt series nor a volume.")
-    try:
-        import napari
-    except ImportError as error:
-        raise InputError(
-            f"`tomoseg view` needs napari, which cannot be loaded ({error}): pip install 'tomoseg[view]'. "
-            "`tomoseg preview` and `tomoseg report` work without it."
-        ) from error
-    viewer = napari.Viewer(title=f"{results.title} - tomoseg")
+    viewer = new_viewer(f"{results.title} - tomoseg")
     if results.get("volume") is None and results.get("labels") is None:
         layers = _add_tilts(viewer, results)
         axes, size = ("tilt", "y", "x"), results.pixel_size_nm
@@ -40,10 +33,24 @@ def open_viewer(results: Results, *, block: bool = True) -> Any:
         layers = _add_volume(viewer, results)
         axes, size = ("z", "y", "x"), results.voxel_size_nm
     viewer.dims.axis_labels = axes
-    _set_units(viewer, layers, axes, known=bool(np.isfinite(size)))
+    set_units(viewer, layers, axes, known=bool(np.isfinite(size)))
     if block:
+        import napari
+
         napari.run()
     return viewer
+
+
+def new_viewer(title: str) -> Any:
+    """Open an empty window. Raises `InputError` if napari is not installed."""
+    try:
+        import napari
+    except ImportError as error:
+        raise InputError(
+            f"`tomoseg view` needs napari, which cannot be loaded ({error}): pip install 'tomoseg[view]'. "
+            "`tomoseg preview` and `tomoseg report` work without it."
+        ) from error
+    return napari.Viewer(title=title)
 
 
 def _add_volume(viewer: Any, results: Results) -> list[Any]:
@@ -117,7 +124,7 @@ def _add_image(viewer: Any, image: Any, name: str, scale: tuple[float, ...], lim
     return viewer.add_image(image, name=name, scale=scale, colormap="gray", contrast_limits=(limits.low, limits.high))
 
 
-def _set_units(viewer: Any, layers: list[Any], axes: tuple[str, ...], *, known: bool) -> None:
+def set_units(viewer: Any, layers: list[Any], axes: tuple[str, ...], *, known: bool) -> None:
     """Set axis labels and units; older versions of napari have a unit for the scale bar only."""
     unit = "nm" if known else "pixel"
     units = (unit,) * 3 if axes[0] == "z" else ("pixel", unit, unit)
@@ -129,6 +136,7 @@ def _set_units(viewer: Any, layers: list[Any], axes: tuple[str, ...], *, known: 
     viewer.scale_bar.visible = True
     if not all(hasattr(layer, "units") for layer in layers):
         viewer.scale_bar.unit = unit if known else None
+    viewer.reset_view()  # which was chosen before the units
 
 
 class _Sliceable:

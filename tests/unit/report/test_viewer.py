@@ -51,6 +51,9 @@ class Viewer:
         self.title, self.layers = title, []
         self.dims, self.scale_bar = SimpleNamespace(axis_labels=()), SimpleNamespace(visible=False, unit=None)
 
+    def reset_view(self):
+        self.resets = getattr(self, "resets", 0) + 1
+
     def add_image(self, data, *, name, scale, colormap, contrast_limits):
         return self._add("image", data, vars(), units=None)
 
@@ -94,6 +97,7 @@ def test_volume_labels_and_particles_to_scale(stand_in):
     assert all(layer.units == ("nm",) * 3 and layer.axis_labels == ("z", "y", "x") for layer in shown.layers)
     assert shown.dims.axis_labels == ("z", "y", "x")
     assert shown.scale_bar.visible
+    assert shown.resets == 1  # once the units are known
     assert np.array_equal(volume.data[3], artifacts["volume"].array[3])
     assert volume.contrast_limits[0] < volume.contrast_limits[1]
     assert labels.colormap[0].tolist() == [0, 0, 0, 0]

@@ -54,6 +54,7 @@ class Alignment:
     corrections : ImageCorrections, or None where they were not asked for or gained nothing
     film : Film, or None where the sample is none
     tracks : Tracks of markers in px of the reduced series, or None where there are none
+    by_hand : (n_tilt,) bool, the images whose shifts were set by hand, or None for none
     """
 
     shifts_px: NDArray[np.float64]
@@ -67,6 +68,7 @@ class Alignment:
     corrections: ImageCorrections | None = None
     film: Film | None = None
     tracks: Tracks | None = None
+    by_hand: NDArray[np.bool_] | None = None
 
     @property
     def moves_px(self) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from tomoseg.alignment.images.brightness import vacuum_sides
 from tomoseg.alignment.images.conditioning import Conditioning
 from tomoseg.alignment.images.reduced_series import ReducedSeries, reduce, reduce_with_gaps, reduction_factor
 from tomoseg.arrays import ArraySource, FloatArray
-from tomoseg.errors import StageFailed
+from tomoseg.errors import InputError, StageFailed
 from tomoseg.io.masks import Mask
 from tomoseg.runtime import Runtime, slabs
 
@@ -41,6 +41,7 @@ def survey_series(
     runtime: Runtime,
     mask: Mask | None = None,
     conditioning: Conditioning | None = None,
+    left_out: NDArray[np.bool_] | None = None,
 ) -> tuple[Backgrounds, ReducedSeries]:
     """Read every image once: find its background, and reduce it; images that are empty or damaged become 0.
 
@@ -50,11 +51,14 @@ def survey_series(
     background : level in counts to subtract; 'auto': the darkest flat part of each image, 'none': 0
     mask : what `tilt_series` was masked with
     conditioning : what was done to `tilt_series`, of which the borders count here
+    left_out : (n_tilt,) images that are not to be used, and are treated as empty ones
 
     Raises
     ------
     StageFailed
         Every image is empty.
+    InputError
+        Every other image is left out.
     """
     n = tilt_series.shape[0]
     factor = reduction_of(tilt_series.shape)
@@ -83,6 +87,9 @@ def survey_series(
             "every image of the tilt series is empty: no image holds anything brighter than its background. Check the "
             "raw file in another viewer and import it again."
         )
+    usable = usable if left_out is None else usable & ~left_out
+    if not usable.any():
+        raise InputError("align.exclude_tilt leaves out every image that is not empty: keep some.")
     own = np.array([f.level for f in fits], np.float32)[:, None, None]
     is_vacuum = any(vacuum_sides(images[usable] - own[usable]))
     backgrounds = _backgrounds(fits, usable, angles_deg, background, is_vacuum=is_vacuum)

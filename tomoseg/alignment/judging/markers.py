@@ -25,7 +25,8 @@ class MarkerFit:
         Mean length of the residuals.
     step_px : (n_tilt, 2) f8
         (dy', dx'): half of how far the fits of either half of the markers differ, but for a translation of the sample.
-        That is as far as the fit of all may be off. NaN for images that are not part of it.
+        That is as far as the fit of all may be off. Of an image that was placed by hand, how far it lies from that
+        fit. NaN for images that are not part of it.
     deviation_px : (n_tilt, 2) f8
         Standard error of the place of an image, from the scatter of the residuals in it.
     difference_px : float
@@ -97,6 +98,8 @@ def judge_markers(
     own = rotate_vectors(unrotate_vectors(bundle.moves_px, bundle.axis_angle_deg), angle)
     step = _less_translation(rotate_vectors(shifts[0] - shifts[1], angle), angles_deg, tracks.joined) / 2
     difference = _less_translation(moves - own, angles_deg, tracks.joined)
+    if alignment.by_hand is not None:  # what the fits say of these images is not where they are
+        step[alignment.by_hand] = difference[alignment.by_hand]
     counts = np.maximum(np.isfinite(lengths).sum(axis=0), 1)
     deviation = np.sqrt(np.nanmean(np.square(residuals), axis=(0, 1)))[None] / np.sqrt(counts)[:, None]
     centre = (np.array(raw_shape[-2:]) - 1) / 2

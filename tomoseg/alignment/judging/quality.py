@@ -23,8 +23,9 @@ SCATTERS = 8  # that far below the usual one, in robust standard deviations
 class AlignmentQuality:
     """Agreement of neighbouring tilts and prediction of held-out tilts, raw and aligned.
 
-    `angles_deg` (n_tilt,) are as recorded, `outliers` (n_tilt,) took no part in predicting others, and `whole` says
-    whether the sample ends inside the frame across the axis. There is no preview of too few tilts.
+    `angles_deg` (n_tilt,) are as recorded, `outliers` (n_tilt,) took no part in predicting others, the user `left_out`
+    some of them, and `whole` says whether the sample ends inside the frame across the axis. There is no preview of too
+    few tilts.
     """
 
     raw: Assessment
@@ -37,6 +38,12 @@ class AlignmentQuality:
     preview: Preview | None
     contradiction: Contradiction | None = None
     markers: MarkerFit | None = None
+    left_out: NDArray[np.bool_] | None = None
+
+    @property
+    def unexpected(self) -> NDArray[np.bool_]:
+        """Outliers that the user did not leave out, (n_tilt,)."""
+        return self.outliers if self.left_out is None else self.outliers & ~self.left_out
 
     @property
     def is_unchanged(self) -> bool:

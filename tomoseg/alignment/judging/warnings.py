@@ -95,7 +95,7 @@ def _no_gain(quality: AlignmentQuality) -> Iterator[str]:
 
 
 def _many_outliers(quality: AlignmentQuality) -> Iterator[str]:
-    n, total = int(quality.outliers.sum()), len(quality.outliers)
+    n, total = int(quality.unexpected.sum()), len(quality.outliers)
     if n >= FEWEST_OUTLIERS and n > MANY_OUTLIERS * total:
         yield f"{n} of {total} images are outliers: with so many, the alignment of the others is doubtful too"
 
@@ -129,13 +129,14 @@ def order_warnings(quality: AlignmentQuality) -> list[str]:
     return [] if quality.contradiction is None else [str(quality.contradiction)]
 
 
-def outlier_warnings(angles_deg: NDArray[np.float64], outliers: NDArray[np.bool_]) -> list[str]:
-    """Return a sentence that names the outliers, if there are any."""
-    if not outliers.any():
+def outlier_warnings(quality: AlignmentQuality) -> list[str]:
+    """Return a sentence that names the outliers which the user did not leave out, if there are any."""
+    out = quality.unexpected
+    if not out.any():
         return []
     return [
-        f"{outliers.sum()} of {len(angles_deg)} images are empty or do not agree with the others "
-        f"({listed(angles_deg[outliers])}): look at them, and leave them out of the series if they are bad. Empty "
+        f"{out.sum()} of {len(out)} images are empty or do not agree with the others "
+        f"({listed(quality.angles_deg[out])}): look at them, and leave them out of the series if they are bad. Empty "
         "images are 0 in the aligned series, and their shifts lie between those of their neighbours."
     ]
 

@@ -24,6 +24,7 @@ from tomoseg.report.html import Html, details, el, facts, figure, join
 from tomoseg.report.page.interactive import MONTAGE_TILTS, choice, tilts_control
 from tomoseg.report.page.parts import curves, pair
 from tomoseg.report.results import Results, column
+from tomoseg.report.sampling.markers import aligned_markers
 from tomoseg.report.summary import alignment_error, before_and_after, tilt_range
 
 METADATA_LETTERS = 20_000
@@ -117,25 +118,16 @@ def _marker_facts(results: Results) -> str:
 
 def _marker_pictures(results: Results) -> Iterator[Html]:
     """Yield the aligned images at the lowest tilt and at both ends, with markers and residuals."""
-    places, residuals = results.rows("marker_places_px"), results.rows("marker_residuals_px")
-    angles, shifts, aligned = results.angles_deg, results.rows("shifts_px"), results.artifacts["aligned"]
-    raw = results.get("tilt_series")
-    if places is None or residuals is None or angles is None or shifts is None or raw is None:
+    markers, angles = aligned_markers(results), results.angles_deg
+    if markers is None or angles is None:
         return
-    expected = (len(angles), 2)
-    if places.shape[1:] != expected or residuals.shape != places.shape or shifts.shape != expected or not places.size:
-        return
-    phi = np.deg2rad(results.number("alignment_info", "tilt_axis_angle_deg"))
-    offset = results.number("alignment_info", "tilt_axis_offset_px")
-    y, x = np.moveaxis(places + shifts - (np.array(raw.shape[1:]) - 1) / 2, -1, 0)
-    centre = (np.array(aligned.shape[1:]) - 1) / 2
-    turned = np.stack([np.sin(phi) * x + np.cos(phi) * y, np.cos(phi) * x - np.sin(phi) * y - offset], axis=-1) + centre
+    aligned = results.artifacts["aligned"]
     tilts = sorted({0, int(np.argmin(np.abs(angles))), len(angles) - 1}, key=lambda i: angles[i])
     pictures = []
     for i in tilts:
         image = np.asarray(aligned[i])
         limits = grey_limits([image])
-        marks = np.concatenate([turned[:, i], residuals[:, i]], axis=1)
+        marks = np.concatenate([markers.places_px[:, i], markers.residuals_px[:, i]], axis=1)
         words = f"aligned image at {results.tilt_name(i)} with markers and their residuals"
         panel = Panel(image, ("y", "x"), results.pixel_size_nm)
         picture = marked_picture(
