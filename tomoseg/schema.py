@@ -100,6 +100,8 @@ ALIGNMENT_INFO = Artifact(
         "to where they are; never below error_uncertainty_px. Not in it is what no comparison shows: translations of "
         "the sample and, where the sample goes on outside the frame, errors that change slowly from tilt to tilt",
         "error_uncertainty_px": "px per direction, rms: an error of this size cannot be told from none",
+        "film_inclination_deg": "degree, of a film about the tilt axis, by the angles as recorded; NaN for no film",
+        "film_thickness_px": "px of the raw images, of a film and what lies on it, normal to it; NaN where unknown",
         "marker_residual_px": "mean distance of markers from where they must be, px; NaN without markers",
     },
 )
@@ -150,8 +152,8 @@ ALIGNED = Artifact(
     ("tilt", "y", "x"),
     "f4",
     "counts above background",
-    "tilt axis vertical (along y) through x = (nx - 1)/2; each raw image resampled exactly once; of bright field, mass "
-    "thickness -ln(I / I0) instead of counts",
+    "tilt axis vertical (along y) through x = (nx - 1)/2; each raw image resampled exactly once, and 0 outside its "
+    "frame, or, of a film, what its border shows; of bright field, mass thickness -ln(I / I0) instead of counts",
 )
 
 ALIGNED_SIGNALS = Artifact(

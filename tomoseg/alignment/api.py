@@ -119,6 +119,11 @@ class AlignmentSummary:
         """Estimated alignment error in raw px per direction, rms over the tilts; NaN for too few tilts."""
         return self.figures["estimated_error_px"]
 
+    @property
+    def film_thickness_px(self) -> float:
+        """Thickness in raw px of a film that extends beyond the frame, with what lies on it; NaN for other samples."""
+        return self.figures["film_thickness_px"]
+
 
 @dataclass(frozen=True, eq=False)
 class AlignedSeries(AlignmentSummary):
@@ -311,6 +316,7 @@ def align_series(
             axis_offset_px=alignment.axis_offset_px,
             corrections=alignment.corrections,
             runtime=runtime,
+            extend=alignment.film is not None,
         )
     _report(backgrounds, alignment, quality, params, given, runtime)
     for warning in frame_warnings(shown, angles, usable):
@@ -439,6 +445,7 @@ def _found(
                 method=params.method,
                 patch=patch,
                 correct=params.refine,
+                level=params.level == "auto",
             )
     return found
 

@@ -97,6 +97,11 @@ class AlignParameters(Parameters):
         "magnification, tilt-angle. They are kept if the tilts then predict each other better. For unsteady stages, "
         "and lenses that are refocused between images",
     )
+    level: Literal["auto", "off"] = Field(
+        "auto",
+        description="auto: the inclination of a film about the tilt axis is taken from all tilt angles, so that it "
+        "lies level in the volume; off: tilt angles stay as recorded, or as refined",
+    )
     shifts_file: InputFile | None = Field(
         None,
         description="file of shifts to apply unchanged instead of finding them: an IMOD .xf (with a .tlt or .rawtlt "

@@ -63,7 +63,7 @@ class ImageCorrections:
         return np.column_stack([self.rotation_deg, self.magnification, self.tilt_error_deg])
 
     def __str__(self) -> str:
-        """Return the size of the corrections in a sentence."""
+        """Return the size of the corrections in a sentence; '' if all that they do is change all angles alike."""
         found = (
             ("rotation", self.rotation_deg, " degrees"),
             ("magnification", 100 * (self.magnification - 1), " %"),
@@ -72,9 +72,9 @@ class ImageCorrections:
         said = [
             f"{what} {np.sqrt(np.square(v).mean()):.2f}{unit} rms ({np.abs(v).max():.2f} at most)"
             for what, v, unit in found
-            if v.any()
+            if v.any() and not (what == "tilt angle" and np.ptp(v) == 0)
         ]
-        return f"image corrections: {', '.join(said)}"
+        return f"image corrections: {', '.join(said)}" if said else ""
 
 
 @dataclass(frozen=True)

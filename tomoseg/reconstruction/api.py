@@ -21,7 +21,15 @@ from tomoseg.reconstruction.methods import NotFinite, tv_scale
 from tomoseg.reconstruction.operators import Floats
 from tomoseg.reconstruction.parameters import ReconstructParameters, check
 from tomoseg.reconstruction.resolution import describe_resolution, measure_resolution, resolution_px
-from tomoseg.reconstruction.selection import Selection, refuse_non_finite, select, series_geometry, take_sample, within
+from tomoseg.reconstruction.selection import (
+    Selection,
+    film_depth,
+    refuse_non_finite,
+    select,
+    series_geometry,
+    take_sample,
+    within,
+)
 from tomoseg.reconstruction.slab_loop import Checkpoint, reconstruct_slabs
 from tomoseg.reconstruction.solver import Recipe
 from tomoseg.reconstruction.stopping import choose_iterations
@@ -98,6 +106,7 @@ def reconstruct(
     *,
     outliers: ArrayLike | None = None,
     pixel_size_nm: float | None = None,
+    film_thickness_px: float | None = None,
     params: ReconstructParameters,
     runtime: Runtime,
 ) -> Reconstruction:
@@ -114,6 +123,10 @@ def reconstruct(
         Images to leave out.
     pixel_size_nm : float, optional
         Size of a pixel of `aligned`.
+    film_thickness_px : float, optional
+        Thickness, in px of `aligned`, of a film that extends beyond the frame on all sides and lies level in the middle
+        of the volume (`AlignedSeries.film_thickness_px`; NaN for other samples). It decides `z_size` where that is not
+        given, and iterative methods make room beside the frame for what high tilts show of a film.
 
     Returns
     -------
@@ -169,6 +182,7 @@ def reconstruct(
         params=params,
         runtime=runtime,
         outputs=MemoryOutputs(),
+        film_thickness_px=film_thickness_px,
     )
 
 
@@ -181,6 +195,7 @@ def reconstruct_series(
     params: ReconstructParameters,
     runtime: Runtime,
     outputs: Outputs,
+    film_thickness_px: float | None = None,
 ) -> Reconstruction:
     """Reconstruct an aligned series (n_tilt, y, x); the volume is the array `volume` of `outputs`.
 
@@ -188,8 +203,17 @@ def reconstruct_series(
     """
     left_out = outliers if params.exclude_outliers else None
     series, angles = select(aligned, angles_deg, left_out, params.binning, params.y_range, runtime)
-    geometry = series_geometry(series.shape[2], angles, params.z_size, runtime)
-    kept = within("z_range", params.z_range, geometry.nz), within("x_range", params.x_range, geometry.nx)
+    width, nz = series.shape[2], params.z_size
+    is_film = film_thickness_px is not None and bool(np.isfinite(film_thickness_px))
+    if nz is None and is_film:
+        nz = film_depth(float(film_thickness_px or 0), params.binning, width)
+        runtime.say(f"the film is {film_thickness_px:.0f} px thick: {nz} voxels along the beam hold it (z_size)")
+    # Beside the frame, high tilts show more of a film than it; a direct method needs no room for that.
+    is_wide = is_film and not METHODS[params.method].is_direct
+    geometry = series_geometry(width, angles, nz, runtime, is_film=is_wide)
+    z, x = within("z_range", params.z_range, geometry.nz), within("x_range", params.x_range, width)
+    beside = (geometry.nx - width) // 2
+    kept = z, slice(x.start + beside, x.stop + beside)
     voxel_size_nm = float("nan") if pixel_size_nm is None else float(pixel_size_nm) * params.binning
     computed = partial(_reconstruct, series, geometry, kept, voxel_size_nm, params, runtime, outputs)
     volume_with = partial(_finite_volume, computed)

@@ -67,7 +67,8 @@ class ReconstructParameters(Parameters):
         ge=1,
         le=100_000,
         description="thickness along the beam, in voxels, that is reconstructed. It must contain everything that the "
-        "images show. null: the width of the images",
+        "images show. null: a third more than the thickness of a film that the alignment found, else the width of the "
+        "images",
     )
     x_range: Range | None = Field(
         None,

@@ -1,5 +1,6 @@
 """The part of an aligned series that is reconstructed: some of the tilts, some of the slices, binned or not."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,8 @@ from tomoseg.reconstruction.operators import Floats
 from tomoseg.runtime import Runtime, slabs
 
 SAMPLE_SLICES = 32  # neighbouring ones, where the object is, that tell iterations and resolution
+STEEPEST_DEG = 75.0  # tilt up to which all is reconstructed that is seen of a film
+DEEPER, MARGIN = 4 / 3, 4  # than a film: times its thickness, and voxels
 PIXELS_AT_ONCE = 64  # along y, read of the stored series to be binned
 
 
@@ -132,10 +135,23 @@ def within(name: str, limits: tuple[int, int] | None, n: int) -> slice:
     return slice(*limits)
 
 
+def film_depth(thickness_px: float, binning: int, most: int) -> int:
+    """Return how many voxels along the beam hold a film of `thickness_px` aligned pixels, `most` at most."""
+    return min(math.ceil(DEEPER * thickness_px / binning) + MARGIN, most)
+
+
 def series_geometry(
-    n_detector: int, angles_deg: NDArray[np.float64], nz: int | None, runtime: Runtime
+    n_detector: int,
+    angles_deg: NDArray[np.float64],
+    nz: int | None,
+    runtime: Runtime,
+    *,
+    is_film: bool = False,
 ) -> ParallelGeometry:
-    """Return the geometry of slices of (nz, n_detector) voxels; square ones where `nz` is None."""
+    """Return the geometry of slices of (nz, n_detector) voxels; square ones where `nz` is None.
+
+    With `is_film`, slices are as wide as any tilt shows a film of that thickness, by an even number of voxels more.
+    """
     n_tilt = len(angles_deg)
     if n_tilt < 2:
         raise InputError(
@@ -148,7 +164,12 @@ def series_geometry(
             f"the tilts span {span:.1f} degrees: directions 180 degrees apart are the same, and each image counts as "
             "a measurement of its own"
         )
-    return ParallelGeometry(angles_deg, n_detector=n_detector, nx=n_detector, nz=nz or n_detector)
+    nz = nz or n_detector
+    wider = 0
+    if is_film:
+        t = np.deg2rad(min(float(np.abs(angles_deg).max()), STEEPEST_DEG))
+        wider = math.ceil((n_detector * (1 / np.cos(t) - 1) + nz * np.tan(t)) / 2)
+    return ParallelGeometry(angles_deg, n_detector=n_detector, nx=n_detector + 2 * wider, nz=nz)
 
 
 def refuse_non_finite(data: Floats, angles_deg: NDArray[np.floating]) -> None:

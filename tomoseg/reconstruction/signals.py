@@ -49,6 +49,7 @@ def reconstruct_signals(
     params: ReconstructParameters,
     runtime: Runtime,
     outputs: Outputs,
+    film_thickness_px: float | None = None,
 ) -> None:
     """Reconstruct some of the aligned signals (n_tilt, n_signal, y, x), as the tilt series was.
 
@@ -69,6 +70,7 @@ def reconstruct_signals(
                 params=params,
                 runtime=runtime,
                 outputs=_OneOf(volumes, k),
+                film_thickness_px=film_thickness_px,
             )
         except StageFailed as error:
             raise StageFailed(f"signal {name}: {error}") from error

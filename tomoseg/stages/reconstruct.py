@@ -19,6 +19,7 @@ def run(
     params: ReconstructParameters,
     runtime: Runtime,
     outputs: Outputs,
+    alignment_info: Input | None = None,
     refined_angles_deg: Input | None = None,
     aligned_signals: Input | None = None,
 ) -> None:
@@ -30,6 +31,7 @@ def run(
     outliers = is_outlier if len(is_outlier) == aligned.shape[0] else None
     angles = np.asarray((angles_deg if refined_angles_deg is None else refined_angles_deg)[:], np.float64)
     pixel_size_nm = size_or_nan(tilt_series_info.attrs.get("pixel_size_nm"))
+    thickness_px = size_or_nan(None if alignment_info is None else alignment_info.attrs.get("film_thickness_px"))
     chosen = chosen_signals(params.signals, aligned_signals)
     done = reconstruct_series(
         aligned,
@@ -39,6 +41,7 @@ def run(
         params=params,
         runtime=runtime,
         outputs=outputs,
+        film_thickness_px=thickness_px,
     )
     if aligned_signals is not None and chosen:
         reconstruct_signals(
@@ -51,6 +54,7 @@ def run(
             params=params,
             runtime=runtime,
             outputs=outputs,
+            film_thickness_px=thickness_px,
         )
     info: dict[str, str | float] = {
         "method": done.method,
@@ -75,6 +79,7 @@ STAGE: Stage = Stage(
     reads=(
         schema.ALIGNED,
         schema.ALIGNED_SIGNALS,
+        schema.ALIGNMENT_INFO,
         schema.ANGLES,
         schema.REFINED_ANGLES,
         schema.TILT_QUALITY,

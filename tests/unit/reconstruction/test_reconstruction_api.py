@@ -4,7 +4,9 @@ import doctest
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
+from tomoseg import simulate
 from tomoseg.arrays import MemoryInput, MemoryOutputs
 from tomoseg.errors import InputError, StageFailed, TomosegWarning
 from tomoseg.reconstruction import api
@@ -147,3 +149,33 @@ def test_every_parameter_is_a_documented_keyword():
     for name, field in ReconstructParameters.model_fields.items():
         assert f"\n{name} : " in api.reconstruct.__doc__
         assert field.description[:40] in api.reconstruct.__doc__
+
+
+def test_a_film_is_reconstructed_within_its_thickness_and_better_for_it():
+    """Beyond the frame on all sides: a slab as thick as the film, and as wide as any tilt shows it."""
+    width, thick, angles = 48, 8, np.arange(-60, 61, 4.0)
+    rng = np.random.default_rng(0)
+    film = np.zeros((20, 8, 4 * width), np.float32)
+    film[6:14] = 1 + ndimage.gaussian_filter(rng.standard_normal((thick, 8, 4 * width)), 1.2) * 4
+    beyond = simulate.project(np.clip(film, 0, None), angles, 1)
+    left = (beyond.shape[2] - width) // 2
+    images = beyond[:, :, left : left + width]
+    truth = film[6:14, :, 3 * width // 2 : 5 * width // 2]
+    found = {}
+    for name, given in (("film", {"film_thickness_px": float(thick)}), ("whole", {})):
+        done = reconstruct(images, angles, iterations=10, resolution=False, device="cpu", **given)
+        middle = done.volume[(done.volume.shape[0] - thick) // 2 :][:thick]
+        detail = [part - ndimage.gaussian_filter(part, (0, 3, 3)) for part in (middle, truth)]
+        found[name] = done.volume.shape, np.corrcoef(detail[0].ravel(), detail[1].ravel())[0, 1]
+    assert found["film"][0] == (15, 8, width)  # a third more than the film, and 4 voxels
+    assert found["whole"][0] == (width, 8, width)
+    assert found["film"][1] > found["whole"][1] + 0.05
+    kept = reconstruct(
+        images, angles, iterations=10, resolution=False, device="cpu", x_range=(10, 30), film_thickness_px=8.0
+    )
+    every = reconstruct(images, angles, iterations=10, resolution=False, device="cpu", film_thickness_px=8.0)
+    np.testing.assert_array_equal(kept.volume, every.volume[:, :, 10:30])
+    chosen = reconstruct(images, angles, iterations=3, resolution=False, device="cpu", film_thickness_px=8.0, z_size=21)
+    assert chosen.volume.shape == (21, 8, width)
+    direct = reconstruct(images, angles, method="fbp", resolution=False, device="cpu", film_thickness_px=np.nan)
+    assert direct.volume.shape == (width, 8, width)

@@ -100,6 +100,7 @@ def estimate_alignment(
     method: Method = "auto",
     patch: Patch | None = None,
     correct: Sequence[CorrectionKind] = (),
+    level: bool = True,
 ) -> tuple[Alignment, Placement]:
     """Find the alignment of a tilt series from its images.
 
@@ -112,6 +113,7 @@ def estimate_alignment(
     method : what follows the tracking of neighbours, see `place`
     patch : the part of the frame that shifts and axis are found from; all of it by default
     correct : image corrections to find, see `find_corrections`
+    level : whether a film's own tilt about the axis is taken from the tilt angles, so that it lies level in the volume
     """
     band = band or Band()
     notes: list[str] = []
@@ -134,7 +136,6 @@ def estimate_alignment(
         solution, unpredicted, doubts = _compared(near, axis_angle_deg, axis_near_deg, band, max_shift, method)
         warnings += doubts
     view = replace(view, series=replace(near, usable=near.usable & ~unpredicted))
-    _note_if_cut(solution, method, "frame" if patch is None else "patch", notes, warnings)
     found: str = ("all" if solution.whole else "reprojection") if method == "auto" else method
     if solution.tracks is not None:
         found = "markers" if solution.film is None else "markers, film"
@@ -143,6 +144,9 @@ def estimate_alignment(
     solution, corrections = find_corrections(view.series, solution, correct)
     if correct and corrections is None:
         notes.append(f"image corrections: {', '.join(correct)} hardly improve the agreement of the tilts; not applied")
+    if level and solution.film is not None:
+        solution, corrections = _levelled(solution, solution.film, corrections or ImageCorrections.none(series.n_tilt))
+    _note_if_cut(solution, method, "frame" if patch is None else "patch", notes, warnings)
     alignment, placement = _finish(series, view, solution, axis_offset_px, HOW[found], notes, warnings, corrections)
     return replace(alignment, unpredicted=unpredicted), placement
 
@@ -227,14 +231,31 @@ def can_show_axis(series: ReducedSeries) -> bool:
     return len(angles) >= MIN_TILTS and bool(np.ptp(angles) >= MIN_RANGE_DEG)
 
 
+def _levelled(solution: Solution, film: Film, corrections: ImageCorrections) -> tuple[Solution, ImageCorrections]:
+    """Return the same alignment with tilt angles for which the film is not inclined.
+
+    x cos(t) + z sin(t) does not change when the volume and all angles are turned by the same angle.
+    """
+    tilt = film.inclination_deg
+    return (
+        replace(solution, film=replace(film, inclination_deg=0.0, levelled_by_deg=-tilt)),
+        replace(corrections, tilt_error_deg=corrections.tilt_error_deg - tilt),
+    )
+
+
 def _note_if_cut(solution: Solution, method: Method, where: str, notes: list[str], warnings: list[str]) -> None:
     """Add a note or warning where the sample extends beyond the frame or the patch."""
     if solution.whole:
         return
     if solution.film is not None:
+        film = solution.film
+        tilt = film.inclination_deg - film.levelled_by_deg
+        how = f"the tilt angles are changed by {film.levelled_by_deg:+.1f} degrees, so that it lies level in the volume"
+        if not film.levelled_by_deg:
+            how = "it lies so in the volume, in the middle of its depth"
         notes.append(
-            f"the sample is a film that goes on beyond the {where}, inclined by {solution.film.inclination_deg:.1f} "
-            "degrees about the tilt axis; it lies level with the axis"
+            f"the sample is a film that goes on beyond the {where}, inclined by {tilt:.1f} degrees about the tilt "
+            f"axis: {how}"
         )
         return
     if method in ABSOLUTE:

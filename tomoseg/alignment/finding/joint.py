@@ -45,12 +45,14 @@ FAINTEST = 1e-4  # of the brightest: what a projection is at least, as a divisor
 class Film:
     """A film that the frame cuts on all sides: where it may be, so that no more than it explains the images.
 
-    `inclination_deg` is its own tilt about the tilt axis: it is seen face-on at that tilt. `depth` is the extent of
-    what is reconstructed, normal to it, as a part of the width of the aligned frame. The tilt axis lies in its middle.
+    `inclination_deg` is its own tilt about the tilt axis, at which it is seen face-on, once the angles are changed by
+    `levelled_by_deg`. `depth` is the extent of what is reconstructed, normal to it, as a part of the width of the
+    aligned frame. The tilt axis lies in its middle.
     """
 
     inclination_deg: float
     depth: float
+    levelled_by_deg: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -27,13 +27,15 @@ def resample_series(
     corrections: ImageCorrections | None,
     runtime: Runtime,
     order: int = 3,
+    extend: bool = False,
     what: str = "resampling",
 ) -> None:
     """Fill `aligned`: background, scale, image correction, shift, rotation and offset in one resampling per image.
 
     `aligned` (n_tilt, y', x') f4 has the (y', x') of `aligned_shape`. Tilts that are not `usable` become 0, pixels that
     are not finite the background, `levels` (n_tilt,) in counts, which is subtracted; then `scales` (n_tilt,) multiply.
-    `order` is that of the interpolating spline: 1 makes no negative values of counts near 0.
+    `order` is that of the interpolating spline: 1 makes no negative values of counts near 0. Outside the raw frame,
+    images are 0 or, to `extend` them, repeat their border.
     """
     n, *raw_shape = tilt_series.shape
     shape = aligned_shape(tuple(raw_shape), axis_angle_deg)
@@ -46,7 +48,9 @@ def resample_series(
         level = levels[i]
         # In f8: counts near -32000 in f4 would lose a part of a faint signal's last digits.
         data = (fill_missing(image, level).astype(np.float64) - level) * scales[i]
-        return warp_image(data, shifts_px[i], axis_angle_deg, axis_offset_px, order, correction=matrices[i])
+        return warp_image(
+            data, shifts_px[i], axis_angle_deg, axis_offset_px, order, correction=matrices[i], extend=extend
+        )
 
     workers = max(1, runtime.workers)
     size = runtime.slab_size(raw_shape[0] * raw_shape[1] * BYTES_PER_PIXEL, n)

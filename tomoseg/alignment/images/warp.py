@@ -103,6 +103,8 @@ def warp_image(
     offset_px: float,
     order: int = 3,
     correction: FloatArray | None = None,
+    *,
+    extend: bool = False,
 ) -> NDArray[np.float32]:
     """Bring one raw image, background already 0, into the aligned frame in a single resampling.
 
@@ -116,19 +118,23 @@ def warp_image(
         Of the interpolating spline.
     correction : (2, 2) array, optional
         Rotation and magnification of this image, one of `correction_matrices`; none by default.
+    extend : bool
+        Repeat border pixels outwards rather than fill with 0, for samples that go on outside the frame.
 
     Returns
     -------
-    (y, x) f4 array of `aligned_shape`; 0 where the raw image does not reach.
+    (y, x) f4 array of `aligned_shape`; 0 where the raw image does not reach, unless it is to `extend`.
     """
     data = np.asarray(image, np.float32)
     out_shape = aligned_shape(data.shape, axis_angle_deg)
     matrix, start = sampling(data.shape, out_shape, shift_px, axis_angle_deg, offset_px, correction)
     whole = np.round(start)
-    if np.isin(np.abs(matrix), (0, 1)).all() and np.abs(start - whole).max() < WHOLE_PX:
+    if not extend and np.isin(np.abs(matrix), (0, 1)).all() and np.abs(start - whole).max() < WHOLE_PX:
         return _copy_whole(data, out_shape, matrix.astype(int), whole.astype(int))
     return np.asarray(
-        ndimage.affine_transform(data, matrix, start, out_shape, np.float32, order=order, mode="constant", cval=0.0)
+        ndimage.affine_transform(
+            data, matrix, start, out_shape, np.float32, order=order, mode="nearest" if extend else "constant", cval=0.0
+        )
     )
 
 

@@ -6,12 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.alignment.finding.estimate import Alignment, Placement
+from tomoseg.alignment.finding.joint import Film
 from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.alignment.images.warp import aligned_shape
 from tomoseg.alignment.judging.agreement import Agreement, measure_agreement
 from tomoseg.alignment.judging.assessment import Assessment, Preview, Summary, assess, brightest_rows, enough, preview
 from tomoseg.alignment.judging.markers import MarkerFit, judge_markers
 from tomoseg.alignment.judging.order import Contradiction, contradiction_of
+from tomoseg.alignment.judging.thickness import film_thickness
 from tomoseg.arrays import FloatArray
 
 FEWEST = 5  # correlations, from which a usual one and its scatter can be told
@@ -38,6 +40,8 @@ class AlignmentQuality:
     preview: Preview | None
     contradiction: Contradiction | None = None
     markers: MarkerFit | None = None
+    film: Film | None = None
+    film_thickness_px: float = np.nan
     left_out: NDArray[np.bool_] | None = None
 
     @property
@@ -63,7 +67,7 @@ class AlignmentQuality:
     @property
     def figures(self) -> dict[str, float]:
         """The figures for the series; NaN where unknown."""
-        raw, aligned = self.summaries
+        (raw, aligned), film = self.summaries, self.film
         return {
             "correlation_before": self.raw_agreement.median,
             "correlation_after": self.aligned_agreement.median,
@@ -73,6 +77,8 @@ class AlignmentQuality:
             "residual_after": aligned.residual,
             "estimated_error_px": aligned.error_px,
             "error_uncertainty_px": aligned.uncertainty_px,
+            "film_inclination_deg": np.nan if film is None else film.inclination_deg - film.levelled_by_deg,
+            "film_thickness_px": self.film_thickness_px,
             "marker_residual_px": np.nan if self.markers is None else self.markers.mean_residual_px,
         }
 
@@ -113,6 +119,9 @@ def assess_alignment(
     if enough(series.angles_deg, inliers):
         height = aligned_shape(raw_shape, angle)[0]
         shown = preview(series, moves, angle, whole=whole, inliers=inliers, full_height=height, corrected=corrected)
+    thickness = np.nan
+    if film is not None:
+        thickness = film_thickness(corrected, moves, angle, film, inliers) * series.factor
     markers = judge_markers(alignment, series.angles_deg, series.factor, raw_shape)
     if markers is not None:  # they tell the error better than a film that is reconstructed from few tilts
         aligned = replace(aligned, step_px=markers.step_px, deviation_px=markers.deviation_px)
@@ -132,6 +141,8 @@ def assess_alignment(
         shown,
         contradiction,
         markers,
+        film,
+        thickness,
     )
 
 

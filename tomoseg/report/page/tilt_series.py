@@ -71,6 +71,7 @@ def align_section(results: Results) -> Html:
         ("prediction of held-out tilts", _median(before_and_after(results, "residual"), "residual ")),
         ("estimated alignment error", _alignment_error(results)),
         ("markers", _marker_facts(results)),
+        ("film", _film_facts(results)),
         *_image_corrections(results),
     ]
     return join(
@@ -102,6 +103,17 @@ def _alignment_error(results: Results) -> str:
     error = alignment_error(results, results.pixel_size_nm)
     limit = results.number("alignment_info", "error_uncertainty_px")
     return f"{error}; detection limit {number(limit, 2)} px" if error and np.isfinite(limit) else error
+
+
+def _film_facts(results: Results) -> str:
+    """Return thickness and inclination of a film; '' for other samples."""
+    thickness = results.number("alignment_info", "film_thickness_px")
+    tilt, size = results.number("alignment_info", "film_inclination_deg"), results.pixel_size_nm
+    if not np.isfinite(tilt):
+        return ""
+    real = f" ({length(thickness * size)})" if np.isfinite(thickness * size) else ""
+    thick = f"{number(thickness)} px{real} thick, " if np.isfinite(thickness) else ""
+    return f"{thick}inclined by {number(tilt, 2)}° about the tilt axis as recorded"
 
 
 def _marker_facts(results: Results) -> str:
@@ -153,7 +165,8 @@ def _image_corrections(results: Results) -> Iterator[tuple[str, str]]:
     }
     for what, (name, neutral, times, unit) in columns.items():
         found = column(results.rows("tilt_quality"), name)
-        if found is not None and np.any(found != neutral):
+        is_level = what == "tilt angle" and found is not None and np.ptp(found) == 0  # of a film, told there
+        if found is not None and np.any(found != neutral) and not is_level:
             change = times * np.abs(found - neutral)
             rms = float(np.sqrt(np.square(change).mean()))
             yield f"image corrections: {what}", f"{number(rms, 2)}{unit} rms, {number(change.max(), 2)}{unit} at most"

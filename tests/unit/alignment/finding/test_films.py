@@ -155,3 +155,33 @@ def test_the_same_axis_from_its_other_end():
     assert angle == pytest.approx(10)
     np.testing.assert_array_equal(turned, -moves)
     assert upright(-30.0, moves)[0] == -30
+
+
+def test_an_inclined_film_comes_out_level(plain):
+    """Angles that are 6 degrees too large say that the film is inclined by as much."""
+    raw, _, found = plain
+    tilted = aligned(raw, ANGLES + 6.0)
+    assert tilted.has_refined_angles
+    assert np.ptp(tilted.angles_deg - ANGLES) < 1e-9  # all are changed alike
+    assert tilted.angles_deg[0] == pytest.approx(found.angles_deg[0], abs=0.5)
+    assert tilted.figures["film_inclination_deg"] == pytest.approx(found.figures["film_inclination_deg"] + 6, abs=0.5)
+    assert any("lies level in the volume" in note for note in tilted.notes)
+    as_recorded = aligned(raw, ANGLES + 6.0, level="off")
+    assert not as_recorded.has_refined_angles
+    np.testing.assert_array_equal(as_recorded.angles_deg, ANGLES + 6.0)
+    np.testing.assert_allclose(as_recorded.shifts_px, tilted.shifts_px)
+
+
+def test_the_thickness_is_that_of_the_film_with_its_particles(plain):
+    found = plain[2]
+    assert 0.12 * SIZE < found.film_thickness_px < 0.12 * SIZE + 2 * 4.0  # particles reach up to 4 px out of it
+
+
+@pytest.mark.slow
+def test_a_thicker_film_is_thicker(plain):
+    raw, _ = recorded(textured(100, seed=5, thickness=0.2))
+    assert 0.2 * SIZE < aligned(raw).film_thickness_px < 0.2 * SIZE + 2 * 4.0
+
+
+def test_beyond_its_frame_an_image_of_a_film_goes_on(plain):
+    assert plain[2].aligned.min() > 0
