@@ -72,6 +72,7 @@ class Case:
     crop: float = 1.0
     damage: str = "none"
     contrast: str = "dark field"
+    stretch: float = 1.0  # of the images, which are then half as wide again as they are high
 
     def quick(self) -> "Case":
         """Return the same at 96 px, with the stage's motion in proportion."""
@@ -109,6 +110,7 @@ CASES = (
         )
         for seed in range(3)
     ),
+    *(Case("large, oversampled", size=270, stretch=2.6, jitter_px=6.5, drift_px=26, seed=seed) for seed in range(2)),
     *(Case("carbon without particles", kind="bare", axis_angle=-5, seed=seed, **FILMED) for seed in range(3)),
     Case("check: tilts to 4 deg, dose 4000", dose=4000, max_tilt=4, step=0.5),
 )
@@ -246,6 +248,7 @@ def acquire(case: Case) -> Series:
     perfect = simulate.project(OBJECTS[case.kind](case.size, case.seed), angles, WORKERS)
     # What leaves this margin of a quarter on each side is never seen; a film is much wider than that.
     perfect = _middle(perfect, perfect.shape[1], min(perfect.shape[2], 3 * case.size // 2))
+    perfect = _stretched(perfect, case.stretch) if case.stretch > 1 else perfect
     shifts = simulate.stage_motion(len(angles), case.jitter_px, case.drift_px, case.seed + 1)
     frame = round(case.crop * case.size)
     offset = case.offset * frame
@@ -255,7 +258,7 @@ def acquire(case: Case) -> Series:
         perfect, shifts_px=shifts, tilt_axis_angle_deg=case.axis_angle, tilt_axis_offset_px=offset, dose=case.dose,
         vacuum=VACUUM, counts_per_electron=SHADOW / case.dose, black_level=BLACK, seed=case.seed + 2,
     )  # fmt: skip
-    raw = np.ascontiguousarray(_middle(raw, frame, frame))
+    raw = raw if case.stretch > 1 else np.ascontiguousarray(_middle(raw, frame, frame))
     usable = damage(raw, case)
     return Series(raw, angles, shifts, case.axis_angle, offset, usable)
 
@@ -277,6 +280,12 @@ def _filmed(case: Case, angles: np.ndarray, perfect: np.ndarray, shifts: np.ndar
     counts = black + SHADOW / case.dose * np.random.default_rng(case.seed + 2).poisson(electrons)
     raw = np.clip(np.rint(counts), 0, 65535).astype(np.uint16)
     return Series(raw, angles, shifts, case.axis_angle, offset, np.ones(len(raw), bool))
+
+
+def _stretched(images: np.ndarray, factor: float) -> np.ndarray:
+    """Return images with room on both sides, in which everything is `factor` times as wide."""
+    room = round(0.23 * images.shape[2])
+    return np.stack([ndimage.zoom(np.pad(image, ((0, 0), (room, room))), factor, order=3) for image in images]).clip(0)
 
 
 def _middle(images: np.ndarray, height: int, width: int) -> np.ndarray:

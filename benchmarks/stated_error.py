@@ -10,6 +10,8 @@ unreliable or uncertain, or leaves images out.
 """
 
 import argparse
+import multiprocessing
+import os
 import warnings
 from dataclasses import replace
 
@@ -41,39 +43,49 @@ def drawn(k: int, rng: np.random.Generator) -> Case:
     return replace(case, size=2 * SIZE, crop=0.5) if kind == "cut" else case
 
 
+def stated(numbered: tuple[int, Case]) -> tuple[int, tuple[float, float, bool] | None]:
+    """Align one series; return its number, and true and stated error and whether it is silent, None if refused."""
+    k, case = numbered
+    series = acquire(case)
+    try:
+        with warnings.catch_warnings():  # they are looked at below
+            warnings.simplefilter("ignore", TomosegWarning)
+            aligned = align(series.raw, series.angles_deg, workers=1)
+    except TomosegError as problem:
+        print(f"{k}: {case.name}: {problem}", flush=True)
+        return k, None
+    angle, offset = axis_near(series.axis_angle_deg, aligned.tilt_axis_angle_deg, aligned.tilt_axis_offset_px)
+    kept = replace(series, usable=series.usable & ~aligned.outliers)  # those left out are told
+    true, said = errors(kept, aligned.shifts_px, angle, offset, free_offset=True).rms, aligned.estimated_error_px
+    doubted = any(word in text for text in aligned.warnings for word in DOUBTS)
+    is_silent = true > 1 and (said < 0.5 or not np.isfinite(said)) and not doubted
+    print(
+        f"{k}: {case.name}, {case.contrast}, dose {case.dose:g}, {case.damage}, {len(series.raw)} tilts, axis "
+        f"{case.axis_angle:.0f}: true {true:.3f} px, {angle - series.axis_angle_deg:+.2f} deg; stated {said:.3f} "
+        f"px{', doubted' if doubted else ''}{', SILENT' if is_silent else ''}; {aligned.method}",
+        flush=True,
+    )
+    return k, (true, said, is_silent)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--series", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
+    cases = [(k, drawn(k, rng)) for k in range(options.series)]
     found: dict[str, list[tuple[float, float, bool]]] = {kind: [] for kind in KINDS}
     silent, refused = [], 0
-    for k in range(options.series):
-        case = drawn(k, rng)
-        series = acquire(case)
-        try:
-            with warnings.catch_warnings():  # they are looked at below
-                warnings.simplefilter("ignore", TomosegWarning)
-                aligned = align(series.raw, series.angles_deg, workers=2)
-        except TomosegError as problem:
-            refused += 1
-            print(f"{k}: {case.name}: {problem}", flush=True)
-            continue
-        angle, offset = axis_near(series.axis_angle_deg, aligned.tilt_axis_angle_deg, aligned.tilt_axis_offset_px)
-        kept = replace(series, usable=series.usable & ~aligned.outliers)  # those left out are told
-        true = errors(kept, aligned.shifts_px, angle, offset, free_offset=True).rms
-        stated = aligned.estimated_error_px
-        doubted = any(word in text for text in aligned.warnings for word in DOUBTS)
-        is_silent = true > 1 and (stated < 0.5 or not np.isfinite(stated)) and not doubted
-        found[case.name].append((true, stated, is_silent))
-        silent += [f"{k}: {case}: true {true:.2f}, stated {stated:.2f}"] if is_silent else []
-        print(
-            f"{k}: {case.name}, {case.contrast}, dose {case.dose:g}, {case.damage}, {len(series.raw)} tilts, axis "
-            f"{case.axis_angle:.0f}: true {true:.3f} px, {angle - series.axis_angle_deg:+.2f} deg; stated {stated:.3f} "
-            f"px{', doubted' if doubted else ''}{', SILENT' if is_silent else ''}; {aligned.method}",
-            flush=True,
-        )
+    with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
+        for k, outcome in pool.imap_unordered(stated, cases):
+            case = cases[k][1]
+            if outcome is None:
+                refused += 1
+                continue
+            found[case.name].append(outcome)
+            silent += [f"{k}: {case}: true {outcome[0]:.2f}, stated {outcome[1]:.2f}"] if outcome[2] else []
     columns = ("kind", "series", "within a factor of two", "below half", "above twice", "true, median px", "silent")
     print(f"\n| {' | '.join(columns)} |")
     print("|---|---|---|---|---|---|---|")

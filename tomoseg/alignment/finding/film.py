@@ -10,9 +10,11 @@ undone slowly. What a round does is a function of moves and axis, whose fixed po
 (J. ACM 12, 547; 1965), which learns these slow directions from the last rounds.
 """
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -277,30 +279,51 @@ def _displacements(
     Least squares in a Gaussian window: image - predicted = -(gradient of predicted) . displacement + constant.
     """
     shape = np.array(image.shape)
-    known = ndimage.binary_erosion(seen, iterations=2).astype(np.float32)
-    slope_y, slope_x = (np.asarray(slope) for slope in np.gradient(predicted))
-    rest = (image - predicted) * known
-    at = places + (shape - 1) / 2
-    reach = int(np.ceil(2.5 * sigma))
+    known = ndimage.binary_erosion(seen, iterations=2)
+    slope_y, slope_x = (np.asarray(slope, np.float32) for slope in np.gradient(predicted))
+    at = np.asarray(places + (shape - 1) / 2, np.float64)
+    sums = patch_sums(slope_y, slope_x, image - predicted, known, at, sigma)
+    shown = sums[:, 5] >= LEAST_SHOWN * 2 * np.pi * sigma**2
+    normal = sums[:, [0, 1, 2, 1, 3, 4, 2, 4, 5]].reshape(-1, 3, 3)
+    normal += 1e-9 * np.maximum(np.trace(normal, axis1=1, axis2=2), 1e-30)[:, None, None] * np.eye(3)
     steps, detail = np.full((len(at), 2), np.nan), np.full(len(at), np.nan)
-    whole = 2 * np.pi * sigma**2
-    for k, (y, x) in enumerate(at):
-        if not (0 <= y <= shape[0] - 1 and 0 <= x <= shape[1] - 1):
-            continue
-        top, left = max(round(y) - reach, 0), max(round(x) - reach, 0)
-        part = (slice(top, round(y) + reach + 1), slice(left, round(x) + reach + 1))
-        inside = known[part]
-        rows = np.exp(-0.5 * ((np.arange(top, top + inside.shape[0]) - y) / sigma) ** 2)
-        columns = np.exp(-0.5 * ((np.arange(left, left + inside.shape[1]) - x) / sigma) ** 2)
-        window = np.asarray(np.outer(rows, columns) * inside, np.float32)
-        if window.sum() < LEAST_SHOWN * whole:
-            continue
-        terms = np.stack([slope_y[part].ravel(), slope_x[part].ravel(), np.ones(window.size, np.float32)])
-        weighted = terms * window.ravel()
-        normal = (weighted @ terms.T).astype(np.float64)
-        right = (weighted @ rest[part].ravel()).astype(np.float64)
-        normal += 1e-9 * max(float(np.trace(normal)), 1e-30) * np.eye(3)
-        steps[k] = np.asarray(np.linalg.solve(normal, right))[:2]
-        slopes = normal[:2, :2] - np.outer(normal[:2, 2], normal[2, :2]) / normal[2, 2]
-        detail[k] = np.linalg.eigvalsh(slopes)[0]
+    steps[shown] = np.linalg.solve(normal[shown], sums[shown, 6:, None])[:, :2, 0]
+    constant = normal[:, :2, 2]
+    slopes = normal[:, :2, :2] - constant[:, :, None] * constant[:, None] / normal[:, 2:, 2:]
+    detail[shown] = np.linalg.eigvalsh(slopes[shown])[:, 0]
     return steps, detail
+
+
+def _patch_sums(slope_y, slope_x, rest, known, at, sigma):  # type: ignore[no-untyped-def]
+    """Return sums in Gaussian windows about places `at` (n, 2): 6 of the matrix for (y, x, 1), 3 of the right side.
+
+    Pixels that are not `known` have no weight; all sums are 0 about places outside the image.
+    """
+    height, width = rest.shape
+    sums = np.zeros((len(at), 9))
+    reach = int(np.ceil(2.5 * sigma))
+    for k in range(len(at)):
+        y, x = at[k]
+        if not (0 <= y <= height - 1 and 0 <= x <= width - 1):
+            continue
+        middle_y, middle_x = int(np.rint(y)), int(np.rint(x))
+        for row in range(max(middle_y - reach, 0), min(middle_y + reach + 1, height)):
+            along = np.exp(-0.5 * ((row - y) / sigma) ** 2)
+            for column in range(max(middle_x - reach, 0), min(middle_x + reach + 1, width)):
+                if not known[row, column]:
+                    continue
+                w = along * np.exp(-0.5 * ((column - x) / sigma) ** 2)
+                gy, gx, r = slope_y[row, column], slope_x[row, column], rest[row, column]
+                sums[k, 0] += w * gy * gy
+                sums[k, 1] += w * gy * gx
+                sums[k, 2] += w * gy
+                sums[k, 3] += w * gx * gx
+                sums[k, 4] += w * gx
+                sums[k, 5] += w
+                sums[k, 6] += w * gy * r
+                sums[k, 7] += w * gx * r
+                sums[k, 8] += w * r
+    return sums
+
+
+patch_sums: Callable[..., NDArray[np.float64]] = numba.njit(nogil=True, cache=True, fastmath=True)(_patch_sums)
