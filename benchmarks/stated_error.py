@@ -43,7 +43,7 @@ def drawn(k: int, rng: np.random.Generator) -> Case:
     return replace(case, size=2 * SIZE, crop=0.5) if kind == "cut" else case
 
 
-def stated(numbered: tuple[int, Case]) -> tuple[int, tuple[float, float, bool] | None]:
+def judged(numbered: tuple[int, Case]) -> tuple[int, tuple[float, float, bool] | None]:
     """Align one series; return its number, and true and stated error and whether it is silent, None if refused."""
     k, case = numbered
     series = acquire(case)
@@ -79,7 +79,7 @@ def main() -> None:
     found: dict[str, list[tuple[float, float, bool]]] = {kind: [] for kind in KINDS}
     silent, refused = [], 0
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
-        for k, outcome in pool.imap_unordered(stated, cases):
+        for k, outcome in pool.imap_unordered(judged, cases):
             case = cases[k][1]
             if outcome is None:
                 refused += 1

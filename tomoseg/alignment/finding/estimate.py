@@ -11,7 +11,7 @@ from tomoseg.alignment.finding.consistency import least_motion
 from tomoseg.alignment.finding.film import by_film
 from tomoseg.alignment.finding.image_corrections import CorrectionKind, find_corrections
 from tomoseg.alignment.finding.joint import WIDER, Film
-from tomoseg.alignment.finding.marked import by_markers
+from tomoseg.alignment.finding.marked import Marked, by_markers
 from tomoseg.alignment.finding.patch import TRACK_PX, Patch, View, look_at
 from tomoseg.alignment.finding.refine import refine, unpredicted_tilts
 from tomoseg.alignment.finding.solve import ABSOLUTE, Method, Solution, place, sample_reach
@@ -26,6 +26,7 @@ from tomoseg.io.shifts import ImageCorrections
 
 MIN_TILTS = 5  # fewer do not tell a direction of the axis
 MIN_RANGE_DEG = 20.0
+CLEARLY_BETTER = 0.15  # fit of markers with image corrections: a smaller gain matters little
 LIVE_ARRAYS = 4.25  # f4, as large as the reduced series
 HOW = {
     "xcorr": "xcorr",
@@ -126,12 +127,12 @@ def estimate_alignment(
         if correct:
             warnings.append(f"too few tilts to find image corrections ({', '.join(correct)})")
         return _finish(series, view, solution, axis_offset_px, HOW["xcorr"], notes, warnings, split=False)
-    found_beyond = None
+    marked, corrections, found_beyond = None, None, None
     is_cut = patch is None and not any(vacuum_sides(near.images[near.usable]))
     if method == "markers" or (method == "auto" and is_cut):
-        found_beyond = _beyond(near, band, max_shift, axis_angle_deg, only_markers=method == "markers")
+        found_beyond = _beyond(near, band, max_shift, axis_angle_deg, correct, only_markers=method == "markers")
     if found_beyond is not None:
-        solution, unpredicted = found_beyond
+        solution, unpredicted, marked = found_beyond
     else:
         solution, unpredicted, doubts = _compared(near, axis_angle_deg, axis_near_deg, band, max_shift, method)
         warnings += doubts
@@ -141,7 +142,15 @@ def estimate_alignment(
         found = "markers" if solution.film is None else "markers, film"
     elif solution.film is not None:
         found = "film"
-    solution, corrections = find_corrections(view.series, solution, correct)
+    if marked is None:
+        solution, corrections = find_corrections(view.series, solution, correct)
+    else:
+        corrections = marked.corrections
+        if marked.wanted > CLEARLY_BETTER:
+            warnings.append(
+                f"the markers would fit {marked.wanted:.0%} better if images were turned and magnified: try refine "
+                "rotation,magnification,tilt-angle"
+            )
     if correct and corrections is None:
         notes.append(f"image corrections: {', '.join(correct)} hardly improve the agreement of the tilts; not applied")
     if level and solution.film is not None:
@@ -152,11 +161,18 @@ def estimate_alignment(
 
 
 def _beyond(
-    series: ReducedSeries, band: Band, max_shift: float, given_deg: float | None, *, only_markers: bool
-) -> tuple[Solution, NDArray[np.bool_]] | None:
+    series: ReducedSeries,
+    band: Band,
+    max_shift: float,
+    given_deg: float | None,
+    correct: Sequence[CorrectionKind],
+    *,
+    only_markers: bool,
+) -> tuple[Solution, NDArray[np.bool_], Marked | None] | None:
     """Align a sample that extends beyond the frame by its markers, else as a film.
 
-    Returns the solution and the tilts that the others do not predict; None where there are neither markers nor film.
+    Returns the solution, the tilts that the others do not predict, and what markers say; None where there are neither
+    markers nor film.
 
     Raises
     ------
@@ -165,13 +181,13 @@ def _beyond(
     """
     reach = max_shift * max(series.images.shape[1:])
 
-    def find(series: ReducedSeries) -> Solution | None:
-        solution = by_markers(series, reach, axis_angle_deg=given_deg)
-        if solution is None and not only_markers:
-            solution = by_film(series, band, max_shift, axis_angle_deg=given_deg)
-        return solution
+    def find(series: ReducedSeries) -> tuple[Solution | None, Marked | None]:
+        marked = by_markers(series, reach, axis_angle_deg=given_deg, correct=correct)
+        if marked is None and not only_markers:
+            return by_film(series, band, max_shift, axis_angle_deg=given_deg), None
+        return (None if marked is None else marked.solution), marked
 
-    solution = find(series)
+    solution, marked = find(series)
     if solution is None and only_markers:
         raise StageFailed(
             "too few particles can be followed through the tilts for method markers: it needs at least "
@@ -181,9 +197,9 @@ def _beyond(
         return None
     unpredicted = unpredicted_tilts(solution)
     if unpredicted.any():  # once more, without them
-        again = find(replace(series, usable=series.usable & ~unpredicted))
-        solution = solution if again is None else again
-    return solution, unpredicted
+        again, marked_again = find(replace(series, usable=series.usable & ~unpredicted))
+        solution, marked = (solution, marked) if again is None else (again, marked_again)
+    return solution, unpredicted, marked
 
 
 def _compared(

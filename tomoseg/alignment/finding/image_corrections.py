@@ -28,6 +28,7 @@ from tomoseg.alignment.finding.refine import CHECK_PX, held_out
 from tomoseg.alignment.finding.solve import Solution, fill_between
 from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.alignment.images.warp import rotation_matrix
+from tomoseg.alignment.markers.corrections import as_corrections
 from tomoseg.io.shifts import ImageCorrections
 from tomoseg.reconstruction.backends.cpu import CpuOperator
 from tomoseg.reconstruction.operators import Floats, Operator
@@ -68,18 +69,13 @@ def find_corrections(
                 else:
                     run.correct_once(pool)
         found, values = replace(found, moves_px=fill_between(run.moves / scale, small.usable)), run.values
-    corrections = _as_corrections(values)
+    corrections = as_corrections(values)
     small = series.reduced(CHECK_PX)
     before = held_out(small, series.factor, solution)
     after = held_out(small.corrected(corrections), series.factor, found)
     if not after < (1 - LEAST_GAIN) * before:
         return solution, None
     return replace(found, residual=after), corrections
-
-
-def _as_corrections(values: NDArray[np.float64]) -> ImageCorrections:
-    """Return the corrections for columns of rotation (degrees), magnification less 1, and tilt error (degrees)."""
-    return ImageCorrections(values[:, 0].copy(), 1 + values[:, 1], values[:, 2].copy())
 
 
 class _CorrectingRun(Run):
@@ -94,7 +90,7 @@ class _CorrectingRun(Run):
         wanted: NDArray[np.bool_],
     ) -> None:
         self.plain, self.values, self.wanted = series, values.copy(), wanted
-        corrected = series.corrected(_as_corrections(values))
+        corrected = series.corrected(as_corrections(values))
         super().__init__(corrected, np.flatnonzero(series.usable), moves, solution.axis_angle_deg, solution.whole)
         height, width = self.shape
         self.y = (np.arange(height, dtype=np.float32) - (height - 1) / 2)[:, None]
@@ -178,7 +174,7 @@ class _CorrectingRun(Run):
         self.values[self.chosen, 2] -= np.polyval(line, tilts)
 
     def _warp_as_found(self) -> None:
-        self.series = self.plain.corrected(_as_corrections(self.values))
+        self.series = self.plain.corrected(as_corrections(self.values))
 
 
 def _slope(image: Floats, axis: int) -> Floats:

@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 from tomoseg.alignment.finding.estimate import Alignment
 from tomoseg.alignment.images.warp import rotate_vectors, unrotate_vectors
 from tomoseg.alignment.markers.bundle import adjust, fit_markers
+from tomoseg.alignment.markers.corrections import corrected_places
 from tomoseg.arrays import FloatArray
+from tomoseg.io.shifts import ImageCorrections
 
 
 @dataclass(frozen=True)
@@ -86,14 +88,14 @@ def judge_markers(
         return None
     bundle = tracks.bundle
     angle, moves = alignment.axis_angle_deg, alignment.moves_px / factor
+    corrections = alignment.corrections or ImageCorrections.none(len(moves))
+    angles_deg = np.asarray(angles_deg) + corrections.tilt_error_deg
+    observed = corrected_places(tracks.observed_px, corrections)
     seen = np.where(bundle.trusted[..., None], tracks.observed_px, np.nan)
-    residuals = fit_markers(rotate_vectors(seen, angle) + moves, angles_deg)
+    residuals = fit_markers(rotate_vectors(corrected_places(seen, corrections), angle) + moves, angles_deg)
     lengths = np.hypot(residuals[..., 0], residuals[..., 1])
     order = np.argsort(bundle.markers_px[:, 1])
-    halves = [
-        adjust(tracks.observed_px[order[start::2]], angles_deg, bundle.axis_angle_deg, bundle.moves_px)
-        for start in (0, 1)
-    ]
+    halves = [adjust(observed[order[start::2]], angles_deg, bundle.axis_angle_deg, bundle.moves_px) for start in (0, 1)]
     shifts = [unrotate_vectors(half.moves_px, half.axis_angle_deg) for half in halves]
     own = rotate_vectors(unrotate_vectors(bundle.moves_px, bundle.axis_angle_deg), angle)
     step = _less_translation(rotate_vectors(shifts[0] - shifts[1], angle), angles_deg, tracks.joined) / 2

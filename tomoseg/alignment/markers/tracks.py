@@ -37,6 +37,14 @@ class Tracks:
     joined: NDArray[np.bool_]
     bundle: Bundle
 
+    def with_bundle(self, bundle: Bundle) -> "Tracks":
+        """Return the tracks with another bundle of the joined images; moves of the others lie between."""
+        n, tilts = len(self.joined), np.flatnonzero(self.joined)
+        residuals, weights = np.full(self.observed_px.shape, np.nan), np.zeros(self.observed_px.shape[:2])
+        residuals[:, tilts], weights[:, tilts] = bundle.residuals_px, bundle.weights
+        moves = np.stack([np.interp(np.arange(n), tilts, bundle.moves_px[:, a]) for a in (0, 1)], axis=1)
+        return replace(self, bundle=replace(bundle, moves_px=moves, residuals_px=residuals, weights=weights))
+
     def enough(self, usable: NDArray[np.bool_]) -> bool:
         """Return whether an alignment can rely on these markers."""
         counts = self.bundle.trusted.sum(axis=0)[usable]
@@ -215,16 +223,11 @@ class _Looking:
 
     def tracks(self) -> Tracks:
         """Return the markers, with moves of all images of the series."""
-        n = self.series.n_tilt
-        bundle, joined = self.bundle, np.zeros(n, bool)
+        joined = np.zeros(self.series.n_tilt, bool)
         joined[self.tilts] = True
-        observed = np.full((len(self.observed), n, 2), np.nan)
-        residuals, weights = observed.copy(), np.zeros(observed.shape[:2])
-        observed[:, self.tilts], residuals[:, self.tilts] = self.observed, bundle.residuals_px
-        weights[:, self.tilts] = bundle.weights
-        moves = np.stack([np.interp(np.arange(n), self.tilts, bundle.moves_px[:, a]) for a in (0, 1)], axis=1)
-        whole = replace(bundle, moves_px=moves, residuals_px=residuals, weights=weights)
-        return Tracks(observed, joined, whole)
+        observed = np.full((len(self.observed), len(joined), 2), np.nan)
+        observed[:, self.tilts] = self.observed
+        return Tracks(observed, joined, self.bundle).with_bundle(self.bundle)
 
 
 def _distinct(

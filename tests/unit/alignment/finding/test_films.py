@@ -7,7 +7,7 @@ from scipy import ndimage
 from tomoseg import simulate
 from tomoseg.alignment.api import align
 from tomoseg.alignment.finding.film import plane_of, upright
-from tomoseg.errors import StageFailed
+from tomoseg.errors import StageFailed, TomosegWarning
 
 SIZE, ANGLES = 96, np.arange(-57, 58, 3.0)
 
@@ -37,7 +37,8 @@ def textured(particles, seed=0, thickness=0.12):
 def recorded(images, axis=7.0, dose=400.0, exposure=1.0, seed=1):
     """Return raw images and shifts."""
     shifts = simulate.stage_motion(len(ANGLES), 2.5, 8.0, seed)
-    moved = [simulate._misalign(image, shift, axis, 1.5) for image, shift in zip(images, shifts, strict=True)]
+    axes = np.broadcast_to(axis, len(ANGLES))
+    moved = [simulate._misalign(image, shift, phi, 1.5) for image, shift, phi in zip(images, shifts, axes, strict=True)]
     margin = (np.array(images.shape[1:]) - SIZE) // 2
     moved = np.array(moved)[:, margin[0] : margin[0] + SIZE, margin[1] : margin[1] + SIZE]
     expected = dose * moved / moved.mean() * np.broadcast_to(exposure, len(ANGLES))[:, None, None]
@@ -185,3 +186,20 @@ def test_a_thicker_film_is_thicker(plain):
 
 def test_beyond_its_frame_an_image_of_a_film_goes_on(plain):
     assert plain[2].aligned.min() > 0
+
+
+def test_images_that_turned_are_turned_back_by_their_markers(with_particles):
+    turns = np.random.default_rng(8).normal(0, 0.6, len(ANGLES))
+    turns -= turns.mean()
+    raw, shifts = recorded(with_particles, axis=7.0 + turns)
+    found = aligned(raw, refine=("rotation",))
+    assert np.sqrt(np.mean((found.quality["rotation_deg"] - turns) ** 2)) < 0.15
+    a = np.deg2rad(turns)
+    dy, dx = shifts.T  # of an image that is turned first, and moved then
+    turned = np.stack([np.cos(a) * dy + np.sin(a) * dx, np.cos(a) * dx - np.sin(a) * dy], axis=1)
+    error, turn = error_of(found, turned, 7.0)
+    assert error < 0.1
+    assert abs(turn) < 0.25
+    with pytest.warns(TomosegWarning, match="if images were turned and magnified: try refine"):
+        plain = aligned(raw)
+    assert plain.figures["marker_residual_px"] > 1.15 * found.figures["marker_residual_px"]
