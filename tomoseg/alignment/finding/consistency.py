@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from tomoseg.alignment.finding.track import Band
 from tomoseg.alignment.images.brightness import SIDE, TREND_TILTS, VACUUM_MEDIAN, VACUUM_MOST
-from tomoseg.alignment.images.correlation import padded_shape, register, taper
+from tomoseg.alignment.images.correlation import padded_shape, register_lines, taper
 from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.arrays import FloatArray
 
@@ -71,15 +71,16 @@ def register_profiles(
     normal = lines / np.maximum(np.linalg.norm(lines * window, axis=1, keepdims=True), 1e-12)
     mean = normal[usable].mean(axis=0)
     moves, scores = np.zeros(len(lines)), np.full(len(lines), np.nan)
-    for i in np.flatnonzero(usable):
-        step, scores[i] = register(_windowed(mean, window), _windowed(normal[i], window), response, max_shift_px)
-        moves[i] = step[0]
+    moves[usable], scores[usable] = register_lines(
+        _windowed(mean, window), _windowed(normal[usable], window), response, max_shift_px
+    )
     moves[usable] -= np.median(moves[usable])
     return moves, scores
 
 
-def _windowed(line: FloatArray, window: FloatArray) -> FloatArray:
-    return (line - np.average(line, weights=window)) * window
+def _windowed(lines: FloatArray, window: FloatArray) -> FloatArray:
+    """Return lines (..., y) less their means through the window, in it."""
+    return np.asarray((lines - np.average(lines, axis=-1, weights=window, keepdims=True)) * window)
 
 
 def centre_of_mass(aligned: FloatArray, window: FloatArray) -> NDArray[np.float64]:

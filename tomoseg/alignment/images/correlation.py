@@ -59,6 +59,44 @@ def register(
     return -peak, float(value / power)
 
 
+def register_lines(
+    reference: FloatArray, moving: FloatArray, response: FloatArray, max_shift: float | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Find the shifts (m,) and scores (m,) of many lines `moving` (m, n) at once, as `register` does of one of them.
+
+    `reference` is (n,).
+    """
+    padded = 2 * (response.shape[-1] - 1)
+    a, b = fft.rfft(reference, padded) * response, fft.rfft(moving, padded, axis=1) * response
+    cross = b * np.conj(a)
+    weights = _weights(len(response))
+    power = np.sqrt((np.square(np.abs(b)) @ weights) * float(np.square(np.abs(a)) @ weights))
+    surface = fft.irfft(cross, padded, axis=1)
+    if max_shift is not None:
+        surface[:, np.abs(fft.fftfreq(padded, 1 / padded)) > max(max_shift, 1)] = -np.inf
+    start = np.argmax(surface, axis=1).astype(float)
+    start[start > padded // 2] -= padded
+    k = 2j * np.pi * fft.rfftfreq(padded)
+
+    def derivatives(u: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+        terms = cross * np.exp(k * u[:, None]) * weights
+        return [(terms * k**order).sum(axis=1).real for order in range(3)]
+
+    u = start.copy()
+    value, gradient, curvature = derivatives(u)
+    climbing = power > 0
+    for _ in range(NEWTON_STEPS):
+        step = gradient / np.maximum(np.abs(curvature), 1e-12 * np.maximum(value, 1e-300))
+        trial = start + np.clip(u + np.clip(step, -0.5, 0.5) - start, -1, 1)
+        higher, gradient, curvature = derivatives(trial)
+        climbing &= higher > value
+        u, value = np.where(climbing, trial, u), np.where(climbing, higher, value)
+        if not climbing.any():
+            break
+    found = power > 0
+    return np.where(found, -u, 0.0), np.where(found, value / np.where(found, power, 1.0), 0.0)
+
+
 def padded_shape(shape: tuple[int, ...], factor: float = 2.0) -> tuple[int, ...]:
     """Return even lengths, fast to transform, of at least `factor` times `shape`."""
     return tuple(2 * int(fft.next_fast_len(int(np.ceil(n * factor / 2)), real=True)) for n in shape)

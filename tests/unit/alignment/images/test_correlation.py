@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tomoseg.alignment.images.correlation import band_pass, padded_shape, register, taper
+from tomoseg.alignment.images.correlation import band_pass, padded_shape, register, register_lines, taper
 
 SPOTS = np.random.default_rng(3).uniform(-18, 18, (25, 2))
 
@@ -72,3 +72,18 @@ def test_the_window_is_flat_where_it_is_not_tapered():
     assert window[12:-12, 10:-10].min() == 1
     assert window[0].max() < 0.02
     np.testing.assert_allclose(window, window[::-1, ::-1])
+
+
+@pytest.mark.parametrize("max_shift", [None, 3.0])
+def test_many_lines_are_registered_as_one_is(max_shift):
+    rng = np.random.default_rng(0)
+    line = np.cumsum(rng.normal(size=120)) * np.hanning(120)
+    lines = np.stack([np.interp(np.arange(120) - s, np.arange(120), line) for s in rng.uniform(-6, 6, 12)])
+    lines += rng.normal(0, 0.2, lines.shape)
+    lines[3] = 0
+    response = band_pass(padded_shape((120,)), 0.01, 0.2)
+    shifts, scores = register_lines(line, lines, response, max_shift)
+    for found, score, one in zip(shifts, scores, lines, strict=True):
+        expected, its_score = register(line, one, response, max_shift)
+        assert found == pytest.approx(expected[0], abs=1e-6)
+        assert score == pytest.approx(its_score, abs=1e-6)

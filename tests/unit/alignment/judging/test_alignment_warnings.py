@@ -1,5 +1,7 @@
 """When an alignment is doubted, on assessments made up for the purpose."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -154,7 +156,15 @@ def test_neighbours_that_do_not_agree(before, after, given, found, words):
 
 
 def test_outliers_are_named_by_their_tilt():
-    assert outlier_warnings(ANGLES, np.zeros(N, bool)) == []
-    (words,) = outlier_warnings(np.arange(40.0), np.arange(40) < 12)
+    assert outlier_warnings(quality()) == []
+    bad = quality(outliers=range(12), angles_deg=np.arange(40.0))
+    (words,) = outlier_warnings(bad)
     assert words.startswith("12 of 40 images are empty or do not agree")
     assert "(tilt 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 ... degrees)" in words
+
+
+def test_those_that_were_left_out_are_no_surprise():
+    chosen = replace(quality(outliers=range(12)), left_out=np.arange(N) < 11)
+    (words,) = outlier_warnings(chosen)
+    assert words.startswith("1 of 40 images")
+    assert not any("outliers" in text for text in prediction_warnings(chosen))
