@@ -30,6 +30,7 @@ _TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PILLOW_FORMATS = ("PNG", "BMP", "JPEG")
 _TIFF_COMPRESSIONS = {1, 5, 8, 32773, 32946, 34925, 50000}  # none, LZW, deflate, PackBits, LZMA, ZSTD
 _PILLOW_COMPRESSIONS = {2, 3, 4, 5, 6, 7}  # CCITT, LZW, JPEG
+_JPEG = {6, 7}
 _WHITE_IS_ZERO, _PALETTE = 0, 3  # TIFF's photometric interpretation
 _GREY = 0  # PNG's type of colour
 # Kinds of TIFF that tifffile would complete from other files: read as the pages of this file only.
@@ -74,6 +75,21 @@ def read_image(file: ImageFile, *, in_color: bool = False) -> Array:
 def native(data: Array) -> Array:
     """Return an array in the byte order of this machine."""
     return data.astype(data.dtype.newbyteorder("="), copy=False)
+
+
+def is_lossy(path: Path) -> bool:
+    """Tell whether an image file changes values: JPEG, or TIFF with its compression.
+
+    Raises `InputError` where the file cannot be read.
+    """
+    if path.suffix.lower() in LOSSY:
+        return True
+
+    def compressed(path: Path) -> bool:
+        with _opened(path) as (tiff, _):
+            return int(tiff.pages[0].compression) in _JPEG
+
+    return _is_tiff(path) and _guarded(path, compressed)
 
 
 def count_pages(path: Path) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tomoseg.errors import InputError, shown
-from tomoseg.io.image_files import IMAGE_SUFFIXES, LOSSLESS, LOSSY, ImageFile, composed, count_pages
+from tomoseg.io.image_files import IMAGE_SUFFIXES, LOSSLESS, ImageFile, composed, count_pages, is_lossy
 from tomoseg.io.label_values import LabelMap, few
 
 # Words that programs and people add to the name of an image to name its labels; '~' is a space, '-', '_' or nothing.
@@ -363,10 +363,12 @@ class _Search:
     def pages(self, stem: str, labels: Labels, label_map: LabelMap | None) -> list[Pair]:
         """Return a pair for each page of an image and its labels."""
         image, files = self.images[stem], labels if isinstance(labels, dict) else {-1: labels}
-        if lossy := [file for file in files.values() if file.suffix.lower() in LOSSY]:
-            self.problems.append(f"{lossy[0]} is a JPEG, which changes values: save labels as TIFF or PNG")
-            return []
         try:
+            if lossy := [file for file in files.values() if is_lossy(file)]:
+                self.problems.append(
+                    f"{lossy[0]} is compressed as JPEG, which changes values: save labels as TIFF without that, or PNG"
+                )
+                return []
             n_pages, *of_labels = (count_pages(file) for file in (image, *files.values()))
         except InputError as error:
             self.problems.append(str(error))

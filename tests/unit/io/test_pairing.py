@@ -115,7 +115,7 @@ def test_jpeg_is_for_images_alone(tmp_path):
     folder = touch(tmp_path / "a", "x.jpg", "x_mask.png", "y.png", "y_mask.jpg")
     found = paired(folder, folder)
     assert [pair.image.name for pair in found.pairs] == ["x.jpg"]
-    assert "y_mask.jpg is a JPEG" in found.problems[0]
+    assert "y_mask.jpg is compressed as JPEG" in found.problems[0]
 
 
 def test_without_labels_beside_the_images(tmp_path):
@@ -263,3 +263,15 @@ def test_masks_may_be_stacks(tmp_path):
         tifffile.imwrite(tmp_path / f"t_{name}.tif", (labels == number).astype(np.uint8), photometric="minisblack")
     data = load_pairs(find_pairs(tmp_path, tmp_path, class_names=CLASSES))
     np.testing.assert_array_equal(data.labels, labels)
+
+
+def test_labels_in_a_tiff_that_is_compressed_as_jpeg_are_refused(tmp_path):
+    images, labels = tmp_path / "i", tmp_path / "l"
+    for folder in (images, labels):
+        folder.mkdir()
+    picture = np.kron(np.eye(4, dtype=np.uint8), np.full((16, 16), 200, np.uint8))
+    Image.fromarray(picture).save(images / "a.tif")
+    Image.fromarray(picture).save(labels / "a.tif", compression="jpeg")
+    found = paired(images, labels)
+    assert found.pairs == []
+    assert "a.tif is compressed as JPEG, which changes values" in found.problems[0]

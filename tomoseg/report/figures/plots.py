@@ -50,7 +50,9 @@ class Plot:
         for spine in axes.spines.values():
             spine.set_color(colors.grid)
         if self.legend:
-            axes.legend(frameon=False, labelcolor=colors.text, fontsize=8.5)
+            legend = axes.legend(frameon=False, labelcolor=colors.text, fontsize=8.5)
+            for text in legend.get_texts():
+                text.set_parse_math(False)  # a class may be named $x$
 
     def save(self, path: Path, file_format: str) -> None:
         """Write the plot to a file of its own, on white; in PDF and SVG, text stays text."""
