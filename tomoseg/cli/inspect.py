@@ -1,4 +1,4 @@
-"""Commands that show what there is: `inspect`, `status`, `check`, `report`, `preview`, `view` and `doctor`."""
+"""Commands that show what there is: `inspect`, `status`, `check`, `report`, `preview` and `doctor`."""
 
 import json
 from pathlib import Path
@@ -8,18 +8,17 @@ import typer
 
 from tomoseg import config, engine
 from tomoseg.cli import render
-from tomoseg.cli.options import Pipeline, ProjectFile, Sets, runtime_of
+from tomoseg.cli.options import Pipeline, ProjectFile, Sets
 from tomoseg.errors import InputError, StageFailed
 from tomoseg.io.input_files import as_one
 from tomoseg.project import Project, is_project
 from tomoseg.reproduction import command
-from tomoseg.runtime import stopping_on_signals
 from tomoseg.terminal import show, show_document
 
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    for one in (inspect, status, check, report, preview, view, doctor):
+    for one in (inspect, status, check, report, preview, doctor):
         app.command(one.__name__)(one)
 
 
@@ -110,13 +109,14 @@ def report(
     if output.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"-o {output}: the report is an HTML page, so its name must end in .html.")
     with Project.read(project) as opened:
-        results = _results(opened)
+        results = results_of(opened)
         write_report(output, results, command(opened))
         written = [] if figures is None else write_figures(figures, figure_format, results)
     show(output, *written)
 
 
-def _results(project: Project) -> Any:
+def results_of(project: Project) -> Any:
+    """Return the results of a project, with the states of its stages."""
     from tomoseg.report.results import Results
 
     return Results(
@@ -143,64 +143,8 @@ def preview(
     if output is None and path.exists() and not is_ours(path):
         raise InputError(f"{path} was not written by this command; choose another name with -o.")
     with Project.read(project) as opened:
-        write_preview(path, _results(opened))
+        write_preview(path, results_of(opened))
     show(path)
-
-
-def view(
-    project: ProjectFile,
-    stage: Annotated[
-        Literal["align"] | None,
-        typer.Option("--stage", help="Look at what a stage made: align shows each tilt, and lets you move it by hand."),
-    ] = None,
-) -> None:
-    """Open the project in napari: volume, labels and particles, to scale, or the aligned tilts."""
-    if stage == "align":
-        _view_alignment(project)
-        return
-    from tomoseg.report.results import Results
-    from tomoseg.report.viewer import open_viewer
-
-    with Project.read(project) as opened:
-        open_viewer(Results(opened.artifacts(), (), project.stem))
-
-
-def _view_alignment(project: Path) -> None:
-    """Show the aligned tilts, and align again with the shifts that were set by hand."""
-    from tomoseg.report.align_viewer import open_align_viewer
-
-    with Project.read(project) as opened:
-        results = _results(opened)
-        state = results.stage("align")
-        fresh = state is not None and state.state == "fresh"
-        if not fresh:
-            show("the alignment is out of date: what you move by hand cannot be saved. Run `tomoseg align` first.")
-        nudges = open_align_viewer(results)
-        settings = None if not (fresh and nudges.saved.size) else with_shifts_set(results, opened.settings, nudges)
-    if nudges.unsaved.size:
-        show(f"not saved: moves of {nudges.unsaved.size} images")
-    if settings is None:
-        return
-    runtime = runtime_of("auto", 0, "", "auto")
-    with stopping_on_signals(), Project.write(project, runtime.progress.message) as opened:
-        done = engine.run_one(opened, "align", config.resolve(settings, stored=opened.settings), runtime)
-        show(*render.run_summary_lines(opened, [done]))
-
-
-def with_shifts_set(results: Any, settings: Any, nudges: Any) -> dict[str, dict[str, Any]]:
-    """Return the settings of the alignment with all shifts that were set by hand, before and now."""
-    from tomoseg.alignment.images.warp import unrotate_vectors
-    from tomoseg.io.set_shifts import as_text, parse_shifts
-
-    angles, shifts = results.angles_deg, results.rows("shifts_px")
-    steps = unrotate_vectors(nudges.saved_px, results.number("alignment_info", "tilt_axis_angle_deg"))
-    before = settings.get("align", {}).get("set_shift")
-    chosen = {} if before is None else parse_shifts(before)
-    for i in nudges.saved:
-        known = [tilt for tilt in chosen if int(abs(angles - tilt).argmin()) == i]
-        dy, dx = (shifts[i] + steps[i]).round(3).tolist()
-        chosen[known[0] if known else float(angles[i])] = (dy, dx)
-    return {"align": {"set_shift": as_text(chosen)}}
 
 
 def doctor() -> None:

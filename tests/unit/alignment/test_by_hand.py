@@ -6,7 +6,7 @@ import pytest
 from tests.conftest import tomoseg
 from tomoseg.alignment.api import align
 from tomoseg.alignment.images.warp import rotate_vectors
-from tomoseg.cli.inspect import view
+from tomoseg.cli.view import view
 from tomoseg.errors import InputError, TomosegWarning
 from tomoseg.project import Project
 from tomoseg.report.align_viewer import Nudges
@@ -119,7 +119,7 @@ def test_what_is_saved_in_the_view_is_aligned_again(tmp_path, monkeypatch, capsy
 
     monkeypatch.setattr("tomoseg.report.align_viewer.open_align_viewer", moved_by_hand)
     view(project, stage="align")
-    assert "not saved: moves of 1 images" in capsys.readouterr().out
+    assert f"not saved: what was moved at {-68 + 6 * 8}" in capsys.readouterr().out.replace("\u2212", "-")
     with Project.read(project) as opened:
         after = opened.artifacts()["shifts_px"][:]
     assert rotate_vectors(after[4] - before[4], axis_deg) == pytest.approx([0, 2], abs=2e-3)

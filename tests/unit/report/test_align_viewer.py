@@ -12,7 +12,7 @@ from tests.conftest import tomoseg
 from tests.unit.report.test_report_page import everything
 from tomoseg.alignment.images.warp import rotate_vectors
 from tomoseg.arrays import MemoryInput
-from tomoseg.cli.inspect import with_shifts_set
+from tomoseg.cli.view import with_shifts_set
 from tomoseg.errors import NotReady
 from tomoseg.io.set_shifts import parse_shifts
 from tomoseg.report.align_viewer import Nudged, Nudges, open_align_viewer
