@@ -210,7 +210,11 @@ def _copy_images(raw: RawSeries, order: Array, sorted_deg: Angles, runtime: Runt
     missing: list[int] = []
     sink = outputs.create("tilt_series", (n, ny, nx), raw.dtype)
     # The images as read and as sorted, and a mask where they are checked.
-    size = runtime.slab_size(ny * nx * (2 * raw.dtype.itemsize + 1), n)
+    needed = ny * nx * (2 * raw.dtype.itemsize + 1)
+    if needed > runtime.max_memory:
+        allowed = runtime.max_memory / 2**20
+        runtime.warn(f"one image takes about {needed / 2**20:.0f} MB of memory, and {allowed:.0f} MB are allowed")
+    size = runtime.slab_size(needed, n)
     for slab in runtime.track(slabs(n, size), "importing"):
         images = raw.read(order[slab])
         if images.dtype.kind == "f":

@@ -158,3 +158,14 @@ def test_a_series_that_is_mostly_without_numbers_is_refused(tmp_path):
     file, _ = _with_gaps(tmp_path, (slice(1, 6), np.nan))
     with pytest.raises(InputError, match="83 % of the pixels are NaN or infinite"):
         read_series(file, pixel_size=1.0)
+
+
+def test_an_image_larger_than_the_memory_allowed_is_told(tmp_path):
+    images = np.ones((2, 4200, 4200), np.float32)
+    np.save(tmp_path / "a.npy", images)
+    write_angles(tmp_path / "a.rawtlt", np.array([-10.0, 10.0]))
+    with pytest.warns(TomosegWarning) as told:
+        series = read_series(tmp_path / "a.npy", max_memory="64M")
+    assert series.images.shape == images.shape
+    said = [str(one.message) for one in told]
+    assert "one image takes about 151 MB of memory, and 64 MB are allowed" in said
