@@ -87,6 +87,10 @@ def read_alignment(path: Path) -> AreTomoAlignment:
                 size = tuple(int(v) for v in values)
         elif line and not line.startswith("#"):
             rows.append(_numbers(path, number, line, len(_COLUMNS)))
+            if len(rows[-1]) != len(rows[0]):
+                raise InputError(
+                    f"{path}, line {number}: it holds {len(rows[-1])} numbers, and the lines before it {len(rows[0])}"
+                )
     if not rows:
         raise InputError(f"{path} holds no alignment: an .aln of AreTomo has one line of ten numbers for each image")
     table = dict(zip(_COLUMNS, np.array(rows)[:, : len(_COLUMNS)].T, strict=True))

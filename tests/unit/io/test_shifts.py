@@ -60,6 +60,9 @@ def test_images_that_aretomo_left_out_are_told(tmp_path):
         read_shifts(written(tmp_path / "b.aln", text.replace("2 10 1", "2 14 1")))
     with pytest.raises(InputError, match="line 2"):
         read_shifts(written(tmp_path / "c.aln", text.replace("1 10 1", "1 x 1")))
+    joined = text.replace("-60\n2", "-60\n1 10 1 0 0 1 1 1 0 -30 2")  # a line break is lost
+    with pytest.raises(InputError, match="line 3: it holds 20 numbers, and the lines before it 10"):
+        read_shifts(written(tmp_path / "d.aln", joined))
 
 
 def test_two_columns_as_numpy_writes_them(tmp_path):
