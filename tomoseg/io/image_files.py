@@ -157,7 +157,9 @@ def npy_header(path: Path, file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dt
     version = np.lib.format.read_magic(file)
     if version not in headers:
         raise InputError(f"{path} is a NumPy file of format {version}, which is not for images")
-    shape, by_columns, dtype = headers[version](file)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Python's about text in a damaged header
+        shape, by_columns, dtype = headers[version](file)
     if dtype.hasobject or dtype.kind not in "uifb":
         raise InputError(f"{path} holds values of type {shown(dtype)}, which are not numbers")
     if not 2 <= len(shape) <= 3 or min(shape) < 1:

@@ -58,7 +58,8 @@ def opener(path: Path) -> Iterator[Callable[[Path], RawSeries]]:
 def _checked(path: Path, opened: Callable[[], RawSeries], kind: str) -> RawSeries:
     """Return an opened series, or explain why it cannot be opened; angles that are none are dropped."""
     try:
-        series = opened()
+        with np.errstate(all="ignore"):  # numbers of a damaged header: what matters is looked at
+            series = opened()
     except InputError:
         raise
     except Exception as error:  # a damaged file makes the reading libraries raise anything

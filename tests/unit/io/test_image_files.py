@@ -14,6 +14,7 @@ from PIL import Image
 
 from tomoseg.errors import InputError
 from tomoseg.io.image_files import ImageFile, count_pages, display_of, read_image
+from tomoseg.io.raw import open_raw
 from tomoseg.io.slices import read_labels, read_slice
 
 RNG = np.random.default_rng(11)
@@ -299,3 +300,12 @@ def test_an_animated_png_is_no_slice(tmp_path):
     (tmp_path / "a.png").write_bytes(file.getvalue())
     with pytest.raises(InputError, match="animated"):
         read_slice(tmp_path / "a.png")
+
+
+def test_a_damaged_numpy_header_is_one_clear_error(tmp_path):
+    path = tmp_path / "a.npy"
+    np.save(path, np.ones((4, 5), np.uint8))
+    path.write_bytes(path.read_bytes().replace(b"descr", b"\\escr"))
+    for read in (read_slice, open_raw):
+        with pytest.raises(InputError, match="cannot be read"):
+            read(path)

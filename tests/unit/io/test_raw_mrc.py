@@ -222,6 +222,13 @@ def test_old_fei_header_without_stamp(images, mrc_file, order):
         assert series.metadata["first_image"]["magnification"] == 115000
 
 
+def test_a_number_that_is_none_in_an_old_fei_header_is_passed_over(images, mrc_file):
+    extended = bytearray(_old_fei(5))
+    extended[40:44] = (0x7F800001).to_bytes(4, "little")  # a signalling NaN: casting it sets a flag of the processor
+    with open_raw(mrc_file(images, extended=bytes(extended), labels=["Fei Company"])) as series:
+        assert series.shape == images.shape
+
+
 def test_old_fei_header_that_is_not_filled_in(images, mrc_file):
     label = ["Fei Company (c) Copyright 2003"]
     with open_raw(mrc_file(images, extended=_old_fei(5, 0.0, 0.0), labels=label)) as series:
