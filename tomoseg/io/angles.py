@@ -57,9 +57,9 @@ def read_angles(path: Path | str) -> Angles:
         angles = read_alignment(path).all_angles_deg()
         return checked(angles, [f"image {i + 1}" for i in range(len(angles))], path)
     lines = _lines(path)
-    if not lines:
-        raise InputError(f"{path} is empty: it should hold one tilt angle in degrees per line")
-    values = _values(path, lines)
+    values = _values(path, lines) if lines else []
+    if not values:
+        raise InputError(f"{path} holds no number: it should hold one tilt angle in degrees per line")
     return checked(np.array([value for _, value in values]), [f"line {i}" for i, _ in values], path)
 
 

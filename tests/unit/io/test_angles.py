@@ -156,3 +156,10 @@ def test_real_angle_files(real_data):
     assert mdoc[1] == 3.00113
     multi = read_angles(real_data / "tilt-series/serialem/MultiTilt_test_000.mdoc")
     assert multi.tolist() == [-0.000488, -0.000488]
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", ";", " ; ;\n;\n", "# nothing\n", "\t\n"])
+def test_a_file_without_any_number_is_refused(tmp_path, text):
+    (tmp_path / "a.tlt").write_text(text)
+    with pytest.raises(InputError):
+        read_angles(tmp_path / "a.tlt")

@@ -195,7 +195,7 @@ def test_problems_of_files_are_found_without_reading_images(tmp_path, monkeypatc
     assert "has 7 images" in problem
     assert "six.tlt has 6 tilt angles" in problem
     (tmp_path / "empty.tlt").write_text("")
-    assert "is empty" in _problems(raw=files["raw"], angles=tmp_path / "empty.tlt")[0]
+    assert "holds no number" in _problems(raw=files["raw"], angles=tmp_path / "empty.tlt")[0]
     (tmp_path / "nan.tlt").write_text("0\nnan\n")
     assert "nan.tlt, line 2" in _problems(raw=files["raw"], angles=tmp_path / "nan.tlt")[0]
     write_angles(tmp_path / "same.tlt", [5.0] * 7)
