@@ -432,10 +432,11 @@ def _committed(
 
 def _forget_settings(project: Project, stage: Stage) -> None:
     """Have the project remember those of the stage's result: what a stage refuses, the next run is not to have."""
+    if project.is_new:  # and never comes to be
+        return
     result = project.record(stage.name)
     project.store_settings({**project.settings, stage.name: result.parameters if result else {}})
-    if not project.is_new:
-        project.settle()
+    project.settle()
 
 
 def _begin(project: Project, stage: Stage, parameters: Parameters, facts: dict[str, dict[str, Any]]) -> Record:

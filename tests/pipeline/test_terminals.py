@@ -70,7 +70,7 @@ def test_a_lost_terminal_ends_a_run_in_order(project, progress):
 
 def test_without_hangups_a_run_outlives_its_terminal(project):
     # As by `nohup tomoseg run ... > log 2>&1 &`; here the terminal itself takes the words.
-    options = ("--set", "reconstruct.iterations=300", "--until", "reconstruct", "--progress", "none")
+    options = ("--set", "reconstruct.iterations=2000", "--until", "reconstruct", "--progress", "none")
     process, terminal = start_in_terminal(command(project, *options), ignored=[signal.SIGHUP])
     with process:
         time.sleep(2)
@@ -79,7 +79,7 @@ def test_without_hangups_a_run_outlives_its_terminal(project):
         assert process.wait(300) == 0
         os.close(terminal)
     with h5py.File(project, "r") as file:
-        assert len(file["reconstruction/residuals"]) == 301
+        assert len(file["reconstruction/residuals"]) == 2001
 
 
 def state_of(process):
