@@ -1,9 +1,10 @@
 """Shifts between neighbouring tilts, outward from the lowest one.
 
 Each image is correlated with what the images before it have shown: the mean of the last few, already in register, each
-stretched across the tilt axis by the ratio of the cosines as a flat sample would be. The chain needs nothing of the
-sample to be whole in the frame, but its errors add up; `tomoseg.alignment.finding.consistency` and
-`tomoseg.alignment.finding.reproject` take them out.
+stretched across the tilt axis by the ratio of the cosines as a flat sample would be. An image that agrees far less than
+others do is passed over if the next one agrees better with those before it: one bad image does not break the chain. The
+chain needs nothing of the sample to be whole in the frame, but its errors add up;
+`tomoseg.alignment.finding.consistency` and `tomoseg.alignment.finding.reproject` take them out.
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.arrays import FloatArray
 
 MEMORY = 3  # images the reference is the mean of: fewer are noisier, more are blurred by the change of view
+# Below the usual score, and scatters below it: such an image may be a bad one, and is not what the next are joined to.
+DROP, SCATTERS = 0.08, 4
 # Beyond this tilt no sample is flat enough for the stretch by 1 / cos to describe it.
 STEEPEST_STRETCH_DEG = 80.0
 BORDER = 0.3  # part of the frame that is tapered: the frame's own edge must not be what correlates
@@ -78,18 +81,36 @@ def track_neighbours(
     first = int(np.argmin(np.abs(series.angles_deg[usable])))
     scores[usable[first]] = 1.0
     border = taper(series.images.shape[1:], BORDER)
+    usual: list[float] = []
+
+    def joined(i: int, known: list[int]) -> tuple[NDArray[np.float64], float]:
+        reference, weight = _reference(series, np.array(known), i, shifts, axis_angle_deg, border)
+        return _join(series, i, reference, weight, shifts[known[-1]], border, band, max_shift_px, patch)
+
     for chain in (usable[first:], usable[first::-1]):
-        for k in range(1, len(chain)):
+        trusted, doubted = [int(chain[0])], None
+        for i in map(int, chain[1:]):
             series.checkpoint()
-            i, known = int(chain[k]), chain[max(0, k - MEMORY) : k]
-            reference, weight = _reference(series, known, i, shifts, axis_angle_deg, border)
-            shifts[i], scores[i] = _join(
-                series, i, reference, weight, shifts[known[-1]], border, band, max_shift_px, patch
-            )
+            shifts[i], scores[i] = joined(i, trusted[-MEMORY:])
+            if doubted is not None:  # which of them this one goes on from tells whether that image is a bad one
+                by_doubted = joined(i, [doubted])
+                if by_doubted[1] > scores[i]:
+                    trusted.append(doubted)
+                    shifts[i], scores[i] = by_doubted
+            doubted = i if len(usual) >= MEMORY and scores[i] < _least(usual) else None
+            if doubted is None:
+                trusted.append(i)
+                usual.append(float(scores[i]))
     index = np.arange(n)
     for axis in (0, 1):
         shifts[:, axis] = np.interp(index, usable, shifts[usable, axis])
     return shifts, scores
+
+
+def _least(scores: list[float]) -> float:
+    """Return the least score of an image that is not doubted."""
+    usual = float(np.median(scores))
+    return usual - max(DROP, SCATTERS * 1.4826 * float(np.median(np.abs(np.array(scores) - usual))))
 
 
 def _reference(

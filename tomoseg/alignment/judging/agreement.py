@@ -35,15 +35,20 @@ class Agreement:
         return float(np.median(known)) if len(known) else float("nan")
 
 
-def measure_agreement(series: ReducedSeries, moves_px: FloatArray, axis_angle_deg: float) -> Agreement:
-    """Compare neighbouring tilts and common lines, for moves as of `ReducedSeries.warped` (0 for the raw series)."""
+def measure_agreement(
+    series: ReducedSeries, moves_px: FloatArray, axis_angle_deg: float, passed_over: NDArray[np.bool_] | None = None
+) -> Agreement:
+    """Compare neighbouring tilts and common lines, for moves as of `ReducedSeries.warped` (0 for the raw series).
+
+    Tilts that are `passed_over` (n_tilt,) are compared with others, but no others with them.
+    """
     shifts = unrotate_vectors(np.asarray(moves_px, float), axis_angle_deg)
     usable = np.flatnonzero(series.usable)
     neighbours = np.full(series.n_tilt, np.nan)
     if len(usable) < 2:
         return Agreement(neighbours, float("nan"))
     first = int(np.argmin(np.abs(series.angles_deg[usable])))
-    pairs = {int(usable[k]): int(usable[k - 1 if k > first else k + 1]) for k in range(len(usable)) if k != first}
+    pairs = _pairs(usable, first, np.zeros(series.n_tilt, bool) if passed_over is None else passed_over)
     border = taper(series.images.shape[1:], BORDER)
     matrices = [None] * series.n_tilt if series.correction_matrices is None else series.correction_matrices
 
@@ -64,6 +69,17 @@ def measure_agreement(series: ReducedSeries, moves_px: FloatArray, axis_angle_de
     lines = profiles(aligned, seen, series.angles_deg, whole=False)[series.usable]
     mean = lines.mean(axis=0)
     return Agreement(neighbours, float(np.median([pearson(line, mean, window) for line in lines])))
+
+
+def _pairs(usable: NDArray[np.int_], first: int, passed_over: NDArray[np.bool_]) -> dict[int, int]:
+    """Return the neighbour of each usable tilt but the lowest, number `first` of them: the next towards that one."""
+    pairs = {}
+    for chain in (usable[first:], usable[first::-1]):
+        inner = int(chain[0])
+        for i in map(int, chain[1:]):
+            pairs[i] = inner
+            inner = inner if passed_over[i] else i
+    return pairs
 
 
 def pearson(a: FloatArray, b: FloatArray, weight: FloatArray) -> float:

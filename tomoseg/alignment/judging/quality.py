@@ -1,5 +1,6 @@
 """The quality of an alignment in figures, per tilt and for the series."""
 
+import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,7 +28,7 @@ class AlignmentQuality:
 
     `angles_deg` (n_tilt,) are as recorded, `outliers` (n_tilt,) took no part in predicting others, the user `left_out`
     some of them, and `whole` says whether the sample ends inside the frame across the axis. There is no preview of too
-    few tilts.
+    few tilts. At `breaks` (n_tilt,) begin parts of the series that agree in themselves and not with the rest.
     """
 
     raw: Assessment
@@ -43,6 +44,7 @@ class AlignmentQuality:
     film: Film | None = None
     film_thickness_px: float = np.nan
     left_out: NDArray[np.bool_] | None = None
+    breaks: NDArray[np.bool_] | None = None
 
     @property
     def unexpected(self) -> NDArray[np.bool_]:
@@ -107,6 +109,14 @@ def assess_alignment(
     raw_agreement = measure_agreement(placement.raw, placement.raw_moves_px, angle)
     aligned_agreement = measure_agreement(placement.aligned, placement.aligned_moves_px, angle)
     outliers = find_outliers(series.usable, aligned_agreement.neighbours, alignment.unpredicted)
+    breaks = np.zeros(len(outliers), bool)
+    if (outliers & series.usable).any():  # a good image beside a bad one agrees with the one beyond
+        neighbours = aligned_agreement.neighbours
+        beyond = measure_agreement(placement.aligned, placement.aligned_moves_px, angle, outliers).neighbours
+        either = np.where(outliers, np.fmax(neighbours, beyond), neighbours)
+        outliers = find_outliers(series.usable, either, alignment.unpredicted)
+        breaks = find_breaks(series, outliers, neighbours, alignment.unpredicted)
+        outliers = outliers & ~breaks
     inliers, whole = ~outliers, alignment.whole
     corrected = series.corrected(alignment.corrections)
     rows = brightest_rows(corrected, moves, angle)
@@ -143,7 +153,29 @@ def assess_alignment(
         markers,
         film,
         thickness,
+        breaks=breaks,
     )
+
+
+def find_breaks(
+    series: ReducedSeries,
+    outliers: NDArray[np.bool_],
+    neighbours: NDArray[np.float64],
+    unpredicted: NDArray[np.bool_] | None,
+) -> NDArray[np.bool_]:
+    """Return outliers (n_tilt,) with which the next tilt outward agrees: with them begins a part of its own."""
+    found = np.zeros(len(outliers), bool)
+    usable = np.flatnonzero(series.usable)
+    known = neighbours[np.isfinite(neighbours) & ~outliers]
+    if len(known) < FEWEST:
+        return found
+    first = int(np.argmin(np.abs(series.angles_deg[usable])))
+    for chain in (usable[first:], usable[first::-1]):
+        for i, outer in itertools.pairwise(chain[1:]):
+            is_bad = unpredicted is not None and unpredicted[i]
+            agrees = not outliers[outer] and neighbours[outer] > np.median(known) - LEAST_DROP
+            found[i] |= outliers[i] and agrees and not is_bad
+    return found
 
 
 def find_outliers(

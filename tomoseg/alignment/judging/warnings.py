@@ -55,8 +55,17 @@ def prediction_warnings(quality: AlignmentQuality) -> list[str]:
             f"{MIN_TILTS} tilts over {MIN_RANGE_DEG:g} degrees are needed. Look at the aligned images before relying "
             "on it."
         ]
-    reasons = (_unpredicted, _large_error, _no_gain, _many_outliers, _single_tilts, _against_markers)
+    reasons = (_broken, _unpredicted, _large_error, _no_gain, _many_outliers, _single_tilts, _against_markers)
     return [text for reason in reasons for text in reason(quality)]
+
+
+def _broken(quality: AlignmentQuality) -> Iterator[str]:
+    if quality.breaks is not None and quality.breaks.any():
+        yield (
+            "the series is aligned in parts that do not agree with each other, although the images of each do: one "
+            f"begins at {listed(quality.angles_deg[quality.breaks])}. The alignment is unreliable: leave out bad "
+            "images there (exclude_tilt), or set the shifts of the images beyond by hand"
+        )
 
 
 def _unpredicted(quality: AlignmentQuality) -> Iterator[str]:

@@ -203,3 +203,17 @@ def test_images_that_turned_are_turned_back_by_their_markers(with_particles):
     with pytest.warns(TomosegWarning, match="if images were turned and magnified: try refine"):
         plain = aligned(raw)
     assert plain.figures["marker_residual_px"] > 1.15 * found.figures["marker_residual_px"]
+
+
+def test_bad_images_do_not_break_the_chain_of_a_film_without_particles():
+    """One image shows something else, and those beyond it are found beside those before it."""
+    raw, shifts = recorded(textured(0, seed=6), axis=20.0)
+    damaged = raw.copy()
+    damaged[26] = np.roll(raw[20][::-1], (30, 22), axis=(0, 1))
+    damaged[9] = np.random.default_rng(0).permutation(raw[9].ravel()).reshape(raw[9].shape)
+    with pytest.warns(TomosegWarning, match="do not agree"):
+        found = aligned(damaged)
+    kept = np.setdiff1d(np.arange(len(ANGLES)), [9, 26])
+    apart = (found.shifts_px - shifts)[kept]
+    assert np.ptp(apart, axis=0).max() < 4.0  # a broken chain is off by tens
+    assert not found.outliers[kept].any()

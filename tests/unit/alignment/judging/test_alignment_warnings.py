@@ -168,3 +168,10 @@ def test_those_that_were_left_out_are_no_surprise():
     (words,) = outlier_warnings(chosen)
     assert words.startswith("1 of 40 images")
     assert not any("outliers" in text for text in prediction_warnings(chosen))
+
+
+def test_a_series_in_two_parts_is_unreliable():
+    broken = replace(quality(), breaks=np.arange(N) == 30)
+    (words,) = prediction_warnings(broken)
+    assert f"one begins at tilt {ANGLES[30]:g} degrees" in words
+    assert "unreliable" in words

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tomoseg.alignment.judging.quality import find_outliers
+from tomoseg.alignment.images.reduced_series import ReducedSeries
+from tomoseg.alignment.judging.quality import find_breaks, find_outliers
 
 USABLE = np.ones(20, bool)
 
@@ -40,3 +41,17 @@ def test_of_four_correlations_nothing_is_concluded():
     values = np.full(20, np.nan)
     values[:4] = 0.9, 0.9, 0.9, 0.1
     assert not find_outliers(USABLE, values).any()
+
+
+def test_where_a_part_of_its_own_begins():
+    """Images that agree among themselves, and not with those before them, are no outliers: the chain is broken."""
+    angles = np.linspace(-60, 60, 20)
+    series = ReducedSeries(np.zeros((20, 4, 4), np.float32), angles, USABLE, 1)
+    values = correlations(t15=0.1)  # with its inner neighbour; those beyond agree with it
+    outliers = np.arange(20) == 15
+    assert np.flatnonzero(find_breaks(series, outliers, values, None)).tolist() == [15]
+    alone = correlations(t15=0.1, t16=0.1, t17=0.1)  # two bad ones: nothing agrees with either
+    assert not find_breaks(series, np.isin(np.arange(20), [15, 16]), alone, None).any()
+    assert not find_breaks(series, outliers, values, outliers).any()  # not predicted by the others: a bad image
+    at_the_end = correlations(t19=0.1)
+    assert not find_breaks(series, np.arange(20) == 19, at_the_end, None).any()
