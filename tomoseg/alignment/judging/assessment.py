@@ -73,6 +73,10 @@ class Assessment:
         nothing = Assessment.unknown(len(self.residual))
         return replace(nothing, residual=self.residual)
 
+    def widened(self, factor: float) -> "Assessment":
+        """Return the same residuals with errors `factor` times as large."""
+        return replace(self, step_px=factor * self.step_px, deviation_px=factor * self.deviation_px)
+
     @property
     def uncertainty_px(self) -> NDArray[np.float64]:
         """Standard error of each tilt's position, rms of both directions: smaller errors cannot be detected."""
