@@ -90,7 +90,8 @@ def confidence_intervals(diameters: ArrayLike, resamples: int = RESAMPLES) -> di
         s1, s2, s3, s4 = (times @ powers).T
         quantiles = _drawn_percentiles(d, times)
         drawn[start : start + rows] = np.column_stack([s1 / n, quantiles, s3 / s2, s4 / s3])
-    low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
+    # Each of these numbers lies between the diameters; sums of rounded powers may miss the last digit.
+    low, high = np.clip(np.quantile(drawn, (0.025, 0.975), axis=0), d[0], d[-1])
     return {name: (float(a), float(b)) for name, a, b in zip(INTERVALS, low, high, strict=True)}
 
 
