@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tomoseg.alignment.finding.axis import Direction, direction_warnings, find_direction
 from tomoseg.alignment.finding.consistency import least_motion
 from tomoseg.alignment.finding.film import by_film
-from tomoseg.alignment.finding.image_corrections import CorrectionKind, find_corrections
+from tomoseg.alignment.finding.image_corrections import find_corrections
 from tomoseg.alignment.finding.joint import WIDER, Film
 from tomoseg.alignment.finding.marked import Marked, by_markers
 from tomoseg.alignment.finding.patch import TRACK_PX, Patch, View, look_at
@@ -19,6 +19,7 @@ from tomoseg.alignment.finding.track import Band, track_neighbours
 from tomoseg.alignment.images.brightness import vacuum_sides
 from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.alignment.images.warp import aligned_shape, rotate_vectors, unrotate_vectors
+from tomoseg.alignment.markers.corrections import CorrectionKind
 from tomoseg.alignment.markers.tracks import ENOUGH_AT_LEAST, ENOUGH_MARKERS, Tracks
 from tomoseg.arrays import FloatArray
 from tomoseg.errors import StageFailed
@@ -265,13 +266,12 @@ def _note_if_cut(solution: Solution, method: Method, where: str, notes: list[str
         return
     if solution.film is not None:
         film = solution.film
-        tilt = film.inclination_deg - film.levelled_by_deg
         how = f"the tilt angles are changed by {film.levelled_by_deg:+.1f} degrees, so that it lies level in the volume"
         if not film.levelled_by_deg:
             how = "it lies so in the volume, in the middle of its depth"
         notes.append(
-            f"the sample is a film that goes on beyond the {where}, inclined by {tilt:.1f} degrees about the tilt "
-            f"axis: {how}"
+            f"the sample is a film that goes on beyond the {where}, inclined by {film.recorded_deg:.1f} degrees about "
+            f"the tilt axis: {how}"
         )
         return
     if method in ABSOLUTE:

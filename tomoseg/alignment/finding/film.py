@@ -223,9 +223,7 @@ def _round(series: ReducedSeries, angle_deg: float, moves: FloatArray, film: Fil
     with ThreadPoolExecutor(max(1, series.workers)) as pool:
         for own, others in ((chosen[::2], chosen[1::2]), (chosen[1::2], chosen[::2])):
             run = Run(series, own, np.array(moves, np.float64), angle_deg, False, film)
-            run.start(pool)
-            for _ in range(PASSES):
-                run.once(pool, moving=False, along_only=False)
+            run.reconstruct(pool, PASSES)
             observed.append(_observed(run, pool, others))
     both = np.where(np.isfinite(observed[0]), observed[0], observed[1])
     often = np.isfinite(both[..., 0]).sum(axis=1) >= min(FEWEST_TILTS, len(chosen) // 2)

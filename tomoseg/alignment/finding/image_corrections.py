@@ -18,7 +18,6 @@ comes from the tilts that are missing, and grows from pass to pass. It is left o
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,14 +27,11 @@ from tomoseg.alignment.finding.refine import CHECK_PX, held_out
 from tomoseg.alignment.finding.solve import Solution, fill_between
 from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.alignment.images.warp import rotation_matrix
-from tomoseg.alignment.markers.corrections import as_corrections
+from tomoseg.alignment.markers.corrections import KINDS, USUAL, CorrectionKind, as_corrections
 from tomoseg.io.shifts import ImageCorrections
 from tomoseg.reconstruction.backends.cpu import CpuOperator
 from tomoseg.reconstruction.operators import Floats, Operator
 
-CorrectionKind = Literal["rotation", "magnification", "tilt-angle"]
-KINDS: tuple[CorrectionKind, ...] = ("rotation", "magnification", "tilt-angle")
-USUAL = np.array([1.0, 0.01, 1.0])  # standard deviation thought likely beforehand: degrees, of 1, degrees
 LARGEST = 0.5 * USUAL  # of a step
 LEVELS = ((128, 20), (10_000, 16))  # longest sides of the reduced images, and passes
 SETTLING = 8  # passes in which the volume forms before anything is moved

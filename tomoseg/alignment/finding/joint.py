@@ -54,6 +54,11 @@ class Film:
     depth: float
     levelled_by_deg: float = 0.0
 
+    @property
+    def recorded_deg(self) -> float:
+        """Its inclination by the tilt angles as they were."""
+        return self.inclination_deg - self.levelled_by_deg
+
 
 @dataclass(frozen=True)
 class Joint:
@@ -189,6 +194,18 @@ class Run:
             self.improve(pool, part, plane, counts, computed)
         self.misfit, self.power = misfit, power
         return steps
+
+    def reconstruct(self, pool: ThreadPoolExecutor, passes: int) -> None:
+        """Start, and improve the volume in so many passes, in which no image moves."""
+        self.start(pool)
+        for _ in range(passes):
+            self.once(pool, moving=False, along_only=False)
+
+    @property
+    def volume(self) -> Floats:
+        """The volume as it stands, (z, y, x)."""
+        parts = zip(self.volumes, self.blocks, strict=True)
+        return np.concatenate([self.operator.unload(v, block.stop - block.start) for v, block in parts], axis=1)
 
     def predicted(self, pool: ThreadPoolExecutor, tilts: NDArray[np.int_]) -> Floats:
         """Return images (n, y, x) of any tilts of the series as the volume predicts them."""

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from tomoseg.alignment.finding.film import as_film, plane_of, upright
-from tomoseg.alignment.finding.image_corrections import KINDS, CorrectionKind
 from tomoseg.alignment.finding.joint import Film
 from tomoseg.alignment.finding.refine import refine_moves
 from tomoseg.alignment.finding.solve import Solution, fill_between
 from tomoseg.alignment.images.reduced_series import ReducedSeries
-from tomoseg.alignment.markers.corrections import correct_tracks
+from tomoseg.alignment.markers.corrections import KINDS, CorrectionKind, correct_tracks
 from tomoseg.alignment.markers.tracks import Tracks, find_markers
 from tomoseg.arrays import FloatArray
 from tomoseg.io.shifts import ImageCorrections

@@ -78,8 +78,7 @@ def track_neighbours(
     usable = np.flatnonzero(series.usable)
     if len(usable) == 0:
         return shifts, scores
-    first = int(np.argmin(np.abs(series.angles_deg[usable])))
-    scores[usable[first]] = 1.0
+    scores[series.outward[0][0]] = 1.0
     border = taper(series.images.shape[1:], BORDER)
     usual: list[float] = []
 
@@ -87,7 +86,7 @@ def track_neighbours(
         reference, weight = _reference(series, np.array(known), i, shifts, axis_angle_deg, border)
         return _join(series, i, reference, weight, shifts[known[-1]], border, band, max_shift_px, patch)
 
-    for chain in (usable[first:], usable[first::-1]):
+    for chain in series.outward:
         trusted, doubted = [int(chain[0])], None
         for i in map(int, chain[1:]):
             series.checkpoint()

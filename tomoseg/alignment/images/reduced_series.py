@@ -130,6 +130,13 @@ class ReducedSeries:
         return replace(self, images=images, seen=seen)
 
     @property
+    def outward(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Usable tilts from the lowest one on, in either direction; there must be one."""
+        usable = np.flatnonzero(self.usable)
+        first = int(np.argmin(np.abs(self.angles_deg[usable])))
+        return usable[first:], usable[first::-1]
+
+    @property
     def n_tilt(self) -> int:
         """Number of tilts."""
         return len(self.images)

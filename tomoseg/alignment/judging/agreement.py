@@ -35,20 +35,33 @@ class Agreement:
         return float(np.median(known)) if len(known) else float("nan")
 
 
-def measure_agreement(
-    series: ReducedSeries, moves_px: FloatArray, axis_angle_deg: float, passed_over: NDArray[np.bool_] | None = None
-) -> Agreement:
-    """Compare neighbouring tilts and common lines, for moves as of `ReducedSeries.warped` (0 for the raw series).
-
-    Tilts that are `passed_over` (n_tilt,) are compared with others, but no others with them.
-    """
-    shifts = unrotate_vectors(np.asarray(moves_px, float), axis_angle_deg)
-    usable = np.flatnonzero(series.usable)
-    neighbours = np.full(series.n_tilt, np.nan)
-    if len(usable) < 2:
+def measure_agreement(series: ReducedSeries, moves_px: FloatArray, axis_angle_deg: float) -> Agreement:
+    """Compare neighbouring tilts and common lines, for moves as of `ReducedSeries.warped` (0 for the raw series)."""
+    neighbours = compare_neighbours(series, moves_px, axis_angle_deg)
+    if series.usable.sum() < 2:
         return Agreement(neighbours, float("nan"))
-    first = int(np.argmin(np.abs(series.angles_deg[usable])))
-    pairs = _pairs(usable, first, np.zeros(series.n_tilt, bool) if passed_over is None else passed_over)
+    aligned, seen = series.warped(np.asarray(moves_px, float), axis_angle_deg)
+    window = row_window(seen, series.usable).astype(float)
+    lines = profiles(aligned, seen, series.angles_deg, whole=False)[series.usable]
+    mean = lines.mean(axis=0)
+    return Agreement(neighbours, float(np.median([pearson(line, mean, window) for line in lines])))
+
+
+def compare_neighbours(
+    series: ReducedSeries, moves_px: FloatArray, axis_angle_deg: float, passed_over: NDArray[np.bool_] | None = None
+) -> NDArray[np.float64]:
+    """Return `Agreement.neighbours`; tilts `passed_over` (n_tilt,) are compared with others, but none with them."""
+    neighbours = np.full(series.n_tilt, np.nan)
+    if series.usable.sum() < 2:
+        return neighbours
+    skipped = np.zeros(series.n_tilt, bool) if passed_over is None else passed_over
+    shifts = unrotate_vectors(np.asarray(moves_px, float), axis_angle_deg)
+    pairs: dict[int, int] = {}
+    for chain in series.outward:
+        inner = int(chain[0])
+        for i in map(int, chain[1:]):
+            pairs[i] = inner
+            inner = inner if skipped[i] else i
     border = taper(series.images.shape[1:], BORDER)
     matrices = [None] * series.n_tilt if series.correction_matrices is None else series.correction_matrices
 
@@ -62,24 +75,8 @@ def measure_agreement(
         return pearson(image, other, w * w_other)
 
     neighbours[:] = series.each(one)
-    beside = [k for k in (first - 1, first + 1) if 0 <= k < len(usable)]
-    neighbours[usable[first]] = max(neighbours[usable[k]] for k in beside)
-    aligned, seen = series.warped(np.asarray(moves_px, float), axis_angle_deg)
-    window = row_window(seen, series.usable).astype(float)
-    lines = profiles(aligned, seen, series.angles_deg, whole=False)[series.usable]
-    mean = lines.mean(axis=0)
-    return Agreement(neighbours, float(np.median([pearson(line, mean, window) for line in lines])))
-
-
-def _pairs(usable: NDArray[np.int_], first: int, passed_over: NDArray[np.bool_]) -> dict[int, int]:
-    """Return the neighbour of each usable tilt but the lowest, number `first` of them: the next towards that one."""
-    pairs = {}
-    for chain in (usable[first:], usable[first::-1]):
-        inner = int(chain[0])
-        for i in map(int, chain[1:]):
-            pairs[i] = inner
-            inner = inner if passed_over[i] else i
-    return pairs
+    neighbours[series.outward[0][0]] = max(neighbours[chain[1]] for chain in series.outward if len(chain) > 1)
+    return neighbours
 
 
 def pearson(a: FloatArray, b: FloatArray, weight: FloatArray) -> float:

@@ -91,11 +91,11 @@ def judge_markers(
     corrections = alignment.corrections or ImageCorrections.none(len(moves))
     angles_deg = np.asarray(angles_deg) + corrections.tilt_error_deg
     observed = corrected_places(tracks.observed_px, corrections)
-    seen = np.where(bundle.trusted[..., None], tracks.observed_px, np.nan)
-    residuals = fit_markers(rotate_vectors(corrected_places(seen, corrections), angle) + moves, angles_deg)
+    trusted = bundle.trusted[..., None]
+    seen = np.where(trusted, tracks.observed_px, np.nan)
+    residuals = fit_markers(rotate_vectors(np.where(trusted, observed, np.nan), angle) + moves, angles_deg)
     lengths = np.hypot(residuals[..., 0], residuals[..., 1])
-    order = np.argsort(bundle.markers_px[:, 1])
-    halves = [adjust(observed[order[start::2]], angles_deg, bundle.axis_angle_deg, bundle.moves_px) for start in (0, 1)]
+    halves = [adjust(half, angles_deg, bundle.axis_angle_deg, bundle.moves_px) for half in bundle.halves(observed)]
     shifts = [unrotate_vectors(half.moves_px, half.axis_angle_deg) for half in halves]
     own = rotate_vectors(unrotate_vectors(bundle.moves_px, bundle.axis_angle_deg), angle)
     step = _less_translation(rotate_vectors(shifts[0] - shifts[1], angle), angles_deg, tracks.joined) / 2

@@ -10,7 +10,7 @@ from tomoseg.alignment.finding.estimate import Alignment, Placement
 from tomoseg.alignment.finding.joint import Film
 from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.alignment.images.warp import aligned_shape
-from tomoseg.alignment.judging.agreement import Agreement, measure_agreement
+from tomoseg.alignment.judging.agreement import Agreement, compare_neighbours, measure_agreement
 from tomoseg.alignment.judging.assessment import Assessment, Preview, Summary, assess, brightest_rows, enough, preview
 from tomoseg.alignment.judging.markers import MarkerFit, judge_markers
 from tomoseg.alignment.judging.order import Contradiction, contradiction_of
@@ -82,7 +82,7 @@ class AlignmentQuality:
             "residual_after": aligned.residual,
             "estimated_error_px": aligned.error_px,
             "error_uncertainty_px": aligned.uncertainty_px,
-            "film_inclination_deg": np.nan if film is None else film.inclination_deg - film.levelled_by_deg,
+            "film_inclination_deg": np.nan if film is None else film.recorded_deg,
             "film_thickness_px": self.film_thickness_px,
             "marker_residual_px": np.nan if self.markers is None else self.markers.mean_residual_px,
         }
@@ -115,7 +115,7 @@ def assess_alignment(
     breaks = np.zeros(len(outliers), bool)
     if (outliers & series.usable).any():  # a good image beside a bad one agrees with the one beyond
         neighbours = aligned_agreement.neighbours
-        beyond = measure_agreement(placement.aligned, placement.aligned_moves_px, angle, outliers).neighbours
+        beyond = compare_neighbours(placement.aligned, placement.aligned_moves_px, angle, outliers)
         either = np.where(outliers, np.fmax(neighbours, beyond), neighbours)
         outliers = find_outliers(series.usable, either, alignment.unpredicted)
         breaks = find_breaks(series, outliers, neighbours, alignment.unpredicted)
@@ -170,12 +170,10 @@ def find_breaks(
 ) -> NDArray[np.bool_]:
     """Return outliers (n_tilt,) with which the next tilt outward agrees: with them begins a part of its own."""
     found = np.zeros(len(outliers), bool)
-    usable = np.flatnonzero(series.usable)
     known = neighbours[np.isfinite(neighbours) & ~outliers]
     if len(known) < FEWEST:
         return found
-    first = int(np.argmin(np.abs(series.angles_deg[usable])))
-    for chain in (usable[first:], usable[first::-1]):
+    for chain in series.outward:
         for i, outer in itertools.pairwise(chain[1:]):
             is_bad = unpredicted is not None and unpredicted[i]
             agrees = not outliers[outer] and neighbours[outer] > np.median(known) - LEAST_DROP

@@ -10,7 +10,6 @@ from scipy import ndimage
 from tomoseg.alignment.finding.joint import Film, Run
 from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.arrays import FloatArray
-from tomoseg.reconstruction.kernels import PAD
 
 LONGEST_PX = 96  # side of the reduced images
 DEPTH = 0.5  # of the volume, as a part of the width of the frame
@@ -40,9 +39,7 @@ def film_thickness(
     deep = replace(film, depth=DEPTH)
     run = Run(small, np.flatnonzero(used), moves, axis_angle_deg, False, deep)
     with ThreadPoolExecutor(max(1, small.workers)) as pool:
-        run.start(pool)
-        for _ in range(PASSES):
-            run.once(pool, moving=False, along_only=False)
+        run.reconstruct(pool, PASSES)
     faces = _faces(_detail(run))
     return float("nan") if faces is None else faces * small.factor / series.factor
 
@@ -51,11 +48,7 @@ def _detail(run: Run) -> NDArray[np.float64]:
     """Return the standard deviation of the detail at each depth, (z,)."""
     width = run.shape[1]
     size = (round(DETAIL * width), 0, round(DETAIL * width))
-    inside = [
-        volume[PAD:-PAD, PAD:-PAD, : block.stop - block.start]
-        for volume, block in zip(run.volumes, run.blocks, strict=True)
-    ]
-    volume = np.concatenate([part.transpose(2, 0, 1) for part in inside])  # (y, z, x)
+    volume = run.volume.transpose(1, 0, 2)  # (y, z, x)
     left = round((volume.shape[2] - MIDDLE * width) / 2)
     middle = volume[:, :, left : volume.shape[2] - left]
     return np.asarray((middle - ndimage.uniform_filter(middle, size)).std(axis=(0, 2)), np.float64)

@@ -63,6 +63,11 @@ class Bundle:
         """Which observations (n_marker, n_tilt) have more than half of their weight."""
         return np.asarray(self.weights > 0.5)
 
+    def halves(self, observed_px: FloatArray) -> list[NDArray[np.float64]]:
+        """Return observations (n_marker, ...) of either half of the markers, each spread over the width."""
+        order = np.argsort(self.markers_px[:, 1])
+        return [np.asarray(observed_px, np.float64)[order[start::2]] for start in (0, 1)]
+
     def places(self, angle_deg: FloatArray | float, markers_px: FloatArray | None = None) -> NDArray[np.float64]:
         """Return where markers are seen at a tilt, (n_marker, 2) (y', x') after rotation and move."""
         markers = self.markers_px if markers_px is None else np.asarray(markers_px)

@@ -10,7 +10,8 @@ if the places of the other half then agree better.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ from tomoseg.alignment.markers.tracks import Tracks
 from tomoseg.arrays import FloatArray
 from tomoseg.io.shifts import ImageCorrections
 
+CorrectionKind = Literal["rotation", "magnification", "tilt-angle"]
+KINDS: tuple[CorrectionKind, ...] = ("rotation", "magnification", "tilt-angle")
 USUAL = np.array([1.0, 0.01, 1.0])  # standard deviation thought likely beforehand: degrees, of 1, degrees
 ROUNDS = 15
 STILL = 1e-4 * USUAL  # change of a correction at which to stop
@@ -38,29 +41,30 @@ class CorrectedTracks:
 
 
 def correct_tracks(
-    tracks: Tracks, angles_deg: FloatArray, kinds: Sequence[str], *, turning: bool = True
+    tracks: Tracks, angles_deg: FloatArray, kinds: Sequence[CorrectionKind], *, turning: bool = True
 ) -> CorrectedTracks | None:
-    """Find image corrections of the `kinds` 'rotation', 'magnification' and 'tilt-angle'; None if they are not needed.
+    """Find image corrections of some `kinds`; None if they are not needed.
 
     `turning` says whether the direction of the axis may change.
     """
-    wanted = np.array([kind in kinds for kind in ("rotation", "magnification", "tilt-angle")])
+    wanted = np.array([kind in kinds for kind in KINDS])
     which = np.flatnonzero(tracks.joined)
     observed, angles, bundle = tracks.observed_px[:, which], np.asarray(angles_deg, float)[which], tracks.bundle
-    moves = bundle.moves_px[which]
-    order = np.argsort(bundle.markers_px[:, 1])
-    halves = [observed[order[start::2]] for start in (0, 1)]
+    angle, moves = bundle.axis_angle_deg, bundle.moves_px[which]
+    halves = bundle.halves(observed)
     if not wanted.any() or min(np.isfinite(half[..., 0]).sum(axis=0).min() for half in halves) < FEWEST:
         return None
     before, after = 0.0, 0.0
     for own, other in (halves, halves[::-1]):
-        plain = adjust(own, angles, bundle.axis_angle_deg, moves, turning=turning)
+        plain = adjust(own, angles, angle, moves, turning=turning)
         before += _misfit(other, angles, plain, np.zeros((len(which), 3)))
-        after += _misfit(other, angles, *_fitted(own, angles, plain, wanted, turning=turning))
+        after += _misfit(
+            other, angles, *_fitted(own, angles, plain.axis_angle_deg, plain.moves_px, wanted, turning=turning)
+        )
     gain = 1 - after / max(before, 1e-30)
     if gain < LEAST_GAIN:
         return None
-    found, values = _fitted(observed, angles, bundle_of(bundle, which), wanted, turning=turning)
+    found, values = _fitted(observed, angles, angle, moves, wanted, turning=turning)
     n = len(tracks.joined)
     every = np.zeros((n, 3))
     every[which] = values
@@ -72,31 +76,28 @@ def as_corrections(values: NDArray[np.float64]) -> ImageCorrections:
     return ImageCorrections(values[:, 0].copy(), 1 + values[:, 1], values[:, 2].copy())
 
 
-def bundle_of(bundle: Bundle, which: NDArray[np.int_]) -> Bundle:
-    """Return a bundle with some of its images."""
-    return replace(
-        bundle,
-        moves_px=bundle.moves_px[which],
-        residuals_px=bundle.residuals_px[:, which],
-        weights=bundle.weights[:, which],
-    )
-
-
 def corrected_places(observed_px: FloatArray, corrections: ImageCorrections) -> NDArray[np.float64]:
     """Return places (n_marker, n_tilt, 2) (y, x) from the centres of the images, with their corrections."""
     return np.asarray(np.einsum("iab,kib->kia", correction_matrices(corrections), np.asarray(observed_px, float)))
 
 
 def _fitted(
-    observed: FloatArray, angles: NDArray[np.float64], bundle: Bundle, wanted: NDArray[np.bool_], *, turning: bool
+    observed: FloatArray,
+    angles: NDArray[np.float64],
+    axis_angle_deg: float,
+    moves: NDArray[np.float64],
+    wanted: NDArray[np.bool_],
+    *,
+    turning: bool,
 ) -> tuple[Bundle, NDArray[np.float64]]:
-    """Return bundle and corrections (n_tilt, 3) that fit observations."""
+    """Return bundle and corrections (n_tilt, 3) that fit observations; direction and moves are to begin with."""
     values = np.zeros((len(angles), 3))
     for _ in range(ROUNDS):
         corrections = as_corrections(values)
         places = corrected_places(observed, corrections)
         tilts = angles + corrections.tilt_error_deg
-        bundle = adjust(places, tilts, bundle.axis_angle_deg, bundle.moves_px, turning=turning, steps=6)
+        bundle = adjust(places, tilts, axis_angle_deg, moves, turning=turning, steps=6)
+        axis_angle_deg, moves = bundle.axis_angle_deg, bundle.moves_px
         step = _steps(places, tilts, bundle, values, wanted)
         values = _centred(values + step, angles, wanted)
         if (np.abs(step) < STILL).all():
