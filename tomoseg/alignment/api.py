@@ -1,7 +1,9 @@
 """Align a tilt series: `align` on arrays, `align_series` on handles."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
@@ -9,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tomoseg.alignment.finding.by_hand import with_shifts
 from tomoseg.alignment.finding.consistency import intensity_scales
-from tomoseg.alignment.finding.estimate import Alignment, Placement, estimate_alignment, memory_needed
+from tomoseg.alignment.finding.estimate import Alignment, Placement, can_show_axis, estimate_alignment, memory_needed
 from tomoseg.alignment.finding.given import apply_given, keep_as_is
 from tomoseg.alignment.finding.patch import Patch
 from tomoseg.alignment.finding.track import Band
@@ -23,7 +25,7 @@ from tomoseg.alignment.images.warp import aligned_shape
 from tomoseg.alignment.judging.assessment import Preview
 from tomoseg.alignment.judging.frame import frame_warnings, part_in_frame, require_in_frame
 from tomoseg.alignment.judging.markers import MarkerFit
-from tomoseg.alignment.judging.quality import AlignmentQuality, assess_alignment
+from tomoseg.alignment.judging.quality import AlignmentQuality, assess_alignment, outliers_of
 from tomoseg.alignment.judging.warnings import (
     agreement_warnings,
     listed,
@@ -259,10 +261,7 @@ def align_series(
     angles = np.asarray(angles_deg, np.float64)
     _require_series(tilt_series, angles)
     shape = tuple(tilt_series.shape)
-    if params.shifts_file is not None:
-        given = read_shifts(params.shifts_file.expanduser(), rows_up=imod_turns(source))
-    if given is not None:
-        given = fitted(given, angles, shape[1:], np.nan if pixel_size_nm is None else float(pixel_size_nm))
+    given = _given(given, angles, shape, source, pixel_size_nm, params)
     left_out = excluded_tilts(params.exclude_tilt, angles)
     by_hand = None if params.set_shift is None else set_shifts(params.set_shift, angles, shape[1:])
     patch = _patch(shape[1:], params) if given is None and params.method != "none" else None
@@ -284,7 +283,10 @@ def align_series(
         backgrounds, series = survey_series(raw, angles, background, runtime, mask, conditioning, left_out)
         brightness = _brightness(series, conditioning, params, runtime)
         usable = series.usable
-        alignment, placement = _found(series, NOMINAL_DEG.get(str(tilt_axis)), patch, given, params, runtime)
+        find = partial(_found, nominal_deg=NOMINAL_DEG.get(str(tilt_axis)), patch=patch, given=given, params=params)
+        alignment, placement = find(series, runtime=runtime)
+        if given is None and params.method != "none":
+            alignment, placement = _without_outliers(series, alignment, placement, find, runtime)
         if by_hand is not None:
             alignment, placement = with_shifts(alignment, placement, by_hand, angles, series.factor)
         shown = part_in_frame(alignment, shape[1:])
@@ -377,6 +379,22 @@ def align_signals(signals: Input, found: AlignmentSummary, *, runtime: Runtime, 
     runtime.say(f"further signals brought into register: {', '.join(names)}")
 
 
+def _given(
+    given: GivenAlignment | None,
+    angles: NDArray[np.float64],
+    shape: tuple[int, ...],
+    source: str,
+    pixel_size_nm: float | None,
+    params: AlignParameters,
+) -> GivenAlignment | None:
+    """Return the alignment that a file or another project gives, in px of this series; None where none does."""
+    if params.shifts_file is not None:
+        given = read_shifts(params.shifts_file.expanduser(), rows_up=imod_turns(source))
+    if given is None:
+        return None
+    return fitted(given, angles, shape[1:], np.nan if pixel_size_nm is None else float(pixel_size_nm))
+
+
 def _conditioning(
     tilt_series: ArraySource,
     angles: NDArray[np.float64],
@@ -420,6 +438,7 @@ def _brightness(
 
 def _found(
     series: ReducedSeries,
+    *,
     nominal_deg: float | None,
     patch: Patch | None,
     given: GivenAlignment | None,
@@ -448,6 +467,27 @@ def _found(
                 level=params.level == "auto",
             )
     return found
+
+
+def _without_outliers(
+    series: ReducedSeries,
+    alignment: Alignment,
+    placement: Placement,
+    find: Callable[..., tuple[Alignment, Placement]],
+    runtime: Runtime,
+) -> tuple[Alignment, Placement]:
+    """Find the alignment once more without images that turn out to be outliers, if any took part in it.
+
+    A bad image may have misled the others: the images beyond it by its place, all by what it adds to the volume.
+    """
+    used = series.usable if alignment.unpredicted is None else series.usable & ~alignment.unpredicted
+    bad = used & outliers_of(series, alignment, placement)
+    if not bad.any() or not can_show_axis(replace(series, usable=used & ~bad)):
+        return alignment, placement
+    runtime.say(f"shifts and tilt axis once more without {bad.sum()} images that do not agree with the others")
+    again, placement = find(replace(series, usable=series.usable & ~bad), runtime=runtime)
+    unpredicted = bad if again.unpredicted is None else bad | again.unpredicted
+    return replace(again, unpredicted=unpredicted), placement
 
 
 def _report(

@@ -33,20 +33,26 @@ def chord(semi_axes, rotation, centre, s, y, t):
     return 2 * np.sqrt(np.maximum(b**2 - dad * c, 0)) / dad
 
 
-def make_series(shape=(64, 64), angles_deg=None, phi=0.0, offset=0.0, jitter=2.0, seed=0, noise=0.0, spread=0.2):
-    """Twelve ellipsoids within `spread` of the frame around the axis, seen by a stage that jitters."""
+def make_series(
+    shape=(64, 64), angles_deg=None, phi=0.0, offset=0.0, jitter=2.0, seed=0, noise=0.0, spread=0.2, bodies=None
+):
+    """Twelve ellipsoids within `spread` of the frame around the axis, seen by a stage that jitters.
+
+    Or `bodies`: (semi-axes, rotation, centre, density), (x, y, z) with y along the axis, in parts of the frame.
+    """
     rng = np.random.default_rng(seed)
     angles = np.arange(-60, 61, 5.0) if angles_deg is None else np.asarray(angles_deg, float)
     size = min(shape)
-    bodies = [
+    bodies = bodies or [
         (
-            size * rng.uniform(0.04, 0.14, 3),
+            rng.uniform(0.04, 0.14, 3),
             np.linalg.qr(rng.standard_normal((3, 3)))[0],
-            size * np.clip(rng.normal(0, spread / 1.5, 3), -spread, spread),
+            np.clip(rng.normal(0, spread / 1.5, 3), -spread, spread),
             rng.uniform(0.5, 2),
         )
         for _ in range(12)
     ]
+    bodies = [(size * np.asarray(semi), r, size * np.asarray(centre), rho) for semi, r, centre, rho in bodies]
     shifts = rng.normal(0, jitter, (len(angles), 2))
     phi_rad = np.deg2rad(phi)
     raw = np.zeros((len(angles), *shape))

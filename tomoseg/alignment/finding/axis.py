@@ -3,8 +3,8 @@
 For each direction tried, the images are placed (`tomoseg.alignment.finding.solve`) and a quick reconstruction without
 negative densities is projected back: only about the true axis can one object explain all tilts. The half circle is
 scanned on small images, so that no direction is missed. Directions that explain them about as well are weighed by some
-passes of joint alignment (`tomoseg.alignment.finding.joint`), which tells them apart far better, and the best one is
-refined on larger images.
+passes of joint alignment (`tomoseg.alignment.finding.joint`): each is followed to where these explain the images best,
+and then compared by how well one half of the tilts predicts the other, which tells them apart far better.
 
 A nominal direction, from the file's metadata, is a hint: another direction is taken if it explains the images clearly
 better.
@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
 
-from tomoseg.alignment.finding.joint import align_jointly
-from tomoseg.alignment.finding.solve import Solution, solve
+from tomoseg.alignment.finding.joint import Joint, align_jointly, predicted_by_halves
+from tomoseg.alignment.finding.solve import Solution, looks_whole, solve
 from tomoseg.alignment.finding.track import Band
 from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.alignment.images.warp import wrap_axis_angle
@@ -34,7 +34,9 @@ APART_DEG = 15.0  # directions nearer to each other than this count as one
 NEAR_DEG = 20.0  # about a nominal direction: its best direction is sought from here
 MOST_CANDIDATES = 4
 SIMILAR = 1.25  # residual in the scan, as a multiple of that of the best direction, at which one is weighed
-WEIGH_PASSES = 10
+SCAN_PASSES, WEIGH_PASSES = 6, 10
+EVERY = 2  # of the directions of the scan
+MOST_STEPS = 6  # of the scan, that a direction is followed
 # A direction explains the images clearly better where its residual is less than this part of the other one's. Measured
 # on 48 simulated series: a direction 90 degrees off has at least 1 / 0.71 times the residual of the true one (whole
 # samples, needles, samples cut by the frame), while on films wrong ones may have 0.89 times that of the true one.
@@ -42,6 +44,17 @@ CLEAR = 0.85
 HALF_PREDICTED = 0.5**0.5  # residual at which half of the power of the images is explained; beyond, it says nothing
 OTHER_AXIS_DEG = 45.0  # from the nominal direction: nearer to the other side of the images
 AT_EDGE, MOST_RANGES = 0.9, 8  # part of a range beyond which a minimum is at its edge, and most ranges in a row
+
+
+@dataclass(frozen=True)
+class Weight:
+    """How well half of the tilts predict the others about an axis: residual of the median tilt.
+
+    `whole` says whether the sample, placed about that axis, ends inside the frame across it.
+    """
+
+    residual: float
+    whole: bool
 
 
 @dataclass(frozen=True)
@@ -67,22 +80,35 @@ def find_direction(
     trials = np.arange(-90 + SCAN_STEP_DEG, 90 + SCAN_STEP_DEG / 2, SCAN_STEP_DEG)
     scan = [_measure(series, shifts_px, band, SCAN_PX)(angle) for angle in trials]
     starts = _candidates(trials, scan, nominal_deg)
-    coarse = _measure(series, shifts_px, band, COARSE_PX)
-    angles: list[float] = []
-    for start in starts:
-        angle = wrap_axis_angle(_descend(coarse, trials[start], SCAN_STEP_DEG, 0.3, scan[start].whole))
-        if all(distance_deg(angle, other) > APART_DEG for other in angles):
-            angles.append(angle)
-    if nominal_deg is not None and (len(angles) > 1 or not scan[starts[0]].whole):
-        angles.append(nominal_deg)  # on films the scan has minima beside the true direction
-    best = 0
-    if len(angles) > 1:
-        residuals = np.array([weigh(series, shifts_px, band, angle) for angle in angles])
-        best = _chosen(residuals, _hinted(angles, nominal_deg))
-    fine = _measure(series, shifts_px, band, FINE_PX)
-    found = wrap_axis_angle(_descend(fine, angles[best], 1.0, 0.05, coarse(angles[best]).whole))
-    others = tuple(angle for k, angle in enumerate(angles) if k != best)
-    return Direction(found, nominal_deg, others)
+    first = scan[starts[0]]
+    if len(starts) == 1 and first.whole:
+        coarse, fine = (_measure(series, shifts_px, band, longest) for longest in (COARSE_PX, FINE_PX))
+        angle = _descend(coarse, first.axis_angle_deg, SCAN_STEP_DEG, 0.3)
+        return Direction(wrap_axis_angle(_descend(fine, angle, 1.0, 0.05)), nominal_deg)
+    jointly = [_joined(series.reduced(SCAN_PX), solution, SCAN_PASSES) for solution in scan[::EVERY]]
+    starting = _minima(np.array([joint.median for joint in jointly]))[:MOST_CANDIDATES]
+    near = [first.axis_angle_deg] + [scan[::EVERY][k].axis_angle_deg for k in starting]
+    if nominal_deg is not None:
+        near.insert(1, nominal_deg)  # on films the scan has minima beside the true direction
+    angles = _apart([_followed(series, shifts_px, band, angle) for angle in _apart(near)])
+    weights = [weigh(series, shifts_px, band, angle) for angle in angles]
+    best = _chosen(weights, _hinted(angles, nominal_deg))
+    return Direction(angles[best], nominal_deg, tuple(angle for k, angle in enumerate(angles) if k != best))
+
+
+def _minima(residuals: NDArray[np.float64]) -> list[int]:
+    """Return where residuals around the half circle are less than at either side, the least first."""
+    lower = (residuals <= np.roll(residuals, 1)) & (residuals < np.roll(residuals, -1))
+    return sorted(map(int, np.flatnonzero(lower)), key=lambda k: residuals[k])
+
+
+def _apart(angles_deg: list[float]) -> list[float]:
+    """Return directions in (-90, 90] without those that are near to an earlier one."""
+    kept: list[float] = []
+    for angle in map(wrap_axis_angle, angles_deg):
+        if all(distance_deg(angle, other) > APART_DEG for other in kept):
+            kept.append(angle)
+    return kept
 
 
 def distance_deg(a: FloatArray | float, b: float) -> NDArray[np.float64]:
@@ -90,13 +116,49 @@ def distance_deg(a: FloatArray | float, b: float) -> NDArray[np.float64]:
     return np.asarray(np.abs((np.asarray(a) - b + 90) % 180 - 90))
 
 
-def weigh(series: ReducedSeries, shifts_px: FloatArray, band: Band, angle_deg: float) -> float:
-    """Return the residual of the median tilt for an axis of this direction, after some passes of joint alignment."""
+def weigh(series: ReducedSeries, shifts_px: FloatArray, band: Band, angle_deg: float) -> Weight:
+    """Return how well the tilts predict each other about an axis of this direction, after some passes together."""
     small = series.reduced(COARSE_PX)
-    angle = wrap_axis_angle(angle_deg)
-    placed = _measure(series, shifts_px, band, COARSE_PX)(angle)
-    joint = align_jointly(small, placed.moves_px, angle, whole=placed.whole, passes=WEIGH_PASSES)
-    return float(np.nanmedian(joint.residuals))
+    placed = _measure(series, shifts_px, band, COARSE_PX)(angle_deg)
+    moves = _joined(small, placed, WEIGH_PASSES).moves_px
+    residuals = predicted_by_halves(small, moves, placed.axis_angle_deg, whole=placed.whole)
+    return Weight(float(np.nanmedian(residuals)), placed.whole)
+
+
+def prefer(series: ReducedSeries, preferred: Solution, other: Solution) -> Solution:
+    """Return the solution with which the tilts predict each other: `preferred`, unless `other` is clearly better.
+
+    It is as well where the sample ends inside the frame with it alone, unless `preferred` is clearly better.
+    """
+    solutions = [preferred, other]
+    small = series.reduced(COARSE_PX)
+    weights = []
+    for one in solutions:
+        moves = one.moves_px * series.factor / small.factor
+        whole = looks_whole(small, moves, one.axis_angle_deg)
+        residuals = predicted_by_halves(small, moves, one.axis_angle_deg, whole=whole)
+        weights.append(Weight(float(np.nanmedian(residuals)), whole))
+    first = np.array([weights[0].whole == weights[1].whole, False])
+    return solutions[_chosen(weights, first)]
+
+
+def _joined(small: ReducedSeries, placed: Solution, passes: int) -> Joint:
+    """Return what some passes of joint alignment make of a solution for `small`."""
+    return align_jointly(small, placed.moves_px, placed.axis_angle_deg, whole=placed.whole, passes=passes)
+
+
+def _followed(series: ReducedSeries, shifts_px: FloatArray, band: Band, start_deg: float) -> float:
+    """Return the direction near `start_deg` about which joint alignment explains the images best.
+
+    The residual of the scan is flat for a needle; that of joint alignment falls towards the direction from far away.
+    """
+    small = series.reduced(COARSE_PX)
+    measure = _measure(series, shifts_px, band, COARSE_PX)
+
+    def residual(angle_deg: float) -> float:
+        return _joined(small, measure(angle_deg), WEIGH_PASSES).median
+
+    return walk_to_minimum(residual, start_deg, SCAN_STEP_DEG, MOST_STEPS)
 
 
 def _candidates(trials: NDArray[np.float64], scan: list[Solution], nominal_deg: float | None) -> list[int]:
@@ -124,12 +186,24 @@ def _hinted(angles_deg: list[float], nominal_deg: float | None) -> NDArray[np.bo
     return near
 
 
-def _chosen(residuals: NDArray[np.float64], hinted: NDArray[np.bool_]) -> int:
-    """Return the index of the best direction; of the best `hinted` one unless another is clearly better."""
+def _chosen(weights: list[Weight], hinted: NDArray[np.bool_]) -> int:
+    """Return the index of the best direction.
+
+    A sample that ends inside the frame is preferred to one that does not, and then a `hinted` direction to others,
+    unless the others are clearly better.
+    """
+    residuals = np.array([w.residual for w in weights])
+    best = _unless_clear(residuals, np.array([w.whole for w in weights]))
+    near = _unless_clear(residuals, hinted)
+    return near if hinted.any() else best
+
+
+def _unless_clear(residuals: NDArray[np.float64], preferred: NDArray[np.bool_]) -> int:
+    """Return the index of the least residual; of the least `preferred` one unless another is clearly less."""
     best = int(np.argmin(residuals))
-    if not hinted.any():
+    if not preferred.any():
         return best
-    near = int(np.flatnonzero(hinted)[np.argmin(residuals[hinted])])
+    near = int(np.flatnonzero(preferred)[np.argmin(residuals[preferred])])
     is_clear = residuals[best] < CLEAR * residuals[near] and residuals[best] < HALF_PREDICTED
     return best if is_clear else near
 
@@ -143,8 +217,11 @@ def direction_warnings(
     """
 
     @cache
-    def residual(angle_deg: float) -> float:
+    def weight(angle_deg: float) -> Weight:
         return weigh(series, shifts_px, band, angle_deg)
+
+    def residual(angle_deg: float) -> float:
+        return weight(angle_deg).residual
 
     warnings = []
     nominal = direction.nominal_deg
@@ -159,7 +236,11 @@ def direction_warnings(
             "be wrong and are not used; if they are right, give tilt_axis_angle"
         )
     for rival in direction.others_deg:
-        if distance_deg(used_deg, rival) <= APART_DEG or residual(rival) > residual(used_deg) / CLEAR:
+        if distance_deg(used_deg, rival) <= APART_DEG:
+            continue
+        # A sample that may go on outside the frame explains more with less.
+        stricter = weight(rival).whole and not weight(used_deg).whole
+        if residual(rival) > residual(used_deg) * (CUT_HANDICAP if stricter else 1 / CLEAR):
             continue
         reason = ""
         if nominal is not None and not contradicted:
@@ -194,16 +275,15 @@ def _measure(series: ReducedSeries, shifts_px: FloatArray, band: Band, longest_p
     return measure
 
 
-def _descend(measure: Callable[[float], Solution], start: float, reach: float, tolerance: float, whole: bool) -> float:
-    """Return the angle about `start` with the smallest residual, to `tolerance` degrees.
+def _descend(measure: Callable[[float], Solution], start: float, reach: float, tolerance: float) -> float:
+    """Return the angle about `start` with the smallest residual, to `tolerance` degrees, for a whole sample.
 
     It is sought within `reach` degrees; a minimum at the edge of that range is none, and the next range is about it.
     """
 
     def cost(angle_deg: float) -> float:
         solution = measure(angle_deg)
-        # Residuals of whole and cut samples are not comparable: stay on the side where the search began.
-        return solution.residual * (1.0 if solution.whole == whole else CUT_HANDICAP)
+        return solution.residual * (1.0 if solution.whole else CUT_HANDICAP)
 
     centre = float(start)
     for _ in range(MOST_RANGES):
@@ -214,3 +294,19 @@ def _descend(measure: Callable[[float], Solution], start: float, reach: float, t
         if not at_edge:
             break
     return centre
+
+
+def walk_to_minimum(cost: Callable[[float], float], start_deg: float, step_deg: float, most_steps: int) -> float:
+    """Return where `cost` is least near `start_deg`, from values `step_deg` apart: the vertex of a parabola in three.
+
+    Still falling after so many steps, it is a slope, not a minimum, and says nothing: `start_deg` is returned.
+    """
+    known = cache(cost)
+    angle = start_deg
+    for _ in range(most_steps):
+        low, middle, high = (known(angle + k * step_deg) for k in (-1, 0, 1))
+        if middle <= min(low, high):
+            curvature = low - 2 * middle + high
+            return wrap_axis_angle(angle + (step_deg * 0.5 * (low - high) / curvature if curvature > 0 else 0.0))
+        angle += step_deg if high < low else -step_deg
+    return wrap_axis_angle(start_deg)

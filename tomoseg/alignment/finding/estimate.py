@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.alignment.finding.axis import Direction, direction_warnings, find_direction
+from tomoseg.alignment.finding.axis import Direction, direction_warnings, find_direction, prefer
 from tomoseg.alignment.finding.consistency import least_motion
 from tomoseg.alignment.finding.film import by_film
 from tomoseg.alignment.finding.image_corrections import find_corrections
@@ -128,30 +128,25 @@ def estimate_alignment(
         if correct:
             warnings.append(f"too few tilts to find image corrections ({', '.join(correct)})")
         return _finish(series, view, solution, axis_offset_px, HOW["xcorr"], notes, warnings, split=False)
-    marked, corrections, found_beyond = None, None, None
     is_cut = patch is None and not any(vacuum_sides(near.images[near.usable]))
-    if method == "markers" or (method == "auto" and is_cut):
-        found_beyond = _beyond(near, band, max_shift, axis_angle_deg, correct, only_markers=method == "markers")
-    if found_beyond is not None:
-        solution, unpredicted, marked = found_beyond
-    else:
-        solution, unpredicted, doubts = _compared(near, axis_angle_deg, axis_near_deg, band, max_shift, method)
-        warnings += doubts
+    solution, unpredicted, marked, doubts = _solution(
+        near, axis_angle_deg, axis_near_deg, band, max_shift, method, correct, is_cut=is_cut
+    )
+    warnings += doubts
     view = replace(view, series=replace(near, usable=near.usable & ~unpredicted))
     found: str = ("all" if solution.whole else "reprojection") if method == "auto" else method
     if solution.tracks is not None:
         found = "markers" if solution.film is None else "markers, film"
     elif solution.film is not None:
         found = "film"
+    corrections = None if marked is None else marked.corrections
     if marked is None:
         solution, corrections = find_corrections(view.series, solution, correct)
-    else:
-        corrections = marked.corrections
-        if marked.wanted > CLEARLY_BETTER:
-            warnings.append(
-                f"the markers would fit {marked.wanted:.0%} better if images were turned and magnified: try refine "
-                "rotation,magnification,tilt-angle"
-            )
+    elif marked.wanted > CLEARLY_BETTER:
+        warnings.append(
+            f"the markers would fit {marked.wanted:.0%} better if images were turned and magnified: try refine "
+            "rotation,magnification,tilt-angle"
+        )
     if correct and corrections is None:
         notes.append(f"image corrections: {', '.join(correct)} hardly improve the agreement of the tilts; not applied")
     if level and solution.film is not None:
@@ -159,6 +154,34 @@ def estimate_alignment(
     _note_if_cut(solution, method, "frame" if patch is None else "patch", notes, warnings)
     alignment, placement = _finish(series, view, solution, axis_offset_px, HOW[found], notes, warnings, corrections)
     return replace(alignment, unpredicted=unpredicted), placement
+
+
+def _solution(
+    series: ReducedSeries,
+    given_deg: float | None,
+    near_deg: float | None,
+    band: Band,
+    max_shift: float,
+    method: Method,
+    correct: Sequence[CorrectionKind],
+    *,
+    is_cut: bool,
+) -> tuple[Solution, NDArray[np.bool_], Marked | None, list[str]]:
+    """Align by markers or as a film where the sample is cut at all sides, else by comparing images.
+
+    Returns the solution, the tilts that the others do not predict, what markers say if it is theirs, and reasons to
+    doubt the direction of the axis.
+    """
+    beyond = None
+    if method == "markers" or (method == "auto" and is_cut):
+        beyond = _beyond(series, band, max_shift, given_deg, correct, only_markers=method == "markers")
+    if beyond is not None and (method == "markers" or beyond[0].film is not None):
+        return *beyond, []
+    solution, unpredicted, doubts = _compared(series, given_deg, near_deg, band, max_shift, method)
+    # Markers in something else than a film, such as a needle, may turn about another axis nearly as well.
+    if beyond is not None and prefer(series, beyond[0], solution) is beyond[0]:
+        return *beyond, []
+    return solution, unpredicted, None, doubts
 
 
 def _beyond(

@@ -38,6 +38,7 @@ ALONG_PASSES = 2  # passes in which images move along the axis only: a volume st
 LARGEST_PX = 1.0  # of a step
 GAIN = 0.7  # of steps: volume and images follow each other, and would swing
 STRAY = 3.0  # times the median residual: a tilt that takes no part in the volume
+HALF_PASSES = 3  # of the volume by which half of the tilts predict the others
 FAINTEST = 1e-4  # of the brightest: what a projection is at least, as a divisor
 
 
@@ -76,6 +77,11 @@ class Joint:
     moves_px: NDArray[np.float64]
     residual: float
     residuals: NDArray[np.float64]
+
+    @property
+    def median(self) -> float:
+        """Residual of the median tilt, which a few bad images do not change."""
+        return float(np.nanmedian(self.residuals))
 
 
 def align_jointly(
@@ -120,6 +126,26 @@ def align_jointly(
     residuals[chosen] = np.sqrt(run.misfit / np.maximum(run.power, 1e-30))
     total = float(np.sqrt(run.misfit.sum() / max(float(run.power.sum()), 1e-30)))
     return Joint(run.moves, total, residuals)
+
+
+def predicted_by_halves(
+    series: ReducedSeries, moves_px: FloatArray, axis_angle_deg: float, *, whole: bool
+) -> NDArray[np.float64]:
+    """Return the residual of each tilt (n_tilt,) as every other tilt predicts it; NaN for unusable ones.
+
+    The other parameters are those of `align_jointly`. Each half of the tilts makes a volume, in which no image moves.
+    """
+    used, residuals = np.flatnonzero(series.usable), np.full(series.n_tilt, np.nan)
+    moves = np.array(moves_px, np.float64)
+    with ThreadPoolExecutor(max(1, series.workers)) as pool:
+        for kept, left_out in ((used[::2], used[1::2]), (used[1::2], used[::2])):
+            run = Run(series, kept, moves, axis_angle_deg, whole)
+            run.reconstruct(pool, HALF_PASSES)
+            predicted = run.predicted(pool, left_out)
+            images, seen = run.resampled(pool, left_out)
+            sums = np.array(list(pool.map(normal_equations, images, predicted, seen, [run.window] * len(images))))
+            residuals[left_out] = np.sqrt(sums[:, 12] / np.maximum(sums[:, 13], 1e-30))
+    return residuals
 
 
 class Run:

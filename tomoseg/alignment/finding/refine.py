@@ -1,12 +1,12 @@
 """The last digits of an alignment: direction of the axis and moves for which the tilts predict each other best."""
 
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
 
+from tomoseg.alignment.finding.axis import walk_to_minimum
 from tomoseg.alignment.finding.consistency import profiles, register_profiles, row_window
 from tomoseg.alignment.finding.joint import STRAY, align_jointly
 from tomoseg.alignment.finding.solve import ABSOLUTE, Method, Solution, fill_between, place, solve
@@ -84,20 +84,11 @@ def _direction(series: ReducedSeries, solution: Solution, start_deg: float, step
     small = series.reduced(longest_px)
     shifts = unrotate_vectors(solution.moves_px, solution.axis_angle_deg) * series.factor / small.factor
 
-    @cache
     def residual(angle: float) -> float:
         moves = rotate_vectors(shifts, angle)
         return align_jointly(small, moves, angle, whole=solution.whole, passes=DIRECTION_PASSES).residual
 
-    angle = start_deg
-    for _ in range(MOST_STEPS):
-        low, middle, high = (residual(angle + k * step) for k in (-1, 0, 1))
-        if middle <= min(low, high):
-            curvature = low - 2 * middle + high
-            return wrap_axis_angle(angle + (step * 0.5 * (low - high) / curvature if curvature > 0 else 0.0))
-        angle += step if high < low else -step
-    # Still falling so far away: a slope, not a minimum, which says nothing of the direction.
-    return wrap_axis_angle(start_deg)
+    return walk_to_minimum(residual, start_deg, step, MOST_STEPS)
 
 
 def _aligned_lines(series: ReducedSeries, solution: Solution, near_deg: float, band: Band) -> float:

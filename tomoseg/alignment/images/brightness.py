@@ -120,8 +120,10 @@ def _change(
     if kind == "film":
         return _off_law(_logarithm(images.mean(axis=(1, 2), dtype=float)), angles_deg)
     assert rough is not None
-    if kind == "beside" and rough.sure.all():
-        return _logarithm(_common_totals(images, axis, rough.places_px[:, axis]))
+    passed = rough.passed_over
+    if kind == "beside" and rough.sure[~passed].all():
+        totals = _logarithm(_common_totals(images[~passed], axis, rough.places_px[~passed, axis]))
+        return np.asarray(np.interp(np.arange(len(images)), np.flatnonzero(~passed), totals))
     return _jumps(*_steps(images, rough))
 
 
@@ -175,14 +177,14 @@ def _steps(images: NDArray[np.float32], rough: RoughPlaces) -> tuple[NDArray[np.
     comes from how they differ. 0 and infinite where neighbours are not in register.
     """
     steps, errors = np.zeros(len(images)), np.full(len(images), np.inf)
-    moves = np.round(np.diff(rough.places_px, axis=0)).astype(int)
+    moves = np.round(rough.places_px - rough.places_px[rough.before]).astype(int)
     height, width = images.shape[1:]
-    for i, (dy, dx) in enumerate(moves, 1):
+    for i, (dy, dx) in enumerate(moves[1:], 1):
         if not rough.sure[i] or abs(dy) > height // 2 or abs(dx) > width // 2:
             continue
         # A thing at p in this image is at p + (dy, dx) in the one before.
         here = images[i][max(-dy, 0) : height - max(dy, 0), max(-dx, 0) : width - max(dx, 0)]
-        before = images[i - 1][max(dy, 0) : height - max(-dy, 0), max(dx, 0) : width - max(-dx, 0)]
+        before = images[rough.before[i]][max(dy, 0) : height - max(-dy, 0), max(dx, 0) : width - max(-dx, 0)]
         a, b = _block_totals(here), _block_totals(before)
         bright = (a > 0) & (b > 0) & (a + b > FAINT * np.median(a + b))
         if bright.sum() >= 4:

@@ -15,18 +15,26 @@ from tomoseg.arrays import FloatArray
 LONGEST_PX = 96
 LOW_CYCLES, HIGH = 3.0, 0.25  # per frame, per px
 LEAST_SCORE = 0.2  # correlation of neighbours that are registered
+DROP, SCATTERS = 0.08, 4  # below the usual score, and scatters below it: one of the two images may be a bad one
 
 
 @dataclass(frozen=True)
 class RoughPlaces:
     """Rough register of a series: (n_tilt, 2) (dy, dx) in raw px to add to coordinates.
 
-    `sure` (n_tilt,) says whether an image was registered with the one before; `error_px` is that of one step.
+    `sure` (n_tilt,) says whether an image was registered, and `before` (n_tilt,) with which: the one before it or,
+    where that is a bad one, the one before that. `error_px` is that of one step.
     """
 
     places_px: NDArray[np.float64]
     sure: NDArray[np.bool_]
+    before: NDArray[np.int_]
     error_px: float
+
+    @property
+    def passed_over(self) -> NDArray[np.bool_]:
+        """The bad images that others were not registered with, (n_tilt,)."""
+        return np.append(np.diff(self.before) == 0, False)
 
 
 def small_image(image: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
@@ -61,12 +69,21 @@ def rough_places(
         small = reduce(filled, k)
         return np.asarray((small - small.mean()) * window, np.float32)
 
-    def step(i: int) -> tuple[FloatArray, float]:
+    def step(i: int, j: int) -> tuple[FloatArray, float]:
         check()
-        return register(prepared(i - 1), prepared(i), response, max(shape) / 3)
+        return register(prepared(i), prepared(j), response, max(shape) / 3)
 
+    n = len(images)
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        found = list(pool.map(step, range(1, len(images))))
-    steps = np.array([np.zeros(2), *(shift for shift, _ in found)]) * factor * k
-    sure = np.array([True, *(score >= LEAST_SCORE for _, score in found)])
-    return RoughPlaces(np.cumsum(steps, axis=0), sure, 1.5 * factor * k)
+        found = [(np.zeros(2), 1.0), *pool.map(step, range(n - 1), range(1, n))]
+    before, scores = np.arange(n) - 1, np.array([score for _, score in found])
+    usual = np.median(scores)
+    low = scores < usual - max(DROP, SCATTERS * 1.4826 * float(np.median(np.abs(scores - usual))))
+    for i in map(int, np.flatnonzero(low[1:-1] & low[2:]) + 1):
+        past = step(i - 1, i + 1)
+        if past[1] > max(scores[i], scores[i + 1]) and before[i] == i - 1:  # they agree without the one between them
+            found[i], found[i + 1] = (np.zeros(2), 0.0), past
+            before[i + 1] = i - 1
+    steps = np.array([shift for shift, _ in found]) * factor * k
+    sure = np.array([score >= LEAST_SCORE for _, score in found])
+    return RoughPlaces(np.cumsum(steps, axis=0), sure, before, 1.5 * factor * k)

@@ -111,15 +111,7 @@ def assess_alignment(
     angle, moves = alignment.axis_angle_deg, alignment.moves_px / series.factor
     raw_agreement = measure_agreement(placement.raw, placement.raw_moves_px, angle)
     aligned_agreement = measure_agreement(placement.aligned, placement.aligned_moves_px, angle)
-    outliers = find_outliers(series.usable, aligned_agreement.neighbours, alignment.unpredicted)
-    breaks = np.zeros(len(outliers), bool)
-    if (outliers & series.usable).any():  # a good image beside a bad one agrees with the one beyond
-        neighbours = aligned_agreement.neighbours
-        beyond = compare_neighbours(placement.aligned, placement.aligned_moves_px, angle, outliers)
-        either = np.where(outliers, np.fmax(neighbours, beyond), neighbours)
-        outliers = find_outliers(series.usable, either, alignment.unpredicted)
-        breaks = find_breaks(series, outliers, neighbours, alignment.unpredicted)
-        outliers = outliers & ~breaks
+    outliers, breaks = _outliers_and_breaks(series, alignment, placement, aligned_agreement.neighbours)
     inliers, whole = ~outliers, alignment.whole
     corrected = series.corrected(alignment.corrections)
     rows = brightest_rows(corrected, moves, angle)
@@ -160,6 +152,28 @@ def assess_alignment(
         thickness,
         breaks=breaks,
     )
+
+
+def outliers_of(series: ReducedSeries, alignment: Alignment, placement: Placement) -> NDArray[np.bool_]:
+    """Return which tilts are outliers of an alignment, (n_tilt,), as `assess_alignment` finds them."""
+    neighbours = compare_neighbours(placement.aligned, placement.aligned_moves_px, alignment.axis_angle_deg)
+    return _outliers_and_breaks(series, alignment, placement, neighbours)[0]
+
+
+def _outliers_and_breaks(
+    series: ReducedSeries, alignment: Alignment, placement: Placement, neighbours: NDArray[np.float64]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return outliers and breaks, (n_tilt,) each, by the correlation of aligned neighbours."""
+    outliers = find_outliers(series.usable, neighbours, alignment.unpredicted)
+    if not (outliers & series.usable).any():
+        return outliers, np.zeros(len(outliers), bool)
+    # A good image beside a bad one agrees with the one beyond.
+    moves, angle = placement.aligned_moves_px, alignment.axis_angle_deg
+    beyond = compare_neighbours(placement.aligned, moves, angle, outliers)
+    either = np.where(outliers, np.fmax(neighbours, beyond), neighbours)
+    outliers = find_outliers(series.usable, either, alignment.unpredicted)
+    breaks = find_breaks(series, outliers, neighbours, alignment.unpredicted)
+    return outliers & ~breaks, breaks
 
 
 def find_breaks(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tomoseg.alignment.finding import axis
-from tomoseg.alignment.finding.axis import Direction, direction_warnings, distance_deg, find_direction
+from tomoseg.alignment.finding.axis import Direction, Weight, direction_warnings, distance_deg, find_direction
 from tomoseg.alignment.finding.estimate import estimate_alignment
 from tomoseg.alignment.finding.track import Band, track_neighbours
 from tomoseg.alignment.images.reduced_series import ReducedSeries
@@ -16,6 +16,30 @@ def leaning(ellipsoids):
     series = ellipsoids(angles_deg=np.arange(-64, 65, 8.0), phi=21.0, offset=1.0, jitter=1.5, seed=8)
     reduced = ReducedSeries(series.raw, series.angles_deg, np.ones(len(series.raw), bool), 1, 2)
     return reduced, track_neighbours(reduced, None, Band(), 20.0)[0]
+
+
+def _needle(rng):
+    """Bodies of a needle along the axis that leaves the frame at one end, with particles in it."""
+    particles = [
+        (
+            np.full(3, rng.uniform(0.02, 0.04)),
+            np.eye(3),
+            (*rng.uniform(-0.08, 0.08, 1), y, rng.uniform(-0.08, 0.08)),
+            1.0,
+        )
+        for y in np.linspace(-0.25, 0.5, 16)
+    ]
+    return [((0.14, 0.9, 0.13), np.eye(3), (0.0, 0.55, 0.0), 1.0), *particles]
+
+
+@pytest.mark.parametrize("phi", [82.0])
+def test_a_needle_that_leaves_the_frame_turns_about_itself(ellipsoids, phi):
+    rng = np.random.default_rng(3)
+    angles = np.arange(-52, 53, 4.0)
+    series = ellipsoids((72, 72), angles, phi, 0.5, 1.5, seed=5, noise=0.02, bodies=_needle(rng))
+    alignment, _ = estimate_alignment(ReducedSeries(series.raw, angles, np.ones(len(angles), bool), 1, 2))
+    # The scan is flat near the direction of the needle, and about the other one its shape outside the frame is free.
+    assert distance_deg(alignment.axis_angle_deg, phi) < 0.7
 
 
 @pytest.mark.parametrize("hint", [None, 90.0, 51.0])
@@ -33,7 +57,7 @@ def test_both_directions_are_named_with_the_figures_of_the_result(leaning):
     reduced, shifts = leaning
     # The direction used is not the one of the first search: 20.4 degrees, as if it had been refined.
     (words,) = direction_warnings(reduced, shifts, Band(), Direction(24.0, 90.0, (-72.0,)), 20.4)
-    used, rival = (axis.weigh(reduced, shifts, Band(), angle) for angle in (20.4, -72.0))
+    used, rival = (axis.weigh(reduced, shifts, Band(), angle).residual for angle in (20.4, -72.0))
     assert "along x (90 degrees from the vertical)" in words
     assert f"at 20.4 degrees: they explain each other with a residual of {used:.3f} there" in words
     assert f"of {rival:.3f} at -72 degrees" in words
@@ -43,7 +67,7 @@ def test_both_directions_are_named_with_the_figures_of_the_result(leaning):
 def test_a_rival_is_named_beside_the_direction_used(leaning, monkeypatch):
     reduced, shifts = leaning
     residuals = {21.3: 0.200, -60.0: 0.210, 70.0: 0.300, 30.0: 0.100}
-    monkeypatch.setattr(axis, "weigh", lambda *given: residuals[given[-1]])
+    monkeypatch.setattr(axis, "weigh", lambda *given: Weight(residuals[given[-1]], True))
     found = Direction(19.0, 0.0, (-60.0, 70.0, 30.0))  # 30 is the same minimum as 21.3, and 70 far worse
     (words,) = direction_warnings(reduced, shifts, Band(), found, 21.3)
     assert "-60 degrees explains the images about as well (residual 0.210) as the 21.3 degrees used" in words
@@ -61,7 +85,26 @@ def test_a_rival_is_named_beside_the_direction_used(leaning, monkeypatch):
     ],
 )
 def test_elsewhere_has_to_be_clearly_better_than_near_the_hint(residuals, hinted, expected):
-    assert axis._chosen(np.array(residuals), np.array(hinted)) == expected
+    assert axis._chosen([Weight(r, True) for r in residuals], np.array(hinted)) == expected
+
+
+@pytest.mark.parametrize(("residuals", "expected"), [((0.10, 0.09), 0), ((0.10, 0.08), 1), ((0.09, 0.10), 0)])
+def test_a_sample_that_goes_on_outside_the_frame_has_to_be_clearly_better(residuals, expected):
+    weights = [Weight(residual, whole) for residual, whole in zip(residuals, (True, False), strict=True)]
+    assert axis._chosen(weights, np.zeros(2, bool)) == expected
+
+
+def test_a_rival_that_is_whole_is_named_sooner(leaning, monkeypatch):
+    reduced, shifts = leaning
+    weights = {20.0: Weight(0.10, False), -60.0: Weight(0.14, True), 70.0: Weight(0.14, False)}
+    monkeypatch.setattr(axis, "weigh", lambda *given: weights[given[-1]])
+    (words,) = direction_warnings(reduced, shifts, Band(), Direction(20.0, None, (-60.0, 70.0)), 20.0)
+    assert "-60 degrees explains" in words
+
+
+def test_a_slope_is_no_minimum():
+    assert axis.walk_to_minimum(lambda angle: (angle - 31.3) ** 2, 12.0, 6.0, 6) == pytest.approx(31.3)
+    assert axis.walk_to_minimum(lambda angle: -angle, 12.0, 6.0, 6) == 12.0
 
 
 def test_a_minimum_at_the_edge_of_a_range_is_none(monkeypatch):
@@ -74,7 +117,7 @@ def test_a_minimum_at_the_edge_of_a_range_is_none(monkeypatch):
             tried.append(angle)
             self.residual = 0.1 + (angle - 31.0) ** 2
 
-    assert abs(axis._descend(Solved, 12.0, 6.0, 0.05, True) - 31.0) < 0.2
+    assert abs(axis._descend(Solved, 12.0, 6.0, 0.05) - 31.0) < 0.2
     assert max(tried) > 31
 
 

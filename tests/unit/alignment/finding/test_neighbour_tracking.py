@@ -52,6 +52,21 @@ def test_a_film_that_fills_the_frame_is_followed_with_the_stretch():
     assert np.sqrt(np.mean(rest**2)) < 0.5
 
 
+def test_a_cone_that_leaves_the_frame_does_not_hold_on_to_its_border():
+    rng = np.random.default_rng(7)
+    shifts = rng.normal(0, 6, (25, 2)) * (1, 0.6)
+    shifts[12] = 0
+    y, x = np.indices((96, 96)) - 47.5
+    images = []
+    for dy, dx in shifts:
+        along, across = x + dx + 30, y + dy - 0.2 * (x + dx)
+        thickness = 2 * np.sqrt(np.maximum((8 + 0.22 * along) ** 2 - across**2, 0)) * (along > 0)
+        images.append(rng.poisson(20 * thickness + 1))
+    found, scores = track_neighbours(_reduced(images, np.arange(-60, 61, 5.0)), None, Band(), 32)
+    np.testing.assert_allclose(found, shifts, atol=0.8)
+    assert np.nanmin(scores) > 0.9
+
+
 def test_blank_tilts_neither_stop_nor_drag_the_chain(ellipsoids, less_translation):
     series = ellipsoids(jitter=2.0)
     usable = np.ones(len(series.raw), bool)

@@ -90,6 +90,16 @@ def test_of_a_sample_that_is_cut_jumps_and_flicker_are_taken_out(change, spread)
     assert np.std(left) <= spread * left.mean()
 
 
+@pytest.mark.parametrize("rolled", [(0, 10), (20, 10)])
+def test_what_a_misplaced_image_shows_changes_nothing_beyond_it(rolled):
+    thickness = sample("rod")[:, :, :42]
+    thickness[20] = np.roll(thickness[4], rolled, (0, 1))
+    counts = np.random.default_rng(1).poisson(100 * thickness + 5)
+    series = survey_series((200.0 + counts).astype(np.float32), ANGLES, "auto", Runtime(workers=1))[1]
+    found = even_out(series)
+    assert np.ptp(np.delete(found.factors, 20)) < 0.05
+
+
 def test_an_inclined_film_is_no_change_of_brightness():
     inclined = sample("film") / (1 / np.cos(np.deg2rad(ANGLES)))[:, None, None]
     inclined /= np.cos(np.deg2rad(ANGLES + 9))[:, None, None]
