@@ -128,9 +128,9 @@ def assess_alignment(
     if film is not None:
         thickness = film_thickness(corrected, moves, angle, film, inliers) * series.factor
     markers = judge_markers(alignment, series.angles_deg, series.factor, raw_shape)
-    if markers is not None:  # they tell the error better than a film that is reconstructed from few tilts
-        aligned = replace(aligned, step_px=markers.step_px, deviation_px=markers.deviation_px)
-    elif film is None and not whole and aligned is not raw:
+    if markers is not None:
+        aligned = _with_markers(aligned, markers, inliers)
+    elif not whole and aligned is not raw:
         aligned = aligned.widened(SLOW)
     contradiction = contradiction_of(series)
     if contradiction is not None:
@@ -152,6 +152,21 @@ def assess_alignment(
         thickness,
         breaks=breaks,
     )
+
+
+def _with_markers(images: Assessment, markers: MarkerFit, inliers: NDArray[np.bool_]) -> Assessment:
+    """Return the errors that images tell, or those that markers tell where these are larger.
+
+    The error of the markers alone, e, follows from their halves. Comparing images then moved everything by d. Where
+    that took errors of the markers away, e^2 - d^2 is left of them. What images tell of themselves misses what drifts
+    slowly from tilt to tilt, but is right where markers are few, or lie in a body whose texture moves their centres.
+    """
+    alone = markers.halves_px / 2
+    left = np.sqrt(max(alone**2 - markers.difference_px**2, 0.0))
+    if not left > images.summary(inliers).error_px:
+        return images
+    of_markers = replace(images, step_px=markers.step_px, deviation_px=markers.deviation_px)
+    return of_markers.widened(left / alone)
 
 
 def outliers_of(series: ReducedSeries, alignment: Alignment, placement: Placement) -> NDArray[np.bool_]:
