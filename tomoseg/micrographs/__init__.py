@@ -1,0 +1,1 @@
+"""Single micrographs: scale, particles, their sizes, one image or thousands."""

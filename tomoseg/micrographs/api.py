@@ -1,0 +1,183 @@
+"""Measure one micrograph: `measure_image`."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.arrays import Array
+from tomoseg.errors import InputError
+from tomoseg.keywords import takes_parameters
+from tomoseg.micrographs.calibration import Calibration, calibrated
+from tomoseg.micrographs.distribution import confidence_intervals, weighted_sizes
+from tomoseg.micrographs.parameters import MicrographParameters
+from tomoseg.micrographs.particles import find_particles
+from tomoseg.micrographs.pixels import grey_and_overlay
+from tomoseg.micrographs.scale_bar import ScaleBar, read_scale_bar
+from tomoseg.micrographs.shapes import particle_table
+from tomoseg.runtime import Runtime
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MANY_CUT = 0.3  # part of the particles that the border cuts, above which sizes are uncertain
+NO_BAR = ScaleBar()
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredMicrograph:
+    """What was found in a micrograph.
+
+    Attributes
+    ----------
+    labels : (y, x) i4
+        Particles 1..n, those that the border cuts as well; 0 elsewhere.
+    table : (n,) rows of `tomoseg.micrographs.shapes.PARTICLE`
+    grey : (y, x) f4
+        The image that was measured.
+    left_out : (y, x) bool
+        No part of the micrograph: scale bar, label, footer, coloured marks.
+    calibration : Calibration
+        Pixel size in nm, NaN if unknown, and where it comes from.
+    scale_bar : ScaleBar
+        What was read in the image.
+    polarity : str
+        Whether particles are 'bright' or 'dark', by `evidence`.
+    notes, warnings : list of str
+    """
+
+    labels: NDArray[np.int32]
+    table: NDArray[np.void]
+    grey: NDArray[np.float32]
+    left_out: NDArray[np.bool_]
+    calibration: Calibration
+    scale_bar: ScaleBar
+    polarity: str
+    evidence: str
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    weighted: bool = True
+
+    @property
+    def pixel_size_nm(self) -> float:
+        """Pixel size in nm; NaN where unknown."""
+        return self.calibration.pixel_size_nm
+
+    @property
+    def counted(self) -> NDArray[np.bool_]:
+        """Which particles count in the sizes, (n,): those that the border does not cut."""
+        return ~self.table["touches_border"]
+
+    @property
+    def unit(self) -> str:
+        """Unit of the sizes: 'nm', or 'px' where no pixel size is known."""
+        return "nm" if np.isfinite(self.pixel_size_nm) else "px"
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """Weights of the particles that count, (m,)."""
+        weights = self.table["weight"][self.counted]
+        return np.asarray(weights if self.weighted else np.ones_like(weights))
+
+    @property
+    def sizes(self) -> dict[str, float]:
+        """Numbers of the size distribution, in `unit`."""
+        return weighted_sizes(self.table[f"diameter_{self.unit}"][self.counted], self.weights)
+
+    @property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """95 % confidence intervals of `sizes`."""
+        return confidence_intervals(self.table[f"diameter_{self.unit}"][self.counted], self.weights)
+
+    @property
+    def particles(self) -> "pd.DataFrame":
+        """The table as a pandas DataFrame."""
+        from tomoseg.tables import data_frame
+
+        return data_frame(self.table)
+
+
+@takes_parameters("images", MicrographParameters)
+def measure_image(image: Array, *, params: MicrographParameters, runtime: Runtime) -> MeasuredMicrograph:
+    """Find and measure the particles of a micrograph.
+
+    Parameters
+    ----------
+    image : (y, x) array of any real dtype, or (y, x, 3) with colours
+        Coloured marks are left out, as are scale bar, label and footer.
+
+    Returns
+    -------
+    MeasuredMicrograph
+        Labels, the table of particles, sizes with confidence intervals, the scale and what is doubtful.
+
+    Raises
+    ------
+    InputError
+        The image has another shape, is too small or constant; the model is missing or does not fit.
+    """
+    found = measured_micrograph(np.asarray(image), params, None)
+    runtime.warnings.extend(found.warnings)
+    return found
+
+
+def measured_micrograph(image: Array, params: MicrographParameters, metadata_nm: float | None) -> MeasuredMicrograph:
+    """Measure a micrograph whose metadata give a pixel size in nm, or None."""
+    grey, marks = grey_and_overlay(image)
+    if not np.ptp(grey) > 0:
+        raise InputError("the image is constant: it shows nothing")
+    bar = read_scale_bar(image) if params.scale_bar == "auto" else NO_BAR
+    calibration = calibrated(params.pixel_size_nm, metadata_nm, bar.pixel_size_nm, bar.confidence, bar.label)
+    left_out = marks | bar.mask if bar.furniture else marks
+    warnings = [*calibration.warnings]
+    if calibration.source in ("scale bar", "none"):
+        warnings += bar.warnings
+    if left_out.all():
+        raise InputError("nothing of the image is left beside scale bar, footer and coloured marks")
+    if params.model:
+        from tomoseg.micrographs.network import labelled_by
+
+        labels, polarity, evidence = labelled_by(params, grey, left_out, calibration.pixel_size_nm)
+        notes = [f"labelled by {params.model}"]
+    else:
+        found = find_particles(
+            grey,
+            polarity=params.polarity,
+            split=params.split,
+            mask=left_out if left_out.any() else None,
+            largest_px=params.largest_px,
+            neck_ratio=params.neck_ratio,
+        )
+        labels, polarity, evidence = found.labels, found.polarity, found.evidence
+        notes = [f"{found.n_split} particles were cut from objects of several"] if found.n_split else []
+        warnings += found.warnings
+    table = particle_table(labels, grey, calibration.pixel_size_nm, left_out)
+    labels, table = _large_enough(labels, table, params.smallest_px)
+    cut = table["touches_border"].mean() if len(table) else 0.0
+    if cut > MANY_CUT:
+        warnings.append(f"the border cuts {cut:.0%} of the particles: sizes of large ones are uncertain")
+    return MeasuredMicrograph(
+        labels,
+        table,
+        grey,
+        left_out,
+        calibration,
+        bar,
+        polarity,
+        evidence,
+        notes,
+        warnings,
+        params.border_correction,
+    )
+
+
+def _large_enough(
+    labels: NDArray[np.int32], table: NDArray[np.void], smallest_px: float
+) -> tuple[NDArray[np.int32], NDArray[np.void]]:
+    """Return labels and table without particles below a diameter, numbered from 1."""
+    kept = table[table["diameter_px"] >= smallest_px]
+    numbers = np.zeros(int(labels.max(initial=0)) + 1, np.int32)
+    numbers[kept["label"]] = np.arange(1, len(kept) + 1)
+    kept["label"] = np.arange(1, len(kept) + 1)
+    return numbers[labels], kept

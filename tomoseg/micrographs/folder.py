@@ -1,0 +1,171 @@
+"""Many micrographs: measured side by side, each kept as soon as it is done, so that a run can be continued.
+
+Each process measures one image at a time and writes its outlines, its labels and its record. What is there already, of
+the same file and the same parameters, is not measured again. An image that cannot be measured is listed with the
+reason; nothing that one file does stops the others.
+"""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from tomoseg import __version__
+from tomoseg.errors import InputError, TomosegError, shown
+from tomoseg.io.atomic import atomic_path
+from tomoseg.io.limits import reason_of
+from tomoseg.io.micrographs import micrograph_files, read_micrograph
+from tomoseg.io.regular import open_regular
+from tomoseg.micrographs.parameters import MicrographParameters
+from tomoseg.micrographs.records import Record, fingerprint
+from tomoseg.runtime import Runtime
+
+OVERLAYS, LABELS, RECORDS = "overlays", "labels", "records"
+BYTES_PER_PROCESS = 400 << 20  # of an image of 2048 x 2048 px, with the libraries
+WAITING = 2  # images per process that are handed out in advance
+
+
+@dataclass(frozen=True)
+class Task:
+    """An image to be measured: its file, its name in the tables (with folders, '/'), and the sample it belongs to."""
+
+    path: Path
+    name: str
+    sample: str
+
+    def in_folder(self, folder: Path, part: str, ending: str) -> Path:
+        """Return where a file about this image lies."""
+        return folder / part / f"{self.name}{ending}"
+
+
+def tasks_of(sources: Sequence[Path], *, recursive: bool = False) -> list[Task]:
+    """Return all images of files and folders; samples are named by the folder that an image lies in.
+
+    Raises `InputError`: a source does not exist, or a folder holds no image.
+    """
+    files = [path.absolute() for path in micrograph_files(sources, recursive=recursive)]
+    common = Path(os.path.commonpath([path.parent for path in files]))
+    tasks = []
+    for path in files:
+        inside = path.parent.relative_to(common)
+        sample = inside.as_posix() if inside.parts else common.name
+        tasks.append(Task(path, path.relative_to(common).as_posix(), sample))
+    return tasks
+
+
+def measure_files(
+    tasks: Sequence[Task], folder: Path, params: MicrographParameters, runtime: Runtime, *, force: bool = False
+) -> list[Record]:
+    """Measure images and return a record of each, in their order; what is known already is taken from `folder`.
+
+    Parameters
+    ----------
+    folder : where overlays, labels and records go; must exist
+    force : measure again what is there, and what was corrected by hand as well
+    """
+    work = partial(measured, folder=folder, params=params, force=force)
+    records: dict[str, Record] = {}
+    n_processes = max(1, min(runtime.workers, runtime.max_memory // BYTES_PER_PROCESS, len(tasks)))
+    if params.model:
+        n_processes = 1  # the network takes all cores
+    done = _side_by_side(tasks, work, n_processes) if len(tasks) > 1 else ((t, work(t)) for t in tasks)
+    for _, (task, record) in zip(runtime.track(tasks, "measuring images"), done, strict=True):
+        records[task.name] = record
+    return [records[task.name] for task in tasks]
+
+
+def measured(task: Task, *, folder: Path, params: MicrographParameters, force: bool = False) -> Record:
+    """Measure one image, or take what is known of it; whatever is wrong with it is told in its record."""
+    path = task.in_folder(folder, RECORDS, ".json")
+    mark = ""
+    try:
+        with open_regular(task.path) as file:
+            mark = fingerprint(file.read(), params.model_dump(mode="json"), __version__)
+        known = None if force else Record.read(path)
+        if known is not None and known.name == task.name and (known.fingerprint == mark or known.reviewed):
+            return known
+        record = _measure(task, folder, params, mark)
+    except InputError as error:
+        record = Record(task.name, mark, _where(task), skipped=str(error))
+    except TomosegError:
+        raise
+    except MemoryError:
+        record = Record(task.name, mark, _where(task), skipped="there is not enough memory for this image")
+    except Exception as error:  # a fault in one image must not cost the other thousands
+        reason = f"it could not be measured: {type(error).__name__}: {reason_of(error)}"
+        record = Record(task.name, mark, _where(task), skipped=reason)
+    record.write(path)
+    return record
+
+
+def _measure(task: Task, folder: Path, params: MicrographParameters, mark: str) -> Record:
+    from tomoseg.micrographs.api import measured_micrograph
+    from tomoseg.micrographs.results import row_of, write_pictures
+
+    image = read_micrograph(task.path)
+    found = measured_micrograph(image.image, params, image.pixel_size.nm)
+    write_pictures(found, partial(task.in_folder, folder))
+    doubts = [*image.warnings, *([image.pixel_size.doubt] if image.pixel_size.doubt else []), *found.warnings]
+    return row_of(found, task.name, mark, _where(task), doubts)
+
+
+def _where(task: Task) -> dict[str, str]:
+    return {"image": task.name, "sample": task.sample}
+
+
+def _side_by_side(tasks: Sequence[Task], work: "partial[Record]", n_processes: int) -> Iterator[tuple[Task, Record]]:
+    """Yield each task with its record as it is done; a task whose process dies is listed with that reason."""
+    left = list(tasks)
+    context = multiprocessing.get_context("spawn")
+    while left:
+        pool = ProcessPoolExecutor(n_processes, context, _prepare)
+        running: dict[Future[Record], Task] = {}
+        try:
+            while left or running:
+                while left and len(running) < WAITING * n_processes:
+                    task = left.pop(0)
+                    running[pool.submit(work, task)] = task
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    record = future.result()
+                    yield running.pop(future), record
+        except BrokenProcessPool:
+            yield from _one_by_one(list(running.values()), work, context)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _one_by_one(
+    tasks: Sequence[Task], work: "partial[Record]", context: multiprocessing.context.SpawnContext
+) -> Iterator[tuple[Task, Record]]:
+    """Yield tasks with their records, each done by a process of its own: one of them made a process die."""
+    for task in tasks:
+        with ProcessPoolExecutor(1, context, _prepare) as pool:
+            try:
+                yield task, pool.submit(work, task).result()
+            except BrokenProcessPool:
+                reason = "the process that measured it was killed, most likely for want of memory: give --max-memory"
+                yield task, Record(task.name, "", _where(task), skipped=reason)
+
+
+def _prepare() -> None:
+    """Let the first process decide about signals, and use one thread in each."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "OMP_THREAD_LIMIT"):
+        os.environ[name] = "1"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in one step."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def said(record: Record) -> str:
+    """Return why an image was skipped, as text for the terminal."""
+    return f"{shown(record.name)}: {record.skipped}"
