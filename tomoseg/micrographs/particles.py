@@ -1,0 +1,269 @@
+"""Particles of a micrograph without a model: blobs of all sizes, their outlines, and where touching ones are cut.
+
+1. Blobs are maxima of differences of Gaussians over place and scale (`scale_space`), in both signs.
+2. Each gets the outline at which the image falls most steeply (`outlines`).
+3. A blob is a particle where its response exceeds the scatter of the support at its scale `LEAST_Z` times, and where it
+   stands out on all sides: edges of a support stand out on one side only. The scatter is that of what lies beside the
+   particles, so that these are left out of it in turns.
+4. Of outlines that overlap the one with the stronger edge counts.
+5. Objects are cut at narrow necks (`tomoseg.measurement.particles.separation`).
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.arrays import Array, BoolArray, FloatArray
+from tomoseg.errors import InputError
+from tomoseg.micrographs import scale_space
+from tomoseg.micrographs.outlines import OUTLINE, REACH, outlines, paint
+from tomoseg.micrographs.scale_space import Float32Array, Octave
+
+Polarity = Literal["auto", "bright", "dark"]
+LEAST_NOISE_Z = 4.0  # of a blob over the noise of the px
+LEAST_Z = 4.5  # and over the scatter of the support
+LEAST_SIDES = 0.45  # the lower quarter of the sides stand out by this part of the mean at least
+MOST_SHARP = 2.6  # drop * radius / depth; of a step 2, of a blurred sphere 1 to 1.5; rough level sets of noise more
+ROUNDS = 3  # in which the scatter is taken beside the particles known by then
+SMALLEST_SIDE = 32  # px of an image
+
+
+@dataclass(frozen=True)
+class Particles:
+    """The particles of a micrograph.
+
+    Attributes
+    ----------
+    labels : (y, x) i4, 1..n, 0 where there is no particle
+    polarity : whether they are brighter or darker than what is around them
+    evidence : by what this is known, in words
+    n_split : how many of them were cut from objects of several
+    warnings : what to look at before the numbers are used
+    """
+
+    labels: NDArray[np.int32]
+    polarity: Literal["bright", "dark"]
+    evidence: str
+    n_split: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Accepted outlines of one polarity: blobs (n,), outlines (n,) in px of their octave, significance (n,)."""
+
+    blobs: NDArray[np.void]
+    outlines: NDArray[np.void]
+    z: FloatArray
+    image_of: NDArray[np.int64]  # the octave in whose image the outline lies
+
+    def __len__(self) -> int:
+        return len(self.blobs)
+
+
+def find_particles(
+    image: Array,
+    *,
+    polarity: Polarity = "auto",
+    split: bool = True,
+    mask: BoolArray | None = None,
+    largest_px: float = 200.0,
+    neck_ratio: float = 0.7,
+) -> Particles:
+    """Find the particles of a micrograph (y, x) and label them.
+
+    Parameters
+    ----------
+    polarity : whether particles are brighter or darker than the support; "auto" finds it
+    split : cut objects at narrow necks, see `tomoseg.measurement.particles.separation`
+    mask : (y, x), true where the image is to be left out: scale bar, footer
+    largest_px : diameters up to which particles are sought
+    neck_ratio : the narrower a neck has to be, the smaller
+
+    Raises
+    ------
+    InputError
+        The image is not one channel of finite numbers, too small, or all left out; the mask has another shape.
+    """
+    values = _checked(image, mask)
+    left_out = np.zeros(values.shape, bool) if mask is None else np.asarray(mask, bool)
+    pyramid = scale_space.octaves(values, min(largest_px, 0.8 * min(values.shape)))
+    floor = _quantum(values) * 0.1
+    signs = {"auto": (1, -1), "bright": (1,), "dark": (-1,)}[polarity]
+    found = {sign: _found(pyramid, left_out, floor, sign) for sign in signs}
+    sign, evidence, warnings = _polarity(found, polarity)
+    labels = _painted(found[sign], pyramid, sign, values.shape)
+    labels[left_out] = 0
+    labels, n_split = _separated(labels, neck_ratio if split else 0.0)
+    if labels.max(initial=0) == 0:
+        warnings.append("No particles were found: nothing stands out from the scatter of what is around it.")
+    return Particles(labels, "bright" if sign > 0 else "dark", evidence, n_split, warnings)
+
+
+def _checked(image: Array, mask: BoolArray | None) -> Float32Array:
+    """Return the image as f4; what is left out is filled from around it, so that it has no edge."""
+    if image.ndim != 2 or min(image.shape) < SMALLEST_SIDE:
+        raise InputError(
+            f"Particles are sought in an image (y, x) of {SMALLEST_SIDE} px or more on each side; this has the shape "
+            f"{tuple(image.shape)}. Choose one channel, or a larger part of the image."
+        )
+    values = np.array(image, np.float32)
+    unknown = ~np.isfinite(values)
+    if mask is not None and mask.shape != image.shape:
+        raise InputError(f"The mask has the shape {mask.shape}, the image {image.shape}; both have to be the same.")
+    if (unknown if mask is None else unknown & ~mask).any():
+        raise InputError(f"The image holds {int(unknown.sum())} px that are no number; replace them, or mask them.")
+    if mask is not None and mask.any():
+        if mask.all():
+            raise InputError("The mask leaves out the whole image, so nothing is left to look at.")
+        values = _filled(values, mask)
+    return values
+
+
+def _filled(values: Float32Array, mask: BoolArray) -> Float32Array:
+    """Fill what is masked by the nearest px that are not, smoothed along."""
+    from scipy import ndimage
+
+    nearest = ndimage.distance_transform_edt(mask, return_distances=False, return_indices=True)
+    smooth_weight = ndimage.gaussian_filter((~mask).astype(np.float32), 4.0)
+    smooth = ndimage.gaussian_filter(np.where(mask, np.float32(0), values), 4.0) / np.maximum(smooth_weight, 1e-3)
+    return np.asarray(np.where(mask, smooth[tuple(nearest)], values), np.float32)
+
+
+def _quantum(values: Float32Array) -> float:
+    """Return the step between grey values, from a part of the px."""
+    some = np.unique(values.ravel()[:: max(1, values.size // (1 << 16))])
+    return float(np.diff(some).min()) if len(some) > 1 else 1.0
+
+
+def _found(pyramid: list[Octave], left_out: BoolArray, floor: float, sign: int) -> _Found:
+    """Return the blobs of one sign that are particles, by turns with the scatter of what is beside them."""
+    beside = left_out
+    first = pyramid[0]
+    noise = scale_space.scatter(first.responses[scale_space.REFERENCE], left_out, floor)
+    candidates = scale_space.blobs(pyramid, noise, LEAST_NOISE_Z, sign)
+    image_of = np.clip(np.floor(np.log2(candidates["radius"] / 4)), 0, len(pyramid) - 1).astype(np.int64)
+    rows = np.zeros(len(candidates), OUTLINE)
+    known = np.zeros(len(candidates), bool)
+    z, good = np.zeros(len(candidates)), np.zeros(len(candidates), bool)
+    for turn in range(ROUNDS):
+        z = _significance(candidates, pyramid, beside, floor)
+        worth = (z > 0.5 * LEAST_Z) & ~known
+        _outline(candidates, image_of, pyramid, sign, worth, rows)
+        known |= worth
+        depth = np.maximum(rows["depth"], 1e-12)
+        sides = rows["weakest"] > LEAST_SIDES * depth
+        sharp = rows["drop"] * np.sqrt(rows["area"] / np.pi) / depth < MOST_SHARP
+        good = known & (rows["area"] > 0) & sides & sharp & (z > (LEAST_Z if turn else 0.8 * LEAST_Z))
+        if turn + 1 < ROUNDS:
+            beside = left_out | _discs(rows[good], 2.0 ** image_of[good], left_out.shape)
+    return _Found(candidates[good], rows[good], z[good], image_of[good])
+
+
+def _significance(candidates: Array, pyramid: list[Octave], beside: BoolArray, floor: float) -> FloatArray:
+    """Return the response of each blob (n,) over the scatter beside particles, at its place and scale."""
+    z = np.zeros(len(candidates))
+    for octave, one in enumerate(pyramid):
+        left_out = beside[:: one.step, :: one.step]
+        for scale in scale_space.INNER:
+            mine = np.flatnonzero((candidates["octave"] == octave) & (candidates["scale"] == scale))
+            if len(mine) == 0:
+                continue
+            local = scale_space.scatter(one.responses[scale], left_out, floor / one.step)
+            row, column = ((candidates[k][mine] / (one.step * scale_space.BLOCK)).astype(int) for k in ("y", "x"))
+            z[mine] = candidates["response"][mine] / local[row, column]
+    return z
+
+
+def _outline(
+    candidates: Array, image_of: NDArray[np.int64], pyramid: list[Octave], sign: int, wanted: BoolArray, rows: Array
+) -> None:
+    """Fill the rows of the blobs that are wanted."""
+    for octave, one in enumerate(pyramid):
+        mine = np.flatnonzero(wanted & (image_of == octave))
+        if len(mine):
+            places = [candidates[k][mine] / one.step for k in ("y", "x")]
+            y, x = (np.minimum(np.round(p), n - 1).astype(int) for p, n in zip(places, one.image.shape, strict=True))
+            out = np.zeros(len(mine), OUTLINE)
+            outlines(one.image * np.float32(sign), y, x, candidates["radius"][mine] / one.step, out)
+            rows[mine] = out
+
+
+def _discs(rows: Array, step: FloatArray, shape: tuple[int, ...]) -> BoolArray:
+    """Return the mask (y, x) of discs half as wide again as outlines."""
+    out = np.zeros(shape, bool)
+    for row, k in zip(rows, step, strict=True):
+        y, x, reach = row["y"] * k, row["x"] * k, 1.5 * np.sqrt(row["area"] / np.pi) * k + 2
+        top, left = max(0, int(y - reach)), max(0, int(x - reach))
+        window = out[top : int(y + reach) + 1, left : int(x + reach) + 1]
+        dy, dx = (np.arange(n) + start - c for n, start, c in zip(window.shape, (top, left), (y, x), strict=True))
+        window |= dy[:, None] ** 2 + dx[None, :] ** 2 < reach**2
+    return out
+
+
+def _polarity(found: dict[int, _Found], asked: Polarity) -> tuple[int, str, list[str]]:
+    """Return the sign of the particles, by what it is known, and a warning where it hardly is."""
+    if asked != "auto":
+        return (1 if asked == "bright" else -1), "as asked for", []
+    strength = {sign: float(one.z.sum()) for sign, one in found.items()}
+    sign = 1 if strength[1] >= strength[-1] else -1
+    words = (
+        f"{len(found[1])} bright blobs stand out from their surroundings with a summed significance of "
+        f"{strength[1]:.0f}, {len(found[-1])} dark ones with {strength[-1]:.0f}"
+    )
+    if strength[sign] < 1.5 * strength[-sign]:
+        name = "bright" if sign > 0 else "dark"
+        return sign, words, [f"Whether particles are bright or dark is not clear: {words}. {name} was taken; say which."]
+    return sign, words, []
+
+
+def _painted(found: _Found, pyramid: list[Octave], sign: int, shape: tuple[int, ...]) -> NDArray[np.int32]:
+    """Return the objects (y, x) of the outlines; where some overlap, the one with the stronger edge comes first."""
+    rows, step = found.outlines, 2.0**found.image_of
+    strength = rows["drop"] / step * np.sqrt(np.sqrt(rows["area"]) * step)
+    labels = np.zeros(shape, np.int32)
+    drops = np.zeros(len(found) + 1)
+    label = 0
+    images = [one.image * np.float32(sign) for one in pyramid]
+    for k in np.argsort(-strength, kind="stable"):
+        octave = int(found.image_of[k])
+        label += paint(
+            images[octave], rows[k], found.blobs["radius"][k] / step[k], int(step[k]), labels, label + 1, drops,
+            float(rows["drop"][k] / step[k]),
+        )
+    return labels
+
+
+def _separated(labels: NDArray[np.int32], neck_ratio: float) -> tuple[NDArray[np.int32], int]:
+    """Return the labels 1..n of objects whose holes are filled, cut at necks narrower than `neck_ratio`, if above 0.
+
+    Also how many particles come from objects of several.
+    """
+    from scipy import ndimage
+
+    from tomoseg.measurement.common.sparse_object import SparseObject
+    from tomoseg.measurement.particles.separation import separate_by_distance
+
+    out = np.zeros(labels.shape, np.int32)
+    n, n_split = 0, 0
+    for label, box in enumerate(ndimage.find_objects(labels), 1):
+        if box is None:
+            continue
+        part = np.pad(ndimage.binary_fill_holes(labels[box] == label), 1)
+        sparse = SparseObject.of([part[None]], (slice(0, 1), slice(0, part.shape[0]), slice(0, part.shape[1])))
+        parts = separate_by_distance(sparse, neck_ratio) if neck_ratio > 0 else np.ones(len(sparse.x), np.int32)
+        here = np.zeros(part.shape, np.int32)
+        here[part] = parts + n
+        inner = here[1:-1, 1:-1]
+        window = out[box]
+        window[(inner > 0) & ((labels[box] == label) | (labels[box] == 0))] = inner[
+            (inner > 0) & ((labels[box] == label) | (labels[box] == 0))
+        ]
+        count = int(parts.max(initial=0))
+        n, n_split = n + count, n_split + (count if count > 1 else 0)
+    return out, n_split
+
+
+__all__ = ["REACH", "Particles", "find_particles"]
