@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tomoseg.arrays import Array, BoolArray, FloatArray
 from tomoseg.errors import InputError
 from tomoseg.micrographs import scale_space
+from tomoseg.micrographs.edges import with_true_edges
 from tomoseg.micrographs.outlines import OUTLINE, REACH, outlines, paint
 from tomoseg.micrographs.scale_space import Float32Array, Octave
 
@@ -97,6 +98,8 @@ def find_particles(
     labels = _painted(found[sign], pyramid, sign, values.shape)
     labels[left_out] = 0
     labels, n_split = _separated(labels, neck_ratio if split else 0.0)
+    labels = with_true_edges(labels, values if sign > 0 else -values, left_out)
+    labels[left_out] = 0
     if labels.max(initial=0) == 0:
         warnings.append("No particles were found: nothing stands out from the scatter of what is around it.")
     return Particles(labels, "bright" if sign > 0 else "dark", evidence, n_split, warnings)
