@@ -250,7 +250,7 @@ def outlines(image: Array, y: Array, x: Array, radius: Array, out: Array) -> Non
 
 @numba.njit(nogil=True, cache=True)
 def paint(
-    image: Array, row: Array, radius: float, step: int, labels: Array, label: int, drops: Array, drop: float
+    image: Array, row: Array, radius: float, step: int, labels: Array, label: int, drops: Array, areas: Array, drop: float
 ) -> int:
     """Paint the px of an outline that are free; return 1 if it was painted.
 
@@ -302,13 +302,15 @@ def paint(
             counts[other] += 1
             if counts[other] > most:
                 most, most_label = counts[other], other
-            if drops[other] > STEEPER * drop:
-                return 0
+    for other in range(1, label):
+        if counts[other] > 0.7 * areas[other] and drops[other] > STEEPER * drop:
+            return 0
     if covered >= 0.5 * n:
         return 0
     mine = most_label if most >= n / 6 else label
     for i in range(n):
         if labels[pixels[i, 0], pixels[i, 1]] == 0:
             labels[pixels[i, 0], pixels[i, 1]] = mine
-    drops[label] = drop
+    drops[mine] = max(drops[mine], drop)
+    areas[mine] += n - covered
     return 1

@@ -9,7 +9,7 @@
 5. Objects are cut at narrow necks (`tomoseg.measurement.particles.separation`).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 import numpy as np
@@ -24,10 +24,13 @@ from tomoseg.micrographs.scale_space import Float32Array, Octave
 
 Polarity = Literal["auto", "bright", "dark"]
 LEAST_NOISE_Z = 4.0  # of a blob over the noise of the px
-LEAST_Z = 4.5  # and over the scatter of the support
+FALSE_ALARMS = 0.3  # blobs expected in an image of noise alone over the significance that is always enough
+LEAST_Z, FALSE_SHARE = 3.5, 0.02  # less is enough while this part of those taken, at most, is expected to be false
 LEAST_SIDES = 0.45  # the lower quarter of the sides stand out by this part of the mean at least
 MOST_SHARP = 2.6  # drop * radius / depth; of a step 2, of a blurred sphere 1 to 1.5; rough level sets of noise more
+SIGNS = (1, -1)  # bright and dark
 ROUNDS = 3  # in which the scatter is taken beside the particles known by then
+FINER, LARGE_PX2 = 3, 4000  # grid on which objects are cut, unless they are large
 SMALLEST_SIDE = 32  # px of an image
 
 
@@ -53,15 +56,19 @@ class Particles:
 
 @dataclass(frozen=True)
 class _Found:
-    """Accepted outlines of one polarity: blobs (n,), outlines (n,) in px of their octave, significance (n,)."""
+    """Blobs (n,) of one sign, their outlines (n,) in px of their octave, and their significance (n,)."""
 
     blobs: NDArray[np.void]
     outlines: NDArray[np.void]
     z: FloatArray
     image_of: NDArray[np.int64]  # the octave in whose image the outline lies
+    known: BoolArray  # outlines that were looked for
+    shapely: BoolArray  # those that stand out on all sides
+    taken: BoolArray  # and are significant
 
-    def __len__(self) -> int:
-        return len(self.blobs)
+    def of_taken(self) -> "_Found":
+        """Return what was taken alone."""
+        return _Found(**{f.name: getattr(self, f.name)[self.taken] for f in fields(self)})
 
 
 def find_particles(
@@ -92,8 +99,7 @@ def find_particles(
     left_out = np.zeros(values.shape, bool) if mask is None else np.asarray(mask, bool)
     pyramid = scale_space.octaves(values, min(largest_px, 0.8 * min(values.shape)))
     floor = _quantum(values) * 0.1
-    signs = {"auto": (1, -1), "bright": (1,), "dark": (-1,)}[polarity]
-    found = {sign: _found(pyramid, left_out, floor, sign) for sign in signs}
+    found = {sign: one.of_taken() for sign, one in _found(pyramid, left_out, floor).items()}
     sign, evidence, warnings = _polarity(found, polarity)
     labels = _painted(found[sign], pyramid, sign, values.shape)
     labels[left_out] = 0
@@ -141,28 +147,67 @@ def _quantum(values: Float32Array) -> float:
     return float(np.diff(some).min()) if len(some) > 1 else 1.0
 
 
-def _found(pyramid: list[Octave], left_out: BoolArray, floor: float, sign: int) -> _Found:
-    """Return the blobs of one sign that are particles, by turns with the scatter of what is beside them."""
-    beside = left_out
-    first = pyramid[0]
-    noise = scale_space.scatter(first.responses[scale_space.REFERENCE], left_out, floor)
-    candidates = scale_space.blobs(pyramid, noise, LEAST_NOISE_Z, sign)
-    image_of = np.clip(np.floor(np.log2(candidates["radius"] / 4)), 0, len(pyramid) - 1).astype(np.int64)
-    rows = np.zeros(len(candidates), OUTLINE)
-    known = np.zeros(len(candidates), bool)
-    z, good = np.zeros(len(candidates)), np.zeros(len(candidates), bool)
-    for turn in range(ROUNDS):
-        z = _significance(candidates, pyramid, beside, floor)
-        worth = (z > 0.5 * LEAST_Z) & ~known
-        _outline(candidates, image_of, pyramid, sign, worth, rows)
-        known |= worth
-        depth = np.maximum(rows["depth"], 1e-12)
-        sides = rows["weakest"] > LEAST_SIDES * depth
-        sharp = rows["drop"] * np.sqrt(rows["area"] / np.pi) / depth < MOST_SHARP
-        good = known & (rows["area"] > 0) & sides & sharp & (z > (LEAST_Z if turn else 0.8 * LEAST_Z))
-        if turn + 1 < ROUNDS:
-            beside = left_out | _discs(rows[good], 2.0 ** image_of[good], left_out.shape)
-    return _Found(candidates[good], rows[good], z[good], image_of[good])
+def _found(pyramid: list[Octave], left_out: BoolArray, floor: float) -> dict[int, _Found]:
+    """Return the blobs of both signs that are particles, by turns with the scatter of what is beside them."""
+    noise = scale_space.scatter(pyramid[0].responses[scale_space.REFERENCE], left_out, floor)
+    sure = _sure_z(left_out.size)
+    out = {sign: _candidates(pyramid, noise, sign) for sign in SIGNS}
+    for _ in range(ROUNDS):
+        for sign in SIGNS:
+            taken = out[sign].taken
+            beside = left_out | _discs(out[sign].outlines[taken], 2.0 ** out[sign].image_of[taken], left_out.shape)
+            out[sign] = _looked_at(out[sign], pyramid, beside, floor, sign)
+        limits = {sign: _least_z(out[sign], out[-sign], sure) for sign in SIGNS}
+        out = {sign: replace(one, taken=one.shapely & (one.z > limits[sign])) for sign, one in out.items()}
+    return out
+
+
+def _candidates(pyramid: list[Octave], noise: FloatArray, sign: int) -> _Found:
+    """Return the blobs that exceed the noise of the px; nothing is known of their outlines yet."""
+    found = scale_space.blobs(pyramid, noise, LEAST_NOISE_Z, sign)
+    image_of = np.clip(np.floor(np.log2(found["radius"] / 4)), 0, len(pyramid) - 1).astype(np.int64)
+    n = len(found)
+    nothing = np.zeros(n, bool)
+    return _Found(found, np.zeros(n, OUTLINE), np.zeros(n), image_of, nothing, nothing, nothing)
+
+
+def _looked_at(found: _Found, pyramid: list[Octave], beside: BoolArray, floor: float, sign: int) -> _Found:
+    """Return the blobs with their significance beside particles, and with outlines where that is worth while."""
+    z = _significance(found.blobs, pyramid, beside, floor)
+    rows, worth = found.outlines.copy(), (z > 0.6 * LEAST_Z) & ~found.known
+    _outline(found.blobs, found.image_of, pyramid, sign, worth, rows)
+    depth = np.maximum(rows["depth"], 1e-12)
+    sides = rows["weakest"] > LEAST_SIDES * depth
+    sharp = rows["drop"] * np.sqrt(rows["area"] / np.pi) / depth < MOST_SHARP
+    shapely = (rows["area"] > 0) & sides & sharp
+    return replace(found, outlines=rows, z=z, known=found.known | worth, shapely=shapely)
+
+
+def _sure_z(n_px: int) -> float:
+    """Return the significance that noise alone exceeds `FALSE_ALARMS` times in an image.
+
+    A scale holds as many independent places as areas of 2 pi sigma^2; all scales together 1 / (1 - 2^(-2 / 3)) times
+    those of the finest.
+    """
+    from scipy.special import ndtri
+
+    finest = n_px / (2 * np.pi * scale_space.radius_at(1, 1) ** 2 / 2)
+    return float(-ndtri(FALSE_ALARMS / (finest * 2.7)))
+
+
+def _least_z(targets: _Found, decoys: _Found, sure: float) -> float:
+    """Return the least significance of particles of one sign, from how many blobs of the other sign look like them.
+
+    The structure of a support and noise have blobs of both signs alike, so those of the other sign tell how many are
+    false above any limit. The lowest limit counts at which that is `FALSE_SHARE` of all; at most `sure`.
+    """
+    z, false = np.sort(targets.z[targets.shapely]), np.sort(decoys.z[decoys.shapely])
+    limits = z[(z >= LEAST_Z) & (z < sure)]
+    n_false = len(false) - np.searchsorted(false, limits)
+    n = len(z) - np.searchsorted(z, limits)
+    # One more than was seen, as of few none may be seen by chance.
+    enough = n_false + 1 <= FALSE_SHARE * n
+    return float(limits[enough].min()) - 1e-9 if enough.any() else sure
 
 
 def _significance(candidates: Array, pyramid: list[Octave], beside: BoolArray, floor: float) -> FloatArray:
@@ -213,8 +258,8 @@ def _polarity(found: dict[int, _Found], asked: Polarity) -> tuple[int, str, list
     strength = {sign: float(one.z.sum()) for sign, one in found.items()}
     sign = 1 if strength[1] >= strength[-1] else -1
     words = (
-        f"{len(found[1])} bright blobs stand out from their surroundings with a summed significance of "
-        f"{strength[1]:.0f}, {len(found[-1])} dark ones with {strength[-1]:.0f}"
+        f"{len(found[1].z)} bright blobs stand out from their surroundings with a summed significance of "
+        f"{strength[1]:.0f}, {len(found[-1].z)} dark ones with {strength[-1]:.0f}"
     )
     if strength[sign] < 1.5 * strength[-sign]:
         name = "bright" if sign > 0 else "dark"
@@ -227,13 +272,13 @@ def _painted(found: _Found, pyramid: list[Octave], sign: int, shape: tuple[int, 
     rows, step = found.outlines, 2.0**found.image_of
     strength = rows["drop"] / step * np.sqrt(np.sqrt(rows["area"]) * step)
     labels = np.zeros(shape, np.int32)
-    drops = np.zeros(len(found) + 1)
+    drops, areas = np.zeros(len(found.z) + 1), np.zeros(len(found.z) + 1)
     label = 0
     images = [one.image * np.float32(sign) for one in pyramid]
     for k in np.argsort(-strength, kind="stable"):
         octave = int(found.image_of[k])
         label += paint(
-            images[octave], rows[k], found.blobs["radius"][k] / step[k], int(step[k]), labels, label + 1, drops,
+            images[octave], rows[k], found.blobs["radius"][k] / step[k], int(step[k]), labels, label + 1, drops, areas,
             float(rows["drop"][k] / step[k]),
         )
     return labels
@@ -246,20 +291,14 @@ def _separated(labels: NDArray[np.int32], neck_ratio: float) -> tuple[NDArray[np
     """
     from scipy import ndimage
 
-    from tomoseg.measurement.common.sparse_object import SparseObject
-    from tomoseg.measurement.particles.separation import separate_by_distance
-
     out = np.zeros(labels.shape, np.int32)
     n, n_split = 0, 0
     for label, box in enumerate(ndimage.find_objects(labels), 1):
         if box is None:
             continue
-        part = np.pad(ndimage.binary_fill_holes(labels[box] == label), 1)
-        sparse = SparseObject.of([part[None]], (slice(0, 1), slice(0, part.shape[0]), slice(0, part.shape[1])))
-        parts = separate_by_distance(sparse, neck_ratio) if neck_ratio > 0 else np.ones(len(sparse.x), np.int32)
-        here = np.zeros(part.shape, np.int32)
-        here[part] = parts + n
-        inner = here[1:-1, 1:-1]
+        part = ndimage.binary_fill_holes(labels[box] == label)
+        parts = _parts(part, neck_ratio) if neck_ratio > 0 else part.astype(np.int32)
+        inner = np.where(parts > 0, parts + n, 0)
         window = out[box]
         window[(inner > 0) & ((labels[box] == label) | (labels[box] == 0))] = inner[
             (inner > 0) & ((labels[box] == label) | (labels[box] == 0))
@@ -267,6 +306,27 @@ def _separated(labels: NDArray[np.int32], neck_ratio: float) -> tuple[NDArray[np
         count = int(parts.max(initial=0))
         n, n_split = n + count, n_split + (count if count > 1 else 0)
     return out, n_split
+
+
+def _parts(mask: BoolArray, neck_ratio: float) -> NDArray[np.int32]:
+    """Return the parts (y, x), 1..n, of an object, on a grid `FINER` times as fine, where its outline is smooth."""
+    from scipy import ndimage
+
+    from tomoseg.measurement.common.sparse_object import SparseObject
+    from tomoseg.measurement.particles.separation import separate_by_distance
+
+    fine = FINER if mask.sum() < LARGE_PX2 else 1
+    smooth = ndimage.gaussian_filter(np.pad(mask, 2).astype(np.float32), 0.7)
+    smooth = ndimage.zoom(smooth, fine, order=1, grid_mode=True, mode="nearest") if fine > 1 else smooth
+    solid = smooth > 0.5
+    sparse = SparseObject.of([solid[None]], (slice(0, 1), slice(0, solid.shape[0]), slice(0, solid.shape[1])))
+    fine_parts = np.zeros(solid.shape, np.int32)
+    fine_parts[solid] = separate_by_distance(sparse, neck_ratio)
+    if fine_parts.max(initial=0) < 2:
+        return mask.astype(np.int32)
+    nearest = ndimage.distance_transform_edt(fine_parts == 0, return_distances=False, return_indices=True)
+    grown = fine_parts[tuple(nearest)][fine // 2 :: fine, fine // 2 :: fine][2:-2, 2:-2]
+    return np.asarray(np.where(mask, grown, 0), np.int32)
 
 
 __all__ = ["REACH", "Particles", "find_particles"]
