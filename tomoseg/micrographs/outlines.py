@@ -20,7 +20,7 @@ STEEPER = 1.5
 OUTLINE = np.dtype(
     [
         *[("seed_y", "i8"), ("seed_x", "i8"), ("plane", "f8", (3,)), ("level", "f8"), ("area", "f8")],
-        *[("y", "f8"), ("x", "f8"), ("drop", "f8"), ("depth", "f8"), ("weakest", "f8")],
+        *[("y", "f8"), ("x", "f8"), ("drop", "f8"), ("depth", "f8"), ("weakest", "f8"), ("compact", "f8")],
     ]
 )
 
@@ -148,19 +148,26 @@ def _levels(patch: Array, y: int, x: int, radius: float) -> tuple[int, int, floa
 
 
 @numba.njit(nogil=True, cache=True)
-def _steepest(patch: Array, level_of: Array, order: Array, n: int, radius: float) -> tuple[int, float]:
-    """Return how many px of the growing region have the steepest border, and the mean drop there per px."""
+def _steepest(
+    patch: Array, level_of: Array, order: Array, n: int, radius: float, sides: tuple[bool, bool, bool, bool]
+) -> tuple[int, float, int]:
+    """Return how many px of the growing region have the steepest border, the mean drop there, and its sides of px.
+
+    `sides`: whether the patch ends at its top, bottom, left and right where the image does not: there it grows no more.
+    """
     h, w = patch.shape
     inside = np.zeros((h, w), np.bool_)
-    drop, borders, best_drop, best_n, current = 0.0, 0, 0.0, 0, 0
+    drop, borders, best_drop, best_n, best_borders, current = 0.0, 0, 0.0, 0, 0, 0
     disc = np.pi * radius * radius
     for i in range(n):
         r, c = order[i] // w, order[i] % w
         if level_of[r, c] > current:
             if borders > 0 and LEAST_PART * disc <= i <= MOST_PART * disc and drop / borders > best_drop:
-                best_drop, best_n = drop / borders, i
+                best_drop, best_n, best_borders = drop / borders, i, borders
             current = level_of[r, c]
         if i > MOST_PART * disc:
+            break
+        if (sides[0] and r == 0) or (sides[1] and r == h - 1) or (sides[2] and c == 0) or (sides[3] and c == w - 1):
             break
         inside[r, c] = True
         for k in range(4):
@@ -171,7 +178,7 @@ def _steepest(patch: Array, level_of: Array, order: Array, n: int, radius: float
             difference = patch[r, c] - patch[rr, cc]
             drop += difference
             borders += -1 if inside[rr, cc] else 1
-    return best_n, best_drop
+    return best_n, best_drop, best_borders
 
 
 @numba.njit(nogil=True, cache=True)
@@ -216,7 +223,9 @@ def outline_of(image: Array, y: int, x: int, radius: float, out: Array) -> None:
         return
     order = np.empty(patch.size, np.int32)
     n = grow(patch, peak_y, peak_x, level_of, order)
-    n_best, drop = _steepest(patch, level_of, order, n, radius)
+    h = patch.shape[0]
+    sides = (top > 0, top + h < image.shape[0], left > 0, left + w < image.shape[1])
+    n_best, drop, borders = _steepest(patch, level_of, order, n, radius, sides)
     if n_best == 0:
         return
     cy = cx = total = 0.0
@@ -229,6 +238,7 @@ def outline_of(image: Array, y: int, x: int, radius: float, out: Array) -> None:
         level = min(level, patch[r, c])
     out.level, out.area, out.drop = level, n_best, drop
     out.y, out.x = cy + top, cx + left
+    out.compact = 4 * np.pi * n_best / (np.pi / 4 * borders) ** 2
     raw = total / n_best + plane[1] * (out.y - y) + plane[2] * (out.x - x)
     sums, counts = np.zeros(SECTORS), np.zeros(SECTORS)
     for pixel in _ring(patch.shape, order, n_best, max(2, int(round(0.5 * np.sqrt(n_best / np.pi))))):

@@ -27,7 +27,8 @@ LEAST_NOISE_Z = 4.0  # of a blob over the noise of the px
 FALSE_ALARMS = 0.3  # blobs expected in an image of noise alone over the significance that is always enough
 LEAST_Z, FALSE_SHARE = 3.5, 0.02  # less is enough while this part of those taken, at most, is expected to be false
 LEAST_SIDES = 0.45  # the lower quarter of the sides stand out by this part of the mean at least
-MOST_SHARP = 2.6  # drop * radius / depth; of a step 2, of a blurred sphere 1 to 1.5; rough level sets of noise more
+LEAST_COMPACT = 0.25  # 4 pi area / perimeter^2; of a chain of five discs 0.3, of level sets of noise 0.1
+FEWEST_PX, LEAST_CONTRAST = 8.0, 4.0  # of blobs in the images in which their outlines are found
 SIGNS = (1, -1)  # bright and dark
 ROUNDS = 3  # in which the scatter is taken beside the particles known by then
 FINER, LARGE_PX2 = 3, 4000  # grid on which objects are cut, unless they are large
@@ -78,7 +79,7 @@ def find_particles(
     split: bool = True,
     mask: BoolArray | None = None,
     largest_px: float = 200.0,
-    neck_ratio: float = 0.7,
+    neck_ratio: float = 0.87,
 ) -> Particles:
     """Find the particles of a micrograph (y, x) and label them.
 
@@ -165,10 +166,23 @@ def _found(pyramid: list[Octave], left_out: BoolArray, floor: float) -> dict[int
 def _candidates(pyramid: list[Octave], noise: FloatArray, sign: int) -> _Found:
     """Return the blobs that exceed the noise of the px; nothing is known of their outlines yet."""
     found = scale_space.blobs(pyramid, noise, LEAST_NOISE_Z, sign)
-    image_of = np.clip(np.floor(np.log2(found["radius"] / 4)), 0, len(pyramid) - 1).astype(np.int64)
+    image_of = _images_of(found, noise, len(pyramid))
     n = len(found)
     nothing = np.zeros(n, bool)
     return _Found(found, np.zeros(n, OUTLINE), np.zeros(n), image_of, nothing, nothing, nothing)
+
+
+def _images_of(found: Array, noise: FloatArray, n_octaves: int) -> NDArray[np.int64]:
+    """Return the octave in whose image the outline of each blob is found: one of little noise, if there is one.
+
+    The finest one where the radius is less than 2 `FEWEST_PX`, or else one with `LEAST_CONTRAST` to noise; down to
+    where the radius is a third of `FEWEST_PX`.
+    """
+    row, column = ((found[k] / scale_space.BLOCK).astype(int) for k in ("y", "x"))
+    of_px = noise[row, column] * scale_space.SMOOTHED
+    quiet = np.ceil(np.log2(np.maximum(LEAST_CONTRAST * of_px / found["response"], 1e-6)))
+    finest, coarsest = (np.floor(np.log2(found["radius"] / k)) for k in (FEWEST_PX, FEWEST_PX / 3))
+    return np.clip(np.minimum(np.maximum(finest, quiet), coarsest), 0, n_octaves - 1).astype(np.int64)
 
 
 def _looked_at(found: _Found, pyramid: list[Octave], beside: BoolArray, floor: float, sign: int) -> _Found:
@@ -178,8 +192,7 @@ def _looked_at(found: _Found, pyramid: list[Octave], beside: BoolArray, floor: f
     _outline(found.blobs, found.image_of, pyramid, sign, worth, rows)
     depth = np.maximum(rows["depth"], 1e-12)
     sides = rows["weakest"] > LEAST_SIDES * depth
-    sharp = rows["drop"] * np.sqrt(rows["area"] / np.pi) / depth < MOST_SHARP
-    shapely = (rows["area"] > 0) & sides & sharp
+    shapely = (rows["area"] > 0) & sides & (rows["compact"] > LEAST_COMPACT)
     return replace(found, outlines=rows, z=z, known=found.known | worth, shapely=shapely)
 
 

@@ -23,6 +23,7 @@ REFERENCE = 1  # the response of the first octave from which the noise is taken
 # Standard deviation of each response of the first octave to white noise, over that of the reference; those of later
 # octaves halve each time.
 WHITE = (1.257, 1.0, 0.794, 0.630, 0.500)
+SMOOTHED = 1.130  # and that of the smoothed image of an octave, over that of the reference response there
 BLOCK = 16  # px of an octave: the scatter is taken in blocks of that side
 FEWEST = 20  # px of a block from which its scatter is known
 MAD_TO_SIGMA = 1.4826  # standard deviation of a normal distribution over its median absolute deviation
