@@ -25,11 +25,12 @@ from tomoseg.micrographs.scale_space import Float32Array, Octave
 Polarity = Literal["auto", "bright", "dark"]
 LEAST_NOISE_Z = 4.0  # of a blob over the noise of the px
 FALSE_ALARMS = 0.3  # blobs expected in an image of noise alone over the significance that is always enough
-LEAST_Z, FALSE_SHARE = 3.5, 0.02  # less is enough while this part of those taken, at most, is expected to be false
-LEAST_SIDES = 0.45  # the lower quarter of the sides stand out by this part of the mean at least
+LEAST_Z, FALSE_SHARE = 3.0, 0.02  # less is enough while this part of those taken, at most, is expected to be false
+LEAST_SIDES = 0.5  # the lower quarter of the sides stand out by this part of the mean at least
 LEAST_COMPACT = 0.25  # 4 pi area / perimeter^2; of a chain of five discs 0.3, of level sets of noise 0.1
 FEWEST_PX, LEAST_CONTRAST = 8.0, 4.0  # of blobs in the images in which their outlines are found
 SIGNS = (1, -1)  # bright and dark
+FAINTEST, PLAIN = 0.3, 1.5  # of the steepness of those that are plain: that many times as significant as enough
 ROUNDS = 3  # in which the scatter is taken beside the particles known by then
 FINER, LARGE_PX2 = 3, 4000  # grid on which objects are cut, unless they are large
 SMALLEST_SIDE = 32  # px of an image
@@ -67,6 +68,10 @@ class _Found:
     shapely: BoolArray  # those that stand out on all sides
     taken: BoolArray  # and are significant
 
+    def steepness(self) -> FloatArray:
+        """Return the mean drop across the outlines (n,), per px of the whole image."""
+        return np.asarray(self.outlines["drop"] / 2.0**self.image_of)
+
     def of_taken(self) -> "_Found":
         """Return what was taken alone."""
         return _Found(**{f.name: getattr(self, f.name)[self.taken] for f in fields(self)})
@@ -79,7 +84,7 @@ def find_particles(
     split: bool = True,
     mask: BoolArray | None = None,
     largest_px: float = 200.0,
-    neck_ratio: float = 0.87,
+    neck_ratio: float = 0.92,
 ) -> Particles:
     """Find the particles of a micrograph (y, x) and label them.
 
@@ -158,8 +163,9 @@ def _found(pyramid: list[Octave], left_out: BoolArray, floor: float) -> dict[int
             taken = out[sign].taken
             beside = left_out | _discs(out[sign].outlines[taken], 2.0 ** out[sign].image_of[taken], left_out.shape)
             out[sign] = _looked_at(out[sign], pyramid, beside, floor, sign)
-        limits = {sign: _least_z(out[sign], out[-sign], sure) for sign in SIGNS}
-        out = {sign: replace(one, taken=one.shapely & (one.z > limits[sign])) for sign, one in out.items()}
+        for sign, (limit, steepness) in {sign: _limits(out[sign], out[-sign], sure) for sign in SIGNS}.items():
+            one = out[sign]
+            out[sign] = replace(one, taken=one.shapely & (one.z > limit) & (one.steepness() > steepness))
     return out
 
 
@@ -208,19 +214,23 @@ def _sure_z(n_px: int) -> float:
     return float(-ndtri(FALSE_ALARMS / (finest * 2.7)))
 
 
-def _least_z(targets: _Found, decoys: _Found, sure: float) -> float:
-    """Return the least significance of particles of one sign, from how many blobs of the other sign look like them.
+def _limits(targets: _Found, decoys: _Found, sure: float) -> tuple[float, float]:
+    """Return the least significance and the least steepness of particles of one sign.
 
-    The structure of a support and noise have blobs of both signs alike, so those of the other sign tell how many are
-    false above any limit. The lowest limit counts at which that is `FALSE_SHARE` of all; at most `sure`.
+    Edges of particles of one kind are about as steep as each other: those of structure of the support that are much
+    less so do not count. The structure of a support and noise have blobs of both signs alike, so that those of the
+    other sign tell how many are false above any limit: the lowest significance counts at which that is `FALSE_SHARE`
+    of all, and at most `sure`.
     """
-    z, false = np.sort(targets.z[targets.shapely]), np.sort(decoys.z[decoys.shapely])
+    plain = targets.shapely & (targets.z > PLAIN * sure)
+    steepness = FAINTEST * float(np.median(targets.steepness()[plain])) if plain.any() else 0.0
+    z, false = (np.sort(one.z[one.shapely & (one.steepness() > steepness)]) for one in (targets, decoys))
     limits = z[(z >= LEAST_Z) & (z < sure)]
     n_false = len(false) - np.searchsorted(false, limits)
     n = len(z) - np.searchsorted(z, limits)
     # One more than was seen, as of few none may be seen by chance.
     enough = n_false + 1 <= FALSE_SHARE * n
-    return float(limits[enough].min()) - 1e-9 if enough.any() else sure
+    return (float(limits[enough].min()) - 1e-9 if enough.any() else sure), steepness
 
 
 def _significance(candidates: Array, pyramid: list[Octave], beside: BoolArray, floor: float) -> FloatArray:
