@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from tomoseg.arrays import Array, BoolArray, FloatArray
 from tomoseg.micrographs.scale_space import Float32Array
 
-BLURS = (0.35, 0.5, 0.65, 0.8, 1.0, 1.25, 1.5, 1.8, 2.2, 2.7)  # standard deviations tried, px
-ROUNDNESS = (0.0, 0.25, 0.5, 0.65, 0.8, 0.9, 1.0)  # part that is sphere: height of the sphere's middle over that of all
-MOST_FITTED = 200  # particles from which blur and shape are found
+BLURS = (0.4, 0.64, 1.0, 1.6, 2.5)  # standard deviations that are tried first, px
+ROUNDNESS = (0.0, 0.33, 0.66, 1.0, 1.25)  # 0 a disc, 1 a sphere, 2 would be a paraboloid
+MOST_FITTED = 100  # particles from which blur and shape are found
 N_BINS = 48
 FEWEST_BINS = 5
 RATIOS = np.exp(np.linspace(np.log(0.4), np.log(60.0), 56))  # radius over blur of the tabled profiles
@@ -28,8 +28,8 @@ OFFSETS = np.linspace(-7.0, 6.0, 131)  # places of the tabled profiles: distance
 
 
 @lru_cache(maxsize=1)
-def _tables() -> tuple[FloatArray, FloatArray]:
-    """Return the profiles (ratio, offset) of a blurred disc and of a blurred sphere, both of height 1 and blur 1.
+def _tables() -> FloatArray:
+    """Return the profiles (3, ratio, offset) of a blurred disc, sphere and paraboloid of height 1, at a blur of 1.
 
     The mean of f over a Gaussian around a point at distance p: the integral of f(r) r exp(-(p - r)^2 / 2) i0e(p r) dr,
     with i0e the modified Bessel function scaled by exp(-p r).
@@ -37,7 +37,7 @@ def _tables() -> tuple[FloatArray, FloatArray]:
     from scipy.special import i0e
 
     nodes, weights = np.polynomial.legendre.leggauss(24)
-    discs, spheres = (np.zeros((len(RATIOS), len(OFFSETS))) for _ in range(2))
+    discs, spheres, bowls = (np.zeros((len(RATIOS), len(OFFSETS))) for _ in range(3))
     for k, ratio in enumerate(RATIOS):
         places = np.maximum(ratio + OFFSETS, 0)
         # r = R sin(t): what the sphere's edge has of a root goes, and more nodes lie near the edge.
@@ -48,7 +48,8 @@ def _tables() -> tuple[FloatArray, FloatArray]:
         kernel = np.exp(-((places[:, None] - r) ** 2) / 2) * i0e(places[:, None] * r) * r * ratio * np.cos(t) * dt
         discs[k] = kernel.sum(axis=1)
         spheres[k] = (kernel * np.cos(t)).sum(axis=1)
-    return discs, spheres
+        bowls[k] = (kernel * np.cos(t) ** 2).sum(axis=1)
+    return np.stack([discs, spheres, bowls])
 
 
 def with_true_edges(labels: NDArray[np.int32], values: Float32Array, left_out: BoolArray) -> NDArray[np.int32]:
@@ -64,15 +65,15 @@ def with_true_edges(labels: NDArray[np.int32], values: Float32Array, left_out: B
         return labels
     profiles = np.stack([one[2] for one in layouts])
     radii = np.array([one[3] for one in layouts])
-    discs, spheres = _tables()
+    tables = _tables()
     usable = np.flatnonzero((profiles[:, :, 2] > 0).sum(axis=1) >= FEWEST_BINS)
     # Blur shows best on those of which the edge is known best: contrast over noise, times the root of the border.
     some = usable[np.argsort(-_strength(profiles[usable], radii[usable]), kind="stable")[:MOST_FITTED]]
     if len(some) == 0:
         return labels
-    blur, roundness = _common(profiles[some], radii[some], discs, spheres)
+    blur, roundness = _common(profiles[some], radii[some], tables)
     out = labels.copy()
-    fitted, _ = _fit(profiles, radii, blur, roundness, discs, spheres)
+    fitted, _ = _fit(profiles, radii, blur, roundness, tables)
     for k in usable[np.argsort(-radii[usable], kind="stable")]:
         window, order, _, _, label = layouts[k]
         _relabel(out, window, order, label, round(np.pi * fitted[k] ** 2))
@@ -128,28 +129,40 @@ def _strength(profiles: FloatArray, radii: FloatArray) -> FloatArray:
     return np.asarray((means[0] - means[1]) * np.sqrt(radii))
 
 
-def _common(profiles: FloatArray, radii: FloatArray, discs: FloatArray, spheres: FloatArray) -> tuple[float, float]:
-    """Return the blur, px, and the roundness with which the profiles of all particles are fitted best."""
-    best, found = np.inf, (1.0, 0.8)
-    for blur in BLURS:
-        for roundness in ROUNDNESS:
-            _, misfit = _fit(profiles, radii, blur, roundness, discs, spheres)
-            total = float(np.log(misfit).mean())
-            if total < best:
-                best, found = total, (blur, roundness)
-    return found
+def _common(profiles: FloatArray, radii: FloatArray, tables: FloatArray) -> tuple[float, float]:
+    """Return the blur, px, and the roundness with which the profiles of all particles are fitted best.
+
+    By a walk from the best of some: steps that halve, in the logarithm of the blur and in the roundness. What is made
+    least is the sum of n log(variance) over the particles, n the bins of each: the likelihood of normal errors that
+    are as large as they turn out to be.
+    """
+    bins = (profiles[:, :, 2] > 0).sum(axis=1)
+    known: dict[tuple[float, float], float] = {}
+
+    def misfit(log_blur: float, roundness: float) -> float:
+        key = (log_blur, roundness)
+        if key not in known:
+            _, variances = _fit(profiles, radii, float(np.exp(log_blur)), roundness, tables)
+            known[key] = float((bins * np.log(variances)).sum())
+        return known[key]
+
+    best = min(((float(np.log(b)), r) for b in BLURS for r in ROUNDNESS), key=lambda at: misfit(*at))
+    steps = [float(np.log(BLURS[1] / BLURS[0])) / 2, (ROUNDNESS[1] - ROUNDNESS[0]) / 2]
+    for _ in range(3):
+        around = [(best[0] + i * steps[0], best[1] + j * steps[1]) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+        best = min((at for at in around if 0 <= at[1] <= ROUNDNESS[-1]), key=lambda at: misfit(*at))
+        steps = [step / 2 for step in steps]
+    return float(np.exp(best[0])), best[1]
 
 
 @numba.njit(nogil=True, cache=True)
-def _height(offset: float, ratio: float, table: Array, round_one: bool) -> float:
+def _height(offset: float, ratio: float, tables: Array, kind: int) -> float:
     """Return a tabled profile at a distance from the edge, both in blurs; deep inside what no blur reaches."""
     last_ratio = np.log(RATIOS[-1] / RATIOS[0])
     position = np.log(ratio / RATIOS[0]) / last_ratio * (len(RATIOS) - 1)
     if offset < OFFSETS[0] or position > len(RATIOS) - 1:
-        if not round_one:
-            return 1.0 if offset < 0 else 0.0
         s = (ratio + offset) / ratio
-        return np.sqrt(1 - s * s) if s < 1 else 0.0
+        return (1 - s * s) ** (0.5 * kind) if s < 1 else 0.0
     if offset >= OFFSETS[-1]:
         return 0.0
     position = max(0.0, position)
@@ -158,14 +171,14 @@ def _height(offset: float, ratio: float, table: Array, round_one: bool) -> float
     place = (offset - OFFSETS[0]) / (OFFSETS[1] - OFFSETS[0])
     j = min(int(place), len(OFFSETS) - 2)
     tj = place - j
-    low = (1 - tj) * table[i, j] + tj * table[i, j + 1]
-    high = (1 - tj) * table[i + 1, j] + tj * table[i + 1, j + 1]
+    low = (1 - tj) * tables[kind, i, j] + tj * tables[kind, i, j + 1]
+    high = (1 - tj) * tables[kind, i + 1, j] + tj * tables[kind, i + 1, j + 1]
     return (1 - ti) * low + ti * high
 
 
 @numba.njit(nogil=True, cache=True)
 def _misfit(
-    profile: Array, radius: float, blur: float, roundness: float, discs: Array, spheres: Array
+    profile: Array, radius: float, blur: float, roundness: float, tables: Array
 ) -> float:
     """Return the weighted variance that the body of this radius leaves, with the best contrast and background."""
     n = sm = sv = smm = smv = svv = 0.0
@@ -174,11 +187,11 @@ def _misfit(
         if w == 0:
             continue
         offset, ratio = (profile[k, 0] - radius) / blur, radius / blur
-        m = 0.0
-        if roundness < 1:
-            m += (1 - roundness) * _height(offset, ratio, discs, False)
-        if roundness > 0:
-            m += roundness * _height(offset, ratio, spheres, True)
+        kind = min(int(roundness), 1)
+        part = roundness - kind
+        m = (1 - part) * _height(offset, ratio, tables, kind)
+        if part > 0:
+            m += part * _height(offset, ratio, tables, kind + 1)
         v = profile[k, 1]
         n += w
         sm += w * m
@@ -196,7 +209,7 @@ def _misfit(
 
 @numba.njit(nogil=True, cache=True)
 def _fit(
-    profiles: Array, radii: Array, blur: float, roundness: float, discs: Array, spheres: Array
+    profiles: Array, radii: Array, blur: float, roundness: float, tables: Array
 ) -> tuple[Array, Array]:
     """Return the radius (n,), px, with the least misfit for each profile, and that misfit; to a hundredth of a px."""
     out, misfits = np.empty(len(radii)), np.empty(len(radii))
@@ -206,14 +219,14 @@ def _fit(
         step = (high - low) / 24
         best, found = np.inf, radii[i]
         for k in range(25):
-            value = _misfit(profiles[i], low + k * step, blur, roundness, discs, spheres)
+            value = _misfit(profiles[i], low + k * step, blur, roundness, tables)
             if value < best:
                 best, found = value, low + k * step
         while step > 0.01:
             step *= 0.5
             for candidate in (found - step, found + step):
                 if candidate > 0.5:
-                    value = _misfit(profiles[i], candidate, blur, roundness, discs, spheres)
+                    value = _misfit(profiles[i], candidate, blur, roundness, tables)
                     if value < best:
                         best, found = value, candidate
         out[i], misfits[i] = found, best

@@ -23,10 +23,10 @@ from tomoseg.micrographs.outlines import OUTLINE, REACH, outlines, paint
 from tomoseg.micrographs.scale_space import Float32Array, Octave
 
 Polarity = Literal["auto", "bright", "dark"]
-LEAST_NOISE_Z = 4.0  # of a blob over the noise of the px
+LEAST_NOISE_Z = 3.0  # of a blob over the noise of the px
 FALSE_ALARMS = 0.3  # blobs expected in an image of noise alone over the significance that is always enough
 LEAST_Z, FALSE_SHARE = 3.0, 0.02  # less is enough while this part of those taken, at most, is expected to be false
-LEAST_SIDES = 0.5  # the lower quarter of the sides stand out by this part of the mean at least
+LEAST_SIDES = 0.35  # the lower quarter of the sides stand out by this part of the mean at least
 LEAST_COMPACT = 0.25  # 4 pi area / perimeter^2; of a chain of five discs 0.3, of level sets of noise 0.1
 FEWEST_PX, LEAST_CONTRAST = 8.0, 4.0  # of blobs in the images in which their outlines are found
 SIGNS = (1, -1)  # bright and dark

@@ -23,6 +23,7 @@ SHAPES: tuple[Shape, ...] = ("round", "faceted", "elongated", "mixed")
 SMALLEST_PX, LARGEST_PX = 3.0, 60.0
 FINE = 4  # points per px and axis at which outlines are rendered
 LEAST_SEEN = 0.55  # part of its outline that a particle shows when others lie over it
+ROSE = 6.0  # signal-to-noise ratio of the faintest particle; A. Rose found that 5 is needed to see one
 TRIES = 60  # places tried for a particle before it is given up
 PARTICLE = np.dtype([("y", "f8"), ("x", "f8"), ("diameter_px", "f8"), ("touches_border", "?"), ("snr", "f8")])
 
@@ -40,7 +41,7 @@ class Recipe:
     contrast : of a particle per px of thickness, to that of the support
     step : thickness that the edge of a particle has at once, as a part of its radius: 0 for a sphere
     texture : standard deviation of the support's fine structure, as a part of its thickness
-    least_snr : the dose is such that the smaller particles (10th percentile) have this signal-to-noise ratio
+    least_snr : the dose is such that the smaller particles (10th percentile) have this ratio to the noise of counts
     blur_px : standard deviation of the blur of scan or camera, before noise
     fringe : strength of the bright rim by defocus (BF)
     diffraction : standard deviation of the logarithm of a particle's darkness (BF)
@@ -75,8 +76,8 @@ class SimulatedMicrograph:
     image : (y, x) f4, counts
     labels : (y, x) i4, the particle that each pixel shows, 0 where none; where two overlap, the thicker one
     particles : structured array of `PARTICLE`, row k of label k + 1: centre, diameter of the circle of the area of the
-        whole outline (also of what lies under another or beyond the frame), and the signal-to-noise ratio
-        contrast * sqrt(area) / noise per px
+        whole outline (also of what lies under another or beyond the frame), and the signal-to-noise ratio: mean
+        contrast over the scatter of counts and of the support's structure, both averaged over its area
     polarity : whether particles are brighter or darker than the support
     """
 
@@ -98,6 +99,7 @@ class _Stamp:
     y: float
     x: float
     diameter_px: float
+    darkness: float
 
 
 def random_recipe(seed: int, mode: Mode | None = None, shape: tuple[int, int] = (512, 512)) -> Recipe:
@@ -141,32 +143,28 @@ def simulated_micrograph(recipe: Recipe, seed: int = 0) -> SimulatedMicrograph:
             f"An image of {recipe.shape[0]} x {recipe.shape[1]} px with particles of {recipe.median_px} px cannot be "
             "simulated; use 32 px or more, and diameters above 0."
         )
-    rng = np.random.default_rng([seed, 2])
-    support = SUPPORT_MAKERS[recipe.support](recipe, rng)
-    stamps = _placed(recipe, support, rng)
+    support = SUPPORT_MAKERS[recipe.support](recipe, np.random.default_rng([seed, 2]))
+    stamps = _placed(recipe, support, np.random.default_rng([seed, 3]))
     labels, _ = _seen(stamps, recipe.shape)
-    signal = _haadf(recipe, support, stamps, rng) if recipe.mode == "HAADF" else _bright_field(
-        recipe, support, stamps, rng
-    )
-    signal = ndimage.gaussian_filter(signal, recipe.blur_px, mode="reflect")
-    signal *= _illumination(recipe, rng)
-    contrasts = np.array([_contrast(signal, labels, k + 1, s) for k, s in enumerate(stamps)])
-    diameters = np.array([s.diameter_px for s in stamps])
-    dose, snr = _dose(recipe, contrasts, diameters)
-    counts = rng.poisson(np.maximum(signal, 0) * dose).astype(np.float32)
+    signal = _signal(recipe, support, stamps, seed)
+    bare = _signal(recipe, support, [], seed)
+    smooth = _signal(replace(recipe, texture=0.0), support, [], seed)
+    dose, snr = _dose(recipe, _contrasts(signal, bare, bare - smooth, labels, len(stamps)))
+    if not (snr >= ROSE).all():  # nobody could say where these are
+        stamps = [stamp for stamp, ratio in zip(stamps, snr, strict=True) if ratio >= ROSE]
+        snr = snr[snr >= ROSE]
+        labels, _ = _seen(stamps, recipe.shape)
+        signal = _signal(recipe, support, stamps, seed)
+    counts = np.random.default_rng([seed, 4]).poisson(np.maximum(signal, 0) * dose).astype(np.float32)
     polarity: Literal["bright", "dark"] = "bright" if recipe.mode == "HAADF" else "dark"
     return SimulatedMicrograph(counts, labels, _table(stamps, recipe.shape, snr), polarity, recipe)
 
 
-def without_particles(recipe: Recipe, seed: int = 0) -> NDArray[np.float32]:
-    """Return an image (y, x) f4 of the support alone, at the dose that the recipe with particles has."""
-    full = simulated_micrograph(recipe, seed)
-    rng = np.random.default_rng([seed, 3])
+def support_alone(recipe: Recipe, seed: int = 0, dose: float = 100.0) -> NDArray[np.float32]:
+    """Return an image (y, x) f4 of the support of a recipe without particles, at `dose` counts per unit of signal."""
     support = SUPPORT_MAKERS[recipe.support](recipe, np.random.default_rng([seed, 2]))
-    make = _haadf if recipe.mode == "HAADF" else _bright_field
-    signal = ndimage.gaussian_filter(make(recipe, support, [], rng), recipe.blur_px, mode="reflect")
-    level = np.median(full.image[full.labels == 0]) / max(float(np.median(signal[full.labels == 0])), 1e-9)
-    return rng.poisson(np.maximum(signal, 0) * level).astype(np.float32)
+    signal = _signal(recipe, support, [], seed)
+    return np.random.default_rng([seed, 4]).poisson(np.maximum(signal, 0) * dose).astype(np.float32)
 
 
 # ------------------------------------------------------------------------------------------------ supports
@@ -318,8 +316,9 @@ def _stamp(recipe: Recipe, y: float, x: float, diameter: float, rng: np.random.G
         height = 2 * radius / np.sqrt(aspect) * np.sqrt(np.maximum(inside, 0))
     outline = height > 0
     area = outline.sum() / FINE**2
+    darkness = float(np.exp(recipe.diffraction * np.clip(rng.standard_normal(), -2, 2)))
     height = height + recipe.step * radius * outline
-    return _Stamp(top, left, _binned(height), _binned(outline), y, x, float(np.sqrt(4 * area / np.pi)))
+    return _Stamp(top, left, _binned(height), _binned(outline), y, x, float(np.sqrt(4 * area / np.pi)), darkness)
 
 
 def _faceted(u: FloatArray, v: FloatArray, radius: float, rng: np.random.Generator) -> FloatArray:
@@ -423,8 +422,7 @@ def _bright_field(recipe: Recipe, support: FloatArray, stamps: list[_Stamp], rng
     middle = max(recipe.median_px, SMALLEST_PX)
     for stamp in stamps:
         where, part = _windows(stamp, recipe.shape)
-        darkness = 0.05 * recipe.contrast * np.exp(recipe.diffraction * np.clip(rng.standard_normal(), -2, 2))
-        absorbed[where] += darkness * stamp.thickness[part] / middle
+        absorbed[where] += 0.05 * recipe.contrast * stamp.darkness * stamp.thickness[part] / middle
     through = np.exp(-absorbed)
     if recipe.fringe > 0:
         width = 1.5
@@ -440,25 +438,41 @@ def _illumination(recipe: Recipe, rng: np.random.Generator) -> FloatArray:
     return np.asarray(1 + recipe.uneven * (0.5 * tilt - 0.25 * (y**2 + x**2)))
 
 
-def _contrast(signal: FloatArray, labels: Array, label: int, stamp: _Stamp) -> tuple[float, float]:
-    """Return by how much a particle differs from its surroundings, and the level of these."""
-    where, part = _windows(stamp, labels.shape)
-    inside = labels[where] == label
-    around = (labels[where] == 0) & ndimage.binary_dilation(inside, iterations=4)
-    if not inside.any() or not around.any():
-        return 0.0, 1.0
-    level = float(signal[where][around].mean())
-    return abs(float(signal[where][inside].mean()) - level), level
+def _signal(recipe: Recipe, support: FloatArray, stamps: list[_Stamp], seed: int) -> FloatArray:
+    """Return the signal (y, x) before noise; structure and illumination do not depend on the particles."""
+    make = _haadf if recipe.mode == "HAADF" else _bright_field
+    rng = np.random.default_rng([seed, 5])
+    signal = ndimage.gaussian_filter(make(recipe, support, stamps, rng), recipe.blur_px, mode="reflect")
+    return np.asarray(signal * _illumination(recipe, np.random.default_rng([seed, 6])))
 
 
-def _dose(recipe: Recipe, contrasts: FloatArray, diameters: FloatArray) -> tuple[float, FloatArray]:
+def _contrasts(signal: FloatArray, bare: FloatArray, structure: FloatArray, labels: Array, n: int) -> FloatArray:
+    """Return contrast, level, area and the scatter of the support's structure (n, 4) of each particle.
+
+    The scatter is that of the structure averaged over discs of the particle's area, around it.
+    """
+    out = np.ones((n, 4))
+    for k, box in enumerate(ndimage.find_objects(labels, n)):
+        if box is None:
+            continue
+        inside = labels[box] == k + 1
+        area = float(inside.sum())
+        margin = int(3 * np.sqrt(area))
+        around = tuple(slice(max(0, s.start - margin), s.stop + margin) for s in box)
+        averaged = ndimage.gaussian_filter(structure[around], np.sqrt(area / (4 * np.pi)), mode="reflect")
+        difference = abs(float((signal[box][inside] - bare[box][inside]).mean()))
+        out[k] = difference, float(bare[box][inside].mean()), area, float(averaged.std())
+    return out
+
+
+def _dose(recipe: Recipe, contrasts: FloatArray) -> tuple[float, FloatArray]:
     """Return the counts per unit of signal that give the smaller particles the ratio asked for, and all ratios."""
-    if len(diameters) == 0:
+    if len(contrasts) == 0:
         return 100.0, np.zeros(0)
-    of_one = contrasts[:, 0] * np.sqrt(np.pi / 4) * diameters / np.sqrt(np.maximum(contrasts[:, 1], 1e-6))
-    smaller = max(float(np.percentile(of_one, 10)), 1e-9)
-    dose = (recipe.least_snr / smaller) ** 2
-    return dose, np.asarray(of_one * np.sqrt(dose))
+    difference, level, area, structure = contrasts.T
+    of_one = difference * np.sqrt(area / np.maximum(level, 1e-6))
+    dose = (recipe.least_snr / max(float(np.percentile(of_one, 10)), 1e-9)) ** 2
+    return dose, np.asarray(difference / np.sqrt(level / dose / area + structure**2))
 
 
 def with_changes(recipe: Recipe, **changes: Any) -> Recipe:
