@@ -24,6 +24,9 @@ from tomoseg.micrographs.scale_space import Float32Array, Octave
 
 Polarity = Literal["auto", "bright", "dark"]
 LEAST_NOISE_Z = 3.0  # of a blob over the noise of the px
+# Where the noise of the reference response is below the first part of the step between grey values, rounding hides it:
+# there a blob is measured against the second part, at all scales.
+ROUNDED, STEP_OF_GREY = 0.1, 0.25
 FALSE_ALARMS = 0.3  # blobs expected in an image of noise alone over the significance that is always enough
 LEAST_Z, FALSE_SHARE = 3.0, 0.02  # less is enough while this part of those taken, at most, is expected to be false
 LEAST_SIDES = 0.35  # the lower quarter of the sides stand out by this part of the mean at least
@@ -104,8 +107,7 @@ def find_particles(
     values = _checked(image, mask)
     left_out = np.zeros(values.shape, bool) if mask is None else np.asarray(mask, bool)
     pyramid = scale_space.octaves(values, min(largest_px, 0.8 * min(values.shape)))
-    floor = _quantum(values) * 0.1
-    found = {sign: one.of_taken() for sign, one in _found(pyramid, left_out, floor).items()}
+    found = {sign: one.of_taken() for sign, one in _found(pyramid, left_out, _quantum(values)).items()}
     sign, evidence, warnings = _polarity(found, polarity)
     labels = _painted(found[sign], pyramid, sign, values.shape)
     labels[left_out] = 0
@@ -153,16 +155,18 @@ def _quantum(values: Float32Array) -> float:
     return float(np.diff(some).min()) if len(some) > 1 else 1.0
 
 
-def _found(pyramid: list[Octave], left_out: BoolArray, floor: float) -> dict[int, _Found]:
-    """Return the blobs of both signs that are particles, by turns with the scatter of what is beside them."""
-    noise = scale_space.scatter(pyramid[0].responses[scale_space.REFERENCE], left_out, floor)
+def _found(pyramid: list[Octave], left_out: BoolArray, quantum: float) -> dict[int, _Found]:
+    """Return the blobs of both signs that are particles, by turns with the scatter of what is beside them.
+
+    At first all blobs of about the size of a scale are left out of its scatter, then those that are taken.
+    """
+    noise = scale_space.scatter(pyramid[0].responses[scale_space.REFERENCE], left_out)
+    floor = np.where(noise < ROUNDED * quantum, STEP_OF_GREY * quantum, 1e-9 * quantum)
     sure = _sure_z(left_out.size)
-    out = {sign: _candidates(pyramid, noise, sign) for sign in SIGNS}
-    for _ in range(ROUNDS):
+    out = {sign: _candidates(pyramid, np.maximum(noise, ROUNDED * quantum), sign) for sign in SIGNS}
+    for turn in range(ROUNDS):
         for sign in SIGNS:
-            taken = out[sign].taken
-            beside = left_out | _discs(out[sign].outlines[taken], 2.0 ** out[sign].image_of[taken], left_out.shape)
-            out[sign] = _looked_at(out[sign], pyramid, beside, floor, sign)
+            out[sign] = _looked_at(out[sign], pyramid, left_out, floor, sign, turn == 0)
         for sign, (limit, steepness) in {sign: _limits(out[sign], out[-sign], sure) for sign in SIGNS}.items():
             one = out[sign]
             out[sign] = replace(one, taken=one.shapely & (one.z > limit) & (one.steepness() > steepness))
@@ -191,13 +195,14 @@ def _images_of(found: Array, noise: FloatArray, n_octaves: int) -> NDArray[np.in
     return np.clip(np.minimum(np.maximum(finest, quiet), coarsest), 0, n_octaves - 1).astype(np.int64)
 
 
-def _looked_at(found: _Found, pyramid: list[Octave], beside: BoolArray, floor: float, sign: int) -> _Found:
+def _looked_at(
+    found: _Found, pyramid: list[Octave], left_out: BoolArray, floor: FloatArray, sign: int, first: bool
+) -> _Found:
     """Return the blobs with their significance beside particles, and with outlines where that is worth while."""
-    z = _significance(found.blobs, pyramid, beside, floor)
-    rows, worth = found.outlines.copy(), (z > 0.6 * LEAST_Z) & ~found.known
+    z = _significance(found, pyramid, left_out, floor, first)
+    rows, worth = found.outlines.copy(), (z > 0.8 * LEAST_Z) & ~found.known
     _outline(found.blobs, found.image_of, pyramid, sign, worth, rows)
-    depth = np.maximum(rows["depth"], 1e-12)
-    sides = rows["weakest"] > LEAST_SIDES * depth
+    sides = rows["weakest"] > LEAST_SIDES * np.maximum(rows["depth"], 1e-12)
     shapely = (rows["area"] > 0) & sides & (rows["compact"] > LEAST_COMPACT)
     return replace(found, outlines=rows, z=z, known=found.known | worth, shapely=shapely)
 
@@ -233,18 +238,31 @@ def _limits(targets: _Found, decoys: _Found, sure: float) -> tuple[float, float]
     return (float(limits[enough].min()) - 1e-9 if enough.any() else sure), steepness
 
 
-def _significance(candidates: Array, pyramid: list[Octave], beside: BoolArray, floor: float) -> FloatArray:
-    """Return the response of each blob (n,) over the scatter beside particles, at its place and scale."""
-    z = np.zeros(len(candidates))
+def _significance(
+    found: _Found, pyramid: list[Octave], left_out: BoolArray, floor: FloatArray, first: bool
+) -> FloatArray:
+    """Return the response of each blob (n,) over the scatter beside particles, at its place and scale.
+
+    `floor` is the least scatter in blocks of the whole image: of grey values that noise does not spread.
+    """
+    blobs, rows, step = found.blobs, found.outlines, 2.0**found.image_of
+    discs = np.stack([blobs["y"], blobs["x"], 1.2 * blobs["radius"]], axis=1)
+    if not first:
+        outlines_of = [rows["y"] * step, rows["x"] * step, 1.5 * np.sqrt(rows["area"] / np.pi) * step + 2]
+        beside = _with_discs(left_out, np.stack(outlines_of, axis=1)[found.taken])
+    z = np.zeros(len(blobs))
     for octave, one in enumerate(pyramid):
-        left_out = beside[:: one.step, :: one.step]
         for scale in scale_space.INNER:
-            mine = np.flatnonzero((candidates["octave"] == octave) & (candidates["scale"] == scale))
+            mine = np.flatnonzero((blobs["octave"] == octave) & (blobs["scale"] == scale))
             if len(mine) == 0:
                 continue
-            local = scale_space.scatter(one.responses[scale], left_out, floor / one.step)
-            row, column = ((candidates[k][mine] / (one.step * scale_space.BLOCK)).astype(int) for k in ("y", "x"))
-            z[mine] = candidates["response"][mine] / local[row, column]
+            if first:
+                ratio = blobs["radius"] / scale_space.radius_at(scale, one.step)
+                beside = _with_discs(left_out, discs[(ratio > 0.6) & (ratio < 1.7)])
+            local = scale_space.scatter(one.responses[scale], beside[:: one.step, :: one.step])
+            places = [(blobs[k][mine] / scale_space.BLOCK).astype(int) for k in ("y", "x")]
+            row, column = (p // one.step for p in places)
+            z[mine] = blobs["response"][mine] / np.maximum(local[row, column], floor[places[0], places[1]])
     return z
 
 
@@ -262,11 +280,10 @@ def _outline(
             rows[mine] = out
 
 
-def _discs(rows: Array, step: FloatArray, shape: tuple[int, ...]) -> BoolArray:
-    """Return the mask (y, x) of discs half as wide again as outlines."""
-    out = np.zeros(shape, bool)
-    for row, k in zip(rows, step, strict=True):
-        y, x, reach = row["y"] * k, row["x"] * k, 1.5 * np.sqrt(row["area"] / np.pi) * k + 2
+def _with_discs(mask: BoolArray, discs: FloatArray) -> BoolArray:
+    """Return a mask (y, x) with discs added: centres and radii (n, 3), px."""
+    out = mask.copy()
+    for y, x, reach in discs:
         top, left = max(0, int(y - reach)), max(0, int(x - reach))
         window = out[top : int(y + reach) + 1, left : int(x + reach) + 1]
         dy, dx = (np.arange(n) + start - c for n, start, c in zip(window.shape, (top, left), (y, x), strict=True))

@@ -77,7 +77,7 @@ def _responses(base: Float32Array) -> tuple[list[Float32Array], Float32Array]:
     return responses, smooth[PER_OCTAVE]
 
 
-def scatter(response: Float32Array, left_out: BoolArray, floor: float) -> FloatArray:
+def scatter(response: Float32Array, left_out: BoolArray) -> FloatArray:
     """Return the robust local standard deviation of a response, one value per block of `BLOCK` px.
 
     The median absolute value, as its local median is near 0, of the px (y, x) that are not `left_out`; blocks that have
@@ -86,7 +86,7 @@ def scatter(response: Float32Array, left_out: BoolArray, floor: float) -> FloatA
     medians, counts = _block_medians(response, left_out)
     known = np.where(counts >= FEWEST, counts, 0.0)
     if not known.any():
-        return np.full(medians.shape, max(MAD_TO_SIGMA * float(np.median(np.abs(response))), floor))
+        return np.full(medians.shape, MAD_TO_SIGMA * float(np.median(np.abs(response))))
     out = np.full(medians.shape, np.nan)
     for width in (1.0, 3.0, 10.0, 1e3):
         weight = ndimage.gaussian_filter(known, width, mode="nearest", truncate=3.0) if width < 1e3 else known.mean()
@@ -94,7 +94,7 @@ def scatter(response: Float32Array, left_out: BoolArray, floor: float) -> FloatA
         total = ndimage.gaussian_filter(total, width, mode="nearest", truncate=3.0) if width < 1e3 else total.mean()
         enough = np.isnan(out) & (np.broadcast_to(weight, out.shape) > (FEWEST / 2 if width < 1e3 else 0))
         out[enough] = np.broadcast_to(total / np.maximum(weight, 1e-12), out.shape)[enough]
-    return np.asarray(np.maximum(MAD_TO_SIGMA * out, floor))
+    return np.asarray(MAD_TO_SIGMA * out)
 
 
 def blobs(found: Sequence[Octave], noise: FloatArray, least: float, sign: int) -> NDArray[np.void]:
