@@ -28,13 +28,15 @@ LEAST_NOISE_Z = 3.0  # of a blob over the noise of the px
 # there a blob is measured against the second part, at all scales.
 ROUNDED, STEP_OF_GREY = 0.1, 0.25
 FALSE_ALARMS = 0.3  # blobs expected in an image of noise alone over the significance that is always enough
-LEAST_Z, FALSE_SHARE = 3.0, 0.02  # less is enough while this part of those taken, at most, is expected to be false
-LEAST_SIDES = 0.35  # the lower quarter of the sides stand out by this part of the mean at least
+LEAST_Z, FALSE_SHARE = 2.5, 0.03  # less is enough while this part of those taken, at most, is expected to be false
+LEAST_SIDES = 0.1  # the lower quarter of the sides stand out by this part of the mean at least
 LEAST_COMPACT = 0.25  # 4 pi area / perimeter^2; of a chain of five discs 0.3, of level sets of noise 0.1
 FEWEST_PX, LEAST_CONTRAST = 8.0, 4.0  # of blobs in the images in which their outlines are found
 SIGNS = (1, -1)  # bright and dark
-FAINTEST, PLAIN = 0.3, 1.5  # of the steepness of those that are plain: that many times as significant as enough
-ROUNDS = 3  # in which the scatter is taken beside the particles known by then
+FAINTEST_Z = 2.5  # however steep the edge
+PLAIN, FEWEST_PLAIN = 1.5, 3  # times as significant as is always enough; of fewer no steepness is taken
+STEEPEST = 1.5
+ROUNDS = 4  # in which the scatter is taken beside the particles known by then
 FINER, LARGE_PX2 = 3, 4000  # grid on which objects are cut, unless they are large
 SMALLEST_SIDE = 32  # px of an image
 
@@ -74,6 +76,18 @@ class _Found:
     def steepness(self) -> FloatArray:
         """Return the mean drop across the outlines (n,), per px of the whole image."""
         return np.asarray(self.outlines["drop"] / 2.0**self.image_of)
+
+    def score(self, steepness: float) -> FloatArray:
+        """Return the significance (n,) times the steepness over this one, which counts up to `STEEPEST`; or alone."""
+        if steepness == 0:
+            return self.z
+        return np.asarray(self.z * np.minimum(self.steepness() / steepness, STEEPEST))
+
+    def circles(self) -> FloatArray:
+        """Return centre y, x and radius (n, 3) of circles as large as the outlines, px of the whole image."""
+        step = 2.0**self.image_of
+        rows = self.outlines
+        return np.stack([rows["y"] * step, rows["x"] * step, np.sqrt(rows["area"] / np.pi) * step], axis=1)
 
     def of_taken(self) -> "_Found":
         """Return what was taken alone."""
@@ -169,7 +183,7 @@ def _found(pyramid: list[Octave], left_out: BoolArray, quantum: float) -> dict[i
             out[sign] = _looked_at(out[sign], pyramid, left_out, floor, sign, turn == 0)
         for sign, (limit, steepness) in {sign: _limits(out[sign], out[-sign], sure) for sign in SIGNS}.items():
             one = out[sign]
-            out[sign] = replace(one, taken=one.shapely & (one.z > limit) & (one.steepness() > steepness))
+            out[sign] = replace(one, taken=one.shapely & (one.z > FAINTEST_Z) & (one.score(steepness) > limit))
     return out
 
 
@@ -200,7 +214,7 @@ def _looked_at(
 ) -> _Found:
     """Return the blobs with their significance beside particles, and with outlines where that is worth while."""
     z = _significance(found, pyramid, left_out, floor, first)
-    rows, worth = found.outlines.copy(), (z > 0.8 * LEAST_Z) & ~found.known
+    rows, worth = found.outlines.copy(), (z > 0.8 * FAINTEST_Z) & ~found.known
     _outline(found.blobs, found.image_of, pyramid, sign, worth, rows)
     sides = rows["weakest"] > LEAST_SIDES * np.maximum(rows["depth"], 1e-12)
     shapely = (rows["area"] > 0) & sides & (rows["compact"] > LEAST_COMPACT)
@@ -220,22 +234,38 @@ def _sure_z(n_px: int) -> float:
 
 
 def _limits(targets: _Found, decoys: _Found, sure: float) -> tuple[float, float]:
-    """Return the least significance and the least steepness of particles of one sign.
+    """Return the least score of particles of one sign, and the steepness that the score refers to.
 
-    Edges of particles of one kind are about as steep as each other: those of structure of the support that are much
-    less so do not count. The structure of a support and noise have blobs of both signs alike, so that those of the
-    other sign tell how many are false above any limit: the lowest significance counts at which that is `FALSE_SHARE`
-    of all, and at most `sure`.
+    Edges of particles of one kind are about as steep as each other, so what is counted is the significance times the
+    steepness over that of the plain ones. The structure of a support and noise have blobs of both signs alike, so that
+    those of the other sign, away from particles, tell how many are false above any limit: the lowest score counts at
+    which that is `FALSE_SHARE` of all, and at most `sure`.
     """
     plain = targets.shapely & (targets.z > PLAIN * sure)
-    steepness = FAINTEST * float(np.median(targets.steepness()[plain])) if plain.any() else 0.0
-    z, false = (np.sort(one.z[one.shapely & (one.steepness() > steepness)]) for one in (targets, decoys))
-    limits = z[(z >= LEAST_Z) & (z < sure)]
+    if np.count_nonzero(plain) < FEWEST_PLAIN:
+        return sure, 0.0
+    steepness = float(np.median(targets.steepness()[plain]))
+    away = decoys.shapely & ~_beside(decoys, targets)
+    score, false = np.sort(targets.score(steepness)[targets.shapely]), np.sort(decoys.score(steepness)[away])
+    limits = score[(score >= LEAST_Z) & (score < sure)]
     n_false = len(false) - np.searchsorted(false, limits)
-    n = len(z) - np.searchsorted(z, limits)
+    n = len(score) - np.searchsorted(score, limits)
     # One more than was seen, as of few none may be seen by chance.
     enough = n_false + 1 <= FALSE_SHARE * n
     return (float(limits[enough].min()) - 1e-9 if enough.any() else sure), steepness
+
+
+def _beside(decoys: _Found, targets: _Found) -> BoolArray:
+    """Return which decoys (n,) lie beside a particle that is taken, so that they may be made by it."""
+    from scipy.spatial import cKDTree
+
+    if not targets.taken.any() or len(decoys.z) == 0:
+        return np.zeros(len(decoys.z), bool)
+    theirs = targets.circles()[targets.taken]
+    mine = decoys.circles()
+    nearest = min(8, len(theirs))
+    distances, rows = (a.reshape(len(mine), nearest) for a in cKDTree(theirs[:, :2]).query(mine[:, :2], nearest))
+    return np.asarray((distances < 1.3 * theirs[rows, 2] + mine[:, 2:]).any(axis=1))
 
 
 def _significance(
@@ -245,11 +275,10 @@ def _significance(
 
     `floor` is the least scatter in blocks of the whole image: of grey values that noise does not spread.
     """
-    blobs, rows, step = found.blobs, found.outlines, 2.0**found.image_of
+    blobs = found.blobs
     discs = np.stack([blobs["y"], blobs["x"], 1.2 * blobs["radius"]], axis=1)
     if not first:
-        outlines_of = [rows["y"] * step, rows["x"] * step, 1.5 * np.sqrt(rows["area"] / np.pi) * step + 2]
-        beside = _with_discs(left_out, np.stack(outlines_of, axis=1)[found.taken])
+        beside = _with_discs(left_out, found.circles()[found.taken] * [1, 1, 1.5] + [0, 0, 2])
     z = np.zeros(len(blobs))
     for octave, one in enumerate(pyramid):
         for scale in scale_space.INNER:
@@ -295,7 +324,7 @@ def _polarity(found: dict[int, _Found], asked: Polarity) -> tuple[int, str, list
     """Return the sign of the particles, by what it is known, and a warning where it hardly is."""
     if asked != "auto":
         return (1 if asked == "bright" else -1), "as asked for", []
-    strength = {sign: float(one.z.sum()) for sign, one in found.items()}
+    strength = {sign: float((one.z * one.steepness()).sum()) for sign, one in found.items()}
     sign = 1 if strength[1] >= strength[-1] else -1
     words = (
         f"{len(found[1].z)} bright blobs stand out from their surroundings with a summed significance of "
