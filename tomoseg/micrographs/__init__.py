@@ -1,0 +1,1 @@
+"""Single micrographs: their scale, and the particles in them."""

@@ -1,0 +1,155 @@
+"""Read a label: several pictures of the line, several engines, and the shapes of the letters must agree."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tomoseg.micrographs.scale.bars import Bar
+from tomoseg.micrographs.scale.engines import Engine, GreyImage
+from tomoseg.micrographs.scale.lengths import Length, parse_label
+from tomoseg.micrographs.scale.letters import Letters, find_letters, unit_letter
+from tomoseg.micrographs.scale.lines import Line
+from tomoseg.micrographs.scale.picture import Box, Picture
+
+_CLEAR = 0.7  # an engine's certainty from which on it is not in doubt
+_UNREAD = 0.5  # weight of a picture of the line in which no length was read
+_SIZES = (48, 32, 64)  # px: heights of the pictures
+
+
+@dataclass(frozen=True)
+class Label:
+    """A label as read: the length, how sure that is, 0 to 1, and what speaks against it; `refused`: too much does."""
+
+    length: Length
+    confidence: float
+    doubts: tuple[str, ...]
+    refused: bool
+
+
+@dataclass(frozen=True)
+class _Vote:
+    length: Length | None
+    weight: float
+    text: str
+
+
+def read_label(picture: Picture, bar: Bar, line: Line, engines: Mapping[str, Engine]) -> Label | None:
+    """Read a line; None where it is no length in any picture of it by any engine."""
+    crop, ink = _ink(picture, bar, line)
+    pictures = _pictures(picture, bar, line, crop, ink)
+    letters = find_letters(ink)
+    votes: list[_Vote] = []
+    label: Label | None = None
+    for engine in engines.values():
+        votes += _votes(engine, pictures)
+        if any(v.length for v in votes):
+            label = _judged(votes, letters)
+            if not label.doubts:
+                break
+    return label
+
+
+def _ink(picture: Picture, bar: Bar, line: Line) -> tuple[Box, NDArray[np.float32]]:
+    """Return a box somewhat larger than the line, and how much of each of its pixels (y, x) is ink, 0 to 1."""
+    y0, x0, y1, x1 = line.box
+    pad = max(2, round(0.25 * line.height))
+    box = picture.clipped((y0 - pad, x0 - pad, y1 + pad, x1 + pad))
+    ink = np.clip(1 - picture.distance(box, line.colour) / line.contrast, 0, 1)
+    for v0, u0, v1, u1 in bar.parts:
+        if not (v0 <= y0 and y1 <= v1):
+            ink[max(0, v0 - 1 - box[0]) : max(0, v1 + 1 - box[0]), max(0, u0 - 1 - box[1]) : max(0, u1 + 1 - box[1])] = 0
+    return box, ink.astype(np.float32)
+
+
+def _pictures(picture: Picture, bar: Bar, line: Line, box: Box, ink: NDArray[np.float32]) -> list[GreyImage]:
+    """Return pictures of a line, dark on white: its ink, its ink without what is faint, and as it is, in three sizes."""
+    y0, x0, y1, x1 = box
+    grey = picture.values[y0:y1, x0:x1].mean(axis=2)
+    towards = float(line.colour.mean()) - float(np.median(grey[ink < 0.3])) if (ink < 0.3).any() else 1.0
+    if abs(towards) > 0.1:
+        plain = np.clip((grey - float(line.colour.mean())) / -towards, 0, 1.2) / 1.2
+        plain[(ink == 0) & (plain < 0.3)] = 1.0  # the bar
+    else:
+        plain = 1 - np.sqrt(ink)
+    strict = 1 - np.clip((ink - 0.35) / 0.4, 0, 1)
+    return [_sized(p, size) for p, size in zip((1 - ink, strict, plain), _SIZES, strict=True)]
+
+
+def _sized(values: NDArray[np.float32], height: int) -> GreyImage:
+    """Return an image 0 to 1 of a line at a height in px, as grey levels."""
+    width = max(8, round(values.shape[1] * height / values.shape[0]))
+    image = Image.fromarray(values.astype(np.float32)).resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(np.clip(np.asarray(image) * 255, 0, 255).astype(np.uint8))
+
+
+def _votes(engine: Engine, pictures: list[GreyImage]) -> list[_Vote]:
+    votes = []
+    for text, certainty in engine(pictures):
+        length = parse_label(text)
+        weight = min(1.0, certainty / _CLEAR) * (0.5 if length and length.repaired else 1.0) if length else _UNREAD
+        votes.append(_Vote(length, weight, text))
+    return votes
+
+
+def _judged(votes: list[_Vote], letters: Letters) -> Label:
+    """Choose the length most votes are for, and say what is against it."""
+    votes = [replace(v, length=_with_true_unit(v.length, letters)) if v.length else v for v in votes]
+    weights: dict[float, float] = {}
+    for vote in votes:
+        if vote.length:
+            key = round(vote.length.nm, 9)
+            weights[key] = weights.get(key, 0.0) + vote.weight
+    best = max(weights, key=lambda key: weights[key])
+    mine = [v for v in votes if v.length and round(v.length.nm, 9) == best]
+    length = max(mine, key=lambda v: v.weight).length
+    assert length is not None  # those are the votes for a length
+    share = weights[best] / sum(v.weight for v in votes)
+    others = {v.text for v in votes if v.length and round(v.length.nm, 9) != best}
+    doubts, refused = _doubts(length, letters)
+    if others:
+        doubts.append(f"it was read as {' and '.join(repr(t) for t in sorted(others))} too")
+    certainty = float(np.mean([v.weight for v in mine]))
+    faults = 0.6 ** len(doubts)
+    confidence = float(share * certainty * length.roundness * faults)
+    return Label(length, confidence, tuple(doubts), refused or share < 0.5)
+
+
+def _with_true_unit(length: Length, letters: Letters) -> Length:
+    """Return the length with µm for pm where the letter is open at the top: engines know the one better."""
+    if length.unit == "pm" and _unit_shape(length, letters) == "µ":
+        return replace(length, unit="µm")
+    return length
+
+
+def _unit_shape(length: Length, letters: Letters) -> str:
+    """Return what the unit's first letter looks like; "" unless as many letters stand there as were read."""
+    digits = len(length.number.replace(".", ""))
+    if length.unit == "Å" or len(letters.boxes) != digits + 2:
+        return ""
+    return unit_letter(letters, digits)
+
+
+def _doubts(length: Length, letters: Letters) -> tuple[list[str], bool]:
+    """Return what the number and the letters' shapes have against a length, and whether it must not be used."""
+    doubts, refused = [], False
+    if length.doubt:
+        doubts.append(length.doubt)
+        refused = True
+    shape = _unit_shape(length, letters)
+    if shape and shape != length.unit[0]:
+        doubts.append(f"the first letter of the unit looks like {shape}")
+        refused = True
+    digits = length.number.replace(".", "")
+    point = length.number.find(".")
+    within = [n for n in letters.points if n < len(digits)]
+    if within and within != [point] and len(letters.boxes) >= len(digits):
+        doubts.append("there is a decimal point where none was read")
+        refused = True
+    if len(letters.boxes) > len(digits) + (1 if length.unit == "Å" else 2):
+        doubts.append("there are more letters than were read")
+    if length.roundness < 0.5:
+        doubts.append("scale bars are seldom that long")
+    return doubts, refused

@@ -1,0 +1,167 @@
+"""Find the lines of text near a bar: letters are connected parts of one colour and of similar height, side by side."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from tomoseg.arrays import BoolArray
+from tomoseg.micrographs.scale.bars import Bar
+from tomoseg.micrographs.scale.picture import Box, Colour, Picture
+
+# How much of the contrast between letters and ground a pixel may miss and still be ink: thin letters never reach their
+# full colour, and a busy ground has much that comes near it.
+INK = (0.5, 0.28)
+_LEAST_TEXT_PX = 5  # height of a letter
+_MOST_TEXT = 0.12  # of the image's height
+_MOST_LETTERS = 500  # looked at: the ones nearest to the bar
+_LETTERS_PX = 8.0  # widest of what hangs together, in heights: whole words, where blurred
+_WORD_GAP = 1.1  # between letters of a line, in heights
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of text: its box, its colour and contrast, and how far from the bar's it is placed (0 is best)."""
+
+    box: Box
+    colour: Colour
+    contrast: float
+    distance: float
+
+    @property
+    def height(self) -> int:
+        """Height in px."""
+        return self.box[2] - self.box[0]
+
+
+def lines_near(picture: Picture, bar: Bar) -> list[Line]:
+    """Return the lines of text where a label may stand: above, below, beside or in a bar; the best placed first."""
+    found: list[Line] = []
+    window = _window(picture, bar)
+    for colour, contrast, within in _inks(picture, bar):
+        distance = picture.distance(window, colour)
+        for ink in INK:
+            mask = distance <= ink * contrast
+            _blank(mask, bar, window)
+            for y0, x0, y1, x1 in text_lines(mask, picture.shape[0]):
+                box = (y0 + window[0], x0 + window[1], y1 + window[0], x1 + window[1])
+                at = _placing(box, bar)
+                if at is not None and (at[1] == "inside" or not within):
+                    found.append(Line(box, colour, contrast, at[0]))
+    found.sort(key=lambda line: line.distance)
+    return _different(found)
+
+
+def _window(picture: Picture, bar: Bar) -> Box:
+    height, width = picture.shape
+    y0, x0, y1, x1 = bar.box
+    up, side = 0.16 * height, max(0.15 * width, 1.2 * bar.length)
+    return picture.clipped((y0 - up, x0 - side, y1 + up, x1 + side))
+
+
+def _inks(picture: Picture, bar: Bar) -> list[tuple[Colour, float, bool]]:
+    """Return the colours letters may have, their contrast, and whether they are searched for inside the bar only."""
+    inks = [(bar.colour, bar.contrast, False)]
+    if bar.kind == "framed" and bar.height >= 8:
+        y0, x0, y1, x1 = bar.box
+        inside = picture.values[y0 + 2 : y1 - 2, x0 + 2 : x1 - 2].reshape(-1, len(bar.colour))
+        far = np.abs(inside - bar.colour).max(axis=1)
+        most = float(np.percentile(far, 97)) if len(far) else 0.0
+        if most >= 0.15:
+            inks.append((np.median(inside[far >= 0.8 * most], axis=0).astype(np.float32), most, True))
+    return inks
+
+
+def _blank(mask: BoolArray, bar: Bar, window: Box) -> None:
+    """Take the bar's parts out of the ink of a window, and for a solid one what hangs on it: its ticks."""
+    for y0, x0, y1, x1 in bar.parts:
+        top, left = max(0, y0 - 1 - window[0]), max(0, x0 - 1 - window[1])
+        mask[top : max(0, y1 + 1 - window[0]), left : max(0, x1 + 1 - window[1])] = False
+
+
+def text_lines(mask: BoolArray, image_height: int) -> list[Box]:
+    """Return the boxes of what looks like lines of text in a mask (y, x) of ink: two or more letters side by side."""
+    boxes = _component_boxes(mask)
+    height, width = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    small = (height < _MOST_TEXT * image_height) & (width <= _LETTERS_PX * np.maximum(height, _LEAST_TEXT_PX))
+    letters = boxes[small & (height >= _LEAST_TEXT_PX)][:_MOST_LETTERS]
+    if not len(letters):
+        return []
+    group = _side_by_side(letters)
+    specks = boxes[small & (height < _LEAST_TEXT_PX)]
+    return [_line_box(letters[group == i], specks) for i in range(group.max() + 1) if _is_text(letters[group == i])]
+
+
+def _component_boxes(mask: BoolArray) -> NDArray[np.int64]:
+    """Return the boxes (n, 4) of the connected parts of a mask, the larger first."""
+    labels, n = ndimage.label(mask, np.ones((3, 3), bool))
+    found = [(y.start, x.start, y.stop, x.stop) for y, x in ndimage.find_objects(labels, n)]
+    boxes = np.array(found, np.int64).reshape(-1, 4)
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return boxes[np.argsort(-area, kind="stable")]
+
+
+def _side_by_side(boxes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the line (n,) each letter belongs to: neighbours overlap in height, and are about as tall."""
+    y0, x0, y1, x1 = (v[:, None] for v in boxes.T)
+    height = y1 - y0
+    lower, taller = np.minimum(height, height.T), np.maximum(height, height.T)
+    overlap = np.minimum(y1, y1.T) - np.maximum(y0, y0.T)
+    gap = np.maximum(x0, x0.T) - np.minimum(x1, x1.T)
+    joined = (overlap >= 0.6 * lower) & (gap <= _WORD_GAP * taller) & (taller <= 2.3 * lower)
+    _, group = connected_components(coo_array(joined), directed=False)
+    return np.asarray(group)
+
+
+def _is_text(letters: NDArray[np.int64]) -> bool:
+    """Return whether boxes are two letters or more, or one that is as wide as a word."""
+    y0, x0, y1, x1 = letters[:, 0].min(), letters[:, 1].min(), letters[:, 2].max(), letters[:, 3].max()
+    return bool(x1 - x0 >= 1.1 * (y1 - y0)) and (len(letters) >= 2 or bool(x1 - x0 >= 2 * (y1 - y0)))
+
+
+def _line_box(letters: NDArray[np.int64], specks: NDArray[np.int64]) -> Box:
+    """Return the box of a line, with what is too small for a letter in it: points, parts of broken letters."""
+    y0, x0, y1, x1 = letters[:, 0].min(), letters[:, 1].min(), letters[:, 2].max(), letters[:, 3].max()
+    height = y1 - y0
+    near = (specks[:, 0] >= y0 - 1) & (specks[:, 2] <= y1 + 0.3 * height)
+    near &= (specks[:, 1] >= x0 - 0.4 * height) & (specks[:, 3] <= x1 + 0.4 * height)
+    both = np.concatenate([letters, specks[near]])
+    return int(both[:, 0].min()), int(both[:, 1].min()), int(both[:, 2].max()), int(both[:, 3].max())
+
+
+def _placing(line: Box, bar: Bar) -> tuple[float, str] | None:
+    """Return how far, in heights of a line, it is from where a label stands by a bar, and on which side; or None."""
+    y0, x0, y1, x1 = line
+    v0, u0, v1, u1 = bar.box
+    height = y1 - y0
+    inside = y0 >= v0 - (height if bar.kind == "interrupted" else 0) and x0 >= u0 and x1 <= u1
+    if inside and y1 <= v1 + (height if bar.kind == "interrupted" else 0):
+        return abs((x0 + x1) - (u0 + u1)) / (2 * height) * 0.3, "inside"
+    beside = max(u0 - x1, x0 - u1)
+    if beside >= 0:
+        off = abs((y0 + y1) - (v0 + v1)) / 2
+        return (beside / height + off / height, "beside") if off <= 0.8 * height and beside <= 3 * height else None
+    apart = max(v0 - y1, y0 - v1)
+    shared = min(x1, u1) - max(x0, u0)
+    if apart < -0.2 * height or apart > 2.5 * height or shared < 0.5 * min(x1 - x0, u1 - u0):
+        return None
+    middle = abs((x0 + x1) - (u0 + u1)) / 2
+    flush = min(abs(x0 - u0), abs(x1 - u1), middle)
+    return max(0.0, apart) / height + 0.3 * flush / height, "above" if y1 <= (v0 + v1) / 2 else "below"
+
+
+def _different(lines: list[Line]) -> list[Line]:
+    """Leave out lines that were found twice: nearly the same box and colour."""
+    kept: list[Line] = []
+    for line in lines:
+        same = (
+            np.abs(np.subtract(line.box, other.box)).max() <= 0.15 * line.height + 1
+            and np.abs(line.colour - other.colour).max() < 0.1
+            for other in kept
+        )
+        if not any(same):
+            kept.append(line)
+    return kept
