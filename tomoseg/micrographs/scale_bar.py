@@ -15,8 +15,9 @@ from tomoseg.micrographs.scale.labels import Label, read_label
 from tomoseg.micrographs.scale.lines import Line, lines_near
 from tomoseg.micrographs.scale.picture import Box, Picture, as_picture
 
-_MOST_BARS = 12  # looked at
+_MOST_BARS = 24  # looked at
 _MOST_LINES = 4  # read for each bar
+_MOST_READ = 20  # lines in all
 _SURE = 0.6  # confidence below which a warning is given
 _AGREE = 0.03  # relative difference of pixel sizes up to which two bars agree
 _POSSIBLE_NM = (5e-4, 5e3)  # px sizes of micrographs
@@ -115,23 +116,41 @@ def _candidates(picture: Picture, readers: Mapping[str, Engine]) -> list[_Candid
     found = []
     for bar in find_bars(picture)[:_MOST_BARS]:
         for line in lines_near(picture, bar)[:_MOST_LINES]:
-            if bar.length < 1.2 * line.height:
+            if _is_stroke(bar, line):
                 continue
             key = (line.box, line.colour.tobytes())
+            if key not in known and len(known) >= _MOST_READ:
+                continue
             if key not in known:
                 known[key] = read_label(picture, bar, line, readers)
             found.append(_Candidate(bar, line, known[key]))
     return found
 
 
+def _is_stroke(bar: Bar, line: Line) -> bool:
+    """Return whether a bar is too short for its label: a stroke of a letter."""
+    y0, x0, y1, x1 = bar.box
+    v0, u0, v1, u1 = line.box
+    apart = max(v0 - y1, y0 - v1, u0 - x1, x0 - u1)
+    return bar.length < line.height or (apart < 0.08 * line.height and bar.length < 0.5 * (u1 - u0))
+
+
 def _one_per_label(candidates: list[_Candidate]) -> list[_Candidate]:
     """Return for each label the bar it belongs to, the most certain first."""
     kept: list[_Candidate] = []
-    for candidate in sorted(candidates, key=_rank, reverse=True):
+    inner = [c for c in candidates if not any(_is_box_of(c, other) for other in candidates)]
+    for candidate in sorted(inner, key=_rank, reverse=True):
         taken = (_touch(candidate.line.box, c.line.box) or _touch(candidate.bar.box, c.bar.box) for c in kept)
         if not any(taken):
             kept.append(candidate)
     return kept
+
+
+def _is_box_of(one: _Candidate, other: _Candidate) -> bool:
+    """Return whether one bar is the frame of a box that holds another bar and its label."""
+    (y0, x0, y1, x1), (v0, u0, v1, u1) = one.bar.box, other.bar.box
+    holds = y0 < v0 and v1 < y1 and x0 <= u0 and u1 <= x1
+    return one.bar.kind == "framed" and holds and _touch(one.line.box, other.line.box)
 
 
 def _rank(candidate: _Candidate) -> float:

@@ -23,6 +23,9 @@ _DRIFT = 0.2  # over the length of a bar
 _SAME_COLOUR = 0.15  # of two parts of one bar
 LEAST_CONTRAST = 0.12  # of a bar to what is around it
 
+_CLEAR = 0.5  # contrast from which on a bar is as good as any
+_LONG = 0.1  # length, in widths of the image, from which on it is
+
 _LEAST_PART = 5  # px: a segment
 _LEAST_LENGTH = 16  # px
 _MOST_LENGTH = 0.9  # of the image's width: longer ones are rims and strips
@@ -97,7 +100,7 @@ def find_bars(picture: Picture) -> list[Bar]:
     found = [bar for bar in solid if bar.length >= _LEAST_LENGTH]
     found += _framed(picture, [p for p in parts if p.length >= _LEAST_LENGTH])
     found += _in_one_row(picture, solid)
-    return _without_doubles(found)
+    return _without_doubles(found, width)
 
 
 def _runs(values: NDArray[np.float32]) -> _Runs:
@@ -257,9 +260,10 @@ def _segmented(row: list[Bar]) -> list[Bar]:
     """Return the chains of three or more rectangles with gaps as long as themselves."""
     found, chain = [], row[:1]
     for before, part in pairwise(row):
-        gap = part.box[1] - before.box[3]
-        equal = abs(part.length - chain[0].length) <= 3 and abs(gap - chain[0].length) <= 3
-        chain = [*chain, part] if equal else [part]
+        step = part.box[1] - before.box[1]
+        equal = abs(part.length - before.length) <= 3 and 1.5 * part.length <= step <= 2.8 * part.length
+        same_step = len(chain) < 2 or abs(step - (chain[1].box[1] - chain[0].box[1])) <= 3
+        chain = [*chain, part] if equal and same_step else [before, part] if equal else [part]
         if len(chain) >= 3:
             found = [bar for bar in found if bar.box[1] != chain[0].box[1]] + [_joined(chain, "segmented")]
     return found
@@ -274,7 +278,8 @@ def _united(bars: list[Bar]) -> list[Bar]:
             v0, u0, v1, u1 = other.box
             if max(y0, v0) - min(y1, v1) <= 1 and min(x1, u1) - max(x0, u0) > 0.5 * min(bar.length, other.length):
                 box = (min(y0, v0), min(x0, u0), max(y1, v1), max(x1, u1))
-                whole[i] = replace(other, box=box, parts=other.parts + bar.parts)
+                clearer = max(bar, other, key=lambda b: b.contrast * min(b.height, 3))
+                whole[i] = replace(clearer, box=box, parts=clearer.parts)
                 break
         else:
             whole.append(bar)
@@ -319,21 +324,27 @@ def _contrast(picture: Picture, box: Box, colour: Colour, share: float = 0.7) ->
     return min(sides) if len(sides) >= 3 else 0.0
 
 
-def _without_doubles(bars: list[Bar]) -> list[Bar]:
+def _without_doubles(bars: list[Bar], width: int) -> list[Bar]:
     """Return the bars, the clearest first, without the parts of larger ones and those found twice."""
     order = {"segmented": 0, "interrupted": 1, "framed": 2, "solid": 3}
     kept: list[Bar] = []
-    for bar in sorted(bars, key=lambda b: (order[b.kind], -b.length)):
+    for bar in sorted(bars, key=lambda b: (order[b.kind], -b.contrast * min(b.height, 3), -b.length)):
         if not any(_is_part(bar, other) for other in kept):
             kept.append(bar)
-    return sorted(kept, key=lambda b: (-b.contrast, -b.length))
+    return sorted(kept, key=lambda b: -min(b.contrast, _CLEAR) * min(_inked(b), _LONG * width))
+
+
+def _inked(bar: Bar) -> int:
+    """Return the length in px of a bar without its gaps, more than once where rows are."""
+    return bar.length if bar.kind in ("framed", "segmented") else sum(x1 - x0 for _, x0, _, x1 in bar.parts)
 
 
 def _is_part(one: Bar, other: Bar) -> bool:
-    """Return whether one bar is a part of a segmented one, or the same as another, one row more or less."""
+    """Return whether one bar is a part of a segmented one, or a blurred row at the edge of another."""
     (y0, x0, y1, x1), (v0, u0, v1, u1) = one.box, other.box
-    if np.abs(one.colour - other.colour).max() > _SAME_COLOUR or min(y1, v1) <= max(y0, v0):
+    if max(y0, v0) - min(y1, v1) > 1:
         return False
-    if other.kind == "segmented" and u0 - 2 <= x0 and x1 <= u1 + 2:
+    if other.kind == "segmented" and u0 - 3 <= x0 and x1 <= u1 + 3:
         return True
-    return one.kind != "interrupted" and abs(x0 - u0) <= 2 and abs(x1 - u1) <= 2
+    thinner = y1 - y0 <= v1 - v0 and one.contrast <= other.contrast
+    return one.kind == other.kind and thinner and abs(x0 - u0) <= 3 and abs(x1 - u1) <= 3

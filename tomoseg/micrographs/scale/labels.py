@@ -16,6 +16,7 @@ from tomoseg.micrographs.scale.picture import Box, Picture
 
 _CLEAR = 0.7  # an engine's certainty from which on it is not in doubt
 _UNREAD = 0.5  # weight of a picture of the line in which no length was read
+_ENOUGH = 0.8  # confidence with which no other engine is asked
 _SIZES = (48, 32, 64)  # px: heights of the pictures
 
 
@@ -43,11 +44,13 @@ def read_label(picture: Picture, bar: Bar, line: Line, engines: Mapping[str, Eng
     letters = find_letters(ink)
     votes: list[_Vote] = []
     label: Label | None = None
-    for engine in engines.values():
+    for i, engine in enumerate(engines.values()):
+        if i > 0 and label is None:
+            break
         votes += _votes(engine, pictures)
         if any(v.length for v in votes):
             label = _judged(votes, letters)
-            if not label.doubts:
+            if not label.doubts and label.confidence > _ENOUGH:
                 break
     return label
 
@@ -86,8 +89,12 @@ def _sized(values: NDArray[np.float32], height: int) -> GreyImage:
 
 
 def _votes(engine: Engine, pictures: list[GreyImage]) -> list[_Vote]:
+    """Return what an engine reads in each picture of a line; what is no length in the first two is none in a third."""
+    readings = engine(pictures[:2])
+    if any(parse_label(text) for text, _ in readings):
+        readings += engine(pictures[2:])
     votes = []
-    for text, certainty in engine(pictures):
+    for text, certainty in readings:
         length = parse_label(text)
         weight = min(1.0, certainty / _CLEAR) * (0.5 if length and length.repaired else 1.0) if length else _UNREAD
         votes.append(_Vote(length, weight, text))

@@ -42,7 +42,9 @@ class Length:
     @property
     def nm(self) -> float:
         """The length in nm."""
-        return float(length_to_nm(float(self.number), self.unit) or math.nan)
+        nm = length_to_nm(float(self.number), self.unit)
+        assert nm is not None  # the unit is one of a few
+        return nm
 
     @property
     def roundness(self) -> float:

@@ -20,6 +20,7 @@ _MOST_TEXT = 0.12  # of the image's height
 _MOST_LETTERS = 500  # looked at: the ones nearest to the bar
 _LETTERS_PX = 8.0  # widest of what hangs together, in heights: whole words, where blurred
 _WORD_GAP = 1.1  # between letters of a line, in heights
+_POINT_GAP = 0.8  # between a letter and a point
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,12 @@ def text_lines(mask: BoolArray, image_height: int) -> list[Box]:
     boxes = _component_boxes(mask)
     height, width = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     small = (height < _MOST_TEXT * image_height) & (width <= _LETTERS_PX * np.maximum(height, _LEAST_TEXT_PX))
-    letters = boxes[small & (height >= _LEAST_TEXT_PX)][:_MOST_LETTERS]
+    letters = boxes[small & (height >= 2)][:_MOST_LETTERS]
     if not len(letters):
         return []
     group = _side_by_side(letters)
-    specks = boxes[small & (height < _LEAST_TEXT_PX)]
-    return [_line_box(letters[group == i], specks) for i in range(group.max() + 1) if _is_text(letters[group == i])]
+    lines = (letters[group == i] for i in range(group.max() + 1))
+    return [_line_box(line, boxes[small]) for line in lines if _is_text(line)]
 
 
 def _component_boxes(mask: BoolArray) -> NDArray[np.int64]:
@@ -111,13 +112,21 @@ def _side_by_side(boxes: NDArray[np.int64]) -> NDArray[np.int64]:
     lower, taller = np.minimum(height, height.T), np.maximum(height, height.T)
     overlap = np.minimum(y1, y1.T) - np.maximum(y0, y0.T)
     gap = np.maximum(x0, x0.T) - np.minimum(x1, x1.T)
-    joined = (overlap >= 0.6 * lower) & (gap <= _WORD_GAP * taller) & (taller <= 2.3 * lower)
+    alike = (overlap >= 0.6 * lower) & (gap <= _WORD_GAP * taller) & (taller <= 2.3 * lower)
+    alike &= lower >= _LEAST_TEXT_PX
+    # A point or comma is much lower than its neighbours, and stands on the line they stand on, or hangs from it.
+    at_foot = (np.abs(y1 - y1.T) <= 0.35 * taller) & (np.maximum(y0, y0.T) >= np.minimum(y0, y0.T) + 0.5 * taller)
+    point = at_foot & (gap <= _POINT_GAP * taller) & (taller >= _LEAST_TEXT_PX) & (taller > 2.3 * lower)
+    joined = alike | point
     _, group = connected_components(coo_array(joined), directed=False)
     return np.asarray(group)
 
 
 def _is_text(letters: NDArray[np.int64]) -> bool:
     """Return whether boxes are two letters or more, or one that is as wide as a word."""
+    letters = letters[letters[:, 2] - letters[:, 0] >= _LEAST_TEXT_PX]
+    if not len(letters):
+        return False
     y0, x0, y1, x1 = letters[:, 0].min(), letters[:, 1].min(), letters[:, 2].max(), letters[:, 3].max()
     return bool(x1 - x0 >= 1.1 * (y1 - y0)) and (len(letters) >= 2 or bool(x1 - x0 >= 2 * (y1 - y0)))
 
