@@ -116,7 +116,9 @@ def _candidates(picture: Picture, readers: Mapping[str, Engine]) -> list[_Candid
     found = []
     for bar in find_bars(picture)[:_MOST_BARS]:
         for line in lines_near(picture, bar)[:_MOST_LINES]:
-            if _is_stroke(bar, line):
+            if _is_stroke(bar, line) or (line.place == "inside" and bar.kind == "framed" and not _alone(picture, bar, line)):
+                continue
+            if any(label and _within(line.box, box) for (box, _), label in known.items() if box != line.box):
                 continue
             key = (line.box, line.colour.tobytes())
             if key not in known and len(known) >= _MOST_READ:
@@ -128,11 +130,23 @@ def _candidates(picture: Picture, readers: Mapping[str, Engine]) -> list[_Candid
 
 
 def _is_stroke(bar: Bar, line: Line) -> bool:
-    """Return whether a bar is too short for its label: a stroke of a letter."""
+    """Return whether a bar is a stroke of a letter of its label: within the line, or too short for it."""
     y0, x0, y1, x1 = bar.box
     v0, u0, v1, u1 = line.box
-    apart = max(v0 - y1, y0 - v1, u0 - x1, x0 - u1)
-    return bar.length < line.height or (apart < 0.08 * line.height and bar.length < 0.5 * (u1 - u0))
+    pad = 0.15 * line.height
+    within = v0 - pad <= y0 and y1 <= v1 + pad and u0 - pad <= x0 and x1 <= u1 + pad
+    return within or bar.length < line.height
+
+
+def _alone(picture: Picture, bar: Bar, line: Line) -> bool:
+    """Return whether a label is all there is inside a bar, in its middle: a box holds a bar besides."""
+    y0, x0, y1, x1 = bar.box
+    v0, u0, v1, u1 = line.box
+    pad = max(2, round(0.15 * line.height))
+    inside = picture.ink(bar.box, line.colour, line.contrast) > 0.5
+    inside[max(0, v0 - pad - y0) : v1 + pad - y0, max(0, u0 - pad - x0) : u1 + pad - x0] = False
+    edge = 3
+    return not inside[edge:-edge, edge:-edge].any() and abs((v0 + v1) - (y0 + y1)) / 2 <= 0.35 * line.height
 
 
 def _one_per_label(candidates: list[_Candidate]) -> list[_Candidate]:
@@ -147,9 +161,10 @@ def _one_per_label(candidates: list[_Candidate]) -> list[_Candidate]:
 
 
 def _is_box_of(one: _Candidate, other: _Candidate) -> bool:
-    """Return whether one bar is the frame of a box that holds another bar and its label."""
+    """Return whether one bar is the box, or a part of the box, that holds another bar and its label."""
     (y0, x0, y1, x1), (v0, u0, v1, u1) = one.bar.box, other.bar.box
-    holds = y0 < v0 and v1 < y1 and x0 <= u0 and u1 <= x1
+    reach = 0.3 * (y1 - y0)
+    holds = y0 - reach < v0 and v1 < y1 + reach and x0 <= u0 and u1 <= x1 and other.bar.kind != "framed"
     return one.bar.kind == "framed" and holds and _touch(one.line.box, other.line.box)
 
 
@@ -158,6 +173,10 @@ def _rank(candidate: _Candidate) -> float:
     whole = {"segmented": 0.3, "interrupted": 0.3}.get(bar.kind, 0.0)
     certain = label.confidence if label and not label.refused else 0.0
     return certain + whole - 0.1 * line.distance + 0.3 * min(1.0, bar.contrast)
+
+
+def _within(one: Box, other: Box) -> bool:
+    return one[0] >= other[0] - 2 and one[1] >= other[1] - 2 and one[2] <= other[2] + 2 and one[3] <= other[3] + 2
 
 
 def _touch(one: Box, other: Box) -> bool:
@@ -215,7 +234,9 @@ def _agreed(found: list[ScaleBar]) -> ScaleBar:
     warnings = first.warnings
     confidence = first.confidence
     differing = [
-        bar for bar in sure[1:] if abs(bar.pixel_size_nm / first.pixel_size_nm - 1) > _AGREE
+        bar
+        for bar in sure[1:]
+        if abs(bar.pixel_size_nm / first.pixel_size_nm - 1) > _AGREE and bar.confidence >= _SURE
     ]
     if differing:
         warnings += (

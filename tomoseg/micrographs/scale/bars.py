@@ -38,8 +38,8 @@ class Bar:
     """A rectangle that may be a scale bar.
 
     `box` in whole px, `colour` (c,) and `contrast` as in a `Picture`; `rows` are the boxes of the parts, the bar itself
-    if it has one only; `kind`: "solid", "framed" (rows above and below something else), "interrupted", "segmented" or
-    "ruler".
+    if it has one only; `kind`: "solid", "framed" (rows above and below something else), "interrupted" or "segmented", then
+    with a `second` colour where its parts alternate between two.
     """
 
     box: Box
@@ -47,6 +47,7 @@ class Bar:
     contrast: float
     kind: str
     parts: tuple[Box, ...]
+    second: Colour | None = None
 
     @property
     def length(self) -> int:
@@ -279,7 +280,8 @@ def _united(bars: list[Bar]) -> list[Bar]:
             if max(y0, v0) - min(y1, v1) <= 1 and min(x1, u1) - max(x0, u0) > 0.5 * min(bar.length, other.length):
                 box = (min(y0, v0), min(x0, u0), max(y1, v1), max(x1, u1))
                 clearer = max(bar, other, key=lambda b: b.contrast * min(b.height, 3))
-                whole[i] = replace(clearer, box=box, parts=clearer.parts)
+                parts = [p for p in bar.parts + other.parts if p[2] - p[0] > 0.4 * clearer.height]
+                whole[i] = replace(clearer, box=box, parts=tuple(parts), second=min(bar, other, key=lambda b: b.contrast * min(b.height, 3)).colour)
                 break
         else:
             whole.append(bar)

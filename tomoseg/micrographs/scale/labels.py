@@ -17,6 +17,7 @@ from tomoseg.micrographs.scale.picture import Box, Picture
 _CLEAR = 0.7  # an engine's certainty from which on it is not in doubt
 _UNREAD = 0.5  # weight of a picture of the line in which no length was read
 _ENOUGH = 0.8  # confidence with which no other engine is asked
+_BESIDE = 1.7  # heights to each side of a line in which there may be more of it
 _SIZES = (48, 32, 64)  # px: heights of the pictures
 
 
@@ -39,8 +40,10 @@ class _Vote:
 
 def read_label(picture: Picture, bar: Bar, line: Line, engines: Mapping[str, Engine]) -> Label | None:
     """Read a line; None where it is no length in any picture of it by any engine."""
-    crop, ink = _ink(picture, bar, line)
+    crop, ink = _ink(picture, bar, line, 0.25)
     pictures = _pictures(picture, bar, line, crop, ink)
+    _, wider = _ink(picture, bar, line, _BESIDE)
+    pictures.append(_sized(1 - wider, _SIZES[0]))
     letters = find_letters(ink)
     votes: list[_Vote] = []
     label: Label | None = None
@@ -55,25 +58,25 @@ def read_label(picture: Picture, bar: Bar, line: Line, engines: Mapping[str, Eng
     return label
 
 
-def _ink(picture: Picture, bar: Bar, line: Line) -> tuple[Box, NDArray[np.float32]]:
-    """Return a box somewhat larger than the line, and how much of each of its pixels (y, x) is ink, 0 to 1."""
+def _ink(picture: Picture, bar: Bar, line: Line, side: float) -> tuple[Box, NDArray[np.float32]]:
+    """Return a box larger than the line, `side` heights to each side, and how much of each pixel (y, x) is ink."""
     y0, x0, y1, x1 = line.box
     pad = max(2, round(0.25 * line.height))
-    box = picture.clipped((y0 - pad, x0 - pad, y1 + pad, x1 + pad))
-    ink = np.clip(1 - picture.distance(box, line.colour) / line.contrast, 0, 1)
+    box = picture.clipped((y0 - pad, x0 - side * line.height - 2, y1 + pad, x1 + side * line.height + 2))
+    ink = picture.ink(box, line.colour, line.contrast)
     for v0, u0, v1, u1 in bar.parts:
         if not (v0 <= y0 and y1 <= v1):
             ink[max(0, v0 - 1 - box[0]) : max(0, v1 + 1 - box[0]), max(0, u0 - 1 - box[1]) : max(0, u1 + 1 - box[1])] = 0
-    return box, ink.astype(np.float32)
+    return box, ink
 
 
 def _pictures(picture: Picture, bar: Bar, line: Line, box: Box, ink: NDArray[np.float32]) -> list[GreyImage]:
     """Return pictures of a line, dark on white: its ink, its ink without what is faint, and as it is, in three sizes."""
     y0, x0, y1, x1 = box
-    grey = picture.values[y0:y1, x0:x1].mean(axis=2)
-    towards = float(line.colour.mean()) - float(np.median(grey[ink < 0.3])) if (ink < 0.3).any() else 1.0
+    grey = picture.values[y0:y1, x0:x1, 0]
+    towards = float(line.colour[0]) - float(np.median(grey[ink < 0.3])) if (ink < 0.3).any() else 1.0
     if abs(towards) > 0.1:
-        plain = np.clip((grey - float(line.colour.mean())) / -towards, 0, 1.2) / 1.2
+        plain = np.clip((grey - float(line.colour[0])) / -towards, 0, 1.2) / 1.2
         plain[(ink == 0) & (plain < 0.3)] = 1.0  # the bar
     else:
         plain = 1 - np.sqrt(ink)
@@ -89,10 +92,16 @@ def _sized(values: NDArray[np.float32], height: int) -> GreyImage:
 
 
 def _votes(engine: Engine, pictures: list[GreyImage]) -> list[_Vote]:
-    """Return what an engine reads in each picture of a line; what is no length in the first two is none in a third."""
+    """Return what an engine reads in each picture of a line; what is no length in the first two is none in a third.
+
+    The last picture shows more to both sides. Where it is a length it counts as much as all others: then the line had
+    been cut short.
+    """
     readings = engine(pictures[:2])
     if any(parse_label(text) for text, _ in readings):
-        readings += engine(pictures[2:])
+        readings += engine(pictures[2:-1])
+        text, certainty = engine(pictures[-1:])[0]
+        readings += [(text, certainty)] * len(readings) if parse_label(text) else []
     votes = []
     for text, certainty in readings:
         length = parse_label(text)

@@ -9,6 +9,7 @@ from scipy import ndimage
 from tomoseg.arrays import BoolArray
 
 _HEIGHT = 48  # px: letters are looked at this large
+_LETTER = 0.45  # least height of a letter, in heights of the tallest
 _POINT = 0.36  # tallest and widest of a point, in heights of a digit
 
 
@@ -40,11 +41,12 @@ def find_letters(ink: NDArray[np.float32]) -> Letters:
     tall = boxes[:, 2] - boxes[:, 0]
     if not len(boxes) or tall.max() < 4:
         return Letters(mask, boxes[:0], (), 0.0, 0.0)
-    whole = boxes[tall >= 0.45 * tall.max()]
+    whole = boxes[tall >= _LETTER * tall.max()]
     # The first letter is a digit, and stands on the line.
     first = whole[np.argmin(whole[:, 1])]
     bottom, height = float(first[2]), float(first[2] - first[0])
-    points = boxes[_are_points(boxes, bottom, height)]
+    are_points = _are_points(boxes, bottom, height)
+    points, whole = boxes[are_points], boxes[~are_points & (tall >= _LETTER * tall.max())]
     groups = _one_above_another(whole)
     before = tuple(int((groups[:, 3] <= (point[1] + point[3]) / 2 + 0.2 * height).sum()) for point in points)
     between = tuple(sorted({n for n in before if 0 < n < len(groups)}))

@@ -12,25 +12,31 @@ from tomoseg.arrays import BoolArray
 from tomoseg.micrographs.scale.bars import Bar
 from tomoseg.micrographs.scale.picture import Box, Colour, Picture
 
-# How much of the contrast between letters and ground a pixel may miss and still be ink: thin letters never reach their
-# full colour, and a busy ground has much that comes near it.
-INK = (0.5, 0.28)
+# From how much ink on a pixel is a part of a letter: thin letters never reach their full colour, and a busy ground has
+# much that comes near it.
+INK = (0.5, 0.72)
 _LEAST_TEXT_PX = 5  # height of a letter
 _MOST_TEXT = 0.12  # of the image's height
 _MOST_LETTERS = 500  # looked at: the ones nearest to the bar
 _LETTERS_PX = 8.0  # widest of what hangs together, in heights: whole words, where blurred
-_WORD_GAP = 1.1  # between letters of a line, in heights
+_WORD_GAPS = (1.6, 0.8)  # between letters of a line, in heights: of typewriter letters, and of others
+_BESIDE = 0.3  # how far to the side a label may reach, in widths of the image
 _POINT_GAP = 0.8  # between a letter and a point
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of text: its box, its colour and contrast, and how far from the bar's it is placed (0 is best)."""
+    """A line of text.
+
+    `colour` of its ink and signed `contrast` of the ground to it, see `Picture.ink`; `distance`: how far it is from
+    where a label stands by the bar, 0 best; `place`: "above", "below", "beside" or "inside".
+    """
 
     box: Box
     colour: Colour
     contrast: float
     distance: float
+    place: str
 
     @property
     def height(self) -> int:
@@ -43,37 +49,48 @@ def lines_near(picture: Picture, bar: Bar) -> list[Line]:
     found: list[Line] = []
     window = _window(picture, bar)
     for colour, contrast, within in _inks(picture, bar):
-        distance = picture.distance(window, colour)
-        for ink in INK:
-            mask = distance <= ink * contrast
+        ink = picture.ink(window, colour, contrast)
+        for least in INK:
+            mask = ink >= least
             _blank(mask, bar, window)
-            for y0, x0, y1, x1 in text_lines(mask, picture.shape[0]):
+            for y0, x0, y1, x1 in (b for gap in _WORD_GAPS for b in text_lines(mask, picture.shape[0], gap)):
                 box = (y0 + window[0], x0 + window[1], y1 + window[0], x1 + window[1])
                 at = _placing(box, bar)
                 if at is not None and (at[1] == "inside" or not within):
-                    found.append(Line(box, colour, contrast, at[0]))
-    found.sort(key=lambda line: line.distance)
+                    found.append(Line(box, colour, contrast, *at))
+    found.sort(key=lambda line: (round(line.distance), line.box[1] - line.box[3]))
     return _different(found)
 
 
 def _window(picture: Picture, bar: Bar) -> Box:
     height, width = picture.shape
     y0, x0, y1, x1 = bar.box
-    up, side = 0.16 * height, max(0.15 * width, 1.2 * bar.length)
+    up, side = 0.16 * height, max(_BESIDE * width, bar.length)
     return picture.clipped((y0 - up, x0 - side, y1 + up, x1 + side))
 
 
 def _inks(picture: Picture, bar: Bar) -> list[tuple[Colour, float, bool]]:
     """Return the colours letters may have, their contrast, and whether they are searched for inside the bar only."""
-    inks = [(bar.colour, bar.contrast, False)]
+    inks = [(bar.colour, _signed(picture, bar, bar.colour, bar.contrast), False)]
+    if bar.second is not None:
+        inks.append((bar.second, _signed(picture, bar, bar.second, bar.contrast), False))
     if bar.kind == "framed" and bar.height >= 8:
         y0, x0, y1, x1 = bar.box
         inside = picture.values[y0 + 2 : y1 - 2, x0 + 2 : x1 - 2].reshape(-1, len(bar.colour))
         far = np.abs(inside - bar.colour).max(axis=1)
         most = float(np.percentile(far, 97)) if len(far) else 0.0
         if most >= 0.15:
-            inks.append((np.median(inside[far >= 0.8 * most], axis=0).astype(np.float32), most, True))
+            ink = np.median(inside[far >= 0.8 * most], axis=0).astype(np.float32)
+            inks.append((ink, most if bar.colour[0] > ink[0] else -most, True))
     return inks
+
+
+def _signed(picture: Picture, bar: Bar, ink: Colour, contrast: float) -> float:
+    """Return the contrast, negative where what is above and below a bar is darker than an ink."""
+    y0, x0, y1, x1 = bar.box
+    rows = [y for y in (y0 - 4, y0 - 3, y1 + 2, y1 + 3) if 0 <= y < picture.shape[0]]
+    ground = float(np.median(picture.values[rows, x0:x1, 0])) if rows else 0.0
+    return contrast if ground >= float(ink[0]) else -contrast
 
 
 def _blank(mask: BoolArray, bar: Bar, window: Box) -> None:
@@ -83,15 +100,18 @@ def _blank(mask: BoolArray, bar: Bar, window: Box) -> None:
         mask[top : max(0, y1 + 1 - window[0]), left : max(0, x1 + 1 - window[1])] = False
 
 
-def text_lines(mask: BoolArray, image_height: int) -> list[Box]:
-    """Return the boxes of what looks like lines of text in a mask (y, x) of ink: two or more letters side by side."""
+def text_lines(mask: BoolArray, image_height: int, gap: float) -> list[Box]:
+    """Return the boxes of what looks like lines of text in a mask (y, x) of ink: two or more letters side by side.
+
+    `gap` is the widest between letters, in heights.
+    """
     boxes = _component_boxes(mask)
     height, width = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     small = (height < _MOST_TEXT * image_height) & (width <= _LETTERS_PX * np.maximum(height, _LEAST_TEXT_PX))
     letters = boxes[small & (height >= 2)][:_MOST_LETTERS]
     if not len(letters):
         return []
-    group = _side_by_side(letters)
+    group = _side_by_side(letters, gap)
     lines = (letters[group == i] for i in range(group.max() + 1))
     return [_line_box(line, boxes[small]) for line in lines if _is_text(line)]
 
@@ -105,14 +125,14 @@ def _component_boxes(mask: BoolArray) -> NDArray[np.int64]:
     return boxes[np.argsort(-area, kind="stable")]
 
 
-def _side_by_side(boxes: NDArray[np.int64]) -> NDArray[np.int64]:
+def _side_by_side(boxes: NDArray[np.int64], most: float) -> NDArray[np.int64]:
     """Return the line (n,) each letter belongs to: neighbours overlap in height, and are about as tall."""
     y0, x0, y1, x1 = (v[:, None] for v in boxes.T)
     height = y1 - y0
     lower, taller = np.minimum(height, height.T), np.maximum(height, height.T)
     overlap = np.minimum(y1, y1.T) - np.maximum(y0, y0.T)
     gap = np.maximum(x0, x0.T) - np.minimum(x1, x1.T)
-    alike = (overlap >= 0.6 * lower) & (gap <= _WORD_GAP * taller) & (taller <= 2.3 * lower)
+    alike = (overlap >= 0.6 * lower) & (gap <= most * taller) & (taller <= 2.3 * lower)
     alike &= lower >= _LEAST_TEXT_PX
     # A point or comma is much lower than its neighbours, and stands on the line they stand on, or hangs from it.
     at_foot = (np.abs(y1 - y1.T) <= 0.35 * taller) & (np.maximum(y0, y0.T) >= np.minimum(y0, y0.T) + 0.5 * taller)
@@ -146,8 +166,11 @@ def _placing(line: Box, bar: Bar) -> tuple[float, str] | None:
     y0, x0, y1, x1 = line
     v0, u0, v1, u1 = bar.box
     height = y1 - y0
-    inside = y0 >= v0 - (height if bar.kind == "interrupted" else 0) and x0 >= u0 and x1 <= u1
-    if inside and y1 <= v1 + (height if bar.kind == "interrupted" else 0):
+    if bar.kind == "interrupted" and y0 < v1 and y1 > v0:
+        gap = bar.parts[0][3], bar.parts[-1][1]
+        off = abs((x0 + x1) - (u0 + u1)) / (2 * height)
+        return (0.3 * off, "inside") if x0 >= gap[0] - 0.1 * height and x1 <= gap[1] + 0.1 * height else None
+    if y0 >= v0 and y1 <= v1 and x0 >= u0 and x1 <= u1:
         return abs((x0 + x1) - (u0 + u1)) / (2 * height) * 0.3, "inside"
     beside = max(u0 - x1, x0 - u1)
     if beside >= 0:
