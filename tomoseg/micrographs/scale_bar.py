@@ -12,7 +12,7 @@ from tomoseg.micrographs.scale.ends import Ends, bar_ends
 from tomoseg.micrographs.scale.engines import Engine, engines
 from tomoseg.micrographs.scale.furniture import grounds
 from tomoseg.micrographs.scale.labels import Label, read_label
-from tomoseg.micrographs.scale.lines import Line, lines_near
+from tomoseg.micrographs.scale.lines import Line, lines_near, placing
 from tomoseg.micrographs.scale.picture import Box, Picture, as_picture
 
 _MOST_BARS = 24  # looked at
@@ -112,21 +112,29 @@ def _read(picture: Picture, readers: Mapping[str, Engine]) -> ScaleBar:
 
 def _candidates(picture: Picture, readers: Mapping[str, Engine]) -> list[_Candidate]:
     """Return bars with lines of text beside them, each line read once."""
-    known: dict[tuple[Box, bytes], Label | None] = {}
+    known: dict[Box, Label | None] = {}
     found = []
     for bar in find_bars(picture)[:_MOST_BARS]:
         for line in lines_near(picture, bar)[:_MOST_LINES]:
-            if _is_stroke(bar, line) or (line.place == "inside" and bar.kind == "framed" and not _alone(picture, bar, line)):
+            longer = _longer(line, known)
+            at = placing(longer or line.box, bar)
+            if at is None:
                 continue
-            if any(label and _within(line.box, box) for (box, _), label in known.items() if box != line.box):
+            placed = replace(line, box=longer or line.box, distance=at[0], place=at[1])
+            if not _fits(picture, bar, placed):
                 continue
-            key = (line.box, line.colour.tobytes())
-            if key not in known and len(known) >= _MOST_READ:
-                continue
-            if key not in known:
-                known[key] = read_label(picture, bar, line, readers)
-            found.append(_Candidate(bar, line, known[key]))
+            if placed.box not in known:
+                if len(known) >= _MOST_READ:
+                    continue
+                known[placed.box] = read_label(picture, bar, placed, readers)
+            found.append(_Candidate(bar, placed, known[placed.box]))
     return found
+
+
+def _fits(picture: Picture, bar: Bar, line: Line) -> bool:
+    """Return whether a line may be the label of a bar: the bar is no stroke of its letters, and no box around more."""
+    boxed = line.place == "inside" and bar.kind == "framed"
+    return not _is_stroke(bar, line) and (not boxed or _alone(picture, bar, line))
 
 
 def _is_stroke(bar: Bar, line: Line) -> bool:
@@ -173,6 +181,11 @@ def _rank(candidate: _Candidate) -> float:
     whole = {"segmented": 0.3, "interrupted": 0.3}.get(bar.kind, 0.0)
     certain = label.confidence if label and not label.refused else 0.0
     return certain + whole - 0.1 * line.distance + 0.3 * min(1.0, bar.contrast)
+
+
+def _longer(line: Line, known: Mapping[Box, Label | None]) -> Box | None:
+    """Return the box of a longer line that holds this one and was read as a label."""
+    return next((box for box, label in known.items() if label and _within(line.box, box)), None)
 
 
 def _within(one: Box, other: Box) -> bool:

@@ -277,15 +277,27 @@ def _united(bars: list[Bar]) -> list[Bar]:
         y0, x0, y1, x1 = bar.box
         for i, other in enumerate(whole):
             v0, u0, v1, u1 = other.box
-            if max(y0, v0) - min(y1, v1) <= 1 and min(x1, u1) - max(x0, u0) > 0.5 * min(bar.length, other.length):
+            if _alternate(bar, other):
                 box = (min(y0, v0), min(x0, u0), max(y1, v1), max(x1, u1))
-                clearer = max(bar, other, key=lambda b: b.contrast * min(b.height, 3))
-                parts = [p for p in bar.parts + other.parts if p[2] - p[0] > 0.4 * clearer.height]
-                whole[i] = replace(clearer, box=box, parts=tuple(parts), second=min(bar, other, key=lambda b: b.contrast * min(b.height, 3)).colour)
+                less, clearer = sorted((bar, other), key=lambda b: b.contrast * min(b.height, 3))
+                if less.height > 0.4 * clearer.height:
+                    clearer = replace(clearer, parts=clearer.parts + less.parts, second=less.colour)
+                whole[i] = replace(clearer, box=box)
                 break
         else:
             whole.append(bar)
     return whole
+
+
+def _alternate(one: Bar, other: Bar) -> bool:
+    """Return whether the segments of one bar fill the gaps of the other, in the same rows or in the next ones."""
+    (y0, x0, y1, x1), (v0, u0, v1, u1) = one.box, other.box
+    apart = max(y0, v0) - min(y1, v1)
+    if apart > one.parts[0][3] - one.parts[0][1] or min(x1, u1) - max(x0, u0) < 0.5 * min(one.length, other.length):
+        return False
+    period = one.parts[1][1] - one.parts[0][1]
+    shift = (u0 - x0) % period / period
+    return apart <= 1 or 0.35 <= shift <= 0.65
 
 
 def _interrupted(row: list[Bar]) -> list[Bar]:
@@ -293,7 +305,7 @@ def _interrupted(row: list[Bar]) -> list[Bar]:
     found = []
     for one, other in pairwise(row):
         gap = other.box[1] - one.box[3]
-        if abs(one.length - other.length) <= 3 and gap > 3 * one.height and gap < 8 * one.length and one.length >= 8:
+        if abs(one.length - other.length) <= 3 and gap > 3 * one.height and gap < 15 * one.length and one.length >= 8:
             found.append(_joined([one, other], "interrupted"))
     return found
 
@@ -330,7 +342,7 @@ def _without_doubles(bars: list[Bar], width: int) -> list[Bar]:
     """Return the bars, the clearest first, without the parts of larger ones and those found twice."""
     order = {"segmented": 0, "interrupted": 1, "framed": 2, "solid": 3}
     kept: list[Bar] = []
-    for bar in sorted(bars, key=lambda b: (order[b.kind], -b.contrast * min(b.height, 3), -b.length)):
+    for bar in sorted(bars, key=lambda b: (order[b.kind] // 2, -b.contrast * min(b.height, 3), -b.length)):
         if not any(_is_part(bar, other) for other in kept):
             kept.append(bar)
     return sorted(kept, key=lambda b: -min(b.contrast, _CLEAR) * min(_inked(b), _LONG * width))
@@ -348,5 +360,5 @@ def _is_part(one: Bar, other: Bar) -> bool:
         return False
     if other.kind == "segmented" and u0 - 3 <= x0 and x1 <= u1 + 3:
         return True
-    thinner = y1 - y0 <= v1 - v0 and one.contrast <= other.contrast
-    return one.kind == other.kind and thinner and abs(x0 - u0) <= 3 and abs(x1 - u1) <= 3
+    thinner = y1 - y0 <= v1 - v0 + 4 and one.contrast <= other.contrast
+    return one.kind != "interrupted" and thinner and abs(x0 - u0) <= 3 and abs(x1 - u1) <= 3

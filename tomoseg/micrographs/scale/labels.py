@@ -113,6 +113,8 @@ def _votes(engine: Engine, pictures: list[GreyImage]) -> list[_Vote]:
 def _judged(votes: list[_Vote], letters: Letters) -> Label:
     """Choose the length most votes are for, and say what is against it."""
     votes = [replace(v, length=_with_true_unit(v.length, letters)) if v.length else v for v in votes]
+    if any(v.length and v.length.unit == "µm" for v in votes):
+        votes = [replace(v, length=_in_microns(v.length)) if v.length else v for v in votes]
     weights: dict[float, float] = {}
     for vote in votes:
         if vote.length:
@@ -128,16 +130,24 @@ def _judged(votes: list[_Vote], letters: Letters) -> Label:
     if others:
         doubts.append(f"it was read as {' and '.join(repr(t) for t in sorted(others))} too")
     certainty = float(np.mean([v.weight for v in mine]))
-    faults = 0.6 ** len(doubts)
+    faults = 0.6 ** len(doubts) * (0.8 if _more_letters(length, letters) else 1.0)
     confidence = float(share * certainty * length.roundness * faults)
     return Label(length, confidence, tuple(doubts), refused or share < 0.5)
 
 
 def _with_true_unit(length: Length, letters: Letters) -> Length:
-    """Return the length with µm for pm where the letter is open at the top: engines know the one better."""
-    if length.unit == "pm" and _unit_shape(length, letters) == "µ":
-        return replace(length, unit="µm")
-    return length
+    """Return the length with µm for pm where the letter is open at the top: engines confuse the two."""
+    return replace(length, unit="µm") if length.unit == "pm" and _unit_shape(length, letters) == "µ" else length
+
+
+def _in_microns(length: Length) -> Length:
+    """Return the length with µm for pm: some pictures of the same letters were read so, and hardly a bar is that short."""
+    return replace(length, unit="µm") if length.unit == "pm" else length
+
+
+def _more_letters(length: Length, letters: Letters) -> bool:
+    """Return whether there are more letters in the line than were read; a busy ground, and broken letters, do that too."""
+    return len(letters.boxes) > len(length.number.replace(".", "")) + (1 if length.unit == "Å" else 2)
 
 
 def _unit_shape(length: Length, letters: Letters) -> str:
@@ -155,7 +165,7 @@ def _doubts(length: Length, letters: Letters) -> tuple[list[str], bool]:
         doubts.append(length.doubt)
         refused = True
     shape = _unit_shape(length, letters)
-    if shape and shape != length.unit[0]:
+    if shape and shape != length.unit[0] and (shape, length.unit) != ("p", "µm"):
         doubts.append(f"the first letter of the unit looks like {shape}")
         refused = True
     digits = length.number.replace(".", "")
@@ -164,8 +174,8 @@ def _doubts(length: Length, letters: Letters) -> tuple[list[str], bool]:
     if within and within != [point] and len(letters.boxes) >= len(digits):
         doubts.append("there is a decimal point where none was read")
         refused = True
-    if len(letters.boxes) > len(digits) + (1 if length.unit == "Å" else 2):
-        doubts.append("there are more letters than were read")
+    if length.unit == "pm" and shape != "p":
+        doubts.append("it may be µm")
     if length.roundness < 0.5:
         doubts.append("scale bars are seldom that long")
     return doubts, refused

@@ -15,11 +15,10 @@ _UNIT = {
     "nm": "nm", "NM": "nm", "Nm": "nm", "nM": "nm", "nrn": "nm", "nn": "nm", "µm": "µm", "um": "µm", "uM": "µm",
     "Um": "µm", "UM": "µm", "µn": "µm", "Å": "Å", "A": "Å", "A°": "Å", "pm": "pm", "mm": "mm",
 }  # fmt: skip
-_BEFORE = r"(?:(?:scale\s*)?(?:bar)?\s*[:=]\s*)?"
+_BEFORE = r"(?i:(?:scale\s*)?(?:bar)?\s*[:=]\s*)?"
 _LABEL = re.compile(
     rf"^[\W_]*?{_BEFORE}(?P<number>[0-9OoDQlI|Ss]+(?:\s*[.,]\s*[0-9OoDQlI|Ss]+)?)\s*"
-    rf"(?P<unit>{'|'.join(sorted(_UNIT, key=len, reverse=True))})[\W_]*$",
-    re.IGNORECASE,
+    rf"(?P<unit>(?i:{'|'.join(sorted(_UNIT, key=len, reverse=True))}))[\W_]*$"
 )
 _USUAL = (1.0, 2.0, 2.5, 5.0)
 _RARE = (1.2, 1.25, 1.5, 3.0, 4.0, 6.0, 7.0, 7.5, 8.0, 9.0)

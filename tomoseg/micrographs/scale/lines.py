@@ -55,7 +55,7 @@ def lines_near(picture: Picture, bar: Bar) -> list[Line]:
             _blank(mask, bar, window)
             for y0, x0, y1, x1 in (b for gap in _WORD_GAPS for b in text_lines(mask, picture.shape[0], gap)):
                 box = (y0 + window[0], x0 + window[1], y1 + window[0], x1 + window[1])
-                at = _placing(box, bar)
+                at = placing(box, bar)
                 if at is not None and (at[1] == "inside" or not within):
                     found.append(Line(box, colour, contrast, *at))
     found.sort(key=lambda line: (round(line.distance), line.box[1] - line.box[3]))
@@ -161,12 +161,14 @@ def _line_box(letters: NDArray[np.int64], specks: NDArray[np.int64]) -> Box:
     return int(both[:, 0].min()), int(both[:, 1].min()), int(both[:, 2].max()), int(both[:, 3].max())
 
 
-def _placing(line: Box, bar: Bar) -> tuple[float, str] | None:
+def placing(line: Box, bar: Bar) -> tuple[float, str] | None:
     """Return how far, in heights of a line, it is from where a label stands by a bar, and on which side; or None."""
     y0, x0, y1, x1 = line
     v0, u0, v1, u1 = bar.box
     height = y1 - y0
-    if bar.kind == "interrupted" and y0 < v1 and y1 > v0:
+    if bar.kind == "interrupted":
+        if y0 >= v1 or y1 <= v0:
+            return None
         gap = bar.parts[0][3], bar.parts[-1][1]
         off = abs((x0 + x1) - (u0 + u1)) / (2 * height)
         return (0.3 * off, "inside") if x0 >= gap[0] - 0.1 * height and x1 <= gap[1] + 0.1 * height else None
