@@ -265,7 +265,7 @@ def burn(sheet: Sheet, style: Style, rng: np.random.Generator) -> tuple[Style, t
         length, thick = float(round(length)), float(max(1, round(thick)))
     gap = style.text_px * rng.uniform(0.35, 0.8)
     tall = style.bar in ("ticks", "segments", "ruler", "end_caps", "interrupted")
-    bar_h = max(thick, style.text_px * 0.6) if tall and style.bar != "segments" else thick
+    bar_h = max(3 * thick, style.text_px * 0.6) if tall and style.bar != "segments" else thick
     dx, dy = _label_offset(style.place, (length, bar_h), (text_w, text_h), gap)
     x0, y0 = min(0.0, dx), min(0.0, dy)
     block_w, block_h = max(length, dx + text_w) - x0, max(bar_h, dy + text_h) - y0

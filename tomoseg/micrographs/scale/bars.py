@@ -280,9 +280,8 @@ def _united(bars: list[Bar]) -> list[Bar]:
             if _alternate(bar, other):
                 box = (min(y0, v0), min(x0, u0), max(y1, v1), max(x1, u1))
                 less, clearer = sorted((bar, other), key=lambda b: b.contrast * min(b.height, 3))
-                if less.height > 0.4 * clearer.height:
-                    clearer = replace(clearer, parts=clearer.parts + less.parts, second=less.colour)
-                whole[i] = replace(clearer, box=box)
+                second = less.colour if less.height > 0.4 * clearer.height else clearer.second
+                whole[i] = replace(clearer, box=box, parts=clearer.parts + less.parts, second=second)
                 break
         else:
             whole.append(bar)
@@ -336,6 +335,13 @@ def _contrast(picture: Picture, box: Box, colour: Colour, share: float = 0.7) ->
             near = picture.distance((b0, a0, b1, a1), colour).max(axis=axis)
             sides.append(float(np.sort(near)[int((1 - share) * len(near))]))
     return min(sides) if len(sides) >= 3 else 0.0
+
+
+def ground_colour(picture: Picture, bar: Bar) -> Colour:
+    """Return the colour (c,) a little above and below a bar."""
+    y0, x0, y1, x1 = bar.box
+    rows = [y for y in (y0 - 4, y0 - 3, y1 + 2, y1 + 3) if 0 <= y < picture.shape[0]]
+    return np.asarray(np.median(picture.values[rows, x0:x1], axis=(0, 1)) if rows else bar.colour, np.float32)
 
 
 def _without_doubles(bars: list[Bar], width: int) -> list[Bar]:

@@ -34,12 +34,13 @@ def bar_ends(picture: Picture, bar: Bar) -> Ends:
     The brightness along the bar, averaged over its rows, runs from 0 beyond an end to 1 within; the end is where a step
     of the same area would be, so that blur and antialiasing do not shift it.
     """
-    first = min(bar.parts, key=lambda p: p[1])
-    last = max(bar.parts, key=lambda p: p[3])
+    # Of the parts that reach an end, the highest: others are its blurred edges.
+    first = max((p for p in bar.parts if p[1] <= bar.box[1] + 2), key=lambda p: p[2] - p[0])
+    last = max((p for p in bar.parts if p[3] >= bar.box[3] - 2), key=lambda p: p[2] - p[0])
     left = first[1] - _step_position(_profile(picture, bar, first, first[1], -1))
     right = last[3] + _step_position(_profile(picture, bar, last, last[3], 1))
     ticks = [_tick_width(picture, bar, first, first[1], 1), _tick_width(picture, bar, last, last[3] - 1, -1)]
-    ticked = min(ticks) > 0 and abs(ticks[0] - ticks[1]) <= 1 + 0.3 * max(ticks)
+    ticked = bar.kind != "framed" and min(ticks) > 0 and abs(ticks[0] - ticks[1]) <= 1 + 0.3 * max(ticks)
     return Ends(left, right, float(np.mean(ticks)) if ticked else 0.0)
 
 

@@ -1,5 +1,6 @@
 """Read a label: several pictures of the line, several engines, and the shapes of the letters must agree."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,7 @@ from tomoseg.micrographs.scale.lines import Line
 from tomoseg.micrographs.scale.picture import Box, Picture
 
 _CLEAR = 0.7  # an engine's certainty from which on it is not in doubt
+_LEAST_LETTERS = 3  # of a label
 _UNREAD = 0.5  # weight of a picture of the line in which no length was read
 _ENOUGH = 0.8  # confidence with which no other engine is asked
 _BESIDE = 1.7  # heights to each side of a line in which there may be more of it
@@ -23,12 +25,17 @@ _SIZES = (48, 32, 64)  # px: heights of the pictures
 
 @dataclass(frozen=True)
 class Label:
-    """A label as read: the length, how sure that is, 0 to 1, and what speaks against it; `refused`: too much does."""
+    """A label as read.
 
-    length: Length
+    `length` is None where the text is no length; `confidence` 0 to 1; `doubts`: what speaks against it, and `refused`
+    whether that is too much.
+    """
+
+    text: str
+    length: Length | None
     confidence: float
-    doubts: tuple[str, ...]
-    refused: bool
+    doubts: tuple[str, ...] = ()
+    refused: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,10 +43,11 @@ class _Vote:
     length: Length | None
     weight: float
     text: str
+    certainty: float
 
 
 def read_label(picture: Picture, bar: Bar, line: Line, engines: Mapping[str, Engine]) -> Label | None:
-    """Read a line; None where it is no length in any picture of it by any engine."""
+    """Read a line; None where no engine sees as many letters as the shortest label has."""
     crop, ink = _ink(picture, bar, line, 0.25)
     pictures = _pictures(picture, bar, line, crop, ink)
     _, wider = _ink(picture, bar, line, _BESIDE)
@@ -47,15 +55,20 @@ def read_label(picture: Picture, bar: Bar, line: Line, engines: Mapping[str, Eng
     letters = find_letters(ink)
     votes: list[_Vote] = []
     label: Label | None = None
-    for i, engine in enumerate(engines.values()):
-        if i > 0 and label is None:
-            break
+    for engine in engines.values():
         votes += _votes(engine, pictures)
-        if any(v.length for v in votes):
-            label = _judged(votes, letters)
-            if not label.doubts and label.confidence > _ENOUGH:
-                break
-    return label
+        if not any(v.length for v in votes):
+            break
+        label = _judged(votes, letters)
+        if not label.doubts and label.confidence > _ENOUGH:
+            break
+    return label or _no_length(votes)
+
+
+def _no_length(votes: list[_Vote]) -> Label | None:
+    """Return the text that was read with the most certainty, if it looks like one."""
+    texts = [v for v in votes if len(re.findall(r"\w", v.text)) >= _LEAST_LETTERS and v.certainty >= _CLEAR]
+    return Label(max(texts, key=lambda v: v.certainty).text, None, 0.0) if texts else None
 
 
 def _ink(picture: Picture, bar: Bar, line: Line, side: float) -> tuple[Box, NDArray[np.float32]]:
@@ -106,7 +119,7 @@ def _votes(engine: Engine, pictures: list[GreyImage]) -> list[_Vote]:
     for text, certainty in readings:
         length = parse_label(text)
         weight = min(1.0, certainty / _CLEAR) * (0.5 if length and length.repaired else 1.0) if length else _UNREAD
-        votes.append(_Vote(length, weight, text))
+        votes.append(_Vote(length, weight, text, certainty))
     return votes
 
 
@@ -132,12 +145,25 @@ def _judged(votes: list[_Vote], letters: Letters) -> Label:
     certainty = float(np.mean([v.weight for v in mine]))
     faults = 0.6 ** len(doubts) * (0.8 if _more_letters(length, letters) else 1.0)
     confidence = float(share * certainty * length.roundness * faults)
-    return Label(length, confidence, tuple(doubts), refused or share < 0.5)
+    return Label(length.text, length, confidence, tuple(doubts), refused or share < 0.5)
 
 
 def _with_true_unit(length: Length, letters: Letters) -> Length:
-    """Return the length with µm for pm where the letter is open at the top: engines confuse the two."""
-    return replace(length, unit="µm") if length.unit == "pm" and _unit_shape(length, letters) == "µ" else length
+    """Return the length with µm for pm where the letter is open at the top, nm for mm where it is narrow."""
+    if length.unit == "pm" and _unit_shape(length, letters) == "µ":
+        return replace(length, unit="µm")
+    if length.unit == "mm" and _is_narrow(length, letters):
+        return replace(length, unit="nm")
+    return length
+
+
+def _is_narrow(length: Length, letters: Letters) -> bool:
+    """Return whether the first letter of a unit is clearly narrower than the second: nm, not mm."""
+    digits = len(length.number.replace(".", ""))
+    if len(letters.boxes) != digits + 2:
+        return False
+    first, second = (int(x1 - x0) for _, x0, _, x1 in letters.boxes[digits:])
+    return first < 0.8 * second
 
 
 def _in_microns(length: Length) -> Length:
@@ -165,7 +191,7 @@ def _doubts(length: Length, letters: Letters) -> tuple[list[str], bool]:
         doubts.append(length.doubt)
         refused = True
     shape = _unit_shape(length, letters)
-    if shape and shape != length.unit[0] and (shape, length.unit) != ("p", "µm"):
+    if (shape, length.unit) in (("n", "µm"), ("n", "pm"), ("µ", "nm")):
         doubts.append(f"the first letter of the unit looks like {shape}")
         refused = True
     digits = length.number.replace(".", "")

@@ -46,7 +46,8 @@ def find_letters(ink: NDArray[np.float32]) -> Letters:
     first = whole[np.argmin(whole[:, 1])]
     bottom, height = float(first[2]), float(first[2] - first[0])
     are_points = _are_points(boxes, bottom, height)
-    points, whole = boxes[are_points], boxes[~are_points & (tall >= _LETTER * tall.max())]
+    whole = boxes[~are_points & (tall >= _LETTER * tall.max())]
+    points = np.array([p for p in boxes[are_points] if not _is_under(p, whole)], np.int64).reshape(-1, 4)
     groups = _one_above_another(whole)
     before = tuple(int((groups[:, 3] <= (point[1] + point[3]) / 2 + 0.2 * height).sum()) for point in points)
     between = tuple(sorted({n for n in before if 0 < n < len(groups)}))
@@ -59,6 +60,12 @@ def _are_points(boxes: NDArray[np.int64], bottom: float, height: float) -> BoolA
     small = (tall <= (_POINT + 0.1) * height) & (wide <= _POINT * height) & (tall >= 0.06 * height)
     low = (boxes[:, 2] >= bottom - 0.12 * height) & (boxes[:, 0] >= bottom - 0.4 * height)
     return np.asarray(small & low & (boxes[:, 2] <= bottom + 0.35 * height) & (boxes[:, 0] <= bottom))
+
+
+def _is_under(point: NDArray[np.int64], letters: NDArray[np.int64]) -> bool:
+    """Return whether most of a point's columns are those of one letter: it is a part of that."""
+    shared = np.minimum(letters[:, 3], point[3]) - np.maximum(letters[:, 1], point[1])
+    return bool((shared > 0.5 * (point[3] - point[1])).any())
 
 
 def _one_above_another(boxes: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -9,16 +9,17 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from tomoseg.arrays import BoolArray
-from tomoseg.micrographs.scale.bars import Bar
+from tomoseg.micrographs.scale.bars import Bar, ground_colour
 from tomoseg.micrographs.scale.picture import Box, Colour, Picture
 
-# From how much ink on a pixel is a part of a letter: thin letters never reach their full colour, and a busy ground has
-# much that comes near it.
-INK = (0.5, 0.72)
+# From how much ink on a pixel is a part of a letter, in the order they are tried: a busy ground has much that comes near
+# the colour of the letters, and thin letters never reach it.
+INK = (0.5, 0.75, 0.3, 0.87)
 _LEAST_TEXT_PX = 5  # height of a letter
 _MOST_TEXT = 0.12  # of the image's height
 _MOST_LETTERS = 500  # looked at: the ones nearest to the bar
 _LETTERS_PX = 8.0  # widest of what hangs together, in heights: whole words, where blurred
+_LEAST_LIGHT = 0.2  # contrast of luminance that letters in colour can be found by
 _WORD_GAPS = (1.6, 0.8)  # between letters of a line, in heights: of typewriter letters, and of others
 _BESIDE = 0.3  # how far to the side a label may reach, in widths of the image
 _POINT_GAP = 0.8  # between a letter and a point
@@ -44,20 +45,21 @@ class Line:
         return self.box[2] - self.box[0]
 
 
-def lines_near(picture: Picture, bar: Bar) -> list[Line]:
-    """Return the lines of text where a label may stand: above, below, beside or in a bar; the best placed first."""
+def lines_near(picture: Picture, bar: Bar, least: float) -> list[Line]:
+    """Return the lines of text where a label may stand: above, below, beside or in a bar; the best placed first.
+
+    `least` is the ink from which on a pixel is a part of a letter.
+    """
     found: list[Line] = []
     window = _window(picture, bar)
     for colour, contrast, within in _inks(picture, bar):
-        ink = picture.ink(window, colour, contrast)
-        for least in INK:
-            mask = ink >= least
-            _blank(mask, bar, window)
-            for y0, x0, y1, x1 in (b for gap in _WORD_GAPS for b in text_lines(mask, picture.shape[0], gap)):
-                box = (y0 + window[0], x0 + window[1], y1 + window[0], x1 + window[1])
-                at = placing(box, bar)
-                if at is not None and (at[1] == "inside" or not within):
-                    found.append(Line(box, colour, contrast, *at))
+        mask = picture.ink(window, colour, contrast) >= least
+        _blank(mask, bar, window)
+        for y0, x0, y1, x1 in text_lines(mask, picture.shape[0]):
+            box = (y0 + window[0], x0 + window[1], y1 + window[0], x1 + window[1])
+            at = placing(box, bar)
+            if at is not None and (at[1] == "inside" or not within):
+                found.append(Line(box, colour, contrast, *at))
     found.sort(key=lambda line: (round(line.distance), line.box[1] - line.box[3]))
     return _different(found)
 
@@ -72,6 +74,9 @@ def _window(picture: Picture, bar: Bar) -> Box:
 def _inks(picture: Picture, bar: Bar) -> list[tuple[Colour, float, bool]]:
     """Return the colours letters may have, their contrast, and whether they are searched for inside the bar only."""
     inks = [(bar.colour, _signed(picture, bar, bar.colour, bar.contrast), False)]
+    if len(bar.colour) == 3:  # compression blurs the colour of thin letters, but not their luminance
+        light = _signed(picture, bar, bar.colour, float(abs(ground_colour(picture, bar)[0] - bar.colour[0])))
+        inks += [(bar.colour[:1], light, False)] if abs(light) >= _LEAST_LIGHT else []
     if bar.second is not None:
         inks.append((bar.second, _signed(picture, bar, bar.second, bar.contrast), False))
     if bar.kind == "framed" and bar.height >= 8:
@@ -87,10 +92,7 @@ def _inks(picture: Picture, bar: Bar) -> list[tuple[Colour, float, bool]]:
 
 def _signed(picture: Picture, bar: Bar, ink: Colour, contrast: float) -> float:
     """Return the contrast, negative where what is above and below a bar is darker than an ink."""
-    y0, x0, y1, x1 = bar.box
-    rows = [y for y in (y0 - 4, y0 - 3, y1 + 2, y1 + 3) if 0 <= y < picture.shape[0]]
-    ground = float(np.median(picture.values[rows, x0:x1, 0])) if rows else 0.0
-    return contrast if ground >= float(ink[0]) else -contrast
+    return contrast if ground_colour(picture, bar)[0] >= ink[0] else -contrast
 
 
 def _blank(mask: BoolArray, bar: Bar, window: Box) -> None:
@@ -100,20 +102,17 @@ def _blank(mask: BoolArray, bar: Bar, window: Box) -> None:
         mask[top : max(0, y1 + 1 - window[0]), left : max(0, x1 + 1 - window[1])] = False
 
 
-def text_lines(mask: BoolArray, image_height: int, gap: float) -> list[Box]:
-    """Return the boxes of what looks like lines of text in a mask (y, x) of ink: two or more letters side by side.
-
-    `gap` is the widest between letters, in heights.
-    """
+def text_lines(mask: BoolArray, image_height: int) -> list[Box]:
+    """Return the boxes of what looks like lines of text in a mask (y, x) of ink: two or more letters side by side."""
     boxes = _component_boxes(mask)
     height, width = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     small = (height < _MOST_TEXT * image_height) & (width <= _LETTERS_PX * np.maximum(height, _LEAST_TEXT_PX))
     letters = boxes[small & (height >= 2)][:_MOST_LETTERS]
     if not len(letters):
         return []
-    group = _side_by_side(letters, gap)
-    lines = (letters[group == i] for i in range(group.max() + 1))
-    return [_line_box(line, boxes[small]) for line in lines if _is_text(line)]
+    groups = (_side_by_side(letters, gap) for gap in _WORD_GAPS)
+    lines = (letters[group == i] for group in groups for i in range(group.max() + 1))
+    return list(dict.fromkeys(_line_box(line, boxes[small]) for line in lines if _is_text(line)))
 
 
 def _component_boxes(mask: BoolArray) -> NDArray[np.int64]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter1d
 
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
@@ -40,15 +41,19 @@ class Picture:
     def ink(self, box: Box, colour: Colour, contrast: float) -> NDArray[np.float32]:
         """Return how much of each pixel (y, x) of a box is ink of a colour, 1 in full and 0 where it misses a contrast.
 
-        `contrast` is how far the ground is from the ink; in grey it is negative where the ground is darker, and what is
-        beyond the ink is ink: thin lines do not reach their full colour.
+        `contrast` is how far the ground is from the ink. A colour of one channel is a luminance: the contrast is negative
+        where the ground is darker, and what is beyond the ink is ink, as thin lines do not reach their full colour.
         """
         y0, x0, y1, x1 = box
-        if self.values.shape[2] == 1:
+        if len(colour) == 1:
             missing = (self.values[y0:y1, x0:x1, 0] - colour[0]) / contrast
         else:
             missing = self.distance(box, colour) / abs(contrast)
         return np.clip(1 - missing, 0, 1)
+
+    def smoothed(self, width: int) -> "Picture":
+        """Return the picture averaged along the rows over an odd number of px."""
+        return Picture(uniform_filter1d(self.values, width, axis=1))
 
     def clipped(self, box: tuple[float, float, float, float]) -> Box:
         """Return the box in whole px within the image."""
