@@ -22,7 +22,14 @@ NM_PER_UNIT = {"nm": 1.0, "µm": 1e3, "μm": 1e3, "um": 1e3, "Å": 0.1, "A": 0.1
 
 FONT_FOLDERS = (Path("/usr/share/fonts"), Path(matplotlib.get_data_path()) / "fonts" / "ttf")
 TUNING_FONTS = ("LiberationSans-", "DejaVuSans.", "DejaVuSans-Bold.", "LiberationMono-", "FreeSans", "DejaVuSerif.")
-HELD_OUT_FONTS = ("LiberationSerif-", "LiberationSansNarrow-", "FreeMono", "FreeSerif", "DejaVuSansCondensed", "cmss10.")
+HELD_OUT_FONTS = (
+    "LiberationSerif-",
+    "LiberationSansNarrow-",
+    "FreeMono",
+    "FreeSerif",
+    "DejaVuSansCondensed",
+    "cmss10.",
+)
 NO_GREEK = ("cmss10",)  # fonts without µ and Å
 
 WHITE, BLACK = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)
@@ -213,7 +220,25 @@ def random_label(rng: np.random.Generator, greek: bool) -> tuple[str, float]:
     if not greek:
         unit = {"µm": "um", "Å": "nm"}.get(unit, unit)
     values = {
-        "nm": ["1", "2", "5", "10", "20", "25", "30", "50", "100", "200", "250", "300", "500", "1000", "0.5", "2.5", "0.2"],
+        "nm": [
+            "1",
+            "2",
+            "5",
+            "10",
+            "20",
+            "25",
+            "30",
+            "50",
+            "100",
+            "200",
+            "250",
+            "300",
+            "500",
+            "1000",
+            "0.5",
+            "2.5",
+            "0.2",
+        ],
         "Å": ["5", "10", "20", "2", "50"],
         "pm": ["100", "200", "500"],
         "mm": ["0.1", "1", "0.5"],
@@ -227,19 +252,26 @@ def random_label(rng: np.random.Generator, greek: bool) -> tuple[str, float]:
     return number + ("" if rng.random() < 0.3 else " ") + unit, length
 
 
-def random_style(
-    rng: np.random.Generator, shape: tuple[int, int], held_out: bool, faces: list[Path]
-) -> Style:
+def possible_label(rng: np.random.Generator, greek: bool, length_px: float) -> tuple[str, float]:
+    """Return a label that gives a pixel size of electron micrographs, 2 pm to 1 µm."""
+    for _ in range(100):
+        text, length_nm = random_label(rng, greek)
+        if 2e-3 <= length_nm / length_px <= 1e3:
+            return text, length_nm
+    return "50 nm", 50.0
+
+
+def random_style(rng: np.random.Generator, shape: tuple[int, int], held_out: bool, faces: list[Path]) -> Style:
     """Draw a style for an image of a shape (y, x)."""
     font = faces[rng.integers(len(faces))]
-    text, length_nm = random_label(rng, not font.name.startswith(NO_GREEK))
+    length = shape[1] * rng.uniform(0.08, 0.32)
+    text, length_nm = possible_label(rng, not font.name.startswith(NO_GREEK), length)
     bar = str(rng.choice(HELD_OUT_BARS if held_out else TUNING_BARS))
     place = str(rng.choice(HELD_OUT_PLACES if held_out else TUNING_PLACES))
     size = float(np.clip(shape[1] * rng.uniform(0.02, 0.065), 11, 130))
     width, _ = text_size(text, font, size)
-    length = shape[1] * rng.uniform(0.08, 0.32)
     if bar == "interrupted":
-        place, length = "gap", max(length, width * 1.25 + 40)
+        place, length = "gap", max(length, width + 5 * size)
     if bar in ("segments", "two_rows", "ruler"):
         length = max(length, 80.0)
         place = str(rng.choice(["above", "below"]))
@@ -256,8 +288,10 @@ def random_style(
     )
 
 
-def burn(sheet: Sheet, style: Style, rng: np.random.Generator) -> tuple[Style, tuple[float, ...], tuple[float, ...], float]:
-    """Draw a scale bar in a corner; return its style as drawn, boxes (x0, y0, x1, y1) of bar and label, length in px."""
+def burn(
+    sheet: Sheet, style: Style, rng: np.random.Generator
+) -> tuple[Style, tuple[float, ...], tuple[float, ...], float]:
+    """Draw a scale bar in a corner; return its style, boxes (x0, y0, x1, y1) of bar and label, and its length in px."""
     height, width = sheet.rgb.shape[:2]
     text_w, text_h = text_size(style.text, style.font, style.text_px)
     length, thick = style.length_px, style.thickness_px
@@ -304,9 +338,7 @@ def _legible(sheet: Sheet, style: Style, block: tuple[float, ...]) -> Style:
     return replace(style, colour=WHITE, ground="box")
 
 
-def _label_offset(
-    place: str, bar: tuple[float, float], text: tuple[float, float], gap: float
-) -> tuple[float, float]:
+def _label_offset(place: str, bar: tuple[float, float], text: tuple[float, float], gap: float) -> tuple[float, float]:
     """Return where the label's top left corner is from the bar's; sizes are (width, height)."""
     middle = (bar[0] - text[0]) / 2, (bar[1] - text[1]) / 2
     above, below = -gap - text[1], bar[1] + gap
@@ -375,30 +407,50 @@ def _bar(sheet: Sheet, style: Style, box: tuple[float, float, float, float], thi
     if style.bar in ("segments", "two_rows"):
         _segments(sheet, style, box, inverse)
     elif style.bar == "ruler":
-        tick = 1.0 if style.text_px < 24 else 2.0
-        for i in range(11):
-            x = x0 + (x1 - x0) * i / 10
-            x = float(round(x)) + (tick % 2) / 2 if sheet.hard else x
-            short = 0.0 if i % 5 == 0 else (y1 - y0) * 0.3
-            sheet.rectangle(style.colour, x - tick / 2, y0, x + tick / 2, y1 - short)
+        _ruler(sheet, style, box)
     elif style.bar == "interrupted":
-        width, _ = text_size(style.text, style.font, style.text_px)
-        half = width / 2 + style.text_px * 0.35
-        thin = min(thick, max(1.0, style.text_px * 0.12))
-        line = (round(middle), round(middle) + max(1.0, round(thin)))
-        sheet.rectangle(style.colour, x0, *line[:1], (x0 + x1) / 2 - half, line[1])
-        sheet.rectangle(style.colour, (x0 + x1) / 2 + half, line[0], x1, line[1])
-        sheet.rectangle(style.colour, x0, y0, x0 + 1, y1)
-        sheet.rectangle(style.colour, x1 - 1, y0, x1, y1)
+        _interrupted(sheet, style, box, middle, thick)
     else:
         sheet.rectangle(style.colour, x0, line[0], x1, line[1])
-        if style.bar == "ticks":
-            thin = max(1.0, min(thick, 4.0))
-            for x in (x0, x1):
-                sheet.rectangle(style.colour, x - thin / 2, y0, x + thin / 2, y1)
-        elif style.bar == "end_caps":
-            for x in (x0, x1 - 1):
-                sheet.rectangle(style.colour, x, y0, x + 1, y1)
+        _end_ticks(sheet, style, box, thick)
+
+
+def _end_ticks(sheet: Sheet, style: Style, box: tuple[float, float, float, float], thick: float) -> None:
+    """Draw ticks with their middles at the ends of a bar, or caps within its ends, if it has such."""
+    x0, y0, x1, y1 = box
+    if style.bar == "ticks":
+        half = max(1.0, min(thick, 4.0)) / 2
+        for x in (x0, x1):
+            sheet.rectangle(style.colour, x - half, y0, x + half, y1)
+    elif style.bar == "end_caps":
+        for x in (x0, x1 - 1):
+            sheet.rectangle(style.colour, x, y0, x + 1, y1)
+
+
+def _ruler(sheet: Sheet, style: Style, box: tuple[float, float, float, float]) -> None:
+    """Draw eleven ticks, the first, the middle and the last one longer."""
+    x0, y0, x1, y1 = box
+    tick = 1.0 if style.text_px < 24 else 2.0
+    for i in range(11):
+        x = x0 + (x1 - x0) * i / 10
+        x = float(round(x)) + (tick % 2) / 2 if sheet.hard else x
+        short = 0.0 if i % 5 == 0 else (y1 - y0) * 0.3
+        sheet.rectangle(style.colour, x - tick / 2, y0, x + tick / 2, y1 - short)
+
+
+def _interrupted(
+    sheet: Sheet, style: Style, box: tuple[float, float, float, float], middle: float, thick: float
+) -> None:
+    """Draw two lines with end ticks and a gap for the label."""
+    x0, y0, x1, y1 = box
+    width, _ = text_size(style.text, style.font, style.text_px)
+    half = width / 2 + style.text_px * 0.35
+    top = round(middle)
+    bottom = top + max(1.0, round(min(thick, max(1.0, style.text_px * 0.12))))
+    sheet.rectangle(style.colour, x0, top, (x0 + x1) / 2 - half, bottom)
+    sheet.rectangle(style.colour, (x0 + x1) / 2 + half, top, x1, bottom)
+    sheet.rectangle(style.colour, x0, y0, x0 + 1, y1)
+    sheet.rectangle(style.colour, x1 - 1, y0, x1, y1)
 
 
 def _segments(
@@ -435,16 +487,14 @@ def random_image(seed: int, held_out: bool, faces: list[Path], with_bar: bool = 
     in_colour = style.colour not in (WHITE, BLACK)
     saved, scale = _saved(rng, sheet.rgb, in_colour, kinds)
     kinds |= {
-        "bar": style.bar, "place": style.place, "ground": style.ground, "colour": str(style.colour), "halo": str(style.halo),
-        "font": style.font.name, "text_px": f"{style.text_px:.0f}", "thick": f"{style.thickness_px:.1f}",
+        "bar": style.bar, "place": style.place, "ground": style.ground, "colour": str(style.colour),
+        "halo": str(style.halo), "font": style.font.name, "text_px": f"{style.text_px:.0f}", "thick": f"{style.thickness_px:.1f}",
     }  # fmt: skip
     boxes = [tuple(v * scale for v in (box[1], box[0], box[3], box[2])) for box in (bar, label)]
     return saved, Truth(length * scale, style.length_nm, style.text, boxes[0], boxes[1], kinds)
 
 
-def _saved(
-    rng: np.random.Generator, rgb: FloatImage, in_colour: bool, kinds: dict[str, str]
-) -> tuple[NDArray, float]:
+def _saved(rng: np.random.Generator, rgb: FloatImage, in_colour: bool, kinds: dict[str, str]) -> tuple[NDArray, float]:
     """Blur, resample, compress and quantise an image as programs that save it do; return it and its magnification."""
     scale = 1.0
     if rng.random() < 0.2:

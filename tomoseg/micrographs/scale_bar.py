@@ -1,7 +1,7 @@
 """The scale of a micrograph from its burnt-in scale bar: find the bar, measure it, read its label, or say why not."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,15 +10,17 @@ from tomoseg.arrays import Array, BoolArray
 from tomoseg.micrographs.scale.bars import Bar, find_bars, ground_colour
 from tomoseg.micrographs.scale.ends import Ends, bar_ends
 from tomoseg.micrographs.scale.engines import Engine, engines
-from tomoseg.micrographs.scale.furniture import grounds
+from tomoseg.micrographs.scale.furniture import footer_strip, grounds
 from tomoseg.micrographs.scale.labels import Label, read_label
 from tomoseg.micrographs.scale.lines import INK, Line, lines_near, placing
 from tomoseg.micrographs.scale.picture import Box, Picture, as_picture
+from tomoseg.micrographs.scale.rulers import find_rulers
 
 _MOST_BARS = 24  # looked at
 _MOST_LINES = 3  # read for each bar
 _MOST_READ = 20  # lines in all
 _SMOOTHING_PX = 5  # along the rows, where no bar is found without: noise on thin lines
+_CLEAR_BAR = 0.3  # contrast of a bar that is told of though its label was not read
 _SURE = 0.6  # confidence below which a warning is given
 _AGREE = 0.03  # relative difference of pixel sizes up to which two bars agree
 _POSSIBLE_NM = (5e-4, 5e3)  # px sizes of micrographs
@@ -107,13 +109,20 @@ def _read(picture: Picture, readers: Mapping[str, Engine]) -> ScaleBar:
         pairs = _pairs(picture, bars, readers)
         best = _one_per_label(picture, [p for p in pairs if p.label.length])
         if best:
-            return _agreed([_scale_bar(picture, p) for p in best])
+            return _with_strip(picture, _agreed([_scale_bar(picture, p) for p in best]))
         unread = unread or pairs
-    return _unread(picture, unread, bool(readers))
+    return _with_strip(picture, _unread(picture, unread, bool(readers)))
 
 
-def _ways_to_find(picture: Picture):  # noqa: ANN202
+def _with_strip(picture: Picture, found: ScaleBar) -> ScaleBar:
+    strip = footer_strip(picture)
+    return replace(found, furniture=tuple(dict.fromkeys((*found.furniture, strip)))) if strip else found
+
+
+def _ways_to_find(picture: Picture) -> Iterator[list[Bar]]:
+    """Yield what may be bars: each way is tried where nothing was read with the ones before it."""
     yield find_bars(picture)[:_MOST_BARS]
+    yield find_rulers(picture)[:_MOST_BARS]
     yield find_bars(picture.smoothed(_SMOOTHING_PX))[:_MOST_BARS]
 
 
@@ -156,7 +165,9 @@ def _within(one: Box, other: Box) -> bool:
 
 def _alike(one: Box, other: Box) -> bool:
     """Return whether two boxes share most of their area."""
-    shared = max(0, min(one[2], other[2]) - max(one[0], other[0])) * max(0, min(one[3], other[3]) - max(one[1], other[1]))
+    shared = max(0, min(one[2], other[2]) - max(one[0], other[0])) * max(
+        0, min(one[3], other[3]) - max(one[1], other[1])
+    )
     areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (one, other)]
     return shared > 0.7 * (sum(areas) - shared)
 
@@ -178,7 +189,7 @@ def _is_stroke(bar: Bar, line: Line) -> bool:
 
 def _alone(picture: Picture, bar: Bar, line: Line) -> bool:
     """Return whether a label is all there is inside a bar, in its middle: a box holds a bar besides."""
-    y0, x0, y1, x1 = bar.box
+    y0, x0, y1, _ = bar.box
     v0, u0, v1, u1 = line.box
     pad = max(2, round(0.15 * line.height))
     inside = picture.distance(bar.box, bar.colour) > 0.5 * abs(line.contrast)
@@ -214,7 +225,9 @@ def _rank(pair: _Pair, longest: int) -> float:
     """Return how likely a bar is to be the one a label belongs to; only that of one label compares."""
     certain = 0.0 if pair.label.refused else pair.label.confidence
     whole = {"segmented": 0.1, "interrupted": 0.2, "framed": 0.1}.get(pair.bar.kind, 0.0)
-    return certain + whole + 0.3 * min(1.0, pair.bar.contrast) + 0.3 * pair.bar.length / longest - 0.1 * pair.line.distance
+    return (
+        certain + whole + 0.3 * min(1.0, pair.bar.contrast) + 0.3 * pair.bar.length / longest - 0.1 * pair.line.distance
+    )
 
 
 def _touch(one: Box, other: Box) -> bool:
@@ -252,8 +265,8 @@ def _warnings(label: Label, ends: Ends, size_nm: float) -> list[str]:
         warnings.append(f"The scale bar's label was read as '{label.text}', but {against}. Check it.")
     if not _POSSIBLE_NM[0] <= size_nm <= _POSSIBLE_NM[1]:
         warnings.append(
-            f"The scale bar of {ends.length:.1f} px and its label '{label.text}' give {size_nm:.3g} nm for a pixel, which "
-            f"no electron micrograph has. Check the label."
+            f"The scale bar of {ends.length:.1f} px and its label '{label.text}' give {size_nm:.3g} nm for a pixel, "
+            f"which no electron micrograph has. Check the label."
         )
     if ends.tick > _WIDE_TICK * ends.length + 1:
         warnings.append(
@@ -270,9 +283,7 @@ def _agreed(found: list[ScaleBar]) -> ScaleBar:
     others = tuple(bar for bar in found if bar is not first)
     furniture = tuple(dict.fromkeys(box for bar in found for box in bar.furniture))
     differing = [
-        bar
-        for bar in sure[1:]
-        if abs(bar.pixel_size_nm / first.pixel_size_nm - 1) > _AGREE and bar.confidence >= _SURE
+        bar for bar in sure[1:] if abs(bar.pixel_size_nm / first.pixel_size_nm - 1) > _AGREE and bar.confidence >= _SURE
     ]
     warnings, confidence = first.warnings, first.confidence
     if differing:
@@ -286,5 +297,23 @@ def _agreed(found: list[ScaleBar]) -> ScaleBar:
 
 
 def _unread(picture: Picture, pairs: list[_Pair], has_engine: bool) -> ScaleBar:
-    """Return what is known where no label was read: nothing, or a bar that something like a label stands by."""
-    return ScaleBar(shape=picture.shape)
+    """Return what is known where no label was read: nothing, or a bar with something like a label beside it."""
+    clear = [p for p in pairs if p.bar.contrast >= _CLEAR_BAR]
+    if not clear:
+        return ScaleBar(shape=picture.shape)
+    best = max(clear, key=lambda p: (p.bar.length > p.line.height * 2, -p.line.distance))
+    bar, line = best.bar, best.line
+    length = bar_ends(picture, bar).length
+    warning = (
+        f"The image seems to have a scale bar of {length:.1f} px, but what stands beside it was read as "
+        f"'{best.label.text}', which is no length. Give the pixel size."
+    )
+    return ScaleBar(
+        length_px=length,
+        label=best.label.text,
+        box=bar.box,
+        label_box=line.box,
+        furniture=grounds(picture, bar, line),
+        warnings=(warning if has_engine else _NO_ENGINE,),
+        shape=picture.shape,
+    )

@@ -37,9 +37,9 @@ _ENDS_PX = 2.5  # by which the ends of the parts of a bar may differ
 class Bar:
     """A rectangle that may be a scale bar.
 
-    `box` in whole px, `colour` (c,) and `contrast` as in a `Picture`; `rows` are the boxes of the parts, the bar itself
-    if it has one only; `kind`: "solid", "framed" (rows above and below something else), "interrupted" or "segmented", then
-    with a `second` colour where its parts alternate between two.
+    `box` in whole px, `colour` (c,) and `contrast` as in a `Picture`; `parts` are their boxes, the bar itself if it has
+    one only; `kind`: "solid", "framed" (rows above and below something else), "interrupted", "segmented", then with a
+    `second` colour where its parts alternate between two, or "ruler" (ticks).
     """
 
     box: Box
@@ -81,7 +81,7 @@ class Rectangle:
 
 
 @dataclass(frozen=True)
-class _Runs:
+class Runs:
     """Runs along the rows: row, first and last column + 1, each (n,), and colour (n, c)."""
 
     row: NDArray[np.int64]
@@ -96,7 +96,7 @@ class _Runs:
 def find_bars(picture: Picture) -> list[Bar]:
     """Return what may be scale bars, the clearest first."""
     width = picture.shape[1]
-    parts = [p for p in _rectangles(picture, _runs(picture.values)) if p.length <= _MOST_LENGTH * width]
+    parts = [p for p in find_rectangles(picture, find_runs(picture.values)) if p.length <= _MOST_LENGTH * width]
     solid = _solid(picture, parts)
     found = [bar for bar in solid if bar.length >= _LEAST_LENGTH]
     found += _framed(picture, [p for p in parts if p.length >= _LEAST_LENGTH])
@@ -104,7 +104,7 @@ def find_bars(picture: Picture) -> list[Bar]:
     return _without_doubles(found, width)
 
 
-def _runs(values: NDArray[np.float32]) -> _Runs:
+def find_runs(values: NDArray[np.float32]) -> Runs:
     """Cut the rows of an image (y, x, c) into runs of nearly one value, without the short ones."""
     height, width, _ = values.shape
     goes_on = np.zeros((height, width), bool)  # with the pixel to the right
@@ -124,7 +124,7 @@ def _runs(values: NDArray[np.float32]) -> _Runs:
     places = start[:, None] + ((stop - start - 1)[:, None] * np.linspace(0.1, 0.9, 9)).round().astype(np.int64)
     colours = values[row[:, None], places]
     steady = (np.ptp(colours, axis=1) <= _DRIFT).all(axis=1)
-    return _Runs(row[steady], start[steady], stop[steady], np.median(colours[steady], axis=1))
+    return Runs(row[steady], start[steady], stop[steady], np.median(colours[steady], axis=1))
 
 
 def _marked_ends(pixels: NDArray[np.float32], width: int, starts: Array, ends: Array) -> BoolArray:
@@ -140,14 +140,14 @@ def _marked_ends(pixels: NDArray[np.float32], width: int, starts: Array, ends: A
     return marked
 
 
-def _rectangles(picture: Picture, runs: _Runs) -> list[Rectangle]:
+def find_rectangles(picture: Picture, runs: Runs) -> list[Rectangle]:
     """Join runs of neighbouring rows with the same ends and colour into rectangles that something is around."""
     if not len(runs):
         return []
     upper, lower = _joined_below(runs)
     n = len(runs)
     links = coo_array((np.ones(len(upper), bool), (upper, lower)), shape=(n, n))
-    n_groups, group = connected_components(links, directed=False)
+    _, group = connected_components(links, directed=False)
     order = np.argsort(group, kind="stable")
     first = np.flatnonzero(np.diff(group[order], prepend=-1))
     count = np.diff(np.append(first, n))
@@ -183,7 +183,7 @@ def _seen(picture: Picture, boxes: NDArray[np.int64], colours: NDArray[np.float3
     return sides
 
 
-def _joined_below(runs: _Runs) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _joined_below(runs: Runs) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the pairs of runs, upper and lower, that are parts of one rectangle."""
     width = int(runs.stop.max()) + 8
     key = runs.row * width + runs.start  # ascending: runs come in order
@@ -242,7 +242,10 @@ def _in_one_row(picture: Picture, parts: list[Bar]) -> list[Bar]:
     rows: list[list[Bar]] = []
     for part in sorted(parts, key=lambda p: p.box[:2]):
         fitting = [row for row in rows if _in_row(row[0], part)]
-        (fitting[0].append(part) if fitting else rows.append([part]))
+        if fitting:
+            fitting[0].append(part)
+        else:
+            rows.append([part])
     found, segmented = list[Bar](), list[Bar]()
     for row in rows:
         row.sort(key=lambda p: p.box[1])
@@ -259,7 +262,7 @@ def _in_row(one: Bar, other: Bar) -> bool:
 
 def _segmented(row: list[Bar]) -> list[Bar]:
     """Return the chains of three or more rectangles with gaps as long as themselves."""
-    found, chain = [], row[:1]
+    found, chain = list[Bar](), row[:1]
     for before, part in pairwise(row):
         step = part.box[1] - before.box[1]
         equal = abs(part.length - before.length) <= 3 and 1.5 * part.length <= step <= 2.8 * part.length

@@ -34,6 +34,8 @@ def bar_ends(picture: Picture, bar: Bar) -> Ends:
     The brightness along the bar, averaged over its rows, runs from 0 beyond an end to 1 within; the end is where a step
     of the same area would be, so that blur and antialiasing do not shift it.
     """
+    if bar.kind == "ruler":
+        return _outer_ticks(bar)
     # Of the parts that reach an end, the highest: others are its blurred edges.
     first = max((p for p in bar.parts if p[1] <= bar.box[1] + 2), key=lambda p: p[2] - p[0])
     last = max((p for p in bar.parts if p[3] >= bar.box[3] - 2), key=lambda p: p[2] - p[0])
@@ -42,6 +44,14 @@ def bar_ends(picture: Picture, bar: Bar) -> Ends:
     ticks = [_tick_width(picture, bar, first, first[1], 1), _tick_width(picture, bar, last, last[3] - 1, -1)]
     ticked = bar.kind != "framed" and min(ticks) > 0 and abs(ticks[0] - ticks[1]) <= 1 + 0.3 * max(ticks)
     return Ends(left, right, float(np.mean(ticks)) if ticked else 0.0)
+
+
+def _outer_ticks(bar: Bar) -> Ends:
+    """Return the middles of the first and the last tick of a ruler, from a line through those of all."""
+    middles = np.array(sorted((x0 + x1) / 2 for _, x0, _, x1 in bar.parts))
+    numbers = np.rint((middles - middles[0]) / np.median(np.diff(middles)))
+    slope, start = np.polyfit(numbers, middles, 1)
+    return Ends(float(start), float(start + slope * numbers[-1]), 0.0)
 
 
 def _profile(picture: Picture, bar: Bar, part: Box, end: int, step: int) -> NDArray[np.float64]:

@@ -55,6 +55,8 @@ def read_label(picture: Picture, bar: Bar, line: Line, engines: Mapping[str, Eng
     letters = find_letters(ink)
     votes: list[_Vote] = []
     label: Label | None = None
+    if not engines:
+        return Label("", None, 0.0) if len(letters.boxes) >= _LEAST_LETTERS else None
     for engine in engines.values():
         votes += _votes(engine, pictures)
         if not any(v.length for v in votes):
@@ -79,12 +81,14 @@ def _ink(picture: Picture, bar: Bar, line: Line, side: float) -> tuple[Box, NDAr
     ink = picture.ink(box, line.colour, line.contrast)
     for v0, u0, v1, u1 in bar.parts:
         if not (v0 <= y0 and y1 <= v1):
-            ink[max(0, v0 - 1 - box[0]) : max(0, v1 + 1 - box[0]), max(0, u0 - 1 - box[1]) : max(0, u1 + 1 - box[1])] = 0
+            ink[
+                max(0, v0 - 1 - box[0]) : max(0, v1 + 1 - box[0]), max(0, u0 - 1 - box[1]) : max(0, u1 + 1 - box[1])
+            ] = 0
     return box, ink
 
 
 def _pictures(picture: Picture, bar: Bar, line: Line, box: Box, ink: NDArray[np.float32]) -> list[GreyImage]:
-    """Return pictures of a line, dark on white: its ink, its ink without what is faint, and as it is, in three sizes."""
+    """Return pictures of a line, dark on white: its ink, that without what is faint, and as it is, in three sizes."""
     y0, x0, y1, x1 = box
     grey = picture.values[y0:y1, x0:x1, 0]
     towards = float(line.colour[0]) - float(np.median(grey[ink < 0.3])) if (ink < 0.3).any() else 1.0
@@ -167,12 +171,12 @@ def _is_narrow(length: Length, letters: Letters) -> bool:
 
 
 def _in_microns(length: Length) -> Length:
-    """Return the length with µm for pm: some pictures of the same letters were read so, and hardly a bar is that short."""
+    """Return the length with µm for pm: pictures of the same letters were read so, and hardly a bar is that short."""
     return replace(length, unit="µm") if length.unit == "pm" else length
 
 
 def _more_letters(length: Length, letters: Letters) -> bool:
-    """Return whether there are more letters in the line than were read; a busy ground, and broken letters, do that too."""
+    """Return whether there are more letters in the line than were read; a busy ground and broken letters do that too."""
     return len(letters.boxes) > len(length.number.replace(".", "")) + (1 if length.unit == "Å" else 2)
 
 

@@ -8,9 +8,23 @@ from tomoseg.io.units import length_to_nm
 
 # What engines make of the letters of labels. Greek mu and micro sign are the same letter.
 _SAME_LETTERS = str.maketrans(
-    {"μ": "µ", "\u212b": "Å", "À": "Å", "Á": "Å", "Â": "Å", "Ã": "Å", "Ä": "Å", "，": ",", "。": ".", "·": ".", "˚": "°"}
+    {
+        "μ": "µ",
+        "\u212b": "Å",
+        "À": "Å",
+        "Á": "Å",
+        "Â": "Å",
+        "Ã": "Å",
+        "Ä": "Å",
+        "，": ",",
+        "。": ".",
+        "·": ".",
+        "˚": "°",
+    }
 )
-_DIGIT_FOR_LETTER = str.maketrans({"O": "0", "o": "0", "D": "0", "Q": "0", "l": "1", "I": "1", "|": "1", "S": "5", "s": "5"})
+_DIGIT_FOR_LETTER = str.maketrans(
+    {"O": "0", "o": "0", "D": "0", "Q": "0", "l": "1", "I": "1", "|": "1", "S": "5", "s": "5"}
+)
 _UNIT = {
     "nm": "nm", "NM": "nm", "Nm": "nm", "nM": "nm", "nrn": "nm", "nn": "nm", "µm": "µm", "um": "µm", "uM": "µm",
     "Um": "µm", "UM": "µm", "µn": "µm", "Å": "Å", "A": "Å", "A°": "Å", "pm": "pm", "mm": "mm",

@@ -12,8 +12,8 @@ from tomoseg.arrays import BoolArray
 from tomoseg.micrographs.scale.bars import Bar, ground_colour
 from tomoseg.micrographs.scale.picture import Box, Colour, Picture
 
-# From how much ink on a pixel is a part of a letter, in the order they are tried: a busy ground has much that comes near
-# the colour of the letters, and thin letters never reach it.
+# From how much ink on a pixel is a part of a letter, in the order they are tried: a busy ground has much that comes
+# near the colour of the letters, and thin letters never reach it.
 INK = (0.5, 0.75, 0.3, 0.87)
 _LEAST_TEXT_PX = 5  # height of a letter
 _MOST_TEXT = 0.12  # of the image's height
@@ -96,10 +96,11 @@ def _signed(picture: Picture, bar: Bar, ink: Colour, contrast: float) -> float:
 
 
 def _blank(mask: BoolArray, bar: Bar, window: Box) -> None:
-    """Take the bar's parts out of the ink of a window, and for a solid one what hangs on it: its ticks."""
+    """Take the bar's parts out of the ink of a window, with a pixel of blur where no label may touch them."""
+    pad = 0 if bar.kind == "framed" else 1
     for y0, x0, y1, x1 in bar.parts:
-        top, left = max(0, y0 - 1 - window[0]), max(0, x0 - 1 - window[1])
-        mask[top : max(0, y1 + 1 - window[0]), left : max(0, x1 + 1 - window[1])] = False
+        top, left = max(0, y0 - pad - window[0]), max(0, x0 - pad - window[1])
+        mask[top : max(0, y1 + pad - window[0]), left : max(0, x1 + pad - window[1])] = False
 
 
 def text_lines(mask: BoolArray, image_height: int) -> list[Box]:

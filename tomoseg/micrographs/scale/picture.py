@@ -22,8 +22,8 @@ _SAMPLES = 1_000_000
 class Picture:
     """Values (y, x, c) float32; 0 and 1 are the dark and the bright end of the image.
 
-    c is 1 for grey. In colour it is 3: luminance and two differences of colour, -0.5 to 0.5, in which compression leaves
-    less noise than in red, green and blue.
+    c is 1 for grey. In colour it is 3: luminance and two differences of colour, -0.5 to 0.5, in which compression
+    leaves less noise than in red, green and blue.
     """
 
     values: NDArray[np.float32]
@@ -39,17 +39,18 @@ class Picture:
         return np.asarray(np.abs(self.values[y0:y1, x0:x1] - colour).max(axis=2))
 
     def ink(self, box: Box, colour: Colour, contrast: float) -> NDArray[np.float32]:
-        """Return how much of each pixel (y, x) of a box is ink of a colour, 1 in full and 0 where it misses a contrast.
+        """Return how much ink of a colour each pixel (y, x) of a box is: 1 in full, 0 where it misses a contrast.
 
-        `contrast` is how far the ground is from the ink. A colour of one channel is a luminance: the contrast is negative
-        where the ground is darker, and what is beyond the ink is ink, as thin lines do not reach their full colour.
+        `contrast` is how far the ground is from the ink. A colour of one channel is a luminance: the contrast is
+        negative where the ground is darker, and what is beyond the ink is ink, as thin lines do not reach their full
+        colour.
         """
         y0, x0, y1, x1 = box
         if len(colour) == 1:
             missing = (self.values[y0:y1, x0:x1, 0] - colour[0]) / contrast
         else:
             missing = self.distance(box, colour) / abs(contrast)
-        return np.clip(1 - missing, 0, 1)
+        return np.asarray(np.clip(1 - missing, 0, 1), np.float32)
 
     def smoothed(self, width: int) -> "Picture":
         """Return the picture averaged along the rows over an odd number of px."""
@@ -100,7 +101,7 @@ def as_picture(image: Array) -> Picture:
 
 def _luminance_first(rgb: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return luminance and the differences of blue and red to it, (y, x, 3), as JPEG files hold them (ITU-R BT.601)."""
-    weights = np.float32([[0.299, -0.168736, 0.5], [0.587, -0.331264, -0.418688], [0.114, 0.5, -0.081312]])
+    weights = np.array([[0.299, -0.168736, 0.5], [0.587, -0.331264, -0.418688], [0.114, 0.5, -0.081312]], np.float32)
     return np.asarray(rgb @ weights)
 
 
