@@ -488,7 +488,8 @@ def random_image(seed: int, held_out: bool, faces: list[Path], with_bar: bool = 
     saved, scale = _saved(rng, sheet.rgb, in_colour, kinds)
     kinds |= {
         "bar": style.bar, "place": style.place, "ground": style.ground, "colour": str(style.colour),
-        "halo": str(style.halo), "font": style.font.name, "text_px": f"{style.text_px:.0f}", "thick": f"{style.thickness_px:.1f}",
+        "halo": str(style.halo), "font": style.font.name, "text_px": f"{style.text_px:.0f}",
+        "thick": f"{style.thickness_px:.1f}",
     }  # fmt: skip
     boxes = [tuple(v * scale for v in (box[1], box[0], box[3], box[2])) for box in (bar, label)]
     return saved, Truth(length * scale, style.length_nm, style.text, boxes[0], boxes[1], kinds)

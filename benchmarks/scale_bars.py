@@ -64,9 +64,8 @@ def _made(arguments: argparse.Namespace) -> None:
         elif arguments.show:
             _picture(image, found, truth).save(arguments.show / f"{kind}-{seed}.png")
         if kind != "right":
-            print(
-                f"{seed}: {kind}, '{truth.label}' {truth.length_px:.1f} px, read '{found.label}' {found.length_px:.1f} px"
-            )
+            true = f"'{truth.label}' {truth.length_px:.1f} px"
+            print(f"{seed}: {kind}, {true}, read '{found.label}' {found.length_px:.1f} px")
         bare, _ = random_image(seed, arguments.held_out, faces, with_bar=False)
         nothing = read_scale_bar(bare)
         if nothing.box or nothing.warnings:

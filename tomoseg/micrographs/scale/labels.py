@@ -176,7 +176,7 @@ def _in_microns(length: Length) -> Length:
 
 
 def _more_letters(length: Length, letters: Letters) -> bool:
-    """Return whether there are more letters in the line than were read; a busy ground and broken letters do that too."""
+    """Return whether there are more letters in the line than were read; a busy ground does that too."""
     return len(letters.boxes) > len(length.number.replace(".", "")) + (1 if length.unit == "Å" else 2)
 
 

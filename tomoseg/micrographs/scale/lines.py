@@ -16,11 +16,12 @@ from tomoseg.micrographs.scale.picture import Box, Colour, Picture
 # near the colour of the letters, and thin letters never reach it.
 INK = (0.5, 0.75, 0.3, 0.87)
 _LEAST_TEXT_PX = 5  # height of a letter
-_MOST_TEXT = 0.12  # of the image's height
+_MOST_TEXT = 0.2  # of the image's height
 _MOST_LETTERS = 500  # looked at: the ones nearest to the bar
 _LETTERS_PX = 8.0  # widest of what hangs together, in heights: whole words, where blurred
 _LEAST_LIGHT = 0.2  # contrast of luminance that letters in colour can be found by
 _WORD_GAPS = (1.6, 0.8)  # between letters of a line, in heights: of typewriter letters, and of others
+_ABOVE = 0.27  # how far above or below a label may reach, in heights of the image
 _BESIDE = 0.3  # how far to the side a label may reach, in widths of the image
 _POINT_GAP = 0.8  # between a letter and a point
 
@@ -67,7 +68,7 @@ def lines_near(picture: Picture, bar: Bar, least: float) -> list[Line]:
 def _window(picture: Picture, bar: Bar) -> Box:
     height, width = picture.shape
     y0, x0, y1, x1 = bar.box
-    up, side = 0.16 * height, max(_BESIDE * width, bar.length)
+    up, side = _ABOVE * height, max(_BESIDE * width, bar.length)
     return picture.clipped((y0 - up, x0 - side, y1 + up, x1 + side))
 
 
