@@ -16,7 +16,17 @@ EVERYONE_MAY_USE = {
     *("schema", "errors", "arrays", "runtime", "progress", "parameters", "keywords", "__init__"),
     *("classes", "components", "lengths", "machine", "palette", "plain_json", "plain_yaml", "tables", "terminal"),
 }
-SCIENCE = {"io", "alignment", "reconstruction", "segmentation", "measurement", "export", "simulate", "report"}
+SCIENCE = {
+    "io",
+    "alignment",
+    "reconstruction",
+    "segmentation",
+    "measurement",
+    "micrographs",
+    "export",
+    "simulate",
+    "report",
+}
 HEAVY = {
     *("tensorflow", "keras", "astra", "vtk", "vtkmodules", "numba", "scipy", "skimage", "matplotlib", "pandas"),
     *("tomopy",),
@@ -34,6 +44,7 @@ ALLOWED = {
     "reconstruction": set(),
     "segmentation": {"io"},
     "measurement": set(),
+    "micrographs": {"io", "measurement", "segmentation"},
     "export": {"io", "measurement"},
     "report": {"export", "io", "measurement", "project.provenance"},
     "simulate": set(),

@@ -1,0 +1,1 @@
+"""Reading the burnt-in scale bar: picture -> bars -> label lines -> readings."""

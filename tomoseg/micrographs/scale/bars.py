@@ -1,0 +1,373 @@
+"""Find what may be a scale bar: rectangles of one colour, long and along the rows, that stand out from the image.
+
+Rows are cut into runs of nearly one value. Runs of equal ends in neighbouring rows are a rectangle; rectangles of equal
+ends and colour, one above the other, are a frame or a bar with its label within; equal ones in one row are the parts of
+a bar that its label interrupts, or of a segmented one.
+"""
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from tomoseg.arrays import Array, BoolArray
+from tomoseg.micrographs.scale.picture import Box, Colour, Picture
+
+# Differences in parts of the range between the dark and the bright end of the image.
+_SAME = 0.06  # of neighbours within a bar: noise of compression
+_NEAR_END = 0.1  # everything as near to the extreme as this is one colour, whatever the compression made of it
+_DRIFT = 0.2  # over the length of a bar
+_SAME_COLOUR = 0.15  # of two parts of one bar
+LEAST_CONTRAST = 0.12  # of a bar to what is around it
+
+_CLEAR = 0.5  # contrast from which on a bar is as good as any
+_LONG = 0.1  # length, in widths of the image, from which on it is
+
+_LEAST_PART = 5  # px: a segment
+_LEAST_LENGTH = 16  # px
+_MOST_LENGTH = 0.9  # of the image's width: longer ones are rims and strips
+_MOST_HEIGHT = 0.15  # of the image's height
+_ENDS_PX = 2.5  # by which the ends of the parts of a bar may differ
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A rectangle that may be a scale bar.
+
+    `box` in whole px, `colour` (c,) and `contrast` as in a `Picture`; `parts` are their boxes, the bar itself if it has
+    one only; `kind`: "solid", "framed" (rows above and below something else), "interrupted", "segmented", then with a
+    `second` colour where its parts alternate between two, or "ruler" (ticks).
+    """
+
+    box: Box
+    colour: Colour
+    contrast: float
+    kind: str
+    parts: tuple[Box, ...]
+    second: Colour | None = None
+
+    @property
+    def length(self) -> int:
+        """Length in whole px."""
+        return self.box[3] - self.box[1]
+
+    @property
+    def height(self) -> int:
+        """Height in whole px."""
+        return self.box[2] - self.box[0]
+
+
+@dataclass(frozen=True)
+class Rectangle:
+    """A rectangle of one colour, and whether it differs from what is above and below it."""
+
+    box: Box
+    colour: Colour
+    above: bool
+    below: bool
+
+    @property
+    def length(self) -> int:
+        """Length in whole px."""
+        return self.box[3] - self.box[1]
+
+    @property
+    def height(self) -> int:
+        """Height in whole px."""
+        return self.box[2] - self.box[0]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs along the rows: row, first and last column + 1, each (n,), and colour (n, c)."""
+
+    row: NDArray[np.int64]
+    start: NDArray[np.int64]
+    stop: NDArray[np.int64]
+    colour: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+def find_bars(picture: Picture) -> list[Bar]:
+    """Return what may be scale bars, the clearest first."""
+    width = picture.shape[1]
+    parts = [p for p in find_rectangles(picture, find_runs(picture.values)) if p.length <= _MOST_LENGTH * width]
+    solid = _solid(picture, parts)
+    found = [bar for bar in solid if bar.length >= _LEAST_LENGTH]
+    found += _framed(picture, [p for p in parts if p.length >= _LEAST_LENGTH])
+    found += _in_one_row(picture, solid)
+    return _without_doubles(found, width)
+
+
+def find_runs(values: NDArray[np.float32]) -> Runs:
+    """Cut the rows of an image (y, x, c) into runs of nearly one value, without the short ones."""
+    height, width, _ = values.shape
+    goes_on = np.zeros((height, width), bool)  # with the pixel to the right
+    goes_on[:, :-1] = (np.abs(values[:, 1:] - values[:, :-1]) <= _SAME).all(axis=2)
+    if values.shape[2] == 1:
+        low, high = float(values.min()) + _NEAR_END, float(values.max()) - _NEAR_END
+        for extreme in (values[..., 0] <= low, values[..., 0] >= high):
+            goes_on[:, :-1] |= extreme[:, 1:] & extreme[:, :-1]
+    ends = np.flatnonzero(~goes_on.reshape(-1))
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    long = ends - starts + 1 >= _LEAST_PART
+    starts, ends = starts[long], ends[long]
+    marked = _marked_ends(values.reshape(height * width, -1), width, starts, ends)
+    starts, ends = starts[marked], ends[marked]
+    row, start, stop = starts // width, starts % width, ends % width + 1
+    # A bar does not change along its length: looked at in a few places, without the blurred ends.
+    places = start[:, None] + ((stop - start - 1)[:, None] * np.linspace(0.1, 0.9, 9)).round().astype(np.int64)
+    colours = values[row[:, None], places]
+    steady = (np.ptp(colours, axis=1) <= _DRIFT).all(axis=1)
+    return Runs(row[steady], start[steady], stop[steady], np.median(colours[steady], axis=1))
+
+
+def _marked_ends(pixels: NDArray[np.float32], width: int, starts: Array, ends: Array) -> BoolArray:
+    """Return which runs, first and last index (n,) into pixels (y x, c), differ at both ends from what follows."""
+    inside = pixels[(starts + ends) // 2]
+    marked = np.ones(len(starts), bool)
+    for at, step, at_edge in ((starts, -1, starts % width == 0), (ends, 1, ends % width == width - 1)):
+        differs = at_edge.copy()
+        for i in (1, 2, 3):
+            beyond = np.clip(at + i * step, 0, len(pixels) - 1)
+            differs |= (np.abs(pixels[beyond] - inside) >= LEAST_CONTRAST).any(axis=1)
+        marked &= differs
+    return marked
+
+
+def find_rectangles(picture: Picture, runs: Runs) -> list[Rectangle]:
+    """Join runs of neighbouring rows with the same ends and colour into rectangles that something is around."""
+    if not len(runs):
+        return []
+    upper, lower = _joined_below(runs)
+    n = len(runs)
+    links = coo_array((np.ones(len(upper), bool), (upper, lower)), shape=(n, n))
+    _, group = connected_components(links, directed=False)
+    order = np.argsort(group, kind="stable")
+    first = np.flatnonzero(np.diff(group[order], prepend=-1))
+    count = np.diff(np.append(first, n))
+    top, bottom = (f.reduceat(runs.row[order], first) for f in (np.minimum, np.maximum))
+    start, stop = (np.rint(np.add.reduceat(v[order], first) / count).astype(int) for v in (runs.start, runs.stop))
+    colour = np.add.reduceat(runs.colour[order], first, axis=0) / count[:, None]
+    fits = (bottom - top + 1 <= 2.5 * (stop - start)) & (stop - start >= _LEAST_PART)
+    boxes, colour = np.stack([top, start, bottom + 1, stop], axis=1)[fits], colour[fits].astype(np.float32)
+    above, below = _seen(picture, boxes, colour)
+    seen = above | below
+    return [
+        Rectangle((y0, x0, y1, x1), c, one, other)
+        for (y0, x0, y1, x1), c, one, other in zip(
+            boxes[seen].tolist(), colour[seen], above[seen].tolist(), below[seen].tolist(), strict=True
+        )
+    ]
+
+
+def _seen(picture: Picture, boxes: NDArray[np.int64], colours: NDArray[np.float32]) -> list[BoolArray]:
+    """Return which boxes (n, 4) of colours (n, c) differ from what is above, and below, looked at in a few places."""
+    height = picture.shape[0]
+    y0, x0, y1, x1 = boxes.T
+    places = x0[:, None] + ((x1 - x0 - 1)[:, None] * np.linspace(0.06, 0.94, 12)).round().astype(np.int64)
+    sides = []
+    for edge, step in ((y0 - 1, -1), (y1, 1)):
+        differs = np.zeros(places.shape, np.float32)
+        for i in range(3):
+            row = np.clip(edge + i * step, 0, height - 1)
+            beyond = picture.values[row[:, None], places]
+            np.maximum(differs, np.abs(beyond - colours[:, None]).max(axis=2), out=differs)
+        outside = (edge < 0) | (edge >= height)
+        sides.append(((differs >= LEAST_CONTRAST).mean(axis=1) >= 0.5) | outside)
+    return sides
+
+
+def _joined_below(runs: Runs) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the pairs of runs, upper and lower, that are parts of one rectangle."""
+    width = int(runs.stop.max()) + 8
+    key = runs.row * width + runs.start  # ascending: runs come in order
+    wanted = (runs.row + 1) * width + runs.start
+    at = np.searchsorted(key, wanted - int(_ENDS_PX))
+    upper, lower = [], []
+    for step in range(3):
+        below = np.minimum(at + step, len(runs) - 1)
+        near = (np.abs(key[below] - wanted) <= _ENDS_PX) & (np.abs(runs.stop[below] - runs.stop) <= _ENDS_PX)
+        near &= (np.abs(runs.colour[below] - runs.colour) <= _SAME_COLOUR).all(axis=1)
+        upper.append(np.flatnonzero(near))
+        lower.append(below[near])
+    return np.concatenate(upper), np.concatenate(lower)
+
+
+def _solid(picture: Picture, parts: list[Rectangle]) -> list[Bar]:
+    """Return the rectangles that stand out from what is around them."""
+    most = _MOST_HEIGHT * picture.shape[0]
+    flat = [p for p in parts if p.above and p.below and p.height <= min(most, max(3.0, 2 * p.length))]
+    judged = (Bar(p.box, p.colour, _contrast(picture, p.box, p.colour), "solid", (p.box,)) for p in flat)
+    return [bar for bar in judged if bar.contrast >= LEAST_CONTRAST]
+
+
+def _framed(picture: Picture, parts: list[Rectangle]) -> list[Bar]:
+    """Return pairs of rectangles one above the other: frames, and bars with a label within."""
+    most = _MOST_HEIGHT * picture.shape[0]
+    by_ends: dict[int, list[Rectangle]] = {}
+    for part in parts:
+        if part.below:
+            by_ends.setdefault(part.box[1] // 4, []).append(part)
+    found = []
+    for upper in parts:
+        key = upper.box[1] // 4
+        near = [p for k in (key - 1, key, key + 1) for p in by_ends.get(k, [])] if upper.above else []
+        for lower in (p for p in near if _is_below(upper, p, most)):
+            box = (upper.box[0], upper.box[1], lower.box[2], upper.box[3])
+            contrast = _contrast(picture, box, upper.colour)
+            if contrast >= LEAST_CONTRAST:
+                found.append(Bar(box, upper.colour, contrast, "framed", (upper.box, lower.box)))
+    return found
+
+
+def _is_below(upper: Rectangle, lower: Rectangle, most_px: float) -> bool:
+    (y0, x0, y1, x1), (v0, u0, v1, u1) = upper.box, lower.box
+    return (
+        y1 < v0
+        and v1 - y0 <= min(most_px, x1 - x0)
+        and abs(u0 - x0) <= _ENDS_PX
+        and abs(u1 - x1) <= _ENDS_PX
+        and bool(np.abs(upper.colour - lower.colour).max() <= _SAME_COLOUR)
+    )
+
+
+def _in_one_row(picture: Picture, parts: list[Bar]) -> list[Bar]:
+    """Return bars made of several equal rectangles in the same rows."""
+    rows: list[list[Bar]] = []
+    for part in sorted(parts, key=lambda p: p.box[:2]):
+        fitting = [row for row in rows if _in_row(row[0], part)]
+        if fitting:
+            fitting[0].append(part)
+        else:
+            rows.append([part])
+    found, segmented = list[Bar](), list[Bar]()
+    for row in rows:
+        row.sort(key=lambda p: p.box[1])
+        segmented += _segmented(row)
+        found += _interrupted(row)
+    found += _united(segmented)
+    return [bar for bar in found if _LEAST_LENGTH <= bar.length <= _MOST_LENGTH * picture.shape[1]]
+
+
+def _in_row(one: Bar, other: Bar) -> bool:
+    same = abs(one.box[0] - other.box[0]) <= 1 and abs(one.box[2] - other.box[2]) <= 1
+    return same and bool(np.abs(one.colour - other.colour).max() <= _SAME_COLOUR)
+
+
+def _segmented(row: list[Bar]) -> list[Bar]:
+    """Return the chains of three or more rectangles with gaps as long as themselves."""
+    found, chain = list[Bar](), row[:1]
+    for before, part in pairwise(row):
+        step = part.box[1] - before.box[1]
+        equal = abs(part.length - before.length) <= 3 and 1.5 * part.length <= step <= 2.8 * part.length
+        same_step = len(chain) < 2 or abs(step - (chain[1].box[1] - chain[0].box[1])) <= 3
+        chain = [*chain, part] if equal and same_step else [before, part] if equal else [part]
+        if len(chain) >= 3:
+            found = [bar for bar in found if bar.box[1] != chain[0].box[1]] + [_joined(chain, "segmented")]
+    return found
+
+
+def _united(bars: list[Bar]) -> list[Bar]:
+    """Join segmented bars that lie in each other's gaps, in the same rows or in touching ones."""
+    whole: list[Bar] = []
+    for bar in bars:
+        y0, x0, y1, x1 = bar.box
+        for i, other in enumerate(whole):
+            v0, u0, v1, u1 = other.box
+            if _alternate(bar, other):
+                box = (min(y0, v0), min(x0, u0), max(y1, v1), max(x1, u1))
+                less, clearer = sorted((bar, other), key=lambda b: b.contrast * min(b.height, 3))
+                second = less.colour if less.height > 0.4 * clearer.height else clearer.second
+                whole[i] = replace(clearer, box=box, parts=clearer.parts + less.parts, second=second)
+                break
+        else:
+            whole.append(bar)
+    return whole
+
+
+def _alternate(one: Bar, other: Bar) -> bool:
+    """Return whether the segments of one bar fill the gaps of the other, in the same rows or in the next ones."""
+    (y0, x0, y1, x1), (v0, u0, v1, u1) = one.box, other.box
+    apart = max(y0, v0) - min(y1, v1)
+    if apart > one.parts[0][3] - one.parts[0][1] or min(x1, u1) - max(x0, u0) < 0.5 * min(one.length, other.length):
+        return False
+    period = one.parts[1][1] - one.parts[0][1]
+    shift = (u0 - x0) % period / period
+    return apart <= 1 or 0.35 <= shift <= 0.65
+
+
+def _interrupted(row: list[Bar]) -> list[Bar]:
+    """Return the pairs of rectangles of one length with a gap that may hold a label."""
+    found = []
+    for one, other in pairwise(row):
+        gap = other.box[1] - one.box[3]
+        if abs(one.length - other.length) <= 3 and gap > 3 * one.height and gap < 15 * one.length and one.length >= 8:
+            found.append(_joined([one, other], "interrupted"))
+    return found
+
+
+def _joined(parts: list[Bar], kind: str) -> Bar:
+    first, last = parts[0], parts[-1]
+    box = (first.box[0], first.box[1], first.box[2], last.box[3])
+    return Bar(box, first.colour, min(p.contrast for p in parts), kind, tuple(p.box for p in parts))
+
+
+def _contrast(picture: Picture, box: Box, colour: Colour, share: float = 0.7) -> float:
+    """Return by how much a rectangle stands out: on each side a `share` of the pixels next to it differ by more.
+
+    Next to it is the one of the first three pixels that differs most: edges may be blurred, or outlined. Sides that
+    lie on the edge of the image do not count, but no more than one of them.
+    """
+    height, width = picture.shape
+    y0, x0, y1, x1 = box
+    sides = []
+    for band, axis in (
+        ((y0 - 3, x0, y0, x1), 0),
+        ((y1, x0, y1 + 3, x1), 0),
+        ((y0, x0 - 3, y1, x0), 1),
+        ((y0, x1, y1, x1 + 3), 1),
+    ):
+        b0, a0, b1, a1 = max(0, band[0]), max(0, band[1]), min(height, band[2]), min(width, band[3])
+        if b0 < b1 and a0 < a1:
+            near = picture.distance((b0, a0, b1, a1), colour).max(axis=axis)
+            sides.append(float(np.sort(near)[int((1 - share) * len(near))]))
+    return min(sides) if len(sides) >= 3 else 0.0
+
+
+def ground_colour(picture: Picture, bar: Bar) -> Colour:
+    """Return the colour (c,) a little above and below a bar."""
+    y0, x0, y1, x1 = bar.box
+    rows = [y for y in (y0 - 4, y0 - 3, y1 + 2, y1 + 3) if 0 <= y < picture.shape[0]]
+    return np.asarray(np.median(picture.values[rows, x0:x1], axis=(0, 1)) if rows else bar.colour, np.float32)
+
+
+def _without_doubles(bars: list[Bar], width: int) -> list[Bar]:
+    """Return the bars, the clearest first, without the parts of larger ones and those found twice."""
+    order = {"segmented": 0, "interrupted": 1, "framed": 2, "solid": 3}
+    kept: list[Bar] = []
+    for bar in sorted(bars, key=lambda b: (order[b.kind] // 2, -b.contrast * min(b.height, 3), -b.length)):
+        if not any(_is_part(bar, other) for other in kept):
+            kept.append(bar)
+    return sorted(kept, key=lambda b: -min(b.contrast, _CLEAR) * min(_inked(b), _LONG * width))
+
+
+def _inked(bar: Bar) -> int:
+    """Return the length in px of a bar without its gaps, more than once where rows are."""
+    return bar.length if bar.kind in ("framed", "segmented") else sum(x1 - x0 for _, x0, _, x1 in bar.parts)
+
+
+def _is_part(one: Bar, other: Bar) -> bool:
+    """Return whether one bar is a part of a segmented one, or a blurred row at the edge of another."""
+    (y0, x0, y1, x1), (v0, u0, v1, u1) = one.box, other.box
+    if max(y0, v0) - min(y1, v1) > 1:
+        return False
+    if other.kind == "segmented" and u0 - 3 <= x0 and x1 <= u1 + 3:
+        return True
+    thinner = y1 - y0 <= v1 - v0 + 4 and one.contrast <= other.contrast
+    return one.kind != "interrupted" and thinner and abs(x0 - u0) <= 3 and abs(x1 - u1) <= 3

@@ -1,0 +1,107 @@
+"""Where a bar begins and ends, to a fraction of a pixel."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.micrographs.scale.bars import Bar
+from tomoseg.micrographs.scale.picture import Box, Picture
+
+_REACH = 6  # px beyond each end that are looked at
+_BLUR = 2  # px an edge may be wide to each side
+_TICK_PX = 12  # widest of a tick at an end
+_SAME_AS_BAR = 0.4  # of the contrast: as far from the bar's colour is still bar
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Left and right end in px from the left edge of the image, and the width in px of ticks at the ends (0: none)."""
+
+    left: float
+    right: float
+    tick: float
+
+    @property
+    def length(self) -> float:
+        """Length in px: between the middles of the ticks, where a bar has them."""
+        return self.right - self.left - self.tick
+
+
+def bar_ends(picture: Picture, bar: Bar) -> Ends:
+    """Measure the ends of a bar.
+
+    The brightness along the bar, averaged over its rows, runs from 0 beyond an end to 1 within; the end is where a step
+    of the same area would be, so that blur and antialiasing do not shift it.
+    """
+    if bar.kind == "ruler":
+        return _outer_ticks(bar)
+    # Of the parts that reach an end, the highest: others are its blurred edges.
+    first = max((p for p in bar.parts if p[1] <= bar.box[1] + 2), key=lambda p: p[2] - p[0])
+    last = max((p for p in bar.parts if p[3] >= bar.box[3] - 2), key=lambda p: p[2] - p[0])
+    left = first[1] - _step_position(_profile(picture, bar, first, first[1], -1))
+    right = last[3] + _step_position(_profile(picture, bar, last, last[3], 1))
+    ticks = [_tick_width(picture, bar, first, first[1], 1), _tick_width(picture, bar, last, last[3] - 1, -1)]
+    ticked = bar.kind != "framed" and min(ticks) > 0 and abs(ticks[0] - ticks[1]) <= 1 + 0.3 * max(ticks)
+    return Ends(left, right, float(np.mean(ticks)) if ticked else 0.0)
+
+
+def _outer_ticks(bar: Bar) -> Ends:
+    """Return the middles of the first and the last tick of a ruler, from a line through those of all."""
+    middles = np.array(sorted((x0 + x1) / 2 for _, x0, _, x1 in bar.parts))
+    numbers = np.rint((middles - middles[0]) / np.median(np.diff(middles)))
+    slope, start = np.polyfit(numbers, middles, 1)
+    return Ends(float(start), float(start + slope * numbers[-1]), 0.0)
+
+
+def _profile(picture: Picture, bar: Bar, part: Box, end: int, step: int) -> NDArray[np.float64]:
+    """Return the share of the bar (2 reach,) across an end, from within to beyond, 1 within and about 0 beyond.
+
+    `end` is the edge of the part's last pixel, `step` 1 for a right end and -1 for a left one. Beyond the image there
+    is nothing.
+    """
+    y0, x0, y1, x1 = part
+    trim = 1 if y1 - y0 >= 4 else 0
+    rows = picture.values[y0 + trim : y1 - trim].mean(axis=0, dtype=np.float64)
+    reach = min(_REACH, max(3, (x1 - x0) // 2))
+    columns = end + step * np.arange(-reach, _REACH) - (1 if step < 0 else 0)
+    exists = (columns >= 0) & (columns < len(rows))
+    values = rows[np.clip(columns, 0, len(rows) - 1)]
+    inside = np.median(values[: max(1, reach - 1)], axis=0)
+    outside = values[reach + 1 : reach + 3][exists[reach + 1 : reach + 3]]
+    if not len(outside):
+        return np.where(exists, 1.0, 0.0)[reach - min(reach, _REACH) :]
+    difference = outside.mean(axis=0) - inside
+    size = float(difference @ difference)
+    share = 1 - (values - inside) @ difference / size if size > 1e-9 else np.ones(len(values))
+    share[~exists] = 0.0
+    return np.asarray(np.concatenate([np.ones(_REACH - reach), share]))
+
+
+def _step_position(share: NDArray[np.float64]) -> float:
+    """Return where the step is in px from the middle of a profile, positive beyond."""
+    below = np.flatnonzero(share < 0.5)
+    crossing = int(below[below >= _REACH - 3][0]) if (below >= _REACH - 3).any() else _REACH
+    low, high = max(0, crossing - _BLUR), min(len(share), crossing + _BLUR)
+    return low - _REACH + float(np.clip(share[low:high], 0, 1).sum())
+
+
+def _tick_width(picture: Picture, bar: Bar, part: Box, column: int, inward: int) -> float:
+    """Return the width in px of a tick that stands out above or below the bar at one end; 0 where there is none."""
+    y0, _, y1, _ = part
+    height = picture.shape[0]
+    reach = max(2, min(6, (y1 - y0) // 2 + 2))
+    limit = min(_TICK_PX, max(2, bar.length // 6))
+    columns = column + inward * np.arange(-3, limit + 1)
+    if columns.min() < 0 or columns.max() >= picture.shape[1]:
+        return 0.0
+    widths = []
+    for rows in (np.arange(y0 - 1 - reach, y0 - 1), np.arange(y1 + 1, y1 + 1 + reach)):
+        if rows.min() < 0 or rows.max() >= height:
+            continue
+        near = np.abs(picture.values[rows][:, columns] - bar.colour).max(axis=2)
+        inked = np.clip(1 - near / bar.contrast, 0, 1).mean(axis=0)
+        is_tick = inked[3] > _SAME_AS_BAR or inked[4] > _SAME_AS_BAR
+        if is_tick and inked[-1] < 1 - _SAME_AS_BAR and inked[0] < 1 - _SAME_AS_BAR:
+            widths.append(float(inked[inked > 0.1].sum()))
+    return max(widths, default=0.0)

@@ -1,0 +1,75 @@
+"""Find scale bars that are rulers: a row of ticks at equal distances, with no bar along them."""
+
+import numpy as np
+
+from tomoseg.micrographs.scale.bars import LEAST_CONTRAST, Bar, Rectangle, find_rectangles, find_runs
+from tomoseg.micrographs.scale.picture import Box, Picture
+
+_LEAST_TICKS = 6
+_TICK_PX = 8  # widest
+_STEP_PX = 1.5  # by which distances between ticks may differ
+_MOST_HEIGHT = 0.1  # of a tick, of the image's height
+
+
+def find_rulers(picture: Picture) -> list[Bar]:
+    """Return rows of six or more ticks that stand on, or hang from, one line at equal distances."""
+    turned = Picture(np.ascontiguousarray(picture.values.transpose(1, 0, 2)))
+    ticks = [t for t in find_rectangles(turned, find_runs(turned.values)) if _is_tick(t, picture.shape[0])]
+    found: list[Bar] = []
+    for end in (3, 1):  # of the turned boxes: feet, then heads
+        rows: dict[int, list[Rectangle]] = {}
+        for tick in ticks:
+            rows.setdefault(tick.box[end] // 2, []).append(tick)
+        for key, row in rows.items():
+            found += _rulers(row + rows.get(key + 1, []))
+    found.sort(key=lambda bar: -len(bar.parts))
+    return [bar for i, bar in enumerate(found) if not any(_same_place(bar, other) for other in found[:i])]
+
+
+def _is_tick(tick: Rectangle, image_height: int) -> bool:
+    """Return whether a rectangle of the turned picture is thin, and differs from what is on both its sides."""
+    return (
+        tick.above
+        and tick.below
+        and tick.height <= min(_TICK_PX, tick.length)
+        and tick.length <= _MOST_HEIGHT * image_height
+    )
+
+
+def _rulers(ticks: list[Rectangle]) -> list[Bar]:
+    """Return the chains of ticks at equal distances."""
+    ticks = sorted(ticks, key=lambda t: t.box[0])
+    found, chain = list[Bar](), ticks[:1]
+    for tick in ticks[1:]:
+        step = _middle(tick) - _middle(chain[-1])
+        if step < 2:
+            continue
+        first = _middle(chain[1]) - _middle(chain[0]) if len(chain) > 1 else step
+        if abs(step - first) <= _STEP_PX and np.abs(tick.colour - chain[0].colour).max() <= 3 * LEAST_CONTRAST:
+            chain = [*chain, tick]
+        else:
+            chain = [chain[-1], tick]
+        if len(chain) >= _LEAST_TICKS:
+            found = [bar for bar in found if bar.parts[0] != _turned(chain[0].box)] + [_ruler(chain)]
+    return found
+
+
+def _middle(tick: Rectangle) -> float:
+    return (tick.box[0] + tick.box[2]) / 2
+
+
+def _turned(box: Box) -> Box:
+    x0, y0, x1, y1 = box
+    return y0, x0, y1, x1
+
+
+def _ruler(ticks: list[Rectangle]) -> Bar:
+    parts = tuple(_turned(t.box) for t in ticks)
+    box = (min(p[0] for p in parts), parts[0][1], max(p[2] for p in parts), parts[-1][3])
+    colour = ticks[int(np.argmax([t.length for t in ticks]))].colour
+    return Bar(box, colour, max(3 * LEAST_CONTRAST, 0.5), "ruler", parts)
+
+
+def _same_place(one: Bar, other: Bar) -> bool:
+    (y0, x0, y1, x1), (v0, u0, v1, u1) = one.box, other.box
+    return min(y1, v1) > max(y0, v0) and min(x1, u1) > max(x0, u0)
