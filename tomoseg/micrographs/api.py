@@ -1,7 +1,8 @@
 """Measure one micrograph: `measure_image`."""
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from tomoseg.micrographs.parameters import MicrographParameters
 from tomoseg.micrographs.particles import find_particles
 from tomoseg.micrographs.pixels import grey_and_overlay
 from tomoseg.micrographs.scale_bar import ScaleBar, read_scale_bar
-from tomoseg.micrographs.shapes import particle_table
+from tomoseg.micrographs.shapes import PARTICLE, particle_table
 from tomoseg.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -124,51 +125,79 @@ def measure_image(image: Array, *, params: MicrographParameters, runtime: Runtim
 
 def measured_micrograph(image: Array, params: MicrographParameters, metadata_nm: float | None) -> MeasuredMicrograph:
     """Measure a micrograph whose metadata give a pixel size in nm, or None."""
+    scene = _looked_at(image, params, metadata_nm)
+    if params.model:
+        from tomoseg.micrographs.network import labelled_by
+
+        labels, polarity, evidence, doubts = labelled_by(
+            params, scene.grey, scene.left_out, scene.calibration.pixel_size_nm
+        )
+        notes = [f"labelled by {params.model}"]
+    else:
+        found = find_particles(
+            scene.grey,
+            polarity=params.polarity,
+            split=params.split,
+            mask=scene.left_out if scene.left_out.any() else None,
+            largest_px=params.largest_px,
+            neck_ratio=params.neck_ratio,
+        )
+        labels, polarity, evidence, doubts = found.labels, found.polarity, found.evidence, found.warnings
+        notes = [f"{found.n_split} particles were cut from objects of several"] if found.n_split else []
+    table = particle_table(labels, scene.grey, scene.calibration.pixel_size_nm, scene.left_out)
+    labels, table = _large_enough(labels, table, params.smallest_px)
+    cut = table["touches_border"].mean() if len(table) else 0.0
+    if cut > MANY_CUT:
+        doubts = [*doubts, f"the border cuts {cut:.0%} of the particles: sizes of large ones are uncertain"]
+    return replace(
+        scene,
+        labels=labels,
+        table=table,
+        polarity=polarity,
+        evidence=evidence,
+        notes=notes,
+        warnings=[*scene.warnings, *doubts],
+    )
+
+
+def with_labels(
+    image: Array,
+    labels: NDArray[np.int32],
+    params: MicrographParameters,
+    metadata_nm: float | None,
+    known: Mapping[str, Any],
+) -> MeasuredMicrograph:
+    """Measure a micrograph with labels (y, x) i4 from elsewhere; polarity and its reason are those `known`."""
+    scene = _looked_at(image, params, metadata_nm)
+    labels = np.where(scene.left_out, 0, labels)
+    table = particle_table(labels, scene.grey, scene.calibration.pixel_size_nm, scene.left_out)
+    labels, table = _large_enough(labels, table, 0.0)
+    return replace(scene, labels=labels, table=table, polarity=known["polarity"], evidence=known["polarity_by"])
+
+
+def _looked_at(image: Array, params: MicrographParameters, metadata_nm: float | None) -> MeasuredMicrograph:
+    """Return what is known of a micrograph before particles are looked for: scale, and what is to be left out."""
     grey, marks = grey_and_overlay(image)
     if not np.ptp(grey) > 0:
         raise InputError("the image is constant: it shows nothing")
     bar = read_scale_bar(image) if params.scale_bar == "auto" else NO_BAR
     calibration = calibrated(params.pixel_size_nm, metadata_nm, bar.pixel_size_nm, bar.confidence, bar.label)
     left_out = marks | bar.mask if bar.furniture else marks
-    warnings = [*calibration.warnings]
-    if calibration.source in ("scale bar", "none"):
-        warnings += bar.warnings
     if left_out.all():
         raise InputError("nothing of the image is left beside scale bar, footer and coloured marks")
-    if params.model:
-        from tomoseg.micrographs.network import labelled_by
-
-        labels, polarity, evidence = labelled_by(params, grey, left_out, calibration.pixel_size_nm)
-        notes = [f"labelled by {params.model}"]
-    else:
-        found = find_particles(
-            grey,
-            polarity=params.polarity,
-            split=params.split,
-            mask=left_out if left_out.any() else None,
-            largest_px=params.largest_px,
-            neck_ratio=params.neck_ratio,
-        )
-        labels, polarity, evidence = found.labels, found.polarity, found.evidence
-        notes = [f"{found.n_split} particles were cut from objects of several"] if found.n_split else []
-        warnings += found.warnings
-    table = particle_table(labels, grey, calibration.pixel_size_nm, left_out)
-    labels, table = _large_enough(labels, table, params.smallest_px)
-    cut = table["touches_border"].mean() if len(table) else 0.0
-    if cut > MANY_CUT:
-        warnings.append(f"the border cuts {cut:.0%} of the particles: sizes of large ones are uncertain")
+    told = bar.warnings if calibration.source in ("scale bar", "none") else ()
+    nothing = np.zeros(grey.shape, np.int32)
     return MeasuredMicrograph(
-        labels,
-        table,
+        nothing,
+        np.zeros(0, PARTICLE),
         grey,
         left_out,
         calibration,
         bar,
-        polarity,
-        evidence,
-        notes,
-        warnings,
-        params.border_correction,
+        "unknown",
+        "",
+        warnings=[*calibration.warnings, *told],
+        weighted=params.border_correction,
     )
 
 

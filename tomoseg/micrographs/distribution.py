@@ -49,7 +49,7 @@ def confidence_intervals(diameters: ArrayLike, weights: ArrayLike | None = None)
 
 
 def _sorted(diameters: ArrayLike, weights: ArrayLike | None) -> tuple[FloatArray, FloatArray]:
-    """Return rising diameters and their weights; those of particles that fit nowhere, infinite, count as the largest."""
+    """Return rising diameters and their weights; infinite ones count as the largest."""
     d = np.asarray(diameters, np.float64)
     w = np.ones(d.shape) if weights is None else np.array(weights, np.float64)
     finite = np.isfinite(w)

@@ -124,8 +124,10 @@ def _strength(profiles: FloatArray, radii: FloatArray) -> FloatArray:
     """Return the contrast of each profile over the scatter of its outer bins, times the root of the radius."""
     inside = profiles[:, :, 0] < radii[:, None]
     weight = profiles[:, :, 2]
-    means = [(np.where(m, profiles[:, :, 1], 0) * weight).sum(1) / np.maximum((weight * m).sum(1), 1)
-             for m in (inside, ~inside)]
+    means = [
+        (np.where(m, profiles[:, :, 1], 0) * weight).sum(1) / np.maximum((weight * m).sum(1), 1)
+        for m in (inside, ~inside)
+    ]
     return np.asarray((means[0] - means[1]) * np.sqrt(radii))
 
 
@@ -177,9 +179,7 @@ def _height(offset: float, ratio: float, tables: Array, kind: int) -> float:
 
 
 @numba.njit(nogil=True, cache=True)
-def _misfit(
-    profile: Array, radius: float, blur: float, roundness: float, tables: Array
-) -> float:
+def _misfit(profile: Array, radius: float, blur: float, roundness: float, tables: Array) -> float:
     """Return the weighted variance that the body of this radius leaves, with the best contrast and background."""
     n = sm = sv = smm = smv = svv = 0.0
     for k in range(len(profile)):
@@ -208,9 +208,7 @@ def _misfit(
 
 
 @numba.njit(nogil=True, cache=True)
-def _fit(
-    profiles: Array, radii: Array, blur: float, roundness: float, tables: Array
-) -> tuple[Array, Array]:
+def _fit(profiles: Array, radii: Array, blur: float, roundness: float, tables: Array) -> tuple[Array, Array]:
     """Return the radius (n,), px, with the least misfit for each profile, and that misfit; to a hundredth of a px."""
     out, misfits = np.empty(len(radii)), np.empty(len(radii))
     for i in range(len(radii)):
@@ -233,9 +231,7 @@ def _fit(
     return out, misfits
 
 
-def _relabel(
-    out: NDArray[np.int32], window: tuple[slice, slice], ranks: NDArray[np.int64], label: int, n: int
-) -> None:
+def _relabel(out: NDArray[np.int32], window: tuple[slice, slice], ranks: NDArray[np.int64], label: int, n: int) -> None:
     """Give a particle the first n px by rank, of those that are its own or free."""
     here = out[window]
     here[(here == label) & (ranks >= n)] = 0

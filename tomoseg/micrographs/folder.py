@@ -5,6 +5,7 @@ the same file and the same parameters, is not measured again. An image that cann
 reason; nothing that one file does stops the others.
 """
 
+import json
 import multiprocessing
 import os
 import signal
@@ -15,8 +16,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tomoseg import __version__
-from tomoseg.errors import InputError, TomosegError, shown
+from tomoseg import __version__, plain_json
+from tomoseg.errors import InputError, TomosegError
 from tomoseg.io.atomic import atomic_path
 from tomoseg.io.limits import reason_of
 from tomoseg.io.micrographs import micrograph_files, read_micrograph
@@ -25,7 +26,7 @@ from tomoseg.micrographs.parameters import MicrographParameters
 from tomoseg.micrographs.records import Record, fingerprint
 from tomoseg.runtime import Runtime
 
-OVERLAYS, LABELS, RECORDS = "overlays", "labels", "records"
+RECORDS, SETTINGS = "records", "tomoseg-images.json"
 BYTES_PER_PROCESS = 400 << 20  # of an image of 2048 x 2048 px, with the libraries
 WAITING = 2  # images per process that are handed out in advance
 
@@ -115,7 +116,7 @@ def _measure(task: Task, folder: Path, params: MicrographParameters, mark: str) 
 
 
 def _where(task: Task) -> dict[str, str]:
-    return {"image": task.name, "sample": task.sample}
+    return {"image": task.name, "sample": task.sample, "path": str(task.path)}
 
 
 def _side_by_side(tasks: Sequence[Task], work: "partial[Record]", n_processes: int) -> Iterator[tuple[Task, Record]]:
@@ -160,12 +161,33 @@ def _prepare() -> None:
         os.environ[name] = "1"
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file in one step."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+def prepare_folder(folder: Path, params: MicrographParameters) -> None:
+    """Make the folder of the results, or check that it is one; note the parameters in it.
+
+    Raises `InputError`: it holds other things, or cannot be written.
+    """
+    settings = folder / SETTINGS
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        foreign = not settings.exists() and any(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"-o {folder}: {error.strerror}; name a folder that can be written") from error
+    if foreign:
+        raise InputError(f"-o {folder} holds other files: name a new folder, or that of an earlier run")
+    with atomic_path(settings) as temporary:
+        content = {"written by": f"tomoseg images {__version__}", "parameters": params.model_dump(mode="json")}
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def said(record: Record) -> str:
-    """Return why an image was skipped, as text for the terminal."""
-    return f"{shown(record.name)}: {record.skipped}"
+def known_records(folder: Path) -> tuple[list[Record], MicrographParameters]:
+    """Return the records and parameters of an earlier run. Raises `InputError` if the folder holds none."""
+    try:
+        content = plain_json.load((folder / SETTINGS).read_text(encoding="utf-8"))
+        params = MicrographParameters.of("images", content["parameters"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"-o {folder} holds no results of `tomoseg images`: measure images first") from error
+    found = [Record.read(path) for path in sorted((folder / RECORDS).rglob("*.json"))]
+    records = [record for record in found if record is not None]
+    if not records:
+        raise InputError(f"-o {folder} holds no measured image")
+    return records, params

@@ -209,9 +209,7 @@ def _ring(shape: tuple[int, int], order: Array, n: int, width: int) -> Array:
 
 @numba.njit(nogil=True, cache=True)
 def outline_of(image: Array, y: int, x: int, radius: float, out: Array) -> None:
-    """Find the outline of one blob of an image (y, x): fills a row `out` of `OUTLINE`; its area is 0 if there is none.
-
-    """
+    """Find the outline of one blob of an image (y, x): fills a row `out` of `OUTLINE`; its area is 0 if there is none."""
     plane = np.zeros(3)
     background_plane(image, y, x, radius, plane)
     patch, top, left = _patch(image, y, x, radius, plane)
@@ -260,7 +258,15 @@ def outlines(image: Array, y: Array, x: Array, radius: Array, out: Array) -> Non
 
 @numba.njit(nogil=True, cache=True)
 def paint(
-    image: Array, row: Array, radius: float, step: int, labels: Array, label: int, drops: Array, areas: Array, drop: float
+    image: Array,
+    row: Array,
+    radius: float,
+    step: int,
+    labels: Array,
+    label: int,
+    drops: Array,
+    areas: Array,
+    drop: float,
 ) -> int:
     """Paint the px of an outline that are free; return 1 if it was painted.
 

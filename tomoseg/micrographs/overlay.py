@@ -42,7 +42,7 @@ def overlay_picture(
 
 def _stretched(grey: Array) -> NDArray[np.uint8]:
     low, high = np.percentile(grey, (0.2, 99.8))
-    return np.rint(255 * np.clip((grey - low) / max(high - low, 1e-30), 0, 1)).astype(np.uint8)
+    return np.asarray(np.rint(255 * np.clip((grey - low) / max(high - low, 1e-30), 0, 1)), np.uint8)
 
 
 def _outline(labels: NDArray[np.int32]) -> NDArray[np.bool_]:

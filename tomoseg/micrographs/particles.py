@@ -125,7 +125,7 @@ def find_particles(
     sign, evidence, warnings = _polarity(found, polarity)
     labels = _painted(found[sign], pyramid, sign, values.shape)
     labels[left_out] = 0
-    labels, n_split = _separated(labels, neck_ratio if split else 0.0)
+    labels, n_split = separated(labels, neck_ratio if split else 0.0)
     labels = with_true_edges(labels, values if sign > 0 else -values, left_out)
     labels[left_out] = 0
     if labels.max(initial=0) == 0:
@@ -332,7 +332,11 @@ def _polarity(found: dict[int, _Found], asked: Polarity) -> tuple[int, str, list
     )
     if strength[sign] < 1.5 * strength[-sign]:
         name = "bright" if sign > 0 else "dark"
-        return sign, words, [f"Whether particles are bright or dark is not clear: {words}. {name} was taken; say which."]
+        return (
+            sign,
+            words,
+            [f"Whether particles are bright or dark is not clear: {words}. {name} was taken; say which."],
+        )
     return sign, words, []
 
 
@@ -347,13 +351,20 @@ def _painted(found: _Found, pyramid: list[Octave], sign: int, shape: tuple[int, 
     for k in np.argsort(-strength, kind="stable"):
         octave = int(found.image_of[k])
         label += paint(
-            images[octave], rows[k], found.blobs["radius"][k] / step[k], int(step[k]), labels, label + 1, drops, areas,
+            images[octave],
+            rows[k],
+            found.blobs["radius"][k] / step[k],
+            int(step[k]),
+            labels,
+            label + 1,
+            drops,
+            areas,
             float(rows["drop"][k] / step[k]),
         )
     return labels
 
 
-def _separated(labels: NDArray[np.int32], neck_ratio: float) -> tuple[NDArray[np.int32], int]:
+def separated(labels: NDArray[np.int32], neck_ratio: float) -> tuple[NDArray[np.int32], int]:
     """Return the labels 1..n of objects whose holes are filled, cut at necks narrower than `neck_ratio`, if above 0.
 
     Also how many particles come from objects of several.

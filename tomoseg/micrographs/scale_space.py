@@ -136,9 +136,7 @@ def _block_medians(response: Array, left_out: Array) -> tuple[Array, Array]:
 
 
 @numba.njit(nogil=True, cache=True)
-def _maxima(
-    responses: tuple[Array, ...], limits: Array, white: Array, sign: np.float32, octave: int
-) -> Array:
+def _maxima(responses: tuple[Array, ...], limits: Array, white: Array, sign: np.float32, octave: int) -> Array:
     """Return scale, y, x and response (n, 4) of the maxima over 3 x 3 x 3 neighbours at the inner scales."""
     n_y, n_x = responses[0].shape
     found = []

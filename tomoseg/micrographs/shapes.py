@@ -4,6 +4,8 @@ Areas are counted pixels. The contour runs between pixels: it is where the parti
 scaled to enclose the counted area, so that steps of pixels do not lengthen it.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -88,7 +90,7 @@ def inside_weights(heights: Array, widths: Array, left_out: NDArray[np.bool_]) -
 
 
 def _measure(
-    row: NDArray[np.void],
+    row: Any,
     label: int,
     box: tuple[slice, slice],
     labels: NDArray[np.int32],
@@ -115,7 +117,7 @@ def _measure(
     row["mean_grey"] = values[inside].mean()
     row["contrast"] = row["mean_grey"] - np.median(values[ring]) if ring.any() else np.nan
     row["touches_border"] = _is_cut(box, inside, hidden[around], labels.shape)
-    return contour + offset
+    return np.asarray(contour + offset)
 
 
 def _contour(inside: NDArray[np.bool_], area: float) -> FloatArray:
@@ -124,7 +126,8 @@ def _contour(inside: NDArray[np.bool_], area: float) -> FloatArray:
     padded = np.pad(inside.astype(np.float32), margin)
     smooth = ndimage.gaussian_filter(padded, SMOOTHED_PX)
     level = min(0.5, 0.5 * float(smooth.max()))
-    contour = max(find_contours(smooth, level), key=_enclosed) - margin
+    found: list[FloatArray] = find_contours(smooth, level)  # type: ignore[no-untyped-call]
+    contour = max(found, key=_enclosed) - margin
     centre = contour[:-1].mean(axis=0)
     filled = float(ndimage.binary_fill_holes(inside).sum())
     return np.asarray(centre + (contour - centre) * np.sqrt(max(filled, area) / max(_enclosed(contour), 1e-9)))

@@ -157,8 +157,10 @@ def _numbers(sizes: SampleSizes) -> Iterator[tuple[str, str]]:
 
 
 def _images(page: MicrographPage) -> Html:
-    names = ("image", "sample", "pixel_size_nm", "scale_source", "scale_confidence", "polarity", "n_particles")
-    names += ("d50_nm", "d50_px", "warnings")
+    names = (
+        *("image", "sample", "pixel_size_nm", "scale_source", "scale_confidence", "polarity", "n_particles"),
+        *("d50_nm", "d50_px", "warnings"),
+    )
     rows = [[_cell(row.get(name)) for name in names] for row in page.images[:MOST_ROWS]]
     more = len(page.images) - MOST_ROWS
     note = el("p", f"{more} more are in images.csv.", class_="note") if more > 0 else None

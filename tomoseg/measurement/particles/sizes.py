@@ -25,8 +25,12 @@ DRAWN_AT_ONCE = 1 << 18  # diameters, which bounds the memory to some 20 MiB
 INTERVALS = ("mean", "d10", "d50", "d90", "d32", "d43")
 
 
-def size_table(diameters_px: ArrayLike, voxel_size_nm: float, bin_width_nm: float | None = None) -> NDArray[np.void]:
+def size_table(
+    diameters_px: ArrayLike, voxel_size_nm: float, bin_width_nm: float | None = None, weights: ArrayLike | None = None
+) -> NDArray[np.void]:
     """Return the histogram (n_bins,) of `SIZE_BIN` of diameters (n,), weighted by number, by surface and by volume.
+
+    In the fractions a particle counts as many times as its weight in `weights` (n,), once without them.
 
     Without a bin width, or a voxel size: by the rule of Freedman and Diaconis or of Sturges, whichever is finer, from
     the smallest to the largest diameter. With a width, the edges are multiples of it. A bin holds diameters from its
@@ -42,7 +46,8 @@ def size_table(diameters_px: ArrayLike, voxel_size_nm: float, bin_width_nm: floa
     fill_nm(table, voxel_size_nm)
     table["count"], _ = np.histogram(diameters, edges)
     for name, power in (("number", 0), ("surface", 2), ("volume", 3)):
-        weight, _ = np.histogram(diameters, edges, weights=diameters**power)
+        each = diameters**power if weights is None else diameters**power * np.asarray(weights, np.float64)
+        weight, _ = np.histogram(diameters, edges, weights=each)
         table[f"{name}_fraction"] = weight / weight.sum()
     return table
 
