@@ -7,7 +7,7 @@
 >>> seg = ts.segment(rec.volume, classes=3)  # doctest: +SKIP
 >>> mes = ts.measure(seg.labels, rec.volume, voxel_size_nm=raw.pixel_size_nm)  # doctest: +SKIP
 
-`run` takes a series through all of it into a project file, and `open_project` reads one.
+`measure_image` finds and measures the particles of a single micrograph. `run` takes a series through all of it into a project file, and `open_project` reads one.
 """
 
 from importlib import import_module
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tomoseg.api import run as run
     from tomoseg.io.api import read_series as read_series
     from tomoseg.measurement.api import measure as measure
+    from tomoseg.micrographs.api import measure_image as measure_image
     from tomoseg.reconstruction.api import reconstruct as reconstruct
     from tomoseg.segmentation.api import segment as segment
 
@@ -31,10 +32,21 @@ _FUNCTIONS = {
     "reconstruct": "tomoseg.reconstruction.api",
     "segment": "tomoseg.segmentation.api",
     "measure": "tomoseg.measurement.api",
+    "measure_image": "tomoseg.micrographs.api",
     "run": "tomoseg.api",
     "open_project": "tomoseg.api",
 }
-__all__ = ["__version__", "align", "measure", "open_project", "read_series", "reconstruct", "run", "segment"]
+__all__ = [
+    "__version__",
+    "align",
+    "measure",
+    "measure_image",
+    "open_project",
+    "read_series",
+    "reconstruct",
+    "run",
+    "segment",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -44,7 +44,7 @@ ALLOWED = {
     "reconstruction": set(),
     "segmentation": {"io"},
     "measurement": set(),
-    "micrographs": {"io", "measurement", "segmentation"},
+    "micrographs": {"export", "io", "measurement", "segmentation"},
     "export": {"io", "measurement"},
     "report": {"export", "io", "measurement", "project.provenance"},
     "simulate": set(),

@@ -88,7 +88,8 @@ def measured(task: Task, *, folder: Path, params: MicrographParameters, force: b
         with open_regular(task.path) as file:
             mark = fingerprint(file.read(), params.model_dump(mode="json"), __version__)
         known = None if force else Record.read(path)
-        if known is not None and known.name == task.name and (known.fingerprint == mark or known.reviewed):
+        is_known = known is not None and known.name == task.name and not known.skipped  # what failed is tried again
+        if known is not None and is_known and (known.fingerprint == mark or known.reviewed):
             return known
         record = _measure(task, folder, params, mark)
     except InputError as error:
