@@ -52,7 +52,7 @@ def run(
 
 STAGE = Stage(
     name="align",
-    version=4,
+    version=5,
     summary="Bring the tilt series into register: background, shifts, tilt axis.",
     parameters=AlignParameters,
     reads=(schema.TILT_SERIES, schema.ANGLES, schema.TILT_SERIES_INFO, schema.FURTHER_SIGNALS),

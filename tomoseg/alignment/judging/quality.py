@@ -130,7 +130,7 @@ def assess_alignment(
     markers = judge_markers(alignment, series.angles_deg, series.factor, raw_shape)
     if markers is not None:
         aligned = _with_markers(aligned, markers, inliers)
-    elif not whole and aligned is not raw:
+    elif film is None and not whole and aligned is not raw:
         aligned = aligned.widened(SLOW)
     contradiction = contradiction_of(series)
     if contradiction is not None:
@@ -155,18 +155,19 @@ def assess_alignment(
 
 
 def _with_markers(images: Assessment, markers: MarkerFit, inliers: NDArray[np.bool_]) -> Assessment:
-    """Return the errors that images tell, or those that markers tell where these are larger.
+    """Return the errors that images or markers tell, whichever are less, but no less than what is left of the latter.
 
-    The error of the markers alone, e, follows from their halves. Comparing images then moved everything by d. Where
-    that took errors of the markers away, e^2 - d^2 is left of them. What images tell of themselves misses what drifts
-    slowly from tilt to tilt, but is right where markers are few, or lie in a body whose texture moves their centres.
+    The error of the markers alone, e, follows from their halves: it is too large where they are few, or lie in a body
+    whose texture moves their centres. That of the images is too large where noise hides it, and misses what drifts
+    slowly from tilt to tilt. Comparing images moved everything by d after the markers were fitted: where that took
+    errors of the markers away, e^2 - d^2 is left of them.
     """
-    alone = markers.halves_px / 2
-    left = np.sqrt(max(alone**2 - markers.difference_px**2, 0.0))
-    if not left > images.summary(inliers).error_px:
-        return images
+    alone, seen = markers.halves_px / 2, images.summary(inliers).error_px
+    left = float(np.sqrt(max(alone**2 - markers.difference_px**2, 0.0)))
     of_markers = replace(images, step_px=markers.step_px, deviation_px=markers.deviation_px)
-    return of_markers.widened(left / alone)
+    if seen > alone or not np.isfinite(seen):
+        return of_markers
+    return of_markers.widened(left / alone) if left > seen else images
 
 
 def outliers_of(series: ReducedSeries, alignment: Alignment, placement: Placement) -> NDArray[np.bool_]:
