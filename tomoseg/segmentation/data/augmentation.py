@@ -20,6 +20,12 @@ class Augmentation(Parameters):
     rotation_deg: float = Field(45.0, ge=0, description="Rotation in degrees")
     flip: bool = Field(True, description="Mirror left-right and up-down, each with probability 1/2")
     zoom: float = Field(0.1, ge=0, lt=1, description="Relative change of scale along each axis")
+    scale: float = Field(
+        0.0,
+        ge=0,
+        description="Common change of scale of both axes: a factor drawn from 1 / (1 + this) to 1 + this, alike on a "
+        "logarithmic scale, so that 1 is from half to twice the size",
+    )
     shear: float = Field(0.1, ge=0, description="Slope of the shear")
     shift: float = Field(0.1, ge=0, description="Shift as a fraction of the patch")
     elastic_px: float = Field(
@@ -46,6 +52,12 @@ class Augmentation(Parameters):
     gamma: float = Field(
         0.0, ge=0, description="Logarithm of the power that intensities are raised to, with their sign kept"
     )
+    invert: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Fraction of the views whose intensities change their sign, so that dark objects become bright",
+    )
     noise: float = Field(0.0, ge=0, description="Standard deviation of white noise, drawn from 0 to this")
     blur_px: float = Field(0.0, ge=0, description="Standard deviation in px of a Gaussian blur, drawn from 0 to this")
     sharpen: float = Field(
@@ -66,7 +78,9 @@ def random_view(
     shear = np.array([[1.0, 0.0], [rng.uniform(-a.shear, a.shear), 1.0]])
     zoom = np.diag(1 / (1 + rng.uniform(-a.zoom, a.zoom, 2)))
     mirror = np.diag(np.where(rng.random(2) < 0.5, -1.0, 1.0)) if a.flip else np.eye(2)
-    return rotation @ shear @ zoom @ mirror, rng.uniform(-a.shift, a.shift, 2)
+    shift = rng.uniform(-a.shift, a.shift, 2)
+    matrix = rotation @ shear @ zoom @ mirror
+    return matrix * (1 + a.scale) ** rng.uniform(-1, 1) if a.scale else matrix, shift
 
 
 def straight_view(
@@ -131,7 +145,7 @@ def _by_channel(see: Callable[[Array], Array], image: Array) -> NDArray[np.float
 def vary_intensity(
     view: NDArray[np.float32], augmentation: Augmentation, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Vary contrast, brightness, gamma, sharpness and noise of a scaled view (h, w), or (h, w, channels).
+    """Vary sign, contrast, brightness, gamma, sharpness and noise of a scaled view (h, w), or (h, w, channels).
 
     All channels change alike, but each has its own noise.
     """
@@ -144,6 +158,8 @@ def vary_intensity(
         view = view + rng.uniform(0, a.sharpen) * (view - ndimage.gaussian_filter(view, 1.0, axes=(0, 1)))
     if a.gamma:
         view = np.sign(view) * np.abs(view) ** np.exp(rng.uniform(-a.gamma, a.gamma))
+    if a.invert and rng.random() < a.invert:
+        view = -view
     if a.contrast or a.brightness:
         view = view * (1 + rng.uniform(-a.contrast, a.contrast)) + rng.uniform(-a.brightness, a.brightness)
     if a.noise:

@@ -33,7 +33,7 @@ from tomoseg.segmentation.labelling import (
     summarise,
     with_counts,
 )
-from tomoseg.segmentation.networks.card import ModelCard
+from tomoseg.segmentation.networks.card import MIDDLE, ModelCard
 from tomoseg.segmentation.parameters import SegmentParameters
 
 SAME_PIXEL_SIZE = 1.05  # slices of a pixel size as close to the network's as this are not resampled
@@ -102,6 +102,7 @@ def label_with_network(
         "zoom": zoom,
         "intensity_zero": scale.zero,
         "intensity_one": scale.one,
+        **({} if predictor.threshold == MIDDLE else {"threshold": predictor.threshold}),
         "min_size_voxels": min_sizes,
     }
     return summarise(names, colors, state["counts"], info, runtime)
