@@ -52,12 +52,6 @@ class Augmentation(Parameters):
     gamma: float = Field(
         0.0, ge=0, description="Logarithm of the power that intensities are raised to, with their sign kept"
     )
-    invert: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="Fraction of the views whose intensities change their sign, so that dark objects become bright",
-    )
     noise: float = Field(0.0, ge=0, description="Standard deviation of white noise, drawn from 0 to this")
     blur_px: float = Field(0.0, ge=0, description="Standard deviation in px of a Gaussian blur, drawn from 0 to this")
     sharpen: float = Field(
@@ -145,7 +139,7 @@ def _by_channel(see: Callable[[Array], Array], image: Array) -> NDArray[np.float
 def vary_intensity(
     view: NDArray[np.float32], augmentation: Augmentation, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Vary sign, contrast, brightness, gamma, sharpness and noise of a scaled view (h, w), or (h, w, channels).
+    """Vary contrast, brightness, gamma, sharpness and noise of a scaled view (h, w), or (h, w, channels).
 
     All channels change alike, but each has its own noise.
     """
@@ -158,8 +152,6 @@ def vary_intensity(
         view = view + rng.uniform(0, a.sharpen) * (view - ndimage.gaussian_filter(view, 1.0, axes=(0, 1)))
     if a.gamma:
         view = np.sign(view) * np.abs(view) ** np.exp(rng.uniform(-a.gamma, a.gamma))
-    if a.invert and rng.random() < a.invert:
-        view = -view
     if a.contrast or a.brightness:
         view = view * (1 + rng.uniform(-a.contrast, a.contrast)) + rng.uniform(-a.brightness, a.brightness)
     if a.noise:

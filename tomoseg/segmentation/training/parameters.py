@@ -125,6 +125,11 @@ class TrainParameters(Parameters):
         "either side",
     )
     augmentation: Augmentation = Field(Augmentation.of("augmentation", {}), description="Random views of the slices")
+    intensity: Literal["set", "image"] = Field(
+        "set",
+        description="Intensity scale. 'set': one for all images, from the levels of background and support in them; "
+        "'image': each image has its own, from its median and spread, for micrographs of different contrast",
+    )
     precision: Literal["auto", "float32", "mixed"] = Field(
         "float32",
         description="'float32'; 'mixed': products of 16-bit numbers, all else of 32 bits; 'auto': mixed on a GPU "

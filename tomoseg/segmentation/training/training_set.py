@@ -13,7 +13,7 @@ from tomoseg.io.label_values import counts_of, label_problems
 from tomoseg.io.slices import IGNORE, data_digest
 from tomoseg.segmentation.data.folds import Split, split, split_at_random
 from tomoseg.segmentation.data.histogram import histogram
-from tomoseg.segmentation.data.intensity_scaling import Scaling, scaling_of
+from tomoseg.segmentation.data.intensity_scaling import Scale, Scaling, scale_of_image, scaling_by_image, scaling_of
 from tomoseg.segmentation.data.neighbours import middle
 from tomoseg.segmentation.training.parameters import TrainParameters, check
 
@@ -35,6 +35,7 @@ class TrainingSet:
     weights: list[float]
     split: Split
     scaling: Scaling
+    scales: list[Scale]  # one per slice
     digest: str
 
     @classmethod
@@ -77,9 +78,14 @@ class TrainingSet:
         low, high = min(float(i.min()) for i in training), max(float(i.max()) for i in training)
         if not high > low:
             raise InputError(f"every pixel of the training images has the same value, {low:g}")
-        scaling = scaling_of(histogram((i[None] for i in training), low, high), training[0].dtype)
+        if params.intensity == "image":
+            scaling, scales = scaling_by_image(training[0].dtype), [scale_of_image(image) for image in images]
+        else:
+            scaling = scaling_of(histogram((i[None] for i in training), low, high), training[0].dtype)
+            scales = [scaling.trained] * len(images)
         classes = [np.asarray(label, np.uint8) for label in labels]
-        return cls(images, classes, given, chosen, colors, weights, parts, scaling, data_digest(given, images, classes))
+        digest = data_digest(given, images, classes)
+        return cls(images, classes, given, chosen, colors, weights, parts, scaling, scales, digest)
 
 
 def _parts(names: Sequence[str], params: TrainParameters, group_of: Callable[[str], str] | None) -> Split:
