@@ -90,10 +90,9 @@ def left_out(name: str, images: dict, masks: dict, labels: dict, settings: dict)
     """Train on all other images; return the scores of this one, with threshold and time, and its predicted mask."""
     others = [other for other in images if other != name]
     watch = Stopwatch()
-    runtime = Runtime(device="cpu", workers=available_cpus())
     with tempfile.TemporaryDirectory() as folder:
         given = [images[other] for other in others], [labels[other] for other in others]
-        about = {"names": others, "class_names": CLASSES, "runtime": runtime}
+        about = {"names": others, "class_names": CLASSES, "device": "cpu", "workers": available_cpus()}
         result = train(*given, Path(folder, "net.keras"), **about, **settings)
         seconds = watch.seconds
         predicted = predictor_of(*load_model(result.model), str)
