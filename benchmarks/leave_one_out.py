@@ -17,8 +17,8 @@ others as background (`--unlabelled background`: all of them are background). Fo
 - Of the remaining ones, pixels are judged up to one radius from the nearest particle of the mask (the radius of the
   circle of its area). So a prediction that spreads or joins its neighbours is penalised, but no further than that.
 - Where an object of a mask is a filled rectangle, it is a selection that nobody refined: nothing in it is judged.
-- Burnt-in text and scale bars, large connected regions of the darkest value, are not judged, but trained on as
-  background.
+- Burnt-in text and scale bars, large connected regions of the darkest value, are neither judged nor trained on: they
+  are darker than anything else, and as background they would teach that the darkest particles are background.
 
 `whole` is the IoU over the whole frame of all objects but those that touch it without overlapping a particle of the
 mask: an underestimate where the mask leaves particles out.
@@ -50,6 +50,7 @@ SETTINGS = {
         **{"contrast": 0.3, "brightness": 0.3, "noise": 0.3, "blur_px": 1.0, "sharpen": 0.5},
     },
 }
+RIM = 2  # px around burnt-in text
 BURNT_IN = 100  # px: fewest connected pixels of the darkest value that are text or a bar
 UNREFINED = 10  # px: shortest side of a filled rectangle that is no outline of a particle
 AS_DARK = 0.4  # of the way from the background to the particles: pixels beyond it may be particles
@@ -106,11 +107,11 @@ def left_out(name: str, images: dict, masks: dict, labels: dict, settings: dict)
 
 
 def burnt_in(image: np.ndarray) -> np.ndarray:
-    """Return where (h, w) text or a bar was burnt in: large connected regions of the darkest value."""
+    """Return where (h, w) text or a bar was burnt in, with its blurred rim: large regions of the darkest value."""
     regions, _ = ndimage.label(image == image.min())
     sizes = np.bincount(regions.ravel())
     sizes[0] = 0
-    return (sizes >= BURNT_IN)[regions]
+    return ndimage.binary_dilation((sizes >= BURNT_IN)[regions], iterations=RIM)
 
 
 def unrefined(mask: np.ndarray) -> np.ndarray:
@@ -129,10 +130,10 @@ def labels_to_train_on(image: np.ndarray, mask: np.ndarray, unlabelled: str) -> 
     Open is what is as dark as the labelled particles once the image is smoothed over a third of their radius and the
     slow change of the background, over four radii, is taken off.
     """
-    labels = np.where(mask, 1, 0).astype(np.uint8)
+    burnt, rectangles = burnt_in(image), unrefined(mask)
+    labels = np.where(burnt | rectangles, 255, mask).astype(np.uint8)
     if unlabelled == "background":
         return labels
-    burnt, rectangles = burnt_in(image), unrefined(mask)
     radius = float(np.median(radii(mask)[1]))
     seen = (~burnt).astype(np.float32)
 
@@ -144,8 +145,6 @@ def labels_to_train_on(image: np.ndarray, mask: np.ndarray, unlabelled: str) -> 
     level = fine - smoothed(fine, 4 * radius)
     particles, background = np.median(level[mask & ~burnt]), np.percentile(level[~mask & ~burnt], 75)
     labels[(level < background + AS_DARK * (particles - background)) & ~mask] = 255
-    labels[rectangles] = 255
-    labels[burnt] = 0
     return labels
 
 
