@@ -222,8 +222,10 @@ class _Trainer:
 
         Adam starts anew: its moments are those of the weights that it knew.
         """
+        if not 0 < self.params.frozen_epochs <= epoch:
+            return
         frozen = [layer for layer in encoder_layers(self.model) if not layer.trainable]
-        if not frozen or epoch < self.params.frozen_epochs:
+        if not frozen:
             return
         for layer in frozen:
             layer.trainable = True
