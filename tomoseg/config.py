@@ -18,6 +18,7 @@ Raw = Mapping[str, Mapping[str, Any]]
 # The longest pipeline, with every parameter and its description, has some 10 kB.
 _LARGEST_PIPELINE = 256 * 1024  # bytes
 _MOST_PROBLEMS = 30  # in one message
+TRAINING = "train"  # the section of a file with the parameters of a training, which is no stage
 
 
 class Settings(dict[str, Parameters]):
@@ -71,17 +72,10 @@ def read_pipeline(name: str | Path) -> dict[str, dict[str, Any]]:
     Relative paths of input files are taken from the pipeline file's folder.
     """
     path = pipeline_path(name)
-    try:
-        with path.open("rb") as file:
-            text = file.read(_LARGEST_PIPELINE + 1)
-        if len(text) > _LARGEST_PIPELINE:
-            raise InputError(f"{path} is no pipeline file: it has more than {_LARGEST_PIPELINE} bytes.")
-        content = plain_yaml.load(text.decode("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The pipeline file {path} cannot be read: {error}.") from error
-    except ValueError as error:
-        raise InputError(f"The pipeline file {path} is not valid YAML: {error}.") from error
+    content = _content_of(path)
     content = {} if content is None else content
+    if isinstance(content, dict) and TRAINING in content and TRAINING not in BY_NAME:
+        raise InputError(f"{path} holds the parameters of a training: give it to `tomoseg train --pipeline {name}`.")
     sections = [section or {} for section in content.values()] if isinstance(content, dict) else [None]
     if not all(isinstance(section, dict) and all(isinstance(key, str) for key in section) for section in sections):
         raise InputError(
@@ -102,6 +96,42 @@ def read_pipeline(name: str | Path) -> dict[str, dict[str, Any]]:
     return pipeline
 
 
+def read_recipe(name: str | Path) -> dict[str, Any]:
+    """Read the parameters of a training from a file with the section `train`, or from one that ships along by its name.
+
+    A relative path of encoder weights is taken from the file's folder, if the file of weights is there. The parameters
+    are not checked.
+    """
+    path = pipeline_path(name, shipped_recipes())
+    content = _content_of(path)
+    section = content.get(TRAINING) if isinstance(content, dict) else None
+    if not isinstance(section, dict) or len(content) > 1 or not all(isinstance(key, str) for key in section):
+        raise InputError(
+            f"{path} must hold one section `{TRAINING}:` of indented `parameter: value` lines, such as `epochs: 40`, "
+            f"and no other: it is read by `tomoseg train`. One ships with tomoseg: {', '.join(shipped_recipes())}."
+        )
+    weights = section.get("encoder_weights")
+    if isinstance(weights, str) and "://" not in weights:
+        file, hash_mark, digest = weights.partition("#")
+        beside = path.parent.absolute() / _expanded_home(file)
+        return section | ({"encoder_weights": f"{beside}{hash_mark}{digest}"} if beside.is_file() else {})
+    return dict(section)
+
+
+def _content_of(path: Path) -> Any:
+    """Return what a pipeline file holds, as plain values."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(_LARGEST_PIPELINE + 1)
+        if len(text) > _LARGEST_PIPELINE:
+            raise InputError(f"{path} is no pipeline file: it has more than {_LARGEST_PIPELINE} bytes.")
+        return plain_yaml.load(text.decode("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"The pipeline file {path} cannot be read: {error}.") from error
+    except ValueError as error:
+        raise InputError(f"The pipeline file {path} is not valid YAML: {error}.") from error
+
+
 def _expanded_home(text: str) -> Path:
     try:
         return Path(text).expanduser()
@@ -109,21 +139,47 @@ def _expanded_home(text: str) -> Path:
         raise InputError(f"There is no home folder for {shown(text, 100)}.") from error
 
 
-def pipeline_path(name: str | Path) -> Path:
-    """Return the file of a pipeline given by path, or by the name of one that ships with tomoseg."""
-    path = Path(name)
-    shipped = shipped_pipelines()
+def pipeline_path(name: str | Path, told: Iterable[str] | None = None) -> Path:
+    """Return a pipeline file given by path, or by the name of one that ships with tomoseg.
+
+    Where there is none, the error tells these names, by default those of pipelines of stages.
+    """
+    path, shipped = Path(name), _shipped_files()
     if path.is_file():
         return path
     if str(name) in shipped:
         return shipped[str(name)]
     raise InputError(
-        f"There is no pipeline file {name}, and none of that name ships with tomoseg ({', '.join(shipped)})."
+        f"There is no pipeline file {name}, and none of that name ships with tomoseg "
+        f"({', '.join(shipped_pipelines() if told is None else told)})."
     )
 
 
 def shipped_pipelines() -> dict[str, Path]:
-    """Return the pipeline files that ship with tomoseg, by name."""
+    """Return the pipeline files that ship with tomoseg, by name, without those of trainings."""
+    return {name: path for name, path in _shipped_files().items() if not _is_recipe(path)}
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Return the files of parameters of trainings that ship with tomoseg, by name."""
+    return {name: path for name, path in _shipped_files().items() if _is_recipe(path)}
+
+
+def is_recipe(name: str | Path) -> bool:
+    """Tell whether a file, or the name of one that ships with tomoseg, is of a training and not of stages."""
+    path = Path(name)
+    if not path.is_file():
+        return str(name) in shipped_recipes()
+    content = _content_of(path)
+    return isinstance(content, dict) and TRAINING in content and TRAINING not in BY_NAME
+
+
+def _is_recipe(path: Path) -> bool:
+    return any(line.startswith(f"{TRAINING}:") for line in path.read_text(encoding="utf-8").splitlines())
+
+
+def _shipped_files() -> dict[str, Path]:
+    """Return the YAML files that ship with tomoseg, by name."""
     package = Path(__file__).parent
     # Installed they lie in the package; in a source checkout at the top, where people find them to copy.
     folder = next(f for f in (package / "pipelines", package.parent / "pipelines") if f.is_dir())

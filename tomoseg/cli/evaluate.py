@@ -50,6 +50,10 @@ def evaluate(
     objects_csv: Annotated[
         Path | None, typer.Option("--objects-csv", metavar="FILE", help="Write every object and whether it was found.")
     ] = None,
+    sizes_csv: Annotated[
+        Path | None,
+        typer.Option("--sizes-csv", metavar="FILE", help="Write precision and recall of the objects by size."),
+    ] = None,
     against: Annotated[
         list[Path] | None,
         typer.Option("--against", metavar="MODEL", help="Compare with this network, slice by slice; repeatable."),
@@ -63,7 +67,7 @@ def evaluate(
     from tomoseg.segmentation.evaluation import tables
     from tomoseg.segmentation.evaluation.api import evaluate as evaluate_networks
     from tomoseg.segmentation.evaluation.detection import ObjectRule
-    from tomoseg.segmentation.networks.card import read_card
+    from tomoseg.segmentation.networks.card import MIDDLE, read_card
     from tomoseg.segmentation.networks.known_models import resolve_model
 
     require_size("--pixel-size", pixel_size)
@@ -77,7 +81,7 @@ def evaluate(
         class_names=card.class_names if card is not None else None,
         label_pattern=label_pattern,
     )
-    for file in filter(None, (as_json, as_csv, objects_csv)):
+    for file in filter(None, (as_json, as_csv, objects_csv, sizes_csv)):
         if not file.absolute().parent.is_dir():
             raise InputError(f"The folder of {file} does not exist.")
     with stopping_on_signals():
@@ -99,12 +103,18 @@ def evaluate(
         with atomic_path(as_csv) as part:
             first.write_csv(part)
     show(*tables.scores_table(first).split("\n"))
+    if card is not None and card.threshold != MIDDLE:
+        show(f"pixels are {card.class_names[1]} from a probability of {card.threshold:g} on, as in its training")
     if first.calibration is not None:
         show(tables.calibration_line(first.calibration, first.classes))
     if first.detection is not None:
         if objects_csv is not None:
             with atomic_path(objects_csv) as part:
                 first.detection.write_csv(part)
+        if sizes_csv is not None:
+            with atomic_path(sizes_csv) as part:
+                first.detection.write_sizes_csv(part)
         show(tables.detection_line(first.detection))
+        show(*tables.sizes_table(first.detection).split("\n"))
     if found.comparison is not None:
         show("", *tables.comparison_table(found.comparison).split("\n"))

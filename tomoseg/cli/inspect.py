@@ -13,6 +13,8 @@ from tomoseg.errors import InputError, StageFailed
 from tomoseg.io.input_files import as_one
 from tomoseg.project import Project, is_project
 from tomoseg.reproduction import command
+from tomoseg.segmentation.training.parameters import check as problems_with_training
+from tomoseg.segmentation.training.parameters import preset
 from tomoseg.terminal import show, show_document
 
 
@@ -71,7 +73,15 @@ def check(
     sets: Sets = [],  # noqa: B006 - Typer reads the default
     angles: Annotated[Path | None, typer.Option("--angles", help="The tilt angles of RAW.")] = None,
 ) -> None:
-    """Validate a pipeline and its input and report all problems, without computing anything."""
+    """Validate a pipeline and its input, or a recipe of training, and report all problems; nothing is computed."""
+    if config.is_recipe(pipeline):
+        if source is not None or sets or angles:
+            raise InputError(f"{pipeline} holds the parameters of a training, which are checked by themselves.")
+        problems = problems_with_training(preset("paper", **config.read_recipe(pipeline)))
+        if problems:
+            raise InputError.of(problems)
+        show(f"{pipeline}: no problems found")
+        return
     extra = {"angles": str(angles)} if angles else {}
     layers = [config.read_pipeline(pipeline), config.parse_sets(sets), {"import": extra}]
     unseen: list[str] = []

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tomoseg import config
 from tomoseg.cli.options import computing, with_options
 from tomoseg.errors import InputError
 from tomoseg.lengths import require_size
@@ -50,13 +51,22 @@ PresetName = Annotated[
         show_default=False,
     ),
 ]
+Recipe = Annotated[
+    str,
+    typer.Option(
+        "--pipeline",
+        metavar="FILE|NAME",
+        help="A file of training parameters (section `train`), or the name of one that ships with tomoseg: "
+        "kit-nanoparticles. Options go before the file, and the file before the preset.",
+    ),
+]
 FINAL = -1  # the 'fold' of the network trained on all slices
 
 
 def add_commands(app: typer.Typer) -> None:
     """Add the command to the program."""
-    # `fold` and `augmentation` have options of their own, which say more than a value; a plateau is always 5 epochs.
-    app.command("train")(with_options(TrainParameters, computing(train), ("fold", "augmentation", "plateau_epochs")))
+    # `fold` and `augmentation` have options of their own, which say more than a value.
+    app.command("train")(with_options(TrainParameters, computing(train), ("fold", "augmentation")))
 
 
 def train(
@@ -76,6 +86,7 @@ def train(
     ] = "",
     pixel_size: Annotated[float | None, typer.Option(metavar="NM", help="Pixel size of the slices in nm.")] = None,
     preset_name: PresetName = "",
+    recipe: Recipe = "",
     augment: Annotated[
         str, typer.Option(metavar="NAME=VALUE,...", help="Changes to the random views, such as rotation_deg=180.")
     ] = "",
@@ -107,8 +118,8 @@ def train(
         raise InputError(f"-o {output}: a network is written as a .keras file.")
     require_size("--pixel-size", pixel_size)
     folds = _folds(fold)
-    wanted: Any = preset_name or ("small" if labels_dir is None else "paper")
-    options["augmentation"] = _views(augment)
+    wanted: Any = preset_name or ("small" if labels_dir is None and not recipe else "paper")
+    options = _with_recipe(recipe, options | {"augmentation": _views(augment)})
     channels = preset(wanted, **options).channels  # wrong values are reported before anything is read
     if (label_map or label_pattern) and labels_dir is None:
         option = "--label-map" if label_map else "--label-pattern"
@@ -150,6 +161,16 @@ def train(
         )
     results = [*found.results, *filter(None, [found.final])]
     show(*found.table().split("\n"), *(result.model for result in results), found.scores_json, found.scores_csv)
+
+
+def _with_recipe(recipe: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return options with the values of a recipe where none is given."""
+    given = config.read_recipe(recipe) if recipe else {}
+    if "fold" in given:
+        raise InputError(f"{recipe} gives a fold, which is an option of the command instead: --fold {given['fold']}")
+    views = given.get("augmentation", {})
+    merged = {**views, **options["augmentation"]} if isinstance(views, dict) else views
+    return given | options | {"augmentation": merged}
 
 
 def _epoch_line(row: dict[str, Any], epochs: int) -> str:

@@ -20,6 +20,12 @@ class Augmentation(Parameters):
     rotation_deg: float = Field(45.0, ge=0, description="Rotation in degrees")
     flip: bool = Field(True, description="Mirror left-right and up-down, each with probability 1/2")
     zoom: float = Field(0.1, ge=0, lt=1, description="Relative change of scale along each axis")
+    scale: float = Field(
+        0.0,
+        ge=0,
+        description="Common change of scale of both axes: a factor drawn from 1 / (1 + this) to 1 + this, alike on a "
+        "logarithmic scale, so that 1 is from half to twice the size",
+    )
     shear: float = Field(0.1, ge=0, description="Slope of the shear")
     shift: float = Field(0.1, ge=0, description="Shift as a fraction of the patch")
     elastic_px: float = Field(
@@ -66,7 +72,9 @@ def random_view(
     shear = np.array([[1.0, 0.0], [rng.uniform(-a.shear, a.shear), 1.0]])
     zoom = np.diag(1 / (1 + rng.uniform(-a.zoom, a.zoom, 2)))
     mirror = np.diag(np.where(rng.random(2) < 0.5, -1.0, 1.0)) if a.flip else np.eye(2)
-    return rotation @ shear @ zoom @ mirror, rng.uniform(-a.shift, a.shift, 2)
+    shift = rng.uniform(-a.shift, a.shift, 2)
+    matrix = rotation @ shear @ zoom @ mirror
+    return matrix * (1 + a.scale) ** rng.uniform(-1, 1) if a.scale else matrix, shift
 
 
 def straight_view(

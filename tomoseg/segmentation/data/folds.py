@@ -1,8 +1,8 @@
-"""Splits of labelled slices into training and validation that do not leak.
+"""Splits of labelled slices and images into training and validation that do not leak.
 
 Neighbouring slices of a reconstruction look alike: a network trained on one of them has nearly seen the other, and
 validation on it measures memory. Slices are therefore split in blocks of neighbours, and slices next to a validation
-block are used for neither training nor validation.
+block are used for neither training nor validation. Single micrographs are no neighbours: they are drawn one by one.
 """
 
 import re
@@ -100,6 +100,31 @@ def split(
     if not training or not validation:
         return Split(list(range(len(names))), [], [])
     return Split(training, validation, unused)
+
+
+def split_at_random(
+    names: Sequence[str], fraction: float, seed: int = 0, group_of: Callable[[str], str] | None = None
+) -> Split:
+    """Split images that are no neighbours of each other, whatever the numbers in their names, at random.
+
+    Validation gets the number of images nearest to that fraction, at least one; at least one is trained on. `group_of`
+    is that of `split`; a group goes to one part as a whole, so that the fraction is only nearly met.
+
+    Raises `InputError`: there are fewer than two images, or all are of one group.
+    """
+    group = [name if group_of is None else group_of(name) for name in names]
+    different = sorted(set(group))
+    if len(different) < 2:
+        kind = "image" if group_of is None else "group of images"
+        raise InputError(f"there is {len(different)} {kind}: keeping some for validation needs at least 2")
+    wanted = max(1, round(fraction * len(names)))
+    drawn: list[str] = []
+    for i in np.random.default_rng(seed).permutation(len(different))[:-1]:
+        if sum(group.count(one) for one in drawn) < wanted:
+            drawn.append(different[i])
+    kept = set(drawn)
+    parts = [[i for i, one in enumerate(group) if (one in kept) == validation] for validation in (False, True)]
+    return Split(parts[0], parts[1], [])
 
 
 def _fold_of_each_key(keys: Sequence[SliceKey], folds: int) -> dict[SliceKey, int]:

@@ -11,11 +11,14 @@ from tomoseg.arrays import Array
 from tomoseg.errors import InputError
 from tomoseg.segmentation.data.histogram import Histogram, partition
 
-Kind = Literal["levels", "range"]
+Kind = Literal["levels", "range", "image"]
 MOST_BEYOND = 0.01  # of the voxels may lie beyond the intensities of training; 8-bit slices saturate a few per mille
 FEWEST_SLICES = 3  # that tell the levels of their kind: the support of a single one may be a sliver
 # See `Scaling.for_slices`; any 3 of the gamma-alumina slices are within 1.16 and 0.05.
 ALIKE_SPAN, ALIKE_ZERO = 1.6, 0.3
+NORMAL = 1.4826  # standard deviation of normal noise over its median absolute deviation
+# See `scale_of_image`; beyond these limits, intensities are clipped.
+MEDIAN, LOWEST, HIGHEST = 2.0, -8.0, 12.0
 UNLIKE = 2.5  # times the noise of training, or the brightness of its particles, is worth a warning
 
 
@@ -27,9 +30,14 @@ class Scale:
     one: float
     low: float
     high: float
+    of_each: bool = False  # each image has a scale of its own, see `scale_of_image`; `zero` and `one` mean nothing
 
     def __call__(self, image: Array) -> NDArray[np.float32]:
-        """Return the scaled image, f4."""
+        """Return the scaled image, f4; with `of_each`, images are (h, w), (n, h, w) or (n, h, w, channels)."""
+        if self.of_each:
+            images = image[None] if image.ndim == 2 else image
+            scaled = np.stack([scale_of_image(one)(one) for one in images])
+            return scaled.reshape(image.shape)
         scaled = (np.asarray(image, np.float32) - np.float32(self.zero)) / np.float32(self.one - self.zero)
         return np.asarray(np.clip(scaled, self.low, self.high), np.float32)
 
@@ -42,6 +50,8 @@ class Scaling:
     medians of the two darkest classes of a three-class partition of the histogram of the whole volume or set of slices.
     Unlike percentiles, these hardly depend on how much of the field of view is empty or how rare the particles are.
     Values beyond those seen in training are clipped (8-bit slices saturate).
+
+    kind 'image' (trained so, for single micrographs): each image has a scale of its own, see `scale_of_image`.
 
     kind 'range' (any other Keras model): integers are divided by the largest value of their type (8 bit: 255), and
     float data is mapped from its 0.1 .. 99.9 percentiles to 0 .. 1.
@@ -59,6 +69,8 @@ class Scaling:
     def for_data(self, dtype: DTypeLike, values: Histogram) -> Scale:
         """Return the scale for a volume or a set of images of type `dtype` with the histogram `values`."""
         kind = np.dtype(dtype)
+        if self.kind == "image":
+            return self.trained
         if self.kind == "range":
             if kind.kind in "iu":
                 return Scale(0.0, float(np.iinfo(kind).max), 0.0, 1.0)
@@ -77,7 +89,7 @@ class Scaling:
         `ALIKE_ZERO` of that distance, their own levels count.
         """
         usual = self.for_data(dtype, values)
-        if self.kind == "range" or usual is not self.trained or n_slices < FEWEST_SLICES:
+        if self.kind != "levels" or usual is not self.trained or n_slices < FEWEST_SLICES:
             return usual
         background, support = find_levels(values)
         span = self.trained.one - self.trained.zero
@@ -85,6 +97,28 @@ class Scaling:
         if alike and abs(background - self.trained.zero) < ALIKE_ZERO * span:
             return usual
         return _checked(Scale(background, support, self.trained.low, self.trained.high))
+
+
+def scaling_by_image(dtype: DTypeLike) -> Scaling:
+    """Return the scaling of a network for which each image, here of type `dtype`, has a scale of its own."""
+    return Scaling("image", np.dtype(dtype).name, Scale(0.0, 1.0, LOWEST, HIGHEST, of_each=True))
+
+
+def scale_of_image(image: Array) -> Scale:
+    """Return the scale that brings the median of an image (h, w[, channels]) to 2 and its spread to 1.
+
+    The spread is 1.4826 times the median absolute deviation from the median, for normal noise the standard deviation;
+    where more than half of the pixels are alike, it is the standard deviation itself. Neither depends much on how large
+    or dark the objects are, nor on a burnt-in scale bar. 2 and 1 are middle grey and the contrast of photographs for
+    an encoder with their weights (see `tomoseg.segmentation.networks.builders.LEVEL_8_BIT`). An image of one value
+    becomes 2 everywhere.
+    """
+    values = np.asarray(image, np.float32)
+    median = float(np.median(values))
+    spread = (
+        NORMAL * float(np.median(np.abs(values - np.float32(median)))) or float(values.std(dtype=np.float64)) or 1.0
+    )
+    return Scale(median - MEDIAN * spread, median + (1 - MEDIAN) * spread, LOWEST, HIGHEST)
 
 
 def find_levels(values: Histogram) -> tuple[float, float]:

@@ -189,21 +189,31 @@ class Detection:
         return object_scores(self.true, self.predicted)
 
     def by_size(self, edges: Sequence[float] | None = None) -> dict[str, Values]:
-        """Return the recall of the true objects by size, in bins between (n + 1,) diameters in nm if known, else in px.
+        """Return the scores of objects by size, in bins between (n + 1,) diameters in nm if known, else in px.
 
-        Bins include their lower edge, the last one also its upper edge; by default they are those of `size_edges`. The
-        result has `from`, `to`, `true`, `found`, `touched` (overlapped by any predicted object), `recall` and the ends
-        `low` and `high` of its 95 % interval, all (n,).
+        Bins include their lower edge, the last one also its upper edge; by default they are those of `size_edges` for
+        the true objects, and one more where predicted ones are larger than all of these. The result has, all (n,),
+            `from`, `to` : ends of the bins
+            `true`, `found`, `missed` : true objects of this size
+            `touched` : true ones that any predicted object overlaps
+            `recall`, `low`, `high` : found / true, with its 95 % interval
+            `predicted`, `invented` : predicted objects of this size, and those among them without a partner
+            `precision`, `precision_low`, `precision_high` : fraction of the predicted that are not invented
+        True objects are in the bin of their own size, predicted ones in that of theirs, so that found and not invented
+        ones may differ in a bin, but not in all of them together.
         """
-        true = self.true[self.true["counted"]]
-        diameters = self.diameters(true)
-        bounds = size_edges(diameters) if edges is None else np.asarray(edges, float)
+        true, predicted = self.true[self.true["counted"]], self.predicted[self.predicted["counted"]]
+        diameters, of_predicted = self.diameters(true), self.diameters(predicted)
+        bounds = _with_largest(size_edges(diameters), of_predicted) if edges is None else np.asarray(edges, float)
 
-        def count(chosen: Array) -> Values:
-            return np.histogram(diameters[chosen], bounds)[0].astype(float)
+        def count(chosen: Array, values: Values = diameters) -> Values:
+            return np.histogram(values[chosen], bounds)[0].astype(float)
 
         n, found = count(np.ones(len(true), bool)), count(true["matched"])
         low, high = wilson(found, n)
+        n_predicted = count(np.ones(len(predicted), bool), of_predicted)
+        right = count(predicted["matched"], of_predicted)
+        precision_low, precision_high = wilson(right, n_predicted)
         return {
             "from": bounds[:-1],
             "to": bounds[1:],
@@ -213,19 +223,36 @@ class Detection:
             "recall": divided(found, n),
             "low": low,
             "high": high,
+            "missed": n - found,
+            "predicted": n_predicted,
+            "invented": n_predicted - right,
+            "precision": divided(right, n_predicted),
+            "precision_low": precision_low,
+            "precision_high": precision_high,
         }
+
+    def write_sizes_csv(self, path: Path) -> None:
+        """Write counts, recall and precision of the objects by size, one bin a row; see `by_size`."""
+        sizes = self.by_size()
+        columns = {"low": "recall_low", "high": "recall_high", **{end: f"{end}_{self.unit}" for end in ("from", "to")}}
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["class", *(columns.get(name, name) for name in sizes)])
+            for row in zip(*sizes.values(), strict=True):
+                writer.writerow([self.class_name, *("" if np.isnan(value) else f"{value:.6g}" for value in row)])
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything except single objects as JSON types; NaN becomes null."""
         sizes = self.by_size()
         ends = np.stack([sizes.pop("low"), sizes.pop("high")], axis=1)
+        precision_ends = np.stack([sizes.pop("precision_low"), sizes.pop("precision_high")], axis=1)
         facts: dict[str, Any] = plain(
             {
                 "class": self.class_name,
                 "min_size_px": self.rule.min_size,
                 "iou": self.rule.iou,
                 **self.scores(),
-                "by_size": {"unit": self.unit, **sizes, "recall_ci95": ends},
+                "by_size": {"unit": self.unit, **sizes, "recall_ci95": ends, "precision_ci95": precision_ends},
                 "per_image": [
                     {"name": name, **object_scores(image.true, image.predicted)}
                     for name, image in zip(self.names, self.images, strict=True)
@@ -302,10 +329,16 @@ def size_edges(diameters: Array) -> Values:
     """Return round edges of bins: about six up to the 90th percentile, and one for larger objects."""
     if not diameters.size:
         return np.array([0.0, 1.0])
-    usual, largest = float(np.quantile(diameters, 0.9)), float(diameters.max())
+    usual = float(np.quantile(diameters, 0.9))
     power = 10.0 ** np.floor(np.log10(usual / 6))
     width = next(step * power for step in (1, 2, 5, 10) if step * power >= usual / 6)
-    edges = np.arange(np.floor(usual / width) + 2) * width
+    return _with_largest(np.arange(np.floor(usual / width) + 2) * width, diameters)
+
+
+def _with_largest(edges: Values, diameters: Values) -> Values:
+    """Return edges of bins with one more, at a whole multiple of their width, where diameters lie beyond the last."""
+    largest = float(diameters.max(initial=0))
+    width = edges[1] - edges[0]
     return np.append(edges, np.ceil(largest / width + 1e-9) * width) if largest > edges[-1] else edges
 
 

@@ -53,7 +53,7 @@ def evaluate_model(
     For the other parameters see `tomoseg.segmentation.evaluation.api.evaluate`. `on_image` is called with each image
     and its labels, so that error maps can be drawn without holding all images.
     """
-    from tomoseg.segmentation.inference.slice_prediction import SlicePredictor, fitted
+    from tomoseg.segmentation.inference.slice_prediction import SlicePredictor, fitted, labels_of
     from tomoseg.segmentation.networks.keras_setup import prepare
     from tomoseg.segmentation.networks.model_file import load_model
 
@@ -81,7 +81,7 @@ def evaluate_model(
         if image.shape not in fitting:
             fitting[image.shape] = fitted(predictor, model, [image.shape], runtime.max_memory)
         probabilities = fitting[image.shape].probabilities(seen[None])[0]
-        prediction = probabilities.argmax(axis=0).astype(np.uint8)
+        prediction = labels_of(probabilities, card.threshold)
         calibrations.append(Calibration.of(probabilities, truth))
         matrices.append(confusion_matrix(truth, prediction, n_classes))
         distances.append(class_distances(truth, prediction, n_classes))

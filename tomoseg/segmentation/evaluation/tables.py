@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from tomoseg.errors import printable
 from tomoseg.segmentation.evaluation.calibration import Calibration
 from tomoseg.segmentation.evaluation.comparison import Comparison
@@ -51,6 +53,21 @@ def detection_line(detection: Detection) -> str:
         f"{facts['found']} of {facts['true']} found, {facts['missed']} missed ({facts['untouched']} without any "
         f"overlap), {facts['invented']} invented, {facts['split']} split, {facts['merged']} merged; {scores}"
     )
+
+
+def sizes_table(detection: Detection) -> str:
+    """Return counts, recall and precision of the objects by size, one bin a line."""
+    sizes = detection.by_size()
+    spans = [f"{low:g} to {high:g}" for low, high in zip(sizes["from"], sizes["to"], strict=True)]
+    heading = f"diameter ({detection.unit})"
+    width = max(map(len, (*spans, heading)))
+    counts, ratios = ("true", "found", "missed", "predicted", "invented"), ("recall", "precision")
+    lines = [f"{heading:<{width}}  " + "".join(f"{name:<11}" for name in (*counts, *ratios))]
+    for k, span in enumerate(spans):
+        cells = [f"{sizes[name][k]:.0f}" for name in counts]
+        cells += ["-" if np.isnan(sizes[name][k]) else f"{sizes[name][k]:.4f}" for name in ratios]
+        lines.append(f"{span:<{width}}  " + "".join(f"{cell:<11}" for cell in cells))
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def comparison_table(comparison: Comparison) -> str:

@@ -33,7 +33,7 @@ from tomoseg.segmentation.labelling import (
     summarise,
     with_counts,
 )
-from tomoseg.segmentation.networks.card import ModelCard
+from tomoseg.segmentation.networks.card import MIDDLE, ModelCard
 from tomoseg.segmentation.parameters import SegmentParameters
 
 SAME_PIXEL_SIZE = 1.05  # slices of a pixel size as close to the network's as this are not resampled
@@ -68,7 +68,10 @@ def label_with_network(
     own_levels = params.intensity == "volume" or not card.trained_here
     state = _state(volume, card, engine, outputs.resumed, runtime, own_levels=own_levels)
     scale = Scale(**state["scale"])
-    runtime.say(f"intensity scale of the network: 0 is {scale.zero:.4g}, 1 is {scale.one:.4g}")
+    if scale.of_each:
+        runtime.say("each slice has an intensity scale of its own, from its median and spread, as in the training")
+    else:
+        runtime.say(f"intensity scale of the network: 0 is {scale.zero:.4g}, 1 is {scale.one:.4g}")
     predictor = replace(predictor, scale=scale, predict_batch=augmented(engine, params.tta))
 
     labels = outputs.create(LABELS.name, volume.shape, attrs=label_attrs(names, colors, voxel_size_nm))
@@ -100,8 +103,8 @@ def label_with_network(
         "overlap": params.overlap,
         "tta": params.tta,
         "zoom": zoom,
-        "intensity_zero": scale.zero,
-        "intensity_one": scale.one,
+        **({} if scale.of_each else {"intensity_zero": scale.zero, "intensity_one": scale.one}),
+        **({} if predictor.threshold == MIDDLE else {"threshold": predictor.threshold}),
         "min_size_voxels": min_sizes,
     }
     return summarise(names, colors, state["counts"], info, runtime)
@@ -156,7 +159,9 @@ def _state(
         return dict(resumed)
     values = sampled_histogram(volume)
     scale = card.scaling.for_data(volume.dtype, values) if own_levels else card.scaling.trained
-    warnings, unlike = [], Intensities.of(values, scale).unlike(card.scaling.intensities) if card.trained_here else []
+    warnings: list[str] = []
+    comparable = card.trained_here and not scale.of_each
+    unlike = Intensities.of(values, scale).unlike(card.scaling.intensities) if comparable else []
     if unlike:
         differs = "the volume differs from the slices the network was trained on, so check the labels"
         warnings.append(f"{differs}: {'; '.join(unlike)}")

@@ -14,7 +14,7 @@ from tomoseg.segmentation.data.intensity_scaling import Scale
 from tomoseg.segmentation.data.resampling import resized
 from tomoseg.segmentation.inference.blending import PredictBatch, Tiling, predict_stack
 from tomoseg.segmentation.inference.engines import KerasEngine
-from tomoseg.segmentation.networks.card import ModelCard
+from tomoseg.segmentation.networks.card import MIDDLE, ModelCard
 
 # The axis of a (z, y, x) volume that is perpendicular to the plane.
 NORMAL_AXIS: dict[str, int] = {"xy": 0, "xz": 1, "yz": 2}
@@ -42,6 +42,7 @@ class SlicePredictor:
     zoom: float = 1.0  # pixel size of the slices over the network's: slices are resampled by it, probabilities back
     channels: int = 1  # neighbouring slices that the network takes, the one to be labelled in the middle
     batch_bytes: int = BATCH_BYTES  # memory of a batch, see there
+    threshold: float = MIDDLE  # of two classes, see `labels_of`
 
     @classmethod
     def of(
@@ -60,7 +61,8 @@ class SlicePredictor:
             wanted = f"a multiple of {card.multiple}" if fixed is None else f"exactly {fixed}"
             raise InputError(f"patches of {size} px do not fit this network: its patch must be {wanted} px")
         n, n_bytes = len(card.class_names), bytes_per_pixel(model, size or card.patch, size or card.patch)
-        return cls(KerasEngine(model), scale, n, size, card.multiple, overlap, n_bytes, zoom, card.channels)
+        sizes = size, card.multiple, overlap, n_bytes, zoom
+        return cls(KerasEngine(model), scale, n, *sizes, card.channels, threshold=card.threshold)
 
     def patch_shape(self, shape: tuple[int, ...]) -> tuple[int, int]:
         """Return height and width of the patches for slices of `shape`, no larger than these need."""
@@ -107,7 +109,8 @@ class SlicePredictor:
         shape = slices.shape[:3]
         labels, confidence = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
         for i in range(len(slices)):
-            labels[i], confidence[i] = labels_and_confidence(self.probabilities(slices[i : i + 1], check)[0])
+            probabilities = self.probabilities(slices[i : i + 1], check)[0]
+            labels[i], confidence[i] = labels_and_confidence(probabilities, self.threshold)
         return labels, confidence
 
     def memory_bytes(self, shape: tuple[int, ...]) -> tuple[float, float]:
@@ -128,10 +131,23 @@ class SlicePredictor:
         return height, width
 
 
-def labels_and_confidence(probabilities: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return labels and confidence (255 = certain), (...) u1, from probabilities (classes, ...)."""
-    confidence = np.rint(255 * np.clip(probabilities.max(axis=0), 0, 1)).astype(np.uint8)
-    return probabilities.argmax(axis=0).astype(np.uint8), confidence
+def labels_of(probabilities: NDArray[np.float32], threshold: float = MIDDLE) -> NDArray[np.uint8]:
+    """Return labels (...) u1 from probabilities (classes, ...): the likeliest class.
+
+    With another `threshold` than 0.5, of two classes the second where it has at least that probability.
+    """
+    if threshold == MIDDLE:
+        return np.asarray(probabilities.argmax(axis=0), np.uint8)
+    return np.asarray(probabilities[1] >= np.float32(threshold), np.uint8)
+
+
+def labels_and_confidence(
+    probabilities: NDArray[np.float32], threshold: float = MIDDLE
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return labels and their probability (255 = certain), (...) u1, from probabilities (classes, ...)."""
+    labels = labels_of(probabilities, threshold)
+    found = probabilities.max(axis=0) if threshold == MIDDLE else np.where(labels, probabilities[1], probabilities[0])
+    return labels, np.rint(255 * np.clip(found, 0, 1)).astype(np.uint8)
 
 
 def fitted(

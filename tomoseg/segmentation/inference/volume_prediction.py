@@ -63,7 +63,7 @@ def predict_volume(
                 sums.add(_box(one, part), np.moveaxis(parts, 1, NORMAL_AXIS[one] + 1))
         for part, parts in _quantised(volume, predictor, last, runtime):
             total = parts + np.moveaxis(sums[_box(last, part)], NORMAL_AXIS[last] + 1, 1)
-            yield LabelledSlab(last, part, *_labels_of_sums(total))
+            yield LabelledSlab(last, part, *_labels_of_sums(total, predictor.threshold))
 
 
 def planes_of(plane: str) -> tuple[str, ...]:
@@ -113,12 +113,13 @@ def _quantised(
         yield part, parts
 
 
-def _labels_of_sums(total: NDArray[np.uint16]) -> tuple[Labels, Labels]:
+def _labels_of_sums(total: NDArray[np.uint16], threshold: float) -> tuple[Labels, Labels]:
     """Return labels and confidence, (n, h, w), from sums over the planes, (classes - 1, n, h, w)."""
     labels, confidence = np.empty(total.shape[1:], np.uint8), np.empty(total.shape[1:], np.uint8)
     for i in range(total.shape[1]):
         above = total[:, i].astype(np.float32) / np.float32(UNIT * len(PLANES))
-        labels[i], confidence[i] = labels_and_confidence(np.concatenate([1 - above.sum(axis=0, keepdims=True), above]))
+        probabilities = np.concatenate([1 - above.sum(axis=0, keepdims=True), above])
+        labels[i], confidence[i] = labels_and_confidence(probabilities, threshold)
     return labels, confidence
 
 

@@ -25,6 +25,7 @@ from tomoseg.segmentation.networks.file_validation import CARD_ENTRY, opened_arc
 CARD_FORMAT = 1
 LARGEST_PATCH = 8192  # px
 MOST_CHANNELS = 31
+MIDDLE = 0.5  # the probability at which two classes are equally likely
 _KINDS: dict[str, Any] = {
     **{"class_names": list, "class_colors": list, "patch": int, "multiple": int, "made_by": str, "data_digest": str},
     **{
@@ -33,6 +34,7 @@ _KINDS: dict[str, Any] = {
         "training": dict,
         "scores": dict,
         "trained_here": bool,
+        "threshold": int | float,
     },
 }
 
@@ -53,6 +55,7 @@ class ModelCard:
     made_by: str = ""
     trained_here: bool = True  # False for a Keras model without a card
     channels: int = 1  # of the input: the slice to label in the middle, and as many neighbours on either side
+    threshold: float = MIDDLE  # of two classes: the probability from which on a pixel is of the second one
 
     def to_json(self) -> str:
         """Return the card as JSON text."""
@@ -89,6 +92,8 @@ def _problems(card: ModelCard) -> Iterator[str]:
         yield f"patch and multiple must be 1 to {LARGEST_PATCH}"
     if not 1 <= card.channels <= MOST_CHANNELS or card.channels % 2 == 0:
         yield f"channels must be odd, and 1 to {MOST_CHANNELS}"
+    if not 0 < card.threshold < 1 or (card.threshold != MIDDLE and len(card.class_names) != 2):
+        yield "the threshold must be between 0 and 1, and 0.5 for more than two classes"
     if card.pixel_size_nm is not None and not is_possible(card.pixel_size_nm):
         yield "pixel_size_nm is impossible"
     yield from _problems_with_scaling(card.scaling)

@@ -105,7 +105,8 @@ def _download(address: str, path: Path, wanted: str, check: Callable[[], object]
     except (OSError, HTTPException, ValueError) as error:
         raise InputError(
             f"{_OPTION}: {address} cannot be downloaded ({reason_of(error)}). If this machine has no connection, "
-            f"download it elsewhere and give the file: {_OPTION} {name_of(address)}"
+            f"download it elsewhere and give the file: {_OPTION} {name_of(address)}. To start from random weights "
+            f"instead, which need many more images: {_OPTION} ''"
         ) from error
 
 
@@ -153,7 +154,7 @@ def set_encoder_weights(model: Any, layers: Layers, name: str) -> None:
 
     n_channels = model.input_shape[-1]
     known = _with_names(layers, UNITS, name)
-    own = [layer for layer in model.layers if layer.weights and not layer.name.startswith(("up", "probabilities"))]
+    own = encoder_layers(model)
     in_color = {"conv0": (7, 7, COLORS, model.get_layer("conv0").filters), "bn_data": (COLORS,)}
     for layer in own:
         for weight in layer.weights:
@@ -169,6 +170,11 @@ def set_encoder_weights(model: Any, layers: Layers, name: str) -> None:
     for layer in own:
         for weight in layer.weights:
             weight.assign(adapted[layer.name][weight.name])
+
+
+def encoder_layers(model: Any) -> list[Any]:
+    """Return the layers with weights of the encoder of a `se_resnet34_unet`."""
+    return [layer for layer in model.layers if layer.weights and not layer.name.startswith(("up", "probabilities"))]
 
 
 def for_grey(first: Layers, n_channels: int) -> Layers:

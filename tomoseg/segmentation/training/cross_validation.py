@@ -22,6 +22,7 @@ from tomoseg.segmentation.data.neighbours import with_named_neighbours
 from tomoseg.segmentation.evaluation.numbers import plain
 from tomoseg.segmentation.evaluation.scores import Evaluation, evaluate_labels, scores
 from tomoseg.segmentation.evaluation.tables import scores_table
+from tomoseg.segmentation.inference.slice_prediction import labels_of
 from tomoseg.segmentation.training.files import TrainFiles
 from tomoseg.segmentation.training.parameters import TrainParameters, check
 from tomoseg.segmentation.training.trainer import TrainResult, predictor_of, train
@@ -168,13 +169,17 @@ def cross_validate(
         best = max(1, round(float(np.median([result.best_epoch for result in results]))))
         epochs = params.epochs if params.schedule == "cosine" else best
         runtime.say(f"the final network, on all slices for {epochs} epochs")
-        on_all = params.changed(folds=1, fold=0, patience=0, monitor="dice", epochs=epochs)
+        no_validation = {"folds": 1, "fold": 0, "patience": 0, "monitor": "dice", "sweep_threshold": False}
+        on_all = params.changed(**no_validation, epochs=epochs)
         found = replace(found, final=_with_scores(trained(output, on_all, -1), found))
     return found
 
 
 def _with_scores(final: TrainResult, found: CrossValidation) -> TrainResult:
-    """Put the scores of the folds on the card of the network that was trained on all slices."""
+    """Put scores and threshold of the folds on the card of the network that was trained on all slices.
+
+    The threshold is the median of those of the folds.
+    """
     from tomoseg.segmentation.networks.keras_setup import keras
     from tomoseg.segmentation.networks.model_file import load_model, save_model
 
@@ -185,7 +190,8 @@ def _with_scores(final: TrainResult, found: CrossValidation) -> TrainResult:
         "slices": len(found.evaluation.names),
         **{key: dict(zip(final.card.class_names, plain(values), strict=True)) for key, values in by_class.items()},
     }
-    card = replace(final.card, scores=final.card.scores | {"cross_validated": scores})
+    threshold = float(np.median([result.card.threshold for result in found.results]))
+    card = replace(final.card, scores=final.card.scores | {"cross_validated": scores}, threshold=threshold)
     keras.utils.clear_session()
     save_model(load_model(final.model)[0], final.model, card)
     return replace(final, card=card)
@@ -196,6 +202,9 @@ def _problems_with_folds(
 ) -> list[str]:
     """List the folds that do not exist, or leave nothing to train or to validate on."""
     n = params.folds
+    if params.validation_fraction:
+        told = f"validation_fraction is {params.validation_fraction:g}, for one network"
+        return [f"{told}: cross-validation takes the parts of `folds`, so set it to 0"]
     if n < 2:
         return [f"folds is {n}: cross-validation needs 2 or more"]
     if beyond := [str(fold) for fold in numbers if not 0 <= fold < n]:
@@ -213,4 +222,4 @@ def _labels_of(result: TrainResult, images: Sequence[Array], runtime: Runtime) -
     keras.utils.clear_session()  # of the network that was trained
     model, card = load_model(result.model)
     predicted = predictor_of(model, card, runtime.check)
-    return [predicted(image).argmax(axis=0).astype(np.uint8) for image in runtime.track(images, "score")]
+    return [labels_of(predicted(image), card.threshold) for image in runtime.track(images, "score")]

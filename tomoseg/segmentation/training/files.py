@@ -17,6 +17,8 @@ from tomoseg.segmentation.training.parameters import TrainParameters
 from tomoseg.segmentation.training.training_set import TrainingSet
 
 HISTORY_FIXED = ("epoch", "learning_rate", "loss", "val_loss", "val_dice", "seconds")
+VALIDATED = ("dice", "iou")  # scores in validation: their mean, and that of each class
+THRESHOLD_KEYS = ("threshold", "val_iou_at_threshold")  # of an epoch, where the threshold is swept
 
 
 class TrainFiles:
@@ -102,7 +104,11 @@ class TrainFiles:
     ) -> None:
         """Write the history as CSV and draw it."""
         with atomic_path(self.history) as part, part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [*HISTORY_FIXED, *(f"val_dice_{name}" for name in class_names)])
+            more = ["val_iou", *(f"val_iou_{name}" for name in class_names)]
+            swept = [key for key in THRESHOLD_KEYS if key in rows[-1]] if rows else []
+            writer = csv.DictWriter(
+                file, [*HISTORY_FIXED, *(f"val_dice_{name}" for name in class_names), *more, *swept]
+            )
             writer.writeheader()
             writer.writerows(rows)
             file.flush()

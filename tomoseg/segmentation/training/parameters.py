@@ -47,14 +47,16 @@ class TrainParameters(Parameters):
     schedule: Literal["constant", "cosine", "plateau"] = Field(
         "constant",
         description="Schedule of the learning rate: 'constant' (Genc et al.); 'cosine', falling to a hundredth over "
-        "all epochs; 'plateau', halved whenever validation has not improved for `plateau_epochs` (5) epochs",
+        "all epochs; 'plateau', multiplied by `plateau_factor` whenever validation has not improved for "
+        "`plateau_epochs` epochs",
     )
     plateau_epochs: int = Field(5, ge=1, description="Epochs without improvement that make a plateau")
+    plateau_factor: float = Field(0.5, gt=0, lt=1, description="Factor of the learning rate at a plateau")
     patience: int = Field(0, ge=0, description="Stop after this many epochs without improvement; 0: never")
     monitor: str = Field(
         "dice",
         description="Validation score by which the best epoch, plateaus and patience are judged: 'dice', the mean over "
-        "classes; 'dice:CLASS', that of one class; 'loss'",
+        "classes; 'iou', the mean intersection over union; 'dice:CLASS' or 'iou:CLASS', that of one class; 'loss'",
     )
     validate_every: int = Field(1, ge=1, description="Validate after every this many epochs, and after the last one")
     ema: float = Field(
@@ -88,6 +90,12 @@ class TrainParameters(Parameters):
         description=f"Weights that the encoder of {PRETRAINED} starts from: a file or https address, with #md5=... "
         "appended to verify it, or 'imagenet' for the public ones; random by default",
     )
+    frozen_epochs: int = Field(
+        0,
+        ge=0,
+        description="Epochs at the start in which an encoder with `encoder_weights` stays as it is, its batch "
+        "normalisation by the stored statistics too; the whole network is trained after them",
+    )
     patches: int = Field(0, ge=0, description="Patches per epoch; 0: as many as cover the training slices")
     sampling: float = Field(
         0.0,
@@ -98,6 +106,18 @@ class TrainParameters(Parameters):
     )
     folds: int = Field(4, ge=1, description="Parts that the slices are split into; 1: no validation")
     fold: int = Field(0, ge=0, description="Part to validate on, from 0")
+    validation_fraction: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Fraction of the images to validate on, drawn at random one by one, for images that are no "
+        "neighbours of each other; 0: a part of `folds`",
+    )
+    sweep_threshold: bool = Field(
+        False,
+        description="For two classes: from which probability on a pixel is of the second class is found in validation "
+        "(best intersection over union) and kept with the network; 0.5 otherwise",
+    )
     guard: int = Field(
         1,
         ge=0,
@@ -105,6 +125,11 @@ class TrainParameters(Parameters):
         "either side",
     )
     augmentation: Augmentation = Field(Augmentation.of("augmentation", {}), description="Random views of the slices")
+    intensity: Literal["set", "image"] = Field(
+        "set",
+        description="Intensity scale. 'set': one for all images, from the levels of background and support in them; "
+        "'image': each image has its own, from its median and spread, for micrographs of different contrast",
+    )
     precision: Literal["auto", "float32", "mixed"] = Field(
         "float32",
         description="'float32'; 'mixed': products of 16-bit numbers, all else of 32 bits; 'auto': mixed on a GPU "
@@ -115,8 +140,9 @@ class TrainParameters(Parameters):
     @field_validator("monitor")
     @classmethod
     def _known_score(cls, value: str) -> str:
-        if value not in ("dice", "loss") and not (value.startswith("dice:") and value != "dice:"):
-            raise ValueError("give dice, loss, or dice: and the name of a class")
+        score, colon, name = value.partition(":")
+        if score not in ("dice", "iou", "loss") or bool(colon) != bool(name) or (score == "loss" and name):
+            raise ValueError("give dice, iou, loss, or dice: or iou: and the name of a class")
         return value
 
     @field_validator("loss")
@@ -163,7 +189,12 @@ class TrainParameters(Parameters):
     @property
     def monitored_class(self) -> str:
         """Name of the class that `monitor` names; empty where it names none."""
-        return self.monitor.removeprefix("dice:") if self.monitor.startswith("dice:") else ""
+        return self.monitor.partition(":")[2]
+
+    @property
+    def has_validation(self) -> bool:
+        """True where some of the slices are kept for validation."""
+        return self.folds > 1 or self.validation_fraction > 0
 
     def changed(self, **values: Any) -> Self:
         """Return the parameters with other values for some."""
@@ -183,8 +214,11 @@ def check(params: TrainParameters) -> list[str]:
         found.append(f"depth is {params.depth}: {params.architecture} has {fewest} to {most} levels")
     if params.encoder_weights and not network.pretrained:
         found.append(f"encoder_weights are for the architecture {PRETRAINED}, not for {params.architecture}")
-    if params.folds == 1 and (params.patience or params.schedule == "plateau"):
-        found.append("patience and the schedule 'plateau' need validation: give at least 2 folds")
+    if not params.has_validation and (params.patience or params.schedule == "plateau" or params.sweep_threshold):
+        found.append(
+            "patience, the schedule 'plateau' and sweep_threshold need validation: give at least 2 folds, or a "
+            "validation_fraction"
+        )
     return found
 
 

@@ -49,7 +49,7 @@ def batches(
         if rare and rng.random() < params.sampling:
             i, around = _random_place(rare, data, rng)
         image, labels = sample_patch(data.images[i], data.labels[i], params.patch, params.augmentation, rng, around)
-        return vary_intensity(data.scaling.trained(image), params.augmentation, rng), labels
+        return vary_intensity(data.scales[i](image), params.augmentation, rng), labels
 
     size = params.batch
     # The last batch is filled up from the start of the plan, with new views: graphs are compiled per shape.

@@ -10,7 +10,6 @@ from typing import Any
 from tomoseg.segmentation.training.parameters import TrainParameters
 
 LOWEST = 0.01  # of the learning rate, at the end of a cosine
-DROP = 0.5  # of the learning rate, at a plateau
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -24,7 +23,7 @@ def learning_rate(params: TrainParameters, history: Rows) -> float:
         done = min(len(history) / params.epochs, 1.0)
         return params.learning_rate * (LOWEST + (1 - LOWEST) * (1 + math.cos(math.pi * done)) / 2)
     if params.schedule == "plateau":
-        return float(params.learning_rate * DROP ** _plateaus(params, history))
+        return float(params.learning_rate * params.plateau_factor ** _plateaus(params, history))
     return params.learning_rate
 
 

@@ -18,12 +18,20 @@ from tomoseg.segmentation.data.folds import leak_warning, thumbnail
 from tomoseg.segmentation.data.neighbours import middle, with_named_neighbours
 from tomoseg.segmentation.evaluation.scores import confusion_matrix, scores
 from tomoseg.segmentation.inference.slice_prediction import SlicePredictor
-from tomoseg.segmentation.networks.card import ModelCard
-from tomoseg.segmentation.networks.encoder_weights import Layers, fetch, name_of, read_layers, set_encoder_weights
-from tomoseg.segmentation.training.files import TrainFiles, as_json
+from tomoseg.segmentation.networks.card import MIDDLE, ModelCard
+from tomoseg.segmentation.networks.encoder_weights import (
+    Layers,
+    encoder_layers,
+    fetch,
+    name_of,
+    read_layers,
+    set_encoder_weights,
+)
+from tomoseg.segmentation.training.files import THRESHOLD_KEYS, VALIDATED, TrainFiles, as_json
 from tomoseg.segmentation.training.parameters import TrainParameters
 from tomoseg.segmentation.training.patches import batches, epoch_plan
 from tomoseg.segmentation.training.schedule import best_epoch, ends_early, learning_rate
+from tomoseg.segmentation.training.threshold import ThresholdSweep
 from tomoseg.segmentation.training.training_set import TrainingSet
 
 
@@ -155,6 +163,8 @@ def _say_what(data: TrainingSet, params: TrainParameters, state: Mapping[str, An
     thumbnails = [thumbnail(middle(image)) for image in data.images] if parts.validation else []
     if leak := leak_warning(data.names, thumbnails, parts):
         runtime.warn(leak)
+    if params.frozen_epochs and not params.encoder_weights:
+        runtime.say("the encoder starts from random weights, so it is trained from the first epoch (encoder_weights)")
     if not parts.validation:
         runtime.warn("there is no validation: the weights of the last epoch are kept, and their quality is unknown")
     if state["history"]:
@@ -193,12 +203,34 @@ class _Trainer:
         self.state["policy"] = name
         if encoder is not None:
             set_encoder_weights(model, encoder, name_of(s.encoder_weights))
+            for layer in encoder_layers(model) if s.frozen_epochs else ():
+                layer.trainable = False  # of batch normalisation, this also keeps the statistics
         for layer in model.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.momentum = max(layer.momentum, s.ema)  # statistics over as many steps as the averaged weights
-        # Compiling the graph with XLA was measured to be slower on CPU, and it never gains on the first epochs.
-        model.compile(optimizer=make_optimizer(s, name), loss=self._loss(), jit_compile=False)
+        self._compile(model)
         return model
+
+    def _compile(self, model: Any) -> None:
+        """Give a network loss and optimiser, a new one."""
+        # Compiling the graph with XLA was measured to be slower on CPU, and it never gains on the first epochs.
+        optimizer = make_optimizer(self.params, self.state["policy"])
+        model.compile(optimizer=optimizer, loss=self._loss(), jit_compile=False)
+
+    def _release_encoder(self, epoch: int) -> None:
+        """Train the encoder, too, once its epochs of rest are over.
+
+        Adam starts anew: its moments are those of the weights that it knew.
+        """
+        if not 0 < self.params.frozen_epochs <= epoch:
+            return
+        frozen = [layer for layer in encoder_layers(self.model) if not layer.trainable]
+        if not frozen:
+            return
+        for layer in frozen:
+            layer.trainable = True
+        self._compile(self.model)
+        self.runtime.say(f"the encoder is trained, too, from epoch {epoch + 1} on")
 
     def _loss(self) -> Any:
         from tomoseg.segmentation.networks.losses import make_loss
@@ -216,6 +248,7 @@ class _Trainer:
                 return
             self.runtime.check(longest)
             watch = Stopwatch()
+            self._release_encoder(epoch)
             rate = learning_rate(self.params, self.state["history"])
             if self.params.schedule != "constant":
                 self.model.optimizer.learning_rate = rate
@@ -246,9 +279,13 @@ class _Trainer:
         return float(np.mean(losses))
 
     def _validate(self, *, due: bool) -> dict[str, float | None]:
-        """Return loss and Dice of each class over the validation slices; None for each if validation is not due."""
-        names = self.data.class_names
-        empty: dict[str, float | None] = {"val_loss": None, "val_dice": None, **{f"val_dice_{n}": None for n in names}}
+        """Return loss, Dice and IoU of each class over the validation slices; None for each if it is not due.
+
+        With `sweep_threshold` also the best threshold, and the IoU of the second class with it.
+        """
+        names, sweep = self.data.class_names, ThresholdSweep() if self.params.sweep_threshold else None
+        keys = ["val_loss", *(f"val_{score}{of}" for score in VALIDATED for of in ("", *(f"_{n}" for n in names)))]
+        empty: dict[str, float | None] = dict.fromkeys([*keys, *(THRESHOLD_KEYS if sweep else ())])
         if not due or not self.data.split.validation:
             return empty
         predicted = predictor_of(self.model, self._card({}), self.runtime.check, overlap=1)
@@ -261,10 +298,17 @@ class _Trainer:
             known = int((truth != IGNORE).sum())
             loss += known * self._loss_of(truth, probabilities)
             pixels += known
-        dice = scores(matrix)["dice"]
-        per_class = {f"val_dice_{n}": (None if np.isnan(d) else float(d)) for n, d in zip(names, dice, strict=True)}
-        mean = float(np.nanmean(dice)) if np.isfinite(dice).any() else 0.0
-        return {"val_loss": loss / max(pixels, 1), "val_dice": mean, **per_class}
+            if sweep is not None:
+                sweep.add(probabilities[1], truth)
+        found, by_metric = empty | {"val_loss": loss / max(pixels, 1)}, scores(matrix)
+        for score in VALIDATED:
+            values = by_metric[score]
+            found[f"val_{score}"] = float(np.nanmean(values)) if np.isfinite(values).any() else 0.0
+            per_class = zip(names, values, strict=True)
+            found |= {f"val_{score}_{name}": None if np.isnan(v) else float(v) for name, v in per_class}
+        if sweep is not None:
+            found |= dict(zip(THRESHOLD_KEYS, sweep.best(), strict=True))
+        return found
 
     def _loss_of(self, truth: Array, probabilities: NDArray[np.float32]) -> float:
         """Return the loss of one predicted slice, probabilities (C, h, w)."""
@@ -330,6 +374,7 @@ class _Trainer:
             dict(scored),
             f"tomoseg {__version__}",
             channels=s.channels,
+            threshold=scored.get(THRESHOLD_KEYS[0]) or MIDDLE,
         )
 
     def finish(self) -> TrainResult:

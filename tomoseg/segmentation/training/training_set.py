@@ -11,9 +11,9 @@ from tomoseg.classes import default_colors, default_names, problems_with_colors,
 from tomoseg.errors import InputError
 from tomoseg.io.label_values import counts_of, label_problems
 from tomoseg.io.slices import IGNORE, data_digest
-from tomoseg.segmentation.data.folds import Split, split
+from tomoseg.segmentation.data.folds import Split, split, split_at_random
 from tomoseg.segmentation.data.histogram import histogram
-from tomoseg.segmentation.data.intensity_scaling import Scaling, scaling_of
+from tomoseg.segmentation.data.intensity_scaling import Scale, Scaling, scale_of_image, scaling_by_image, scaling_of
 from tomoseg.segmentation.data.neighbours import middle
 from tomoseg.segmentation.training.parameters import TrainParameters, check
 
@@ -35,6 +35,7 @@ class TrainingSet:
     weights: list[float]
     split: Split
     scaling: Scaling
+    scales: list[Scale]  # one per slice
     digest: str
 
     @classmethod
@@ -66,18 +67,32 @@ class TrainingSet:
         problems = problems_with_names(chosen) + problems_with_colors(colors, len(chosen))
         if len(weights) != len(chosen):
             problems.append(f"class_weights has {len(weights)} values for {len(chosen)} classes: give one per class")
+        if params.sweep_threshold and len(chosen) != 2:
+            problems.append(f"sweep_threshold is for two classes, and there are {len(chosen)}: {', '.join(chosen)}")
         if problems:
             raise InputError.of(problems)
-        parts = split(given, params.folds, params.fold, params.reach, group_of)
+        parts = _parts(given, params, group_of)
         if problem := _problem_with_monitor(params, chosen, labels, parts):
             raise InputError(problem)
         training = [middle(images[i]) for i in parts.training]
         low, high = min(float(i.min()) for i in training), max(float(i.max()) for i in training)
         if not high > low:
             raise InputError(f"every pixel of the training images has the same value, {low:g}")
-        scaling = scaling_of(histogram((i[None] for i in training), low, high), training[0].dtype)
+        if params.intensity == "image":
+            scaling, scales = scaling_by_image(training[0].dtype), [scale_of_image(image) for image in images]
+        else:
+            scaling = scaling_of(histogram((i[None] for i in training), low, high), training[0].dtype)
+            scales = [scaling.trained] * len(images)
         classes = [np.asarray(label, np.uint8) for label in labels]
-        return cls(images, classes, given, chosen, colors, weights, parts, scaling, data_digest(given, images, classes))
+        digest = data_digest(given, images, classes)
+        return cls(images, classes, given, chosen, colors, weights, parts, scaling, scales, digest)
+
+
+def _parts(names: Sequence[str], params: TrainParameters, group_of: Callable[[str], str] | None) -> Split:
+    """Return the slices to train and to validate on."""
+    if params.validation_fraction:
+        return split_at_random(names, params.validation_fraction, params.seed, group_of)
+    return split(names, params.folds, params.fold, params.reach, group_of)
 
 
 def _problems_with_slices(
@@ -111,7 +126,8 @@ def _problem_with_monitor(
         return f"monitor is {params.monitor}: the classes are {', '.join(class_names)}"
     number = list(class_names).index(name)
     if not any((labels[i] == number).any() for i in parts.validation):
-        return f"monitor is {params.monitor}: no validation slice of fold {params.fold} shows that class"
+        of_fold = "" if params.validation_fraction else f" of fold {params.fold}"
+        return f"monitor is {params.monitor}: no validation slice{of_fold} shows that class"
     return ""
 
 

@@ -14,6 +14,11 @@ from tomoseg.segmentation.data.augmentation import (
 
 NO_AUGMENTATION = Augmentation(rotation_deg=0.0, flip=False, zoom=0.0, shear=0.0, shift=0.0)
 
+EARLIER = (
+    [[-0.913003684827792, -0.48161051145070105], [0.40508279669284825, -0.9271292929824309]],
+    [-0.01830535891600027, -0.09094496121951097],
+)
+
 
 def disc(shape=(96, 96), centre=(40.0, 55.0), radius=18.0):
     y, x = np.indices(shape)
@@ -78,6 +83,24 @@ def test_views_have_the_range_asked_for():
     assert np.abs(shifts).max() <= 0.1
     mirrored = np.mean([np.linalg.det(m) < 0 for m, _ in views])
     assert 0.4 < mirrored < 0.6  # one of the two flips: half of 500 draws, 4.5 standard deviations
+
+
+def test_both_axes_change_scale_alike():
+    alike = Augmentation(rotation_deg=0, flip=False, zoom=0, shear=0, scale=1.0)
+    rng = np.random.default_rng(1)
+    matrices = np.array([random_view(alike, rng)[0] for _ in range(500)])
+    factors = matrices[:, 0, 0]
+    np.testing.assert_allclose(matrices, factors[:, None, None] * np.eye(2))
+    assert 0.5 <= factors.min() < 0.52 < 1.9 < factors.max() <= 2
+    # As often larger as smaller: half of 500 draws, 4.5 standard deviations.
+    assert 0.4 < np.mean(factors > 1) < 0.6
+
+
+def test_what_is_new_leaves_earlier_views_as_they_were():
+    """The numbers of views drawn by versions without `scale`."""
+    matrix, shift = random_view(Augmentation(), np.random.default_rng(5))
+    np.testing.assert_allclose(matrix, EARLIER[0], rtol=1e-12)
+    np.testing.assert_allclose(shift, EARLIER[1], rtol=1e-12)
 
 
 def test_rotation_turns_by_the_angle_drawn():

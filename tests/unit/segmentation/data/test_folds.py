@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from tomoseg.errors import InputError
 from tomoseg.io.slices import read_slice
-from tomoseg.segmentation.data.folds import Split, lookalikes, slice_keys, split, thumbnail
+from tomoseg.segmentation.data.folds import Split, lookalikes, slice_keys, split, split_at_random, thumbnail
 
 PAPER_LIKE = [
     f"al_{s:05d}_{p:02d}" for s in (*range(10000, 10003), *range(10004, 10015), *range(20000, 20015)) for p in (0, 1)
@@ -26,6 +26,32 @@ def test_names_tell_series_and_slice():
     assert slice_keys(pages) == [(f"tomo{k}_page", i) for k in (1, 2, 3, 4) for i in (7, 8)]
     assert slice_keys(["7", "12"]) == [("", 7), ("", 12)]
     assert slice_keys(["left", "right"]) == [("left", 0), ("right", 0)]
+
+
+@pytest.mark.parametrize(
+    ("n", "fraction", "expected"), [(10, 0.3, 3), (6, 0.3, 2), (2, 0.9, 1), (40, 0.01, 1), (7, 0.99, 6)]
+)
+def test_micrographs_are_drawn_one_by_one(n, fraction, expected):
+    names = [f"{k:03d}_3" for k in range(n)]  # consecutive numbers, of images that are no neighbours
+    parts = split_at_random(names, fraction)
+    assert len(parts.validation) == expected
+    assert sorted(parts.training + parts.validation) == list(range(n))
+    assert parts.unused == []
+    assert split_at_random(names, fraction) == parts
+    others = [split_at_random(names, fraction, seed).validation for seed in range(20)]
+    assert len({tuple(v) for v in others}) > 1  # 20 draws of one and the same part: at most 2 ** -19
+    assert {i for v in others for i in v} == set(range(n)) or n > 20
+
+
+def test_images_of_a_group_are_not_separated():
+    names = [f"grid{g}_{k}" for g in range(6) for k in range(5)]
+    parts = split_at_random(names, 0.3, 1, lambda name: name.split("_")[0])
+    groups = [{names[i].split("_")[0] for i in part} for part in (parts.training, parts.validation)]
+    assert not groups[0] & groups[1]
+    assert len(groups[1]) == 2  # ten images are two groups, where nine are a third of thirty
+    for few, of in ((["a"], None), (["a", "b"], lambda _: "one")):
+        with pytest.raises(InputError, match="needs at least 2"):
+            split_at_random(few, 0.3, 0, of)
 
 
 @pytest.mark.parametrize("folds", [2, 3, 4, 5])

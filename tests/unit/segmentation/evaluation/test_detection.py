@@ -18,6 +18,8 @@ from tomoseg.segmentation.evaluation.detection import (
     size_edges,
     wilson,
 )
+from tomoseg.segmentation.evaluation.numbers import plain
+from tomoseg.segmentation.evaluation.tables import sizes_table
 
 P = 2  # class number of the objects
 
@@ -191,6 +193,47 @@ def test_found_by_size(detection):
     assert total["to"][-1] >= 4.514
 
 
+def test_invented_by_size(detection, tmp_path):
+    """Predicted: squares of 4 px (right), 8 px (right) and 4 px (invented) in the first image, 8 px in the second."""
+    sizes = detection.by_size([0, 3, 6])
+    assert sizes["predicted"].tolist() == [2, 2]
+    assert sizes["invented"].tolist() == [1, 0]
+    assert sizes["precision"].tolist() == [0.5, 1]
+    assert sizes["missed"].tolist() == [1, 0]
+    np.testing.assert_allclose([sizes["precision_low"], sizes["precision_high"]], wilson([1, 2], [2, 2]))
+    total = detection.by_size()
+    assert (total["predicted"].sum(), total["invented"].sum(), total["missed"].sum()) == (4, 1, 1)
+    facts = detection.to_dict()["by_size"]
+    assert facts["precision_ci95"] == plain(np.transpose(wilson(*_right_and_predicted(total))))
+    assert np.shape(facts["recall_ci95"]) == (len(total["true"]), 2)
+    detection.write_sizes_csv(tmp_path / "sizes.csv")
+    with (tmp_path / "sizes.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["from_nm"]) for row in rows] == total["from"].tolist()
+    assert [row["class"] for row in rows] == ["particles"] * len(rows)
+    assert [row["precision"] for row in rows] == ["" if np.isnan(p) else f"{p:.6g}" for p in total["precision"]]
+    assert sum(int(row["invented"]) for row in rows) == 1
+    assert {"recall_low", "recall_high", "precision_low", "precision_high"} <= set(rows[0])
+
+
+def _right_and_predicted(sizes):
+    return np.nan_to_num(sizes["precision"]) * sizes["predicted"], sizes["predicted"]
+
+
+def test_an_invented_object_larger_than_all_true_ones_has_a_bin():
+    truth, prediction = image(np.s_[0:4, 0:4]), image(np.s_[0:4, 0:4], np.s_[20:60, 20:60])
+    found = Detection("particles", ObjectRule(), ["a"], [compare_objects(truth, prediction, P)])
+    sizes = found.by_size()
+    assert sizes["to"][-1] >= 2 * 40 / np.sqrt(np.pi)
+    assert sizes["predicted"].sum() == 2
+    assert (sizes["predicted"][-1], sizes["invented"][-1], sizes["true"][-1]) == (1, 1, 0)
+    assert np.isnan(sizes["recall"][-1])
+    lines = sizes_table(found).splitlines()
+    assert lines[0].split()[-7:] == ["true", "found", "missed", "predicted", "invented", "recall", "precision"]
+    assert lines[-1].split()[-7:] == ["0", "0", "0", "1", "1", "-", "0.0000"]
+    assert len(lines) == 1 + len(sizes["true"])
+
+
 def test_json_and_csv(detection, tmp_path):
     data = detection.to_dict()
     json.dumps(data, allow_nan=False)
@@ -213,6 +256,8 @@ def test_nothing_there_is_no_score(tmp_path):
     assert data["recall"] is None
     assert data["precision"] is None
     assert data["recall_ci95"] == [None, None]
+    empty.write_sizes_csv(tmp_path / "sizes.csv")
+    assert (tmp_path / "sizes.csv").read_text().splitlines()[1].startswith("particles,0,1,0,0,0,,")
     empty.write_csv(tmp_path / "objects.csv")
     assert len((tmp_path / "objects.csv").read_text().splitlines()) == 1
 

@@ -55,6 +55,19 @@ def test_a_plateau_halves_the_rate():
     assert rates(settings, dice) == [1, 1, 1, 1, 1, 0.5, 0.5, 0.25, 0.25]
 
 
+def test_the_factor_of_a_plateau_may_be_another():
+    settings = TrainParameters(learning_rate=1.0, schedule="plateau", plateau_epochs=2, plateau_factor=0.1)
+    dice = [0.5, 0.4, 0.3, 0.2, 0.1]
+    assert rates(settings, dice) == pytest.approx([1, 1, 1, 0.1, 0.1, 0.01])
+
+
+def test_intersection_over_union_may_be_monitored():
+    history = [{"val_dice": d, "val_iou": i, "val_iou_Pt": p} for d, i, p in ((0.9, 0.2, 0.1), (0.8, 0.3, 0.0))]
+    assert [best_epoch(history, monitor) for monitor in ("dice", "iou", "iou:Pt")] == [1, 2, 1]
+    assert TrainParameters(monitor="iou:Pt").monitored_class == "Pt"
+    assert TrainParameters(monitor="iou").monitored_class == ""
+
+
 def test_patience_counts_epochs_since_the_best():
     settings = TrainParameters(patience=3)
     assert [ends_early(settings, rows(*[0.5, 0.7, 0.6, 0.7, 0.65][:n])) for n in range(6)] == [False] * 5 + [True]
@@ -101,7 +114,10 @@ def test_epochs_without_validation_neither_count_as_best_nor_end_it():
         ({"plateau_epochs": 0}, "train.plateau_epochs: .*0"),
         ({"predict_patch": 100}, "predict_patch is 100 px"),
         ({"validate_every": 0}, "train.validate_every: .*0"),
-        ({"monitor": "iou"}, "train.monitor: .*iou"),
+        ({"monitor": "hausdorff"}, "train.monitor: .*hausdorff"),
+        ({"monitor": "iou:"}, "train.monitor: .*iou:"),
+        ({"monitor": "loss:particles"}, "train.monitor: .*loss:"),
+        ({"folds": 1, "sweep_threshold": True}, "need validation"),
         ({"monitor": "dice:"}, "train.monitor: .*dice:"),
         ({"folds": 1, "patience": 5}, "need validation"),
         ({"folds": 1, "schedule": "plateau"}, "need validation"),
