@@ -1,5 +1,7 @@
 """Find scale bars that are rulers: a row of ticks at equal distances, with no bar along them."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from tomoseg.micrographs.scale.bars import LEAST_CONTRAST, Bar, Rectangle, find_rectangles, find_runs
@@ -8,13 +10,15 @@ from tomoseg.micrographs.scale.picture import Box, Picture
 _LEAST_TICKS = 6
 _TICK_PX = 8  # widest
 _STEP_PX = 1.5  # by which distances between ticks may differ
-_MOST_HEIGHT = 0.1  # of a tick, of the image's height
+_MOST_HEIGHT = 0.08  # of a tick, of the image's width
 
 
-def find_rulers(picture: Picture) -> list[Bar]:
-    """Return rows of six or more ticks that stand on, or hang from, one line at equal distances."""
-    turned = Picture(np.ascontiguousarray(picture.values.transpose(1, 0, 2)))
-    ticks = [t for t in find_rectangles(turned, find_runs(turned.values)) if _is_tick(t, picture.shape[0])]
+def rulers_between(picture: Picture, rows: tuple[int, int]) -> list[Bar]:
+    """Return rows of six or more ticks that stand on, or hang from, one line at equal distances, between two rows."""
+    top = max(0, rows[0])
+    turned = Picture(np.ascontiguousarray(picture.values[top : rows[1]].transpose(1, 0, 2)))
+    ticks = [t for t in find_rectangles(turned, find_runs(turned.values)) if _is_tick(t, picture.shape[1])]
+    ticks = [replace(t, box=(t.box[0], t.box[1] + top, t.box[2], t.box[3] + top)) for t in ticks]
     found: list[Bar] = []
     for end in (3, 1):  # of the turned boxes: feet, then heads
         rows: dict[int, list[Rectangle]] = {}
@@ -26,13 +30,13 @@ def find_rulers(picture: Picture) -> list[Bar]:
     return [bar for i, bar in enumerate(found) if not any(_same_place(bar, other) for other in found[:i])]
 
 
-def _is_tick(tick: Rectangle, image_height: int) -> bool:
+def _is_tick(tick: Rectangle, image_width: int) -> bool:
     """Return whether a rectangle of the turned picture is thin, and differs from what is on both its sides."""
     return (
         tick.above
         and tick.below
         and tick.height <= min(_TICK_PX, tick.length)
-        and tick.length <= _MOST_HEIGHT * image_height
+        and tick.length <= _MOST_HEIGHT * image_width
     )
 
 

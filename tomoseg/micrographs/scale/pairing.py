@@ -1,0 +1,101 @@
+"""Which bar a label belongs to: where it stands, and what else it might be, a stroke of a letter or a box around."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tomoseg.micrographs.scale.bars import Bar, ground_colour
+from tomoseg.micrographs.scale.picture import Box, Picture
+
+_BESIDE = 3.5  # farthest beside a bar, in heights of the letters
+_APART = 3.0  # farthest above or below
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A bar and a line of text where its label may stand.
+
+    `line` is the box of the letters; `distance`: how far that is from where a label stands by the bar, in heights of
+    the letters, 0 best; `place`: "above", "below", "beside" or "inside".
+    """
+
+    bar: Bar
+    line: Box
+    distance: float
+    place: str
+
+
+def pairs(picture: Picture, bars: list[Bar], line: Box) -> list[Pair]:
+    """Return the bars a line of text may belong to, the likeliest first."""
+    placed = [Pair(bar, line, *at) for bar in bars if (at := placing(line, bar)) is not None]
+    fitting = [pair for pair in placed if _fits(picture, pair)]
+    bare = [p for p in fitting if not any(_is_ground(picture, p, other) for other in fitting)]
+    longest = max((p.bar.length for p in bare), default=1)
+    return sorted(bare, key=lambda p: -_likelihood(p, longest))
+
+
+def placing(line: Box, bar: Bar) -> tuple[float, str] | None:
+    """Return how far, in heights of a line, it is from where a label stands by a bar, and on which side; or None."""
+    y0, x0, y1, x1 = line
+    v0, u0, v1, u1 = bar.box
+    height = max(1, y1 - y0)
+    off_middle = abs((x0 + x1) - (u0 + u1)) / 2
+    if bar.kind == "interrupted":
+        gap = bar.parts[0][3] - 0.3 * height, bar.parts[-1][1] + 0.3 * height
+        within = y0 < v1 and y1 > v0 and x0 >= gap[0] and x1 <= gap[1]
+        return (0.3 * off_middle / height, "inside") if within else None
+    slack = 0.2 * height
+    if y0 >= v0 - slack and y1 <= v1 + slack and x0 >= u0 and x1 <= u1:
+        return (0.3 * off_middle / height, "inside") if bar.kind == "framed" else None
+    beside = max(u0 - x1, x0 - u1)
+    if beside >= -slack:
+        off = abs((y0 + y1) - (v0 + v1)) / 2
+        near = off <= 0.8 * height and beside <= _BESIDE * height
+        return ((max(0.0, beside) + off) / height, "beside") if near else None
+    apart = max(v0 - y1, y0 - v1)
+    shared = min(x1, u1) - max(x0, u0)
+    if apart < -1.5 * slack or apart > _APART * height or shared < 0.5 * min(x1 - x0, u1 - u0):
+        return None
+    flush = min(abs(x0 - u0), abs(x1 - u1), off_middle)
+    return max(0.0, apart) / height + 0.3 * flush / height, "above" if y1 <= (v0 + v1) / 2 else "below"
+
+
+def _fits(picture: Picture, pair: Pair) -> bool:
+    return not _is_stroke(pair) and (pair.place != "inside" or pair.bar.kind != "framed" or _alone(picture, pair))
+
+
+def _is_stroke(pair: Pair) -> bool:
+    """Return whether a bar is a stroke of a letter of its label: within the line, or too short for it."""
+    y0, x0, y1, x1 = pair.bar.box
+    v0, u0, v1, u1 = pair.line
+    pad = 0.25 * (v1 - v0)
+    within = v0 - pad <= y0 and y1 <= v1 + pad and u0 - pad <= x0 and x1 <= u1 + pad
+    return within or pair.bar.length < v1 - v0
+
+
+def _alone(picture: Picture, pair: Pair) -> bool:
+    """Return whether a label is all there is inside a bar, in its middle: a box holds a bar besides."""
+    y0, x0, y1, _ = pair.bar.box
+    v0, u0, v1, u1 = pair.line
+    pad = max(2, round(0.35 * (v1 - v0)))
+    inside = picture.distance(pair.bar.box, pair.bar.colour) > 0.2
+    inside[max(0, v0 - pad - y0) : v1 + pad - y0, max(0, u0 - pad - x0) : u1 + pad - x0] = False
+    middle = abs((v0 + v1) - (y0 + y1)) / 2 <= 0.35 * (v1 - v0)
+    return middle and bool(inside[3:-3, 3:-3].mean() < 0.002)
+
+
+def _is_ground(picture: Picture, one: Pair, other: Pair) -> bool:
+    """Return whether one bar is the box, or a part of the box, that the other bar and the same label lie on."""
+    (y0, x0, y1, x1), (v0, u0, v1, u1) = one.bar.box, other.bar.box
+    reach = 3 + 0.3 * (y1 - y0)
+    holds = y0 - reach < v0 and v1 < y1 + reach and x0 < u0 and u1 < x1
+    pad = 0.3 * (one.line[2] - one.line[0])
+    under_label = min(y1 + pad, one.line[2]) > max(y0 - pad, one.line[0])
+    if not holds or not under_label:
+        return False
+    return bool(np.abs(ground_colour(picture, other.bar) - one.bar.colour).max() < 0.2)
+
+
+def _likelihood(pair: Pair, longest: int) -> float:
+    whole = {"segmented": 0.1, "interrupted": 0.2, "framed": 0.1}.get(pair.bar.kind, 0.0)
+    return whole + 0.3 * min(1.0, pair.bar.contrast) + 0.3 * pair.bar.length / longest - 0.1 * pair.distance
