@@ -1,12 +1,13 @@
 """The scale of a micrograph from its burnt-in scale bar: find the bar, measure it, read its label, or say why not."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tomoseg.arrays import Array, BoolArray
-from tomoseg.micrographs.scale.bars import Bar, bars_between, find_bars
+from tomoseg.micrographs.scale.bars import Bar, bars_between
 from tomoseg.micrographs.scale.ends import Ends, bar_ends
 from tomoseg.micrographs.scale.furniture import footer_strip, grounds
 from tomoseg.micrographs.scale.labels import Label, read_label
@@ -16,17 +17,17 @@ from tomoseg.micrographs.scale.picture import Box, Picture, as_picture
 from tomoseg.micrographs.scale.rulers import rulers_between
 from tomoseg.micrographs.scale.texts import Text, find_texts, is_installed
 
-_MOST_WINDOWS = 3  # looked at more closely
-_LEAST_BAR = 0.04  # of the image's width, of a bar whose surroundings are
+_CORNER = (0.35, 0.55)  # height and width of a corner, in those of the image
+_LIKE_LETTERS = 0.35  # contrast of a bar, in that of its label's letters, at least: they are one ink
 _SMOOTHING_PX = 5  # along the rows, where no bar is found without: noise on thin lines
 _CLEAR_BAR = 0.3  # contrast of a bar that is told of though its label was not read
 _SURE = 0.6  # confidence below which a warning is given
 _AGREE = 0.03  # relative difference of pixel sizes up to which two bars agree
 _POSSIBLE_NM = (5e-4, 5e3)  # px sizes of micrographs
-_WIDE_TICK = 0.02  # of a bar's length: the ends are not known better
+_WIDE_TICK = 0.03  # of a bar's length: the ends are not known better
 _NO_ENGINE = (
-    "Scale bars are not looked for, as what reads their labels is not installed. Run `pip install rapidocr onnxruntime`, "
-    "or give the pixel size."
+    "Scale bars are not looked for, as what reads their labels is not installed. Run `pip install rapidocr "
+    "onnxruntime`, or give the pixel size."
 )
 
 
@@ -92,7 +93,7 @@ def read_scale_bar(image: Array) -> ScaleBar:
     texts = find_texts(picture, (0, 0, height, width))
     found = _read(picture, texts)
     if not found:
-        closer = [text for window in _windows(picture) for text in find_texts(picture, window)]
+        closer = [text for corner in _corners(picture) for text in find_texts(picture, corner)]
         found = _read(picture, closer)
         texts += closer
     result = _agreed(found) if found else _unread(picture, texts)
@@ -105,16 +106,12 @@ def furniture_mask(image: Array) -> BoolArray:
     return read_scale_bar(image).mask
 
 
-def _windows(picture: Picture) -> list[Box]:
-    """Return the surroundings of the clearest bars, where a label may be too small to be seen in the whole image."""
+def _corners(picture: Picture) -> list[Box]:
+    """Return the corners of an image, the lower ones first: small letters are not seen in the whole of a large one."""
     height, width = picture.shape
-    clear = [bar for bar in find_bars(picture) if bar.contrast >= _CLEAR_BAR and bar.length >= _LEAST_BAR * width]
-    windows = []
-    for bar in clear[:_MOST_WINDOWS]:
-        y0, x0, y1, x1 = bar.box
-        up, side = 0.15 * height, max(0.15 * width, 0.5 * bar.length)
-        windows.append(picture.clipped((y0 - up, x0 - side, y1 + up, x1 + side)))
-    return windows
+    down, right = round(_CORNER[0] * height), round(_CORNER[1] * width)
+    rows, columns = ((height - down, height), (0, down)), ((0, right), (width - right, width))
+    return [(y0, x0, y1, x1) for y0, y1 in rows for x0, x1 in columns]
 
 
 def _read(picture: Picture, texts: list[Text]) -> list[ScaleBar]:
@@ -122,7 +119,7 @@ def _read(picture: Picture, texts: list[Text]) -> list[ScaleBar]:
     read = [(box, label) for box in _lengths(texts) if (label := read_label(picture, box))]
     found: list[ScaleBar] = []
     for box, label in sorted(read, key=lambda r: -r[1].confidence):
-        pair = _pair(picture, Text(box, "", 0.0).letters_box)
+        pair = _pair(picture, Text(box, "", 0.0).letters_box, label.contrast)
         if pair and not any(_touch(box, bar.label_box) or _touch(pair.bar.box, bar.box) for bar in found):
             found.append(_scale_bar(picture, pair, label))
     return found
@@ -130,15 +127,27 @@ def _read(picture: Picture, texts: list[Text]) -> list[ScaleBar]:
 
 def _lengths(texts: list[Text]) -> list[Box]:
     """Return the boxes of the texts that are lengths, alone or with their neighbour in the line."""
-    texts = sorted(texts, key=lambda text: text.box[1])
-    found = [text.box for text in texts if parse_label(text.text)]
+    texts = sorted(filter(_is_word, texts), key=lambda text: text.box[1])
+    whole, parts = list[Box](), set[Box]()
     for i, one in enumerate(texts):
         for other in texts[i + 1 :]:
-            tall = min(one.box[2] - one.box[0], other.box[2] - other.box[0])
-            level = min(one.box[2], other.box[2]) - max(one.box[0], other.box[0]) > 0.5 * tall
-            if level and other.box[1] - one.box[3] < tall and parse_label(one.text + other.text):
-                found.append(_around(one.box, other.box))
-    return list(dict.fromkeys(found))
+            if _next_to(one.box, other.box) and parse_label(one.text + other.text):
+                whole.append(_around(one.box, other.box))
+                parts |= {one.box, other.box}
+    alone = [text.box for text in texts if parse_label(text.text) and text.box not in parts]
+    return list(dict.fromkeys(whole + alone))
+
+
+def _is_word(text: Text) -> bool:
+    """Return whether a text is more than a bar taken for a dash."""
+    return any(letter.isalnum() for letter in text.text)
+
+
+def _next_to(one: Box, other: Box) -> bool:
+    """Return whether two boxes are neighbours in one line of text."""
+    tall = min(one[2] - one[0], other[2] - other[0])
+    level = min(one[2], other[2]) - max(one[0], other[0]) > 0.5 * tall
+    return level and -0.5 * tall < other[1] - one[3] < tall
 
 
 def _around(one: Box, other: Box) -> Box:
@@ -146,26 +155,29 @@ def _around(one: Box, other: Box) -> Box:
 
 
 def _touch(one: Box, other: Box | None) -> bool:
-    return (
-        other is not None
-        and min(one[2], other[2]) > max(one[0], other[0])
-        and min(one[3], other[3]) > max(one[1], other[1])
-    )
+    if other is None:
+        return False
+    return min(one[2], other[2]) > max(one[0], other[0]) and min(one[3], other[3]) > max(one[1], other[1])
 
 
-def _pair(picture: Picture, line: Box) -> Pair | None:
-    """Return the bar a line of text belongs to, if there is one; each way to find it is tried where others fail."""
+def _pair(picture: Picture, line: Box, contrast: float) -> Pair | None:
+    """Return the bar a line of text belongs to, if there is one that stands out as the letters do, by `contrast`.
+
+    Each way to find bars is tried where those before it find none.
+    """
     reach = 6 * (line[2] - line[0])
     rows = line[0] - reach, line[2] + reach
-    for bars in (
-        lambda: bars_between(picture, rows),
-        lambda: rulers_between(picture, rows),
-        lambda: bars_between(picture.smoothed(_SMOOTHING_PX), rows),
-    ):
-        found = pairs(picture, bars(), line)
+    for bars in _ways_to_find(picture, rows):
+        found = [pair for pair in pairs(picture, bars, line) if pair.bar.contrast >= _LIKE_LETTERS * contrast]
         if found:
             return found[0]
     return None
+
+
+def _ways_to_find(picture: Picture, rows: tuple[int, int]) -> Iterator[list[Bar]]:
+    yield bars_between(picture, rows)
+    yield rulers_between(picture, rows)
+    yield bars_between(picture.smoothed(_SMOOTHING_PX), rows)
 
 
 def _scale_bar(picture: Picture, pair: Pair, label: Label) -> ScaleBar:
@@ -231,8 +243,8 @@ def _agreed(found: list[ScaleBar]) -> ScaleBar:
 def _unread(picture: Picture, texts: list[Text]) -> ScaleBar:
     """Return what is known where no label was read: nothing, or a clear bar that a text with a number stands by."""
     for text in texts:
-        pair = _pair(picture, text.letters_box) if any(c.isdigit() for c in text.text) else None
-        if pair and pair.bar.contrast >= _CLEAR_BAR:
+        pair = _pair(picture, text.letters_box, _CLEAR_BAR) if any(c.isdigit() for c in text.text) else None
+        if pair:
             length = bar_ends(picture, pair.bar).length
             warning = (
                 f"The image seems to have a scale bar of {length:.1f} px, but what stands beside it was read as "

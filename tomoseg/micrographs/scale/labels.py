@@ -9,22 +9,27 @@ from PIL import Image
 from tomoseg.micrographs.scale.lengths import Length, parse_label
 from tomoseg.micrographs.scale.letters import Letters, find_letters, unit_letter
 from tomoseg.micrographs.scale.picture import Box, Picture
-from tomoseg.micrographs.scale.texts import GreyImage, read_line, read_lines
+from tomoseg.micrographs.scale.texts import GreyImage, read_line
 
 _CLEAR = 0.7  # an engine's certainty from which on it is not in doubt
 _UNREAD = 0.5  # weight of a picture of the line in which no length was read
-_BESIDE = 1.7  # heights to each side of a line in which there may be more of it
+_INK_PERCENTILE = 97  # of the distance to the ground, in a box around a line: letters fill more than the rest of it
 _SIZES = (48, 32, 64)  # px: heights of the pictures
 
 
 @dataclass(frozen=True)
 class Label:
-    """A label as read: how sure that is, 0 to 1, what speaks against it, and whether that is too much."""
+    """A label as read.
+
+    `confidence` 0 to 1; `doubts`: what speaks against it, and `refused` whether that is too much; `contrast` of the
+    letters to the ground.
+    """
 
     length: Length
     confidence: float
     doubts: tuple[str, ...]
     refused: bool
+    contrast: float
 
 
 @dataclass(frozen=True)
@@ -36,29 +41,33 @@ class _Vote:
 
 def read_label(picture: Picture, box: Box) -> Label | None:
     """Read the line of text in a box; None where it is no length."""
-    ink = _ink(picture, box)
+    ink, contrast = _ink(picture, box)
     votes = _votes(_pictures(picture, box, ink))
     if not any(v.length for v in votes):
         return None
-    y0, x0, y1, x1 = box
-    wider = picture.clipped((y0, x0 - _BESIDE * (y1 - y0), y1, x1 + _BESIDE * (y1 - y0)))
-    votes += _more_to_the_sides(_sized(1 - _ink(picture, wider), _SIZES[0]), len(votes))
-    return _judged(votes, find_letters(ink))
+    return _judged(votes, find_letters(ink), contrast)
 
 
-def _ink(picture: Picture, box: Box) -> NDArray[np.float32]:
-    """Return how much of each pixel (y, x) of a box is ink, 0 to 1: how far it is from the ground along its border."""
+def _ink(picture: Picture, box: Box) -> tuple[NDArray[np.float32], float]:
+    """Return how much of each pixel (y, x) of a box is ink, 0 to 1, and the contrast of ink to the ground.
+
+    It is ink as far as it differs from the ground, which is what is along the upper and lower border.
+    """
     y0, x0, y1, x1 = box
     values = picture.values[y0:y1, x0:x1]
     border = np.concatenate([values[:2].reshape(-1, values.shape[2]), values[-2:].reshape(-1, values.shape[2])])
     far = np.abs(values - np.median(border, axis=0)).max(axis=2)
-    return np.asarray(np.clip(far / max(float(np.percentile(far, 97)), 1e-3), 0, 1), np.float32)
+    contrast = max(float(np.percentile(far, _INK_PERCENTILE)), 1e-3)
+    return np.asarray(np.clip(far / contrast, 0, 1), np.float32), contrast
 
 
 def _pictures(picture: Picture, box: Box, ink: NDArray[np.float32]) -> list[GreyImage]:
-    """Return pictures of a line: as it is, its ink dark on white, and that without what is faint, in three sizes."""
+    """Return pictures of a line: as it is, its ink dark on white, and that without what is faint."""
     y0, x0, y1, x1 = box
-    plain = np.clip(picture.values[y0:y1, x0:x1, 0], 0, 1)
+    values = picture.values[y0:y1, x0:x1]
+    letters, ground = values[ink > 0.7], values[ink < 0.3]
+    clearest = int(np.argmax(np.abs(letters.mean(axis=0) - ground.mean(axis=0)))) if len(letters) and len(ground) else 0
+    plain = np.clip(values[..., clearest] + (0.5 if clearest else 0.0), 0, 1)
     strict = 1 - np.clip((ink - 0.35) / 0.4, 0, 1)
     return [_sized(p, size) for p, size in zip((plain, 1 - ink, strict), _SIZES, strict=True)]
 
@@ -71,7 +80,7 @@ def _sized(values: NDArray[np.float32], height: int) -> GreyImage:
 
 
 def _votes(pictures: list[GreyImage]) -> list[_Vote]:
-    return [_vote(text, certainty) for text, certainty in read_lines(pictures)]
+    return [_vote(*read_line(line)) for line in pictures]
 
 
 def _vote(text: str, certainty: float) -> _Vote:
@@ -81,17 +90,10 @@ def _vote(text: str, certainty: float) -> _Vote:
     return _Vote(length, min(1.0, certainty / _CLEAR) * (0.5 if length.repaired else 1.0), text)
 
 
-def _more_to_the_sides(wider: GreyImage, n: int) -> list[_Vote]:
-    """Return `n` votes for what a picture with more to both sides says, if that is a length: a line may be cut short."""
-    vote = _vote(*read_line(wider))
-    return [vote] * n if vote.length else []
-
-
-def _judged(votes: list[_Vote], letters: Letters) -> Label:
+def _judged(votes: list[_Vote], letters: Letters, contrast: float) -> Label:
     """Choose the length most votes are for, and say what is against it."""
     votes = [replace(v, length=_with_true_unit(v.length, letters)) if v.length else v for v in votes]
-    if any(v.length and v.length.unit == "µm" for v in votes):
-        votes = [replace(v, length=_in_microns(v.length)) if v.length else v for v in votes]
+    votes = [replace(v, length=_usual_unit(v.length, votes)) if v.length else v for v in votes]
     weights: dict[float, float] = {}
     for vote in votes:
         if vote.length:
@@ -109,7 +111,7 @@ def _judged(votes: list[_Vote], letters: Letters) -> Label:
     certainty = float(np.mean([v.weight for v in mine]))
     faults = 0.6 ** len(doubts) * (0.8 if _more_letters(length, letters) else 1.0)
     confidence = float(share * certainty * length.roundness * faults)
-    return Label(length, confidence, tuple(doubts), refused or share < 0.5)
+    return Label(length, confidence, tuple(doubts), refused or share < 0.5, contrast)
 
 
 def _with_true_unit(length: Length, letters: Letters) -> Length:
@@ -130,9 +132,14 @@ def _is_narrow(length: Length, letters: Letters) -> bool:
     return first < 0.8 * second
 
 
-def _in_microns(length: Length) -> Length:
-    """Return the length with µm for pm: pictures of the same letters were read so, and hardly a bar is that short."""
-    return replace(length, unit="µm") if length.unit == "pm" else length
+def _usual_unit(length: Length, votes: list[_Vote]) -> Length:
+    """Return the length with µm for pm where any picture was read so, with nm for mm where most were: rare units."""
+    units = [v.length.unit for v in votes if v.length]
+    if length.unit == "pm" and "µm" in units:
+        return replace(length, unit="µm")
+    if length.unit == "mm" and units.count("nm") > units.count("mm"):
+        return replace(length, unit="nm")
+    return length
 
 
 def _more_letters(length: Length, letters: Letters) -> bool:
@@ -161,7 +168,8 @@ def _doubts(length: Length, letters: Letters) -> tuple[list[str], bool]:
     digits = length.number.replace(".", "")
     point = length.number.find(".")
     within = [n for n in letters.points if n < len(digits)]
-    if within and within != [point] and len(letters.boxes) >= len(digits):
+    clean = len(letters.boxes) == len(digits) + (1 if length.unit == "Å" else 2)
+    if clean and len(within) == 1 and within != [point]:
         doubts.append("there is a decimal point where none was read")
         refused = True
     if length.unit == "pm" and shape != "p":

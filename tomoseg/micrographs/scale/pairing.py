@@ -8,6 +8,7 @@ from tomoseg.micrographs.scale.bars import Bar, ground_colour
 from tomoseg.micrographs.scale.picture import Box, Picture
 
 _BESIDE = 3.5  # farthest beside a bar, in heights of the letters
+_CLEAR = 0.5  # contrast from which on a bar is as clear as any
 _APART = 3.0  # farthest above or below
 
 
@@ -41,9 +42,10 @@ def placing(line: Box, bar: Bar) -> tuple[float, str] | None:
     height = max(1, y1 - y0)
     off_middle = abs((x0 + x1) - (u0 + u1)) / 2
     if bar.kind == "interrupted":
-        gap = bar.parts[0][3] - 0.3 * height, bar.parts[-1][1] + 0.3 * height
-        within = y0 < v1 and y1 > v0 and x0 >= gap[0] and x1 <= gap[1]
-        return (0.3 * off_middle / height, "inside") if within else None
+        # The box of the text may hold pieces of the bar, which look like dashes.
+        in_gap = min(x1, bar.parts[-1][1]) - max(x0, bar.parts[0][3])
+        within = y0 < v1 and y1 > v0 and in_gap >= 0.6 * (x1 - x0)
+        return (0.0, "inside") if within else None
     slack = 0.2 * height
     if y0 >= v0 - slack and y1 <= v1 + slack and x0 >= u0 and x1 <= u1:
         return (0.3 * off_middle / height, "inside") if bar.kind == "framed" else None
@@ -98,4 +100,4 @@ def _is_ground(picture: Picture, one: Pair, other: Pair) -> bool:
 
 def _likelihood(pair: Pair, longest: int) -> float:
     whole = {"segmented": 0.1, "interrupted": 0.2, "framed": 0.1}.get(pair.bar.kind, 0.0)
-    return whole + 0.3 * min(1.0, pair.bar.contrast) + 0.3 * pair.bar.length / longest - 0.1 * pair.distance
+    return whole + min(_CLEAR, pair.bar.contrast) + 0.3 * pair.bar.length / longest - 0.1 * pair.distance

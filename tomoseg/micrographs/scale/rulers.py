@@ -21,11 +21,11 @@ def rulers_between(picture: Picture, rows: tuple[int, int]) -> list[Bar]:
     ticks = [replace(t, box=(t.box[0], t.box[1] + top, t.box[2], t.box[3] + top)) for t in ticks]
     found: list[Bar] = []
     for end in (3, 1):  # of the turned boxes: feet, then heads
-        rows: dict[int, list[Rectangle]] = {}
+        ends: dict[int, list[Rectangle]] = {}
         for tick in ticks:
-            rows.setdefault(tick.box[end] // 2, []).append(tick)
-        for key, row in rows.items():
-            found += _rulers(row + rows.get(key + 1, []))
+            ends.setdefault(tick.box[end] // 2, []).append(tick)
+        for key, row in ends.items():
+            found += _rulers(row + ends.get(key + 1, []))
     found.sort(key=lambda bar: -len(bar.parts))
     return [bar for i, bar in enumerate(found) if not any(_same_place(bar, other) for other in found[:i])]
 

@@ -3,7 +3,6 @@
 import functools
 import logging
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -15,8 +14,9 @@ from PIL import Image
 from tomoseg.micrographs.scale.picture import Box, Picture
 
 GreyImage = NDArray[np.uint8]  # (y, x)
-_SIDE_PX = 1024  # longest side in which text is looked for: the smallest letters then still have 8 px
+_SIDE_PX = 800  # longest side in which text is looked for
 _ENLARGED = 2.0  # at most, so that small images have letters large enough
+_COLOURFUL = 0.3  # from which on something in an image is in colour
 _MARGIN = 0.2  # of the height of a box around text: letters do not reach its edges
 
 
@@ -60,8 +60,19 @@ def _reader() -> Any:
 
 
 def find_texts(picture: Picture, window: Box) -> list[Text]:
-    """Return the lines of text in a window of a picture."""
-    grey, zoom = _grey(picture, window)
+    """Return the lines of text in a window of a picture; in colour, those that stand out by colour come first."""
+    y0, x0, y1, x1 = window
+    part = picture.values[y0:y1, x0:x1]
+    texts = []
+    if part.shape[2] == 3:
+        colourful = 2 * np.abs(part[..., 1:]).max(axis=2)
+        texts += _texts(picture, window, colourful) if float(colourful.max()) > _COLOURFUL else []
+    return texts + _texts(picture, window, part[..., 0])
+
+
+def _texts(picture: Picture, window: Box, values: NDArray[np.float32]) -> list[Text]:
+    """Return the lines of text in the values (y, x), 0 to 1, of a window."""
+    grey, zoom = _levels(values)
     found = _reader()(np.repeat(grey[..., None], 3, axis=2), use_det=True, use_cls=False, use_rec=True)
     if found.boxes is None:
         return []
@@ -79,23 +90,10 @@ def read_line(line: GreyImage) -> tuple[str, float]:
     return (str(read.txts[0]), float(read.scores[0])) if read.txts else ("", 0.0)
 
 
-def read_lines(lines: Sequence[GreyImage]) -> list[tuple[str, float]]:
-    """Return what pictures of lines say."""
-    return [read_line(line) for line in lines]
-
-
-def _grey(picture: Picture, window: Box) -> tuple[GreyImage, float]:
-    """Return the window of a picture as grey levels, in a size text is found in, and its magnification.
-
-    Of a picture in colour it is the channel of the largest range: letters may differ by their colour alone.
-    """
-    y0, x0, y1, x1 = window
-    part = picture.values[y0:y1, x0:x1]
-    channel = int(np.argmax(np.ptp(part[::4, ::4].reshape(-1, part.shape[2]), axis=0))) if part.shape[2] > 1 else 0
-    values = part[..., channel]
-    low, high = (0.0, 1.0) if channel == 0 else (-0.5, 0.5)
+def _levels(values: NDArray[np.float32]) -> tuple[GreyImage, float]:
+    """Return values (y, x), 0 to 1, as grey levels in a size that text is found in, and the magnification."""
+    levels = np.asarray(np.clip(values, 0, 1) * 255, np.uint8)
     zoom = min(_ENLARGED, _SIDE_PX / max(values.shape))
-    levels = np.asarray(np.clip((values - low) / (high - low), 0, 1) * 255, np.uint8)
     if math.isclose(zoom, 1.0):
         return levels, 1.0
     size = (max(1, round(levels.shape[1] * zoom)), max(1, round(levels.shape[0] * zoom)))
