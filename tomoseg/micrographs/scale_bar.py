@@ -116,13 +116,23 @@ def _corners(picture: Picture) -> list[Box]:
 
 def _read(picture: Picture, texts: list[Text]) -> list[ScaleBar]:
     """Return the scale bars whose labels are among the texts, the most certain first."""
-    read = [(box, label) for box in _lengths(texts) if (label := read_label(picture, box))]
+    boxes = dict.fromkeys(_refined(picture, box) for box in _lengths(texts))
+    read = [(box, label) for box in boxes if (label := read_label(picture, box))]
     found: list[ScaleBar] = []
     for box, label in sorted(read, key=lambda r: -r[1].confidence):
         pair = _pair(picture, Text(box, "", 0.0).letters_box, label.contrast)
         if pair and not any(_touch(box, bar.label_box) or _touch(pair.bar.box, bar.box) for bar in found):
             found.append(_scale_bar(picture, pair, label))
     return found
+
+
+def _refined(picture: Picture, box: Box) -> Box:
+    """Return the box of a label as it is seen from near by: from far, its ends may be missed."""
+    y0, x0, y1, x1 = box
+    height = y1 - y0
+    window = picture.clipped((y0 - height, x0 - 2.5 * height, y1 + height, x1 + 2.5 * height))
+    nearer = [other for other in _lengths(find_texts(picture, window)) if _touch(box, other)]
+    return max(nearer, key=lambda other: other[3] - other[1], default=box)
 
 
 def _lengths(texts: list[Text]) -> list[Box]:
@@ -185,6 +195,11 @@ def _scale_bar(picture: Picture, pair: Pair, label: Label) -> ScaleBar:
     ends = bar_ends(picture, pair.bar)
     length_nm = math.nan if label.refused else label.length.nm
     warnings = _warnings(label, ends, length_nm / ends.length)
+    if pair.rivalled:
+        warnings.append(
+            f"More than one bar may belong to the label '{label.length.text}'. The one of {ends.length:.1f} px was taken. "
+            f"Check it."
+        )
     confidence = 0.0 if label.refused else min(label.confidence, 0.5) if warnings else label.confidence
     return ScaleBar(
         pixel_size_nm=length_nm / ends.length,
@@ -209,8 +224,8 @@ def _warnings(label: Label, ends: Ends, size_nm: float) -> list[str]:
         warnings.append(f"The scale bar's label was read as '{label.length.text}', but {against}. Check it.")
     if not _POSSIBLE_NM[0] <= size_nm <= _POSSIBLE_NM[1]:
         warnings.append(
-            f"The scale bar of {ends.length:.1f} px and its label '{label.length.text}' give {size_nm:.3g} nm for a pixel, "
-            f"which no electron micrograph has. Check the label."
+            f"The scale bar of {ends.length:.1f} px and its label '{label.length.text}' give {size_nm:.3g} nm for a "
+            f"pixel, which no electron micrograph has. Check the label."
         )
     if ends.tick > _WIDE_TICK * ends.length + 1:
         warnings.append(
@@ -241,9 +256,21 @@ def _agreed(found: list[ScaleBar]) -> ScaleBar:
 
 
 def _unread(picture: Picture, texts: list[Text]) -> ScaleBar:
-    """Return what is known where no label was read: nothing, or a clear bar that a text with a number stands by."""
+    """Return what is known where no scale bar was read: nothing, or a label without a bar or a bar without one."""
     for text in texts:
-        pair = _pair(picture, text.letters_box, _CLEAR_BAR) if any(c.isdigit() for c in text.text) else None
+        if parse_label(text.text) and text.certainty >= _SURE:
+            warning = (
+                f"The image says '{text.text}', but no scale bar was found beside it. Give the pixel size, if that is the "
+                f"label of one."
+            )
+            return ScaleBar(
+                label=text.text,
+                label_box=text.letters_box,
+                furniture=(text.box,),
+                warnings=(warning,),
+                shape=picture.shape,
+            )
+        pair = _pair(picture, text.letters_box, _CLEAR_BAR / _LIKE_LETTERS) if _is_number(text) else None
         if pair:
             length = bar_ends(picture, pair.bar).length
             warning = (
@@ -260,3 +287,8 @@ def _unread(picture: Picture, texts: list[Text]) -> ScaleBar:
                 shape=picture.shape,
             )
     return ScaleBar(shape=picture.shape)
+
+
+def _is_number(text: Text) -> bool:
+    """Return whether a text may be a label that was misread: a digit, and letters."""
+    return text.certainty >= _SURE and any(c.isdigit() for c in text.text) and any(c.isalpha() for c in text.text)

@@ -264,7 +264,7 @@ def _in_one_row(picture: Picture, parts: list[Bar]) -> list[Bar]:
         row.sort(key=lambda p: p.box[1])
         segmented += _segmented(row)
         found += _interrupted(row)
-    found += _united(segmented)
+    found += [_completed(picture, bar) for bar in _united(segmented)]
     return [bar for bar in found if _LEAST_LENGTH <= bar.length <= _MOST_LENGTH * picture.shape[1]]
 
 
@@ -302,6 +302,24 @@ def _united(bars: list[Bar]) -> list[Bar]:
         else:
             whole.append(bar)
     return whole
+
+
+def _completed(picture: Picture, bar: Bar) -> Bar:
+    """Add the last segment at each end, where bars of two rows have one above or below that was not found."""
+    y0, x0, y1, x1 = bar.box
+    (v0, u0, v1, u1) = max(bar.parts, key=lambda p: p[2] - p[0])
+    long, high = u1 - u0, v1 - v0
+    if high < 3:
+        return bar
+    added: list[Box] = []
+    for left, right in ((x0 - long, x0), (x1, x1 + long)):
+        for top in (v0 - high, v1):
+            box = (top, left, top + high, right)
+            if picture.clipped(box) == box and (picture.distance(box, bar.colour) < 0.5 * bar.contrast).mean() > 0.7:
+                added.append(box)
+    boxes = [bar.box, *added]
+    whole = (min(b[0] for b in boxes), min(b[1] for b in boxes), max(b[2] for b in boxes), max(b[3] for b in boxes))
+    return replace(bar, box=whole, parts=bar.parts + tuple(added))
 
 
 def _alternate(one: Bar, other: Bar) -> bool:

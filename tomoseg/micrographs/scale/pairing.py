@@ -1,6 +1,6 @@
 """Which bar a label belongs to: where it stands, and what else it might be, a stroke of a letter or a box around."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -8,6 +8,7 @@ from tomoseg.micrographs.scale.bars import Bar, ground_colour
 from tomoseg.micrographs.scale.picture import Box, Picture
 
 _BESIDE = 3.5  # farthest beside a bar, in heights of the letters
+_AS_LIKELY = 0.05  # difference of likelihood within which two bars are as likely
 _CLEAR = 0.5  # contrast from which on a bar is as clear as any
 _APART = 3.0  # farthest above or below
 
@@ -24,15 +25,28 @@ class Pair:
     line: Box
     distance: float
     place: str
+    rivalled: bool = False
 
 
 def pairs(picture: Picture, bars: list[Bar], line: Box) -> list[Pair]:
-    """Return the bars a line of text may belong to, the likeliest first."""
+    """Return the bars a line of text may belong to, the likeliest first.
+
+    It is `rivalled` if another one of another length is about as likely.
+    """
     placed = [Pair(bar, line, *at) for bar in bars if (at := placing(line, bar)) is not None]
     fitting = [pair for pair in placed if _fits(picture, pair)]
     bare = [p for p in fitting if not any(_is_ground(picture, p, other) for other in fitting)]
-    longest = max((p.bar.length for p in bare), default=1)
-    return sorted(bare, key=lambda p: -_likelihood(p, longest))
+    if not bare:
+        return []
+    longest = max(p.bar.length for p in bare)
+    likely = {id(p): _likelihood(p, longest) for p in bare}
+    first, *others = sorted(bare, key=lambda p: -likely[id(p)])
+    rivals = [p for p in others if likely[id(p)] > likely[id(first)] - _AS_LIKELY and _other_length(p, first)]
+    return [replace(first, rivalled=bool(rivals)), *others]
+
+
+def _other_length(one: Pair, other: Pair) -> bool:
+    return abs(one.bar.length - other.bar.length) > 3 + 0.03 * other.bar.length
 
 
 def placing(line: Box, bar: Bar) -> tuple[float, str] | None:
@@ -93,11 +107,12 @@ def _is_ground(picture: Picture, one: Pair, other: Pair) -> bool:
     holds = y0 - reach < v0 and v1 < y1 + reach and x0 < u0 and u1 < x1
     pad = 0.3 * (one.line[2] - one.line[0])
     under_label = min(y1 + pad, one.line[2]) > max(y0 - pad, one.line[0])
-    if not holds or not under_label:
+    beside_bar = one.bar.kind == "solid" and (0 <= v0 - y1 <= 2 or 0 <= y0 - v1 <= 2)
+    if not holds or not (under_label or beside_bar):
         return False
     return bool(np.abs(ground_colour(picture, other.bar) - one.bar.colour).max() < 0.2)
 
 
 def _likelihood(pair: Pair, longest: int) -> float:
     whole = {"segmented": 0.1, "interrupted": 0.2, "framed": 0.1}.get(pair.bar.kind, 0.0)
-    return whole + min(_CLEAR, pair.bar.contrast) + 0.3 * pair.bar.length / longest - 0.1 * pair.distance
+    return whole + min(_CLEAR, pair.bar.contrast) + 0.15 * pair.bar.length / longest - 0.1 * pair.distance

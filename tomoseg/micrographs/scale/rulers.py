@@ -20,6 +20,7 @@ def rulers_between(picture: Picture, rows: tuple[int, int]) -> list[Bar]:
     ticks = [t for t in find_rectangles(turned, find_runs(turned.values)) if _is_tick(t, picture.shape[1])]
     ticks = [replace(t, box=(t.box[0], t.box[1] + top, t.box[2], t.box[3] + top)) for t in ticks]
     found: list[Bar] = []
+    ticks = _whole(ticks)
     for end in (3, 1):  # of the turned boxes: feet, then heads
         ends: dict[int, list[Rectangle]] = {}
         for tick in ticks:
@@ -30,8 +31,29 @@ def rulers_between(picture: Picture, rows: tuple[int, int]) -> list[Bar]:
     return [bar for i, bar in enumerate(found) if not any(_same_place(bar, other) for other in found[:i])]
 
 
+def _whole(ticks: list[Rectangle]) -> list[Rectangle]:
+    """Join columns that touch: the blurred edges of one tick have colours of their own."""
+    whole: list[Rectangle] = []
+    for tick in sorted(ticks, key=lambda t: t.box[:2]):
+        last = next((t for t in reversed(whole[-8:]) if tick.box[0] <= t.box[2] and _side_by_side(t, tick)), None)
+        if last is None:
+            whole.append(tick)
+            continue
+        (x0, y0, x1, y1), (u0, v0, u1, v1) = last.box, tick.box
+        clearer = max(last, tick, key=lambda t: t.length)
+        whole[next(i for i, t in enumerate(whole) if t is last)] = replace(
+            clearer, box=(min(x0, u0), min(y0, v0), max(x1, u1), max(y1, v1))
+        )
+    return [tick for tick in whole if tick.height <= _TICK_PX]
+
+
+def _side_by_side(one: Rectangle, other: Rectangle) -> bool:
+    shared = min(one.box[3], other.box[3]) - max(one.box[1], other.box[1])
+    return shared > 0.6 * min(one.length, other.length)
+
+
 def _is_tick(tick: Rectangle, image_width: int) -> bool:
-    """Return whether a rectangle of the turned picture is thin, and differs from what is on both its sides."""
+    """Return whether a rectangle of the turned picture is thin; a blurred edge differs from what is on one side only."""
     return (
         tick.above
         and tick.below

@@ -14,7 +14,7 @@ from PIL import Image
 from tomoseg.micrographs.scale.picture import Box, Picture
 
 GreyImage = NDArray[np.uint8]  # (y, x)
-_SIDE_PX = 800  # longest side in which text is looked for
+_SIDE_PX = 640  # longest side in which text is looked for
 _ENLARGED = 2.0  # at most, so that small images have letters large enough
 _COLOURFUL = 0.3  # from which on something in an image is in colour
 _MARGIN = 0.2  # of the height of a box around text: letters do not reach its edges
