@@ -122,8 +122,20 @@ def _read(picture: Picture, texts: list[Text]) -> list[ScaleBar]:
     for box, label in sorted(read, key=lambda r: -r[1].confidence):
         pair = _pair(picture, Text(box, "", 0.0).letters_box, label.contrast)
         if pair and not any(_touch(box, bar.label_box) or _touch(pair.bar.box, bar.box) for bar in found):
-            found.append(_scale_bar(picture, pair, label))
+            clear = _beside(box, pair.bar)
+            found.append(_scale_bar(picture, pair, (clear != box and read_label(picture, clear)) or label))
     return found
+
+
+def _beside(box: Box, bar: Bar) -> Box:
+    """Return the part of a label's box beside a bar: a tick at the bar's end looks like a letter."""
+    y0, x0, y1, x1 = box
+    v0, u0, v1, u1 = bar.box
+    if v1 <= y0 or y1 <= v0:
+        return box
+    if u0 < x0 < u1 + 4 < x1:
+        return y0, u1 + 4, y1, x1
+    return (y0, x0, y1, u0 - 4) if x0 < u0 - 4 < x1 < u1 else box
 
 
 def _refined(picture: Picture, box: Box) -> Box:
@@ -197,8 +209,8 @@ def _scale_bar(picture: Picture, pair: Pair, label: Label) -> ScaleBar:
     warnings = _warnings(label, ends, length_nm / ends.length)
     if pair.rivalled:
         warnings.append(
-            f"More than one bar may belong to the label '{label.length.text}'. The one of {ends.length:.1f} px was taken. "
-            f"Check it."
+            f"More than one bar may belong to the label '{label.length.text}'. The one of {ends.length:.1f} px was "
+            f"taken. Check it."
         )
     confidence = 0.0 if label.refused else min(label.confidence, 0.5) if warnings else label.confidence
     return ScaleBar(
@@ -260,8 +272,8 @@ def _unread(picture: Picture, texts: list[Text]) -> ScaleBar:
     for text in texts:
         if parse_label(text.text) and text.certainty >= _SURE:
             warning = (
-                f"The image says '{text.text}', but no scale bar was found beside it. Give the pixel size, if that is the "
-                f"label of one."
+                f"The image says '{text.text}', but no scale bar was found beside it. Give the pixel size, if that is "
+                f"the label of one."
             )
             return ScaleBar(
                 label=text.text,

@@ -306,7 +306,7 @@ def _united(bars: list[Bar]) -> list[Bar]:
 
 def _completed(picture: Picture, bar: Bar) -> Bar:
     """Add the last segment at each end, where bars of two rows have one above or below that was not found."""
-    y0, x0, y1, x1 = bar.box
+    _, x0, _, x1 = bar.box
     (v0, u0, v1, u1) = max(bar.parts, key=lambda p: p[2] - p[0])
     long, high = u1 - u0, v1 - v0
     if high < 3:

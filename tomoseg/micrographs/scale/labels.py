@@ -93,6 +93,7 @@ def _vote(text: str, certainty: float) -> _Vote:
 def _judged(votes: list[_Vote], letters: Letters, contrast: float) -> Label:
     """Choose the length most votes are for, and say what is against it."""
     votes = [replace(v, length=_with_true_unit(v.length, letters)) if v.length else v for v in votes]
+    units = [v.length.unit for v in votes if v.length]
     votes = [replace(v, length=_usual_unit(v.length, votes)) if v.length else v for v in votes]
     weights: dict[float, float] = {}
     for vote in votes:
@@ -106,6 +107,8 @@ def _judged(votes: list[_Vote], letters: Letters, contrast: float) -> Label:
     share = weights[best] / sum(v.weight for v in votes)
     others = {v.text for v in votes if v.length and round(v.length.nm, 9) != best}
     doubts, refused = _doubts(length, letters)
+    if units.count("mm") > units.count("nm") > 0 and length.unit == "nm":
+        doubts.append("the unit was read as mm too")
     if others:
         doubts.append(f"it was read as {' and '.join(repr(t) for t in sorted(others))} too")
     certainty = float(np.mean([v.weight for v in mine]))
@@ -133,11 +136,11 @@ def _is_narrow(length: Length, letters: Letters) -> bool:
 
 
 def _usual_unit(length: Length, votes: list[_Vote]) -> Length:
-    """Return the length with µm for pm where any picture was read so, with nm for mm where most were: rare units."""
+    """Return the length with µm for pm where any picture was read so, and nm for mm: those are rare on scale bars."""
     units = [v.length.unit for v in votes if v.length]
     if length.unit == "pm" and "µm" in units:
         return replace(length, unit="µm")
-    if length.unit == "mm" and units.count("nm") > units.count("mm"):
+    if length.unit == "mm" and "nm" in units:
         return replace(length, unit="nm")
     return length
 

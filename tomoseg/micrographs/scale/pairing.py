@@ -41,12 +41,17 @@ def pairs(picture: Picture, bars: list[Bar], line: Box) -> list[Pair]:
     longest = max(p.bar.length for p in bare)
     likely = {id(p): _likelihood(p, longest) for p in bare}
     first, *others = sorted(bare, key=lambda p: -likely[id(p)])
-    rivals = [p for p in others if likely[id(p)] > likely[id(first)] - _AS_LIKELY and _other_length(p, first)]
+    rivals = [p for p in others if likely[id(p)] > likely[id(first)] - _AS_LIKELY and _is_other(p.bar, first.bar)]
     return [replace(first, rivalled=bool(rivals)), *others]
 
 
-def _other_length(one: Pair, other: Pair) -> bool:
-    return abs(one.bar.length - other.bar.length) > 3 + 0.03 * other.bar.length
+def _is_other(one: Bar, other: Bar) -> bool:
+    """Return whether a bar is about as clear as another, of another length, and not its outline."""
+    margin = max(3, one.height, other.height)
+    outline = abs(one.box[1] - other.box[1]) <= margin and abs(one.box[3] - other.box[3]) <= margin
+    return (
+        one.contrast > 0.6 * other.contrast and abs(one.length - other.length) > 3 + 0.03 * other.length and not outline
+    )
 
 
 def placing(line: Box, bar: Bar) -> tuple[float, str] | None:

@@ -9,6 +9,7 @@ from tomoseg.micrographs.scale.picture import Box, Picture
 
 _LEAST_TICKS = 6
 _TICK_PX = 8  # widest
+_MOST_OF_TICK = 0.8  # part of a column that is ink where there is a tick
 _STEP_PX = 1.5  # by which distances between ticks may differ
 _MOST_HEIGHT = 0.08  # of a tick, of the image's width
 
@@ -26,7 +27,7 @@ def rulers_between(picture: Picture, rows: tuple[int, int]) -> list[Bar]:
         for tick in ticks:
             ends.setdefault(tick.box[end] // 2, []).append(tick)
         for key, row in ends.items():
-            found += _rulers(row + ends.get(key + 1, []))
+            found += [_completed(picture, ruler) for ruler in _rulers(row + ends.get(key + 1, []))]
     found.sort(key=lambda bar: -len(bar.parts))
     return [bar for i, bar in enumerate(found) if not any(_same_place(bar, other) for other in found[:i])]
 
@@ -53,7 +54,7 @@ def _side_by_side(one: Rectangle, other: Rectangle) -> bool:
 
 
 def _is_tick(tick: Rectangle, image_width: int) -> bool:
-    """Return whether a rectangle of the turned picture is thin; a blurred edge differs from what is on one side only."""
+    """Return whether a rectangle of the turned picture is thin; a blurred edge of one stands out on one side only."""
     return (
         tick.above
         and tick.below
@@ -94,6 +95,30 @@ def _ruler(ticks: list[Rectangle]) -> Bar:
     box = (min(p[0] for p in parts), parts[0][1], max(p[2] for p in parts), parts[-1][3])
     colour = ticks[int(np.argmax([t.length for t in ticks]))].colour
     return Bar(box, colour, max(3 * LEAST_CONTRAST, 0.5), "ruler", parts)
+
+
+def _completed(picture: Picture, ruler: Bar) -> Bar:
+    """Add the ticks beyond the ends that were not found: columns nearer to the ticks' colour than to the gaps'."""
+    parts = sorted(ruler.parts, key=lambda p: p[1])
+    step = (sum(parts[-1][1::2]) - sum(parts[0][1::2])) / 2 / (len(parts) - 1)
+    y0, y1 = max(p[0] for p in parts), min(p[2] for p in parts)
+    first_gap = round((sum(parts[0][1::2]) + step) / 2)
+    gap = picture.values[y0:y1, first_gap : first_gap + 1]
+    for at, sign in ((0, -1), (-1, 1)):
+        for _ in range(20):
+            middle = round(sum(parts[at][1::2]) / 2 + sign * step)
+            box = (y0, middle - 2, y1, middle + 2)
+            if y1 <= y0 or picture.clipped(box) != box:
+                break
+            near = picture.values[y0:y1, middle - 2 : middle + 2]
+            is_tick = np.abs(near - ruler.colour).max(axis=2) < np.abs(near - gap).max(axis=2)
+            best = int(is_tick.mean(axis=0).argmax())
+            if is_tick[:, best].mean() < _MOST_OF_TICK:
+                break
+            tick = (y0, middle - 2 + best, y1, middle - 1 + best)
+            parts = [tick, *parts] if sign < 0 else [*parts, tick]
+    box = (ruler.box[0], parts[0][1], ruler.box[2], parts[-1][3])
+    return replace(ruler, box=box, parts=tuple(parts))
 
 
 def _same_place(one: Bar, other: Bar) -> bool:
