@@ -29,7 +29,7 @@ _LONG = 0.1  # length, in widths of the image, from which on it is
 _LEAST_PART = 5  # px: a segment
 _LEAST_LENGTH = 16  # px
 _MOST_LENGTH = 0.9  # of the image's width: longer ones are rims and strips
-_MOST_HEIGHT = 0.15  # of the image's height
+_MOST_HEIGHT = 0.12  # of the image's width
 _ENDS_PX = 2.5  # by which the ends of the parts of a bar may differ
 
 
@@ -91,6 +91,19 @@ class Runs:
 
     def __len__(self) -> int:
         return len(self.row)
+
+
+def bars_between(picture: Picture, rows: tuple[int, int]) -> list[Bar]:
+    """Return what may be scale bars between two rows of a picture, the clearest first."""
+    top = max(0, rows[0])
+    found = find_bars(Picture(picture.values[top : rows[1]]))
+    return [
+        replace(bar, box=_lower(bar.box, top), parts=tuple(_lower(part, top) for part in bar.parts)) for bar in found
+    ]
+
+
+def _lower(box: Box, px: int) -> Box:
+    return box[0] + px, box[1], box[2] + px, box[3]
 
 
 def find_bars(picture: Picture) -> list[Bar]:
@@ -201,7 +214,7 @@ def _joined_below(runs: Runs) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 def _solid(picture: Picture, parts: list[Rectangle]) -> list[Bar]:
     """Return the rectangles that stand out from what is around them."""
-    most = _MOST_HEIGHT * picture.shape[0]
+    most = _MOST_HEIGHT * picture.shape[1]
     flat = [p for p in parts if p.above and p.below and p.height <= min(most, max(3.0, 2 * p.length))]
     judged = (Bar(p.box, p.colour, _contrast(picture, p.box, p.colour), "solid", (p.box,)) for p in flat)
     return [bar for bar in judged if bar.contrast >= LEAST_CONTRAST]
@@ -209,7 +222,7 @@ def _solid(picture: Picture, parts: list[Rectangle]) -> list[Bar]:
 
 def _framed(picture: Picture, parts: list[Rectangle]) -> list[Bar]:
     """Return pairs of rectangles one above the other: frames, and bars with a label within."""
-    most = _MOST_HEIGHT * picture.shape[0]
+    most = _MOST_HEIGHT * picture.shape[1]
     by_ends: dict[int, list[Rectangle]] = {}
     for part in parts:
         if part.below:
@@ -251,7 +264,7 @@ def _in_one_row(picture: Picture, parts: list[Bar]) -> list[Bar]:
         row.sort(key=lambda p: p.box[1])
         segmented += _segmented(row)
         found += _interrupted(row)
-    found += _united(segmented)
+    found += [_completed(picture, bar) for bar in _united(segmented)]
     return [bar for bar in found if _LEAST_LENGTH <= bar.length <= _MOST_LENGTH * picture.shape[1]]
 
 
@@ -289,6 +302,24 @@ def _united(bars: list[Bar]) -> list[Bar]:
         else:
             whole.append(bar)
     return whole
+
+
+def _completed(picture: Picture, bar: Bar) -> Bar:
+    """Add the last segment at each end, where bars of two rows have one above or below that was not found."""
+    _, x0, _, x1 = bar.box
+    (v0, u0, v1, u1) = max(bar.parts, key=lambda p: p[2] - p[0])
+    long, high = u1 - u0, v1 - v0
+    if high < 3:
+        return bar
+    added: list[Box] = []
+    for left, right in ((x0 - long, x0), (x1, x1 + long)):
+        for top in (v0 - high, v1):
+            box = (top, left, top + high, right)
+            if picture.clipped(box) == box and (picture.distance(box, bar.colour) < 0.5 * bar.contrast).mean() > 0.7:
+                added.append(box)
+    boxes = [bar.box, *added]
+    whole = (min(b[0] for b in boxes), min(b[1] for b in boxes), max(b[2] for b in boxes), max(b[3] for b in boxes))
+    return replace(bar, box=whole, parts=bar.parts + tuple(added))
 
 
 def _alternate(one: Bar, other: Bar) -> bool:

@@ -90,13 +90,13 @@ def _tick_width(picture: Picture, bar: Bar, part: Box, column: int, inward: int)
     """Return the width in px of a tick that stands out above or below the bar at one end; 0 where there is none."""
     y0, _, y1, _ = part
     height = picture.shape[0]
-    reach = max(2, min(6, (y1 - y0) // 2 + 2))
+    reach = max(3, min(6, (y1 - y0) // 2 + 2))
     limit = min(_TICK_PX, max(2, bar.length // 6))
     columns = column + inward * np.arange(-3, limit + 1)
     if columns.min() < 0 or columns.max() >= picture.shape[1]:
         return 0.0
     widths = []
-    for rows in (np.arange(y0 - 1 - reach, y0 - 1), np.arange(y1 + 1, y1 + 1 + reach)):
+    for rows in (np.arange(y0 - 2 - reach, y0 - 2), np.arange(y1 + 2, y1 + 2 + reach)):
         if rows.min() < 0 or rows.max() >= height:
             continue
         near = np.abs(picture.values[rows][:, columns] - bar.colour).max(axis=2)

@@ -5,7 +5,6 @@ from scipy import ndimage
 
 from tomoseg.arrays import BoolArray
 from tomoseg.micrographs.scale.bars import Bar, ground_colour
-from tomoseg.micrographs.scale.lines import Line, text_lines
 from tomoseg.micrographs.scale.picture import Box, Picture
 
 _SAME = 0.06  # difference of colour within a box
@@ -15,9 +14,9 @@ _STRIP = (0.015, 0.25)  # height of a footer strip, in heights of the image
 _GROUND = 0.35  # part of a strip's row that is not text, at least
 
 
-def grounds(picture: Picture, bar: Bar, line: Line | None) -> tuple[Box, ...]:
+def grounds(picture: Picture, bar: Bar, line: Box) -> tuple[Box, ...]:
     """Return the boxes of a bar and its label, with their outlines, and of the box or strip behind them."""
-    marks = [(bar.box, 0.2 * bar.height)] + ([(line.box, 0.2 * line.height)] if line else [])
+    marks = [(bar.box, 0.2 * bar.height), (line, 0.3 * (line[2] - line[0]))]
     boxes = []
     for (y0, x0, y1, x1), around in marks:
         pad = 2 + around
@@ -57,7 +56,7 @@ def _is_filled(same: BoolArray, box: Box) -> bool:
     return bool(border.mean() >= _BORDER) and (y1 - y0) * (x1 - x0) <= _MOST_OF_IMAGE * same.size
 
 
-def footer_strip(picture: Picture) -> Box | None:
+def footer_strip(picture: Picture, texts: list[Box]) -> Box | None:
     """Return the strip of one colour with text along the lower edge of an image, if there is one."""
     height, width = picture.shape
     colour = np.median(picture.values[-2:], axis=(0, 1)).astype(np.float32)
@@ -68,5 +67,4 @@ def footer_strip(picture: Picture) -> Box | None:
     tall = int(ends[0]) if len(ends) else most
     if tall < _STRIP[0] * height or tall >= most or share[tall : tall + 3].min() > 0.2:
         return None
-    texts = text_lines(~same[most - tall :], height)
-    return (height - tall, 0, height, width) if texts else None
+    return (height - tall, 0, height, width) if any(box[0] >= height - tall - 2 for box in texts) else None

@@ -9,6 +9,7 @@ from scipy import ndimage
 from tomoseg.arrays import BoolArray
 
 _HEIGHT = 48  # px: letters are looked at this large
+_CLEAR_PX = 9  # least height of a letter, in px of the image, whose shape is clear
 _LETTER = 0.45  # least height of a letter, in heights of the tallest
 _POINT = 0.36  # tallest and widest of a point, in heights of a digit
 
@@ -18,7 +19,7 @@ class Letters:
     """Letters of a line, left to right.
 
     `boxes` (n, 4) in px of `ink` (y, x); `points` how many letters stand before each decimal point; `bottom` and
-    `height` of the digits, in px.
+    `height` of the digits, in px; `zoom` of `ink`.
     """
 
     ink: BoolArray
@@ -26,6 +27,7 @@ class Letters:
     points: tuple[int, ...]
     bottom: float
     height: float
+    zoom: float
 
     def __len__(self) -> int:
         return len(self.boxes) + len(self.points)
@@ -40,7 +42,7 @@ def find_letters(ink: NDArray[np.float32]) -> Letters:
     boxes = np.array(found, np.int64).reshape(-1, 4)
     tall = boxes[:, 2] - boxes[:, 0]
     if not len(boxes) or tall.max() < 4:
-        return Letters(mask, boxes[:0], (), 0.0, 0.0)
+        return Letters(mask, boxes[:0], (), 0.0, 0.0, zoom)
     whole = boxes[tall >= _LETTER * tall.max()]
     # The first letter is a digit, and stands on the line.
     first = whole[np.argmin(whole[:, 1])]
@@ -51,7 +53,7 @@ def find_letters(ink: NDArray[np.float32]) -> Letters:
     groups = _one_above_another(whole)
     before = tuple(int((groups[:, 3] <= (point[1] + point[3]) / 2 + 0.2 * height).sum()) for point in points)
     between = tuple(sorted({n for n in before if 0 < n < len(groups)}))
-    return Letters(mask, groups, between, bottom, height)
+    return Letters(mask, groups, between, bottom, height, zoom)
 
 
 def _are_points(boxes: NDArray[np.int64], bottom: float, height: float) -> BoolArray:
@@ -89,7 +91,7 @@ def unit_letter(letters: Letters, index: int) -> str:
     y0, x0, y1, x1 = letters.boxes[index]
     bottom = int(min(letters.bottom, y1))
     wide, tall = x1 - x0, bottom - y0
-    if wide < 5 or tall < 6 or wide > 1.6 * tall:
+    if tall < _CLEAR_PX * letters.zoom or wide < 0.4 * tall or wide > 1.6 * tall:
         return ""
     middle = letters.ink[y0:bottom, x0 + wide // 3 : x1 - wide // 3]
     band = max(2, round(0.3 * tall))

@@ -38,20 +38,6 @@ class Picture:
         y0, x0, y1, x1 = box
         return np.asarray(np.abs(self.values[y0:y1, x0:x1] - colour).max(axis=2))
 
-    def ink(self, box: Box, colour: Colour, contrast: float) -> NDArray[np.float32]:
-        """Return how much ink of a colour each pixel (y, x) of a box is: 1 in full, 0 where it misses a contrast.
-
-        `contrast` is how far the ground is from the ink. A colour of one channel is a luminance: the contrast is
-        negative where the ground is darker, and what is beyond the ink is ink, as thin lines do not reach their full
-        colour.
-        """
-        y0, x0, y1, x1 = box
-        if len(colour) == 1:
-            missing = (self.values[y0:y1, x0:x1, 0] - colour[0]) / contrast
-        else:
-            missing = self.distance(box, colour) / abs(contrast)
-        return np.asarray(np.clip(1 - missing, 0, 1), np.float32)
-
     def smoothed(self, width: int) -> "Picture":
         """Return the picture averaged along the rows over an odd number of px."""
         return Picture(uniform_filter1d(self.values, width, axis=1))

@@ -1,0 +1,235 @@
+"""Scale bars drawn into small micrographs: where they are, how long, and what their labels say."""
+
+import math
+import warnings
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+
+from tomoseg.errors import InputError
+from tomoseg.micrographs import scale_bar
+from tomoseg.micrographs.scale.bars import find_bars
+from tomoseg.micrographs.scale.ends import bar_ends
+from tomoseg.micrographs.scale.lengths import parse_label, roundness
+from tomoseg.micrographs.scale.pairing import pairs
+from tomoseg.micrographs.scale.picture import as_picture
+from tomoseg.micrographs.scale.texts import is_installed
+
+FONT = matplotlib.get_data_path() + "/fonts/ttf/DejaVuSans.ttf"
+
+needs_engine = pytest.mark.skipif(not is_installed(), reason="rapidocr and onnxruntime are not installed")
+
+
+@pytest.fixture(autouse=True)
+def _others_warnings():
+    """RapidOCR's own dependencies use what Python deprecates."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
+
+
+def micrograph(shape=(300, 400), level=0.35, noise=0.04, seed=0):
+    """Return a noisy micrograph (y, x) with a few round particles, 0 to 1."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    image = np.full(shape, level)
+    for _ in range(6):
+        cy, cx, r = rng.uniform(20, shape[0] / 2), rng.uniform(20, shape[1] - 20), rng.uniform(5, 15)
+        image[np.hypot(y - cy, x - cx) < r] = 0.7
+    return image + noise * rng.standard_normal(shape)
+
+
+def burnt(image, text, bar=(250, 40, 257, 190), ink=1.0, label_at=None, size=26):
+    """Return the image, 8 bit, with a bar (y0, x0, y1, x1) and a label above it."""
+    picture = Image.fromarray(np.uint8(np.clip(image, 0, 1) * 255))
+    draw = ImageDraw.Draw(picture)
+    y0, x0, y1, x1 = bar
+    draw.rectangle((x0, y0, x1 - 1, y1 - 1), fill=round(255 * ink))
+    if text:
+        font = ImageFont.truetype(FONT, size)
+        draw.text(label_at or ((x0 + x1) / 2, y0 - 8), text, fill=round(255 * ink), font=font, anchor="mb")
+    return np.asarray(picture)
+
+
+@pytest.mark.parametrize(
+    ("text", "nm"),
+    [
+        ("50 nm", 50),
+        ("0.2 um", 200),
+        ("0,5 µm", 500),
+        ("2 μm", 2000),
+        ("5 Å", 0.5),
+        ("5 A", 0.5),
+        ("1000nm", 1000),
+        ("500 pm", 0.5),
+        ("1 mm", 1e6),
+        ("Scale bar: 20 nm", 20),
+    ],
+)
+def test_a_label_is_a_number_and_a_unit_of_length(text, nm):
+    assert parse_label(text).nm == pytest.approx(nm)
+
+
+@pytest.mark.parametrize("text", ["HV 200 kV", "50", "nm", "50 kx", "12/3/2021", "HFW 2.5 µm", "50 nm 20 kV", ""])
+def test_other_text_is_no_label(text):
+    assert parse_label(text) is None
+
+
+@pytest.mark.parametrize("text", ["05 µm", "1,000 nm", "0 nm"])
+def test_a_number_that_cannot_be_meant_is_doubted(text):
+    assert parse_label(text).doubt
+
+
+def test_a_letter_read_for_a_digit_is_repaired_and_told():
+    length = parse_label("1O0 nm")
+    assert length.nm == 100
+    assert length.repaired
+
+
+def test_bars_have_round_lengths():
+    assert [roundness(v) for v in (0.02, 2.5, 500)] == [1, 1, 1]
+    assert roundness(30) < 1
+    assert roundness(37) < roundness(30)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_every_depth_is_brought_to_one_scale(dtype):
+    image = (micrograph() * 200).astype(dtype)
+    values = as_picture(image).values
+    assert values.shape == (300, 400, 1)
+    assert np.median(values) == pytest.approx(np.median(as_picture(micrograph()).values), abs=0.05)
+
+
+def test_what_is_no_image_is_refused():
+    with pytest.raises(InputError, match="not a micrograph"):
+        scale_bar.read_scale_bar(np.zeros((5, 40, 40, 3)))
+    with pytest.raises(InputError, match="too small"):
+        scale_bar.read_scale_bar(np.zeros((10, 400)))
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.25, 0.5, 0.8])
+def test_ends_of_an_antialiased_bar_are_found_to_a_part_of_a_pixel(shift):
+    image = micrograph(noise=0.01)
+    coverage = np.clip(np.arange(400) - (40 + shift) + 1, 0, 1) * np.clip(190.5 - np.arange(400), 0, 1)
+    image[250:257] += coverage * (1 - image[250:257])
+    ends = bar_ends(picture := as_picture(image), find_bars(picture)[0])
+    assert (ends.left, ends.right) == pytest.approx((40 + shift, 190.5), abs=0.15)
+
+
+def test_a_bar_with_ticks_is_measured_between_their_middles():
+    image = micrograph(noise=0.01)
+    image[250:254, 40:190] = 1
+    for x in (40, 190):
+        image[242:262, x - 1 : x + 2] = 1
+    picture = as_picture(image)
+    ends = bar_ends(picture, next(bar for bar in find_bars(picture) if bar.length > 100))
+    assert ends.length == pytest.approx(150, abs=0.5)
+    assert ends.tick == pytest.approx(3, abs=0.6)
+
+
+def test_segments_are_one_bar():
+    image = micrograph(noise=0.01)
+    for i in range(5):
+        image[250:258, 40 + 30 * i : 70 + 30 * i] = 1.0 if i % 2 == 0 else 0.0
+    bars = find_bars(as_picture(image))
+    assert any(bar.kind == "segmented" and (bar.box[1], bar.box[3]) == (40, 190) for bar in bars)
+
+
+def test_a_box_behind_bar_and_label_is_not_the_bar():
+    image = micrograph()
+    image[200:280, 20:210] = 0.0
+    picture = as_picture(burnt(image, ""))
+    assert pairs(picture, find_bars(picture), (215, 80, 240, 150))[0].bar.box == (250, 40, 257, 190)
+
+
+@needs_engine
+@pytest.mark.parametrize(
+    ("text", "nm"), [("50 nm", 50), ("0,5 µm", 500), ("2 µm", 2000), ("1000nm", 1000), ("2.5 nm", 2.5)]
+)
+def test_the_scale_is_read(text, nm):
+    found = scale_bar.read_scale_bar(burnt(micrograph(), text))
+    assert found.length_nm == pytest.approx(nm)
+    assert found.length_px == pytest.approx(150, abs=0.3)
+    assert found.pixel_size_nm == pytest.approx(nm / 150, rel=0.003)
+    assert found.confidence > 0.6
+    assert not found.warnings
+
+
+@needs_engine
+def test_bar_and_label_are_furniture():
+    found = scale_bar.read_scale_bar(burnt(micrograph(), "50 nm"))
+    assert found.mask[250:257, 40:190].all()
+    y0, x0, y1, x1 = found.label_box
+    assert found.mask[y0:y1, x0:x1].all()
+    assert found.mask.mean() < 0.15
+
+
+@needs_engine
+def test_a_footer_strip_is_furniture_whole():
+    image = micrograph()
+    image[230:] = 0.0
+    found = scale_bar.read_scale_bar(burnt(image, "50 nm", bar=(284, 40, 290, 190)))
+    assert found.length_nm == 50
+    assert found.mask[230:].all()
+    assert not found.mask[:225].any()
+
+
+@needs_engine
+@pytest.mark.parametrize("colour", [(255, 255, 0), (255, 0, 0)])
+def test_a_bar_in_colour_is_read(colour):
+    image = np.repeat(burnt(micrograph(), "")[..., None], 3, axis=2)
+    picture = Image.fromarray(image)
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((40, 250, 189, 256), fill=colour)
+    draw.text((115, 242), "20 nm", fill=colour, font=ImageFont.truetype(FONT, 26), anchor="mb")
+    found = scale_bar.read_scale_bar(np.asarray(picture))
+    assert (found.length_nm, found.length_px) == (20, pytest.approx(150, abs=0.5))
+
+
+@needs_engine
+@pytest.mark.parametrize("seed", range(3))
+def test_a_micrograph_without_a_bar_has_none(seed):
+    image = micrograph(seed=seed, noise=[0.0, 0.05, 0.1][seed])
+    image[60:70, 100:300] = 1.0  # a saturated stripe
+    found = scale_bar.read_scale_bar(image)
+    assert found.box is None
+    assert math.isnan(found.pixel_size_nm)
+    assert not found.warnings
+    assert not found.mask.any()
+
+
+@needs_engine
+def test_a_label_without_a_bar_gives_no_scale():
+    image = burnt(micrograph(), "50 nm", bar=(290, 200, 292, 203), label_at=(200, 200))
+    found = scale_bar.read_scale_bar(image)
+    assert math.isnan(found.pixel_size_nm)
+    assert "no scale bar" in found.warnings[0]
+
+
+@needs_engine
+def test_two_bars_that_disagree_are_told():
+    one = burnt(micrograph(), "50 nm", bar=(250, 40, 257, 140))
+    both = burnt(one / 255, "20 nm", bar=(250, 260, 257, 360))
+    found = scale_bar.read_scale_bar(both)
+    assert len(found.others) == 1
+    assert "disagree" in found.warnings[-1]
+    assert found.confidence < 0.5
+
+
+def test_without_an_engine_one_sentence_says_so(monkeypatch):
+    monkeypatch.setattr(scale_bar, "is_installed", lambda: False)
+    found = scale_bar.read_scale_bar(burnt(micrograph(), "50 nm"))
+    assert math.isnan(found.pixel_size_nm)
+    assert "not installed" in found.warnings[0]
+
+
+@needs_engine
+@pytest.mark.parametrize(("name", "nm"), [("067", 50), ("070", 50), ("086", 100)])
+def test_real_scale_bars(real_data, name, nm):
+    image = np.asarray(Image.open(real_data / f"images-2d/scalebar_bf/{name}_3_img.png"))
+    found = scale_bar.read_scale_bar(image)
+    assert found.length_nm == nm
+    assert found.length_px == pytest.approx(386, abs=1)
+    assert not found.warnings

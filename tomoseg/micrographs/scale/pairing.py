@@ -1,0 +1,123 @@
+"""Which bar a label belongs to: where it stands, and what else it might be, a stroke of a letter or a box around."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tomoseg.micrographs.scale.bars import Bar, ground_colour
+from tomoseg.micrographs.scale.picture import Box, Picture
+
+_BESIDE = 3.5  # farthest beside a bar, in heights of the letters
+_AS_LIKELY = 0.05  # difference of likelihood within which two bars are as likely
+_CLEAR = 0.5  # contrast from which on a bar is as clear as any
+_APART = 3.0  # farthest above or below
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A bar and a line of text where its label may stand.
+
+    `line` is the box of the letters; `distance`: how far that is from where a label stands by the bar, in heights of
+    the letters, 0 best; `place`: "above", "below", "beside" or "inside".
+    """
+
+    bar: Bar
+    line: Box
+    distance: float
+    place: str
+    rivalled: bool = False
+
+
+def pairs(picture: Picture, bars: list[Bar], line: Box) -> list[Pair]:
+    """Return the bars a line of text may belong to, the likeliest first.
+
+    It is `rivalled` if another one of another length is about as likely.
+    """
+    placed = [Pair(bar, line, *at) for bar in bars if (at := placing(line, bar)) is not None]
+    fitting = [pair for pair in placed if _fits(picture, pair)]
+    bare = [p for p in fitting if not any(_is_ground(picture, p, other) for other in fitting)]
+    if not bare:
+        return []
+    longest = max(p.bar.length for p in bare)
+    likely = {id(p): _likelihood(p, longest) for p in bare}
+    first, *others = sorted(bare, key=lambda p: -likely[id(p)])
+    rivals = [p for p in others if likely[id(p)] > likely[id(first)] - _AS_LIKELY and _is_other(p.bar, first.bar)]
+    return [replace(first, rivalled=bool(rivals)), *others]
+
+
+def _is_other(one: Bar, other: Bar) -> bool:
+    """Return whether a bar is about as clear as another, of another length, and not its outline."""
+    margin = max(3, one.height, other.height)
+    outline = abs(one.box[1] - other.box[1]) <= margin and abs(one.box[3] - other.box[3]) <= margin
+    return (
+        one.contrast > 0.6 * other.contrast and abs(one.length - other.length) > 3 + 0.03 * other.length and not outline
+    )
+
+
+def placing(line: Box, bar: Bar) -> tuple[float, str] | None:
+    """Return how far, in heights of a line, it is from where a label stands by a bar, and on which side; or None."""
+    y0, x0, y1, x1 = line
+    v0, u0, v1, u1 = bar.box
+    height = max(1, y1 - y0)
+    off_middle = abs((x0 + x1) - (u0 + u1)) / 2
+    if bar.kind == "interrupted":
+        # The box of the text may hold pieces of the bar, which look like dashes.
+        in_gap = min(x1, bar.parts[-1][1]) - max(x0, bar.parts[0][3])
+        within = y0 < v1 and y1 > v0 and in_gap >= 0.6 * (x1 - x0)
+        return (0.0, "inside") if within else None
+    slack = 0.2 * height
+    if y0 >= v0 - slack and y1 <= v1 + slack and x0 >= u0 and x1 <= u1:
+        return (0.3 * off_middle / height, "inside") if bar.kind == "framed" else None
+    beside = max(u0 - x1, x0 - u1)
+    if beside >= -slack:
+        off = abs((y0 + y1) - (v0 + v1)) / 2
+        near = off <= 0.8 * height and beside <= _BESIDE * height
+        return ((max(0.0, beside) + off) / height, "beside") if near else None
+    apart = max(v0 - y1, y0 - v1)
+    shared = min(x1, u1) - max(x0, u0)
+    if apart < -1.5 * slack or apart > _APART * height or shared < 0.5 * min(x1 - x0, u1 - u0):
+        return None
+    flush = min(abs(x0 - u0), abs(x1 - u1), off_middle)
+    return max(0.0, apart) / height + 0.3 * flush / height, "above" if y1 <= (v0 + v1) / 2 else "below"
+
+
+def _fits(picture: Picture, pair: Pair) -> bool:
+    return not _is_stroke(pair) and (pair.place != "inside" or pair.bar.kind != "framed" or _alone(picture, pair))
+
+
+def _is_stroke(pair: Pair) -> bool:
+    """Return whether a bar is a stroke of a letter of its label: within the line, or too short for it."""
+    y0, x0, y1, x1 = pair.bar.box
+    v0, u0, v1, u1 = pair.line
+    pad = 0.25 * (v1 - v0)
+    within = v0 - pad <= y0 and y1 <= v1 + pad and u0 - pad <= x0 and x1 <= u1 + pad
+    return within or pair.bar.length < v1 - v0
+
+
+def _alone(picture: Picture, pair: Pair) -> bool:
+    """Return whether a label is all there is inside a bar, in its middle: a box holds a bar besides."""
+    y0, x0, y1, _ = pair.bar.box
+    v0, u0, v1, u1 = pair.line
+    pad = max(2, round(0.35 * (v1 - v0)))
+    inside = picture.distance(pair.bar.box, pair.bar.colour) > 0.2
+    inside[max(0, v0 - pad - y0) : v1 + pad - y0, max(0, u0 - pad - x0) : u1 + pad - x0] = False
+    middle = abs((v0 + v1) - (y0 + y1)) / 2 <= 0.35 * (v1 - v0)
+    return middle and bool(inside[3:-3, 3:-3].mean() < 0.002)
+
+
+def _is_ground(picture: Picture, one: Pair, other: Pair) -> bool:
+    """Return whether one bar is the box, or a part of the box, that the other bar and the same label lie on."""
+    (y0, x0, y1, x1), (v0, u0, v1, u1) = one.bar.box, other.bar.box
+    reach = 3 + 0.3 * (y1 - y0)
+    holds = y0 - reach < v0 and v1 < y1 + reach and x0 < u0 and u1 < x1
+    pad = 0.3 * (one.line[2] - one.line[0])
+    under_label = min(y1 + pad, one.line[2]) > max(y0 - pad, one.line[0])
+    beside_bar = one.bar.kind == "solid" and (0 <= v0 - y1 <= 2 or 0 <= y0 - v1 <= 2)
+    if not holds or not (under_label or beside_bar):
+        return False
+    return bool(np.abs(ground_colour(picture, other.bar) - one.bar.colour).max() < 0.2)
+
+
+def _likelihood(pair: Pair, longest: int) -> float:
+    whole = {"segmented": 0.1, "interrupted": 0.2, "framed": 0.1}.get(pair.bar.kind, 0.0)
+    return whole + min(_CLEAR, pair.bar.contrast) + 0.15 * pair.bar.length / longest - 0.1 * pair.distance
