@@ -253,10 +253,9 @@ def _limits(targets: _Found, decoys: _Found, sure: float) -> tuple[float, float]
     those of the other sign, away from particles, tell how many are false above any limit: the lowest score counts at
     which that is `FALSE_SHARE` of all, and at most `sure`.
     """
-    plain = targets.shapely & (targets.z > PLAIN * sure)
-    if np.count_nonzero(plain) < FEWEST_PLAIN:
+    steepness = _steepness(targets, PLAIN * sure)
+    if steepness == 0:
         return sure, 0.0
-    steepness = _weighted_median(targets.steepness()[plain], targets.circles()[plain, 2])
     away = decoys.shapely & ~_beside(decoys, targets)
     score, false = np.sort(targets.score(steepness)[targets.shapely]), np.sort(decoys.score(steepness)[away])
     limits = score[(score >= LEAST_Z) & (score < sure)]
@@ -267,7 +266,12 @@ def _limits(targets: _Found, decoys: _Found, sure: float) -> tuple[float, float]
     return (float(limits[enough].min()) - 1e-9 if enough.any() else sure), steepness
 
 
-def _weighted_median(values: FloatArray, weights: FloatArray) -> float:
+def _steepness(found: _Found, least_z: float) -> float:
+    """Return the median steepness of blobs that are plain, each counted by its radius; 0 where there are few."""
+    plain = found.shapely & (found.z > least_z)
+    if np.count_nonzero(plain) < FEWEST_PLAIN:
+        return 0.0
+    values, weights = found.steepness()[plain], found.circles()[plain, 2]
     order = np.argsort(values, kind="stable")
     summed = np.cumsum(weights[order])
     return float(values[order][np.searchsorted(summed, summed[-1] / 2)])
@@ -342,7 +346,8 @@ def _polarity(found: dict[int, _Found], asked: Polarity) -> tuple[int, str, list
     """Return the sign of the particles, by what it is known, and a warning where it hardly is."""
     if asked != "auto":
         return (1 if asked == "bright" else -1), "as asked for", []
-    strength = {sign: float(one.z.sum()) for sign, one in found.items()}
+    steepness = max((_steepness(one, 0) for one in found.values() if len(one.z)), default=0.0)
+    strength = {sign: float(one.score(steepness).sum()) for sign, one in found.items()}
     sign = 1 if strength[1] >= strength[-1] else -1
     words = (
         f"{len(found[1].z)} bright blobs stand out from their surroundings with a summed significance of "
