@@ -9,9 +9,11 @@
 5. Objects are cut at narrow necks (`tomoseg.measurement.particles.separation`).
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,7 +40,7 @@ STEEP_ENOUGH = 0.55  # of that steepness
 # As significant as one scatter of the support are so many of the noise, for what stands out by that much on all sides:
 # the scatter of the support is not known where particles are crowded.
 CROWDED, FREE_SIDES, ROUND_ENOUGH = 6.0, 0.7, 0.6
-ROUNDS = 4  # in which the scatter is taken beside the particles known by then
+ROUNDS = 3  # in which the scatter is taken beside the particles known by then
 FINER, LARGE_PX2 = 3, 4000  # grid on which objects are cut, unless they are large
 SMALLEST_SIDE = 32  # px of an image
 
@@ -187,8 +189,9 @@ def _found(pyramid: list[Octave], left_out: BoolArray, quantum: float, picture: 
     least = quantum if picture else 0.0
     out = {sign: _candidates(pyramid, np.maximum(noise, ROUNDED * quantum), sign, least) for sign in SIGNS}
     for turn in range(ROUNDS):
-        for sign in SIGNS:
-            out[sign] = _looked_at(out[sign], pyramid, left_out, floor, sign, turn == 0)
+        with ThreadPoolExecutor(len(SIGNS)) as pool:
+            work = {s: pool.submit(_looked_at, out[s], pyramid, left_out, floor, s, turn == 0) for s in SIGNS}
+            out = {sign: one.result() for sign, one in work.items()}
         for sign, (limit, steepness) in {sign: _limits(out[sign], out[-sign], sure) for sign in SIGNS}.items():
             one = out[sign]
             out[sign] = replace(one, taken=one.shapely & (one.score(steepness) > limit))
@@ -334,12 +337,19 @@ def _outline(
 def _with_discs(mask: BoolArray, discs: FloatArray) -> BoolArray:
     """Return a mask (y, x) with discs added: centres and radii (n, 3), px."""
     out = mask.copy()
-    for y, x, reach in discs:
-        top, left = max(0, int(y - reach)), max(0, int(x - reach))
-        window = out[top : int(y + reach) + 1, left : int(x + reach) + 1]
-        dy, dx = (np.arange(n) + start - c for n, start, c in zip(window.shape, (top, left), (y, x), strict=True))
-        window |= dy[:, None] ** 2 + dx[None, :] ** 2 < reach**2
+    _add_discs(out, np.ascontiguousarray(discs, np.float64))
     return out
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_discs(mask: Array, discs: Array) -> None:
+    for k in range(len(discs)):
+        y, x, reach = discs[k]
+        for row in range(max(0, int(y - reach)), min(mask.shape[0], int(y + reach) + 1)):
+            half = reach * reach - (row - y) ** 2
+            if half > 0:
+                half = np.sqrt(half)
+                mask[row, max(0, int(np.ceil(x - half))) : min(mask.shape[1], int(x + half) + 1)] = True
 
 
 def _polarity(found: dict[int, _Found], asked: Polarity) -> tuple[int, str, list[str]]:
