@@ -9,9 +9,11 @@
 5. Objects are cut at narrow necks (`tomoseg.measurement.particles.separation`).
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,15 +30,17 @@ LEAST_NOISE_Z = 3.0  # of a blob over the noise of the px
 # there a blob is measured against the second part, at all scales.
 ROUNDED, STEP_OF_GREY = 0.1, 0.25
 FALSE_ALARMS = 0.3  # blobs expected in an image of noise alone over the significance that is always enough
-LEAST_Z, FALSE_SHARE = 2.5, 0.03  # less is enough while this part of those taken, at most, is expected to be false
-LEAST_SIDES = 0.1  # the lower quarter of the sides stand out by this part of the mean at least
+LEAST_Z, FALSE_SHARE = 2.8, 0.02  # less is enough while this part of those taken, at most, is expected to be false
+LEAST_SIDES = 0.25  # the lower quarter of the sides stand out by this part of the mean at least
 LEAST_COMPACT = 0.25  # 4 pi area / perimeter^2; of a chain of five discs 0.3, of level sets of noise 0.1
 FEWEST_PX, LEAST_CONTRAST = 8.0, 4.0  # of blobs in the images in which their outlines are found
 SIGNS = (1, -1)  # bright and dark
-FAINTEST_Z = 2.5  # however steep the edge
 PLAIN, FEWEST_PLAIN = 1.5, 3  # times as significant as is always enough; of fewer no steepness is taken
-STEEPEST = 1.5
-ROUNDS = 4  # in which the scatter is taken beside the particles known by then
+STEEP_ENOUGH = 0.55  # of that steepness
+# As significant as one scatter of the support are so many of the noise, for what stands out by that much on all sides:
+# the scatter of the support is not known where particles are crowded.
+CROWDED, FREE_SIDES, ROUND_ENOUGH = 6.0, 0.7, 0.6
+ROUNDS = 3  # in which the scatter is taken beside the particles known by then
 FINER, LARGE_PX2 = 3, 4000  # grid on which objects are cut, unless they are large
 SMALLEST_SIDE = 32  # px of an image
 
@@ -68,6 +72,7 @@ class _Found:
     blobs: NDArray[np.void]
     outlines: NDArray[np.void]
     z: FloatArray
+    noise_z: FloatArray  # and that over the noise of the px
     image_of: NDArray[np.int64]  # the octave in whose image the outline lies
     known: BoolArray  # outlines that were looked for
     shapely: BoolArray  # those that stand out on all sides
@@ -78,10 +83,13 @@ class _Found:
         return np.asarray(self.outlines["drop"] / 2.0**self.image_of)
 
     def score(self, steepness: float) -> FloatArray:
-        """Return the significance (n,) times the steepness over this one, which counts up to `STEEPEST`; or alone."""
+        """Return the significance (n,), less where the edge is less steep than `STEEP_ENOUGH` of this."""
         if steepness == 0:
             return self.z
-        return np.asarray(self.z * np.minimum(self.steepness() / steepness, STEEPEST))
+        part = np.minimum(self.steepness() / (STEEP_ENOUGH * steepness), 1)
+        rows = self.outlines
+        free = (rows["weakest"] > FREE_SIDES * rows["depth"]) & (rows["compact"] > ROUND_ENOUGH)
+        return np.asarray(np.where(free, np.maximum(self.z, self.noise_z / CROWDED), self.z) * part**2)
 
     def circles(self) -> FloatArray:
         """Return centre y, x and radius (n, 3) of circles as large as the outlines, px of the whole image."""
@@ -120,8 +128,9 @@ def find_particles(
     """
     values = _checked(image, mask)
     left_out = np.zeros(values.shape, bool) if mask is None else np.asarray(mask, bool)
+    quantum = _quantum(values)
     pyramid = scale_space.octaves(values, min(largest_px, 0.8 * min(values.shape)))
-    found = {sign: one.of_taken() for sign, one in _found(pyramid, left_out, _quantum(values)).items()}
+    found = {sign: one.of_taken() for sign, one in _found(pyramid, left_out, quantum, image.dtype == np.uint8).items()}
     sign, evidence, warnings = _polarity(found, polarity)
     labels = _painted(found[sign], pyramid, sign, values.shape)
     labels[left_out] = 0
@@ -169,31 +178,37 @@ def _quantum(values: Float32Array) -> float:
     return float(np.diff(some).min()) if len(some) > 1 else 1.0
 
 
-def _found(pyramid: list[Octave], left_out: BoolArray, quantum: float) -> dict[int, _Found]:
+def _found(pyramid: list[Octave], left_out: BoolArray, quantum: float, picture: bool) -> dict[int, _Found]:
     """Return the blobs of both signs that are particles, by turns with the scatter of what is beside them.
 
-    At first all blobs of about the size of a scale are left out of its scatter, then those that are taken.
+    In a picture of 256 grey values, blobs of less than one of these do not count. At first all blobs of about the size of a scale are left out of its scatter, then those that are taken.
     """
     noise = scale_space.scatter(pyramid[0].responses[scale_space.REFERENCE], left_out)
     floor = np.where(noise < ROUNDED * quantum, STEP_OF_GREY * quantum, 1e-9 * quantum)
     sure = _sure_z(left_out.size)
-    out = {sign: _candidates(pyramid, np.maximum(noise, ROUNDED * quantum), sign) for sign in SIGNS}
+    least = quantum if picture else 0.0
+    out = {sign: _candidates(pyramid, np.maximum(noise, ROUNDED * quantum), sign, least) for sign in SIGNS}
     for turn in range(ROUNDS):
-        for sign in SIGNS:
-            out[sign] = _looked_at(out[sign], pyramid, left_out, floor, sign, turn == 0)
+        with ThreadPoolExecutor(len(SIGNS)) as pool:
+            work = {s: pool.submit(_looked_at, out[s], pyramid, left_out, floor, s, turn == 0) for s in SIGNS}
+            out = {sign: one.result() for sign, one in work.items()}
         for sign, (limit, steepness) in {sign: _limits(out[sign], out[-sign], sure) for sign in SIGNS}.items():
             one = out[sign]
-            out[sign] = replace(one, taken=one.shapely & (one.z > FAINTEST_Z) & (one.score(steepness) > limit))
+            out[sign] = replace(one, taken=one.shapely & (one.score(steepness) > limit))
     return out
 
 
-def _candidates(pyramid: list[Octave], noise: FloatArray, sign: int) -> _Found:
+def _candidates(pyramid: list[Octave], noise: FloatArray, sign: int, least: float) -> _Found:
     """Return the blobs that exceed the noise of the px; nothing is known of their outlines yet."""
     found = scale_space.blobs(pyramid, noise, LEAST_NOISE_Z, sign)
+    found = found[found["response"] > least]
     image_of = _images_of(found, noise, len(pyramid))
     n = len(found)
     nothing = np.zeros(n, bool)
-    return _Found(found, np.zeros(n, OUTLINE), np.zeros(n), image_of, nothing, nothing, nothing)
+    row, column = ((found[k] / scale_space.BLOCK).astype(int) for k in ("y", "x"))
+    white = noise[row, column] * np.array(scale_space.WHITE)[found["scale"]] / 2.0 ** found["octave"]
+    noise_z = found["response"] / white
+    return _Found(found, np.zeros(n, OUTLINE), np.zeros(n), noise_z, image_of, nothing, nothing, nothing)
 
 
 def _images_of(found: Array, noise: FloatArray, n_octaves: int) -> NDArray[np.int64]:
@@ -214,7 +229,7 @@ def _looked_at(
 ) -> _Found:
     """Return the blobs with their significance beside particles, and with outlines where that is worth while."""
     z = _significance(found, pyramid, left_out, floor, first)
-    rows, worth = found.outlines.copy(), (z > 0.8 * FAINTEST_Z) & ~found.known
+    rows, worth = found.outlines.copy(), ((z > 0.8 * LEAST_Z) | (found.noise_z / CROWDED > LEAST_Z)) & ~found.known
     _outline(found.blobs, found.image_of, pyramid, sign, worth, rows)
     sides = rows["weakest"] > LEAST_SIDES * np.maximum(rows["depth"], 1e-12)
     shapely = (rows["area"] > 0) & sides & (rows["compact"] > LEAST_COMPACT)
@@ -241,10 +256,9 @@ def _limits(targets: _Found, decoys: _Found, sure: float) -> tuple[float, float]
     those of the other sign, away from particles, tell how many are false above any limit: the lowest score counts at
     which that is `FALSE_SHARE` of all, and at most `sure`.
     """
-    plain = targets.shapely & (targets.z > PLAIN * sure)
-    if np.count_nonzero(plain) < FEWEST_PLAIN:
+    steepness = _steepness(targets, PLAIN * sure)
+    if steepness == 0:
         return sure, 0.0
-    steepness = float(np.median(targets.steepness()[plain]))
     away = decoys.shapely & ~_beside(decoys, targets)
     score, false = np.sort(targets.score(steepness)[targets.shapely]), np.sort(decoys.score(steepness)[away])
     limits = score[(score >= LEAST_Z) & (score < sure)]
@@ -253,6 +267,17 @@ def _limits(targets: _Found, decoys: _Found, sure: float) -> tuple[float, float]
     # One more than was seen, as of few none may be seen by chance.
     enough = n_false + 1 <= FALSE_SHARE * n
     return (float(limits[enough].min()) - 1e-9 if enough.any() else sure), steepness
+
+
+def _steepness(found: _Found, least_z: float) -> float:
+    """Return the median steepness of blobs that are plain, each counted by its radius; 0 where there are few."""
+    plain = found.shapely & (found.z > least_z)
+    if np.count_nonzero(plain) < FEWEST_PLAIN:
+        return 0.0
+    values, weights = found.steepness()[plain], found.circles()[plain, 2]
+    order = np.argsort(values, kind="stable")
+    summed = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(summed, summed[-1] / 2)])
 
 
 def _beside(decoys: _Found, targets: _Found) -> BoolArray:
@@ -312,19 +337,27 @@ def _outline(
 def _with_discs(mask: BoolArray, discs: FloatArray) -> BoolArray:
     """Return a mask (y, x) with discs added: centres and radii (n, 3), px."""
     out = mask.copy()
-    for y, x, reach in discs:
-        top, left = max(0, int(y - reach)), max(0, int(x - reach))
-        window = out[top : int(y + reach) + 1, left : int(x + reach) + 1]
-        dy, dx = (np.arange(n) + start - c for n, start, c in zip(window.shape, (top, left), (y, x), strict=True))
-        window |= dy[:, None] ** 2 + dx[None, :] ** 2 < reach**2
+    _add_discs(out, np.ascontiguousarray(discs, np.float64))
     return out
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_discs(mask: Array, discs: Array) -> None:
+    for k in range(len(discs)):
+        y, x, reach = discs[k]
+        for row in range(max(0, int(y - reach)), min(mask.shape[0], int(y + reach) + 1)):
+            half = reach * reach - (row - y) ** 2
+            if half > 0:
+                half = np.sqrt(half)
+                mask[row, max(0, int(np.ceil(x - half))) : min(mask.shape[1], int(x + half) + 1)] = True
 
 
 def _polarity(found: dict[int, _Found], asked: Polarity) -> tuple[int, str, list[str]]:
     """Return the sign of the particles, by what it is known, and a warning where it hardly is."""
     if asked != "auto":
         return (1 if asked == "bright" else -1), "as asked for", []
-    strength = {sign: float((one.z * one.steepness()).sum()) for sign, one in found.items()}
+    steepness = max((_steepness(one, 0) for one in found.values() if len(one.z)), default=0.0)
+    strength = {sign: float(one.score(steepness).sum()) for sign, one in found.items()}
     sign = 1 if strength[1] >= strength[-1] else -1
     words = (
         f"{len(found[1].z)} bright blobs stand out from their surroundings with a summed significance of "

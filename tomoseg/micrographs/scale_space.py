@@ -25,7 +25,7 @@ REFERENCE = 1  # the response of the first octave from which the noise is taken
 WHITE = (1.257, 1.0, 0.794, 0.630, 0.500)
 SMOOTHED = 1.130  # and that of the smoothed image of an octave, over that of the reference response there
 BLOCK = 16  # px of an octave: the scatter is taken in blocks of that side
-FEWEST = 20  # px of a block from which its scatter is known
+FEWEST = 12  # px of a block from which its scatter is known
 MAD_TO_SIGMA = 1.4826  # standard deviation of a normal distribution over its median absolute deviation
 BLOB = np.dtype([("y", "f8"), ("x", "f8"), ("radius", "f8"), ("octave", "i8"), ("scale", "i8"), ("response", "f8")])
 
@@ -124,8 +124,8 @@ def _block_medians(response: Array, left_out: Array) -> tuple[Array, Array]:
     for i in range(n):
         for j in range(m):
             k = 0
-            for y in range(i * BLOCK, min(n_y, (i + 1) * BLOCK)):
-                for x in range(j * BLOCK + y % 2, min(n_x, (j + 1) * BLOCK), 2):
+            for y in range(i * BLOCK, min(n_y, (i + 1) * BLOCK), 2):  # neighbours hardly differ
+                for x in range(j * BLOCK + y // 2 % 2, min(n_x, (j + 1) * BLOCK), 2):
                     if not left_out[y, x]:
                         values[k] = abs(response[y, x])
                         k += 1
