@@ -20,9 +20,9 @@ from PIL import Image
 from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 
-from tomoseg.micrographs.distribution import frame_weights, size_distribution, whole_sizes
+from tomoseg.micrographs.distribution import weighted_sizes
 from tomoseg.micrographs.particles import find_particles
-from tomoseg.micrographs.shapes import measure_shapes
+from tomoseg.micrographs.shapes import inside_weights, particle_table
 from tomoseg.micrographs.simulated import SimulatedMicrograph, random_recipe, simulated_micrograph, with_changes
 
 LEAST_IOU = 0.5
@@ -69,18 +69,16 @@ def simulated(n: int) -> None:
 def errors(truth: SimulatedMicrograph) -> tuple[float, float, float]:
     """Return the relative errors of d50 and of the count, and whether the polarity was found."""
     found = find_particles(truth.image)
-    table = measure_shapes(found.labels, truth.image)
-    sizes = size_distribution(whole_sizes(table, truth.image.shape))
-    whole = truth.particles[~truth.particles["touches_border"]]
-    true = weighted_median(whole["diameter_px"], frame_weights(whole["diameter_px"], whole["diameter_px"], truth.image.shape))
-    return sizes.summary["d50"] / true - 1, len(table) / len(truth.particles) - 1, float(found.polarity == truth.polarity)
-
-
-def weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
-    """Return the value at half of the curve of weights, each centred on its value."""
-    order = np.argsort(values)
-    summed = np.cumsum(weights[order]) - weights[order] / 2
-    return float(np.interp(0.5 * weights.sum(), summed, values[order]))
+    table = particle_table(found.labels, truth.image)
+    kept = table[~table["touches_border"]]
+    d50 = weighted_sizes(kept["diameter_px"], kept["weight"])["d50"]
+    true = truth.particles[~truth.particles["touches_border"]]["diameter_px"]
+    weights = inside_weights(true, true, np.zeros(truth.image.shape, bool))
+    return (
+        d50 / weighted_sizes(true, weights)["d50"] - 1,
+        len(table) / len(truth.particles) - 1,
+        float(found.polarity == truth.polarity),
+    )
 
 
 # ------------------------------------------------------------------------------------------------ real
@@ -167,11 +165,11 @@ def speed() -> None:
     """Print the time that finding and measuring take in an image of 2048 x 2048 px, the second time."""
     recipe = with_changes(random_recipe(9, "BF", (2048, 2048)), n_particles=600)
     image = simulated_micrograph(recipe, 9).image
-    measure_shapes(find_particles(image[:512, :512]).labels, image[:512, :512])  # compiles
+    particle_table(find_particles(image[:512, :512]).labels, image[:512, :512])  # compiles
     start, busy = time.perf_counter(), time.process_time()
     labels = find_particles(image).labels
     middle = time.perf_counter()
-    measure_shapes(labels, image)
+    particle_table(labels, image)
     end = time.perf_counter()
     print(
         f"| 2048 x 2048, {labels.max()} particles: find + measure | {middle - start:.1f} + {end - middle:.1f} s, "
