@@ -35,7 +35,7 @@ LEAST_SIDES = 0.25  # the lower quarter of the sides stand out by this part of t
 LEAST_COMPACT = 0.25  # 4 pi area / perimeter^2; of a chain of five discs 0.3, of level sets of noise 0.1
 FEWEST_PX, LEAST_CONTRAST = 8.0, 4.0  # of blobs in the images in which their outlines are found
 SIGNS = (1, -1)  # bright and dark
-PLAIN, FEWEST_PLAIN = 1.5, 3  # times as significant as is always enough; of fewer no steepness is taken
+PLAIN, FEWEST_PLAIN = 1.5, 5  # times as significant as is always enough; from fewer no steepness is taken
 STEEP_ENOUGH = 0.55  # of that steepness
 # As significant as one scatter of the support are so many of the noise, for what stands out by that much on all sides:
 # the scatter of the support is not known where particles are crowded.

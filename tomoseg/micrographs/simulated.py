@@ -24,6 +24,7 @@ SMALLEST_PX, LARGEST_PX = 3.0, 60.0
 FINE = 4  # points per px and axis at which outlines are rendered
 LEAST_SEEN = 0.55  # part of its outline that a particle shows when others lie over it
 ROSE = 6.0  # signal-to-noise ratio of the faintest particle; A. Rose found that 5 is needed to see one
+LEAST_COUNTS = 5.0  # per px of the support
 TRIES = 60  # places tried for a particle before it is given up
 PARTICLE = np.dtype([("y", "f8"), ("x", "f8"), ("diameter_px", "f8"), ("touches_border", "?"), ("snr", "f8")])
 
@@ -41,7 +42,8 @@ class Recipe:
     contrast : of a particle per px of thickness, to that of the support
     step : thickness that the edge of a particle has at once, as a part of its radius: 0 for a sphere
     texture : standard deviation of the support's fine structure, as a part of its thickness
-    least_snr : the dose is such that the smaller particles (10th percentile) have this ratio to the noise of counts
+    least_snr : the dose is such that the smaller particles (10th percentile) have this ratio to the noise of counts,
+        and the support `LEAST_COUNTS` per px
     blur_px : standard deviation of the blur of scan or camera, before noise
     fringe : strength of the bright rim by defocus (BF)
     diffraction : standard deviation of the logarithm of a particle's darkness (BF)
@@ -149,7 +151,8 @@ def simulated_micrograph(recipe: Recipe, seed: int = 0) -> SimulatedMicrograph:
     signal = _signal(recipe, support, stamps, seed)
     bare = _signal(recipe, support, [], seed)
     smooth = _signal(replace(recipe, texture=0.0), support, [], seed)
-    dose, snr = _dose(recipe, _contrasts(signal, bare, bare - smooth, labels, len(stamps)))
+    least = LEAST_COUNTS / float(np.median(bare))
+    dose, snr = _dose(recipe, _contrasts(signal, bare, bare - smooth, labels, len(stamps)), least)
     if not (snr >= ROSE).all():  # nobody could say where these are
         stamps = [stamp for stamp, ratio in zip(stamps, snr, strict=True) if ratio >= ROSE]
         snr = snr[snr >= ROSE]
@@ -465,13 +468,16 @@ def _contrasts(signal: FloatArray, bare: FloatArray, structure: FloatArray, labe
     return out
 
 
-def _dose(recipe: Recipe, contrasts: FloatArray) -> tuple[float, FloatArray]:
-    """Return the counts per unit of signal that give the smaller particles the ratio asked for, and all ratios."""
+def _dose(recipe: Recipe, contrasts: FloatArray, least: float) -> tuple[float, FloatArray]:
+    """Return the counts per unit of signal, `least` or more, that give the smaller particles the ratio asked for.
+
+    And the ratio of each.
+    """
     if len(contrasts) == 0:
-        return 100.0, np.zeros(0)
+        return max(100.0, least), np.zeros(0)
     difference, level, area, structure = contrasts.T
     of_one = difference * np.sqrt(area / np.maximum(level, 1e-6))
-    dose = (recipe.least_snr / max(float(np.percentile(of_one, 10)), 1e-9)) ** 2
+    dose = max((recipe.least_snr / max(float(np.percentile(of_one, 10)), 1e-9)) ** 2, least)
     return dose, np.asarray(difference / np.sqrt(level / dose / area + structure**2))
 
 
