@@ -19,7 +19,7 @@ from tomoseg.arrays import Array, BoolArray, FloatArray
 from tomoseg.micrographs.scale_space import Float32Array
 
 BLURS = (0.4, 0.64, 1.0, 1.6, 2.5)  # standard deviations that are tried first, px
-ROUNDNESS = (0.0, 0.33, 0.66, 1.0, 1.25)  # 0 a disc, 1 a sphere, 2 would be a paraboloid
+ROUNDNESS = (0.0, 0.33, 0.66, 1.0, 1.33, 1.66, 2.0)  # 0 a disc, 1 a sphere, 2 a paraboloid
 MOST_FITTED = 100  # particles from which blur and shape are found
 N_BINS = 48
 FEWEST_BINS = 5

@@ -39,7 +39,7 @@ PLAIN, FEWEST_PLAIN = 1.5, 5  # times as significant as is always enough; from f
 STEEP_ENOUGH = 0.55  # of that steepness
 # As significant as one scatter of the support are so many of the noise, for what stands out by that much on all sides:
 # the scatter of the support is not known where particles are crowded.
-CROWDED, FREE_SIDES, ROUND_ENOUGH = 6.0, 0.7, 0.6
+CROWDED, FREE_SIDES, ROUND_ENOUGH, STEEP_FREE = 8.0, 0.7, 0.6, 0.75
 ROUNDS = 3  # in which the scatter is taken beside the particles known by then
 FINER, LARGE_PX2 = 3, 4000  # grid on which objects are cut, unless they are large
 SMALLEST_SIDE = 32  # px of an image
@@ -86,9 +86,10 @@ class _Found:
         """Return the significance (n,), less where the edge is less steep than `STEEP_ENOUGH` of this."""
         if steepness == 0:
             return self.z
-        part = np.minimum(self.steepness() / (STEEP_ENOUGH * steepness), 1)
+        steep = self.steepness() / steepness
+        part = np.minimum(steep / STEEP_ENOUGH, 1)
         rows = self.outlines
-        free = (rows["weakest"] > FREE_SIDES * rows["depth"]) & (rows["compact"] > ROUND_ENOUGH)
+        free = (rows["weakest"] > FREE_SIDES * rows["depth"]) & (rows["compact"] > ROUND_ENOUGH) & (steep > STEEP_FREE)
         return np.asarray(np.where(free, np.maximum(self.z, self.noise_z / CROWDED), self.z) * part**2)
 
     def circles(self) -> FloatArray:
