@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tomoseg.arrays import Array, BoolArray
-from tomoseg.micrographs.scale.bars import Bar, bars_between
+from tomoseg.micrographs.scale.bars import Bar, Ink, bars_between
 from tomoseg.micrographs.scale.ends import Ends, bar_ends
 from tomoseg.micrographs.scale.furniture import footer_strip, grounds
-from tomoseg.micrographs.scale.labels import Label, read_label
+from tomoseg.micrographs.scale.labels import Label, letters_ink, read_label
 from tomoseg.micrographs.scale.lengths import parse_label
 from tomoseg.micrographs.scale.pairing import Pair, pairs
 from tomoseg.micrographs.scale.picture import Box, Picture, as_picture
@@ -120,7 +120,7 @@ def _read(picture: Picture, texts: list[Text]) -> list[ScaleBar]:
     read = [(box, label) for box in boxes if (label := read_label(picture, box))]
     found: list[ScaleBar] = []
     for box, label in sorted(read, key=lambda r: -r[1].confidence):
-        pair = _pair(picture, Text(box, "", 0.0).letters_box, label.contrast)
+        pair = _pair(picture, Text(box, "", 0.0).letters_box, label.ink)
         if pair and not any(_touch(box, bar.label_box) or _touch(pair.bar.box, bar.box) for bar in found):
             clear = _beside(box, pair.bar)
             found.append(_scale_bar(picture, pair, (clear != box and read_label(picture, clear)) or label))
@@ -139,12 +139,21 @@ def _beside(box: Box, bar: Bar) -> Box:
 
 
 def _refined(picture: Picture, box: Box) -> Box:
-    """Return the box of a label as it is seen from near by: from far, its ends may be missed."""
+    """Return the box of a label, or a wider one that is seen from near by: from far, its ends may be missed."""
     y0, x0, y1, x1 = box
     height = y1 - y0
     window = picture.clipped((y0 - height, x0 - 2.5 * height, y1 + height, x1 + 2.5 * height))
-    nearer = [other for other in _lengths(find_texts(picture, window)) if _touch(box, other)]
-    return max(nearer, key=lambda other: other[3] - other[1], default=box)
+    from_near = [other for other in _lengths(find_texts(picture, window)) if _touch(box, other)]
+    if not from_near:
+        return box
+    # A box that reaches into a bar beside the label is wider too; what that says is the same.
+    wider = max(from_near, key=lambda other: other[3] - other[1])
+    return wider if _nm(picture, wider) != _nm(picture, box) else min(box, wider, key=lambda other: other[3] - other[1])
+
+
+def _nm(picture: Picture, box: Box) -> float | None:
+    label = read_label(picture, box)
+    return label.length.nm if label else None
 
 
 def _lengths(texts: list[Text]) -> list[Box]:
@@ -182,24 +191,30 @@ def _touch(one: Box, other: Box | None) -> bool:
     return min(one[2], other[2]) > max(one[0], other[0]) and min(one[3], other[3]) > max(one[1], other[1])
 
 
-def _pair(picture: Picture, line: Box, contrast: float) -> Pair | None:
-    """Return the bar a line of text belongs to, if there is one that stands out as the letters do, by `contrast`.
+def _pair(picture: Picture, line: Box, ink: Ink) -> Pair | None:
+    """Return the bar a line of text belongs to, if there is one that stands out as the letters do.
 
     Each way to find bars is tried where those before it find none.
     """
     reach = 6 * (line[2] - line[0])
     rows = line[0] - reach, line[2] + reach
-    for bars in _ways_to_find(picture, rows):
-        found = [pair for pair in pairs(picture, bars, line) if pair.bar.contrast >= _LIKE_LETTERS * contrast]
+    for bars in _ways_to_find(picture, rows, ink):
+        found = [p for p in pairs(picture, bars, line, ink) if _is_as_clear(p, ink)]
         if found:
             return found[0]
     return None
 
 
-def _ways_to_find(picture: Picture, rows: tuple[int, int]) -> Iterator[list[Bar]]:
-    yield bars_between(picture, rows)
+def _ways_to_find(picture: Picture, rows: tuple[int, int], ink: Ink) -> Iterator[list[Bar]]:
+    yield bars_between(picture, rows, ink)
     yield rulers_between(picture, rows)
-    yield bars_between(picture.smoothed(_SMOOTHING_PX), rows)
+    yield bars_between(picture.smoothed(_SMOOTHING_PX), rows, ink)
+
+
+def _is_as_clear(pair: Pair, ink: Ink) -> bool:
+    """Return whether a bar stands out from the ground about as much as the letters do, unless they stand on it."""
+    within = pair.place == "inside" and pair.bar.kind == "framed"
+    return within or pair.bar.contrast >= _LIKE_LETTERS * ink.contrast
 
 
 def _scale_bar(picture: Picture, pair: Pair, label: Label) -> ScaleBar:
@@ -282,8 +297,8 @@ def _unread(picture: Picture, texts: list[Text]) -> ScaleBar:
                 warnings=(warning,),
                 shape=picture.shape,
             )
-        pair = _pair(picture, text.letters_box, _CLEAR_BAR / _LIKE_LETTERS) if _is_number(text) else None
-        if pair:
+        pair = _pair(picture, text.letters_box, letters_ink(picture, text.box)) if _is_number(text) else None
+        if pair and pair.bar.contrast >= _CLEAR_BAR:
             length = bar_ends(picture, pair.bar).length
             warning = (
                 f"The image seems to have a scale bar of {length:.1f} px, but what stands beside it was read as "

@@ -26,6 +26,8 @@ LEAST_CONTRAST = 0.12  # of a bar to what is around it
 _CLEAR = 0.5  # contrast from which on a bar is as good as any
 _LONG = 0.1  # length, in widths of the image, from which on it is
 
+_INK = 0.45  # how far from an ink, in its contrast to the ground, a pixel is ink
+
 _LEAST_PART = 5  # px: a segment
 _LEAST_LENGTH = 16  # px
 _MOST_LENGTH = 0.9  # of the image's width: longer ones are rims and strips
@@ -61,6 +63,14 @@ class Bar:
 
 
 @dataclass(frozen=True)
+class Ink:
+    """The colour (c,) of letters and their contrast to the ground."""
+
+    colour: Colour
+    contrast: float
+
+
+@dataclass(frozen=True)
 class Rectangle:
     """A rectangle of one colour, and whether it differs from what is above and below it."""
 
@@ -93,10 +103,10 @@ class Runs:
         return len(self.row)
 
 
-def bars_between(picture: Picture, rows: tuple[int, int]) -> list[Bar]:
-    """Return what may be scale bars between two rows of a picture, the clearest first."""
+def bars_between(picture: Picture, rows: tuple[int, int], ink: Ink | None = None) -> list[Bar]:
+    """Return what may be scale bars between two rows of a picture, of any colour and of an ink, the clearest first."""
     top = max(0, rows[0])
-    found = find_bars(Picture(picture.values[top : rows[1]]))
+    found = find_bars(Picture(picture.values[top : rows[1]]), ink)
     return [
         replace(bar, box=_lower(bar.box, top), parts=tuple(_lower(part, top) for part in bar.parts)) for bar in found
     ]
@@ -106,15 +116,42 @@ def _lower(box: Box, px: int) -> Box:
     return box[0] + px, box[1], box[2] + px, box[3]
 
 
-def find_bars(picture: Picture) -> list[Bar]:
-    """Return what may be scale bars, the clearest first."""
+def find_bars(picture: Picture, ink: Ink | None = None) -> list[Bar]:
+    """Return what may be scale bars, of any colour and of an ink if there is one, the clearest first."""
     width = picture.shape[1]
-    parts = [p for p in find_rectangles(picture, find_runs(picture.values)) if p.length <= _MOST_LENGTH * width]
+    found = _bars_of_runs(picture, find_runs(picture.values))
+    if ink:
+        found += _bars_of_runs(picture, _runs_of_ink(picture, ink))
+    return _without_doubles(found, width)
+
+
+def _bars_of_runs(picture: Picture, runs: Runs) -> list[Bar]:
+    parts = [p for p in find_rectangles(picture, runs) if p.length <= _MOST_LENGTH * picture.shape[1]]
     solid = _solid(picture, parts)
     found = [bar for bar in solid if bar.length >= _LEAST_LENGTH]
     found += _framed(picture, [p for p in parts if p.length >= _LEAST_LENGTH])
     found += _in_one_row(picture, solid)
-    return _without_doubles(found, width)
+    return found
+
+
+def _runs_of_ink(picture: Picture, ink: Ink) -> Runs:
+    """Cut the rows of a picture into runs of what is nearer to an ink than to the ground."""
+    height, width = picture.shape
+    is_ink = picture.distance((0, 0, height, width), ink.colour) < _INK * ink.contrast
+    goes_on = np.zeros((height, width), bool)
+    goes_on[:, :-1] = is_ink[:, 1:] & is_ink[:, :-1]
+    starts, ends = _long_runs(goes_on)
+    starts, ends = (v[is_ink.reshape(-1)[starts]] for v in (starts, ends))
+    colour = np.broadcast_to(ink.colour, (len(starts), len(ink.colour)))
+    return Runs(starts // width, starts % width, ends % width + 1, colour)
+
+
+def _long_runs(goes_on: BoolArray) -> tuple[Array, Array]:
+    """Return the first and last index (n,) of the runs in the rows (y, x) that are long enough for a part of a bar."""
+    ends = np.flatnonzero(~goes_on.reshape(-1))
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    long = ends - starts + 1 >= _LEAST_PART
+    return starts[long], ends[long]
 
 
 def find_runs(values: NDArray[np.float32]) -> Runs:
@@ -126,10 +163,7 @@ def find_runs(values: NDArray[np.float32]) -> Runs:
         low, high = float(values.min()) + _NEAR_END, float(values.max()) - _NEAR_END
         for extreme in (values[..., 0] <= low, values[..., 0] >= high):
             goes_on[:, :-1] |= extreme[:, 1:] & extreme[:, :-1]
-    ends = np.flatnonzero(~goes_on.reshape(-1))
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    long = ends - starts + 1 >= _LEAST_PART
-    starts, ends = starts[long], ends[long]
+    starts, ends = _long_runs(goes_on)
     marked = _marked_ends(values.reshape(height * width, -1), width, starts, ends)
     starts, ends = starts[marked], ends[marked]
     row, start, stop = starts // width, starts % width, ends % width + 1
@@ -167,7 +201,7 @@ def find_rectangles(picture: Picture, runs: Runs) -> list[Rectangle]:
     top, bottom = (f.reduceat(runs.row[order], first) for f in (np.minimum, np.maximum))
     start, stop = (np.rint(np.add.reduceat(v[order], first) / count).astype(int) for v in (runs.start, runs.stop))
     colour = np.add.reduceat(runs.colour[order], first, axis=0) / count[:, None]
-    fits = (bottom - top + 1 <= 2.5 * (stop - start)) & (stop - start >= _LEAST_PART)
+    fits = (bottom - top + 1 <= 3 * (stop - start)) & (stop - start >= _LEAST_PART)
     boxes, colour = np.stack([top, start, bottom + 1, stop], axis=1)[fits], colour[fits].astype(np.float32)
     above, below = _seen(picture, boxes, colour)
     seen = above | below
@@ -215,7 +249,7 @@ def _joined_below(runs: Runs) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 def _solid(picture: Picture, parts: list[Rectangle]) -> list[Bar]:
     """Return the rectangles that stand out from what is around them."""
     most = _MOST_HEIGHT * picture.shape[1]
-    flat = [p for p in parts if p.above and p.below and p.height <= min(most, max(3.0, 2 * p.length))]
+    flat = [p for p in parts if p.above and p.below and p.height <= min(most, max(3.0, 3 * p.length))]
     judged = (Bar(p.box, p.colour, _contrast(picture, p.box, p.colour), "solid", (p.box,)) for p in flat)
     return [bar for bar in judged if bar.contrast >= LEAST_CONTRAST]
 

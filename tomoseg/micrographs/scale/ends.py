@@ -10,6 +10,7 @@ from tomoseg.micrographs.scale.picture import Box, Picture
 
 _REACH = 6  # px beyond each end that are looked at
 _BLUR = 2  # px an edge may be wide to each side
+_COLOUR_BLUR = 4  # that of colours, which compression keeps for every other pixel only
 _TICK_PX = 12  # widest of a tick at an end
 _SAME_AS_BAR = 0.4  # of the contrast: as far from the bar's colour is still bar
 
@@ -39,8 +40,9 @@ def bar_ends(picture: Picture, bar: Bar) -> Ends:
     # Of the parts that reach an end, the highest: others are its blurred edges.
     first = max((p for p in bar.parts if p[1] <= bar.box[1] + 2), key=lambda p: p[2] - p[0])
     last = max((p for p in bar.parts if p[3] >= bar.box[3] - 2), key=lambda p: p[2] - p[0])
-    left = first[1] - _step_position(_profile(picture, bar, first, first[1], -1))
-    right = last[3] + _step_position(_profile(picture, bar, last, last[3], 1))
+    blur = _COLOUR_BLUR if picture.values.shape[2] > 1 else _BLUR
+    left = first[1] - _step_position(_profile(picture, bar, first, first[1], -1), blur)
+    right = last[3] + _step_position(_profile(picture, bar, last, last[3], 1), blur)
     ticks = [_tick_width(picture, bar, first, first[1], 1), _tick_width(picture, bar, last, last[3] - 1, -1)]
     ticked = bar.kind != "framed" and min(ticks) > 0 and abs(ticks[0] - ticks[1]) <= 1 + 0.3 * max(ticks)
     return Ends(left, right, float(np.mean(ticks)) if ticked else 0.0)
@@ -68,7 +70,8 @@ def _profile(picture: Picture, bar: Bar, part: Box, end: int, step: int) -> NDAr
     exists = (columns >= 0) & (columns < len(rows))
     values = rows[np.clip(columns, 0, len(rows) - 1)]
     inside = np.median(values[: max(1, reach - 1)], axis=0)
-    outside = values[reach + 1 : reach + 3][exists[reach + 1 : reach + 3]]
+    beyond = reach + (_COLOUR_BLUR if rows.shape[1] > 1 else 1)
+    outside = values[beyond : beyond + 2][exists[beyond : beyond + 2]]
     if not len(outside):
         return np.where(exists, 1.0, 0.0)[reach - min(reach, _REACH) :]
     difference = outside.mean(axis=0) - inside
@@ -78,11 +81,11 @@ def _profile(picture: Picture, bar: Bar, part: Box, end: int, step: int) -> NDAr
     return np.asarray(np.concatenate([np.ones(_REACH - reach), share]))
 
 
-def _step_position(share: NDArray[np.float64]) -> float:
-    """Return where the step is in px from the middle of a profile, positive beyond."""
+def _step_position(share: NDArray[np.float64], blur: int) -> float:
+    """Return where the step is in px from the middle of a profile, positive beyond; it is `blur` px wide to each side."""
     below = np.flatnonzero(share < 0.5)
     crossing = int(below[below >= _REACH - 3][0]) if (below >= _REACH - 3).any() else _REACH
-    low, high = max(0, crossing - _BLUR), min(len(share), crossing + _BLUR)
+    low, high = max(0, crossing - blur), min(len(share), crossing + blur)
     return low - _REACH + float(np.clip(share[low:high], 0, 1).sum())
 
 
@@ -101,6 +104,7 @@ def _tick_width(picture: Picture, bar: Bar, part: Box, column: int, inward: int)
             continue
         near = np.abs(picture.values[rows][:, columns] - bar.colour).max(axis=2)
         inked = np.clip(1 - near / bar.contrast, 0, 1).mean(axis=0)
+        inked /= max(float(inked.max()), _SAME_AS_BAR)
         is_tick = inked[3] > _SAME_AS_BAR or inked[4] > _SAME_AS_BAR
         if is_tick and inked[-1] < 1 - _SAME_AS_BAR and inked[0] < 1 - _SAME_AS_BAR:
             widths.append(float(inked[inked > 0.1].sum()))

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tomoseg.micrographs.scale.bars import Ink
 from tomoseg.micrographs.scale.lengths import Length, parse_label
 from tomoseg.micrographs.scale.letters import Letters, find_letters, unit_letter
 from tomoseg.micrographs.scale.picture import Box, Picture
@@ -13,6 +14,7 @@ from tomoseg.micrographs.scale.texts import GreyImage, read_line
 
 _CLEAR = 0.7  # an engine's certainty from which on it is not in doubt
 _UNREAD = 0.5  # weight of a picture of the line in which no length was read
+_FULL = 0.8  # ink from which on a pixel has the full colour of the letters
 _INK_PERCENTILE = 97  # of the distance to the ground, in a box around a line: letters fill more than the rest of it
 _SIZES = (48, 32, 64)  # px: heights of the pictures
 
@@ -21,15 +23,15 @@ _SIZES = (48, 32, 64)  # px: heights of the pictures
 class Label:
     """A label as read.
 
-    `confidence` 0 to 1; `doubts`: what speaks against it, and `refused` whether that is too much; `contrast` of the
-    letters to the ground.
+    `confidence` 0 to 1; `doubts`: what speaks against it, and `refused` whether that is too much; `ink` of the
+    letters.
     """
 
     length: Length
     confidence: float
     doubts: tuple[str, ...]
     refused: bool
-    contrast: float
+    ink: Ink
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,18 @@ class _Vote:
 
 def read_label(picture: Picture, box: Box) -> Label | None:
     """Read the line of text in a box; None where it is no length."""
-    ink, contrast = _ink(picture, box)
+    ink, _ = _ink(picture, box)
     votes = _votes(_pictures(picture, box, ink))
     if not any(v.length for v in votes):
         return None
-    return _judged(votes, find_letters(ink), contrast)
+    return _judged(votes, find_letters(ink), letters_ink(picture, box))
+
+
+def letters_ink(picture: Picture, box: Box) -> Ink:
+    """Return the colour and the contrast of the letters in a box."""
+    ink, contrast = _ink(picture, box)
+    y0, x0, y1, x1 = box
+    return Ink(np.median(picture.values[y0:y1, x0:x1][ink > _FULL], axis=0).astype(np.float32), contrast)
 
 
 def _ink(picture: Picture, box: Box) -> tuple[NDArray[np.float32], float]:
@@ -90,7 +99,7 @@ def _vote(text: str, certainty: float) -> _Vote:
     return _Vote(length, min(1.0, certainty / _CLEAR) * (0.5 if length.repaired else 1.0), text)
 
 
-def _judged(votes: list[_Vote], letters: Letters, contrast: float) -> Label:
+def _judged(votes: list[_Vote], letters: Letters, ink: Ink) -> Label:
     """Choose the length most votes are for, and say what is against it."""
     votes = [replace(v, length=_with_true_unit(v.length, letters)) if v.length else v for v in votes]
     units = [v.length.unit for v in votes if v.length]
@@ -114,7 +123,7 @@ def _judged(votes: list[_Vote], letters: Letters, contrast: float) -> Label:
     certainty = float(np.mean([v.weight for v in mine]))
     faults = 0.6 ** len(doubts) * (0.8 if _more_letters(length, letters) else 1.0)
     confidence = float(share * certainty * length.roundness * faults)
-    return Label(length, confidence, tuple(doubts), refused or share < 0.5, contrast)
+    return Label(length, confidence, tuple(doubts), refused or share < 0.5, ink)
 
 
 def _with_true_unit(length: Length, letters: Letters) -> Length:

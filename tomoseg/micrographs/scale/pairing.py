@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tomoseg.micrographs.scale.bars import Bar, ground_colour
+from tomoseg.micrographs.scale.bars import Bar, Ink, ground_colour
 from tomoseg.micrographs.scale.picture import Box, Picture
 
 _BESIDE = 3.5  # farthest beside a bar, in heights of the letters
@@ -28,10 +28,10 @@ class Pair:
     rivalled: bool = False
 
 
-def pairs(picture: Picture, bars: list[Bar], line: Box) -> list[Pair]:
+def pairs(picture: Picture, bars: list[Bar], line: Box, ink: Ink | None = None) -> list[Pair]:
     """Return the bars a line of text may belong to, the likeliest first.
 
-    It is `rivalled` if another one of another length is about as likely.
+    A bar of the letters' `ink` is likelier than others. The first is `rivalled` if another one of another length is about as likely.
     """
     placed = [Pair(bar, line, *at) for bar in bars if (at := placing(line, bar)) is not None]
     fitting = [pair for pair in placed if _fits(picture, pair)]
@@ -39,7 +39,7 @@ def pairs(picture: Picture, bars: list[Bar], line: Box) -> list[Pair]:
     if not bare:
         return []
     longest = max(p.bar.length for p in bare)
-    likely = {id(p): _likelihood(p, longest) for p in bare}
+    likely = {id(p): _likelihood(p, longest, ink) for p in bare}
     first, *others = sorted(bare, key=lambda p: -likely[id(p)])
     rivals = [p for p in others if likely[id(p)] > likely[id(first)] - _AS_LIKELY and _is_other(p.bar, first.bar)]
     return [replace(first, rivalled=bool(rivals)), *others]
@@ -118,6 +118,13 @@ def _is_ground(picture: Picture, one: Pair, other: Pair) -> bool:
     return bool(np.abs(ground_colour(picture, other.bar) - one.bar.colour).max() < 0.2)
 
 
-def _likelihood(pair: Pair, longest: int) -> float:
+def _likelihood(pair: Pair, longest: int, ink: Ink | None) -> float:
+    same_ink = ink is not None and np.abs(pair.bar.colour - ink.colour).max() < 0.4 * ink.contrast
     whole = {"segmented": 0.1, "interrupted": 0.2, "framed": 0.1}.get(pair.bar.kind, 0.0)
-    return whole + min(_CLEAR, pair.bar.contrast) + 0.15 * pair.bar.length / longest - 0.1 * pair.distance
+    return (
+        whole
+        + (0.15 if same_ink else 0.0)
+        + min(_CLEAR, pair.bar.contrast)
+        + 0.15 * pair.bar.length / longest
+        - 0.1 * pair.distance
+    )
