@@ -35,6 +35,7 @@ from scipy import ndimage
 from tomoseg.io.label_values import LabelMap
 from tomoseg.runtime import Runtime, Stopwatch, available_cpus
 from tomoseg.segmentation.data.neighbours import load_slices
+from tomoseg.segmentation.networks.keras_setup import keras
 from tomoseg.segmentation.networks.model_file import load_model
 from tomoseg.segmentation.training import train
 from tomoseg.segmentation.training.threshold import ThresholdSweep
@@ -91,6 +92,7 @@ def left_out(name: str, images: dict, masks: dict, labels: dict, settings: dict)
     """Train on all other images; return the scores of this one, with threshold and time, and its predicted mask."""
     others = [other for other in images if other != name]
     watch = Stopwatch()
+    keras.utils.clear_session()  # of the networks before
     with tempfile.TemporaryDirectory() as folder:
         given = [images[other] for other in others], [labels[other] for other in others]
         about = {"names": others, "class_names": CLASSES, "device": "cpu", "workers": available_cpus()}
