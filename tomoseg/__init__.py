@@ -7,7 +7,8 @@
 >>> seg = ts.segment(rec.volume, classes=3)  # doctest: +SKIP
 >>> mes = ts.measure(seg.labels, rec.volume, voxel_size_nm=raw.pixel_size_nm)  # doctest: +SKIP
 
-`measure_image` finds and measures the particles of a single micrograph. `run` takes a series through all of it into a project file, and `open_project` reads one.
+`run` takes a series through all of it into a project file, and `open_project` reads one. `measure_image` finds and
+measures the particles of a single micrograph.
 """
 
 from importlib import import_module

@@ -59,7 +59,7 @@ def _sorted(diameters: ArrayLike, weights: ArrayLike | None) -> tuple[FloatArray
     return d[order], w[order]
 
 
-def _numbers(d: FloatArray, w: NDArray[np.float64]) -> NDArray[np.float64]:
+def _numbers(d: FloatArray, w: FloatArray) -> NDArray[np.float64]:
     """Return `NUMBERS` (rows, k) of rising diameters (n,) with weights (rows, n)."""
     total = w.sum(axis=1)
     mean = w @ d / total
@@ -74,7 +74,7 @@ def _numbers(d: FloatArray, w: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.column_stack([mean, std, by_number, d32, by_volume, np.exp(mu), sigma])
 
 
-def _percentiles(d: FloatArray, w: NDArray[np.float64]) -> NDArray[np.float64]:
+def _percentiles(d: FloatArray, w: FloatArray) -> NDArray[np.float64]:
     """Return `QUANTILES` (rows, 3) of rising diameters (n,) with weights (rows, n)."""
     curves = (np.cumsum(w, axis=1) - w / 2) / w.sum(axis=1, keepdims=True)
     return np.stack([np.interp(QUANTILES, curve, d) for curve in curves])

@@ -175,7 +175,7 @@ def _height(offset: float, ratio: float, tables: Array, kind: int) -> float:
     tj = place - j
     low = (1 - tj) * tables[kind, i, j] + tj * tables[kind, i, j + 1]
     high = (1 - tj) * tables[kind, i + 1, j] + tj * tables[kind, i + 1, j + 1]
-    return (1 - ti) * low + ti * high
+    return float((1 - ti) * low + ti * high)
 
 
 @numba.njit(nogil=True, cache=True)

@@ -5,6 +5,8 @@ drop across its border is known. The region with the steepest border is the part
 not count: along a closed border its drops cancel.
 """
 
+from typing import Any
+
 import numba
 import numpy as np
 
@@ -34,7 +36,7 @@ def background_plane(image: Array, y: int, x: int, radius: float, out: Array) ->
     reach = int(np.ceil(REACH * radius)) + 1
     n_y, n_x = image.shape
     inner, outer = 1.4 * radius + 1, REACH * radius + 1
-    low, spread = -np.inf, np.inf
+    spread = np.inf
     out[:] = 0
     for _ in range(4):
         m = np.zeros((3, 3))
@@ -208,8 +210,8 @@ def _ring(shape: tuple[int, int], order: Array, n: int, width: int) -> Array:
 
 
 @numba.njit(nogil=True, cache=True)
-def outline_of(image: Array, y: int, x: int, radius: float, out: Array) -> None:
-    """Find the outline of one blob of an image (y, x): fills a row `out` of `OUTLINE`; its area is 0 if there is none."""
+def outline_of(image: Array, y: int, x: int, radius: float, out: Any) -> None:
+    """Find the outline of a blob of an image (y, x): fills a row `out` of `OUTLINE`; its area is 0 for none."""
     plane = np.zeros(3)
     background_plane(image, y, x, radius, plane)
     patch, top, left = _patch(image, y, x, radius, plane)
@@ -239,7 +241,7 @@ def outline_of(image: Array, y: int, x: int, radius: float, out: Array) -> None:
     out.compact = 4 * np.pi * n_best / (np.pi / 4 * borders) ** 2
     raw = total / n_best + plane[1] * (out.y - y) + plane[2] * (out.x - x)
     sums, counts = np.zeros(SECTORS), np.zeros(SECTORS)
-    for pixel in _ring(patch.shape, order, n_best, max(2, int(round(0.5 * np.sqrt(n_best / np.pi))))):
+    for pixel in _ring(patch.shape, order, n_best, max(2, round(0.5 * np.sqrt(n_best / np.pi)))):
         r, c = pixel // w, pixel % w
         s = int((np.arctan2(r - cy, c - cx) / (2 * np.pi) + 0.5) * SECTORS) % SECTORS
         sums[s] += patch[r, c] + plane[1] * (top + r - y) + plane[2] * (left + c - x)
@@ -257,9 +259,9 @@ def outlines(image: Array, y: Array, x: Array, radius: Array, out: Array) -> Non
 
 
 @numba.njit(nogil=True, cache=True)
-def paint(
+def paint(  # noqa: PLR0912 - one compiled loop
     image: Array,
-    row: Array,
+    row: Any,
     radius: float,
     step: int,
     labels: Array,
@@ -277,7 +279,7 @@ def paint(
     y, x = row.seed_y, row.seed_x
     patch, top, left = _patch(image, y, x, radius, row.plane.astype(np.float64))
     h, w = patch.shape
-    peak_y, peak_x, best, level_of = _levels(patch, y - top, x - left, radius)
+    peak_y, peak_x, _best, level_of = _levels(patch, y - top, x - left, radius)
     order = np.empty(patch.size, np.int32)
     grow(patch, peak_y, peak_x, level_of, order)
     n_area = int(row.area)

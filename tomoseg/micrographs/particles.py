@@ -32,6 +32,8 @@ ROUNDED, STEP_OF_GREY = 0.1, 0.25
 FALSE_ALARMS = 0.3  # blobs expected in an image of noise alone over the significance that is always enough
 LEAST_Z, FALSE_SHARE = 2.8, 0.02  # less is enough while this part of those taken, at most, is expected to be false
 LEAST_SIDES = 0.25  # the lower quarter of the sides stand out by this part of the mean at least
+CROWD_Z, MANY_MORE, CROWD_FALSE = 2.0, 1.3, 0.05
+MANY_FAINT = 0.25  # of the particles: so many more that may be some are told
 LEAST_COMPACT = 0.25  # 4 pi area / perimeter^2; of a chain of five discs 0.3, of level sets of noise 0.1
 FEWEST_PX, LEAST_CONTRAST = 8.0, 4.0  # of blobs in the images in which their outlines are found
 SIGNS = (1, -1)  # bright and dark
@@ -131,8 +133,10 @@ def find_particles(
     left_out = np.zeros(values.shape, bool) if mask is None else np.asarray(mask, bool)
     quantum = _quantum(values)
     pyramid = scale_space.octaves(values, min(largest_px, 0.8 * min(values.shape)))
-    found = {sign: one.of_taken() for sign, one in _found(pyramid, left_out, quantum, image.dtype == np.uint8).items()}
+    every = _found(pyramid, left_out, quantum, image.dtype == np.uint8)
+    found = {sign: one.of_taken() for sign, one in every.items()}
     sign, evidence, warnings = _polarity(found, polarity)
+    warnings += _doubt(every[sign], every[-sign])
     labels = _painted(found[sign], pyramid, sign, values.shape)
     labels[left_out] = 0
     labels, n_split = separated(labels, neck_ratio if split else 0.0)
@@ -141,6 +145,18 @@ def find_particles(
     if labels.max(initial=0) == 0:
         warnings.append("No particles were found: nothing stands out from the scatter of what is around it.")
     return Particles(labels, "bright" if sign > 0 else "dark", evidence, n_split, warnings)
+
+
+def _doubt(targets: _Found, decoys: _Found) -> list[str]:
+    """Return a sentence if many blobs may be particles that were not taken: more than there are of the other sign."""
+    faint = [int(np.count_nonzero(one.shapely & ~one.taken & (one.z > LEAST_Z))) for one in (targets, decoys)]
+    n_taken, more = int(np.count_nonzero(targets.taken)), faint[0] - faint[1]
+    if more <= max(MANY_FAINT * n_taken, FEWEST_PLAIN):
+        return []
+    return [
+        f"about {more} more blobs may be particles, too faint or too crowded to be told from what they lie on: look at "
+        "the outlines; a trained network (--model) may do better"
+    ]
 
 
 def _checked(image: Array, mask: BoolArray | None) -> Float32Array:
@@ -182,7 +198,8 @@ def _quantum(values: Float32Array) -> float:
 def _found(pyramid: list[Octave], left_out: BoolArray, quantum: float, picture: bool) -> dict[int, _Found]:
     """Return the blobs of both signs that are particles, by turns with the scatter of what is beside them.
 
-    In a picture of 256 grey values, blobs of less than one of these do not count. At first all blobs of about the size of a scale are left out of its scatter, then those that are taken.
+    In a picture of 256 grey values, blobs of less than one of these do not count. At first all blobs of about the size
+    of a scale are left out of its scatter, then those that are taken.
     """
     noise = scale_space.scatter(pyramid[0].responses[scale_space.REFERENCE], left_out)
     floor = np.where(noise < ROUNDED * quantum, STEP_OF_GREY * quantum, 1e-9 * quantum)
@@ -196,7 +213,26 @@ def _found(pyramid: list[Octave], left_out: BoolArray, quantum: float, picture: 
         for sign, (limit, steepness) in {sign: _limits(out[sign], out[-sign], sure) for sign in SIGNS}.items():
             one = out[sign]
             out[sign] = replace(one, taken=one.shapely & (one.score(steepness) > limit))
+    # Where particles are so many that they are their own surroundings, the noise of the px tells them better.
+    crowds = {sign: _above_noise(out[sign], out[-sign]) for sign in SIGNS}
+    for sign, taken in crowds.items():
+        if np.count_nonzero(taken) > MANY_MORE * np.count_nonzero(out[sign].taken):
+            out[sign] = replace(out[sign], taken=taken)
     return out
+
+
+def _above_noise(targets: _Found, decoys: _Found) -> BoolArray:
+    """Return which blobs (n,) exceed the noise of the px by so much that hardly any of the other sign do.
+
+    The lowest limit counts at which those of the other sign are `CROWD_FALSE` of the particles.
+    """
+    levels = [np.where(one.shapely & (one.z > CROWD_Z), one.noise_z, 0.0) for one in (targets, decoys)]
+    score, false = (np.sort(level[level > 0]) for level in levels)
+    if len(score) == 0:
+        return np.zeros(len(targets.z), bool)
+    n_false, n = len(false) - np.searchsorted(false, score), len(score) - np.arange(len(score))
+    enough = n_false + 1 <= CROWD_FALSE * n
+    return np.asarray(levels[0] >= score[enough].min()) if enough.any() else np.zeros(len(targets.z), bool)
 
 
 def _candidates(pyramid: list[Octave], noise: FloatArray, sign: int, least: float) -> _Found:
@@ -222,7 +258,8 @@ def _images_of(found: Array, noise: FloatArray, n_octaves: int) -> NDArray[np.in
     of_px = noise[row, column] * scale_space.SMOOTHED
     quiet = np.ceil(np.log2(np.maximum(LEAST_CONTRAST * of_px / found["response"], 1e-6)))
     finest, coarsest = (np.floor(np.log2(found["radius"] / k)) for k in (FEWEST_PX, FEWEST_PX / 3))
-    return np.clip(np.minimum(np.maximum(finest, quiet), coarsest), 0, n_octaves - 1).astype(np.int64)
+    chosen = np.clip(np.minimum(np.maximum(finest, quiet), coarsest), 0, n_octaves - 1)
+    return np.asarray(chosen, np.int64)
 
 
 def _looked_at(

@@ -5,6 +5,7 @@ A disc of radius r answers most strongly to the scale sigma = r / sqrt(2) (T. Li
 little more than the finest ones.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -73,7 +74,7 @@ def _responses(base: Float32Array) -> tuple[list[Float32Array], Float32Array]:
         extra = sigma * np.sqrt(ratio**2 - 1)
         smooth.append(ndimage.gaussian_filter(smooth[-1], extra, mode="nearest", truncate=3.5))
         sigma *= ratio
-    responses = [(a - b) / np.float32(ratio - 1) for a, b in zip(smooth[:-1], smooth[1:], strict=True)]
+    responses = [(a - b) / np.float32(ratio - 1) for a, b in itertools.pairwise(smooth)]
     return responses, smooth[PER_OCTAVE]
 
 

@@ -222,13 +222,13 @@ def _grains(recipe: Recipe, rng: np.random.Generator) -> FloatArray:
 
 
 def _crumpled(recipe: Recipe, rng: np.random.Generator) -> FloatArray:
-    """A carbon film with creases: ridges where smooth noise passes through nothing."""
+    """Return a carbon film with creases: ridges where smooth noise passes through nothing."""
     ridges = [np.exp(-np.abs(_smooth_noise(recipe.shape, w, rng)) / 0.12) for w in (160, 90)]
     return np.asarray(30 + 25 * ridges[0] + 12 * ridges[1] + 5 * _smooth_noise(recipe.shape, 150, rng))
 
 
 def _holey(recipe: Recipe, rng: np.random.Generator) -> FloatArray:
-    """A film with round holes, whose rims are thicker."""
+    """Return a film with round holes, whose rims are thicker."""
     out = _film(recipe, rng)
     y, x = np.indices(recipe.shape)
     for _ in range(rng.integers(1, 4)):
@@ -343,7 +343,7 @@ def _windows(stamp: _Stamp, shape: tuple[int, ...]) -> tuple[tuple[slice, slice]
     """Return where a stamp lies in an image, and the part of the stamp that does."""
     image, part = [], []
     for start, n, size in zip((stamp.top, stamp.left), stamp.covered.shape, shape, strict=True):
-        low, high = max(start, 0), max(min(start + n, size), max(start, 0))
+        low, high = max(start, 0), max(min(start + n, size), start, 0)
         image.append(slice(low, high))
         part.append(slice(low - start, high - start))
     return (image[0], image[1]), (part[0], part[1])
