@@ -21,8 +21,11 @@ from scale_bar_images import Truth, fonts, random_image
 
 from tomoseg.micrographs.scale_bar import ScaleBar, read_scale_bar
 
-# What the labels of the real images say, read by eye.
-REAL_NM = {"067": 50.0, "069": 50.0, "070": 50.0, "086": 100.0, "115": 100.0, "121": 100.0}
+# What the labels of the real images say, and how many px wide their bars are, by eye.
+REAL = {
+    "067": (50.0, 386), "069": (50.0, 386), "070": (50.0, 386), "086": (100.0, 386), "115": (100.0, 386),
+    "121": (100.0, 835),
+}  # fmt: skip
 
 
 def main() -> None:
@@ -121,7 +124,8 @@ def _real(folder: Path) -> None:
     print(f"\n{'real image':<14}{'label':>10}{'px':>9}{'nm/px':>9}{'sure':>6}")
     for path in sorted(folder.glob("*_img.png")):
         found = read_scale_bar(np.asarray(Image.open(path)))
-        right = math.isclose(found.length_nm, REAL_NM[path.name[:3]], rel_tol=1e-6)
+        length_nm, length_px = REAL[path.name[:3]]
+        right = math.isclose(found.length_nm, length_nm, rel_tol=1e-6) and abs(found.length_px - length_px) < 2
         verdict = "right" if right else "wrong"
         print(
             f"{path.name[:12]:<14}{found.label:>10}{found.length_px:>9.2f}{found.pixel_size_nm:>9.4f}"

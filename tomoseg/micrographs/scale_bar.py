@@ -18,12 +18,14 @@ from tomoseg.micrographs.scale.rulers import rulers_between
 from tomoseg.micrographs.scale.texts import Text, find_texts, is_installed
 
 _CORNER = (0.35, 0.55)  # height and width of a corner, in those of the image
+_REACH = 5  # how far above and below a label bars are looked for, in heights of its letters
+_TICK = 0.25  # least length of a ruler's ticks, in heights of the letters
 _LIKE_LETTERS = 0.35  # contrast of a bar, in that of its label's letters, at least: they are one ink
 _SMOOTHING_PX = 5  # along the rows, where no bar is found without: noise on thin lines
 _CLEAR_BAR = 0.3  # contrast of a bar that is told of though its label was not read
 _SURE = 0.6  # confidence below which a warning is given
 _AGREE = 0.03  # relative difference of pixel sizes up to which two bars agree
-_POSSIBLE_NM = (5e-4, 5e3)  # px sizes of micrographs
+_POSSIBLE_NM = (5e-4, 2e3)  # px sizes of micrographs
 _WIDE_TICK = 0.03  # of a bar's length: the ends are not known better
 _NO_ENGINE = (
     "Scale bars are not looked for, as what reads their labels is not installed. Run `pip install rapidocr "
@@ -116,7 +118,7 @@ def _corners(picture: Picture) -> list[Box]:
 
 def _read(picture: Picture, texts: list[Text]) -> list[ScaleBar]:
     """Return the scale bars whose labels are among the texts, the most certain first."""
-    boxes = dict.fromkeys(_refined(picture, box) for box in _lengths(texts))
+    boxes = dict.fromkeys(_seen_near_by(picture, text) for text in _lengths(texts))
     read = [(box, label) for box in boxes if (label := read_label(picture, box))]
     found: list[ScaleBar] = []
     for box, label in sorted(read, key=lambda r: -r[1].confidence):
@@ -138,35 +140,39 @@ def _beside(box: Box, bar: Bar) -> Box:
     return (y0, x0, y1, u0 - 4) if x0 < u0 - 4 < x1 < u1 else box
 
 
-def _refined(picture: Picture, box: Box) -> Box:
-    """Return the box of a label, or a wider one that is seen from near by: from far, its ends may be missed."""
-    y0, x0, y1, x1 = box
+def _seen_near_by(picture: Picture, text: Text) -> Box:
+    """Return the box of a label, or the wider one of another label that it is seen to be from near by.
+
+    From far, its ends may be missed.
+    """
+    y0, x0, y1, x1 = text.box
     height = y1 - y0
     window = picture.clipped((y0 - height, x0 - 2.5 * height, y1 + height, x1 + 2.5 * height))
-    from_near = [other for other in _lengths(find_texts(picture, window)) if _touch(box, other)]
-    if not from_near:
-        return box
-    # A box that reaches into a bar beside the label is wider too; what that says is the same.
-    wider = max(from_near, key=lambda other: other[3] - other[1])
-    return wider if _nm(picture, wider) != _nm(picture, box) else min(box, wider, key=lambda other: other[3] - other[1])
+    seen = [other for other in _lengths(find_texts(picture, window)) if _touch(text.box, other.box)]
+    if not seen:
+        return text.box
+    # A box that reaches into a bar beside the label is wider too, but says the same.
+    widest = max(seen, key=lambda other: other.box[3] - other.box[1])
+    narrower = min(text, widest, key=lambda other: other.box[3] - other.box[1])
+    return narrower.box if _nm(widest) == _nm(text) else widest.box
 
 
-def _nm(picture: Picture, box: Box) -> float | None:
-    label = read_label(picture, box)
-    return label.length.nm if label else None
+def _nm(text: Text) -> float | None:
+    length = parse_label(text.text)
+    return length.nm if length else None
 
 
-def _lengths(texts: list[Text]) -> list[Box]:
-    """Return the boxes of the texts that are lengths, alone or with their neighbour in the line."""
+def _lengths(texts: list[Text]) -> list[Text]:
+    """Return the texts that are lengths, alone or with their neighbour in the line."""
     texts = sorted(filter(_is_word, texts), key=lambda text: text.box[1])
-    whole, parts = list[Box](), set[Box]()
+    whole, parts = list[Text](), set[Box]()
     for i, one in enumerate(texts):
         for other in texts[i + 1 :]:
             if _next_to(one.box, other.box) and parse_label(one.text + other.text):
-                whole.append(_around(one.box, other.box))
+                both = Text(_around(one.box, other.box), one.text + other.text, min(one.certainty, other.certainty))
+                whole.append(both)
                 parts |= {one.box, other.box}
-    alone = [text.box for text in texts if parse_label(text.text) and text.box not in parts]
-    return list(dict.fromkeys(whole + alone))
+    return whole + [text for text in texts if parse_label(text.text) and text.box not in parts]
 
 
 def _is_word(text: Text) -> bool:
@@ -196,18 +202,17 @@ def _pair(picture: Picture, line: Box, ink: Ink) -> Pair | None:
 
     Each way to find bars is tried where those before it find none.
     """
-    reach = 6 * (line[2] - line[0])
-    rows = line[0] - reach, line[2] + reach
-    for bars in _ways_to_find(picture, rows, ink):
+    for bars in _ways_to_find(picture, line, ink):
         found = [p for p in pairs(picture, bars, line, ink) if _is_as_clear(p, ink)]
         if found:
             return found[0]
     return None
 
 
-def _ways_to_find(picture: Picture, rows: tuple[int, int], ink: Ink) -> Iterator[list[Bar]]:
-    yield bars_between(picture, rows, ink)
-    yield rulers_between(picture, rows)
+def _ways_to_find(picture: Picture, line: Box, ink: Ink) -> Iterator[list[Bar]]:
+    height = line[2] - line[0]
+    rows = line[0] - _REACH * height, line[2] + _REACH * height
+    yield bars_between(picture, rows, ink) + rulers_between(picture, rows, ink, _TICK * height)
     yield bars_between(picture.smoothed(_SMOOTHING_PX), rows, ink)
 
 
@@ -218,20 +223,16 @@ def _is_as_clear(pair: Pair, ink: Ink) -> bool:
 
 
 def _scale_bar(picture: Picture, pair: Pair, label: Label) -> ScaleBar:
-    """Measure a bar whose label was read."""
+    """Measure a bar whose label was read; there is no pixel size where the label is in doubt, or it is impossible."""
     ends = bar_ends(picture, pair.bar)
-    length_nm = math.nan if label.refused else label.length.nm
-    warnings = _warnings(label, ends, length_nm / ends.length)
-    if pair.rivalled:
-        warnings.append(
-            f"More than one bar may belong to the label '{label.length.text}'. The one of {ends.length:.1f} px was "
-            f"taken. Check it."
-        )
-    confidence = 0.0 if label.refused else min(label.confidence, 0.5) if warnings else label.confidence
+    size = label.length.nm / ends.length
+    refusal = _refusal(label, ends, size)
+    warnings = [refusal] if refusal else _warnings(label, ends, pair.rivalled)
+    confidence = 0.0 if refusal else min(label.confidence, 0.5) if warnings else label.confidence
     return ScaleBar(
-        pixel_size_nm=length_nm / ends.length,
+        pixel_size_nm=math.nan if refusal else size,
         length_px=ends.length,
-        length_nm=length_nm,
+        length_nm=math.nan if refusal else label.length.nm,
         label=label.length.text,
         confidence=confidence,
         box=pair.bar.box,
@@ -242,17 +243,32 @@ def _scale_bar(picture: Picture, pair: Pair, label: Label) -> ScaleBar:
     )
 
 
-def _warnings(label: Label, ends: Ends, size_nm: float) -> list[str]:
-    against = "; ".join(label.doubts) or "not all of it is clear"
+def _refusal(label: Label, ends: Ends, size_nm: float) -> str:
+    """Return why a scale must not be used, or ""."""
+    text = label.length.text
     if label.refused:
-        return [f"The scale bar's label looks like '{label.length.text}', but {against}. Give the pixel size."]
-    warnings = []
-    if label.confidence < _SURE:
-        warnings.append(f"The scale bar's label was read as '{label.length.text}', but {against}. Check it.")
+        return f"The scale bar's label looks like '{text}', but {_against(label)}. Give the pixel size."
     if not _POSSIBLE_NM[0] <= size_nm <= _POSSIBLE_NM[1]:
+        return (
+            f"The scale bar of {ends.length:.1f} px and its label, read as '{text}', give {size_nm:.3g} nm for a "
+            f"pixel, which no electron micrograph has. Give the pixel size."
+        )
+    return ""
+
+
+def _against(label: Label) -> str:
+    return "; ".join(label.doubts) or "not all of it is clear"
+
+
+def _warnings(label: Label, ends: Ends, rivalled: bool) -> list[str]:
+    """Return what is to be checked of a scale that can be used."""
+    text, warnings = label.length.text, []
+    if label.confidence < _SURE:
+        warnings.append(f"The scale bar's label was read as '{text}', but {_against(label)}. Check it.")
+    if rivalled:
         warnings.append(
-            f"The scale bar of {ends.length:.1f} px and its label '{label.length.text}' give {size_nm:.3g} nm for a "
-            f"pixel, which no electron micrograph has. Check the label."
+            f"More than one bar may belong to the label '{text}', or it has parts that were not found. One of "
+            f"{ends.length:.1f} px was taken. Check it."
         )
     if ends.tick > _WIDE_TICK * ends.length + 1:
         warnings.append(

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tomoseg.errors import InputError
 from tomoseg.micrographs import scale_bar
-from tomoseg.micrographs.scale.bars import find_bars
+from tomoseg.micrographs.scale.bars import Ink, find_bars
 from tomoseg.micrographs.scale.ends import bar_ends
 from tomoseg.micrographs.scale.lengths import parse_label, roundness
 from tomoseg.micrographs.scale.pairing import pairs
@@ -141,7 +141,12 @@ def test_a_box_behind_bar_and_label_is_not_the_bar():
     image = micrograph()
     image[200:280, 20:210] = 0.0
     picture = as_picture(burnt(image, ""))
-    assert pairs(picture, find_bars(picture), (215, 80, 240, 150))[0].bar.box == (250, 40, 257, 190)
+    assert pairs(picture, find_bars(picture), (215, 80, 240, 150), Ink(np.float32([1.0]), 1.0))[0].bar.box == (
+        250,
+        40,
+        257,
+        190,
+    )
 
 
 @needs_engine

@@ -121,7 +121,7 @@ def find_bars(picture: Picture, ink: Ink | None = None) -> list[Bar]:
     width = picture.shape[1]
     found = _bars_of_runs(picture, find_runs(picture.values))
     if ink:
-        found += _bars_of_runs(picture, _runs_of_ink(picture, ink))
+        found += _bars_of_runs(picture, runs_of_ink(picture, ink))
     return _without_doubles(found, width)
 
 
@@ -134,10 +134,10 @@ def _bars_of_runs(picture: Picture, runs: Runs) -> list[Bar]:
     return found
 
 
-def _runs_of_ink(picture: Picture, ink: Ink) -> Runs:
-    """Cut the rows of a picture into runs of what is nearer to an ink than to the ground."""
+def runs_of_ink(picture: Picture, ink: Ink, share: float = _INK) -> Runs:
+    """Cut the rows of a picture into runs of an ink; `share` is how far from it, in its contrast, a pixel may be."""
     height, width = picture.shape
-    is_ink = picture.distance((0, 0, height, width), ink.colour) < _INK * ink.contrast
+    is_ink = picture.distance((0, 0, height, width), ink.colour) < share * ink.contrast
     goes_on = np.zeros((height, width), bool)
     goes_on[:, :-1] = is_ink[:, 1:] & is_ink[:, :-1]
     starts, ends = _long_runs(goes_on)
@@ -414,9 +414,9 @@ def ground_colour(picture: Picture, bar: Bar) -> Colour:
 
 def _without_doubles(bars: list[Bar], width: int) -> list[Bar]:
     """Return the bars, the clearest first, without the parts of larger ones and those found twice."""
-    order = {"segmented": 0, "interrupted": 1, "framed": 2, "solid": 3}
+    order = {"segmented": 0, "interrupted": 1, "framed": 2, "solid": 2}
     kept: list[Bar] = []
-    for bar in sorted(bars, key=lambda b: (order[b.kind] // 2, -b.contrast * min(b.height, 3), -b.length)):
+    for bar in sorted(bars, key=lambda b: (order[b.kind], -b.contrast * min(b.height, 3), -b.length)):
         if not any(_is_part(bar, other) for other in kept):
             kept.append(bar)
     return sorted(kept, key=lambda b: -min(b.contrast, _CLEAR) * min(_inked(b), _LONG * width))

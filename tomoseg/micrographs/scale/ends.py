@@ -82,7 +82,7 @@ def _profile(picture: Picture, bar: Bar, part: Box, end: int, step: int) -> NDAr
 
 
 def _step_position(share: NDArray[np.float64], blur: int) -> float:
-    """Return where the step is in px from the middle of a profile, positive beyond; it is `blur` px wide to each side."""
+    """Return where the step, `blur` px wide to each side, is in px from the middle of a profile, positive beyond."""
     below = np.flatnonzero(share < 0.5)
     crossing = int(below[below >= _REACH - 3][0]) if (below >= _REACH - 3).any() else _REACH
     low, high = max(0, crossing - blur), min(len(share), crossing + blur)

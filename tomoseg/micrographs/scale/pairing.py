@@ -28,21 +28,31 @@ class Pair:
     rivalled: bool = False
 
 
-def pairs(picture: Picture, bars: list[Bar], line: Box, ink: Ink | None = None) -> list[Pair]:
-    """Return the bars a line of text may belong to, the likeliest first.
+def pairs(picture: Picture, bars: list[Bar], line: Box, ink: Ink) -> list[Pair]:
+    """Return the bars a line of text may belong to, the likeliest first; those of the letters' ink are likelier.
 
-    A bar of the letters' `ink` is likelier than others. The first is `rivalled` if another one of another length is about as likely.
+    The first is `rivalled` if another one of another length is about as likely, or if its like stands beside it: then
+    it is a part of a segmented bar of which the rest was not found.
     """
     placed = [Pair(bar, line, *at) for bar in bars if (at := placing(line, bar)) is not None]
     fitting = [pair for pair in placed if _fits(picture, pair)]
-    bare = [p for p in fitting if not any(_is_ground(picture, p, other) for other in fitting)]
+    bare = [p for p in fitting if not any(_is_ground(picture, p, other, ink) for other in fitting)]
     if not bare:
         return []
     longest = max(p.bar.length for p in bare)
     likely = {id(p): _likelihood(p, longest, ink) for p in bare}
     first, *others = sorted(bare, key=lambda p: -likely[id(p)])
     rivals = [p for p in others if likely[id(p)] > likely[id(first)] - _AS_LIKELY and _is_other(p.bar, first.bar)]
-    return [replace(first, rivalled=bool(rivals)), *others]
+    is_part = any(_is_sibling(first.bar, bar) for bar in bars)
+    return [replace(first, rivalled=bool(rivals) or is_part), *others]
+
+
+def _is_sibling(one: Bar, other: Bar) -> bool:
+    """Return whether two bars are of one size and colour, side by side in the same rows."""
+    (y0, x0, y1, x1), (v0, u0, v1, u1) = one.box, other.box
+    gap = max(x0, u0) - min(x1, u1)
+    alike = abs(y0 - v0) <= 1 and abs(y1 - v1) <= 1 and abs(one.length - other.length) <= 3
+    return alike and 0 < gap < 3 * one.length and bool(np.abs(one.colour - other.colour).max() < 0.2)
 
 
 def _is_other(one: Bar, other: Bar) -> bool:
@@ -63,7 +73,8 @@ def placing(line: Box, bar: Bar) -> tuple[float, str] | None:
     if bar.kind == "interrupted":
         # The box of the text may hold pieces of the bar, which look like dashes.
         in_gap = min(x1, bar.parts[-1][1]) - max(x0, bar.parts[0][3])
-        within = y0 < v1 and y1 > v0 and in_gap >= 0.6 * (x1 - x0)
+        level = abs((y0 + y1) - (v0 + v1)) / 2 <= 0.35 * height
+        within = level and in_gap >= 0.6 * (x1 - x0)
         return (0.0, "inside") if within else None
     slack = 0.2 * height
     if y0 >= v0 - slack and y1 <= v1 + slack and x0 >= u0 and x1 <= u1:
@@ -105,7 +116,7 @@ def _alone(picture: Picture, pair: Pair) -> bool:
     return middle and bool(inside[3:-3, 3:-3].mean() < 0.002)
 
 
-def _is_ground(picture: Picture, one: Pair, other: Pair) -> bool:
+def _is_ground(picture: Picture, one: Pair, other: Pair, ink: Ink) -> bool:
     """Return whether one bar is the box, or a part of the box, that the other bar and the same label lie on."""
     (y0, x0, y1, x1), (v0, u0, v1, u1) = one.bar.box, other.bar.box
     reach = 3 + 0.3 * (y1 - y0)
@@ -113,18 +124,17 @@ def _is_ground(picture: Picture, one: Pair, other: Pair) -> bool:
     pad = 0.3 * (one.line[2] - one.line[0])
     under_label = min(y1 + pad, one.line[2]) > max(y0 - pad, one.line[0])
     beside_bar = one.bar.kind == "solid" and (0 <= v0 - y1 <= 2 or 0 <= y0 - v1 <= 2)
-    if not holds or not (under_label or beside_bar):
+    if not holds or not (under_label or beside_bar) or (_is_of(one.bar, ink) and not _is_of(other.bar, ink)):
         return False
     return bool(np.abs(ground_colour(picture, other.bar) - one.bar.colour).max() < 0.2)
 
 
-def _likelihood(pair: Pair, longest: int, ink: Ink | None) -> float:
-    same_ink = ink is not None and np.abs(pair.bar.colour - ink.colour).max() < 0.4 * ink.contrast
-    whole = {"segmented": 0.1, "interrupted": 0.2, "framed": 0.1}.get(pair.bar.kind, 0.0)
-    return (
-        whole
-        + (0.15 if same_ink else 0.0)
-        + min(_CLEAR, pair.bar.contrast)
-        + 0.15 * pair.bar.length / longest
-        - 0.1 * pair.distance
-    )
+def _is_of(bar: Bar, ink: Ink) -> bool:
+    """Return whether a bar has the colour of an ink."""
+    return bool(np.abs(bar.colour - ink.colour).max() < 0.4 * ink.contrast)
+
+
+def _likelihood(pair: Pair, longest: int, ink: Ink) -> float:
+    likely = {"segmented": 0.1, "interrupted": 0.2, "framed": 0.1, "ruler": 0.2}.get(pair.bar.kind, 0.0)
+    likely += 0.25 if _is_of(pair.bar, ink) else 0.0
+    return likely + min(_CLEAR, pair.bar.contrast) + 0.15 * pair.bar.length / longest - 0.1 * pair.distance
