@@ -7,8 +7,8 @@
 Simulated: half HAADF, half bright field, drawn with `random_recipe`. The median diameter d50 is that of the particles
 the frame does not cut, with the weights of `inside_weights`, of what was found and of the truth; the count is of all.
 `FOLDER/images-2d` holds images with boxes around particles (`class x y width height`, relative, in a text file of
-the same name), and in `scalebar_bf` images `*_img.png` with masks `*_mask.png` that leave cut particles out, so that nothing
-is judged that touches the border. A box is found where that of a particle has an IoU of 0.5 or more.
+the same name), and in `scalebar_bf` images `*_img.png` with masks `*_mask.png` that leave cut particles out, so that
+nothing is judged that touches the border. A box is found where that of a particle has an IoU of 0.5 or more.
 """
 
 import argparse
