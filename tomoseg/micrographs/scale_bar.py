@@ -284,8 +284,9 @@ def _agreed(found: list[ScaleBar]) -> ScaleBar:
     first = sure[0]
     others = tuple(bar for bar in found if bar is not first)
     furniture = tuple(dict.fromkeys(box for bar in found for box in bar.furniture))
+    least = min(_SURE, first.confidence)
     differing = [
-        bar for bar in sure[1:] if abs(bar.pixel_size_nm / first.pixel_size_nm - 1) > _AGREE and bar.confidence >= _SURE
+        bar for bar in sure[1:] if abs(bar.pixel_size_nm / first.pixel_size_nm - 1) > _AGREE and bar.confidence >= least
     ]
     warnings, confidence = first.warnings, first.confidence
     if differing:
