@@ -27,7 +27,9 @@ def project():
 @pytest.fixture(scope="module")
 def conda():
     listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    return {r.name: r.specifier for r in (Requirement(text.replace("=3.11", "==3.11")) for text in listed[:-1])}
+    by_pip = [text for text in listed[-1]["pip"] if not text.startswith("-")]
+    texts = [text.replace("=3.11", "==3.11") for text in listed[:-1]] + by_pip
+    return {r.name: r.specifier for r in map(Requirement, texts)}
 
 
 def test_conda_brings_every_dependency_in_a_version_that_will_do(project, conda):
