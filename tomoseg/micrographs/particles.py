@@ -29,9 +29,9 @@ LEAST_NOISE_Z = 3.0  # of a blob over the noise of the px
 # Where the noise of the reference response is below the first part of the step between grey values, rounding hides it:
 # there a blob is measured against the second part, at all scales.
 ROUNDED, STEP_OF_GREY = 0.1, 0.25
-FALSE_ALARMS = 0.3  # blobs expected in an image of noise alone over the significance that is always enough
+FALSE_ALARMS = 0.02  # blobs expected in an image of noise alone over the significance that is always enough
 LEAST_Z, FALSE_SHARE = 2.8, 0.02  # less is enough while this part of those taken, at most, is expected to be false
-LEAST_SIDES = 0.25  # the lower quarter of the sides stand out by this part of the mean at least
+LEAST_SIDES = 0.4  # the lower quarter of the sides stand out by this part of the mean at least
 LEAST_COMPACT = 0.25  # 4 pi area / perimeter^2; of a chain of five discs 0.3, of level sets of noise 0.1
 FEWEST_PX, LEAST_CONTRAST = 8.0, 4.0  # of blobs in the images in which their outlines are found
 SIGNS = (1, -1)  # bright and dark
@@ -88,9 +88,13 @@ class _Found:
             return self.z
         steep = self.steepness() / steepness
         part = np.minimum(steep / STEEP_ENOUGH, 1)
+        return np.asarray(np.where(steep > STEEP_FREE, self.best_z(), self.z) * part**2)
+
+    def best_z(self) -> FloatArray:
+        """Return the significance (n,), of what is round and stands out on all sides also from that over the noise."""
         rows = self.outlines
-        free = (rows["weakest"] > FREE_SIDES * rows["depth"]) & (rows["compact"] > ROUND_ENOUGH) & (steep > STEEP_FREE)
-        return np.asarray(np.where(free, np.maximum(self.z, self.noise_z / CROWDED), self.z) * part**2)
+        free = (rows["weakest"] > FREE_SIDES * rows["depth"]) & (rows["compact"] > ROUND_ENOUGH)
+        return np.asarray(np.where(free, np.maximum(self.z, self.noise_z / CROWDED), self.z))
 
     def circles(self) -> FloatArray:
         """Return centre y, x and radius (n, 3) of circles as large as the outlines, px of the whole image."""
@@ -138,6 +142,12 @@ def find_particles(
     labels, n_split = _separated(labels, neck_ratio if split else 0.0)
     labels = with_true_edges(labels, values if sign > 0 else -values, left_out)
     labels[left_out] = 0
+    plain = int(np.count_nonzero(found[sign].best_z() > PLAIN * _sure_z(labels.size)))
+    if 0 < labels.max(initial=0) and plain < FEWEST_PLAIN:
+        warnings.append(
+            f"Only {plain} of {labels.max()} particles stand out plainly from the structure of the support (by more "
+            f"than {PLAIN * _sure_z(labels.size):.1f} times its scatter); what was found may be that structure. Look at it."
+        )
     if labels.max(initial=0) == 0:
         warnings.append("No particles were found: nothing stands out from the scatter of what is around it.")
     return Particles(labels, "bright" if sign > 0 else "dark", evidence, n_split, warnings)
@@ -272,7 +282,7 @@ def _limits(targets: _Found, decoys: _Found, sure: float) -> tuple[float, float]
 
 def _steepness(found: _Found, least_z: float) -> float:
     """Return the median steepness of blobs that are plain, each counted by its radius; 0 where there are few."""
-    plain = found.shapely & (found.z > least_z)
+    plain = found.shapely & (found.best_z() > least_z)
     if np.count_nonzero(plain) < FEWEST_PLAIN:
         return 0.0
     values, weights = found.steepness()[plain], found.circles()[plain, 2]
