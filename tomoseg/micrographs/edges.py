@@ -212,8 +212,7 @@ def _fit(profiles: Array, radii: Array, blur: float, roundness: float, tables: A
     """Return the radius (n,), px, with the least misfit for each profile, and that misfit; to a hundredth of a px."""
     out, misfits = np.empty(len(radii)), np.empty(len(radii))
     for i in range(len(radii)):
-        low = max(0.6, radii[i] - max(1.5, 0.25 * radii[i]))
-        high = radii[i] + max(2.5, 0.4 * radii[i])
+        low, high = 0.8 * radii[i], radii[i] + max(2.0, 0.4 * radii[i])
         step = (high - low) / 24
         best, found = np.inf, radii[i]
         for k in range(25):
@@ -223,7 +222,7 @@ def _fit(profiles: Array, radii: Array, blur: float, roundness: float, tables: A
         while step > 0.01:
             step *= 0.5
             for candidate in (found - step, found + step):
-                if candidate > 0.5:
+                if low <= candidate <= high:
                     value = _misfit(profiles[i], candidate, blur, roundness, tables)
                     if value < best:
                         best, found = value, candidate

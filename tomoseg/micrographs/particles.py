@@ -29,10 +29,9 @@ LEAST_NOISE_Z = 3.0  # of a blob over the noise of the px
 # Where the noise of the reference response is below the first part of the step between grey values, rounding hides it:
 # there a blob is measured against the second part, at all scales.
 ROUNDED, STEP_OF_GREY = 0.1, 0.25
-FALSE_ALARMS = 0.3  # blobs expected in an image of noise alone over the significance that is always enough
+FALSE_ALARMS = 0.02  # blobs expected in an image of noise alone over the significance that is always enough
 LEAST_Z, FALSE_SHARE = 2.8, 0.02  # less is enough while this part of those taken, at most, is expected to be false
-LEAST_SIDES = 0.25  # the lower quarter of the sides stand out by this part of the mean at least
-CROWD_Z, MANY_MORE, CROWD_FALSE = 2.0, 1.3, 0.05
+LEAST_SIDES = 0.4  # the lower quarter of the sides stand out by this part of the mean at least
 MANY_FAINT = 0.25  # of the particles: so many more that may be some are told
 LEAST_COMPACT = 0.25  # 4 pi area / perimeter^2; of a chain of five discs 0.3, of level sets of noise 0.1
 FEWEST_PX, LEAST_CONTRAST = 8.0, 4.0  # of blobs in the images in which their outlines are found
@@ -90,9 +89,13 @@ class _Found:
             return self.z
         steep = self.steepness() / steepness
         part = np.minimum(steep / STEEP_ENOUGH, 1)
+        return np.asarray(np.where(steep > STEEP_FREE, self.best_z(), self.z) * part**2)
+
+    def best_z(self) -> FloatArray:
+        """Return the significance (n,), of what is round and stands out on all sides also from that over the noise."""
         rows = self.outlines
-        free = (rows["weakest"] > FREE_SIDES * rows["depth"]) & (rows["compact"] > ROUND_ENOUGH) & (steep > STEEP_FREE)
-        return np.asarray(np.where(free, np.maximum(self.z, self.noise_z / CROWDED), self.z) * part**2)
+        free = (rows["weakest"] > FREE_SIDES * rows["depth"]) & (rows["compact"] > ROUND_ENOUGH)
+        return np.asarray(np.where(free, np.maximum(self.z, self.noise_z / CROWDED), self.z))
 
     def circles(self) -> FloatArray:
         """Return centre y, x and radius (n, 3) of circles as large as the outlines, px of the whole image."""
@@ -142,6 +145,13 @@ def find_particles(
     labels, n_split = separated(labels, neck_ratio if split else 0.0)
     labels = with_true_edges(labels, values if sign > 0 else -values, left_out)
     labels[left_out] = 0
+    plain = int(np.count_nonzero(found[sign].best_z() > PLAIN * _sure_z(labels.size)))
+    if labels.max(initial=0) > 0 and plain < FEWEST_PLAIN:
+        warnings.append(
+            f"Only {plain} of {labels.max()} particles stand out plainly from the structure of the support (by more "
+            f"than {PLAIN * _sure_z(labels.size):.1f} times its scatter); what was found may be that structure. Look "
+            "at it."
+        )
     if labels.max(initial=0) == 0:
         warnings.append("No particles were found: nothing stands out from the scatter of what is around it.")
     return Particles(labels, "bright" if sign > 0 else "dark", evidence, n_split, warnings)
@@ -213,26 +223,7 @@ def _found(pyramid: list[Octave], left_out: BoolArray, quantum: float, picture: 
         for sign, (limit, steepness) in {sign: _limits(out[sign], out[-sign], sure) for sign in SIGNS}.items():
             one = out[sign]
             out[sign] = replace(one, taken=one.shapely & (one.score(steepness) > limit))
-    # Where particles are so many that they are their own surroundings, the noise of the px tells them better.
-    crowds = {sign: _above_noise(out[sign], out[-sign]) for sign in SIGNS}
-    for sign, taken in crowds.items():
-        if np.count_nonzero(taken) > MANY_MORE * np.count_nonzero(out[sign].taken):
-            out[sign] = replace(out[sign], taken=taken)
     return out
-
-
-def _above_noise(targets: _Found, decoys: _Found) -> BoolArray:
-    """Return which blobs (n,) exceed the noise of the px by so much that hardly any of the other sign do.
-
-    The lowest limit counts at which those of the other sign are `CROWD_FALSE` of the particles.
-    """
-    levels = [np.where(one.shapely & (one.z > CROWD_Z), one.noise_z, 0.0) for one in (targets, decoys)]
-    score, false = (np.sort(level[level > 0]) for level in levels)
-    if len(score) == 0:
-        return np.zeros(len(targets.z), bool)
-    n_false, n = len(false) - np.searchsorted(false, score), len(score) - np.arange(len(score))
-    enough = n_false + 1 <= CROWD_FALSE * n
-    return np.asarray(levels[0] >= score[enough].min()) if enough.any() else np.zeros(len(targets.z), bool)
 
 
 def _candidates(pyramid: list[Octave], noise: FloatArray, sign: int, least: float) -> _Found:
@@ -309,7 +300,7 @@ def _limits(targets: _Found, decoys: _Found, sure: float) -> tuple[float, float]
 
 def _steepness(found: _Found, least_z: float) -> float:
     """Return the median steepness of blobs that are plain, each counted by its radius; 0 where there are few."""
-    plain = found.shapely & (found.z > least_z)
+    plain = found.shapely & (found.best_z() > least_z)
     if np.count_nonzero(plain) < FEWEST_PLAIN:
         return 0.0
     values, weights = found.steepness()[plain], found.circles()[plain, 2]

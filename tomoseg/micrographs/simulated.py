@@ -147,7 +147,7 @@ def simulated_micrograph(recipe: Recipe, seed: int = 0) -> SimulatedMicrograph:
         )
     support = SUPPORT_MAKERS[recipe.support](recipe, np.random.default_rng([seed, 2]))
     stamps = _placed(recipe, support, np.random.default_rng([seed, 3]))
-    labels, _ = _seen(stamps, recipe.shape)
+    labels = _seen(stamps, recipe.shape)
     signal = _signal(recipe, support, stamps, seed)
     bare = _signal(recipe, support, [], seed)
     smooth = _signal(replace(recipe, texture=0.0), support, [], seed)
@@ -156,7 +156,7 @@ def simulated_micrograph(recipe: Recipe, seed: int = 0) -> SimulatedMicrograph:
     if not (snr >= ROSE).all():  # nobody could say where these are
         stamps = [stamp for stamp, ratio in zip(stamps, snr, strict=True) if ratio >= ROSE]
         snr = snr[snr >= ROSE]
-        labels, _ = _seen(stamps, recipe.shape)
+        labels = _seen(stamps, recipe.shape)
         signal = _signal(recipe, support, stamps, seed)
     counts = np.random.default_rng([seed, 4]).poisson(np.maximum(signal, 0) * dose).astype(np.float32)
     polarity: Literal["bright", "dark"] = "bright" if recipe.mode == "HAADF" else "dark"
@@ -330,7 +330,7 @@ def _faceted(u: FloatArray, v: FloatArray, radius: float, rng: np.random.Generat
     inside = np.full(np.broadcast_shapes(u.shape, v.shape), np.inf)
     for angle in np.arange(sides) * 2 * np.pi / sides:
         np.minimum(inside, radius * rng.uniform(0.85, 1.05) - u * np.cos(angle) - v * np.sin(angle), out=inside)
-    slope = rng.uniform(1.2, 3)
+    slope = rng.uniform(2, 5)  # facets at 55 degrees above and below: 2 tan(55 degrees) = 2.9
     return np.asarray(np.where(inside > 0, np.minimum(slope * inside, 1.4 * radius), 0.0))
 
 
@@ -378,16 +378,12 @@ def _add(stamp: _Stamp, n: int, labels: Array, thickest: Array, shown: list[floa
     shown.append(float((stamp.covered[part] >= 0.5).sum()))
 
 
-def _seen(stamps: list[_Stamp], shape: tuple[int, int]) -> tuple[NDArray[np.int32], FloatArray]:
-    """Return the labels (y, x), of the thickest particle at each px, and the thickness of all together."""
-    labels, thickest, total = np.zeros(shape, np.int32), np.zeros(shape), np.zeros(shape)
+def _seen(stamps: list[_Stamp], shape: tuple[int, int]) -> NDArray[np.int32]:
+    """Return the labels (y, x): of the thickest particle at each px."""
+    labels, thickest, shown = np.zeros(shape, np.int32), np.zeros(shape), list[float]()
     for k, stamp in enumerate(stamps):
-        where, part = _windows(stamp, shape)
-        wins = (stamp.covered[part] >= 0.5) & (stamp.thickness[part] > thickest[where])
-        labels[where][wins] = k + 1
-        np.maximum(thickest[where], stamp.thickness[part], out=thickest[where])
-        total[where] += stamp.thickness[part]
-    return labels, total
+        _add(stamp, k, labels, thickest, shown)
+    return labels
 
 
 def _table(stamps: list[_Stamp], shape: tuple[int, int], snr: FloatArray) -> NDArray[Any]:
@@ -415,7 +411,10 @@ def _textured(recipe: Recipe, support: FloatArray, rng: np.random.Generator) -> 
 
 def _haadf(recipe: Recipe, support: FloatArray, stamps: list[_Stamp], rng: np.random.Generator) -> FloatArray:
     """Return the signal (y, x): it grows with the thickness, of particles by a factor more, over a dark level."""
-    _, thickness = _seen(stamps, recipe.shape)
+    thickness = np.zeros(recipe.shape)
+    for stamp in stamps:
+        where, part = _windows(stamp, recipe.shape)
+        thickness[where] += stamp.thickness[part]
     return np.asarray(3.0 + _textured(recipe, support, rng) + recipe.contrast * thickness)
 
 
