@@ -48,11 +48,13 @@ def pairs(picture: Picture, bars: list[Bar], line: Box, ink: Ink) -> list[Pair]:
 
 
 def _is_sibling(one: Bar, other: Bar) -> bool:
-    """Return whether two bars are of one size and colour, side by side in the same rows."""
+    """Return whether two bars are of one size and colour, in the same rows, with a gap of that size between them."""
     (y0, x0, y1, x1), (v0, u0, v1, u1) = one.box, other.box
     gap = max(x0, u0) - min(x1, u1)
     alike = abs(y0 - v0) <= 1 and abs(y1 - v1) <= 1 and abs(one.length - other.length) <= 3
-    return alike and 0 < gap < 3 * one.length and bool(np.abs(one.colour - other.colour).max() < 0.2)
+    return (
+        alike and abs(gap - one.length) <= 2 + 0.15 * one.length and bool(np.abs(one.colour - other.colour).max() < 0.2)
+    )
 
 
 def _is_other(one: Bar, other: Bar) -> bool:
