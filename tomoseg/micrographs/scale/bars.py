@@ -270,7 +270,14 @@ def _framed(picture: Picture, parts: list[Rectangle]) -> list[Bar]:
             contrast = _contrast(picture, box, upper.colour)
             if contrast >= LEAST_CONTRAST:
                 found.append(Bar(box, upper.colour, contrast, "framed", (upper.box, lower.box)))
-    return found
+    return [bar for bar in found if not _is_blurred(picture, bar)]
+
+
+def _is_blurred(picture: Picture, bar: Bar) -> bool:
+    """Return whether two rectangles are the blurred edges of a bar: what is between them is farther from the ground."""
+    (_, x0, y0, x1), (y1, _, _, _) = bar.parts
+    ground, inside = ground_colour(picture, bar), np.median(picture.values[y0:y1, x0:x1], axis=(0, 1))
+    return bool(np.abs(inside - ground).max() > np.abs(bar.colour - ground).max() + 0.5 * LEAST_CONTRAST)
 
 
 def _is_below(upper: Rectangle, lower: Rectangle, most_px: float) -> bool:

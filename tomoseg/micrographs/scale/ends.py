@@ -41,11 +41,33 @@ def bar_ends(picture: Picture, bar: Bar) -> Ends:
     first = max((p for p in bar.parts if p[1] <= bar.box[1] + 2), key=lambda p: p[2] - p[0])
     last = max((p for p in bar.parts if p[3] >= bar.box[3] - 2), key=lambda p: p[2] - p[0])
     blur = _COLOUR_BLUR if picture.values.shape[2] > 1 else _BLUR
-    left = first[1] - _step_position(_profile(picture, bar, first, first[1], -1), blur)
-    right = last[3] + _step_position(_profile(picture, bar, last, last[3], 1), blur)
-    ticks = [_tick_width(picture, bar, first, first[1], 1), _tick_width(picture, bar, last, last[3] - 1, -1)]
-    ticked = bar.kind != "framed" and min(ticks) > 0 and abs(ticks[0] - ticks[1]) <= 1 + 0.3 * max(ticks)
-    return Ends(left, right, float(np.mean(ticks)) if ticked else 0.0)
+    start, stop = _outermost(picture, bar, first, -1), _outermost(picture, bar, last, 1)
+    left = start - _step_position(_profile(picture, first, start, -1), blur)
+    right = stop + _step_position(_profile(picture, last, stop, 1), blur)
+    widths = [*_tick_widths(picture, bar, first, start, 1), *_tick_widths(picture, bar, last, stop - 1, -1)]
+    return Ends(left, right, _agreed_width(widths) if bar.kind != "framed" else 0.0)
+
+
+def _outermost(picture: Picture, bar: Bar, part: Box, step: int) -> int:
+    """Return the edge of the last pixel of a bar's colour beyond a part: a tick may differ a little from the bar."""
+    y0, x0, y1, x1 = part
+    edge = x1 if step > 0 else x0
+    for _ in range(_TICK_PX):
+        column = edge if step > 0 else edge - 1
+        if not 0 <= column < picture.shape[1]:
+            break
+        beyond = picture.values[y0:y1, column].mean(axis=0)
+        if np.abs(beyond - bar.colour).max() > _SAME_AS_BAR * bar.contrast:
+            break
+        edge += step
+    return edge
+
+
+def _agreed_width(widths: list[float]) -> float:
+    """Return the width of the ticks found above and below the two ends; 0 where fewer than two are alike."""
+    middle = float(np.median(widths)) if len(widths) >= 2 else 0.0
+    alike = [w for w in widths if abs(w - middle) <= 1 + 0.3 * middle]
+    return float(np.mean(alike)) if len(alike) >= 2 else 0.0
 
 
 def _outer_ticks(bar: Bar) -> Ends:
@@ -56,7 +78,7 @@ def _outer_ticks(bar: Bar) -> Ends:
     return Ends(float(start), float(start + slope * numbers[-1]), 0.0)
 
 
-def _profile(picture: Picture, bar: Bar, part: Box, end: int, step: int) -> NDArray[np.float64]:
+def _profile(picture: Picture, part: Box, end: int, step: int) -> NDArray[np.float64]:
     """Return the share of the bar (2 reach,) across an end, from within to beyond, 1 within and about 0 beyond.
 
     `end` is the edge of the part's last pixel, `step` 1 for a right end and -1 for a left one. Beyond the image there
@@ -89,23 +111,23 @@ def _step_position(share: NDArray[np.float64], blur: int) -> float:
     return low - _REACH + float(np.clip(share[low:high], 0, 1).sum())
 
 
-def _tick_width(picture: Picture, bar: Bar, part: Box, column: int, inward: int) -> float:
-    """Return the width in px of a tick that stands out above or below the bar at one end; 0 where there is none."""
+def _tick_widths(picture: Picture, bar: Bar, part: Box, column: int, inward: int) -> list[float]:
+    """Return the widths in px of ticks that stand out above and below the bar at one end, of those that do.
+
+    `column` is the bar's outermost; `inward` 1 from the left end and -1 from the right one.
+    """
     y0, _, y1, _ = part
-    height = picture.shape[0]
     reach = max(3, min(6, (y1 - y0) // 2 + 2))
-    limit = min(_TICK_PX, max(2, bar.length // 6))
-    columns = column + inward * np.arange(-3, limit + 1)
-    if columns.min() < 0 or columns.max() >= picture.shape[1]:
-        return 0.0
+    columns = column + inward * np.arange(-2, min(_TICK_PX, max(3, bar.length // 6)) + 1)
+    columns = columns[(columns >= 0) & (columns < picture.shape[1])]
     widths = []
     for rows in (np.arange(y0 - 2 - reach, y0 - 2), np.arange(y1 + 2, y1 + 2 + reach)):
-        if rows.min() < 0 or rows.max() >= height:
+        if rows.min() < 0 or rows.max() >= picture.shape[0]:
             continue
         near = np.abs(picture.values[rows][:, columns] - bar.colour).max(axis=2)
         inked = np.clip(1 - near / bar.contrast, 0, 1).mean(axis=0)
         inked /= max(float(inked.max()), _SAME_AS_BAR)
-        is_tick = inked[3] > _SAME_AS_BAR or inked[4] > _SAME_AS_BAR
-        if is_tick and inked[-1] < 1 - _SAME_AS_BAR and inked[0] < 1 - _SAME_AS_BAR:
-            widths.append(float(inked[inked > 0.1].sum()))
-    return max(widths, default=0.0)
+        clear = np.flatnonzero(inked[2:] < _SAME_AS_BAR)  # where the tick ends, inward
+        if inked[2:4].max() > 1 - _SAME_AS_BAR and len(clear) and (stop := int(clear[clear > 0].min(initial=99))) < 99:
+            widths.append(float(inked[2 : 2 + stop + 1].sum()))
+    return widths

@@ -8,6 +8,7 @@ from tomoseg.micrographs.scale.bars import Bar, Ink, ground_colour
 from tomoseg.micrographs.scale.picture import Box, Picture
 
 _BESIDE = 3.5  # farthest beside a bar, in heights of the letters
+_INTERVALS = (5, 10, 20)  # of rulers
 _AS_LIKELY = 0.05  # difference of likelihood within which two bars are as likely
 _CLEAR = 0.5  # contrast from which on a bar is as clear as any
 _APART = 3.0  # farthest above or below
@@ -43,16 +44,23 @@ def pairs(picture: Picture, bars: list[Bar], line: Box, ink: Ink) -> list[Pair]:
     likely = {id(p): _likelihood(p, longest, ink) for p in bare}
     first, *others = sorted(bare, key=lambda p: -likely[id(p)])
     rivals = [p for p in others if likely[id(p)] > likely[id(first)] - _AS_LIKELY and _is_other(p.bar, first.bar)]
-    is_part = any(_is_sibling(first.bar, bar) for bar in bars)
+    is_part = any(_is_sibling(first.bar, bar) for bar in bars) or _is_cut_ruler(first.bar)
     return [replace(first, rivalled=bool(rivals) or is_part), *others]
 
 
+def _is_cut_ruler(bar: Bar) -> bool:
+    """Return whether a ruler has a number of intervals that rulers do not have: some of its ticks were not found."""
+    return bar.kind == "ruler" and len(bar.parts) - 1 not in _INTERVALS
+
+
 def _is_sibling(one: Bar, other: Bar) -> bool:
-    """Return whether two bars are of one size and colour, side by side in the same rows."""
+    """Return whether two bars are of one size and colour, in the same rows, with a gap of that size between them."""
     (y0, x0, y1, x1), (v0, u0, v1, u1) = one.box, other.box
     gap = max(x0, u0) - min(x1, u1)
     alike = abs(y0 - v0) <= 1 and abs(y1 - v1) <= 1 and abs(one.length - other.length) <= 3
-    return alike and 0 < gap < 3 * one.length and bool(np.abs(one.colour - other.colour).max() < 0.2)
+    return (
+        alike and abs(gap - one.length) <= 2 + 0.15 * one.length and bool(np.abs(one.colour - other.colour).max() < 0.2)
+    )
 
 
 def _is_other(one: Bar, other: Bar) -> bool:
@@ -74,7 +82,7 @@ def placing(line: Box, bar: Bar) -> tuple[float, str] | None:
         # The box of the text may hold pieces of the bar, which look like dashes.
         in_gap = min(x1, bar.parts[-1][1]) - max(x0, bar.parts[0][3])
         level = abs((y0 + y1) - (v0 + v1)) / 2 <= 0.35 * height
-        within = level and in_gap >= 0.6 * (x1 - x0)
+        within = level and in_gap >= 0.5 * (x1 - x0)
         return (0.0, "inside") if within else None
     slack = 0.2 * height
     if y0 >= v0 - slack and y1 <= v1 + slack and x0 >= u0 and x1 <= u1:
