@@ -2,7 +2,7 @@
 
     python benchmarks/scale_bars.py --images 300 --seed 1000
     python benchmarks/scale_bars.py --images 300 --seed 1000 --held-out --show failures
-    python benchmarks/scale_bars.py --images 0 --data ../shared/data
+    python benchmarks/scale_bars.py --images 0 --data FOLDER
 
 `right` is the length of the label as written and that of the bar within 2 px or 2 %; `warned` is anything else that
 came with a warning, `wrong` without one. `--held-out` draws fonts, colours, bars and places of the label that the other
