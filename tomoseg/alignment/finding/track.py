@@ -205,7 +205,8 @@ def _join(
         both = weight * w
         step, score = register(_windowed(reference, both), _windowed(here, both), response, LARGEST_STEP_PX)
         shift = shift + step
-        if number > 0 and np.abs(step).max() < SMALL_STEP_PX:
+        is_far = np.abs(shift - expected).max() > max_shift_px
+        if number > 0 and (is_far or np.abs(step).max() < SMALL_STEP_PX):
             break
     return shift, score
 
