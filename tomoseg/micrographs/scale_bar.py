@@ -20,7 +20,7 @@ from tomoseg.micrographs.scale.texts import Text, find_texts, is_installed
 _CORNER = (0.35, 0.55)  # height and width of a corner, in those of the image
 _REACH = 5  # how far above and below a label bars are looked for, in heights of its letters
 _TICK = 0.25  # least length of a ruler's ticks, in heights of the letters
-_LIKE_LETTERS = 0.35  # contrast of a bar, in that of its label's letters, at least: they are one ink
+_LIKE_LETTERS = 0.4  # contrast of a bar, in that of its label's letters, at least: they are one ink
 _SMOOTHING_PX = 5  # along the rows, where no bar is found without: noise on thin lines
 _CLEAR_BAR = 0.3  # contrast of a bar that is told of though its label was not read
 _SURE = 0.6  # confidence below which a warning is given
@@ -118,8 +118,10 @@ def _corners(picture: Picture) -> list[Box]:
 
 def _read(picture: Picture, texts: list[Text]) -> list[ScaleBar]:
     """Return the scale bars whose labels are among the texts, the most certain first."""
-    boxes = dict.fromkeys(_seen_near_by(picture, text) for text in _lengths(texts))
-    read = [(box, label) for box in boxes if (label := read_label(picture, box))]
+    said: dict[Box, list[Text]] = {}
+    for text in _lengths(texts):
+        said.setdefault(_seen_near_by(picture, text), []).append(text)
+    read = [(box, label) for box, found_as in said.items() if (label := read_label(picture, box, found_as))]
     found: list[ScaleBar] = []
     for box, label in sorted(read, key=lambda r: -r[1].confidence):
         pair = _pair(picture, Text(box, "", 0.0).letters_box, label.ink)

@@ -128,6 +128,12 @@ def _tick_widths(picture: Picture, bar: Bar, part: Box, column: int, inward: int
         inked = np.clip(1 - near / bar.contrast, 0, 1).mean(axis=0)
         inked /= max(float(inked.max()), _SAME_AS_BAR)
         clear = np.flatnonzero(inked[2:] < _SAME_AS_BAR)  # where the tick ends, inward
-        if inked[2:4].max() > 1 - _SAME_AS_BAR and len(clear) and (stop := int(clear[clear > 0].min(initial=99))) < 99:
+        beyond = inked[0] < 1 - _SAME_AS_BAR  # else it is no tick that is seen, but a ground like it
+        if (
+            beyond
+            and inked[2:4].max() > 1 - _SAME_AS_BAR
+            and len(clear)
+            and (stop := int(clear[clear > 0].min(initial=99))) < 99
+        ):
             widths.append(float(inked[2 : 2 + stop + 1].sum()))
     return widths

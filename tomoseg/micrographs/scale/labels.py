@@ -1,5 +1,6 @@
 """Read a label: several pictures of the line and the shapes of its letters must agree."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from tomoseg.micrographs.scale.bars import Ink
 from tomoseg.micrographs.scale.lengths import Length, parse_label
 from tomoseg.micrographs.scale.letters import Letters, find_letters, unit_letter
 from tomoseg.micrographs.scale.picture import Box, Picture
-from tomoseg.micrographs.scale.texts import GreyImage, read_line
+from tomoseg.micrographs.scale.texts import GreyImage, Text, read_line
 
 _CLEAR = 0.7  # an engine's certainty from which on it is not in doubt
 _UNREAD = 0.5  # weight of a picture of the line in which no length was read
@@ -41,10 +42,10 @@ class _Vote:
     text: str
 
 
-def read_label(picture: Picture, box: Box) -> Label | None:
-    """Read the line of text in a box; None where it is no length."""
+def read_label(picture: Picture, box: Box, found: Sequence[Text] = ()) -> Label | None:
+    """Read the line of text in a box; None where it is no length. `found`: what it said when it was found."""
     ink, _ = _ink(picture, box)
-    votes = _votes(_pictures(picture, box, ink))
+    votes = _votes(_pictures(picture, box, ink)) + [_vote(text.text, text.certainty) for text in found]
     if not any(v.length for v in votes):
         return None
     return _judged(votes, find_letters(ink), letters_ink(picture, box))

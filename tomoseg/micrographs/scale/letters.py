@@ -44,9 +44,9 @@ def find_letters(ink: NDArray[np.float32]) -> Letters:
     if not len(boxes) or tall.max() < 4:
         return Letters(mask, boxes[:0], (), 0.0, 0.0, zoom)
     whole = boxes[tall >= _LETTER * tall.max()]
-    # The first letter is a digit, and stands on the line.
-    first = whole[np.argmin(whole[:, 1])]
-    bottom, height = float(first[2]), float(first[2] - first[0])
+    # Most letters stand on the line, and digits reach higher than the letters of the unit.
+    bottom = float(np.median(whole[:, 2]))
+    height = bottom - float(np.percentile(whole[:, 0], 25))
     are_points = _are_points(boxes, bottom, height)
     whole = boxes[~are_points & (tall >= _LETTER * tall.max())]
     points = np.array([p for p in boxes[are_points] if not _is_under(p, whole)], np.int64).reshape(-1, 4)

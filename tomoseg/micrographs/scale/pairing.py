@@ -8,6 +8,8 @@ from tomoseg.micrographs.scale.bars import Bar, Ink, ground_colour
 from tomoseg.micrographs.scale.picture import Box, Picture
 
 _BESIDE = 3.5  # farthest beside a bar, in heights of the letters
+_LEAST_LENGTH = 1.5  # of a bar, in heights of the letters
+_MOST_FILLED = 0.85  # of a bar's length by a label within it
 _INTERVALS = (5, 10, 20)  # of rulers
 _AS_LIKELY = 0.05  # difference of likelihood within which two bars are as likely
 _CLEAR = 0.5  # contrast from which on a bar is as clear as any
@@ -37,7 +39,8 @@ def pairs(picture: Picture, bars: list[Bar], line: Box, ink: Ink) -> list[Pair]:
     """
     placed = [Pair(bar, line, *at) for bar in bars if (at := placing(line, bar)) is not None]
     fitting = [pair for pair in placed if _fits(picture, pair)]
-    bare = [p for p in fitting if not any(_is_ground(picture, p, other, ink) for other in fitting)]
+    whole = [p for p in fitting if not any(_is_half(p.bar, other.bar) for other in fitting)]
+    bare = [p for p in whole if not any(_is_ground(picture, p, other, ink) for other in whole)]
     if not bare:
         return []
     longest = max(p.bar.length for p in bare)
@@ -46,6 +49,13 @@ def pairs(picture: Picture, bars: list[Bar], line: Box, ink: Ink) -> list[Pair]:
     rivals = [p for p in others if likely[id(p)] > likely[id(first)] - _AS_LIKELY and _is_other(p.bar, first.bar)]
     is_part = any(_is_sibling(first.bar, bar) for bar in bars) or _is_cut_ruler(first.bar)
     return [replace(first, rivalled=bool(rivals) or is_part), *others]
+
+
+def _is_half(one: Bar, other: Bar) -> bool:
+    """Return whether a bar is one of the two parts of another one that is interrupted by the label."""
+    if one.kind == "interrupted" or other.kind != "interrupted":
+        return False
+    return any(np.abs(np.subtract(one.box, part)).max() <= 3 for part in other.parts)
 
 
 def _is_cut_ruler(bar: Bar) -> bool:
@@ -88,7 +98,7 @@ def placing(line: Box, bar: Bar) -> tuple[float, str] | None:
     if y0 >= v0 - slack and y1 <= v1 + slack and x0 >= u0 and x1 <= u1:
         return (0.3 * off_middle / height, "inside") if bar.kind == "framed" else None
     beside = max(u0 - x1, x0 - u1)
-    if beside >= -slack:
+    if beside >= -2.5 * slack:  # the box of the text may reach over a tick
         off = abs((y0 + y1) - (v0 + v1)) / 2
         near = off <= 0.8 * height and beside <= _BESIDE * height
         return ((max(0.0, beside) + off) / height, "beside") if near else None
@@ -110,7 +120,7 @@ def _is_stroke(pair: Pair) -> bool:
     v0, u0, v1, u1 = pair.line
     pad = 0.25 * (v1 - v0)
     within = v0 - pad <= y0 and y1 <= v1 + pad and u0 - pad <= x0 and x1 <= u1 + pad
-    return within or pair.bar.length < v1 - v0
+    return within or pair.bar.length < _LEAST_LENGTH * (v1 - v0)
 
 
 def _alone(picture: Picture, pair: Pair) -> bool:
@@ -121,7 +131,8 @@ def _alone(picture: Picture, pair: Pair) -> bool:
     inside = picture.distance(pair.bar.box, pair.bar.colour) > 0.2
     inside[max(0, v0 - pad - y0) : v1 + pad - y0, max(0, u0 - pad - x0) : u1 + pad - x0] = False
     middle = abs((v0 + v1) - (y0 + y1)) / 2 <= 0.35 * (v1 - v0)
-    return middle and bool(inside[3:-3, 3:-3].mean() < 0.002)
+    narrow = u1 - u0 <= _MOST_FILLED * pair.bar.length
+    return middle and narrow and bool(inside[3:-3, 3:-3].mean() < 0.002)
 
 
 def _is_ground(picture: Picture, one: Pair, other: Pair, ink: Ink) -> bool:
@@ -144,5 +155,6 @@ def _is_of(bar: Bar, ink: Ink) -> bool:
 
 def _likelihood(pair: Pair, longest: int, ink: Ink) -> float:
     likely = {"segmented": 0.1, "interrupted": 0.2, "framed": 0.1, "ruler": 0.2}.get(pair.bar.kind, 0.0)
-    likely += 0.25 if _is_of(pair.bar, ink) else 0.0
+    # A bar around its label is of another colour than that, but nothing else has a label in its middle.
+    likely += 0.25 if _is_of(pair.bar, ink) or (pair.place, pair.bar.kind) == ("inside", "framed") else 0.0
     return likely + min(_CLEAR, pair.bar.contrast) + 0.15 * pair.bar.length / longest - 0.1 * pair.distance
