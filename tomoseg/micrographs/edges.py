@@ -73,7 +73,8 @@ def with_true_edges(labels: NDArray[np.int32], values: Float32Array, left_out: B
         return labels
     blur, roundness = _common(profiles[some], radii[some], tables)
     out = labels.copy()
-    fitted, _ = _fit(profiles, radii, blur, roundness, tables)
+    fitted = radii.copy()
+    fitted[usable], _ = _fit(profiles[usable], radii[usable], blur, roundness, tables)
     for k in usable[np.argsort(-radii[usable], kind="stable")]:
         window, order, _, _, label = layouts[k]
         _relabel(out, window, order, label, round(np.pi * fitted[k] ** 2))

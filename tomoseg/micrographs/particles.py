@@ -300,7 +300,9 @@ def _limits(targets: _Found, decoys: _Found, sure: float) -> tuple[float, float]
 
 def _steepness(found: _Found, least_z: float) -> float:
     """Return the median steepness of blobs that are plain, each counted by its radius; 0 where there are few."""
-    plain = found.shapely & (found.best_z() > least_z)
+    plain = found.shapely & (found.z > least_z)
+    if np.count_nonzero(plain) < FEWEST_PLAIN:  # as where large particles are crowded
+        plain = found.shapely & (found.best_z() > least_z)
     if np.count_nonzero(plain) < FEWEST_PLAIN:
         return 0.0
     values, weights = found.steepness()[plain], found.circles()[plain, 2]

@@ -5,6 +5,7 @@ import pytest
 from scipy import ndimage
 
 from tomoseg.errors import InputError
+from tomoseg.micrographs.edges import with_true_edges
 from tomoseg.micrographs.particles import find_particles
 from tomoseg.micrographs.shapes import particle_table
 from tomoseg.micrographs.simulated import Recipe, simulated_micrograph, support_alone
@@ -113,3 +114,14 @@ def test_images_that_cannot_be_used_are_refused():
 def test_the_same_image_gives_the_same_labels():
     truth = simulated_micrograph(Recipe(n_particles=30, shape=(200, 200)), 1)
     np.testing.assert_array_equal(find_particles(truth.image).labels, find_particles(truth.image).labels)
+
+
+def test_a_particle_with_nothing_beside_it_that_counts_keeps_its_outline():
+    labels = np.zeros((80, 80), np.int32)
+    labels[15:36, 15:36] = 1
+    labels[24:27, 24:27] = 2  # all its surroundings are another particle
+    rows, columns = np.ogrid[:80, :80]
+    labels[(rows - 60) ** 2 + (columns - 60) ** 2 <= 64] = 3
+    image = np.array([0, 3, 6, 5], np.float32)[labels] + np.random.default_rng(0).normal(0, 0.1, (80, 80))
+    edged = with_true_edges(labels, image.astype(np.float32), np.zeros((80, 80), bool))
+    np.testing.assert_array_equal(edged == 2, labels == 2)
