@@ -11,9 +11,10 @@ show. The direction of the axis is searched separately, by how well images are p
 (`tomoseg.alignment.finding.refine`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numba
 import numpy as np
@@ -28,6 +29,7 @@ from tomoseg.reconstruction.geometry import ParallelGeometry
 from tomoseg.reconstruction.kernels import PAD
 from tomoseg.reconstruction.operators import Floats, Operator
 
+T = TypeVar("T")
 WIDEST_FILM = 4.0  # of a film: times the width of the frame
 SHALLOWEST_PX = 8
 WIDER = 1.6  # of the frame: how much of a sample that extends beyond it is reconstructed
@@ -39,6 +41,7 @@ LARGEST_PX = 1.0  # of a step
 GAIN = 0.7  # of steps: volume and images follow each other, and would swing
 STRAY = 3.0  # times the median residual: a tilt that takes no part in the volume
 HALF_PASSES = 3  # of the volume by which half of the tilts predict the others
+SMALL_PX2 = 128 * 128  # of an image whose work takes less time than handing it to a thread
 FAINTEST = 1e-4  # of the brightest: what a projection is at least, as a divisor
 
 
@@ -143,7 +146,7 @@ def predicted_by_halves(
             run.reconstruct(pool, HALF_PASSES)
             predicted = run.predicted(pool, left_out)
             images, seen = run.resampled(pool, left_out)
-            sums = np.array(list(pool.map(normal_equations, images, predicted, seen, [run.window] * len(images))))
+            sums = np.array(run.each(pool, normal_equations, images, predicted, seen, [run.window] * len(images)))
             residuals[left_out] = np.sqrt(sums[:, 12] / np.maximum(sums[:, 13], 1e-30))
     return residuals
 
@@ -168,6 +171,7 @@ class Run:
         size = self.operator.block
         self.blocks = [slice(start, min(start + size, height)) for start in range(0, height, size)]
         self.volumes: list[Floats] = []
+        self.is_small = height * self.shape[1] <= SMALL_PX2
         self.window = taper(self.shape, EDGE).astype(np.float32)
         self.misfit, self.power = np.zeros(len(chosen)), np.zeros(len(chosen))
 
@@ -182,6 +186,11 @@ class Run:
         """Return the geometry of some tilts, and a volume for all of them."""
         whole = geometry_of(self.series.angles_deg, self.shape[1], whole=self.whole, film=self.film)
         return whole.of(tilts)
+
+    def each(self, pool: ThreadPoolExecutor, function: Callable[..., T], *items: Sequence[Any]) -> list[T]:
+        """Call `function` for all items, on all threads unless images are small."""
+        calls = map if self.is_small else pool.map
+        return list(calls(function, *items))
 
     def start(self, pool: ThreadPoolExecutor) -> None:
         """Make a volume that is constant in each slice, with about the brightness of all images."""
@@ -204,10 +213,10 @@ class Run:
         typical = self.typical
         for (tilts, part), plane in zip(self.subsets, self.planes, strict=True):
             self.series.checkpoint()
-            computed = list(pool.map(part.forward, self.volumes))
+            computed = self.each(pool, part.forward, self.volumes)
             predicted = self.joined(part, computed)
             images, seen = self.warped(pool, tilts)
-            sums = np.array(list(pool.map(normal_equations, images, predicted, seen, [self.window] * len(tilts))))
+            sums = np.array(self.each(pool, normal_equations, images, predicted, seen, [self.window] * len(tilts)))
             misfit[tilts], power[tilts] = sums[:, 12], sums[:, 13]
             if moving:
                 steps[tilts] = GAIN * np.array([_step(one) for one in sums])
@@ -236,7 +245,7 @@ class Run:
     def predicted(self, pool: ThreadPoolExecutor, tilts: NDArray[np.int_]) -> Floats:
         """Return images (n, y, x) of any tilts of the series as the volume predicts them."""
         operator = CpuOperator(self.geometry(tilts))
-        return self.joined(operator, list(pool.map(operator.forward, self.volumes)))
+        return self.joined(operator, self.each(pool, operator.forward, self.volumes))
 
     @property
     def typical(self) -> float:
@@ -270,7 +279,7 @@ class Run:
 
         unseen = plane == 0
 
-        list(pool.map(one, self.blocks, computed, self.volumes))
+        self.each(pool, one, self.blocks, computed, self.volumes)
 
     def warped(self, pool: ThreadPoolExecutor, tilts: NDArray[np.int_]) -> tuple[Floats, NDArray[np.bool_]]:
         """Return chosen images (n, y, x) in the aligned frame, and whether the raw frame shows them well inside it."""
@@ -284,7 +293,7 @@ class Run:
         def one(k: int) -> None:
             self.series.resample(which[k], shifts[k], self.angle_deg, images[k], seen[k], margin_px=MARGIN_PX)
 
-        list(pool.map(one, range(len(which))))
+        self.each(pool, one, range(len(which)))
         return images, seen
 
 
