@@ -70,6 +70,7 @@ def images(
 def _write(output: Path, records: Any, params: MicrographParameters) -> None:
     """Write tables, plots and report, and tell the sizes."""
     from tomoseg import __version__
+    from tomoseg.micrographs.results import OVERLAYS
     from tomoseg.micrographs.summary import samples_of, write_tables
     from tomoseg.report.micrographs import MicrographPage, SampleSizes, size_plot_of, write_micrograph_page
 
@@ -83,7 +84,7 @@ def _write(output: Path, records: Any, params: MicrographParameters) -> None:
             written.append(output / f"sizes.{kind}")
     page = MicrographPage(
         output.absolute().name,
-        output,
+        output / OVERLAYS,
         [record.row for record in records if not record.skipped],
         shown,
         [(record.name, record.skipped) for record in records if record.skipped],

@@ -49,10 +49,13 @@ class SampleSizes:
 
 @dataclass(frozen=True)
 class MicrographPage:
-    """What the page shows: `images` rows of the table of images, `samples` first all together, then each."""
+    """What the page shows: `images` rows of the table of images, `samples` first all together, then each.
+
+    The folder `overlays` holds a picture of each image.
+    """
 
     title: str
-    folder: Path
+    overlays: Path
     images: Sequence[Mapping[str, Any]]
     samples: Sequence[SampleSizes]
     skipped: Sequence[tuple[str, str]] = ()
@@ -180,7 +183,7 @@ def _pictures(page: MicrographPage) -> Html:
     shown = {row["image"] for row in ordered}
     figures = []
     for row in page.images:
-        path = page.folder / "overlays" / f"{row['image']}.png"
+        path = page.overlays / f"{row['image']}.png"
         if row["image"] not in shown or not path.is_file():
             continue
         with Image.open(path) as picture:
@@ -193,7 +196,7 @@ def _pictures(page: MicrographPage) -> Html:
         "darkened was left out: scale bar, label, footer."
     )
     if left > 0:
-        words += f" {left} more images are in the folder overlays."
+        words += f" {left} more images are in the folder {page.overlays.name}."
     title = el("div", el("h2", "Outlines"), class_="title")
     return el("section", title, el("p", words), el("div", *figures, class_="triple"))
 
