@@ -12,7 +12,7 @@ from tomoseg.export.formats.csv import write_csv
 from tomoseg.export.formats.parquet import why_missing, write_parquet
 from tomoseg.io.atomic import atomic_path
 from tomoseg.measurement.particles.sizes import size_table
-from tomoseg.micrographs.distribution import confidence_intervals, weighted_sizes
+from tomoseg.micrographs.distribution import confidence_intervals, finite_weights, weighted_sizes
 from tomoseg.micrographs.records import Record
 from tomoseg.micrographs.results import DELETED, SIZES
 
@@ -83,7 +83,7 @@ def _sample(name: str, records: Sequence[Record], border_correction: bool) -> Sa
     sizes = _gathered(chosen, kept, f"diameter_{unit}")
     weights = _gathered(chosen, kept, "weight") if border_correction else np.ones(len(sizes))
     cut = sum(int(np.sum(r.particles["touches_border"])) for r in chosen)
-    histogram = size_table(sizes, 1.0, weights=np.where(np.isfinite(weights), weights, 1.0))
+    histogram = size_table(sizes, 1.0, weights=finite_weights(weights))
     return Sample(
         name,
         unit,
