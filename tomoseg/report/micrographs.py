@@ -14,7 +14,7 @@ from tomoseg.report.figures.encoding import data_uri
 from tomoseg.report.figures.plots import Plot, distribution_plot
 from tomoseg.report.formatting import NBSP, NOTHING, count, heading, number
 from tomoseg.report.html import Html, details, el, facts, figure, join, table
-from tomoseg.report.page.page import POLICY, digest, page_script, style_sheet
+from tomoseg.report.page.page import document
 
 MOST_PICTURES, PICTURE_PX = 60, 560  # overlays in the page; the folder holds all
 PLOTS_DPI = 150
@@ -75,20 +75,10 @@ def size_plot_of(sizes: SampleSizes, name: str = "sizes") -> Plot:
 
 def write_micrograph_page(path: Path, page: MicrographPage) -> None:
     """Write the page, one self-contained HTML file."""
-    script = page_script()
-    head = el(
-        "head",
-        el("meta", charset="utf-8"),
-        el("meta", http_equiv="Content-Security-Policy", content=f"{POLICY}; script-src {digest(script)}"),
-        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("title", f"{page.title} · tomoseg report"),
-        el("style", Html(style_sheet())),
-    )
     main = el("main", *_samples(page), _images(page), _pictures(page), _skipped(page), _settings(page))
     footer = el("footer", f"Made by tomoseg {page.version}".strip() + ".")
-    body = el("body", _header(page), main, footer, Html(f"<script>{script}</script>"))
     with atomic_path(path) as temporary:
-        text = "<!DOCTYPE html>\n" + el("html", head, body, lang="en") + "\n"
+        text = document(page.title, _header(page), main, footer)
         temporary.write_text(text, encoding="utf-8", errors="replace")
 
 
