@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tomoseg.arrays import Array
 from tomoseg.io.atomic import atomic_path
+from tomoseg.measurement.particles.sizes import SampleSizes
 from tomoseg.report.figures.encoding import data_uri
 from tomoseg.report.figures.plots import Plot, distribution_plot
 from tomoseg.report.formatting import NBSP, NOTHING, count, heading, number
@@ -30,21 +30,6 @@ FACTS = (
     ("lognormal_median", "median of the log-normal fit"),
     ("lognormal_sigma", "width of the log-normal fit (sigma of ln d)"),
 )
-
-
-@dataclass(frozen=True)
-class SampleSizes:
-    """Sizes of the particles of a sample: `histogram` of `size_table`, `numbers` by name, all in `unit`."""
-
-    name: str
-    unit: str
-    n_images: int
-    n_particles: int
-    n_cut: int
-    numbers: Mapping[str, float]
-    intervals: Mapping[str, tuple[float, float]]
-    histogram: Array
-    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
