@@ -74,7 +74,7 @@ def read_pipeline(name: str | Path) -> dict[str, dict[str, Any]]:
     path = pipeline_path(name)
     content = _content_of(path)
     content = {} if content is None else content
-    if isinstance(content, dict) and TRAINING in content and TRAINING not in BY_NAME:
+    if _is_of_training(content):
         raise InputError(f"{path} holds the parameters of a training: give it to `tomoseg train --pipeline {name}`.")
     sections = [section or {} for section in content.values()] if isinstance(content, dict) else [None]
     if not all(isinstance(section, dict) and all(isinstance(key, str) for key in section) for section in sections):
@@ -157,25 +157,22 @@ def pipeline_path(name: str | Path, told: Iterable[str] | None = None) -> Path:
 
 def shipped_pipelines() -> dict[str, Path]:
     """Return the pipeline files that ship with tomoseg, by name, without those of trainings."""
-    return {name: path for name, path in _shipped_files().items() if not _is_recipe(path)}
+    return {name: path for name, path in _shipped_files().items() if not _is_of_training(_content_of(path))}
 
 
 def shipped_recipes() -> dict[str, Path]:
     """Return the files of parameters of trainings that ship with tomoseg, by name."""
-    return {name: path for name, path in _shipped_files().items() if _is_recipe(path)}
+    return {name: path for name, path in _shipped_files().items() if _is_of_training(_content_of(path))}
 
 
 def is_recipe(name: str | Path) -> bool:
     """Tell whether a file, or the name of one that ships with tomoseg, is of a training and not of stages."""
     path = Path(name)
-    if not path.is_file():
-        return str(name) in shipped_recipes()
-    content = _content_of(path)
-    return isinstance(content, dict) and TRAINING in content and TRAINING not in BY_NAME
+    return _is_of_training(_content_of(path)) if path.is_file() else str(name) in shipped_recipes()
 
 
-def _is_recipe(path: Path) -> bool:
-    return any(line.startswith(f"{TRAINING}:") for line in path.read_text(encoding="utf-8").splitlines())
+def _is_of_training(content: Any) -> bool:
+    return isinstance(content, dict) and TRAINING in content
 
 
 def _shipped_files() -> dict[str, Path]:

@@ -70,22 +70,22 @@ def images(
 def _write(output: Path, records: Any, params: MicrographParameters) -> None:
     """Write tables, plots and report, and tell the sizes."""
     from tomoseg import __version__
+    from tomoseg.micrographs.results import OVERLAYS
     from tomoseg.micrographs.summary import samples_of, write_tables
-    from tomoseg.report.micrographs import MicrographPage, SampleSizes, size_plot_of, write_micrograph_page
+    from tomoseg.report.micrographs import MicrographPage, size_plot_of, write_micrograph_page
 
     samples = samples_of(records, border_correction=params.border_correction)
     written = write_tables(output, records, samples)
-    shown = [SampleSizes(**vars(sample)) for sample in samples]
-    if len(shown[0].histogram):
-        plot = size_plot_of(shown[0])
+    if len(samples[0].histogram):
+        plot = size_plot_of(samples[0])
         for kind in ("png", "svg"):
             plot.save(output / f"sizes.{kind}", kind)
             written.append(output / f"sizes.{kind}")
     page = MicrographPage(
         output.absolute().name,
-        output,
+        output / OVERLAYS,
         [record.row for record in records if not record.skipped],
-        shown,
+        samples,
         [(record.name, record.skipped) for record in records if record.skipped],
         settings=params.model_dump(mode="json"),
         version=__version__,

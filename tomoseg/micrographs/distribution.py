@@ -48,13 +48,17 @@ def confidence_intervals(diameters: ArrayLike, weights: ArrayLike | None = None)
     return {name: (float(a), float(b)) for name, a, b in zip(NUMBERS, low, high, strict=True)}
 
 
-def _sorted(diameters: ArrayLike, weights: ArrayLike | None) -> tuple[FloatArray, FloatArray]:
-    """Return rising diameters and their weights; infinite ones count as the largest."""
-    d = np.asarray(diameters, np.float64)
-    w = np.ones(d.shape) if weights is None else np.array(weights, np.float64)
+def finite_weights(weights: ArrayLike) -> FloatArray:
+    """Return weights (n,) in which infinite ones count as the largest, or as 1 where none is finite."""
+    w = np.asarray(weights, np.float64)
     finite = np.isfinite(w)
-    if not finite.all():
-        w[~finite] = w[finite].max() if finite.any() else 1.0
+    return np.where(finite, w, w[finite].max() if finite.any() else 1.0)
+
+
+def _sorted(diameters: ArrayLike, weights: ArrayLike | None) -> tuple[FloatArray, FloatArray]:
+    """Return rising diameters and their finite weights."""
+    d = np.asarray(diameters, np.float64)
+    w = np.ones(d.shape) if weights is None else finite_weights(weights)
     order = np.argsort(d, kind="stable")
     return d[order], w[order]
 

@@ -236,6 +236,3 @@ def _relabel(out: NDArray[np.int32], window: tuple[slice, slice], ranks: NDArray
     here = out[window]
     here[(here == label) & (ranks >= n)] = 0
     here[(here == 0) & (ranks < n)] = label
-
-
-__all__ = ["with_true_edges"]

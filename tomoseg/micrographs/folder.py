@@ -93,14 +93,13 @@ def measured(task: Task, *, folder: Path, params: MicrographParameters, force: b
             return known
         record = _measure(task, folder, params, mark)
     except InputError as error:
-        record = Record(task.name, mark, _where(task), skipped=str(error))
+        record = _skipped(task, mark, str(error))
     except TomosegError:
         raise
     except MemoryError:
-        record = Record(task.name, mark, _where(task), skipped="there is not enough memory for this image")
+        record = _skipped(task, mark, "there is not enough memory for this image")
     except Exception as error:  # a fault in one image must not cost the other thousands
-        reason = f"it could not be measured: {type(error).__name__}: {reason_of(error)}"
-        record = Record(task.name, mark, _where(task), skipped=reason)
+        record = _skipped(task, mark, f"it could not be measured: {type(error).__name__}: {reason_of(error)}")
     record.write(path)
     return record
 
@@ -114,6 +113,10 @@ def _measure(task: Task, folder: Path, params: MicrographParameters, mark: str) 
     write_pictures(found, partial(task.in_folder, folder))
     doubts = [*image.warnings, *([image.pixel_size.doubt] if image.pixel_size.doubt else []), *found.warnings]
     return row_of(found, task.name, mark, _where(task), doubts)
+
+
+def _skipped(task: Task, mark: str, reason: str) -> Record:
+    return Record(task.name, mark, _where(task), skipped=reason)
 
 
 def _where(task: Task) -> dict[str, str]:
@@ -151,7 +154,7 @@ def _one_by_one(
                 yield task, pool.submit(work, task).result()
             except BrokenProcessPool:
                 reason = "the process that measured it was killed, most likely for want of memory: give --max-memory"
-                yield task, Record(task.name, "", _where(task), skipped=reason)
+                yield task, _skipped(task, "", reason)
 
 
 def _prepare() -> None:

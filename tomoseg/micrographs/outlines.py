@@ -36,46 +36,43 @@ def background_plane(image: Array, y: int, x: int, radius: float, out: Array) ->
     reach = int(np.ceil(REACH * radius)) + 1
     n_y, n_x = image.shape
     inner, outer = 1.4 * radius + 1, REACH * radius + 1
+    ring = np.empty(((2 * reach + 1) ** 2, 3))
+    n_ring = 0
+    for row in range(max(0, y - reach), min(n_y, y + reach + 1)):
+        for column in range(max(0, x - reach), min(n_x, x + reach + 1)):
+            dy, dx = row - y, column - x
+            if inner <= np.sqrt(dy * dy + dx * dx) <= outer:
+                ring[n_ring, 0], ring[n_ring, 1], ring[n_ring, 2] = dy, dx, image[row, column]
+                n_ring += 1
     spread = np.inf
     out[:] = 0
     for _ in range(4):
         m = np.zeros((3, 3))
         v = np.zeros(3)
         squares, n = 0.0, 0
-        for row in range(max(0, y - reach), min(n_y, y + reach + 1)):
-            for column in range(max(0, x - reach), min(n_x, x + reach + 1)):
-                dy, dx = row - y, column - x
-                d = np.sqrt(dy * dy + dx * dx)
-                if d < inner or d > outer:
-                    continue
-                residual = image[row, column] - out[0] - out[1] * dy - out[2] * dx
-                if residual > spread or residual < -3 * spread:
-                    continue
-                n += 1
-                m[0, 0] += 1
-                m[0, 1] += dy
-                m[0, 2] += dx
-                m[1, 1] += dy * dy
-                m[1, 2] += dy * dx
-                m[2, 2] += dx * dx
-                v[0] += image[row, column]
-                v[1] += image[row, column] * dy
-                v[2] += image[row, column] * dx
+        for dy, dx, value in ring[:n_ring]:
+            residual = value - out[0] - out[1] * dy - out[2] * dx
+            if residual > spread or residual < -3 * spread:
+                continue
+            n += 1
+            m[0, 0] += 1
+            m[0, 1] += dy
+            m[0, 2] += dx
+            m[1, 1] += dy * dy
+            m[1, 2] += dy * dx
+            m[2, 2] += dx * dx
+            v[0] += value
+            v[1] += value * dy
+            v[2] += value * dx
         m[1, 0], m[2, 0], m[2, 1] = m[0, 1], m[0, 2], m[1, 2]
         determinant = np.linalg.det(m)
         if n < 8 or determinant <= 1e-6 * n**3:
             return
         out[:] = np.linalg.solve(m, v)
-        squares = 0.0
-        for row in range(max(0, y - reach), min(n_y, y + reach + 1)):
-            for column in range(max(0, x - reach), min(n_x, x + reach + 1)):
-                dy, dx = row - y, column - x
-                d = np.sqrt(dy * dy + dx * dx)
-                if d < inner or d > outer:
-                    continue
-                residual = image[row, column] - out[0] - out[1] * dy - out[2] * dx
-                if residual <= spread and residual >= -3 * spread:
-                    squares += residual * residual
+        for dy, dx, value in ring[:n_ring]:
+            residual = value - out[0] - out[1] * dy - out[2] * dx
+            if residual <= spread and residual >= -3 * spread:
+                squares += residual * residual
         spread = np.sqrt(squares / n)
 
 

@@ -21,7 +21,7 @@ from tomoseg.arrays import Array, BoolArray, FloatArray
 from tomoseg.errors import InputError
 from tomoseg.micrographs import scale_space
 from tomoseg.micrographs.edges import with_true_edges
-from tomoseg.micrographs.outlines import OUTLINE, REACH, outlines, paint
+from tomoseg.micrographs.outlines import OUTLINE, outlines, paint
 from tomoseg.micrographs.scale_space import Float32Array, Octave
 
 Polarity = Literal["auto", "bright", "dark"]
@@ -145,11 +145,12 @@ def find_particles(
     labels, n_split = separated(labels, neck_ratio if split else 0.0)
     labels = with_true_edges(labels, values if sign > 0 else -values, left_out)
     labels[left_out] = 0
-    plain = int(np.count_nonzero(found[sign].best_z() > PLAIN * _sure_z(labels.size)))
+    least = PLAIN * _sure_z(labels.size)
+    plain = int(np.count_nonzero(found[sign].best_z() > least))
     if labels.max(initial=0) > 0 and plain < FEWEST_PLAIN:
         warnings.append(
             f"Only {plain} of {labels.max()} particles stand out plainly from the structure of the support (by more "
-            f"than {PLAIN * _sure_z(labels.size):.1f} times its scatter); what was found may be that structure. Look "
+            f"than {least:.1f} times its scatter); what was found may be that structure. Look "
             "at it."
         )
     if labels.max(initial=0) == 0:
@@ -471,6 +472,3 @@ def _parts(mask: BoolArray, neck_ratio: float) -> NDArray[np.int32]:
     nearest = ndimage.distance_transform_edt(fine_parts == 0, return_distances=False, return_indices=True)
     grown = fine_parts[tuple(nearest)][fine // 2 :: fine, fine // 2 :: fine][2:-2, 2:-2]
     return np.asarray(np.where(mask, grown, 0), np.int32)
-
-
-__all__ = ["REACH", "Particles", "find_particles"]

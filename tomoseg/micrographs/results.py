@@ -14,6 +14,7 @@ from tomoseg.micrographs.overlay import overlay_picture
 from tomoseg.micrographs.records import Record, columns_of
 
 SIZES = ("mean", "std", "d10", "d50", "d90", "d32", "dv50")
+LABELS, OVERLAYS = "labels", "overlays"  # folders
 FOUND, ADDED, CHANGED, DELETED = "found", "added by hand", "changed by hand", "deleted by hand"
 
 
@@ -67,9 +68,9 @@ def write_pictures(
     marks = np.zeros(len(found.table), bool) if added is None else added
     cut = np.concatenate([[False], ~found.counted])
     by_hand = np.concatenate([[False], marks])
-    _save(Image.fromarray(found.labels.astype(np.uint16)), place("labels", ".png"))
+    _save(Image.fromarray(found.labels.astype(np.uint16)), place(LABELS, ".png"))
     picture = overlay_picture(found.grey, found.labels, cut, found.left_out, by_hand)
-    _save(picture, place("overlays", ".png"))
+    _save(picture, place(OVERLAYS, ".png"))
 
 
 def _save(picture: Image.Image, path: Path) -> None:

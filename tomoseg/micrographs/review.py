@@ -14,7 +14,7 @@ from tomoseg.arrays import Array
 from tomoseg.micrographs.folder import RECORDS, Task
 from tomoseg.micrographs.parameters import MicrographParameters
 from tomoseg.micrographs.records import Record
-from tomoseg.micrographs.results import ADDED, CHANGED, DELETED, FOUND
+from tomoseg.micrographs.results import ADDED, CHANGED, DELETED, FOUND, LABELS
 
 
 class Review:
@@ -75,7 +75,7 @@ class Review:
         return "saved: " + ", ".join(f"{n} {what}" for n, what in counts)
 
     def _labels(self, record: Record) -> NDArray[np.int32]:
-        with Image.open(self.folder / "labels" / f"{record.name}.png") as picture:
+        with Image.open(self.folder / LABELS / f"{record.name}.png") as picture:
             return np.array(picture, np.int32)
 
     @staticmethod

@@ -103,11 +103,6 @@ def read_scale_bar(image: Array) -> ScaleBar:
     return replace(result, furniture=(*result.furniture, strip)) if strip else result
 
 
-def furniture_mask(image: Array) -> BoolArray:
-    """Return the pixels (y, x) of scale bar, label and footer strip; the label need not be legible."""
-    return read_scale_bar(image).mask
-
-
 def _corners(picture: Picture) -> list[Box]:
     """Return the corners of an image, the lower ones first: small letters are not seen in the whole of a large one."""
     height, width = picture.shape

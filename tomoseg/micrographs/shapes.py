@@ -79,13 +79,12 @@ def inside_weights(heights: Array, widths: Array, left_out: NDArray[np.bool_]) -
     step = max(1, max(height, width) // 256)
     hidden = ndimage.maximum_filter(left_out, step)[::step, ::step].astype(np.int64)
     sums = np.pad(hidden.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    sizes = list(zip(np.ceil(heights / step).astype(int), np.ceil(widths / step).astype(int), strict=True))
     found: dict[tuple[int, int], float] = {}
-    for h, w in zip(np.ceil(heights / step).astype(int), np.ceil(widths / step).astype(int), strict=True):
-        if (h, w) not in found:
-            inside = sums[h:, w:] - sums[:-h, w:] - sums[h:, :-w] + sums[:-h, :-w]
-            n_free = int((inside == 0).sum())
-            found[h, w] = float((hidden == 0).sum()) / n_free if n_free else np.inf
-    sizes = zip(np.ceil(heights / step).astype(int), np.ceil(widths / step).astype(int), strict=True)
+    for h, w in set(sizes):
+        inside = sums[h:, w:] - sums[:-h, w:] - sums[h:, :-w] + sums[:-h, :-w]
+        n_free = int((inside == 0).sum())
+        found[h, w] = float((hidden == 0).sum()) / n_free if n_free else np.inf
     return np.array([found[size] for size in sizes])
 
 

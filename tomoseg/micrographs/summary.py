@@ -1,7 +1,6 @@
 """The tables of many micrographs: images, particles, and the sizes of each sample and of all together."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ from numpy.typing import NDArray
 from tomoseg.export.formats.csv import write_csv
 from tomoseg.export.formats.parquet import why_missing, write_parquet
 from tomoseg.io.atomic import atomic_path
-from tomoseg.measurement.particles.sizes import size_table
-from tomoseg.micrographs.distribution import confidence_intervals, weighted_sizes
+from tomoseg.measurement.particles.sizes import SampleSizes, size_table
+from tomoseg.micrographs.distribution import confidence_intervals, finite_weights, weighted_sizes
 from tomoseg.micrographs.records import Record
 from tomoseg.micrographs.results import DELETED, SIZES
 
@@ -24,44 +23,13 @@ TEXTS = {
 WHOLE = {"height_px", "width_px", "n_particles", "n_cut_by_border", "label", "n_images"}
 
 
-@dataclass(frozen=True)
-class Sample:
-    """The sizes of the particles of some images, in `unit`: nm, or px where no image has a scale.
-
-    `numbers` and `intervals` are those of `weighted_sizes`, `histogram` rows of `size_table`. `n_cut` particles were
-    left out because the border cuts them, `notes` say which images are not in it.
-    """
-
-    name: str
-    unit: str
-    n_images: int
-    n_particles: int
-    n_cut: int
-    numbers: Mapping[str, float]
-    intervals: Mapping[str, tuple[float, float]]
-    histogram: NDArray[np.void]
-    notes: Sequence[str]
-
-    @property
-    def words(self) -> str:
-        """The sizes in a sentence."""
-        text = f"{self.name}: {self.n_particles} particles in {self.n_images} images"
-        if self.n_particles:
-            low, high = self.intervals["mean"]
-            interval = f" (95 % confidence {low:.3g} to {high:.3g})" if np.isfinite(low) else ""
-            d = self.numbers
-            text += f", mean diameter {d['mean']:.3g} {self.unit}{interval}, d10 {d['d10']:.3g}, d50 {d['d50']:.3g}, "
-            text += f"d90 {d['d90']:.3g}, d32 {d['d32']:.3g} {self.unit}"
-        return "; ".join([text, *self.notes])
-
-
 def counted(record: Record) -> NDArray[np.bool_]:
     """Return which particles of an image count in the sizes: inside the frame, and not deleted by hand."""
     cut = np.array(record.particles["touches_border"], bool)
     return np.asarray(~cut & np.array([origin != DELETED for origin in record.particles["origin"]], bool))
 
 
-def samples_of(records: Sequence[Record], *, border_correction: bool) -> list[Sample]:
+def samples_of(records: Sequence[Record], *, border_correction: bool) -> list[SampleSizes]:
     """Return the sizes in all images together and, where there are several samples, in each of them."""
     measured = [record for record in records if not record.skipped]
     names = sorted({record.row["sample"] for record in measured})
@@ -70,7 +38,7 @@ def samples_of(records: Sequence[Record], *, border_correction: bool) -> list[Sa
     return [_sample(name, chosen, border_correction) for name, chosen in parts]
 
 
-def _sample(name: str, records: Sequence[Record], border_correction: bool) -> Sample:
+def _sample(name: str, records: Sequence[Record], border_correction: bool) -> SampleSizes:
     with_scale = [r for r in records if np.isfinite(_number(r.row["pixel_size_nm"]))]
     unit, chosen, notes = "nm", with_scale, []
     if not with_scale:
@@ -83,8 +51,8 @@ def _sample(name: str, records: Sequence[Record], border_correction: bool) -> Sa
     sizes = _gathered(chosen, kept, f"diameter_{unit}")
     weights = _gathered(chosen, kept, "weight") if border_correction else np.ones(len(sizes))
     cut = sum(int(np.sum(r.particles["touches_border"])) for r in chosen)
-    histogram = size_table(sizes, 1.0, weights=np.where(np.isfinite(weights), weights, 1.0))
-    return Sample(
+    histogram = size_table(sizes, 1.0, weights=finite_weights(weights))
+    return SampleSizes(
         name,
         unit,
         len(chosen),
@@ -109,7 +77,7 @@ def _number(value: Any) -> float:
 # --- files ---
 
 
-def write_tables(folder: Path, records: Sequence[Record], samples: Sequence[Sample]) -> list[Path]:
+def write_tables(folder: Path, records: Sequence[Record], samples: Sequence[SampleSizes]) -> list[Path]:
     """Write images, particles, samples and what was skipped, as CSV and, where it can be, as Parquet."""
     measured = [record for record in records if not record.skipped]
     tables = {
@@ -140,7 +108,7 @@ def _particle_rows(record: Record) -> Iterator[dict[str, Any]]:
         yield {"image": record.name, "sample": record.row["sample"], **dict(zip(names, values, strict=True))}
 
 
-def _sample_row(sample: Sample) -> dict[str, Any]:
+def _sample_row(sample: SampleSizes) -> dict[str, Any]:
     row: dict[str, Any] = {"sample": sample.name, "n_images": sample.n_images, "n_particles": sample.n_particles}
     row |= {"n_cut_by_border": sample.n_cut, "unit": sample.unit}
     for name in (*SIZES, "dv10", "dv90", "lognormal_median", "lognormal_sigma"):

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tomoseg.arrays import Array
 from tomoseg.io.atomic import atomic_path
+from tomoseg.measurement.particles.sizes import SampleSizes
 from tomoseg.report.figures.encoding import data_uri
 from tomoseg.report.figures.plots import Plot, distribution_plot
 from tomoseg.report.formatting import NBSP, NOTHING, count, heading, number
 from tomoseg.report.html import Html, details, el, facts, figure, join, table
-from tomoseg.report.page.page import POLICY, digest, page_script, style_sheet
+from tomoseg.report.page.page import document
 
 MOST_PICTURES, PICTURE_PX = 60, 560  # overlays in the page; the folder holds all
 PLOTS_DPI = 150
@@ -33,26 +33,14 @@ FACTS = (
 
 
 @dataclass(frozen=True)
-class SampleSizes:
-    """Sizes of the particles of a sample: `histogram` of `size_table`, `numbers` by name, all in `unit`."""
-
-    name: str
-    unit: str
-    n_images: int
-    n_particles: int
-    n_cut: int
-    numbers: Mapping[str, float]
-    intervals: Mapping[str, tuple[float, float]]
-    histogram: Array
-    notes: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
 class MicrographPage:
-    """What the page shows: `images` rows of the table of images, `samples` first all together, then each."""
+    """What the page shows: `images` rows of the table of images, `samples` first all together, then each.
+
+    The folder `overlays` holds a picture of each image.
+    """
 
     title: str
-    folder: Path
+    overlays: Path
     images: Sequence[Mapping[str, Any]]
     samples: Sequence[SampleSizes]
     skipped: Sequence[tuple[str, str]] = ()
@@ -72,20 +60,10 @@ def size_plot_of(sizes: SampleSizes, name: str = "sizes") -> Plot:
 
 def write_micrograph_page(path: Path, page: MicrographPage) -> None:
     """Write the page, one self-contained HTML file."""
-    script = page_script()
-    head = el(
-        "head",
-        el("meta", charset="utf-8"),
-        el("meta", http_equiv="Content-Security-Policy", content=f"{POLICY}; script-src {digest(script)}"),
-        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("title", f"{page.title} · tomoseg report"),
-        el("style", Html(style_sheet())),
-    )
     main = el("main", *_samples(page), _images(page), _pictures(page), _skipped(page), _settings(page))
     footer = el("footer", f"Made by tomoseg {page.version}".strip() + ".")
-    body = el("body", _header(page), main, footer, Html(f"<script>{script}</script>"))
     with atomic_path(path) as temporary:
-        text = "<!DOCTYPE html>\n" + el("html", head, body, lang="en") + "\n"
+        text = document(page.title, _header(page), main, footer)
         temporary.write_text(text, encoding="utf-8", errors="replace")
 
 
@@ -180,7 +158,7 @@ def _pictures(page: MicrographPage) -> Html:
     shown = {row["image"] for row in ordered}
     figures = []
     for row in page.images:
-        path = page.folder / "overlays" / f"{row['image']}.png"
+        path = page.overlays / f"{row['image']}.png"
         if row["image"] not in shown or not path.is_file():
             continue
         with Image.open(path) as picture:
@@ -193,7 +171,7 @@ def _pictures(page: MicrographPage) -> Html:
         "darkened was left out: scale bar, label, footer."
     )
     if left > 0:
-        words += f" {left} more images are in the folder overlays."
+        words += f" {left} more images are in the folder {page.overlays.name}."
     title = el("div", el("h2", "Outlines"), class_="title")
     return el("section", title, el("p", words), el("div", *figures, class_="triple"))
 

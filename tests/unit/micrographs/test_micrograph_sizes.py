@@ -4,6 +4,8 @@ import numpy as np
 
 from tomoseg.measurement.particles.sizes import size_summary, size_table
 from tomoseg.micrographs.distribution import confidence_intervals, weighted_sizes
+from tomoseg.micrographs.records import Record
+from tomoseg.micrographs.summary import samples_of
 
 
 def test_weights_count_as_so_many_particles():
@@ -46,3 +48,14 @@ def test_fractions_of_the_histogram_are_weighted():
     table = size_table([1.0, 1.0, 3.0], 1.0, 1.0, weights=[1.0, 1.0, 6.0])
     np.testing.assert_allclose(table["number_fraction"], [0.25, 0, 0.75][: len(table)])
     assert table["count"].sum() == 3
+
+
+def test_a_particle_as_large_as_the_frame_counts_as_the_largest_weight_in_histogram_and_numbers():
+    row = {"sample": "a", "pixel_size_nm": 1.0}
+    particles = {"diameter_nm": [3.0, 4.0, 9.0], "weight": [1.0, 3.0, np.inf], "touches_border": [False] * 3}
+    particles["origin"] = ["found"] * 3
+    (everything,) = samples_of([Record("a.png", "", row, particles)], border_correction=True)
+    rows = everything.histogram
+    assert everything.numbers["mean"] == (3 + 3 * 4 + 3 * 9) / 7
+    assert rows["number_fraction"][0] == 4 / 7
+    assert rows["number_fraction"][-1] == 3 / 7

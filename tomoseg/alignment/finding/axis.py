@@ -78,14 +78,16 @@ def find_direction(
     is known, must explain the images clearly better.
     """
     trials = np.arange(-90 + SCAN_STEP_DEG, 90 + SCAN_STEP_DEG / 2, SCAN_STEP_DEG)
-    scan = [_measure(series, shifts_px, band, SCAN_PX)(angle) for angle in trials]
+    measure = _measure(series, shifts_px, band, SCAN_PX)
+    scan = [measure(angle) for angle in trials]
     starts = _candidates(trials, scan, nominal_deg)
     first = scan[starts[0]]
     if len(starts) == 1 and first.whole:
         coarse, fine = (_measure(series, shifts_px, band, longest) for longest in (COARSE_PX, FINE_PX))
         angle = _descend(coarse, first.axis_angle_deg, SCAN_STEP_DEG, 0.3)
         return Direction(wrap_axis_angle(_descend(fine, angle, 1.0, 0.05)), nominal_deg)
-    jointly = [_joined(series.reduced(SCAN_PX), solution, SCAN_PASSES) for solution in scan[::EVERY]]
+    small = series.reduced(SCAN_PX)
+    jointly = [_joined(small, solution, SCAN_PASSES) for solution in scan[::EVERY]]
     starting = _minima(np.array([joint.median for joint in jointly]))[:MOST_CANDIDATES]
     near = [first.axis_angle_deg] + [scan[::EVERY][k].axis_angle_deg for k in starting]
     if nominal_deg is not None:
@@ -121,8 +123,7 @@ def weigh(series: ReducedSeries, shifts_px: FloatArray, band: Band, angle_deg: f
     small = series.reduced(COARSE_PX)
     placed = _measure(series, shifts_px, band, COARSE_PX)(angle_deg)
     moves = _joined(small, placed, WEIGH_PASSES).moves_px
-    residuals = predicted_by_halves(small, moves, placed.axis_angle_deg, whole=placed.whole)
-    return Weight(float(np.nanmedian(residuals)), placed.whole)
+    return _weight(small, moves, placed.axis_angle_deg, whole=placed.whole)
 
 
 def prefer(series: ReducedSeries, preferred: Solution, other: Solution) -> Solution:
@@ -136,10 +137,14 @@ def prefer(series: ReducedSeries, preferred: Solution, other: Solution) -> Solut
     for one in solutions:
         moves = one.moves_px * series.factor / small.factor
         whole = looks_whole(small, moves, one.axis_angle_deg)
-        residuals = predicted_by_halves(small, moves, one.axis_angle_deg, whole=whole)
-        weights.append(Weight(float(np.nanmedian(residuals)), whole))
+        weights.append(_weight(small, moves, one.axis_angle_deg, whole=whole))
     first = np.array([weights[0].whole == weights[1].whole, False])
     return solutions[_chosen(weights, first)]
+
+
+def _weight(small: ReducedSeries, moves_px: FloatArray, axis_angle_deg: float, *, whole: bool) -> Weight:
+    residuals = predicted_by_halves(small, moves_px, axis_angle_deg, whole=whole)
+    return Weight(float(np.nanmedian(residuals)), whole)
 
 
 def _joined(small: ReducedSeries, placed: Solution, passes: int) -> Joint:
@@ -189,13 +194,11 @@ def _hinted(angles_deg: list[float], nominal_deg: float | None) -> NDArray[np.bo
 def _chosen(weights: list[Weight], hinted: NDArray[np.bool_]) -> int:
     """Return the index of the best direction.
 
-    A sample that ends inside the frame is preferred to one that does not, and then a `hinted` direction to others,
-    unless the others are clearly better.
+    A `hinted` direction is preferred, or without one a sample that ends inside the frame, unless others are clearly
+    better.
     """
-    residuals = np.array([w.residual for w in weights])
-    best = _unless_clear(residuals, np.array([w.whole for w in weights]))
-    near = _unless_clear(residuals, hinted)
-    return near if hinted.any() else best
+    residuals, whole = np.array([w.residual for w in weights]), np.array([w.whole for w in weights])
+    return _unless_clear(residuals, hinted if hinted.any() else whole)
 
 
 def _unless_clear(residuals: NDArray[np.float64], preferred: NDArray[np.bool_]) -> int:

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tomoseg.alignment.images.correlation import band_pass, padded_shape, register, taper
+from tomoseg.alignment.images.neighbours import least_score
 from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.arrays import FloatArray
 
 MEMORY = 3  # images the reference is the mean of: fewer are noisier, more are blurred by the change of view
-# Below the usual score, and scatters below it: such an image may be a bad one, and is not what the next are joined to.
-DROP, SCATTERS = 0.08, 4
 # Beyond this tilt no sample is flat enough for the stretch by 1 / cos to describe it.
 STEEPEST_STRETCH_DEG = 80.0
 BORDER = 0.3  # part of the frame that is tapered: the frame's own edge must not be what correlates
@@ -96,12 +95,12 @@ def track_neighbours(
             series.checkpoint()
             shifts[i], scores[i] = joined(i, trusted[-MEMORY:])
             # Whether this one agrees with those before as usual, or goes on from the doubted one, tells which is bad.
-            if doubted is not None and scores[i] < _least(usual):
+            if doubted is not None and scores[i] < least_score(usual):
                 by_doubted = joined(i, [doubted])
                 if by_doubted[1] > scores[i]:
                     trusted.append(doubted)
                     shifts[i], scores[i] = by_doubted
-            doubted = i if len(usual) >= MEMORY and scores[i] < _least(usual) else None
+            doubted = i if len(usual) >= MEMORY and scores[i] < least_score(usual) else None
             if doubted is None:
                 trusted.append(i)
                 usual.append(float(scores[i]))
@@ -121,12 +120,6 @@ def flattened(images: NDArray[np.float32]) -> NDArray[np.float32]:
     side = max(round(np.sqrt(6 * sigma**2 + 1)), 1)  # two boxes have the variance of the Gaussian: 2 (n^2 - 1) / 12
     means = (ndimage.uniform_filter(ndimage.uniform_filter(image, side), side) for image in images)
     return np.stack([image - mean for image, mean in zip(images, means, strict=True)])
-
-
-def _least(scores: list[float]) -> float:
-    """Return the least score of an image that is not doubted."""
-    usual = float(np.median(scores))
-    return usual - max(DROP, SCATTERS * 1.4826 * float(np.median(np.abs(np.array(scores) - usual))))
 
 
 def _reference(

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from tomoseg.alignment.images.correlation import band_pass, padded_shape, register, taper
@@ -15,7 +15,7 @@ from tomoseg.arrays import FloatArray
 LONGEST_PX = 96
 LOW_CYCLES, HIGH = 3.0, 0.25  # per frame, per px
 LEAST_SCORE = 0.2  # correlation of neighbours that are registered
-DROP, SCATTERS = 0.08, 4  # below the usual score, and scatters below it: one of the two images may be a bad one
+DROP, SCATTERS = 0.08, 4  # below the usual score, and scatters below it
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,7 @@ def rough_places(
     with ThreadPoolExecutor(max(1, workers)) as pool:
         found = [(np.zeros(2), 1.0), *pool.map(step, range(n - 1), range(1, n))]
     before, scores = np.arange(n) - 1, np.array([score for _, score in found])
-    usual = np.median(scores)
-    low = scores < usual - max(DROP, SCATTERS * 1.4826 * float(np.median(np.abs(scores - usual))))
+    low = scores < least_score(scores)
     for i in map(int, np.flatnonzero(low[1:-1] & low[2:]) + 1):
         past = step(i - 1, i + 1)
         if past[1] > max(scores[i], scores[i + 1]) and before[i] == i - 1:  # they agree without the one between them
@@ -87,3 +86,10 @@ def rough_places(
     steps = np.array([shift for shift, _ in found]) * factor * k
     sure = np.array([score >= LEAST_SCORE for _, score in found])
     return RoughPlaces(np.cumsum(steps, axis=0), sure, before, 1.5 * factor * k)
+
+
+def least_score(scores: ArrayLike) -> float:
+    """Return the least of usual scores (n,) of registered images: where it is less, one of the two may be a bad one."""
+    values = np.asarray(scores)
+    usual = float(np.median(values))
+    return usual - max(DROP, SCATTERS * 1.4826 * float(np.median(np.abs(values - usual))))

@@ -4,7 +4,8 @@ A distribution is weighted by number, by surface or by volume: each particle cou
 percentiles follow ISO 9276-2.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +24,37 @@ PERCENTILES = (0.1, 0.5, 0.9)
 RESAMPLES, SEED = 2000, 0
 DRAWN_AT_ONCE = 1 << 18  # diameters, which bounds the memory to some 20 MiB
 INTERVALS = ("mean", "d10", "d50", "d90", "d32", "d43")
+
+
+@dataclass(frozen=True)
+class SampleSizes:
+    """The sizes of the particles of some images, in `unit`: nm, or px where no image has a scale.
+
+    `numbers` and `intervals` are those of `tomoseg.micrographs.distribution`, `histogram` rows of `size_table`. `n_cut`
+    particles were left out because the border cuts them, `notes` say which images are not in it.
+    """
+
+    name: str
+    unit: str
+    n_images: int
+    n_particles: int
+    n_cut: int
+    numbers: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]]
+    histogram: NDArray[np.void]
+    notes: Sequence[str]
+
+    @property
+    def words(self) -> str:
+        """The sizes in a sentence."""
+        text = f"{self.name}: {self.n_particles} particles in {self.n_images} images"
+        if self.n_particles:
+            low, high = self.intervals["mean"]
+            interval = f" (95 % confidence {low:.3g} to {high:.3g})" if np.isfinite(low) else ""
+            d = self.numbers
+            text += f", mean diameter {d['mean']:.3g} {self.unit}{interval}, d10 {d['d10']:.3g}, d50 {d['d50']:.3g}, "
+            text += f"d90 {d['d90']:.3g}, d32 {d['d32']:.3g} {self.unit}"
+        return "; ".join([text, *self.notes])
 
 
 def size_table(

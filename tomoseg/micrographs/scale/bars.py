@@ -36,20 +36,11 @@ _ENDS_PX = 2.5  # by which the ends of the parts of a bar may differ
 
 
 @dataclass(frozen=True)
-class Bar:
-    """A rectangle that may be a scale bar.
-
-    `box` in whole px, `colour` (c,) and `contrast` as in a `Picture`; `parts` are their boxes, the bar itself if it has
-    one only; `kind`: "solid", "framed" (rows above and below something else), "interrupted", "segmented", then with a
-    `second` colour where its parts alternate between two, or "ruler" (ticks).
-    """
+class Coloured:
+    """A box, in whole px, of one colour (c,)."""
 
     box: Box
     colour: Colour
-    contrast: float
-    kind: str
-    parts: tuple[Box, ...]
-    second: Colour | None = None
 
     @property
     def length(self) -> int:
@@ -60,6 +51,21 @@ class Bar:
     def height(self) -> int:
         """Height in whole px."""
         return self.box[2] - self.box[0]
+
+
+@dataclass(frozen=True)
+class Bar(Coloured):
+    """A rectangle that may be a scale bar.
+
+    `contrast` as in a `Picture`; `parts` are their boxes, the bar itself if it has one only; `kind`: "solid", "framed"
+    (rows above and below something else), "interrupted", "segmented", then with a `second` colour where its parts
+    alternate between two, or "ruler" (ticks).
+    """
+
+    contrast: float
+    kind: str
+    parts: tuple[Box, ...]
+    second: Colour | None = None
 
 
 @dataclass(frozen=True)
@@ -71,23 +77,11 @@ class Ink:
 
 
 @dataclass(frozen=True)
-class Rectangle:
+class Rectangle(Coloured):
     """A rectangle of one colour, and whether it differs from what is above and below it."""
 
-    box: Box
-    colour: Colour
     above: bool
     below: bool
-
-    @property
-    def length(self) -> int:
-        """Length in whole px."""
-        return self.box[3] - self.box[1]
-
-    @property
-    def height(self) -> int:
-        """Height in whole px."""
-        return self.box[2] - self.box[0]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from scipy.ndimage import uniform_filter1d
 
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
+from tomoseg.micrographs.pixels import LUMINANCE
 
 Box = tuple[int, int, int, int]  # y0, x0, y1, x1: rows y0 to y1 - 1, columns x0 to x1 - 1
 Colour = NDArray[np.float32]  # (c,)
@@ -87,8 +88,8 @@ def as_picture(image: Array) -> Picture:
 
 def _luminance_first(rgb: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return luminance and the differences of blue and red to it, (y, x, 3), as JPEG files hold them (ITU-R BT.601)."""
-    weights = np.array([[0.299, -0.168736, 0.5], [0.587, -0.331264, -0.418688], [0.114, 0.5, -0.081312]], np.float32)
-    return np.asarray(rgb @ weights)
+    blue, red = (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312)
+    return np.asarray(rgb @ np.column_stack([LUMINANCE, blue, red]).astype(np.float32))
 
 
 def _ends(values: NDArray[np.float32]) -> tuple[float, float]:

@@ -59,19 +59,24 @@ def write_report(path: Path | str, results: Results, command: str = "") -> None:
 
 
 def _page(results: Results, command: str) -> str:
+    main = el("main", *(_section(results, *section) for section in SECTIONS), _provenance(results, command))
+    footer = el("footer", _made_with(results))
+    return document(results.title, _header(results), main, footer, data_blocks(results))
+
+
+def document(title: str, *body: Html) -> str:
+    """Return a self-contained page of these parts, with the style and the script of reports."""
     script = page_script()
     head = el(
         "head",
         el("meta", charset="utf-8"),
         el("meta", http_equiv="Content-Security-Policy", content=f"{POLICY}; script-src {digest(script)}"),
         el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("title", f"{results.title} · tomoseg report"),
+        el("title", f"{title} · tomoseg report"),
         el("style", Html(style_sheet())),
     )
-    main = el("main", *(_section(results, *section) for section in SECTIONS), _provenance(results, command))
-    footer = el("footer", _made_with(results))
-    body = el("body", _header(results), main, footer, data_blocks(results), Html(f"<script>{script}</script>"))
-    return "<!DOCTYPE html>\n" + el("html", head, body, lang="en") + "\n"
+    whole = el("html", head, el("body", *body, Html(f"<script>{script}</script>")), lang="en")
+    return f"<!DOCTYPE html>\n{whole}\n"
 
 
 def page_script() -> str:
