@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tomoseg.arrays import Array, BoolArray
-from tomoseg.micrographs.scale.bars import Bar, Ink, bars_between
-from tomoseg.micrographs.scale.ends import Ends, bar_ends
+from tomoseg.micrographs.scale.bars import Bar, Ink, bars_between, find_bars
+from tomoseg.micrographs.scale.ends import Ends, bar_ends, blends
 from tomoseg.micrographs.scale.furniture import footer_strip, grounds
 from tomoseg.micrographs.scale.labels import Label, letters_ink, read_label
 from tomoseg.micrographs.scale.lengths import parse_label
@@ -93,10 +93,10 @@ def read_scale_bar(image: Array) -> ScaleBar:
         return ScaleBar(warnings=(_NO_ENGINE,), shape=picture.shape)
     height, width = picture.shape
     texts = find_texts(picture, (0, 0, height, width))
-    found = _read(picture, texts)
+    found = _read(picture, texts) or _read(picture, _between_bars(picture, texts))
     if not found:
         closer = [text for corner in _corners(picture) for text in find_texts(picture, corner)]
-        found = _read(picture, closer)
+        found = _read(picture, closer) or _read(picture, _between_bars(picture, closer))
         texts += closer
     result = _agreed(found) if found else _unread(picture, texts)
     strip = footer_strip(picture, [text.box for text in texts])
@@ -120,7 +120,8 @@ def _read(picture: Picture, texts: list[Text]) -> list[ScaleBar]:
     """Return the scale bars whose labels are among the texts, the most certain first."""
     said: dict[Box, list[Text]] = {}
     for text in _lengths(texts):
-        said.setdefault(_seen_near_by(picture, text), []).append(text)
+        near_by = _seen_near_by(picture, text)
+        said.setdefault(_whole_box(text, near_by), []).extend([text, near_by] if near_by else [text])
     read = [(box, label) for box, found_as in said.items() if (label := read_label(picture, box, found_as))]
     found: list[ScaleBar] = []
     for box, label in sorted(read, key=lambda r: -r[1].confidence):
@@ -129,6 +130,27 @@ def _read(picture: Picture, texts: list[Text]) -> list[ScaleBar]:
             clear = _beside(box, pair.bar)
             found.append(_scale_bar(picture, pair, (clear != box and read_label(picture, clear)) or label))
     return found
+
+
+def _between_bars(picture: Picture, texts: list[Text]) -> list[Text]:
+    """Return the labels that were found in one box with the bar beside them, or the parts of one around them."""
+    found = []
+    for text in texts:
+        box = _widest_gap(picture, text.box) if any(c.isdigit() for c in text.text) else None
+        label = read_label(picture, box) if box else None
+        if box and label:
+            found.append(Text(box, label.length.text, label.confidence))
+    return found
+
+
+def _widest_gap(picture: Picture, box: Box) -> Box | None:
+    """Return the widest part of a line of text beside or between the bars in it; None where there are none."""
+    y0, x0, y1, x1 = box
+    bars = find_bars(Picture(picture.values[y0:y1, x0:x1]))
+    clear = [b for b in bars if b.kind == "solid" and b.contrast >= _CLEAR_BAR and 3 * b.height < y1 - y0 < b.length]
+    ends = [0, *(end for b in sorted(clear, key=lambda b: b.box[1]) for end in b.box[1::2]), x1 - x0]
+    left, right = max(zip(ends[::2], ends[1::2], strict=True), key=lambda gap: gap[1] - gap[0])
+    return (y0, x0 + left, y1, x0 + right) if clear and right - left > y1 - y0 else None
 
 
 def _beside(box: Box, bar: Bar) -> Box:
@@ -142,21 +164,27 @@ def _beside(box: Box, bar: Bar) -> Box:
     return (y0, x0, y1, u0 - 4) if x0 < u0 - 4 < x1 < u1 else box
 
 
-def _seen_near_by(picture: Picture, text: Text) -> Box:
-    """Return the box of a label, or the wider one of another label that it is seen to be from near by.
-
-    From far, its ends may be missed.
-    """
+def _seen_near_by(picture: Picture, text: Text) -> Text | None:
+    """Return the label, the widest, that is read where a text is, if one looks from near by."""
     y0, x0, y1, x1 = text.box
     height = y1 - y0
     window = picture.clipped((y0 - height, x0 - 2.5 * height, y1 + height, x1 + 2.5 * height))
     seen = [other for other in _lengths(find_texts(picture, window)) if _touch(text.box, other.box)]
-    if not seen:
+    return max(seen, key=_width, default=None)
+
+
+def _whole_box(text: Text, near_by: Text | None) -> Box:
+    """Return the box of a label, or the wider one seen from near by: from far, its ends may be missed.
+
+    A box that reaches into a bar beside the label is wider too, but says the same.
+    """
+    if near_by is None:
         return text.box
-    # A box that reaches into a bar beside the label is wider too, but says the same.
-    widest = max(seen, key=lambda other: other.box[3] - other.box[1])
-    narrower = min(text, widest, key=lambda other: other.box[3] - other.box[1])
-    return narrower.box if _nm(widest) == _nm(text) else widest.box
+    return min(text, near_by, key=_width).box if _nm(near_by) == _nm(text) else near_by.box
+
+
+def _width(text: Text) -> int:
+    return text.box[3] - text.box[1]
 
 
 def _nm(text: Text) -> float | None:
@@ -227,9 +255,10 @@ def _is_as_clear(pair: Pair, ink: Ink) -> bool:
 def _scale_bar(picture: Picture, pair: Pair, label: Label) -> ScaleBar:
     """Measure a bar whose label was read; there is no pixel size where the label is in doubt, or it is impossible."""
     ends = bar_ends(picture, pair.bar)
+    label = _with_possible_unit(label, ends.length)
     size = label.length.nm / ends.length
     refusal = _refusal(label, ends, size)
-    warnings = [refusal] if refusal else _warnings(label, ends, pair.rivalled)
+    warnings = [refusal] if refusal else _warnings(label, ends, pair.rivalled, blends(picture, pair.bar, ends))
     confidence = 0.0 if refusal else min(label.confidence, 0.5) if warnings else label.confidence
     return ScaleBar(
         pixel_size_nm=math.nan if refusal else size,
@@ -242,6 +271,19 @@ def _scale_bar(picture: Picture, pair: Pair, label: Label) -> ScaleBar:
         furniture=grounds(picture, pair.bar, pair.line),
         warnings=tuple(warnings),
         shape=picture.shape,
+    )
+
+
+def _with_possible_unit(label: Label, length_px: float) -> Label:
+    """Return the label, in doubt and with nm for mm where no electron micrograph is as coarse as mm would make it."""
+    if label.length.unit != "mm" or label.length.nm / length_px <= _POSSIBLE_NM[1]:
+        return label
+    doubt = f"'{label.length.text}' would be {label.length.nm / length_px:.3g} nm for a pixel: nm was taken"
+    return replace(
+        label,
+        length=replace(label.length, unit="nm"),
+        confidence=0.5 * label.confidence,
+        doubts=(*label.doubts, doubt),
     )
 
 
@@ -262,7 +304,7 @@ def _against(label: Label) -> str:
     return "; ".join(label.doubts) or "not all of it is clear"
 
 
-def _warnings(label: Label, ends: Ends, rivalled: bool) -> list[str]:
+def _warnings(label: Label, ends: Ends, rivalled: bool, blended: bool) -> list[str]:
     """Return what is to be checked of a scale that can be used."""
     text, warnings = label.length.text, []
     if label.confidence < _SURE:
@@ -271,6 +313,11 @@ def _warnings(label: Label, ends: Ends, rivalled: bool) -> list[str]:
         warnings.append(
             f"More than one bar may belong to the label '{text}', or it has parts that were not found. One of "
             f"{ends.length:.1f} px was taken. Check it."
+        )
+    if blended:
+        warnings.append(
+            f"The scale bar of {ends.length:.1f} px looks like what is above or below it at one of its ends, which may "
+            f"be another's. Check it."
         )
     if ends.tick > _WIDE_TICK * ends.length + 1:
         warnings.append(

@@ -11,11 +11,13 @@ from PIL import Image, ImageDraw, ImageFont
 from tomoseg.errors import InputError
 from tomoseg.micrographs import scale_bar
 from tomoseg.micrographs.scale.bars import Ink, find_bars
-from tomoseg.micrographs.scale.ends import bar_ends
+from tomoseg.micrographs.scale.ends import bar_ends, blends
+from tomoseg.micrographs.scale.labels import Label, _doubts
 from tomoseg.micrographs.scale.lengths import parse_label, roundness
+from tomoseg.micrographs.scale.letters import Letters
 from tomoseg.micrographs.scale.pairing import pairs
 from tomoseg.micrographs.scale.picture import as_picture
-from tomoseg.micrographs.scale.texts import is_installed
+from tomoseg.micrographs.scale.texts import Text, is_installed
 
 FONT = matplotlib.get_data_path() + "/fonts/ttf/DejaVuSans.ttf"
 
@@ -135,6 +137,106 @@ def test_segments_are_one_bar():
         image[250:258, 40 + 30 * i : 70 + 30 * i] = 1.0 if i % 2 == 0 else 0.0
     bars = find_bars(as_picture(image))
     assert any(bar.kind == "segmented" and (bar.box[1], bar.box[3]) == (40, 190) for bar in bars)
+
+
+def test_a_ground_like_the_ink_is_no_segment():
+    image = micrograph(noise=0.0, level=0.4)
+    image[240:270, 35:300] = 1.0
+    for x in range(40, 190, 36):
+        image[250:256, x : x + 18] = 0.0
+    image[244:262, 20:35] = 0.4
+    bars = find_bars(as_picture(image), Ink(np.float32([0.25]), 0.75))  # small letters are not quite black
+    assert all(bar.box[1] >= 40 for bar in bars if bar.kind == "segmented" and bar.contrast > 0.5)
+
+
+def test_an_ink_bar_ends_where_it_runs_into_something_of_another_colour():
+    image = micrograph(noise=0.0)
+    image[230:275, 20:60] = 0.8
+    image[250:257, 40:190] = 1.0
+    picture = as_picture(image)
+    bars = find_bars(picture, Ink(np.float32([picture.values.max()]), 0.65))
+    assert any(bar.box[1::2] == (40, 190) for bar in bars)
+
+
+def test_a_bar_that_runs_into_something_of_its_colour_is_told():
+    image = micrograph(noise=0.0)
+    image[250:254, 40:190] = 1.0
+    picture = as_picture(image)
+    bar = next(bar for bar in find_bars(picture) if bar.length > 100)
+    assert not blends(picture, bar, bar_ends(picture, bar))
+    image[230:254, 40:70] = 1.0
+    picture = as_picture(image)
+    assert blends(picture, bar, bar_ends(picture, bar))
+
+
+@pytest.mark.parametrize("hollow", [True, False])
+def test_an_outline_is_the_bar_only_where_nothing_fills_it(hollow):
+    image = micrograph(noise=0.0, level=0.1)
+    image[250:264, 40:190] = 1.0
+    image[253:261, 43:187] = 0.1 if hollow else 0.5
+    label = (215, 80, 240, 150)
+    image[220:236:3, 82:148] = 1.0 if hollow else 0.5
+    picture = as_picture(image)
+    best = pairs(picture, find_bars(picture), label, Ink(np.float32([1.0]), 1.0))[0]
+    assert best.bar.box == ((250, 40, 264, 190) if hollow else (253, 43, 261, 187))
+    assert not best.rivalled
+
+
+def test_an_outline_of_the_letters_colour_is_in_doubt():
+    image = micrograph(noise=0.0, level=0.1)
+    image[250:264, 40:190] = 1.0
+    image[253:261, 43:187] = 0.5
+    picture = as_picture(image)
+    assert pairs(picture, find_bars(picture), (215, 80, 240, 150), Ink(np.float32([1.0]), 1.0))[0].rivalled
+
+
+def test_a_bar_interrupted_by_its_label_may_lie_on_something_bright():
+    image = micrograph(noise=0.0, level=0.1)
+    image[230:270, 75:100] = 0.8
+    image[250:252, 40:90] = image[250:252, 140:190] = 1.0
+    bars = find_bars(as_picture(image))
+    assert next(bar for bar in bars if bar.kind == "interrupted" and bar.length == 150).contrast > 0.4
+
+
+def test_segments_may_lie_on_something_bright():
+    image = micrograph(noise=0.0, level=0.1)
+    image[230:270, 95:140] = 0.8
+    for i in range(5):
+        image[250:258, 40 + 30 * i : 70 + 30 * i] = 1.0 if i % 2 == 0 else 0.0
+    bars = find_bars(as_picture(image))
+    assert next(bar for bar in bars if bar.kind == "segmented" and bar.length == 150).contrast > 0.4
+
+
+@pytest.mark.parametrize(("points", "refused"), [((1,), True), ((1, 3), False)])
+def test_more_points_than_one_are_noise(points, refused):
+    boxes = np.array([(0, 20 * i, 30, 20 * i + 15) for i in range(5)])
+    letters = Letters(np.zeros((40, 110), bool), boxes, points, 30.0, 30.0, 1.0)
+    assert _doubts(parse_label("500 nm"), letters)[1] is refused
+
+
+@needs_engine
+def test_a_label_found_in_one_box_with_its_bar_is_read():
+    image = micrograph(noise=0.0, level=0.0)
+    for x0, x1 in ((40, 110), (220, 290)):
+        image[250:252, x0:x1] = 1.0
+    picture = Image.fromarray(np.uint8(255 * np.clip(image, 0, 1)))
+    ImageDraw.Draw(picture).text((165, 251), "50 nm", fill=255, font=ImageFont.truetype(FONT, 26), anchor="mm")
+    found = scale_bar._between_bars(as_picture(np.asarray(picture)), [Text((235, 38, 267, 292), "T50nmT", 0.9)])
+    assert [text.text.replace(" ", "") for text in found] == ["50nm"]
+    assert found[0].box[1] >= 110
+    assert found[0].box[3] <= 220
+
+
+def test_mm_that_no_micrograph_has_are_nm_in_doubt():
+    label = Label(parse_label("2 mm"), 1.0, (), False, Ink(np.float32([1.0]), 1.0))
+    meant = scale_bar._with_possible_unit(label, 60.0)
+    assert meant.length.nm == 2
+    assert meant.confidence < 0.6
+    assert scale_bar._with_possible_unit(label, 1e4) is label
+
+
+def test_a_dash_before_a_number_is_the_bar():
+    assert parse_label("一50 nm").nm == 50
 
 
 def test_a_box_behind_bar_and_label_is_not_the_bar():

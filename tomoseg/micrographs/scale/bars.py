@@ -5,11 +5,13 @@ ends and colour, one above the other, are a frame or a bar with its label within
 a bar that its label interrupts, or of a segmented one.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter1d
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -26,6 +28,7 @@ LEAST_CONTRAST = 0.12  # of a bar to what is around it
 _CLEAR = 0.5  # contrast from which on a bar is as good as any
 _LONG = 0.1  # length, in widths of the image, from which on it is
 
+_NOISE = 4.0  # of how far pixels of a bar are from its colour, at the middle: farther is something else
 _INK = 0.45  # how far from an ink, in its contrast to the ground, a pixel is ink
 
 _LEAST_PART = 5  # px: a segment
@@ -121,17 +124,32 @@ def find_bars(picture: Picture, ink: Ink | None = None) -> list[Bar]:
     width = picture.shape[1]
     found = _bars_of_runs(picture, find_runs(picture.values))
     if ink:
-        found += _bars_of_runs(picture, runs_of_ink(picture, ink))
+        found += _bars_of_runs(picture, runs_of_ink(picture, ink), _without_strange_ends)
     return _without_doubles(found, width)
 
 
-def _bars_of_runs(picture: Picture, runs: Runs) -> list[Bar]:
+def _bars_of_runs(
+    picture: Picture, runs: Runs, trim: Callable[[Picture, Rectangle], Rectangle] | None = None
+) -> list[Bar]:
     parts = [p for p in find_rectangles(picture, runs) if p.length <= _MOST_LENGTH * picture.shape[1]]
+    parts = [trim(picture, p) for p in parts] if trim else parts
     solid = _solid(picture, parts)
     found = [bar for bar in solid if bar.length >= _LEAST_LENGTH]
     found += _framed(picture, [p for p in parts if p.length >= _LEAST_LENGTH])
     found += _in_one_row(picture, solid)
     return found
+
+
+def _without_strange_ends(picture: Picture, part: Rectangle) -> Rectangle:
+    """Return a rectangle of ink without columns at its ends of another colour than its middle: what it runs into."""
+    y0, x0, y1, x1 = part.box
+    values = picture.values[y0:y1, x0:x1].mean(axis=0)
+    off = np.abs(values - np.median(values, axis=0)).max(axis=1)
+    like = off <= max(LEAST_CONTRAST, _NOISE * float(np.median(off)))
+    inside = np.flatnonzero(like & (uniform_filter1d(like.astype(np.float32), _LEAST_PART, mode="nearest") > 0.7))
+    if len(inside) < _LEAST_PART:
+        return part
+    return replace(part, box=(y0, x0 + int(inside[0]), y1, x0 + int(inside[-1]) + 1))
 
 
 def runs_of_ink(picture: Picture, ink: Ink, share: float = _INK) -> Runs:
@@ -353,14 +371,21 @@ def _completed(picture: Picture, bar: Bar) -> Bar:
     if high < 3:
         return bar
     added: list[Box] = []
+    colour = middle_colour(picture, bar.parts[0])  # the letters' ink is a guess where they are small
     for left, right in ((x0 - long, x0), (x1, x1 + long)):
         for top in (v0 - high, v1):
             box = (top, left, top + high, right)
-            if picture.clipped(box) == box and (picture.distance(box, bar.colour) < 0.5 * bar.contrast).mean() > 0.7:
+            if picture.clipped(box) == box and (picture.distance(box, colour) < _SAME_COLOUR).mean() > 0.7:
                 added.append(box)
     boxes = [bar.box, *added]
     whole = (min(b[0] for b in boxes), min(b[1] for b in boxes), max(b[2] for b in boxes), max(b[3] for b in boxes))
     return replace(bar, box=whole, parts=bar.parts + tuple(added))
+
+
+def middle_colour(picture: Picture, box: Box) -> Colour:
+    """Return the median colour (c,) of a box."""
+    y0, x0, y1, x1 = box
+    return np.asarray(np.median(picture.values[y0:y1, x0:x1], axis=(0, 1)), np.float32)
 
 
 def _alternate(one: Bar, other: Bar) -> bool:
@@ -387,7 +412,8 @@ def _interrupted(row: list[Bar]) -> list[Bar]:
 def _joined(parts: list[Bar], kind: str) -> Bar:
     first, last = parts[0], parts[-1]
     box = (first.box[0], first.box[1], first.box[2], last.box[3])
-    return Bar(box, first.colour, min(p.contrast for p in parts), kind, tuple(p.box for p in parts))
+    contrast = float(np.median([p.contrast for p in parts]))  # one of them may lie on something as bright
+    return Bar(box, first.colour, contrast, kind, tuple(p.box for p in parts))
 
 
 def _contrast(picture: Picture, box: Box, colour: Colour, share: float = 0.7) -> float:
@@ -441,5 +467,7 @@ def _is_part(one: Bar, other: Bar) -> bool:
         return False
     if other.kind == "segmented" and u0 - 3 <= x0 and x1 <= u1 + 3:
         return True
+    if other.kind == "framed" and other.parts[0][2] <= y0 + 1 and y1 - 1 <= other.parts[1][0]:
+        return bool(np.abs(one.colour - other.colour).max() < LEAST_CONTRAST)  # else it may be what is outlined
     thinner = y1 - y0 <= v1 - v0 + 4 and one.contrast <= other.contrast
     return one.kind != "interrupted" and thinner and abs(x0 - u0) <= 3 and abs(x1 - u1) <= 3

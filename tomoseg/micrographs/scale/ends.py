@@ -5,13 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.micrographs.scale.bars import Bar
+from tomoseg.micrographs.scale.bars import Bar, middle_colour
 from tomoseg.micrographs.scale.picture import Box, Picture
 
 _REACH = 6  # px beyond each end that are looked at
 _BLUR = 2  # px an edge may be wide to each side
 _COLOUR_BLUR = 4  # that of colours, which compression keeps for every other pixel only
 _TICK_PX = 12  # widest of a tick at an end
+_TICK_ROOM = 0.03  # of the bar's length: ticks that were not found are narrower
 _SAME_AS_BAR = 0.4  # of the contrast: as far from the bar's colour is still bar
 
 
@@ -46,6 +47,25 @@ def bar_ends(picture: Picture, bar: Bar) -> Ends:
     right = stop + _step_position(_profile(picture, last, stop, 1), blur)
     widths = [*_tick_widths(picture, bar, first, start, 1), *_tick_widths(picture, bar, last, stop - 1, -1)]
     return Ends(left, right, _agreed_width(widths) if bar.kind != "framed" else 0.0)
+
+
+def blends(picture: Picture, bar: Bar, ends: Ends) -> bool:
+    """Return whether a bar looks like what is above or below it at one of its ends: that end may be another's.
+
+    A tick does so too, but is not wide.
+    """
+    if bar.kind == "ruler":
+        return False
+    y0, x0, y1, x1 = bar.box
+    height, colour = picture.shape[0], middle_colour(picture, bar.parts[0])
+    reach = round(min(2 * ends.tick + _TICK_ROOM * bar.length + 3, bar.length / 2))
+    for box in ((y0 - 3, x0, y0 - 1, x1), (y1 + 1, x0, y1 + 3, x1)):
+        if box[0] < 0 or box[2] > height:
+            continue
+        like = picture.distance(box, colour).max(axis=0) < _SAME_AS_BAR * bar.contrast
+        if like[2:reach].all() or like[-reach:-2].all():
+            return True
+    return False
 
 
 def _outermost(picture: Picture, bar: Bar, part: Box, step: int) -> int:

@@ -74,11 +74,22 @@ def _pictures(picture: Picture, box: Box, ink: NDArray[np.float32]) -> list[Grey
     """Return pictures of a line: as it is, its ink dark on white, and that without what is faint."""
     y0, x0, y1, x1 = box
     values = picture.values[y0:y1, x0:x1]
-    letters, ground = values[ink > 0.7], values[ink < 0.3]
-    clearest = int(np.argmax(np.abs(letters.mean(axis=0) - ground.mean(axis=0)))) if len(letters) and len(ground) else 0
-    plain = np.clip(values[..., clearest] + (0.5 if clearest else 0.0), 0, 1)
+    plain = np.clip(values[..., 0], 0, 1) if values.shape[2] == 1 else 1 - _share_of_ink(values, ink)
     strict = 1 - np.clip((ink - 0.35) / 0.4, 0, 1)
     return [_sized(p, size) for p, size in zip((plain, 1 - ink, strict), _SIZES, strict=True)]
+
+
+def _share_of_ink(values: NDArray[np.float32], ink: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return where between ground and ink the colours (y, x, c) are, 0 to 1: all channels count, each by what it tells.
+
+    In small letters, compression leaves less of the colour than of the brightness.
+    """
+    letters, ground = values[ink > 0.7], values[ink < 0.3]
+    if not len(letters) or not len(ground):
+        return ink
+    origin = np.median(ground, axis=0)
+    step = np.median(letters, axis=0) - origin
+    return np.asarray(np.clip((values - origin) @ step / max(float(step @ step), 1e-6), 0, 1), np.float32)
 
 
 def _sized(values: NDArray[np.float32], height: int) -> GreyImage:
@@ -181,7 +192,7 @@ def _doubts(length: Length, letters: Letters) -> tuple[list[str], bool]:
     point = length.number.find(".")
     within = [n for n in letters.points if n < len(digits)]
     clean = len(letters.boxes) == len(digits) + (1 if length.unit == "Å" else 2)
-    if clean and len(within) == 1 and within != [point]:
+    if clean and len(letters.points) == 1 and within not in ([], [point]):  # more are noise
         doubts.append("there is a decimal point where none was read")
         refused = True
     if length.unit == "pm" and shape != "p":

@@ -20,6 +20,9 @@ _SAME_LETTERS = str.maketrans(
         "。": ".",
         "·": ".",
         "˚": "°",
+        "一": "-",  # a bar beside the label
+        "ー": "-",
+        "—": "-",
     }
 )
 _DIGIT_FOR_LETTER = str.maketrans(

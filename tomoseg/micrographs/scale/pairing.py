@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tomoseg.micrographs.scale.bars import Bar, Ink, ground_colour
-from tomoseg.micrographs.scale.picture import Box, Picture
+from tomoseg.micrographs.scale.bars import LEAST_CONTRAST, Bar, Ink, ground_colour
+from tomoseg.micrographs.scale.picture import Box, Colour, Picture
 
 _BESIDE = 3.5  # farthest beside a bar, in heights of the letters
 _LEAST_LENGTH = 1.5  # of a bar, in heights of the letters
@@ -14,6 +14,8 @@ _INTERVALS = (5, 10, 20)  # of rulers
 _AS_LIKELY = 0.05  # difference of likelihood within which two bars are as likely
 _CLEAR = 0.5  # contrast from which on a bar is as clear as any
 _APART = 3.0  # farthest above or below
+_OUTLINE_PX = 3  # by which the margins of a bar within its outline may differ from how thick that is
+_IN_LETTERS = 0.03  # part of a label's box that has the colour of its bar, where letters are drawn as that is
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,9 @@ def pairs(picture: Picture, bars: list[Bar], line: Box, ink: Ink) -> list[Pair]:
     placed = [Pair(bar, line, *at) for bar in bars if (at := placing(line, bar)) is not None]
     fitting = [pair for pair in placed if _fits(picture, pair)]
     whole = [p for p in fitting if not any(_is_half(p.bar, other.bar) for other in fitting)]
+    outlined = {id(p): [o for o in whole if _is_outline(picture, o.bar, p.bar)] for p in whole}
+    outlines = {id(o) for found in outlined.values() for o in found}
+    whole = [p for p in whole if id(p) not in outlines]
     bare = [p for p in whole if not any(_is_ground(picture, p, other, ink) for other in whole)]
     if not bare:
         return []
@@ -48,7 +53,40 @@ def pairs(picture: Picture, bars: list[Bar], line: Box, ink: Ink) -> list[Pair]:
     first, *others = sorted(bare, key=lambda p: -likely[id(p)])
     rivals = [p for p in others if likely[id(p)] > likely[id(first)] - _AS_LIKELY and _is_other(p.bar, first.bar)]
     is_part = any(_is_sibling(first.bar, bar) for bar in bars) or _is_cut_ruler(first.bar)
-    return [replace(first, rivalled=bool(rivals) or is_part), *others]
+    outside = bool(outlined[id(first)]) and not _is_in_letters(picture, first)
+    return [replace(first, rivalled=bool(rivals) or is_part or outside or _is_filled(picture, first)), *others]
+
+
+def _is_outline(picture: Picture, one: Bar, other: Bar) -> bool:
+    """Return whether a framed bar is the outline of another one, which is not of the colour of the ground."""
+    if one.kind != "framed" or other.kind == "framed":
+        return False
+    thick = max(y1 - y0 for y0, _, y1, _ in one.parts)
+    margins = np.array([1, 1, -1, -1]) * np.subtract(other.box, one.box)
+    around = bool((margins >= 1).all() and (margins <= thick + _OUTLINE_PX).all())
+    return around and _stands_out(picture, one, other.colour)
+
+
+def _is_filled(picture: Picture, pair: Pair) -> bool:
+    """Return whether a frame without a label in it is filled with a colour of its own: it may be an outline."""
+    if pair.bar.kind != "framed" or pair.place == "inside":
+        return False
+    (_, x0, y0, x1), (y1, _, _, _) = pair.bar.parts
+    inside = picture.values[y0:y1, x0:x1]
+    colour = np.median(inside, axis=(0, 1)).astype(np.float32)
+    return _stands_out(picture, pair.bar, colour) and bool(np.abs(colour - pair.bar.colour).max() >= LEAST_CONTRAST)
+
+
+def _stands_out(picture: Picture, bar: Bar, colour: Colour) -> bool:
+    """Return whether a colour differs from that of the ground around a bar."""
+    return bool(np.abs(colour - ground_colour(picture, bar)).max() >= LEAST_CONTRAST)
+
+
+def _is_in_letters(picture: Picture, pair: Pair) -> bool:
+    """Return whether the letters of a label have the colour of its bar, besides that of an outline."""
+    y0, x0, y1, x1 = pair.line
+    same = picture.distance(picture.clipped((y0, x0, y1, x1)), pair.bar.colour) < LEAST_CONTRAST
+    return bool(same.mean() >= _IN_LETTERS)
 
 
 def _is_half(one: Bar, other: Bar) -> bool:
