@@ -11,7 +11,7 @@ from tomoseg.micrographs.scale.bars import Bar, Ink, bars_between, find_bars
 from tomoseg.micrographs.scale.ends import Ends, bar_ends, blends
 from tomoseg.micrographs.scale.furniture import footer_strip, grounds
 from tomoseg.micrographs.scale.labels import Label, letters_ink, read_label
-from tomoseg.micrographs.scale.lengths import parse_label
+from tomoseg.micrographs.scale.lengths import is_like_label, parse_label
 from tomoseg.micrographs.scale.pairing import Pair, pairs
 from tomoseg.micrographs.scale.picture import Box, Picture, as_picture
 from tomoseg.micrographs.scale.rulers import rulers_between
@@ -22,6 +22,8 @@ _REACH = 5  # how far above and below a label bars are looked for, in heights of
 _TICK = 0.25  # least length of a ruler's ticks, in heights of the letters
 _LIKE_LETTERS = 0.4  # contrast of a bar, in that of its label's letters, at least: they are one ink
 _SMOOTHING_PX = 5  # along the rows, where no bar is found without: noise on thin lines
+_FAINT = 0.2  # contrast of a bar that is in doubt for it, in that of the letters, at least
+_SAME_ENDS_PX = 2
 _CLEAR_BAR = 0.3  # contrast of a bar that is told of though its label was not read
 _SURE = 0.6  # confidence below which a warning is given
 _AGREE = 0.03  # relative difference of pixel sizes up to which two bars agree
@@ -121,8 +123,10 @@ def _read(picture: Picture, texts: list[Text]) -> list[ScaleBar]:
     said: dict[Box, list[Text]] = {}
     for text in _lengths(texts):
         near_by = _seen_near_by(picture, text)
-        said.setdefault(_whole_box(text, near_by), []).extend([text, near_by] if near_by else [text])
-    read = [(box, label) for box, found_as in said.items() if (label := read_label(picture, box, found_as))]
+        whole = _whole_box(text, near_by)
+        said.setdefault(_widest_gap(picture, whole) or whole, []).extend([text, near_by] if near_by else [text])
+    readings = {box: [text for text in found_as if text.certainty > 0] for box, found_as in said.items()}
+    read = [(box, label) for box, found_as in readings.items() if (label := read_label(picture, box, found_as))]
     found: list[ScaleBar] = []
     for box, label in sorted(read, key=lambda r: -r[1].confidence):
         pair = _pair(picture, Text(box, "", 0.0).letters_box, label.ink)
@@ -139,7 +143,7 @@ def _between_bars(picture: Picture, texts: list[Text]) -> list[Text]:
         box = _widest_gap(picture, text.box) if any(c.isdigit() for c in text.text) else None
         label = read_label(picture, box) if box else None
         if box and label:
-            found.append(Text(box, label.length.text, label.confidence))
+            found.append(Text(box, label.length.text, 0.0))  # it is read once more: no reading of its own
     return found
 
 
@@ -147,10 +151,17 @@ def _widest_gap(picture: Picture, box: Box) -> Box | None:
     """Return the widest part of a line of text beside or between the bars in it; None where there are none."""
     y0, x0, y1, x1 = box
     bars = find_bars(Picture(picture.values[y0:y1, x0:x1]))
-    clear = [b for b in bars if b.kind == "solid" and b.contrast >= _CLEAR_BAR and 3 * b.height < y1 - y0 < b.length]
+    clear = [b for b in bars if b.contrast >= _CLEAR_BAR and _is_dash(b, y1 - y0)]
     ends = [0, *(end for b in sorted(clear, key=lambda b: b.box[1]) for end in b.box[1::2]), x1 - x0]
     left, right = max(zip(ends[::2], ends[1::2], strict=True), key=lambda gap: gap[1] - gap[0])
     return (y0, x0 + left, y1, x0 + right) if clear and right - left > y1 - y0 else None
+
+
+def _is_dash(bar: Bar, height: int) -> bool:
+    """Return whether a bar in a line of text of a height is a flat one in the middle of it, no stroke of a letter."""
+    y0, _, y1, _ = bar.box
+    in_middle = abs(y0 + y1 - height) / 2 <= 0.2 * height
+    return bar.kind == "solid" and in_middle and 3 * bar.height < height < 1.5 * bar.length
 
 
 def _beside(box: Box, bar: Bar) -> Box:
@@ -230,13 +241,27 @@ def _touch(one: Box, other: Box | None) -> bool:
 def _pair(picture: Picture, line: Box, ink: Ink) -> Pair | None:
     """Return the bar a line of text belongs to, if there is one that stands out as the letters do.
 
-    Each way to find bars is tried where those before it find none.
+    Each way to find bars is tried where those before it find none. What a later way finds is in doubt, unless an
+    earlier one saw the same ends, and so is what is fainter than it should be.
     """
+    seen: list[Bar] = []
+    faint: list[Pair] = []
     for bars in _ways_to_find(picture, line, ink):
-        found = [p for p in pairs(picture, bars, line, ink) if _is_as_clear(p, ink)]
-        if found:
-            return found[0]
-    return None
+        found = pairs(picture, bars, line, ink)
+        clear = [p for p in found if _is_as_clear(p, ink)]
+        if clear:
+            confirmed = not seen or any(_has_ends(clear[0].bar, bar) for bar in seen)
+            return clear[0] if confirmed else replace(clear[0], rivalled=True)
+        seen += bars
+        faint += found[:1]
+    faint = [p for p in faint if p.bar.contrast >= _FAINT * ink.contrast]
+    return replace(max(faint, key=lambda p: p.bar.contrast), rivalled=True) if faint else None
+
+
+def _has_ends(one: Bar, other: Bar) -> bool:
+    """Return whether two bars lie in the same rows and have the same ends, nearly."""
+    rows = min(one.box[2], other.box[2]) > max(one.box[0], other.box[0])
+    return rows and all(abs(one.box[i] - other.box[i]) <= _SAME_ENDS_PX for i in (1, 3))
 
 
 def _ways_to_find(picture: Picture, line: Box, ink: Ink) -> Iterator[list[Bar]]:
@@ -356,13 +381,7 @@ def _unread(picture: Picture, texts: list[Text]) -> ScaleBar:
                 f"The image says '{text.text}', but no scale bar was found beside it. Give the pixel size, if that is "
                 f"the label of one."
             )
-            return ScaleBar(
-                label=text.text,
-                label_box=text.letters_box,
-                furniture=(text.box,),
-                warnings=(warning,),
-                shape=picture.shape,
-            )
+            return _lone_label(picture, text, warning)
         pair = _pair(picture, text.letters_box, letters_ink(picture, text.box)) if _is_number(text) else None
         if pair and pair.bar.contrast >= _CLEAR_BAR:
             length = bar_ends(picture, pair.bar).length
@@ -379,7 +398,24 @@ def _unread(picture: Picture, texts: list[Text]) -> ScaleBar:
                 warnings=(warning,),
                 shape=picture.shape,
             )
+    for text in texts:
+        if is_like_label(text.text) and text.certainty >= _SURE:
+            warning = (
+                f"The image says '{text.text}', which is no length but may be the label of a scale bar. No bar was "
+                f"found beside it. Give the pixel size, if it is."
+            )
+            return _lone_label(picture, text, warning)
     return ScaleBar(shape=picture.shape)
+
+
+def _lone_label(picture: Picture, text: Text, warning: str) -> ScaleBar:
+    return ScaleBar(
+        label=text.text,
+        label_box=text.letters_box,
+        furniture=(text.box,),
+        warnings=(warning,),
+        shape=picture.shape,
+    )
 
 
 def _is_number(text: Text) -> bool:

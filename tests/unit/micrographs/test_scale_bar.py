@@ -10,12 +10,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tomoseg.errors import InputError
 from tomoseg.micrographs import scale_bar
-from tomoseg.micrographs.scale.bars import Ink, find_bars
+from tomoseg.micrographs.scale.bars import Bar, Ink, find_bars
 from tomoseg.micrographs.scale.ends import bar_ends, blends
-from tomoseg.micrographs.scale.labels import Label, _doubts
+from tomoseg.micrographs.scale.labels import Label, _doubts, letters_ink
 from tomoseg.micrographs.scale.lengths import parse_label, roundness
 from tomoseg.micrographs.scale.letters import Letters
-from tomoseg.micrographs.scale.pairing import pairs
+from tomoseg.micrographs.scale.pairing import pairs, placing
 from tomoseg.micrographs.scale.picture import as_picture
 from tomoseg.micrographs.scale.texts import Text, is_installed
 
@@ -169,6 +169,43 @@ def test_a_bar_that_runs_into_something_of_its_colour_is_told():
     assert blends(picture, bar, bar_ends(picture, bar))
 
 
+def test_an_outline_tells_a_bar_from_a_ground_of_its_colour():
+    image = micrograph(noise=0.0)
+    image[230:275, 20:210] = 0.9
+    image[249:258, 39:191] = 0.0
+    image[250:257, 40:190] = 1.0
+    picture = as_picture(image)
+    bar = next(bar for bar in find_bars(picture) if bar.box == (250, 40, 257, 190))
+    assert not blends(picture, bar, bar_ends(picture, bar))
+
+
+def test_a_cut_row_of_a_thin_bar_does_not_rival_it():
+    image = micrograph(noise=0.0, level=0.1)
+    image[250, 40:150] = image[251, 40:190] = 1.0
+    picture = as_picture(image)
+    best = pairs(picture, find_bars(picture), (215, 80, 240, 150), Ink(np.float32([1.0]), 1.0))[0]
+    assert best.bar.length == 150
+    assert not best.rivalled
+
+
+@pytest.mark.parametrize(("length", "doubted"), [(150, False), (146, True)])
+def test_ends_that_are_seen_only_where_it_is_smooth_are_doubted(length, doubted, monkeypatch):
+    box = (250, 40, 252, 190)
+    faint = Bar((250, 40, 252, 40 + length), np.float32([1.0]), 0.2, "solid", ((250, 40, 252, 40 + length),))
+    clear = Bar(box, np.float32([1.0]), 0.9, "solid", (box,))
+    monkeypatch.setattr(scale_bar, "_ways_to_find", lambda *_: iter([[faint], [clear]]))
+    picture = as_picture(micrograph())
+    pair = scale_bar._pair(picture, (215, 80, 240, 150), Ink(np.float32([1.0]), 1.0))
+    assert pair.bar is clear
+    assert pair.rivalled is doubted
+
+
+def test_a_label_with_a_misread_unit_is_told():
+    image = as_picture(micrograph())
+    assert "'50 rm'" in scale_bar._unread(image, [Text((215, 80, 240, 150), "50 rm", 0.9)]).warnings[0]
+    assert not scale_bar._unread(image, [Text((215, 80, 240, 150), "50 kx", 0.9)]).warnings
+
+
 @pytest.mark.parametrize("hollow", [True, False])
 def test_an_outline_is_the_bar_only_where_nothing_fills_it(hollow):
     image = micrograph(noise=0.0, level=0.1)
@@ -212,6 +249,60 @@ def test_more_points_than_one_are_noise(points, refused):
     boxes = np.array([(0, 20 * i, 30, 20 * i + 15) for i in range(5)])
     letters = Letters(np.zeros((40, 110), bool), boxes, points, 30.0, 30.0, 1.0)
     assert _doubts(parse_label("500 nm"), letters)[1] is refused
+
+
+def test_feet_of_letters_are_no_row_of_a_segmented_bar():
+    image = micrograph(noise=0.0, level=0.0)
+    for x in (40, 80, 120):
+        image[262:270, x : x + 20] = 1.0
+    for x in range(90, 160, 13):
+        image[225:250, x : x + 6] = 1.0
+        image[250, x : x + 6] = 0.6
+    bars = find_bars(as_picture(image))
+    assert [bar.box[1::2] for bar in bars if bar.kind == "segmented" and bar.box[2] > 260] == [(40, 140)]
+
+
+@pytest.mark.parametrize(("label", "fits"), [((240, 95, 262, 135), True), ((240, 110, 262, 120), False)])
+def test_a_label_fills_the_gap_of_its_bar(label, fits):
+    parts = ((250, 40, 252, 90), (250, 140, 252, 190))
+    bar = Bar((250, 40, 252, 190), np.float32([1.0]), 1.0, "interrupted", parts)
+    assert (placing(label, bar) is not None) is fits
+
+
+@pytest.mark.parametrize("third", [False, True])
+def test_parts_of_an_interrupted_bar_are_neighbours(third):
+    image = micrograph(noise=0.0, level=0.1)
+    image[250:252, 40:70] = image[250:252, 210:240] = 1.0
+    if third:
+        image[250:252, 120:135] = 1.0
+    bars = find_bars(as_picture(image))
+    assert any(bar.kind == "interrupted" and bar.length == 200 for bar in bars) is not third
+
+
+def test_what_lies_beyond_a_narrow_box_is_not_the_ground_of_a_bar_in_colour():
+    image = np.repeat(micrograph(noise=0.0, level=0.2)[..., None], 3, axis=2)
+    image[240:280, 37:193] = 1.0
+    image[250:257, 40:190] = (0.2, 0.9, 0.2)
+    picture = as_picture(image)
+    bar = next(bar for bar in find_bars(picture) if bar.box == (250, 40, 257, 190))
+    assert bar_ends(picture, bar).length == pytest.approx(150, abs=0.5)
+
+
+def test_the_ink_of_letters_is_not_what_lies_beyond_their_box():
+    image = micrograph(noise=0.0, level=0.0)
+    image[200:240] = 1.0
+    image[212:226:2, 60:140] = 0.6
+    ink = letters_ink(as_picture(image), (205, 50, 242, 150))
+    assert ink.contrast == pytest.approx(0.4, abs=0.05)
+
+
+def test_a_faint_bar_is_used_in_doubt(monkeypatch):
+    box = (250, 40, 252, 190)
+    faint = Bar(box, np.float32([1.0]), 0.3, "solid", (box,))
+    monkeypatch.setattr(scale_bar, "_ways_to_find", lambda *_: iter([[faint]]))
+    pair = scale_bar._pair(as_picture(micrograph()), (215, 80, 240, 150), Ink(np.float32([1.0]), 1.0))
+    assert pair.bar is faint
+    assert pair.rivalled
 
 
 @needs_engine

@@ -35,6 +35,7 @@ _LEAST_PART = 5  # px: a segment
 _LEAST_LENGTH = 16  # px
 _MOST_LENGTH = 0.9  # of the image's width: longer ones are rims and strips
 _MOST_HEIGHT = 0.12  # of the image's width
+_FOUND_TWICE = 4  # rectangles of a row after one: both may be found by colour and by ink, a little different
 _ENDS_PX = 2.5  # by which the ends of the parts of a bar may differ
 
 
@@ -394,7 +395,9 @@ def _alternate(one: Bar, other: Bar) -> bool:
     apart = max(y0, v0) - min(y1, v1)
     if apart > one.parts[0][3] - one.parts[0][1] or min(x1, u1) - max(x0, u0) < 0.5 * min(one.length, other.length):
         return False
-    period = one.parts[1][1] - one.parts[0][1]
+    period, other_period = (bar.parts[1][1] - bar.parts[0][1] for bar in (one, other))
+    if abs(period - other_period) > 3:
+        return False
     shift = (u0 - x0) % period / period
     return apart <= 1 or 0.35 <= shift <= 0.65
 
@@ -402,11 +405,18 @@ def _alternate(one: Bar, other: Bar) -> bool:
 def _interrupted(row: list[Bar]) -> list[Bar]:
     """Return the pairs of rectangles of one length with a gap that may hold a label."""
     found = []
-    for one, other in pairwise(row):
+    near = [(i, j) for i in range(len(row)) for j in range(i + 1, min(i + 1 + _FOUND_TWICE, len(row)))]
+    for one, other in ((row[i], row[j]) for i, j in near if all(_overlap(row, i, j, k) for k in range(i + 1, j))):
         gap = other.box[1] - one.box[3]
         if abs(one.length - other.length) <= 3 and gap > 3 * one.height and gap < 15 * one.length and one.length >= 8:
             found.append(_joined([one, other], "interrupted"))
     return found
+
+
+def _overlap(row: list[Bar], i: int, j: int, k: int) -> bool:
+    """Return whether one rectangle of a row shares columns with one of two others."""
+    _, x0, _, x1 = row[k].box
+    return x0 < row[i].box[3] or row[j].box[1] < x1
 
 
 def _joined(parts: list[Bar], kind: str) -> Bar:

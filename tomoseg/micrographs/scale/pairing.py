@@ -10,6 +10,7 @@ from tomoseg.micrographs.scale.picture import Box, Colour, Picture
 _BESIDE = 3.5  # farthest beside a bar, in heights of the letters
 _LEAST_LENGTH = 1.5  # of a bar, in heights of the letters
 _MOST_FILLED = 0.85  # of a bar's length by a label within it
+_LEAST_FILLED = 0.35  # of the gap of an interrupted bar by its label
 _INTERVALS = (5, 10, 20)  # of rulers
 _AS_LIKELY = 0.05  # difference of likelihood within which two bars are as likely
 _CLEAR = 0.5  # contrast from which on a bar is as clear as any
@@ -41,7 +42,7 @@ def pairs(picture: Picture, bars: list[Bar], line: Box, ink: Ink) -> list[Pair]:
     """
     placed = [Pair(bar, line, *at) for bar in bars if (at := placing(line, bar)) is not None]
     fitting = [pair for pair in placed if _fits(picture, pair)]
-    whole = [p for p in fitting if not any(_is_half(p.bar, other.bar) for other in fitting)]
+    whole = [p for p in fitting if not any(_is_half(p.bar, o.bar) or _is_row(p.bar, o.bar) for o in fitting)]
     outlined = {id(p): [o for o in whole if _is_outline(picture, o.bar, p.bar)] for p in whole}
     outlines = {id(o) for found in outlined.values() for o in found}
     whole = [p for p in whole if id(p) not in outlines]
@@ -96,6 +97,15 @@ def _is_half(one: Bar, other: Bar) -> bool:
     return any(np.abs(np.subtract(one.box, part)).max() <= 3 for part in other.parts)
 
 
+def _is_row(one: Bar, other: Bar) -> bool:
+    """Return whether a bar is a cut row of another one, of its colour, in the next row: something shines through."""
+    (y0, x0, y1, x1), (v0, u0, v1, u1) = one.box, other.box
+    within = u0 - 3 <= x0 and x1 <= u1 + 3 and one.length < other.length
+    next_to = max(y0, v0) - min(y1, v1) == 0 and one.height <= min(2, other.height)
+    alike = (one.kind, other.kind) == ("solid", "solid") and bool(np.abs(one.colour - other.colour).max() < 0.2)
+    return within and next_to and alike
+
+
 def _is_cut_ruler(bar: Bar) -> bool:
     """Return whether a ruler has a number of intervals that rulers do not have: some of its ticks were not found."""
     return bar.kind == "ruler" and len(bar.parts) - 1 not in _INTERVALS
@@ -130,7 +140,8 @@ def placing(line: Box, bar: Bar) -> tuple[float, str] | None:
         # The box of the text may hold pieces of the bar, which look like dashes.
         in_gap = min(x1, bar.parts[-1][1]) - max(x0, bar.parts[0][3])
         level = abs((y0 + y1) - (v0 + v1)) / 2 <= 0.35 * height
-        within = level and in_gap >= 0.5 * (x1 - x0)
+        gap = bar.parts[-1][1] - bar.parts[0][3]
+        within = level and in_gap >= max(0.5 * (x1 - x0), _LEAST_FILLED * gap)
         return (0.0, "inside") if within else None
     slack = 0.2 * height
     if y0 >= v0 - slack and y1 <= v1 + slack and x0 >= u0 and x1 <= u1:
