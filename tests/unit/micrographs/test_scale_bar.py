@@ -219,6 +219,16 @@ def test_an_outline_is_the_bar_only_where_nothing_fills_it(hollow):
     assert not best.rivalled
 
 
+def test_a_line_of_an_outline_is_not_the_bar():
+    image = micrograph(noise=0.0, level=0.1)
+    image[250:270, 40:190] = 1.0
+    image[255:265, 45:185] = 0.5
+    image[220:236:3, 82:148] = 0.5
+    picture = as_picture(image)
+    best = pairs(picture, find_bars(picture), (215, 80, 240, 150), Ink(np.float32([1.0]), 1.0))[0]
+    assert best.bar.box == (255, 45, 265, 185)
+
+
 def test_an_outline_of_the_letters_colour_is_in_doubt():
     image = micrograph(noise=0.0, level=0.1)
     image[250:264, 40:190] = 1.0

@@ -44,8 +44,8 @@ def pairs(picture: Picture, bars: list[Bar], line: Box, ink: Ink) -> list[Pair]:
     fitting = [pair for pair in placed if _fits(picture, pair)]
     whole = [p for p in fitting if not any(_is_half(p.bar, o.bar) or _is_row(p.bar, o.bar) for o in fitting)]
     outlined = {id(p): [o for o in whole if _is_outline(picture, o.bar, p.bar)] for p in whole}
-    outlines = {id(o) for found in outlined.values() for o in found}
-    whole = [p for p in whole if id(p) not in outlines]
+    outlines = [o.bar for found in outlined.values() for o in found]
+    whole = [p for p in whole if not any(p.bar is o or _is_part(p.bar, o) for o in outlines)]
     bare = [p for p in whole if not any(_is_ground(picture, p, other, ink) for other in whole)]
     if not bare:
         return []
@@ -92,8 +92,11 @@ def _is_in_letters(picture: Picture, pair: Pair) -> bool:
 
 def _is_half(one: Bar, other: Bar) -> bool:
     """Return whether a bar is one of the two parts of another one that is interrupted by the label."""
-    if one.kind == "interrupted" or other.kind != "interrupted":
-        return False
+    return one.kind != "interrupted" and other.kind == "interrupted" and _is_part(one, other)
+
+
+def _is_part(one: Bar, other: Bar) -> bool:
+    """Return whether a bar is one of the parts of another one."""
     return any(np.abs(np.subtract(one.box, part)).max() <= 3 for part in other.parts)
 
 
