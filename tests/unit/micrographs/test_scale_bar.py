@@ -200,9 +200,14 @@ def test_ends_that_are_seen_only_where_it_is_smooth_are_doubted(length, doubted,
     assert pair.rivalled is doubted
 
 
-def test_a_label_with_a_misread_unit_is_told():
+@pytest.mark.parametrize("text", ["50 rm", "T0.050m", "0:00m"])
+def test_a_misread_label_is_told(text):
     image = as_picture(micrograph())
-    assert "'50 rm'" in scale_bar._unread(image, [Text((215, 80, 240, 150), "50 rm", 0.9)]).warnings[0]
+    assert text in scale_bar._unread(image, [Text((215, 80, 240, 150), text, 0.9)]).warnings[0]
+
+
+def test_other_words_are_no_misread_label():
+    image = as_picture(micrograph())
     assert not scale_bar._unread(image, [Text((215, 80, 240, 150), "50 kx", 0.9)]).warnings
 
 

@@ -37,7 +37,7 @@ _LABEL = re.compile(
     rf"^[\W_]*?{_BEFORE}(?P<number>[0-9OoDQlI|Ss]+(?:\s*[.,]\s*[0-9OoDQlI|Ss]+)?)\s*"
     rf"(?P<unit>(?i:{'|'.join(sorted(_UNIT, key=len, reverse=True))}))[\W_]*$"
 )
-_LIKE_LABEL = re.compile(r"^\W*[0-9][0-9.,]*\s*[A-Za-z\u00b5\u03bc]{0,2}[mn]\W*$")
+_LIKE_LABEL = re.compile(r"^\W*[A-Z]?\s*[0-9][0-9Oo.,:;]*\s*[A-Za-zµμ]{0,2}[mn]\W*$")
 _USUAL = (1.0, 2.0, 2.5, 5.0)
 _RARE = (1.2, 1.25, 1.5, 3.0, 4.0, 6.0, 7.0, 7.5, 8.0, 9.0)
 
@@ -97,7 +97,7 @@ def parse_label(text: str) -> Length | None:
 
 
 def is_like_label(text: str) -> bool:
-    """Return whether a text may be a label of which the unit was misread: a number, and letters that end with m or n.
+    """Return whether a text may be a label that was misread: what may be a number, and letters that end with m or n.
 
     >>> is_like_label("50 rm")
     True
