@@ -280,7 +280,7 @@ def _is_as_clear(pair: Pair, ink: Ink) -> bool:
 def _scale_bar(picture: Picture, pair: Pair, label: Label) -> ScaleBar:
     """Measure a bar whose label was read; there is no pixel size where the label is in doubt, or it is impossible."""
     ends = bar_ends(picture, pair.bar)
-    label = _with_possible_unit(label, ends.length)
+    label = label if pair.rivalled else _with_possible_unit(label, ends.length)
     size = label.length.nm / ends.length
     refusal = _refusal(label, ends, size)
     warnings = [refusal] if refusal else _warnings(label, ends, pair.rivalled, blends(picture, pair.bar, ends))

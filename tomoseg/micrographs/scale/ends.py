@@ -104,7 +104,8 @@ def _beyond(picture: Picture, part: Box, end: int, step: int, blur: int) -> floa
 
     What the bar ends at is looked at where no colour of the bar is left, or, where that is something else, next to it.
     """
-    far = _step_position(_profile(picture, part, end, step, blur if blur > _BLUR else 1), blur)
+    off = _COLOUR_BLUR if picture.values.shape[2] > 1 else 1
+    far = _step_position(_profile(picture, part, end, step, off), blur)
     return far if far <= _BLUR else _step_position(_profile(picture, part, end, step, 1), _BLUR)
 
 
