@@ -242,7 +242,7 @@ def _pair(picture: Picture, line: Box, ink: Ink) -> Pair | None:
     """Return the bar a line of text belongs to, if there is one that stands out as the letters do.
 
     Each way to find bars is tried where those before it find none. What a later way finds is in doubt, unless an
-    earlier one saw the same ends, and so is what is fainter than it should be.
+    earlier one saw the same ends, and so is what is fainter than it should be, or less likely than what is fainter.
     """
     seen: list[Bar] = []
     faint: list[Pair] = []
@@ -250,7 +250,7 @@ def _pair(picture: Picture, line: Box, ink: Ink) -> Pair | None:
         found = pairs(picture, bars, line, ink)
         clear = [p for p in found if _is_as_clear(p, ink)]
         if clear:
-            confirmed = not seen or any(_has_ends(clear[0].bar, bar) for bar in seen)
+            confirmed = clear[0] is found[0] and (not seen or any(_has_ends(clear[0].bar, bar) for bar in seen))
             return clear[0] if confirmed else replace(clear[0], rivalled=True)
         seen += bars
         faint += found[:1]

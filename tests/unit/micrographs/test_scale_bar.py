@@ -320,6 +320,17 @@ def test_a_faint_bar_is_used_in_doubt(monkeypatch):
     assert pair.rivalled
 
 
+def test_a_clear_bar_is_in_doubt_where_a_faint_one_is_likelier(monkeypatch):
+    parts = ((227, 20, 229, 70), (227, 160, 229, 210))
+    around = Bar((227, 20, 229, 210), np.float32([1.0]), 0.3, "interrupted", parts)
+    box = (227, 240, 229, 290)  # a stroke of what is written next to it
+    stroke = Bar(box, np.float32([1.0]), 0.9, "solid", (box,))
+    monkeypatch.setattr(scale_bar, "_ways_to_find", lambda *_: iter([[around, stroke]]))
+    pair = scale_bar._pair(as_picture(micrograph()), (215, 80, 240, 180), Ink(np.float32([1.0]), 1.0))
+    assert pair.bar is stroke
+    assert pair.rivalled
+
+
 @needs_engine
 def test_a_label_found_in_one_box_with_its_bar_is_read():
     image = micrograph(noise=0.0, level=0.0)
