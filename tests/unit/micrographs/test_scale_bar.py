@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
 
 from tomoseg.errors import InputError
 from tomoseg.micrographs import scale_bar
@@ -277,7 +278,10 @@ def test_feet_of_letters_are_no_row_of_a_segmented_bar():
     assert [bar.box[1::2] for bar in bars if bar.kind == "segmented" and bar.box[2] > 260] == [(40, 140)]
 
 
-@pytest.mark.parametrize(("label", "fits"), [((240, 95, 262, 135), True), ((240, 110, 262, 120), False)])
+@pytest.mark.parametrize(
+    ("label", "fits"),
+    [((240, 95, 262, 135), True), ((240, 110, 262, 120), False), ((240, 70, 262, 120), False)],
+)
 def test_a_label_fills_the_gap_of_its_bar(label, fits):
     parts = ((250, 40, 252, 90), (250, 140, 252, 190))
     bar = Bar((250, 40, 252, 190), np.float32([1.0]), 1.0, "interrupted", parts)
@@ -301,6 +305,32 @@ def test_what_lies_beyond_a_narrow_box_is_not_the_ground_of_a_bar_in_colour():
     picture = as_picture(image)
     bar = next(bar for bar in find_bars(picture) if bar.box == (250, 40, 257, 190))
     assert bar_ends(picture, bar).length == pytest.approx(150, abs=0.5)
+
+
+def test_blurred_ends_in_colour_are_not_taken_for_a_narrow_ground():
+    image = np.repeat(micrograph(noise=0.0, level=0.3)[..., None], 3, axis=2)
+    image[250:257, 40:190] = (0.9, 0.1, 0.1)
+    image = ndimage.gaussian_filter(image, (0, 1.5, 0))
+    picture = as_picture(image)
+    box = (250, 43, 257, 187)
+    bar = Bar(box, picture.values[253, 115], 0.4, "solid", (box,))
+    assert bar_ends(picture, bar).length == pytest.approx(150, abs=0.7)
+
+
+@pytest.mark.parametrize("strip", ["beside", "around"])
+def test_what_is_left_of_a_box_beside_its_bar_is_not_the_bar(strip):
+    image = micrograph(noise=0.0, level=0.4)
+    image[205:262, 35:195] = 1.0
+    image[254:256, 40:190] = 0.0
+    if strip == "around":  # close to the upper edge, the label below
+        image = np.roll(image, -45, axis=0)
+        image[200:213] = 0.4
+        image[213:262, 35:195] = 1.0
+        image[215:216, 40:190] = 0.0
+    label = (220, 80, 240, 150)
+    picture = as_picture(image)
+    best = pairs(picture, find_bars(picture, Ink(np.float32([0.0]), 1.0)), label, Ink(np.float32([0.0]), 1.0))[0]
+    assert best.bar.length == 150
 
 
 def test_the_ink_of_letters_is_not_what_lies_beyond_their_box():

@@ -28,6 +28,7 @@ LEAST_CONTRAST = 0.12  # of a bar to what is around it
 _CLEAR = 0.5  # contrast from which on a bar is as good as any
 _LONG = 0.1  # length, in widths of the image, from which on it is
 
+_BLUR_PX = 4  # of the ends of a bar, in colour
 _NOISE = 4.0  # of how far pixels of a bar are from its colour, at the middle: farther is something else
 _INK = 0.45  # how far from an ink, in its contrast to the ground, a pixel is ink
 
@@ -150,7 +151,8 @@ def _without_strange_ends(picture: Picture, part: Rectangle) -> Rectangle:
     inside = np.flatnonzero(like & (uniform_filter1d(like.astype(np.float32), _LEAST_PART, mode="nearest") > 0.7))
     if len(inside) < _LEAST_PART:
         return part
-    return replace(part, box=(y0, x0 + int(inside[0]), y1, x0 + int(inside[-1]) + 1))
+    left, right = (int(px) if px > _BLUR_PX else 0 for px in (inside[0], x1 - x0 - 1 - inside[-1]))
+    return replace(part, box=(y0, x0 + left, y1, x1 - right))
 
 
 def runs_of_ink(picture: Picture, ink: Ink, share: float = _INK) -> Runs:
@@ -453,6 +455,13 @@ def ground_colour(picture: Picture, bar: Bar) -> Colour:
     y0, x0, y1, x1 = bar.box
     rows = [y for y in (y0 - 4, y0 - 3, y1 + 2, y1 + 3) if 0 <= y < picture.shape[0]]
     return np.asarray(np.median(picture.values[rows, x0:x1], axis=(0, 1)) if rows else bar.colour, np.float32)
+
+
+def side_colours(picture: Picture, bar: Bar) -> list[Colour]:
+    """Return the colours (c,) a little above and a little below a bar, within the image."""
+    y0, x0, y1, x1 = bar.box
+    boxes = ((y0 - 4, x0, y0 - 2, x1), (y1 + 2, x0, y1 + 4, x1))
+    return [middle_colour(picture, box) for box in boxes if picture.clipped(box) == box]
 
 
 def _without_doubles(bars: list[Bar], width: int) -> list[Bar]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.micrographs.scale.bars import Bar, middle_colour
+from tomoseg.micrographs.scale.bars import LEAST_CONTRAST, Bar, middle_colour
 from tomoseg.micrographs.scale.picture import Box, Picture
 
 _REACH = 6  # px beyond each end that are looked at
@@ -42,10 +42,9 @@ def bar_ends(picture: Picture, bar: Bar) -> Ends:
     # Of the parts that reach an end, the highest: others are its blurred edges.
     first = max((p for p in bar.parts if p[1] <= bar.box[1] + 2), key=lambda p: p[2] - p[0])
     last = max((p for p in bar.parts if p[3] >= bar.box[3] - 2), key=lambda p: p[2] - p[0])
-    blur = _COLOUR_BLUR if picture.values.shape[2] > 1 else _BLUR
     start, stop = _outermost(picture, bar, first, -1), _outermost(picture, bar, last, 1)
-    left = start - _beyond(picture, first, start, -1, blur)
-    right = stop + _beyond(picture, last, stop, 1, blur)
+    left = start - _beyond(picture, first, start, -1)
+    right = stop + _beyond(picture, last, stop, 1)
     widths = [*_tick_widths(picture, bar, first, start, 1), *_tick_widths(picture, bar, last, stop - 1, -1)]
     return Ends(left, right, _agreed_width(widths) if bar.kind != "framed" else 0.0)
 
@@ -99,14 +98,25 @@ def _outer_ticks(bar: Bar) -> Ends:
     return Ends(float(start), float(start + slope * numbers[-1]), 0.0)
 
 
-def _beyond(picture: Picture, part: Box, end: int, step: int, blur: int) -> float:
+def _beyond(picture: Picture, part: Box, end: int, step: int) -> float:
     """Return how far in px the end of a bar is beyond the edge of its last pixel.
 
-    What the bar ends at is looked at where no colour of the bar is left, or, where that is something else, next to it.
+    In colour, what is beyond is looked at where none of the bar's colour is left; next to it where that is elsewhere.
     """
-    off = _COLOUR_BLUR if picture.values.shape[2] > 1 else 1
-    far = _step_position(_profile(picture, part, end, step, off), blur)
-    return far if far <= _BLUR else _step_position(_profile(picture, part, end, step, 1), _BLUR)
+    if picture.values.shape[2] == 1 or _is_narrow(picture, part, end, step):
+        return _step_position(_profile(picture, part, end, step, 1), _BLUR)
+    return _step_position(_profile(picture, part, end, step, _COLOUR_BLUR), _COLOUR_BLUR)
+
+
+def _is_narrow(picture: Picture, part: Box, end: int, step: int) -> bool:
+    """Return whether the ground beyond a bar ends soon: its colour is no mixture of the bar's and of what follows."""
+    y0, x0, y1, x1 = part
+    rows = picture.values[y0:y1].mean(axis=0)
+    columns = end + step * np.arange(_COLOUR_BLUR + 2) - (1 if step < 0 else 0)
+    values = rows[np.clip(columns, 0, len(rows) - 1)] - np.median(rows[x0:x1], axis=0)
+    follows = values[_COLOUR_BLUR:].mean(axis=0)
+    share = np.clip(values @ follows / max(float(follows @ follows), 1e-9), 0, 1)
+    return bool(np.abs(values - share[:, None] * follows)[:_COLOUR_BLUR].max() > 2 * LEAST_CONTRAST)
 
 
 def _profile(picture: Picture, part: Box, end: int, step: int, off: int) -> NDArray[np.float64]:

@@ -4,17 +4,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tomoseg.micrographs.scale.bars import LEAST_CONTRAST, Bar, Ink, ground_colour
+from tomoseg.micrographs.scale.bars import LEAST_CONTRAST, Bar, Ink, ground_colour, side_colours
 from tomoseg.micrographs.scale.picture import Box, Colour, Picture
 
 _BESIDE = 3.5  # farthest beside a bar, in heights of the letters
 _LEAST_LENGTH = 1.5  # of a bar, in heights of the letters
 _MOST_FILLED = 0.85  # of a bar's length by a label within it
+_MOST_IN_GAP = 0.75  # of a label that lies in the gap of an interrupted bar, at least
 _LEAST_FILLED = 0.35  # of the gap of an interrupted bar by its label
 _INTERVALS = (5, 10, 20)  # of rulers
 _AS_LIKELY = 0.05  # difference of likelihood within which two bars are as likely
 _CLEAR = 0.5  # contrast from which on a bar is as clear as any
 _APART = 3.0  # farthest above or below
+_STRIP_PX = 4  # between a bar and what is left of its box beside it, where the edge is blurred
 _OUTLINE_PX = 3  # by which the margins of a bar within its outline may differ from how thick that is
 _IN_LETTERS = 0.03  # part of a label's box that has the colour of its bar, where letters are drawn as that is
 
@@ -144,7 +146,7 @@ def placing(line: Box, bar: Bar) -> tuple[float, str] | None:
         in_gap = min(x1, bar.parts[-1][1]) - max(x0, bar.parts[0][3])
         level = abs((y0 + y1) - (v0 + v1)) / 2 <= 0.35 * height
         gap = bar.parts[-1][1] - bar.parts[0][3]
-        within = level and in_gap >= max(0.5 * (x1 - x0), _LEAST_FILLED * gap)
+        within = level and in_gap >= max(_MOST_IN_GAP * (x1 - x0), _LEAST_FILLED * gap)
         return (0.0, "inside") if within else None
     slack = 0.2 * height
     if y0 >= v0 - slack and y1 <= v1 + slack and x0 >= u0 and x1 <= u1:
@@ -190,14 +192,15 @@ def _alone(picture: Picture, pair: Pair) -> bool:
 def _is_ground(picture: Picture, one: Pair, other: Pair, ink: Ink) -> bool:
     """Return whether one bar is the box, or a part of the box, that the other bar and the same label lie on."""
     (y0, x0, y1, x1), (v0, u0, v1, u1) = one.bar.box, other.bar.box
+    if not (x0 < u0 and u1 < x1) or (_is_of(one.bar, ink) and not _is_of(other.bar, ink)):
+        return False
     reach = 3 + 0.3 * (y1 - y0)
-    holds = y0 - reach < v0 and v1 < y1 + reach and x0 < u0 and u1 < x1
     pad = 0.3 * (one.line[2] - one.line[0])
     under_label = min(y1 + pad, one.line[2]) > max(y0 - pad, one.line[0])
-    beside_bar = one.bar.kind == "solid" and (0 <= v0 - y1 <= 2 or 0 <= y0 - v1 <= 2)
-    if not holds or not (under_label or beside_bar) or (_is_of(one.bar, ink) and not _is_of(other.bar, ink)):
-        return False
-    return bool(np.abs(ground_colour(picture, other.bar) - one.bar.colour).max() < 0.2)
+    if under_label and y0 - reach < v0 and v1 < y1 + reach:
+        return any(np.abs(c - one.bar.colour).max() < 0.2 for c in side_colours(picture, other.bar))
+    beside_bar = one.bar.kind == "solid" and (0 <= v0 - y1 <= _STRIP_PX or 0 <= y0 - v1 <= _STRIP_PX)
+    return beside_bar and bool(np.abs(ground_colour(picture, other.bar) - one.bar.colour).max() < 0.2)
 
 
 def _is_of(bar: Bar, ink: Ink) -> bool:
