@@ -22,6 +22,7 @@ _REACH = 5  # how far above and below a label bars are looked for, in heights of
 _TICK = 0.25  # least length of a ruler's ticks, in heights of the letters
 _LIKE_LETTERS = 0.4  # contrast of a bar, in that of its label's letters, at least: they are one ink
 _SMOOTHING_PX = 5  # along the rows, where no bar is found without: noise on thin lines
+_HARDLY_SEEN = 0.2  # contrast of a bar below which it is in doubt, whatever that of its label
 _FAINT = 0.2  # contrast of a bar that is in doubt for it, in that of the letters, at least
 _SAME_ENDS_PX = 2
 _CLEAR_BAR = 0.3  # contrast of a bar that is told of though its label was not read
@@ -242,7 +243,7 @@ def _pair(picture: Picture, line: Box, ink: Ink) -> Pair | None:
     """Return the bar a line of text belongs to, if there is one that stands out as the letters do.
 
     Each way to find bars is tried where those before it find none. What a later way finds is in doubt, unless an
-    earlier one saw the same ends, and so is what is fainter than it should be, or less likely than what is fainter.
+    earlier one saw the same ends, and so is what hardly stands out, or is less likely than what is fainter.
     """
     seen: list[Bar] = []
     faint: list[Pair] = []
@@ -250,8 +251,9 @@ def _pair(picture: Picture, line: Box, ink: Ink) -> Pair | None:
         found = pairs(picture, bars, line, ink)
         clear = [p for p in found if _is_as_clear(p, ink)]
         if clear:
-            confirmed = clear[0] is found[0] and (not seen or any(_has_ends(clear[0].bar, bar) for bar in seen))
-            return clear[0] if confirmed else replace(clear[0], rivalled=True)
+            seen_twice = not seen or any(_has_ends(clear[0].bar, bar) for bar in seen)
+            sure = clear[0] is found[0] and seen_twice and clear[0].bar.contrast >= _HARDLY_SEEN
+            return clear[0] if sure else replace(clear[0], rivalled=True)
         seen += bars
         faint += found[:1]
     faint = [p for p in faint if p.bar.contrast >= _FAINT * ink.contrast]

@@ -350,6 +350,22 @@ def test_a_faint_bar_is_used_in_doubt(monkeypatch):
     assert pair.rivalled
 
 
+@pytest.mark.parametrize(("contrast", "doubted"), [(0.15, True), (0.4, False)])
+def test_a_bar_that_hardly_stands_out_is_in_doubt(contrast, doubted, monkeypatch):
+    box = (250, 40, 252, 190)
+    bar = Bar(box, np.float32([0.6]), contrast, "solid", (box,))
+    monkeypatch.setattr(scale_bar, "_ways_to_find", lambda *_: iter([[bar]]))
+    pair = scale_bar._pair(as_picture(micrograph()), (215, 80, 240, 150), Ink(np.float32([0.6]), 0.3))
+    assert pair.rivalled is doubted
+
+
+def test_a_segmented_bar_in_the_box_of_its_label_is_no_stroke():
+    parts = tuple((222, 45 + 40 * i, 226, 65 + 40 * i) for i in range(4))
+    bar = Bar((222, 45, 226, 185), np.float32([1.0]), 1.0, "segmented", parts)
+    picture = as_picture(micrograph())
+    assert pairs(picture, [bar], (220, 40, 262, 190), Ink(np.float32([1.0]), 1.0))
+
+
 def test_a_clear_bar_is_in_doubt_where_a_faint_one_is_likelier(monkeypatch):
     parts = ((227, 20, 229, 70), (227, 160, 229, 210))
     around = Bar((227, 20, 229, 210), np.float32([1.0]), 0.3, "interrupted", parts)

@@ -10,6 +10,7 @@ from tomoseg.micrographs.scale.picture import Box, Colour, Picture
 _BESIDE = 3.5  # farthest beside a bar, in heights of the letters
 _LEAST_LENGTH = 1.5  # of a bar, in heights of the letters
 _MOST_FILLED = 0.85  # of a bar's length by a label within it
+_AS_LONG = 0.8  # of a label, from which on a segmented bar within its box is no feet of its letters
 _MOST_IN_GAP = 0.75  # of a label that lies in the gap of an interrupted bar, at least
 _LEAST_FILLED = 0.35  # of the gap of an interrupted bar by its label
 _INTERVALS = (5, 10, 20)  # of rulers
@@ -174,6 +175,7 @@ def _is_stroke(pair: Pair) -> bool:
     v0, u0, v1, u1 = pair.line
     pad = 0.25 * (v1 - v0)
     within = v0 - pad <= y0 and y1 <= v1 + pad and u0 - pad <= x0 and x1 <= u1 + pad
+    within &= pair.bar.kind != "segmented" or pair.bar.length < _AS_LONG * (u1 - u0)
     return within or pair.bar.length < _LEAST_LENGTH * (v1 - v0)
 
 
