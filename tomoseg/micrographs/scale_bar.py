@@ -18,6 +18,8 @@ from tomoseg.micrographs.scale.rulers import rulers_between
 from tomoseg.micrographs.scale.texts import Text, find_texts, is_installed
 
 _CORNER = (0.35, 0.55)  # height and width of a corner, in those of the image
+_BARS_LOOKED_AROUND = 2
+_AROUND, _AROUND_WIDTH = 0.25, 0.05  # how far around a bar its label is looked for, in its length and the image's width
 _REACH = 5  # how far above and below a label bars are looked for, in heights of its letters
 _TICK = 0.25  # least length of a ruler's ticks, in heights of the letters
 _LIKE_LETTERS = 0.4  # contrast of a bar, in that of its label's letters, at least: they are one ink
@@ -97,10 +99,11 @@ def read_scale_bar(image: Array) -> ScaleBar:
     height, width = picture.shape
     texts = find_texts(picture, (0, 0, height, width))
     found = _read(picture, texts) or _read(picture, _between_bars(picture, texts))
-    if not found:
-        closer = [text for corner in _corners(picture) for text in find_texts(picture, corner)]
-        found = _read(picture, closer) or _read(picture, _between_bars(picture, closer))
-        texts += closer
+    for windows in (_corners, _around_bars):
+        if not found:
+            closer = [text for window in windows(picture) for text in find_texts(picture, window)]
+            found = _read(picture, closer) or _read(picture, _between_bars(picture, closer))
+            texts += closer
     result = _agreed(found) if found else _unread(picture, texts)
     strip = footer_strip(picture, [text.box for text in texts])
     return replace(result, furniture=(*result.furniture, strip)) if strip else result
@@ -117,6 +120,17 @@ def _corners(picture: Picture) -> list[Box]:
     down, right = round(_CORNER[0] * height), round(_CORNER[1] * width)
     rows, columns = ((height - down, height), (0, down)), ((0, right), (width - right, width))
     return [(y0, x0, y1, x1) for y0, y1 in rows for x0, x1 in columns]
+
+
+def _around_bars(picture: Picture) -> list[Box]:
+    """Return what is around the clearest bars: small letters on their own are seen only from near by."""
+    clear = [bar for bar in find_bars(picture) if bar.contrast >= _CLEAR_BAR]
+    windows = []
+    for bar in clear[:_BARS_LOOKED_AROUND]:
+        y0, x0, y1, x1 = bar.box
+        reach = max(_AROUND * bar.length, _AROUND_WIDTH * picture.shape[1])
+        windows.append(picture.clipped((y0 - reach, x0 - reach, y1 + reach, x1 + reach)))
+    return windows
 
 
 def _read(picture: Picture, texts: list[Text]) -> list[ScaleBar]:

@@ -428,6 +428,17 @@ def test_the_scale_is_read(text, nm):
 
 
 @needs_engine
+def test_a_label_seen_only_from_near_its_bar_is_read(monkeypatch):
+    find_texts = scale_bar.find_texts
+    monkeypatch.setattr(
+        scale_bar, "find_texts", lambda picture, box: find_texts(picture, box) if box[3] - box[1] < 260 else []
+    )
+    found = scale_bar.read_scale_bar(burnt(micrograph((600, 800)), "50 nm"))
+    assert found.length_nm == 50
+    assert not found.warnings
+
+
+@needs_engine
 def test_bar_and_label_are_furniture():
     found = scale_bar.read_scale_bar(burnt(micrograph(), "50 nm"))
     assert found.mask[250:257, 40:190].all()
