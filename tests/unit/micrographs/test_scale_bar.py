@@ -288,12 +288,41 @@ def test_a_label_fills_the_gap_of_its_bar(label, fits):
     assert (placing(label, bar) is not None) is fits
 
 
+def test_a_bar_that_goes_on_behind_its_label_is_in_doubt():
+    image = micrograph(noise=0.0, level=0.1)
+    image[227:229, 20:70] = 1.0
+    picture = as_picture(image)
+    ink, label = Ink(np.float32([1.0]), 1.0), (215, 80, 240, 150)
+    assert not pairs(picture, find_bars(picture), label, ink)[0].rivalled
+    image[227:230, 160:205] = 1.0
+    picture = as_picture(image)
+    bars = [bar for bar in find_bars(picture) if bar.box == (227, 20, 229, 70)]
+    assert pairs(picture, bars, label, ink)[0].rivalled
+
+
+def test_a_blurred_row_does_not_make_its_bar_a_ground():
+    image = micrograph(noise=0.0, level=0.1)
+    image[250:257, 40:190] = 1.0
+    image[249, 45:185] = 0.5
+    picture = as_picture(image)
+    rows = [((250, 40, 257, 190), 0.9), ((249, 45, 250, 185), 0.4)]
+    bars = [Bar(box, np.float32([1.0]), contrast, "solid", (box,)) for box, contrast in rows]
+    assert pairs(picture, bars, (215, 80, 240, 150), Ink(np.float32([1.0]), 1.0))[0].bar is bars[0]
+
+
+def test_a_stroke_of_the_label_does_not_part_an_interrupted_bar():
+    image = micrograph(noise=0.0, level=0.1)
+    image[250:252, 40:90] = image[250:252, 140:190] = image[250:252, 110:120] = 1.0
+    bars = find_bars(as_picture(image))
+    assert any(bar.kind == "interrupted" and bar.length == 150 for bar in bars)
+
+
 @pytest.mark.parametrize("third", [False, True])
 def test_parts_of_an_interrupted_bar_are_neighbours(third):
     image = micrograph(noise=0.0, level=0.1)
     image[250:252, 40:70] = image[250:252, 210:240] = 1.0
     if third:
-        image[250:252, 120:135] = 1.0
+        image[250:252, 120:140] = 1.0
     bars = find_bars(as_picture(image))
     assert any(bar.kind == "interrupted" and bar.length == 200 for bar in bars) is not third
 

@@ -408,17 +408,17 @@ def _interrupted(row: list[Bar]) -> list[Bar]:
     """Return the pairs of rectangles of one length with a gap that may hold a label."""
     found = []
     near = [(i, j) for i in range(len(row)) for j in range(i + 1, min(i + 1 + _FOUND_TWICE, len(row)))]
-    for one, other in ((row[i], row[j]) for i, j in near if all(_overlap(row, i, j, k) for k in range(i + 1, j))):
+    for one, other in ((row[i], row[j]) for i, j in near if all(_is_no_part(row, i, j, k) for k in range(i + 1, j))):
         gap = other.box[1] - one.box[3]
         if abs(one.length - other.length) <= 3 and gap > 3 * one.height and gap < 15 * one.length and one.length >= 8:
             found.append(_joined([one, other], "interrupted"))
     return found
 
 
-def _overlap(row: list[Bar], i: int, j: int, k: int) -> bool:
-    """Return whether one rectangle of a row shares columns with one of two others."""
+def _is_no_part(row: list[Bar], i: int, j: int, k: int) -> bool:
+    """Return whether a rectangle of a row shares columns with one of two others, or is a stroke between them."""
     _, x0, _, x1 = row[k].box
-    return x0 < row[i].box[3] or row[j].box[1] < x1
+    return x0 < row[i].box[3] or row[j].box[1] < x1 or row[k].length < 0.5 * row[i].length
 
 
 def _joined(parts: list[Bar], kind: str) -> Bar:

@@ -11,12 +11,15 @@ _BESIDE = 3.5  # farthest beside a bar, in heights of the letters
 _LEAST_LENGTH = 1.5  # of a bar, in heights of the letters
 _MOST_FILLED = 0.85  # of a bar's length by a label within it
 _AS_LONG = 0.8  # of a label, from which on a segmented bar within its box is no feet of its letters
+_SAME_INK = 0.5  # of a bar's contrast: as near to its colour is what goes on behind the label
+_HALF = 0.5  # of a bar's length, from which on what is in its rows may be its other part
 _MOST_IN_GAP = 0.75  # of a label that lies in the gap of an interrupted bar, at least
 _LEAST_FILLED = 0.35  # of the gap of an interrupted bar by its label
 _INTERVALS = (5, 10, 20)  # of rulers
 _AS_LIKELY = 0.05  # difference of likelihood within which two bars are as likely
 _CLEAR = 0.5  # contrast from which on a bar is as clear as any
 _APART = 3.0  # farthest above or below
+_AS_CLEAR = 0.6  # contrast of a bar on a box, in that of the box, at least
 _STRIP_PX = 4  # between a bar and what is left of its box beside it, where the edge is blurred
 _OUTLINE_PX = 3  # by which the margins of a bar within its outline may differ from how thick that is
 _IN_LETTERS = 0.03  # part of a label's box that has the colour of its bar, where letters are drawn as that is
@@ -58,7 +61,8 @@ def pairs(picture: Picture, bars: list[Bar], line: Box, ink: Ink) -> list[Pair]:
     rivals = [p for p in others if likely[id(p)] > likely[id(first)] - _AS_LIKELY and _is_other(p.bar, first.bar)]
     is_part = any(_is_sibling(first.bar, bar) for bar in bars) or _is_cut_ruler(first.bar)
     outside = bool(outlined[id(first)]) and not _is_in_letters(picture, first)
-    return [replace(first, rivalled=bool(rivals) or is_part or outside or _is_filled(picture, first)), *others]
+    in_doubt = bool(rivals) or is_part or outside or _is_filled(picture, first) or _goes_on(picture, first)
+    return [replace(first, rivalled=in_doubt), *others]
 
 
 def _is_outline(picture: Picture, one: Bar, other: Bar) -> bool:
@@ -115,6 +119,18 @@ def _is_row(one: Bar, other: Bar) -> bool:
 def _is_cut_ruler(bar: Bar) -> bool:
     """Return whether a ruler has a number of intervals that rulers do not have: some of its ticks were not found."""
     return bar.kind == "ruler" and len(bar.parts) - 1 not in _INTERVALS
+
+
+def _goes_on(picture: Picture, pair: Pair) -> bool:
+    """Return whether a bar beside a label goes on behind it: it may be one part of one that the label interrupts."""
+    if pair.place != "beside":
+        return False
+    (y0, x0, y1, x1), (_, u0, _, u1) = pair.bar.box, pair.line
+    far = 2 * pair.bar.length
+    left, right = (x1 + 1, u1 + far) if x1 < u1 else (u0 - far, x0 - 1)
+    same = picture.distance(picture.clipped((y0, left, y1, right)), pair.bar.colour) < _SAME_INK * pair.bar.contrast
+    edges = np.flatnonzero(np.diff(same.all(axis=0).astype(np.int8), prepend=0, append=0))
+    return bool(len(edges)) and int((edges[1::2] - edges[::2]).max()) >= _HALF * pair.bar.length
 
 
 def _is_sibling(one: Bar, other: Bar) -> bool:
@@ -195,6 +211,8 @@ def _is_ground(picture: Picture, one: Pair, other: Pair, ink: Ink) -> bool:
     """Return whether one bar is the box, or a part of the box, that the other bar and the same label lie on."""
     (y0, x0, y1, x1), (v0, u0, v1, u1) = one.bar.box, other.bar.box
     if not (x0 < u0 and u1 < x1) or (_is_of(one.bar, ink) and not _is_of(other.bar, ink)):
+        return False
+    if other.bar.contrast < _AS_CLEAR * one.bar.contrast:  # a blurred row at its edge
         return False
     reach = 3 + 0.3 * (y1 - y0)
     pad = 0.3 * (one.line[2] - one.line[0])
