@@ -5,8 +5,9 @@
     python benchmarks/scale_bars.py --images 0 --data FOLDER
 
 `right` is the length of the label as written and that of the bar within 2 px or 2 %; `warned` is anything else that
-came with a warning, `wrong` without one. `--held-out` draws fonts, colours, bars and places of the label that the other
-images never have; `--fonts` adds font files to those. As many images without a scale bar are looked at for `false`.
+came with a warning, `wrong` without one; `none` is no scale, but a warning, and `silent` not even that. `--held-out`
+draws fonts, colours, bars and places of the label that the other images never have; `--fonts` adds font files to those.
+As many images without a scale bar are looked at for `false`.
 """
 
 import argparse
@@ -80,9 +81,9 @@ def _made(arguments: argparse.Namespace) -> None:
 
 
 def outcome(found: ScaleBar, truth: Truth) -> str:
-    """Return right, warned, wrong or none."""
+    """Return right, warned, wrong, none or silent."""
     if math.isnan(found.pixel_size_nm):
-        return "none"
+        return "none" if found.warnings else "silent"
     same_label = math.isclose(found.length_nm, truth.length_nm, rel_tol=1e-6)
     if same_label and abs(found.length_px - truth.length_px) <= max(2.0, 0.02 * truth.length_px):
         return "right"
@@ -92,7 +93,7 @@ def outcome(found: ScaleBar, truth: Truth) -> str:
 def _table(
     counts: Counter[str], errors: list[float], seconds: list[float], false: int, by_bar: dict[str, Counter[str]]
 ) -> None:
-    names = ("right", "warned", "wrong", "none")
+    names = ("right", "warned", "wrong", "none", "silent")
     print(f"\n{'':<14}" + "".join(f"{name:>8}" for name in names))
     for bar, of_bar in sorted(by_bar.items()):
         print(f"{bar:<14}" + "".join(f"{of_bar[name]:>8}" for name in names))

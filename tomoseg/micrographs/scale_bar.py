@@ -7,21 +7,26 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tomoseg.arrays import Array, BoolArray
-from tomoseg.micrographs.scale.bars import Bar, Ink, bars_between
-from tomoseg.micrographs.scale.ends import Ends, bar_ends
+from tomoseg.micrographs.scale.bars import Bar, Ink, bars_between, find_bars
+from tomoseg.micrographs.scale.ends import Ends, bar_ends, blends
 from tomoseg.micrographs.scale.furniture import footer_strip, grounds
 from tomoseg.micrographs.scale.labels import Label, letters_ink, read_label
-from tomoseg.micrographs.scale.lengths import parse_label
+from tomoseg.micrographs.scale.lengths import is_like_label, parse_label
 from tomoseg.micrographs.scale.pairing import Pair, pairs
 from tomoseg.micrographs.scale.picture import Box, Picture, as_picture
 from tomoseg.micrographs.scale.rulers import rulers_between
 from tomoseg.micrographs.scale.texts import Text, find_texts, is_installed
 
 _CORNER = (0.35, 0.55)  # height and width of a corner, in those of the image
+_BARS_LOOKED_AROUND = 2
+_AROUND, _AROUND_WIDTH = 0.25, 0.05  # how far around a bar its label is looked for, in its length and the image's width
 _REACH = 5  # how far above and below a label bars are looked for, in heights of its letters
 _TICK = 0.25  # least length of a ruler's ticks, in heights of the letters
 _LIKE_LETTERS = 0.4  # contrast of a bar, in that of its label's letters, at least: they are one ink
 _SMOOTHING_PX = 5  # along the rows, where no bar is found without: noise on thin lines
+_HARDLY_SEEN = 0.2  # contrast of a bar below which it is in doubt, whatever that of its label
+_FAINT = 0.2  # contrast of a bar that is in doubt for it, in that of the letters, at least
+_SAME_ENDS_PX = 2
 _CLEAR_BAR = 0.3  # contrast of a bar that is told of though its label was not read
 _SURE = 0.6  # confidence below which a warning is given
 _AGREE = 0.03  # relative difference of pixel sizes up to which two bars agree
@@ -93,11 +98,12 @@ def read_scale_bar(image: Array) -> ScaleBar:
         return ScaleBar(warnings=(_NO_ENGINE,), shape=picture.shape)
     height, width = picture.shape
     texts = find_texts(picture, (0, 0, height, width))
-    found = _read(picture, texts)
-    if not found:
-        closer = [text for corner in _corners(picture) for text in find_texts(picture, corner)]
-        found = _read(picture, closer)
-        texts += closer
+    found = _read(picture, texts) or _read(picture, _between_bars(picture, texts))
+    for windows in (_corners, _around_bars):
+        if not found:
+            closer = [text for window in windows(picture) for text in find_texts(picture, window)]
+            found = _read(picture, closer) or _read(picture, _between_bars(picture, closer))
+            texts += closer
     result = _agreed(found) if found else _unread(picture, texts)
     strip = footer_strip(picture, [text.box for text in texts])
     return replace(result, furniture=(*result.furniture, strip)) if strip else result
@@ -111,12 +117,26 @@ def _corners(picture: Picture) -> list[Box]:
     return [(y0, x0, y1, x1) for y0, y1 in rows for x0, x1 in columns]
 
 
+def _around_bars(picture: Picture) -> list[Box]:
+    """Return what is around the clearest bars: small letters on their own are seen only from near by."""
+    clear = [bar for bar in find_bars(picture) if bar.contrast >= _CLEAR_BAR]
+    windows = []
+    for bar in clear[:_BARS_LOOKED_AROUND]:
+        y0, x0, y1, x1 = bar.box
+        reach = max(_AROUND * bar.length, _AROUND_WIDTH * picture.shape[1])
+        windows.append(picture.clipped((y0 - reach, x0 - reach, y1 + reach, x1 + reach)))
+    return windows
+
+
 def _read(picture: Picture, texts: list[Text]) -> list[ScaleBar]:
     """Return the scale bars whose labels are among the texts, the most certain first."""
     said: dict[Box, list[Text]] = {}
     for text in _lengths(texts):
-        said.setdefault(_seen_near_by(picture, text), []).append(text)
-    read = [(box, label) for box, found_as in said.items() if (label := read_label(picture, box, found_as))]
+        near_by = _seen_near_by(picture, text)
+        whole = _whole_box(text, near_by)
+        said.setdefault(_widest_gap(picture, whole) or whole, []).extend([text, near_by] if near_by else [text])
+    readings = {box: [text for text in found_as if text.certainty > 0] for box, found_as in said.items()}
+    read = [(box, label) for box, found_as in readings.items() if (label := read_label(picture, box, found_as))]
     found: list[ScaleBar] = []
     for box, label in sorted(read, key=lambda r: -r[1].confidence):
         pair = _pair(picture, Text(box, "", 0.0).letters_box, label.ink)
@@ -124,6 +144,34 @@ def _read(picture: Picture, texts: list[Text]) -> list[ScaleBar]:
             clear = _beside(box, pair.bar)
             found.append(_scale_bar(picture, pair, (clear != box and read_label(picture, clear)) or label))
     return found
+
+
+def _between_bars(picture: Picture, texts: list[Text]) -> list[Text]:
+    """Return the labels that were found in one box with the bar beside them, or the parts of one around them."""
+    found = []
+    for text in texts:
+        box = _widest_gap(picture, text.box) if any(c.isdigit() for c in text.text) else None
+        label = read_label(picture, box) if box else None
+        if box and label:
+            found.append(Text(box, label.length.text, 0.0))  # it is read once more: no reading of its own
+    return found
+
+
+def _widest_gap(picture: Picture, box: Box) -> Box | None:
+    """Return the widest part of a line of text beside or between the bars in it; None where there are none."""
+    y0, x0, y1, x1 = box
+    bars = find_bars(Picture(picture.values[y0:y1, x0:x1]))
+    clear = [b for b in bars if b.contrast >= _CLEAR_BAR and _is_dash(b, y1 - y0)]
+    ends = [0, *(end for b in sorted(clear, key=lambda b: b.box[1]) for end in b.box[1::2]), x1 - x0]
+    left, right = max(zip(ends[::2], ends[1::2], strict=True), key=lambda gap: gap[1] - gap[0])
+    return (y0, x0 + left, y1, x0 + right) if clear and right - left > y1 - y0 else None
+
+
+def _is_dash(bar: Bar, height: int) -> bool:
+    """Return whether a bar in a line of text of a height is a flat one in the middle of it, no stroke of a letter."""
+    y0, _, y1, _ = bar.box
+    in_middle = abs(y0 + y1 - height) / 2 <= 0.2 * height
+    return bar.kind == "solid" and in_middle and 3 * bar.height < height < 1.5 * bar.length
 
 
 def _beside(box: Box, bar: Bar) -> Box:
@@ -137,21 +185,27 @@ def _beside(box: Box, bar: Bar) -> Box:
     return (y0, x0, y1, u0 - 4) if x0 < u0 - 4 < x1 < u1 else box
 
 
-def _seen_near_by(picture: Picture, text: Text) -> Box:
-    """Return the box of a label, or the wider one of another label that it is seen to be from near by.
-
-    From far, its ends may be missed.
-    """
+def _seen_near_by(picture: Picture, text: Text) -> Text | None:
+    """Return the label, the widest, that is read where a text is, if one looks from near by."""
     y0, x0, y1, x1 = text.box
     height = y1 - y0
     window = picture.clipped((y0 - height, x0 - 2.5 * height, y1 + height, x1 + 2.5 * height))
     seen = [other for other in _lengths(find_texts(picture, window)) if _touch(text.box, other.box)]
-    if not seen:
+    return max(seen, key=_width, default=None)
+
+
+def _whole_box(text: Text, near_by: Text | None) -> Box:
+    """Return the box of a label, or the wider one seen from near by: from far, its ends may be missed.
+
+    A box that reaches into a bar beside the label is wider too, but says the same.
+    """
+    if near_by is None:
         return text.box
-    # A box that reaches into a bar beside the label is wider too, but says the same.
-    widest = max(seen, key=lambda other: other.box[3] - other.box[1])
-    narrower = min(text, widest, key=lambda other: other.box[3] - other.box[1])
-    return narrower.box if _nm(widest) == _nm(text) else widest.box
+    return min(text, near_by, key=_width).box if _nm(near_by) == _nm(text) else near_by.box
+
+
+def _width(text: Text) -> int:
+    return text.box[3] - text.box[1]
 
 
 def _nm(text: Text) -> float | None:
@@ -197,13 +251,28 @@ def _touch(one: Box, other: Box | None) -> bool:
 def _pair(picture: Picture, line: Box, ink: Ink) -> Pair | None:
     """Return the bar a line of text belongs to, if there is one that stands out as the letters do.
 
-    Each way to find bars is tried where those before it find none.
+    Each way to find bars is tried where those before it find none. What a later way finds is in doubt, unless an
+    earlier one saw the same ends, and so is what hardly stands out, or is less likely than what is fainter.
     """
+    seen: list[Bar] = []
+    faint: list[Pair] = []
     for bars in _ways_to_find(picture, line, ink):
-        found = [p for p in pairs(picture, bars, line, ink) if _is_as_clear(p, ink)]
-        if found:
-            return found[0]
-    return None
+        found = pairs(picture, bars, line, ink)
+        clear = [p for p in found if _is_as_clear(p, ink)]
+        if clear:
+            seen_twice = not seen or any(_has_ends(clear[0].bar, bar) for bar in seen)
+            sure = clear[0] is found[0] and seen_twice and clear[0].bar.contrast >= _HARDLY_SEEN
+            return clear[0] if sure else replace(clear[0], rivalled=True)
+        seen += bars
+        faint += found[:1]
+    faint = [p for p in faint if p.bar.contrast >= _FAINT * ink.contrast]
+    return replace(max(faint, key=lambda p: p.bar.contrast), rivalled=True) if faint else None
+
+
+def _has_ends(one: Bar, other: Bar) -> bool:
+    """Return whether two bars lie in the same rows and have the same ends, nearly."""
+    rows = min(one.box[2], other.box[2]) > max(one.box[0], other.box[0])
+    return rows and all(abs(one.box[i] - other.box[i]) <= _SAME_ENDS_PX for i in (1, 3))
 
 
 def _ways_to_find(picture: Picture, line: Box, ink: Ink) -> Iterator[list[Bar]]:
@@ -222,9 +291,10 @@ def _is_as_clear(pair: Pair, ink: Ink) -> bool:
 def _scale_bar(picture: Picture, pair: Pair, label: Label) -> ScaleBar:
     """Measure a bar whose label was read; there is no pixel size where the label is in doubt, or it is impossible."""
     ends = bar_ends(picture, pair.bar)
+    label = label if pair.rivalled else _with_possible_unit(label, ends.length)
     size = label.length.nm / ends.length
     refusal = _refusal(label, ends, size)
-    warnings = [refusal] if refusal else _warnings(label, ends, pair.rivalled)
+    warnings = [refusal] if refusal else _warnings(label, ends, pair.rivalled, blends(picture, pair.bar, ends))
     confidence = 0.0 if refusal else min(label.confidence, 0.5) if warnings else label.confidence
     return ScaleBar(
         pixel_size_nm=math.nan if refusal else size,
@@ -237,6 +307,19 @@ def _scale_bar(picture: Picture, pair: Pair, label: Label) -> ScaleBar:
         furniture=grounds(picture, pair.bar, pair.line),
         warnings=tuple(warnings),
         shape=picture.shape,
+    )
+
+
+def _with_possible_unit(label: Label, length_px: float) -> Label:
+    """Return the label, in doubt and with nm for mm where no electron micrograph is as coarse as mm would make it."""
+    if label.length.unit != "mm" or label.length.nm / length_px <= _POSSIBLE_NM[1]:
+        return label
+    doubt = f"'{label.length.text}' would be {label.length.nm / length_px:.3g} nm for a pixel: nm was taken"
+    return replace(
+        label,
+        length=replace(label.length, unit="nm"),
+        confidence=0.5 * label.confidence,
+        doubts=(*label.doubts, doubt),
     )
 
 
@@ -257,7 +340,7 @@ def _against(label: Label) -> str:
     return "; ".join(label.doubts) or "not all of it is clear"
 
 
-def _warnings(label: Label, ends: Ends, rivalled: bool) -> list[str]:
+def _warnings(label: Label, ends: Ends, rivalled: bool, blended: bool) -> list[str]:
     """Return what is to be checked of a scale that can be used."""
     text, warnings = label.length.text, []
     if label.confidence < _SURE:
@@ -266,6 +349,11 @@ def _warnings(label: Label, ends: Ends, rivalled: bool) -> list[str]:
         warnings.append(
             f"More than one bar may belong to the label '{text}', or it has parts that were not found. One of "
             f"{ends.length:.1f} px was taken. Check it."
+        )
+    if blended:
+        warnings.append(
+            f"The scale bar of {ends.length:.1f} px looks like what is above or below it at one of its ends, which may "
+            f"be another's. Check it."
         )
     if ends.tick > _WIDE_TICK * ends.length + 1:
         warnings.append(
@@ -304,13 +392,7 @@ def _unread(picture: Picture, texts: list[Text]) -> ScaleBar:
                 f"The image says '{text.text}', but no scale bar was found beside it. Give the pixel size, if that is "
                 f"the label of one."
             )
-            return ScaleBar(
-                label=text.text,
-                label_box=text.letters_box,
-                furniture=(text.box,),
-                warnings=(warning,),
-                shape=picture.shape,
-            )
+            return _lone_label(picture, text, warning)
         pair = _pair(picture, text.letters_box, letters_ink(picture, text.box)) if _is_number(text) else None
         if pair and pair.bar.contrast >= _CLEAR_BAR:
             length = bar_ends(picture, pair.bar).length
@@ -327,7 +409,24 @@ def _unread(picture: Picture, texts: list[Text]) -> ScaleBar:
                 warnings=(warning,),
                 shape=picture.shape,
             )
+    for text in texts:
+        if is_like_label(text.text) and text.certainty >= _SURE:
+            warning = (
+                f"The image says '{text.text}', which is no length but may be the label of a scale bar. No bar was "
+                f"found beside it. Give the pixel size, if it is."
+            )
+            return _lone_label(picture, text, warning)
     return ScaleBar(shape=picture.shape)
+
+
+def _lone_label(picture: Picture, text: Text, warning: str) -> ScaleBar:
+    return ScaleBar(
+        label=text.text,
+        label_box=text.letters_box,
+        furniture=(text.box,),
+        warnings=(warning,),
+        shape=picture.shape,
+    )
 
 
 def _is_number(text: Text) -> bool:

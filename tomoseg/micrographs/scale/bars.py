@@ -5,11 +5,13 @@ ends and colour, one above the other, are a frame or a bar with its label within
 a bar that its label interrupts, or of a segmented one.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter1d
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -26,12 +28,15 @@ LEAST_CONTRAST = 0.12  # of a bar to what is around it
 _CLEAR = 0.5  # contrast from which on a bar is as good as any
 _LONG = 0.1  # length, in widths of the image, from which on it is
 
+_BLUR_PX = 4  # of the ends of a bar, in colour
+_NOISE = 4.0  # of how far pixels of a bar are from its colour, at the middle: farther is something else
 _INK = 0.45  # how far from an ink, in its contrast to the ground, a pixel is ink
 
 _LEAST_PART = 5  # px: a segment
 _LEAST_LENGTH = 16  # px
 _MOST_LENGTH = 0.9  # of the image's width: longer ones are rims and strips
 _MOST_HEIGHT = 0.12  # of the image's width
+_FOUND_TWICE = 4  # rectangles of a row after one: both may be found by colour and by ink, a little different
 _ENDS_PX = 2.5  # by which the ends of the parts of a bar may differ
 
 
@@ -115,17 +120,33 @@ def find_bars(picture: Picture, ink: Ink | None = None) -> list[Bar]:
     width = picture.shape[1]
     found = _bars_of_runs(picture, find_runs(picture.values))
     if ink:
-        found += _bars_of_runs(picture, runs_of_ink(picture, ink))
+        found += _bars_of_runs(picture, runs_of_ink(picture, ink), _without_strange_ends)
     return _without_doubles(found, width)
 
 
-def _bars_of_runs(picture: Picture, runs: Runs) -> list[Bar]:
+def _bars_of_runs(
+    picture: Picture, runs: Runs, trim: Callable[[Picture, Rectangle], Rectangle] | None = None
+) -> list[Bar]:
     parts = [p for p in find_rectangles(picture, runs) if p.length <= _MOST_LENGTH * picture.shape[1]]
+    parts = [trim(picture, p) for p in parts] if trim else parts
     solid = _solid(picture, parts)
     found = [bar for bar in solid if bar.length >= _LEAST_LENGTH]
     found += _framed(picture, [p for p in parts if p.length >= _LEAST_LENGTH])
     found += _in_one_row(picture, solid)
     return found
+
+
+def _without_strange_ends(picture: Picture, part: Rectangle) -> Rectangle:
+    """Return a rectangle of ink without columns at its ends of another colour than its middle: what it runs into."""
+    y0, x0, y1, x1 = part.box
+    values = picture.values[y0:y1, x0:x1].mean(axis=0)
+    off = np.abs(values - np.median(values, axis=0)).max(axis=1)
+    like = off <= max(LEAST_CONTRAST, _NOISE * float(np.median(off)))
+    inside = np.flatnonzero(like & (uniform_filter1d(like.astype(np.float32), _LEAST_PART, mode="nearest") > 0.7))
+    if len(inside) < _LEAST_PART:
+        return part
+    left, right = (int(px) if px > _BLUR_PX else 0 for px in (inside[0], x1 - x0 - 1 - inside[-1]))
+    return replace(part, box=(y0, x0 + left, y1, x1 - right))
 
 
 def runs_of_ink(picture: Picture, ink: Ink, share: float = _INK) -> Runs:
@@ -347,14 +368,21 @@ def _completed(picture: Picture, bar: Bar) -> Bar:
     if high < 3:
         return bar
     added: list[Box] = []
+    colour = middle_colour(picture, bar.parts[0])  # the letters' ink is a guess where they are small
     for left, right in ((x0 - long, x0), (x1, x1 + long)):
         for top in (v0 - high, v1):
             box = (top, left, top + high, right)
-            if picture.clipped(box) == box and (picture.distance(box, bar.colour) < 0.5 * bar.contrast).mean() > 0.7:
+            if picture.clipped(box) == box and (picture.distance(box, colour) < _SAME_COLOUR).mean() > 0.7:
                 added.append(box)
     boxes = [bar.box, *added]
     whole = (min(b[0] for b in boxes), min(b[1] for b in boxes), max(b[2] for b in boxes), max(b[3] for b in boxes))
     return replace(bar, box=whole, parts=bar.parts + tuple(added))
+
+
+def middle_colour(picture: Picture, box: Box) -> Colour:
+    """Return the median colour (c,) of a box."""
+    y0, x0, y1, x1 = box
+    return np.asarray(np.median(picture.values[y0:y1, x0:x1], axis=(0, 1)), np.float32)
 
 
 def _alternate(one: Bar, other: Bar) -> bool:
@@ -363,7 +391,9 @@ def _alternate(one: Bar, other: Bar) -> bool:
     apart = max(y0, v0) - min(y1, v1)
     if apart > one.parts[0][3] - one.parts[0][1] or min(x1, u1) - max(x0, u0) < 0.5 * min(one.length, other.length):
         return False
-    period = one.parts[1][1] - one.parts[0][1]
+    period, other_period = (bar.parts[1][1] - bar.parts[0][1] for bar in (one, other))
+    if abs(period - other_period) > 3:
+        return False
     shift = (u0 - x0) % period / period
     return apart <= 1 or 0.35 <= shift <= 0.65
 
@@ -371,17 +401,25 @@ def _alternate(one: Bar, other: Bar) -> bool:
 def _interrupted(row: list[Bar]) -> list[Bar]:
     """Return the pairs of rectangles of one length with a gap that may hold a label."""
     found = []
-    for one, other in pairwise(row):
+    near = [(i, j) for i in range(len(row)) for j in range(i + 1, min(i + 1 + _FOUND_TWICE, len(row)))]
+    for one, other in ((row[i], row[j]) for i, j in near if all(_is_no_part(row, i, j, k) for k in range(i + 1, j))):
         gap = other.box[1] - one.box[3]
         if abs(one.length - other.length) <= 3 and gap > 3 * one.height and gap < 15 * one.length and one.length >= 8:
             found.append(_joined([one, other], "interrupted"))
     return found
 
 
+def _is_no_part(row: list[Bar], i: int, j: int, k: int) -> bool:
+    """Return whether a rectangle of a row shares columns with one of two others, or is a stroke between them."""
+    _, x0, _, x1 = row[k].box
+    return x0 < row[i].box[3] or row[j].box[1] < x1 or row[k].length < 0.5 * row[i].length
+
+
 def _joined(parts: list[Bar], kind: str) -> Bar:
     first, last = parts[0], parts[-1]
     box = (first.box[0], first.box[1], first.box[2], last.box[3])
-    return Bar(box, first.colour, min(p.contrast for p in parts), kind, tuple(p.box for p in parts))
+    contrast = float(np.median([p.contrast for p in parts]))  # one of them may lie on something as bright
+    return Bar(box, first.colour, contrast, kind, tuple(p.box for p in parts))
 
 
 def _contrast(picture: Picture, box: Box, colour: Colour, share: float = 0.7) -> float:
@@ -413,6 +451,13 @@ def ground_colour(picture: Picture, bar: Bar) -> Colour:
     return np.asarray(np.median(picture.values[rows, x0:x1], axis=(0, 1)) if rows else bar.colour, np.float32)
 
 
+def side_colours(picture: Picture, bar: Bar) -> list[Colour]:
+    """Return the colours (c,) a little above and a little below a bar, within the image."""
+    y0, x0, y1, x1 = bar.box
+    boxes = ((y0 - 4, x0, y0 - 2, x1), (y1 + 2, x0, y1 + 4, x1))
+    return [middle_colour(picture, box) for box in boxes if picture.clipped(box) == box]
+
+
 def _without_doubles(bars: list[Bar], width: int) -> list[Bar]:
     """Return the bars, the clearest first, without the parts of larger ones and those found twice."""
     order = {"segmented": 0, "interrupted": 1, "framed": 2, "solid": 2}
@@ -435,5 +480,7 @@ def _is_part(one: Bar, other: Bar) -> bool:
         return False
     if other.kind == "segmented" and u0 - 3 <= x0 and x1 <= u1 + 3:
         return True
+    if other.kind == "framed" and other.parts[0][2] <= y0 + 1 and y1 - 1 <= other.parts[1][0]:
+        return bool(np.abs(one.colour - other.colour).max() < LEAST_CONTRAST)  # else it may be what is outlined
     thinner = y1 - y0 <= v1 - v0 + 4 and one.contrast <= other.contrast
     return one.kind != "interrupted" and thinner and abs(x0 - u0) <= 3 and abs(x1 - u1) <= 3

@@ -5,13 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.micrographs.scale.bars import Bar
+from tomoseg.micrographs.scale.bars import LEAST_CONTRAST, Bar, middle_colour
 from tomoseg.micrographs.scale.picture import Box, Picture
 
 _REACH = 6  # px beyond each end that are looked at
 _BLUR = 2  # px an edge may be wide to each side
 _COLOUR_BLUR = 4  # that of colours, which compression keeps for every other pixel only
 _TICK_PX = 12  # widest of a tick at an end
+_TICK_ROOM = 0.03  # of the bar's length: ticks that were not found are narrower
+_BLENDS = 0.25  # of the contrast: as near to the bar's colour is what it cannot be told from
 _SAME_AS_BAR = 0.4  # of the contrast: as far from the bar's colour is still bar
 
 
@@ -40,12 +42,30 @@ def bar_ends(picture: Picture, bar: Bar) -> Ends:
     # Of the parts that reach an end, the highest: others are its blurred edges.
     first = max((p for p in bar.parts if p[1] <= bar.box[1] + 2), key=lambda p: p[2] - p[0])
     last = max((p for p in bar.parts if p[3] >= bar.box[3] - 2), key=lambda p: p[2] - p[0])
-    blur = _COLOUR_BLUR if picture.values.shape[2] > 1 else _BLUR
     start, stop = _outermost(picture, bar, first, -1), _outermost(picture, bar, last, 1)
-    left = start - _step_position(_profile(picture, first, start, -1), blur)
-    right = stop + _step_position(_profile(picture, last, stop, 1), blur)
+    left = start - _beyond(picture, first, start, -1)
+    right = stop + _beyond(picture, last, stop, 1)
     widths = [*_tick_widths(picture, bar, first, start, 1), *_tick_widths(picture, bar, last, stop - 1, -1)]
     return Ends(left, right, _agreed_width(widths) if bar.kind != "framed" else 0.0)
+
+
+def blends(picture: Picture, bar: Bar, ends: Ends) -> bool:
+    """Return whether a bar looks like what is above or below it at one of its ends: that end may be another's.
+
+    A tick does so too, but is not wide.
+    """
+    if bar.kind == "ruler":
+        return False
+    y0, x0, y1, x1 = bar.box
+    height, colour = picture.shape[0], middle_colour(picture, bar.parts[0])
+    reach = round(min(2 * ends.tick + _TICK_ROOM * bar.length + 3, bar.length / 2))
+    for box in ((y0 - 3, x0, y0, x1), (y1, x0, y1 + 3, x1)):
+        if box[0] < 0 or box[2] > height:
+            continue
+        like = picture.distance(box, colour).max(axis=0) < _BLENDS * bar.contrast
+        if like[2:reach].all() or like[-reach:-2].all():
+            return True
+    return False
 
 
 def _outermost(picture: Picture, bar: Bar, part: Box, step: int) -> int:
@@ -78,11 +98,32 @@ def _outer_ticks(bar: Bar) -> Ends:
     return Ends(float(start), float(start + slope * numbers[-1]), 0.0)
 
 
-def _profile(picture: Picture, part: Box, end: int, step: int) -> NDArray[np.float64]:
+def _beyond(picture: Picture, part: Box, end: int, step: int) -> float:
+    """Return how far in px the end of a bar is beyond the edge of its last pixel.
+
+    In colour, what is beyond is looked at where none of the bar's colour is left; next to it where that is elsewhere.
+    """
+    if picture.values.shape[2] == 1 or _is_narrow(picture, part, end, step):
+        return _step_position(_profile(picture, part, end, step, 1), _BLUR)
+    return _step_position(_profile(picture, part, end, step, _COLOUR_BLUR), _COLOUR_BLUR)
+
+
+def _is_narrow(picture: Picture, part: Box, end: int, step: int) -> bool:
+    """Return whether the ground beyond a bar ends soon: its colour is no mixture of the bar's and of what follows."""
+    y0, x0, y1, x1 = part
+    rows = picture.values[y0:y1].mean(axis=0)
+    columns = end + step * np.arange(_COLOUR_BLUR + 2) - (1 if step < 0 else 0)
+    values = rows[np.clip(columns, 0, len(rows) - 1)] - np.median(rows[x0:x1], axis=0)
+    follows = values[_COLOUR_BLUR:].mean(axis=0)
+    share = np.clip(values @ follows / max(float(follows @ follows), 1e-9), 0, 1)
+    return bool(np.abs(values - share[:, None] * follows)[:_COLOUR_BLUR].max() > 2 * LEAST_CONTRAST)
+
+
+def _profile(picture: Picture, part: Box, end: int, step: int, off: int) -> NDArray[np.float64]:
     """Return the share of the bar (2 reach,) across an end, from within to beyond, 1 within and about 0 beyond.
 
-    `end` is the edge of the part's last pixel, `step` 1 for a right end and -1 for a left one. Beyond the image there
-    is nothing.
+    `end` is the edge of the part's last pixel, `step` 1 for a right end and -1 for a left one; what is `off` px from it
+    is beyond the bar. Beyond the image there is nothing.
     """
     y0, x0, y1, x1 = part
     trim = 1 if y1 - y0 >= 4 else 0
@@ -92,7 +133,7 @@ def _profile(picture: Picture, part: Box, end: int, step: int) -> NDArray[np.flo
     exists = (columns >= 0) & (columns < len(rows))
     values = rows[np.clip(columns, 0, len(rows) - 1)]
     inside = np.median(values[: max(1, reach - 1)], axis=0)
-    beyond = reach + (_COLOUR_BLUR if rows.shape[1] > 1 else 1)
+    beyond = reach + off
     outside = values[beyond : beyond + 2][exists[beyond : beyond + 2]]
     if not len(outside):
         return np.where(exists, 1.0, 0.0)[reach - min(reach, _REACH) :]

@@ -17,6 +17,8 @@ _CLEAR = 0.7  # an engine's certainty from which on it is not in doubt
 _UNREAD = 0.5  # weight of a picture of the line in which no length was read
 _FULL = 0.8  # ink from which on a pixel has the full colour of the letters
 _INK_PERCENTILE = 97  # of the distance to the ground, in a box around a line: letters fill more than the rest of it
+_LEAST_VARIANCE = 1e-3  # of the ground: compression leaves that much where nothing is seen
+_RIM = 0.15  # of the height of a box around a line, above and below the letters
 _SIZES = (48, 32, 64)  # px: heights of the pictures
 
 
@@ -55,7 +57,9 @@ def letters_ink(picture: Picture, box: Box) -> Ink:
     """Return the colour and the contrast of the letters in a box."""
     ink, contrast = _ink(picture, box)
     y0, x0, y1, x1 = box
-    return Ink(np.median(picture.values[y0:y1, x0:x1][ink > _FULL], axis=0).astype(np.float32), contrast)
+    rows = _inner_rows(box)
+    letters = picture.values[y0:y1, x0:x1][rows][ink[rows] > _FULL]
+    return Ink(np.median(letters, axis=0).astype(np.float32), contrast)
 
 
 def _ink(picture: Picture, box: Box) -> tuple[NDArray[np.float32], float]:
@@ -66,19 +70,38 @@ def _ink(picture: Picture, box: Box) -> tuple[NDArray[np.float32], float]:
     y0, x0, y1, x1 = box
     values = picture.values[y0:y1, x0:x1]
     far = np.abs(values - np.median(values, axis=(0, 1))).max(axis=2)
-    contrast = max(float(np.percentile(far, _INK_PERCENTILE)), 1e-3)
+    contrast = max(float(np.percentile(far[_inner_rows(box)], _INK_PERCENTILE)), 1e-3)
     return np.asarray(np.clip(far / contrast, 0, 1), np.float32), contrast
+
+
+def _inner_rows(box: Box) -> slice:
+    """Return the rows of a box around a line that hold letters: others may reach over the edge of what is behind it."""
+    height = box[2] - box[0]
+    pad = round(_RIM * height) if height >= 8 else 0
+    return slice(pad, height - pad)
 
 
 def _pictures(picture: Picture, box: Box, ink: NDArray[np.float32]) -> list[GreyImage]:
     """Return pictures of a line: as it is, its ink dark on white, and that without what is faint."""
     y0, x0, y1, x1 = box
     values = picture.values[y0:y1, x0:x1]
-    letters, ground = values[ink > 0.7], values[ink < 0.3]
-    clearest = int(np.argmax(np.abs(letters.mean(axis=0) - ground.mean(axis=0)))) if len(letters) and len(ground) else 0
-    plain = np.clip(values[..., clearest] + (0.5 if clearest else 0.0), 0, 1)
+    plain = np.clip(values[..., 0], 0, 1) if values.shape[2] == 1 else 1 - _share_of_ink(values, ink)
     strict = 1 - np.clip((ink - 0.35) / 0.4, 0, 1)
     return [_sized(p, size) for p, size in zip((plain, 1 - ink, strict), _SIZES, strict=True)]
+
+
+def _share_of_ink(values: NDArray[np.float32], ink: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return where between ground and ink the colours (y, x, c) are, 0 to 1.
+
+    All channels count, each by how much it differs, in parts of what it varies by in the ground.
+    """
+    letters, ground = values[ink > 0.7], values[ink < 0.3]
+    if not len(letters) or not len(ground):
+        return ink
+    origin = np.median(ground, axis=0)
+    step = np.median(letters, axis=0) - origin
+    weight = step / (ground.var(axis=0) + _LEAST_VARIANCE)
+    return np.asarray(np.clip((values - origin) @ weight / max(float(step @ weight), 1e-6), 0, 1), np.float32)
 
 
 def _sized(values: NDArray[np.float32], height: int) -> GreyImage:
@@ -181,7 +204,7 @@ def _doubts(length: Length, letters: Letters) -> tuple[list[str], bool]:
     point = length.number.find(".")
     within = [n for n in letters.points if n < len(digits)]
     clean = len(letters.boxes) == len(digits) + (1 if length.unit == "Å" else 2)
-    if clean and len(within) == 1 and within != [point]:
+    if clean and len(letters.points) == 1 and within not in ([], [point]):  # more are noise
         doubts.append("there is a decimal point where none was read")
         refused = True
     if length.unit == "pm" and shape != "p":

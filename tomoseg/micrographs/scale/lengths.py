@@ -20,6 +20,9 @@ _SAME_LETTERS = str.maketrans(
         "。": ".",
         "·": ".",
         "˚": "°",
+        "一": "-",  # a bar beside the label
+        "ー": "-",
+        "—": "-",
     }
 )
 _DIGIT_FOR_LETTER = str.maketrans(
@@ -34,6 +37,7 @@ _LABEL = re.compile(
     rf"^[\W_]*?{_BEFORE}(?P<number>[0-9OoDQlI|Ss]+(?:\s*[.,]\s*[0-9OoDQlI|Ss]+)?)\s*"
     rf"(?P<unit>(?i:{'|'.join(sorted(_UNIT, key=len, reverse=True))}))[\W_]*$"
 )
+_LIKE_LABEL = re.compile(r"^\W*[A-Z]?\s*[0-9][0-9Oo.,:;]*\s*[A-Za-zµμ]{0,2}[mn]\W*$")
 _USUAL = (1.0, 2.0, 2.5, 5.0)
 _RARE = (1.2, 1.25, 1.5, 3.0, 4.0, 6.0, 7.0, 7.5, 8.0, 9.0)
 
@@ -90,6 +94,15 @@ def parse_label(text: str) -> Length | None:
     if unit is None or not re.search(r"[0-9]", written):
         return None
     return Length(text.strip(), number.replace(",", "."), unit, number != written, _doubt(number))
+
+
+def is_like_label(text: str) -> bool:
+    """Return whether a text may be a label that was misread: what may be a number, and letters that end with m or n.
+
+    >>> is_like_label("50 rm")
+    True
+    """
+    return bool(_LIKE_LABEL.match(text.strip()))
 
 
 def _doubt(number: str) -> str:
