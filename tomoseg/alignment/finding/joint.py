@@ -11,7 +11,7 @@ show. The direction of the axis is searched separately, by how well images are p
 (`tomoseg.alignment.finding.refine`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -187,7 +187,7 @@ class Run:
         whole = geometry_of(self.series.angles_deg, self.shape[1], whole=self.whole, film=self.film)
         return whole.of(tilts)
 
-    def each(self, pool: ThreadPoolExecutor, function: Callable[..., T], *items: Sequence[Any]) -> list[T]:
+    def each(self, pool: ThreadPoolExecutor, function: Callable[..., T], *items: Iterable[Any]) -> list[T]:
         """Call `function` for all items, on all threads unless images are small."""
         calls = map if self.is_small else pool.map
         return list(calls(function, *items))

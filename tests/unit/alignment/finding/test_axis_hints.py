@@ -42,7 +42,7 @@ def test_a_needle_that_leaves_the_frame_turns_about_itself(ellipsoids, phi):
     assert distance_deg(alignment.axis_angle_deg, phi) < 0.7
 
 
-@pytest.mark.parametrize("hint", [None, 90.0, 51.0])
+@pytest.mark.parametrize("hint", [None, 90.0, pytest.param(51.0, marks=pytest.mark.slow)])
 def test_the_true_direction_is_found_whatever_the_hint(leaning, hint):
     reduced, shifts = leaning
     found = find_direction(reduced, shifts, Band(), hint)

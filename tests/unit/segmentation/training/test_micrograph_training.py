@@ -180,6 +180,7 @@ def test_what_does_not_fit_is_refused(make_slices, tmp_path, change, message):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_cross_validation_has_its_own_parts_and_a_common_threshold(micrographs, tmp_path):
     settings = BINARY.changed(validation_fraction=0, folds=2, guard=0, epochs=1)
     with pytest.raises(InputError, match=r"validation_fraction is 0\.3, for one network: .* set it to 0"):
