@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 FloatArray = NDArray[np.floating[Any]]
+Float32Array = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 Box = tuple[slice, slice, slice]  # a part of a volume (z, y, x)
 

@@ -15,8 +15,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.arrays import Array, BoolArray, FloatArray
-from tomoseg.micrographs.scale_space import Float32Array
+from tomoseg.arrays import Array, BoolArray, Float32Array, FloatArray
 
 BLURS = (0.4, 0.64, 1.0, 1.6, 2.5)  # standard deviations that are tried first, px
 ROUNDNESS = (0.0, 0.33, 0.66, 1.0, 1.33, 1.66, 2.0)  # 0 a disc, 1 a sphere, 2 a paraboloid

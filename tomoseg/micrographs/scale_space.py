@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tomoseg.arrays import Array, BoolArray, FloatArray
+from tomoseg.arrays import Array, BoolArray, Float32Array, FloatArray
 
-Float32Array = NDArray[np.float32]
 PER_OCTAVE = 3
 INNER = range(1, PER_OCTAVE + 1)  # of the responses of an octave, those that have neighbours on both sides
 FINEST_SIGMA = 1.0  # px: discs of 2.8 px

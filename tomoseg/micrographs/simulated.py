@@ -4,7 +4,6 @@ A `Recipe` says what is in the picture; `random_recipe` draws one, `simulated_mi
 thicknesses too (a sphere of diameter d is d px thick in its middle).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,9 +13,9 @@ from scipy import ndimage
 
 from tomoseg.arrays import Array, BoolArray, FloatArray
 from tomoseg.errors import InputError
+from tomoseg.micrographs.supports import Support, smooth_noise, support_thickness
 
 Mode = Literal["HAADF", "BF"]
-Support = Literal["film", "clouds", "plates", "grains", "crumpled", "holey"]
 Shape = Literal["round", "faceted", "elongated", "mixed"]
 SUPPORTS: tuple[Support, ...] = ("film", "clouds", "plates", "grains", "crumpled", "holey")
 SHAPES: tuple[Shape, ...] = ("round", "faceted", "elongated", "mixed")
@@ -48,6 +47,10 @@ class Recipe:
     fringe : strength of the bright rim by defocus (BF)
     diffraction : standard deviation of the logarithm of a particle's darkness (BF)
     uneven : relative range of the illumination across the image
+    support_scale : size of the support's structures, relative to the plain ones
+    depth_blur : standard deviation of the blur of particles that lie out of focus, as a part of their diameter
+    fainter : standard deviation of the logarithm by which particles are thinner than their outline says
+    grain : standard deviation of the phase contrast of amorphous material (BF), as a part of its brightness
     """
 
     mode: Mode = "HAADF"
@@ -67,6 +70,10 @@ class Recipe:
     fringe: float = 0.0
     diffraction: float = 0.0
     uneven: float = 0.0
+    support_scale: float = 1.0
+    depth_blur: float = 0.0
+    fainter: float = 0.0
+    grain: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -145,8 +152,9 @@ def simulated_micrograph(recipe: Recipe, seed: int = 0) -> SimulatedMicrograph:
             f"An image of {recipe.shape[0]} x {recipe.shape[1]} px with particles of {recipe.median_px} px cannot be "
             "simulated; use 32 px or more, and diameters above 0."
         )
-    support = SUPPORT_MAKERS[recipe.support](recipe, np.random.default_rng([seed, 2]))
+    support = _support(recipe, seed)
     stamps = _placed(recipe, support, np.random.default_rng([seed, 3]))
+    stamps = _in_depth(recipe, stamps, np.random.default_rng([seed, 7]))
     labels = _seen(stamps, recipe.shape)
     signal = _signal(recipe, support, stamps, seed)
     bare = _signal(recipe, support, [], seed)
@@ -165,90 +173,16 @@ def simulated_micrograph(recipe: Recipe, seed: int = 0) -> SimulatedMicrograph:
 
 def support_alone(recipe: Recipe, seed: int = 0, dose: float = 100.0) -> NDArray[np.float32]:
     """Return an image (y, x) f4 of the support of a recipe without particles, at `dose` counts per unit of signal."""
-    support = SUPPORT_MAKERS[recipe.support](recipe, np.random.default_rng([seed, 2]))
+    support = _support(recipe, seed)
     signal = _signal(recipe, support, [], seed)
     return np.random.default_rng([seed, 4]).poisson(np.maximum(signal, 0) * dose).astype(np.float32)
 
 
-# ------------------------------------------------------------------------------------------------ supports
-
-
-def _smooth_noise(shape: tuple[int, int], width: float, rng: np.random.Generator) -> FloatArray:
-    """Return noise (y, x) of mean 0 and standard deviation 1 whose structures are some `width` px wide."""
-    step = max(1, int(width / 4))
-    coarse = [n // step + 8 for n in shape]
-    noise = ndimage.gaussian_filter(rng.standard_normal(coarse), width / step / 2, mode="wrap")
-    fine = ndimage.zoom(noise, step, order=1)[: shape[0], : shape[1]] if step > 1 else noise[: shape[0], : shape[1]]
-    return np.asarray((fine - fine.mean()) / max(float(fine.std()), 1e-12))
-
-
-def _film(recipe: Recipe, rng: np.random.Generator) -> FloatArray:
-    return np.asarray(40 * (1 + 0.05 * _smooth_noise(recipe.shape, 200, rng)))
-
-
-def _clouds(recipe: Recipe, rng: np.random.Generator) -> FloatArray:
-    """Smooth thickness on several scales, with vacuum where it falls below nothing."""
-    height = sum(w * _smooth_noise(recipe.shape, width, rng) for width, w in ((240, 1.0), (110, 0.5), (50, 0.18)))
-    return np.asarray(60 * np.log1p(np.exp(2.5 * (np.asarray(height) + rng.uniform(0, 0.8)))) / 2.5)
-
-
-def _plates(recipe: Recipe, rng: np.random.Generator) -> FloatArray:
-    """Overlapping polygons of even thickness with sharp edges."""
-    out = np.zeros(recipe.shape)
-    y, x = np.indices(recipe.shape)
-    for _ in range(rng.integers(5, 14)):
-        cy, cx = rng.uniform(0, recipe.shape[0]), rng.uniform(0, recipe.shape[1])
-        radius = rng.uniform(60, 220)
-        outside = np.full(recipe.shape, -np.inf)
-        for angle in rng.uniform(0, 2 * np.pi) + np.arange(6) * np.pi / 3 + rng.normal(0, 0.15, 6):
-            reach = radius * rng.uniform(0.5, 1)
-            np.maximum(outside, (y - cy) * np.sin(angle) + (x - cx) * np.cos(angle) - reach, out=outside)
-        out += rng.uniform(12, 40) * np.clip(0.5 - outside, 0, 1)
-    return out
-
-
-def _grains(recipe: Recipe, rng: np.random.Generator) -> FloatArray:
-    """Overlapping spheres of the support's own material, such as silica."""
-    out = np.zeros(recipe.shape)
-    y, x = np.indices(recipe.shape)
-    cy, cx = (rng.uniform(0.2, 0.8) * n for n in recipe.shape)
-    for _ in range(rng.integers(12, 40)):
-        radius = rng.uniform(70, 130)
-        r2 = (y - cy) ** 2 + (x - cx) ** 2
-        np.add(out, 0.7 * np.sqrt(np.maximum(radius**2 - r2, 0)), out=out)
-        cy = np.clip(cy + rng.normal(0, 120), 0, recipe.shape[0])
-        cx = np.clip(cx + rng.normal(0, 120), 0, recipe.shape[1])
-    return out
-
-
-def _crumpled(recipe: Recipe, rng: np.random.Generator) -> FloatArray:
-    """Return a carbon film with creases: ridges where smooth noise passes through nothing."""
-    ridges = [np.exp(-np.abs(_smooth_noise(recipe.shape, w, rng)) / 0.12) for w in (160, 90)]
-    return np.asarray(30 + 25 * ridges[0] + 12 * ridges[1] + 5 * _smooth_noise(recipe.shape, 150, rng))
-
-
-def _holey(recipe: Recipe, rng: np.random.Generator) -> FloatArray:
-    """Return a film with round holes, whose rims are thicker."""
-    out = _film(recipe, rng)
-    y, x = np.indices(recipe.shape)
-    for _ in range(rng.integers(1, 4)):
-        cy, cx = rng.uniform(0, recipe.shape[0]), rng.uniform(0, recipe.shape[1])
-        outside = np.hypot(y - cy, x - cx) - rng.uniform(60, 140)
-        out = out * np.clip(outside / 1.5 + 0.5, 0, 1) + 12 * np.exp(-((outside - 6) ** 2) / 50) * (outside > 0)
-    return out
-
-
-SUPPORT_MAKERS: dict[Support, Callable[[Recipe, np.random.Generator], FloatArray]] = {
-    "film": _film,
-    "clouds": _clouds,
-    "plates": _plates,
-    "grains": _grains,
-    "crumpled": _crumpled,
-    "holey": _holey,
-}
-
-
 # ------------------------------------------------------------------------------------------------ particles
+
+
+def _support(recipe: Recipe, seed: int) -> FloatArray:
+    return support_thickness(recipe.support, recipe.shape, recipe.support_scale, np.random.default_rng([seed, 2]))
 
 
 def _placed(recipe: Recipe, support: FloatArray, rng: np.random.Generator) -> list[_Stamp]:
@@ -322,6 +256,17 @@ def _stamp(recipe: Recipe, y: float, x: float, diameter: float, rng: np.random.G
     darkness = float(np.exp(recipe.diffraction * np.clip(rng.standard_normal(), -2, 2)))
     height = height + recipe.step * radius * outline
     return _Stamp(top, left, _binned(height), _binned(outline), y, x, float(np.sqrt(4 * area / np.pi)), darkness)
+
+
+def _in_depth(recipe: Recipe, stamps: list[_Stamp], rng: np.random.Generator) -> list[_Stamp]:
+    """Return the particles thinner, and blurred as those are that lie out of focus; their outlines stay."""
+    out = []
+    for stamp in stamps:
+        thinner, far = np.exp(-recipe.fainter * abs(rng.standard_normal())), min(abs(rng.standard_normal()), 2)
+        sigma = recipe.depth_blur * far * stamp.diameter_px
+        thickness = stamp.thickness * thinner
+        out.append(replace(stamp, thickness=ndimage.gaussian_filter(thickness, sigma) if sigma > 0 else thickness))
+    return out
 
 
 def _faceted(u: FloatArray, v: FloatArray, radius: float, rng: np.random.Generator) -> FloatArray:
@@ -405,7 +350,7 @@ def _table(stamps: list[_Stamp], shape: tuple[int, int], snr: FloatArray) -> NDA
 
 def _textured(recipe: Recipe, support: FloatArray, rng: np.random.Generator) -> FloatArray:
     """Add the fine structure of amorphous material, a few px wide, to the thickness of the support."""
-    fine = _smooth_noise(recipe.shape, 2.0, rng) + 0.5 * _smooth_noise(recipe.shape, 5.0, rng)
+    fine = smooth_noise(recipe.shape, 2.0, rng) + 0.5 * smooth_noise(recipe.shape, 5.0, rng)
     return np.asarray(np.maximum(support + recipe.texture * support * fine, 0))
 
 
@@ -426,6 +371,9 @@ def _bright_field(recipe: Recipe, support: FloatArray, stamps: list[_Stamp], rng
         where, part = _windows(stamp, recipe.shape)
         absorbed[where] += 0.05 * recipe.contrast * stamp.darkness * stamp.thickness[part] / middle
     through = np.exp(-absorbed)
+    if recipe.grain > 0:
+        fine = smooth_noise(recipe.shape, 3.0, rng) - 0.6 * smooth_noise(recipe.shape, 7.0, rng)
+        through *= np.maximum(1 + recipe.grain * fine * np.tanh(absorbed / 0.1), 0)
     if recipe.fringe > 0:
         width = 1.5
         through += recipe.fringe * (through - ndimage.gaussian_filter(through, width, mode="reflect"))
