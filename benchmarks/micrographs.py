@@ -1,8 +1,9 @@
-"""How well particles of single micrographs are found and measured, with no model and one setting for all.
+"""How well particles of single micrographs are found and measured, with one setting for all.
 
     python benchmarks/micrographs.py                          simulated micrographs, and the time for 2048 x 2048
     python benchmarks/micrographs.py --data FOLDER            and real ones
     python benchmarks/micrographs.py --data FOLDER --show OUT and pictures of what was found in these
+    python benchmarks/micrographs.py --model none             without the network that ships
 
 Simulated: half HAADF, half bright field, drawn with `random_recipe`. The median diameter d50 is that of the particles
 the frame does not cut, with the weights of `inside_weights`, of what was found and of the truth; the count is of all.
@@ -13,6 +14,7 @@ nothing is judged that touches the border. A box is found where that of a partic
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +23,13 @@ from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 
 from tomoseg.micrographs.distribution import weighted_sizes
-from tomoseg.micrographs.particles import find_particles
+from tomoseg.micrographs.learned import learned_particles
+from tomoseg.micrographs.particles import Particles, find_particles
 from tomoseg.micrographs.shapes import inside_weights, particle_table
 from tomoseg.micrographs.simulated import SimulatedMicrograph, random_recipe, simulated_micrograph, with_changes
 
+Finder = Callable[..., Particles]
+FINDERS: dict[str, Finder] = {"auto": learned_particles, "none": find_particles}
 LEAST_IOU = 0.5
 PICTURE_PX = 1400
 LETTER_PX2 = 150
@@ -34,27 +39,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--simulated", type=int, default=200, help="how many simulated micrographs")
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="folder of real data")
+    parser.add_argument("--model", choices=FINDERS, default="auto", help="the network that ships, or none")
+    parser.add_argument("--first", type=int, default=0, help="seed of the first simulated micrograph")
     parser.add_argument("--show", type=Path, metavar="FOLDER", help="where to write pictures")
     options = parser.parse_args()
+    find = FINDERS[options.model]
     print("| what | score |\n|---|---|")
     if options.simulated:
-        simulated(options.simulated)
+        simulated(find, options.first, options.simulated)
     if options.data:
-        boxed(options.data / "images-2d", options.show)
-        masked(options.data / "images-2d" / "scalebar_bf", options.show)
-    speed()
+        boxed(find, options.data / "images-2d", options.show)
+        masked(find, options.data / "images-2d" / "scalebar_bf", options.show)
+    speed(find)
 
 
 # ------------------------------------------------------------------------------------------------ simulated
 
 
-def simulated(n: int) -> None:
+def simulated(find: Finder, first: int, n: int) -> None:
     """Print errors of d50 and count over simulated micrographs, for each mode and for all."""
     modes, rows = [], []
-    for seed in range(n):
+    for seed in range(first, first + n):
         truth = simulated_micrograph(random_recipe(seed, "HAADF" if seed % 2 == 0 else "BF"), seed)
         modes.append(truth.recipe.mode)
-        rows.append(errors(truth))
+        rows.append(errors(find, truth))
     scores = np.array(rows)
     for name in ("HAADF", "BF", "all"):
         d50, count, polarity = scores[np.array([name in (mode, "all") for mode in modes])].T
@@ -67,9 +75,9 @@ def simulated(n: int) -> None:
         )
 
 
-def errors(truth: SimulatedMicrograph) -> tuple[float, float, float]:
+def errors(find: Finder, truth: SimulatedMicrograph) -> tuple[float, float, float]:
     """Return the relative errors of d50 and of the count, and whether the polarity was found."""
-    found = find_particles(truth.image)
+    found = find(truth.image)
     table = particle_table(found.labels, truth.image)
     kept = table[~table["touches_border"]]
     d50 = weighted_sizes(kept["diameter_px"], kept["weight"])["d50"]
@@ -85,14 +93,14 @@ def errors(truth: SimulatedMicrograph) -> tuple[float, float, float]:
 # ------------------------------------------------------------------------------------------------ real
 
 
-def boxed(folder: Path, show: Path | None) -> None:
+def boxed(find: Finder, folder: Path, show: Path | None) -> None:
     """Print what was found of the boxes of each image, and the mean F1."""
     scores = []
     for path in sorted(folder.glob("*.jpg")):
         image = np.asarray(Image.open(path).convert("L"))
         relative = np.loadtxt(path.with_suffix(".txt"), ndmin=2)[:, 1:] * np.tile(image.shape[::-1], 2)
         boxes = np.concatenate([relative[:, :2] - relative[:, 2:] / 2, relative[:, :2] + relative[:, 2:] / 2], axis=1)
-        result = find_particles(image)
+        result = find(image)
         slices = ndimage.find_objects(result.labels)
         found = np.array([(s[1].start, s[0].start, s[1].stop, s[0].stop) for s in slices], float).reshape(-1, 4)
         rows, columns = matched(boxes, found)
@@ -118,14 +126,14 @@ def matched(boxes: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return rows[good], columns[good]
 
 
-def masked(folder: Path, show: Path | None) -> None:
+def masked(find: Finder, folder: Path, show: Path | None) -> None:
     """Print the IoU of what was found with masks made by hand, away from the border of the image."""
     scores = []
     for path in sorted(folder.glob("*_img.png")):
         image = np.asarray(Image.open(path).convert("L"))
         truth = np.asarray(Image.open(path.with_name(path.name.replace("_img", "_mask"))).convert("L")) > 127
         burnt_in = without_specks(image == 0)
-        labels = find_particles(image, mask=burnt_in).labels
+        labels = find(image, mask=burnt_in).labels
         judged = ~(burnt_in | at_border(truth) | at_border(labels > 0))
         found = (labels > 0) & judged
         scores.append((found & truth).sum() / max(((found | truth) & judged).sum(), 1))
@@ -170,13 +178,13 @@ def picture(path: Path, image: np.ndarray, labels: np.ndarray, good: set[int], m
 # ------------------------------------------------------------------------------------------------ time
 
 
-def speed() -> None:
+def speed(find: Finder) -> None:
     """Print the time that finding and measuring take in an image of 2048 x 2048 px, the second time."""
     recipe = with_changes(random_recipe(9, "BF", (2048, 2048)), n_particles=600)
     image = simulated_micrograph(recipe, 9).image
-    particle_table(find_particles(image[:512, :512]).labels, image[:512, :512])  # compiles
+    particle_table(find(image[:512, :512]).labels, image[:512, :512])  # compiles
     start, busy = time.perf_counter(), time.process_time()
-    labels = find_particles(image).labels
+    labels = find(image).labels
     middle = time.perf_counter()
     particle_table(labels, image)
     end = time.perf_counter()

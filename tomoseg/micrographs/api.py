@@ -12,8 +12,9 @@ from tomoseg.errors import InputError
 from tomoseg.keywords import takes_parameters
 from tomoseg.micrographs.calibration import Calibration, calibrated
 from tomoseg.micrographs.distribution import confidence_intervals, weighted_sizes
+from tomoseg.micrographs.learned import learned_particles
 from tomoseg.micrographs.parameters import MicrographParameters
-from tomoseg.micrographs.particles import find_particles
+from tomoseg.micrographs.particles import Particles, find_particles
 from tomoseg.micrographs.pixels import grey_and_overlay
 from tomoseg.micrographs.scale_bar import ScaleBar, read_scale_bar
 from tomoseg.micrographs.shapes import PARTICLE, particle_table
@@ -141,7 +142,7 @@ def measure_image(image: Array, *, params: MicrographParameters, runtime: Runtim
 def measured_micrograph(image: Array, params: MicrographParameters, metadata_nm: float | None) -> MeasuredMicrograph:
     """Measure a micrograph whose metadata give a pixel size in nm, or None."""
     scene = _looked_at(image, params, metadata_nm)
-    if params.model:
+    if params.has_own_network:
         from tomoseg.micrographs.network import labelled_by
 
         labels, polarity, evidence, doubts = labelled_by(
@@ -149,14 +150,7 @@ def measured_micrograph(image: Array, params: MicrographParameters, metadata_nm:
         )
         notes = [f"labelled by {params.model}"]
     else:
-        found = find_particles(
-            scene.grey,
-            polarity=params.polarity,
-            split=params.split,
-            mask=scene.left_out if scene.left_out.any() else None,
-            largest_px=params.largest_px,
-            neck_ratio=params.neck_ratio,
-        )
+        found = _found(scene, params)
         labels, polarity, evidence, doubts = found.labels, found.polarity, found.evidence, found.warnings
         notes = [f"{found.n_split} particles were cut from objects of several"] if found.n_split else []
     table = particle_table(labels, scene.grey, scene.calibration.pixel_size_nm, scene.left_out)
@@ -172,6 +166,21 @@ def measured_micrograph(image: Array, params: MicrographParameters, metadata_nm:
         evidence=evidence,
         notes=notes,
         warnings=[*scene.warnings, *doubts],
+    )
+
+
+def _found(scene: MeasuredMicrograph, params: MicrographParameters) -> Particles:
+    """Return the particles of a micrograph by the network that ships, or without one."""
+    mask = scene.left_out if scene.left_out.any() else None
+    if params.model == "auto":
+        return learned_particles(scene.grey, polarity=params.polarity, split=params.split, mask=mask)
+    return find_particles(
+        scene.grey,
+        polarity=params.polarity,
+        split=params.split,
+        mask=mask,
+        largest_px=params.largest_px,
+        neck_ratio=params.neck_ratio,
     )
 
 

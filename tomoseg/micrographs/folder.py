@@ -19,12 +19,14 @@ from pathlib import Path
 from tomoseg import __version__, plain_json
 from tomoseg.errors import InputError, TomosegError
 from tomoseg.io.atomic import atomic_path
+from tomoseg.io.digest import sha256
 from tomoseg.io.limits import reason_of
 from tomoseg.io.micrographs import micrograph_files, read_micrograph
 from tomoseg.io.regular import open_regular
 from tomoseg.micrographs.parameters import MicrographParameters
 from tomoseg.micrographs.records import Record, fingerprint
 from tomoseg.runtime import Runtime
+from tomoseg.segmentation.networks.known_models import resolve_model
 
 RECORDS, SETTINGS = "records", "tomoseg-images.json"
 BYTES_PER_PROCESS = 400 << 20  # of an image of 2048 x 2048 px, with the libraries
@@ -68,25 +70,37 @@ def measure_files(
     ----------
     folder : where overlays, labels and records go; must exist
     force : measure again what is there, and what was corrected by hand as well
+
+    Raises `InputError`: there is no such network.
     """
-    work = partial(measured, folder=folder, params=params, force=force)
-    records: dict[str, Record] = {}
+    network = ""
     n_processes = max(1, min(runtime.workers, runtime.max_memory // BYTES_PER_PROCESS, len(tasks)))
-    if params.model:
-        n_processes = 1  # the network takes all cores
+    if params.has_own_network:
+        path = resolve_model(params.model)
+        if not path.is_file():
+            raise InputError(f"--model {path}: there is no such file; give a .keras file, or the name of a network")
+        network = sha256(path)
+        n_processes = 1  # it takes all cores
+    work = partial(measured, folder=folder, params=params, network=network, force=force)
+    records: dict[str, Record] = {}
     done = _side_by_side(tasks, work, n_processes) if len(tasks) > 1 else ((t, work(t)) for t in tasks)
     for _, (task, record) in zip(runtime.track(tasks, "measuring images"), done, strict=True):
         records[task.name] = record
     return [records[task.name] for task in tasks]
 
 
-def measured(task: Task, *, folder: Path, params: MicrographParameters, force: bool = False) -> Record:
-    """Measure one image, or take what is known of it; whatever is wrong with it is told in its record."""
+def measured(
+    task: Task, *, folder: Path, params: MicrographParameters, network: str = "", force: bool = False
+) -> Record:
+    """Measure one image, or take what is known of it; whatever is wrong with it is told in its record.
+
+    `network` is the digest of the file of a network that is not part of tomoseg.
+    """
     path = task.in_folder(folder, RECORDS, ".json")
     mark = ""
     try:
         with open_regular(task.path) as file:
-            mark = fingerprint(file.read(), params.model_dump(mode="json"), __version__)
+            mark = fingerprint(file.read(), {**params.model_dump(mode="json"), "network": network}, __version__)
         known = None if force else Record.read(path)
         is_known = known is not None and known.name == task.name and not known.skipped  # what failed is tried again
         if known is not None and is_known and (known.fingerprint == mark or known.reviewed):

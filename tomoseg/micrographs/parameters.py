@@ -24,14 +24,25 @@ class MicrographParameters(Parameters):
         0.92,
         gt=0,
         le=1,
-        description="A neck is cut where it is narrower than this part of the smaller of the two particles",
+        description="A neck is cut where it is narrower than this part of the smaller of the two particles; not with "
+        "--model auto",
     )
     smallest_px: float = Field(3.0, ge=0, description="Particles of a smaller equivalent diameter in px are dropped")
-    largest_px: float = Field(200.0, gt=3, description="Largest diameter in px that is looked for without a model")
-    model: str = Field("", description="Network that labels the images: a .keras file, or one that ships with tomoseg")
+    largest_px: float = Field(200.0, gt=3, description="Largest diameter in px that is looked for with --model none")
+    model: str = Field(
+        "auto",
+        description="What finds the particles: 'auto', the network that ships with tomoseg, trained on simulated "
+        "micrographs; 'none', blobs that stand out from what is around them; or a network of yours, by its name or its "
+        ".keras file",
+    )
     particle_class: str = Field("", description="Class of the network that is measured; default: its last one")
     border_correction: bool = Field(
         True,
         description="Weight particles by how often one of their size lies inside the frame (Miles & Lantuejoul), since "
         "large ones are cut by its border more often",
     )
+
+    @property
+    def has_own_network(self) -> bool:
+        """Whether a network finds the particles that is not the one for micrographs that ships with tomoseg."""
+        return self.model not in ("auto", "none")

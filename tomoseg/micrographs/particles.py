@@ -17,12 +17,12 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.arrays import Array, BoolArray, FloatArray
+from tomoseg.arrays import Array, BoolArray, Float32Array, FloatArray
 from tomoseg.errors import InputError
 from tomoseg.micrographs import scale_space
 from tomoseg.micrographs.edges import with_true_edges
 from tomoseg.micrographs.outlines import OUTLINE, outlines, paint
-from tomoseg.micrographs.scale_space import Float32Array, Octave
+from tomoseg.micrographs.scale_space import Octave
 
 Polarity = Literal["auto", "bright", "dark"]
 LEAST_NOISE_Z = 3.0  # of a blob over the noise of the px
@@ -132,7 +132,7 @@ def find_particles(
     InputError
         The image is not one channel of finite numbers, too small, or all left out; the mask has another shape.
     """
-    values = _checked(image, mask)
+    values = checked(image, mask)
     left_out = np.zeros(values.shape, bool) if mask is None else np.asarray(mask, bool)
     quantum = _quantum(values)
     pyramid = scale_space.octaves(values, min(largest_px, 0.8 * min(values.shape)))
@@ -170,7 +170,7 @@ def _doubt(targets: _Found, decoys: _Found) -> list[str]:
     ]
 
 
-def _checked(image: Array, mask: BoolArray | None) -> Float32Array:
+def checked(image: Array, mask: BoolArray | None) -> Float32Array:
     """Return the image as f4; what is left out is filled from around it, so that it has no edge."""
     if image.ndim != 2 or min(image.shape) < SMALLEST_SIDE:
         raise InputError(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tomoseg import plain_json
 from tomoseg.io.atomic import atomic_path
 
-VERSION = 1  # of the method: a higher one measures all images again
+VERSION = 2  # of the method: a higher one measures all images again
 
 
 @dataclass(frozen=True)
