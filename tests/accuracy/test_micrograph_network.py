@@ -26,18 +26,17 @@ def test_sizes_and_counts_of_simulated_micrographs():
     assert np.median(of_count) < 0.15
 
 
-@pytest.mark.parametrize("support", ["film", "clouds", "crumpled", "plates"])
-def test_of_a_bare_support_little_is_taken_for_particles(support):
+@pytest.mark.parametrize("support", ["film", "clouds", "crumpled", "plates", "grains"])
+def test_what_is_taken_for_particles_on_a_bare_support_is_little_and_doubted(support):
     for seed in (1, 2):
-        bare = support_alone(Recipe(support=support, texture=0.04), seed, dose=30.0)
-        found = learned_particles(bare)
-        assert found.labels.max() <= 8
-        assert (found.labels > 0).mean() < 0.02
+        found = learned_particles(support_alone(Recipe(support=support, texture=0.04), seed, dose=30.0))
+        assert found.labels.max() <= 10
+        assert found.warnings  # of nothing found as well
 
 
-def test_a_round_grain_of_the_support_is_doubted():
-    found = learned_particles(support_alone(Recipe(support="grains", texture=0.04), 1, dose=30.0))
-    assert found.labels.max() == 0 or found.warnings
+def test_plain_particles_are_not_doubted():
+    truth = simulated_micrograph(Recipe(n_particles=60, median_px=16), 5)
+    assert not learned_particles(truth.image).warnings
 
 
 def test_particles_that_touch_are_told_apart():

@@ -9,6 +9,7 @@ Pictures and the state of the training are kept in FOLDER, so that it continues 
 """
 
 import argparse
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -25,6 +26,7 @@ from tomoseg.micrographs.network_input import CHANNELS, network_input, network_t
 from tomoseg.micrographs.simulated import SHAPES, Mode, Recipe, simulated_micrograph, with_changes
 from tomoseg.micrographs.supports import Support
 
+LOG = logging.getLogger(__name__)
 PICTURE_PX, PATCH_PX, BATCH = 384, 256, 8
 WIDTHS = (8, 16, 48, 64, 96)  # channels of each level
 RATES = 3e-3, 1e-3, 1e-3, 1e-3  # highest of each phase
@@ -166,7 +168,7 @@ def pictures(folder: Path, n: int, seed: int, phase: int, workers: int) -> tuple
             work = pool.map(partial(training_picture, phase=phase), range(first, first + n), chunksize=8)
             for k, (seen[k], said[k]) in enumerate(work):
                 if k % 100 == 0:
-                    print(f"{k} of {n} pictures", flush=True)
+                    LOG.info("%d of %d pictures", k, n)
         for part, path in zip(parts, paths, strict=True):
             part.rename(path)
     return np.load(paths[0], mmap_mode="r"), np.load(paths[1], mmap_mode="r")
@@ -292,7 +294,7 @@ def train(folder: Path, images: Sequence[int], steps: Sequence[int], seed: int, 
             patches = batch(sets, step + sum(steps[:phase]), seed)
             recent.append(float(model.train_on_batch(*patches)))
             if (step + 1) % 50 == 0:
-                print(f"phase {phase}, step {step + 1}: loss {np.mean(recent[-200:]):.4f}", flush=True)
+                LOG.info("phase %d, step %d: loss %.4f", phase, step + 1, np.mean(recent[-200:]))
             if (step + 1) % KEPT_EVERY == 0 or step + 1 == of_phase:
                 model.save(folder / "part.keras")
                 (folder / "part.keras").rename(state)
@@ -357,6 +359,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     if find_spec("onnx") is None:
         parser.error("the package onnx is not installed: pip install 'tomoseg[onnx]'")
     options.folder.mkdir(parents=True, exist_ok=True)
