@@ -253,8 +253,8 @@ def _doubts_of_all(found: _Objects) -> list[str]:
     if typical >= PLAIN:
         return []
     return [
-        f"the network is less sure than usual of the {len(found.certainty) - 1} things that it found (median probability "
-        f"{typical:.2f}; of plain particles it is above {PLAIN}); they may be structure of the support: look at them"
+        f"the network is less sure than usual of the {len(found.certainty) - 1} things that it found (median "
+        f"probability {typical:.2f}; of plain particles above {PLAIN}): they may be structure of the support. Look at them"
     ]
 
 
