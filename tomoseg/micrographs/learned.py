@@ -254,7 +254,8 @@ def _doubts_of_all(found: _Objects) -> list[str]:
         return []
     return [
         f"the network is less sure than usual of the {len(found.certainty) - 1} things that it found (median "
-        f"probability {typical:.2f}, of plain particles above {PLAIN}): they may be structure of the support. Look at it"
+        f"probability {typical:.2f}, of plain particles above {PLAIN}): they may be structure of the support. "
+        "Look at them"
     ]
 
 
