@@ -18,12 +18,12 @@ REQUIRED = {
     "numpy": "numpy", "scipy": "scipy", "h5py": "h5py", "hdf5plugin": "hdf5plugin", "numba": "numba",
     "scikit-image": "skimage", "mrcfile": "mrcfile", "rosettasciio": "rsciio", "vtk": "vtkmodules",
     "connected-components-3d": "cc3d", "matplotlib": "matplotlib", "keras": "keras",
+    "openvino": "openvino",
 }  # fmt: skip
 OPTIONAL = {
     "tensorflow": ("tensorflow", "required for U-Net segmentation (or KERAS_BACKEND=torch or jax with that package)"),
     "astra-toolbox": ("astra", "required for reconstruct --backend astra and for reconstruction with CUDA"),
     "tomopy": ("tomopy", "required for reconstruct --backend tomopy: conda install -c conda-forge tomopy"),
-    "openvino": ("openvino", "required for segment --engine openvino and openvino-bf16: pip install 'tomoseg[fast]'"),
     "onnxruntime": ("onnxruntime", "required for segment --engine onnxruntime: pip install 'tomoseg[onnx]'"),
     "pyarrow": (
         "pyarrow.parquet",

@@ -8,7 +8,6 @@
 """
 
 import functools
-import os
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -22,6 +21,7 @@ from scipy import ndimage
 from tomoseg.arrays import Array, BoolArray, Float32Array, FloatArray
 from tomoseg.micrographs.network_input import CHANNELS, network_input
 from tomoseg.micrographs.particles import Particles, Polarity, checked, separated
+from tomoseg.segmentation.networks.openvino_setup import compiled, n_threads
 
 WEIGHTS = Path(__file__).parents[1] / "models" / "nanoparticles.onnx"
 TILE_PX, MARGIN_PX = 1024, 64  # of an image that the network sees at once, and around it
@@ -40,7 +40,7 @@ UNCLEAR = 1.5  # times as much of one sign as of the other, at least
 
 @dataclass(frozen=True)
 class _Objects:
-    """Objects (y, x), 1..n, and for 0..n their areas (px) and the mean probability that they are particles."""
+    """Objects (y, x), 1..n, and for 0..n their areas (px) and mean probability to be particles; both 0 for 0."""
 
     labels: NDArray[np.int32]
     areas: FloatArray
@@ -48,9 +48,10 @@ class _Objects:
 
     @classmethod
     def of(cls, labels: NDArray[np.int32], probability: Float32Array) -> "_Objects":
-        areas = np.bincount(labels.ravel()).astype(float)
-        certainty = np.bincount(labels.ravel(), probability.ravel()) / np.maximum(areas, 1)
-        certainty[0] = 0
+        there = np.flatnonzero(labels)
+        numbers = labels.ravel()[there]
+        areas = np.bincount(numbers, minlength=1).astype(float)
+        certainty = np.bincount(numbers, probability.ravel()[there], minlength=1) / np.maximum(areas, 1)
         return cls(labels, areas, certainty)
 
     @property
@@ -58,11 +59,15 @@ class _Objects:
         return np.asarray(np.sqrt(4 * self.areas / np.pi))
 
     def mean(self, values: Array) -> FloatArray:
-        """Return the mean of an image (y, x) over each object (n + 1,)."""
-        return np.asarray(np.bincount(self.labels.ravel(), values.ravel()) / np.maximum(self.areas, 1))
+        """Return the mean of an image (y, x) over each object (n + 1,), 0 for the background."""
+        there = np.flatnonzero(self.labels)
+        sums = np.bincount(self.labels.ravel()[there], values.ravel()[there], minlength=len(self.areas))
+        return np.asarray(sums / np.maximum(self.areas, 1))
 
     def without(self, which: BoolArray, probability: Float32Array) -> "_Objects":
         """Return the objects without some (n + 1,)."""
+        if not which.any():
+            return self
         numbers = np.cumsum(~which) - 1
         numbers[which] = 0
         return _Objects.of(numbers.astype(np.int32)[self.labels], probability)
@@ -101,12 +106,8 @@ def learned_particles(
 
 
 @functools.cache
-def _session(path: Path) -> Any:
-    onnxruntime = import_module("onnxruntime")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
-    options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+def _network(path: Path) -> Any:
+    return compiled(path, n_threads())
 
 
 def said_by_network(image: Float32Array, path: Path = WEIGHTS) -> Float32Array:
@@ -117,7 +118,7 @@ def said_by_network(image: Float32Array, path: Path = WEIGHTS) -> Float32Array:
     >>> said_by_network(np.random.default_rng(0).normal(size=(40, 50)).astype(np.float32)).shape
     (2, 40, 50)
     """
-    session = _session(path)
+    network = _network(path)
     seen = np.moveaxis(network_input(image), -1, 0)
     out = np.empty((CHANNELS, *image.shape), np.float32)
     for top in range(0, image.shape[0], TILE_PX):
@@ -128,7 +129,7 @@ def said_by_network(image: Float32Array, path: Path = WEIGHTS) -> Float32Array:
                 outer.append(slice(max(0, start - MARGIN_PX), min(n, start + TILE_PX + MARGIN_PX)))
             tile = seen[:, outer[0], outer[1]]
             padding = [(0, -n % MULTIPLE_PX) for n in tile.shape[1:]]
-            said = session.run(None, {"image": np.pad(tile, [(0, 0), *padding], "symmetric")[None]})[0][0]
+            said = network(np.pad(tile, [(0, 0), *padding], "symmetric")[None])[0][0]
             part = [slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True)]
             out[:, inner[0], inner[1]] = said[:, part[0], part[1]]
     return out

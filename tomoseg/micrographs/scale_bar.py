@@ -34,7 +34,7 @@ _POSSIBLE_NM = (5e-4, 2e3)  # px sizes of micrographs
 _WIDE_TICK = 0.03  # of a bar's length: the ends are not known better
 _NO_ENGINE = (
     "Scale bars are not looked for, as what reads their labels is not installed. Run `pip install rapidocr "
-    "onnxruntime`, or give the pixel size."
+    "openvino`, or give the pixel size."
 )
 
 

@@ -102,9 +102,10 @@ def _measure(
     y, x = np.nonzero(inside)
     offset = np.array([around[0].start, around[1].start])
     area = float(len(y))
+    distance = ndimage.distance_transform_cdt(~inside, "taxicab") if not inside.all() else np.zeros(inside.shape)
     row["label"], row["area_px2"], row["diameter_px"] = label, area, 2 * np.sqrt(area / np.pi)
     row["y_px"], row["x_px"] = y.mean() + offset[0], x.mean() + offset[1]
-    contour = _contour(inside, area)
+    contour = _contour(inside)
     steps = np.diff(contour, axis=0)
     row["perimeter_px"] = np.hypot(steps[:, 0], steps[:, 1]).sum()
     row["circularity"] = min(4 * np.pi * area / row["perimeter_px"] ** 2, 1.0)
@@ -112,24 +113,26 @@ def _measure(
     row["elongation"] = 1 - row["min_feret_px"] / row["max_feret_px"]
     row["orientation_deg"] = _orientation(y, x)
     values = grey[around]
-    ring = ndimage.binary_dilation(inside, iterations=RING_PX) & (labels[around] == 0) & ~hidden[around]
+    ring = (distance <= RING_PX) & (labels[around] == 0) & ~hidden[around]
     row["mean_grey"] = values[inside].mean()
     row["contrast"] = row["mean_grey"] - np.median(values[ring]) if ring.any() else np.nan
-    row["touches_border"] = _is_cut(box, inside, hidden[around], labels.shape)
+    row["touches_border"] = _is_cut(box, hidden[around][distance <= 1], labels.shape)
     return np.asarray(contour + offset)
 
 
-def _contour(inside: NDArray[np.bool_], area: float) -> FloatArray:
-    """Return the closed outer contour (n, 2) (y, x) of a particle, which encloses its area."""
+def _contour(inside: NDArray[np.bool_]) -> FloatArray:
+    """Return the closed outer contour (n, 2) (y, x) of a particle, which encloses its area and its holes."""
     margin = int(np.ceil(4 * SMOOTHED_PX)) + 1
-    padded = np.pad(inside.astype(np.float32), margin)
+    padded = np.zeros([n + 2 * margin for n in inside.shape], np.float32)
+    padded[margin:-margin, margin:-margin] = inside
+    background, _ = ndimage.label(padded == 0)
+    filled = float((background != background[0, 0]).sum())
     smooth = ndimage.gaussian_filter(padded, SMOOTHED_PX)
     level = min(0.5, 0.5 * float(smooth.max()))
     found: list[FloatArray] = find_contours(smooth, level)  # type: ignore[no-untyped-call]
     contour = max(found, key=_enclosed) - margin
     centre = contour[:-1].mean(axis=0)
-    filled = float(ndimage.binary_fill_holes(inside).sum())
-    return np.asarray(centre + (contour - centre) * np.sqrt(max(filled, area) / max(_enclosed(contour), 1e-9)))
+    return np.asarray(centre + (contour - centre) * np.sqrt(filled / max(_enclosed(contour), 1e-9)))
 
 
 def _enclosed(contour: FloatArray) -> float:
@@ -159,11 +162,10 @@ def _orientation(y: Array, x: Array) -> float:
     return float(angle)
 
 
-def _is_cut(
-    box: tuple[slice, slice], inside: NDArray[np.bool_], hidden: NDArray[np.bool_], shape: tuple[int, ...]
-) -> bool:
+def _is_cut(box: tuple[slice, slice], hidden_beside: NDArray[np.bool_], shape: tuple[int, ...]) -> bool:
+    """Tell whether a particle is cut by the frame, or by what is hidden in it or beside it."""
     at_frame = any(s.start == 0 or s.stop == n for s, n in zip(box, shape, strict=True))
-    return bool(at_frame or (hidden & ndimage.binary_dilation(inside)).any())
+    return bool(at_frame or hidden_beside.any())
 
 
 def _neighbours(table: NDArray[np.void], contours: list[FloatArray]) -> None:

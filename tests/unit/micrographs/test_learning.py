@@ -5,6 +5,7 @@ import pytest
 
 from tomoseg.micrographs import learning
 from tomoseg.micrographs.simulated import simulated_micrograph
+from tomoseg.segmentation.networks.openvino_setup import compiled
 
 
 def test_a_seed_gives_one_picture_and_others_differ():
@@ -78,14 +79,12 @@ def test_normalisation_becomes_part_of_the_weights(trained):
 
 def test_the_onnx_file_says_the_same(trained, tmp_path):
     pytest.importorskip("onnx", reason="onnx is not installed")
-    import onnxruntime
-
     plain = trained[1]
     learning.to_onnx(plain, tmp_path / "small.onnx")
-    session = onnxruntime.InferenceSession(str(tmp_path / "small.onnx"), providers=["CPUExecutionProvider"])
+    network = compiled(tmp_path / "small.onnx", workers=1)
     for shape in ((48, 32), (16, 64)):
         image = np.random.default_rng(2).normal(size=(1, *shape, 2)).astype(np.float32)
-        said = session.run(None, {"image": np.ascontiguousarray(np.moveaxis(image, -1, 1))})[0]
+        said = network(np.ascontiguousarray(np.moveaxis(image, -1, 1)))[0]
         np.testing.assert_allclose(np.moveaxis(said, 1, -1), np.asarray(plain(image)), atol=1e-5)
 
 

@@ -22,7 +22,7 @@ from tomoseg.micrographs.scale.texts import Text, is_installed
 
 FONT = matplotlib.get_data_path() + "/fonts/ttf/DejaVuSans.ttf"
 
-needs_engine = pytest.mark.skipif(not is_installed(), reason="rapidocr and onnxruntime are not installed")
+needs_engine = pytest.mark.skipif(not is_installed(), reason="rapidocr and openvino are not installed")
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tomoseg.micrographs.scale.picture import Box, Picture
+from tomoseg.segmentation.networks.openvino_setup import forbid_telemetry, n_threads
 
 GreyImage = NDArray[np.uint8]  # (y, x)
 _SIDE_PX = 640  # longest side in which text is looked for
@@ -38,21 +39,24 @@ class Text:
 
 def is_installed() -> bool:
     """Return whether text can be read."""
-    return find_spec("rapidocr") is not None and find_spec("onnxruntime") is not None
+    return find_spec("rapidocr") is not None and find_spec("openvino") is not None
 
 
 @functools.cache
 def _reader() -> Any:
-    """Load the networks: on one core, without messages, which RapidOCR writes to the terminal."""
-    from rapidocr import RapidOCR
+    """Load the networks, without messages, which RapidOCR writes to the terminal."""
+    forbid_telemetry()
+    from rapidocr import EngineType, RapidOCR
 
     logging.getLogger("RapidOCR").setLevel(logging.ERROR)
     settings = {
         "Global.log_level": "error",
         "Global.text_score": 0.0,
         "Global.max_side_len": 4 * _SIDE_PX,
-        "EngineConfig.onnxruntime.intra_op_num_threads": 1,
-        "EngineConfig.onnxruntime.inter_op_num_threads": 1,
+        "EngineConfig.openvino.inference_num_threads": n_threads(),
+        "EngineConfig.openvino.performance_hint": "LATENCY",
+        "EngineConfig.openvino.enable_cpu_pinning": False,  # threads that may not move wait for others
+        **{f"{network}.engine_type": EngineType.OPENVINO for network in ("Det", "Cls", "Rec")},
         "Det.limit_type": "max",
         "Det.limit_side_len": _SIDE_PX,
     }

@@ -1,11 +1,10 @@
 """What runs a network: Keras itself, or OpenVINO or ONNX Runtime from a converted copy of it.
 
-`ENGINES` is the table of all of them: to add one, add an entry. OpenVINO and ONNX Runtime are optional. They convert a
+`ENGINES` is the table of all of them: to add one, add an entry. ONNX Runtime is optional. Both convert a
 network once for each shape of batches and keep the copy in the user's cache folder; a copy that is damaged, or was made
 by another version, is made again.
 """
 
-import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
@@ -25,6 +24,7 @@ from tomoseg.errors import InputError, StageFailed
 from tomoseg.io.atomic import atomic_path
 from tomoseg.io.folders import cache_folder
 from tomoseg.runtime import Runtime
+from tomoseg.segmentation.networks.openvino_setup import compiled, openvino
 
 OPSET = 17
 # Pixels for a network to see from which on it is worth to convert it for a faster engine, which takes some 7 s once.
@@ -76,7 +76,7 @@ class Conversion:
     """How a library gets a network from Keras and runs it on the CPU."""
 
     packages: tuple[str, ...]  # what is needed besides Keras, first the one that computes
-    extra: str  # of tomoseg, which installs these
+    install: str  # what pip is asked for where one is missing
     convert: Convert  # from a Keras network and the shape of batches to the named parts of a converted copy
     load: Load  # from such parts and a number of threads to a function from patches to probabilities
     largest_difference: float  # of a probability from that of Keras; a copy that differs by more is refused
@@ -143,36 +143,20 @@ def _with_channels(patches: NDArray[np.float32]) -> NDArray[np.float32]:
 # --- conversion and loading ---
 
 
-def _openvino() -> Any:
-    """Import OpenVINO without the package that reports its use over the network."""
-    if "openvino" not in sys.modules:
-        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as if not installed
-    return import_module("openvino")
-
-
 def _to_openvino(model: Any, shape: Shape) -> dict[str, bytes]:
     from tomoseg.segmentation.networks.keras_setup import save_graph
 
-    openvino = _openvino()
     with tempfile.TemporaryDirectory(prefix="tomoseg-") as folder:
         save_graph(model, shape, folder)
         path = Path(folder, "network.xml")
-        openvino.save_model(openvino.Core().read_model(folder), path, compress_to_fp16=False)
+        openvino().save_model(openvino().Core().read_model(folder), path, compress_to_fp16=False)
         return {"xml": path.read_bytes(), "bin": path.with_suffix(".bin").read_bytes()}
 
 
 def _load_openvino(precision: str, parts: Mapping[str, bytes], workers: int) -> Callable[[Array], Array]:
-    openvino = _openvino()
-    core = openvino.Core()
-    network = core.read_model(parts["xml"], openvino.Tensor(np.frombuffer(parts["bin"], np.uint8)))
-    settings = {
-        "INFERENCE_PRECISION_HINT": precision,  # or it takes bfloat16 where the CPU has it
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": workers,
-        "ENABLE_CPU_PINNING": False,  # threads that may not move wait for what else the machine does
-    }
-    compiled = core.compile_model(network, "CPU", settings)
-    return lambda patches: np.asarray(compiled([np.ascontiguousarray(patches)])[0])
+    network = openvino().Core().read_model(parts["xml"], openvino().Tensor(np.frombuffer(parts["bin"], np.uint8)))
+    compute = compiled(network, workers, precision)
+    return lambda patches: np.asarray(compute([np.ascontiguousarray(patches)])[0])
 
 
 def _to_onnx(model: Any, shape: Shape) -> dict[str, bytes]:
@@ -234,18 +218,18 @@ class EngineEntry:
 ENGINES: dict[str, EngineEntry] = {
     "keras": EngineEntry("Keras itself, on a GPU or CPU"),
     "openvino": EngineEntry(
-        "on the CPU, from a copy of the network that is converted once and kept in the user's cache folder (pip "
-        "install 'tomoseg[fast]'), with the same probabilities to 1e-4",
-        Conversion(("openvino",), "fast", _to_openvino, partial(_load_openvino, "f32"), 1e-3),
+        "on the CPU, from a copy of the network that is converted once and kept in the user's cache folder, "
+        "with the same probabilities to 1e-4",
+        Conversion(("openvino",), "openvino", _to_openvino, partial(_load_openvino, "f32"), 1e-3),
     ),
     "openvino-bf16": EngineEntry(
         "likewise in half precision, in about half the time on a CPU that has it, with another class for about one "
         "voxel in 10 000",
-        Conversion(("openvino",), "fast", _to_openvino, partial(_load_openvino, "bf16"), 0.25),
+        Conversion(("openvino",), "openvino", _to_openvino, partial(_load_openvino, "bf16"), 0.25),
     ),
     "onnxruntime": EngineEntry(
         "as openvino, with ONNX Runtime (pip install 'tomoseg[onnx]')",
-        Conversion(("onnxruntime", "tf2onnx"), "onnx", _to_onnx, _load_onnx, 1e-3),
+        Conversion(("onnxruntime", "tf2onnx"), "'tomoseg[onnx]'", _to_onnx, _load_onnx, 1e-3),
     ),
 }
 if TYPE_CHECKING:
@@ -265,7 +249,7 @@ def problem_with(name: str) -> str | None:
     missing = [package for package in conversion.packages if find_spec(package) is None] if conversion else []
     if conversion is None or not missing:
         return None
-    return f"{name} needs {' and '.join(missing)}, not installed here: pip install 'tomoseg[{conversion.extra}]'"
+    return f"{name} needs {' and '.join(missing)}, not installed here: pip install {conversion.install}"
 
 
 def engine_for(
