@@ -4,7 +4,8 @@
 
 At first batches are normalised, which lets a network learn fast; then normalisation is made part of the weights, and
 these learn on: pictures differ so much that the mean and scatter of eight of them are not those of a single one. The
-second phase has more pictures, whose particles are fainter and less sharp; later ones go on with all of them.
+second phase has more pictures, whose particles are fainter and less sharp; those that the third adds are hidden among
+structures that look like them; later ones go on with all of them.
 Pictures and the state of the training are kept in FOLDER, so that it continues where it was stopped.
 """
 
@@ -32,6 +33,7 @@ WIDTHS = (8, 16, 48, 64, 96)  # channels of each level
 RATES = 3e-3, 1e-3, 1e-3, 1e-3  # highest of each phase
 NEVER_DONE = 2.4  # phases that the first one is long, by its rate: it ends while that is high
 WRONG_SIGN, BARE = 0.15, 0.06  # parts of the pictures that are shown inverted, and that hold no particle
+PACKED = 0.35  # part of the hidden particles that lie in packed layers
 KEPT_EVERY = 500  # steps
 SHARES: dict[Support, float] = {
     "film": 0.1,
@@ -108,7 +110,52 @@ def faint_recipe(seed: int) -> Recipe:
     )
 
 
-RECIPES = training_recipe, faint_recipe  # of the pictures that a phase adds
+def hidden_recipe(seed: int) -> Recipe:
+    """Draw a recipe of particles among structures of the support that look like them, or of packed layers in grain.
+
+    Examples
+    --------
+    >>> hidden_recipe(3) == hidden_recipe(3)
+    True
+    """
+    rng = np.random.default_rng([seed, 15])
+    recipe = training_recipe(seed)
+    if rng.random() < PACKED:
+        contrast, median = (float(np.exp(rng.uniform(*np.log(ends)))) for ends in ((2, 12), (8, 40)))
+        return with_changes(
+            recipe,
+            mode="BF",
+            support="film" if rng.random() < 0.7 else "clouds",
+            support_scale=1.0,
+            median_px=median,
+            spread=float(rng.uniform(0.03, 0.15)),
+            pitch=float(rng.uniform(1.02, 1.6)),
+            contrast=contrast,
+            step=float(rng.uniform(0.2, 0.8)),
+            diffraction=float(rng.uniform(0, 0.5)),
+            grain=0.05 * contrast * float(rng.uniform(0, 0.7)),
+            grain_px=float(rng.uniform(0.08, 0.25)) * median,
+        )
+    median = float(np.exp(rng.uniform(np.log(4.5), np.log(20))))
+    n = np.exp(rng.uniform(np.log(0.004), np.log(0.08))) * PICTURE_PX**2 / (np.pi / 4 * median**2)
+    layered: list[Support] = ["clouds", "plates", "grains", "rods", "aggregates"]
+    return with_changes(
+        recipe,
+        mode="HAADF" if rng.random() < 0.8 else "BF",
+        support=layered[rng.integers(len(layered))],
+        support_scale=float(np.clip(median * rng.uniform(1.5, 7) / 80, 0.25, 2)),
+        n_particles=0 if rng.random() < 2 * BARE else int(np.clip(n, 3, 300)),
+        median_px=median,
+        spread=float(rng.uniform(0.1, 0.5)),
+        contrast=float(np.exp(rng.uniform(np.log(0.8), np.log(9)))),
+        fainter=float(rng.uniform(0.1, 1)),
+        blur_px=float(rng.uniform(0.5, 2)),
+        least_snr=float(np.exp(rng.uniform(np.log(5), np.log(150)))),
+        faintest=4.5,
+    )
+
+
+RECIPES = training_recipe, faint_recipe, hidden_recipe  # of the pictures that a phase adds
 
 
 def training_picture(seed: int, phase: int = 0) -> tuple[Array, Array]:
@@ -270,22 +317,29 @@ def rate(step: int, steps: int, phase: int) -> float:
     return float(RATES[phase] * min(1.0, (step + 1) / 200) * (0.5 + 0.5 * np.cos(np.pi * part)) + 1e-5)
 
 
-def train(folder: Path, images: Sequence[int], steps: Sequence[int], seed: int, workers: int) -> Any:
-    """Train in phases, or go on training, and return the Keras network."""
+def train(
+    folder: Path, images: Sequence[int], steps: Sequence[int], seed: int, workers: int, start: Path | None = None
+) -> Any:
+    """Train in phases, or go on training, and return the Keras network.
+
+    `start` is a network that was trained before; phases of no steps are then left out.
+    """
     from tomoseg.segmentation.networks.keras_setup import keras
 
     keras.utils.set_random_seed(seed)
-    model, sets = None, []
+    model, sets = (from_onnx(start) if start else None), []
     for phase, of_phase in enumerate(steps):
         if images[phase]:
             sets.append(pictures(folder, images[phase], seed, phase, workers))
+        if not of_phase:
+            continue
         state = folder / f"state-{phase}.keras"
         if state.exists():
             model = keras.models.load_model(state, custom_objects={"loss": loss})
         else:
             if model is None:
                 model = network(normalised=True)
-            elif phase == 1:
+            elif phase == 1 and not start:
                 model = without_normalisation(model)
             model.compile(keras.optimizers.Adam(), loss=loss)
         recent = []
@@ -350,10 +404,24 @@ def to_onnx(model: Any, path: Path) -> None:
     path.write_bytes(converted.SerializeToString())
 
 
+def from_onnx(path: Path) -> Any:
+    """Return the Keras network of a file that `to_onnx` wrote. Needs the package `onnx`."""
+    onnx = import_module("onnx")
+    graph = onnx.load(path).graph
+    weights = {part.name: onnx.numpy_helper.to_array(part) for part in graph.initializer}
+    model = network(normalised=False)
+    nodes = (node for node in graph.node if node.op_type == "Conv")
+    for layer, node in zip(convolutions(model), nodes, strict=True):
+        kernel, *offset = (weights[name] for name in node.input[1:])
+        layer.set_weights([kernel.transpose(2, 3, 1, 0), *offset])
+    return model
+
+
 def main() -> None:
     """Train as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--from", dest="start", type=Path, metavar="ONNX", help="network to go on with")
     parser.add_argument("--images", type=int, nargs=4, default=(3000, 2400, 0, 0), help="that each phase adds")
     parser.add_argument("--steps", type=int, nargs=4, default=(2500, 3500, 3000, 2000), help="of each phase")
     parser.add_argument("--seed", type=int, default=1)
@@ -363,7 +431,7 @@ def main() -> None:
     if find_spec("onnx") is None:
         parser.error("the package onnx is not installed: pip install 'tomoseg[onnx]'")
     options.folder.mkdir(parents=True, exist_ok=True)
-    model = train(options.folder, options.images, options.steps, options.seed, options.workers)
+    model = train(options.folder, options.images, options.steps, options.seed, options.workers, options.start)
     to_onnx(model, options.folder / "nanoparticles.onnx")
 
 

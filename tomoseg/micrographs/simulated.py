@@ -50,7 +50,11 @@ class Recipe:
     support_scale : size of the support's structures, relative to the plain ones
     depth_blur : standard deviation of the blur of particles that lie out of focus, as a part of their diameter
     fainter : standard deviation of the logarithm by which particles are thinner than their outline says
-    grain : standard deviation of the phase contrast of amorphous material (BF), as a part of its brightness
+    grain, grain_px : standard deviation of the phase contrast of amorphous material (BF), as a part of its brightness,
+        and width of its structures
+    faintest : signal-to-noise ratio below which particles are left out, as nobody could say where they are
+    pitch : distance of the particles of a layer in which they are packed, in median diameters; 0 for no such layer.
+        `n_particles`, `crowded` and `overlap` say nothing of a layer
     """
 
     mode: Mode = "HAADF"
@@ -74,6 +78,9 @@ class Recipe:
     depth_blur: float = 0.0
     fainter: float = 0.0
     grain: float = 0.0
+    grain_px: float = 3.0
+    faintest: float = ROSE
+    pitch: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -153,7 +160,8 @@ def simulated_micrograph(recipe: Recipe, seed: int = 0) -> SimulatedMicrograph:
             "simulated; use 32 px or more, and diameters above 0."
         )
     support = _support(recipe, seed)
-    stamps = _placed(recipe, support, np.random.default_rng([seed, 3]))
+    place = _packed if recipe.pitch > 0 else _placed
+    stamps = place(recipe, support, np.random.default_rng([seed, 3]))
     stamps = _in_depth(recipe, stamps, np.random.default_rng([seed, 7]))
     labels = _seen(stamps, recipe.shape)
     signal = _signal(recipe, support, stamps, seed)
@@ -161,9 +169,9 @@ def simulated_micrograph(recipe: Recipe, seed: int = 0) -> SimulatedMicrograph:
     smooth = _signal(replace(recipe, texture=0.0), support, [], seed)
     least = LEAST_COUNTS / float(np.median(bare))
     dose, snr = _dose(recipe, _contrasts(signal, bare, bare - smooth, labels, len(stamps)), least)
-    if not (snr >= ROSE).all():  # nobody could say where these are
-        stamps = [stamp for stamp, ratio in zip(stamps, snr, strict=True) if ratio >= ROSE]
-        snr = snr[snr >= ROSE]
+    if not (snr >= recipe.faintest).all():
+        stamps = [stamp for stamp, ratio in zip(stamps, snr, strict=True) if ratio >= recipe.faintest]
+        snr = snr[snr >= recipe.faintest]
         labels = _seen(stamps, recipe.shape)
         signal = _signal(recipe, support, stamps, seed)
     counts = np.random.default_rng([seed, 4]).poisson(np.maximum(signal, 0) * dose).astype(np.float32)
@@ -206,6 +214,33 @@ def _placed(recipe: Recipe, support: FloatArray, rng: np.random.Generator) -> li
                 _add(stamp, len(stamps), labels, thickest, shown)
                 stamps.append(stamp)
                 break
+    return stamps
+
+
+def _packed(recipe: Recipe, support: FloatArray, rng: np.random.Generator) -> list[_Stamp]:
+    """Place particles in a hexagonal layer with faults, which covers a part of the frame."""
+    apart = recipe.pitch * recipe.median_px
+    n = int(np.ceil(np.hypot(*recipe.shape) / apart)) + 1
+    i, j = (k.ravel() for k in np.mgrid[-n : n + 1, -n : n + 1])
+    angle = rng.uniform(0, np.pi / 3)
+    u, v = apart * (j + 0.5 * (i % 2)), apart * np.sqrt(0.75) * i
+    sites = np.stack([v * np.cos(angle) + u * np.sin(angle), u * np.cos(angle) - v * np.sin(angle)], axis=1)
+    sites += np.array(recipe.shape) / 2 + rng.normal(0, 0.05 * apart, sites.shape)
+    reach = recipe.median_px / 2
+    sites = sites[((sites > -reach) & (sites < np.array(recipe.shape) + reach)).all(axis=1)]
+    covered = smooth_noise(recipe.shape, 12 * apart, rng) > rng.uniform(-2, 0.8)
+    there = covered & (support > 0.15 * float(np.percentile(support, 95)))
+    stamps: list[_Stamp] = []
+    shown: list[float] = []
+    labels = np.zeros(recipe.shape, np.int32)
+    thickest = np.zeros(recipe.shape)
+    for y, x in sites:
+        size = recipe.median_px * np.exp(recipe.spread * np.clip(rng.standard_normal(), -2.5, 2.5))
+        stamp = _stamp(recipe, float(y), float(x), float(np.clip(size, SMALLEST_PX, LARGEST_PX)), rng)
+        is_there = rng.random() > 0.05 and _on(there, y, x) and _shown(stamp, recipe.shape)
+        if is_there and not _hides(stamp, len(stamps), labels, thickest, shown):
+            _add(stamp, len(stamps), labels, thickest, shown)
+            stamps.append(stamp)
     return stamps
 
 
@@ -372,7 +407,8 @@ def _bright_field(recipe: Recipe, support: FloatArray, stamps: list[_Stamp], rng
         absorbed[where] += 0.05 * recipe.contrast * stamp.darkness * stamp.thickness[part] / middle
     through = np.exp(-absorbed)
     if recipe.grain > 0:
-        fine = smooth_noise(recipe.shape, 3.0, rng) - 0.6 * smooth_noise(recipe.shape, 7.0, rng)
+        width = recipe.grain_px
+        fine = smooth_noise(recipe.shape, width, rng) - 0.6 * smooth_noise(recipe.shape, 7 / 3 * width, rng)
         through *= np.maximum(1 + recipe.grain * fine * np.tanh(absorbed / 0.1), 0)
     if recipe.fringe > 0:
         width = 1.5
