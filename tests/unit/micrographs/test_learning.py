@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.spatial import cKDTree
 
 from tomoseg.micrographs import learning
 from tomoseg.micrographs.simulated import simulated_micrograph
@@ -25,6 +26,23 @@ def test_particles_that_are_out_of_focus_keep_their_outlines():
     kept = np.isin(one.particles[["y", "x"]], other.particles[["y", "x"]])
     assert kept.sum() == len(other.particles)
     assert np.array_equal(one.particles["diameter_px"][kept], other.particles["diameter_px"])
+
+
+def test_particles_of_a_packed_layer_lie_at_its_distance():
+    plain = learning.with_changes(learning.training_recipe(4), mode="BF", support="film", median_px=16.0, spread=0.05)
+    packed = learning.with_changes(plain, pitch=1.3, particle_shape="round", grain=0.1, grain_px=4.0)
+    truth = simulated_micrograph(packed, 4)
+    places = np.stack([truth.particles["y"], truth.particles["x"]], axis=1)
+    distances, _ = cKDTree(places).query(places, 2)
+    assert len(places) > 30
+    assert abs(np.median(distances[:, 1]) / (1.3 * 16) - 0.95) < 0.05  # the nearest of six is nearer than their mean
+
+
+def test_grain_is_seen_in_bright_field_and_makes_no_particle():
+    bare = learning.with_changes(learning.training_recipe(4), mode="BF", support="film", n_particles=0, texture=0.0)
+    smooth, grainy = (simulated_micrograph(learning.with_changes(bare, grain=g), 4) for g in (0.0, 0.5))
+    assert not grainy.labels.any()
+    assert grainy.image.std() / grainy.image.mean() > 2 * smooth.image.std() / smooth.image.mean()
 
 
 def test_structures_of_a_support_grow_with_its_scale():
@@ -86,6 +104,17 @@ def test_the_onnx_file_says_the_same(trained, tmp_path):
         image = np.random.default_rng(2).normal(size=(1, *shape, 2)).astype(np.float32)
         said = network(np.ascontiguousarray(np.moveaxis(image, -1, 1)))[0]
         np.testing.assert_allclose(np.moveaxis(said, 1, -1), np.asarray(plain(image)), atol=1e-5)
+
+
+def test_training_goes_on_from_the_onnx_file(trained, tmp_path):
+    pytest.importorskip("onnx", reason="onnx is not installed")
+    plain = trained[1]
+    learning.to_onnx(plain, tmp_path / "small.onnx")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learning, "WIDTHS", (4, 5, 6, 6, 8))
+        again = learning.from_onnx(tmp_path / "small.onnx")
+    for one, other in zip(plain.get_weights(), again.get_weights(), strict=True):
+        assert np.array_equal(one, other)
 
 
 def test_the_loss_is_least_for_the_truth():
