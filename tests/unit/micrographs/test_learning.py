@@ -99,7 +99,7 @@ def test_the_onnx_file_says_the_same(trained, tmp_path):
     pytest.importorskip("onnx", reason="onnx is not installed")
     plain = trained[1]
     learning.to_onnx(plain, tmp_path / "small.onnx")
-    network = compiled(tmp_path / "small.onnx", workers=1)
+    network = compiled(tmp_path / "small.onnx", workers=1, precision="f32")
     for shape in ((48, 32), (16, 64)):
         image = np.random.default_rng(2).normal(size=(1, *shape, 2)).astype(np.float32)
         said = network(np.ascontiguousarray(np.moveaxis(image, -1, 1)))[0]
