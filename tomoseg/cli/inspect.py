@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from tomoseg import config, engine
+from tomoseg.batch.site import is_site_file, site_of
 from tomoseg.cli import render
 from tomoseg.cli.options import Pipeline, ProjectFile, Sets
 from tomoseg.errors import InputError, StageFailed
@@ -74,6 +75,10 @@ def check(
     angles: Annotated[Path | None, typer.Option("--angles", help="The tilt angles of RAW.")] = None,
 ) -> None:
     """Validate a pipeline and its input, or a recipe of training, and report all problems; nothing is computed."""
+    if is_site_file(Path(pipeline)):
+        site_of(Path(pipeline), {})
+        show(f"{pipeline}: no problems found")
+        return
     if config.is_recipe(pipeline):
         if source is not None or sets or angles:
             raise InputError(f"{pipeline} holds the parameters of a training, which are checked by themselves.")
