@@ -17,6 +17,7 @@ from tomoseg.batch.site import Site, seconds
 from tomoseg.errors import InputError
 from tomoseg.io.atomic import atomic_path
 from tomoseg.runtime import parse_memory
+from tomoseg.stages import STAGES
 
 SUBMIT = "submit.sh"
 # Stages of the jobs where some have a GPU, and of the only one where none has.
@@ -66,7 +67,8 @@ def jobs_of(
     first, last : stages
     series : number of series of which each is a task of an array; 0 for a single one
     """
-    names = [stage.name for stage in config.STAGES]
+    title = re.sub(r"[^A-Za-z0-9_.-]", "_", title)
+    names = [stage.name for stage in STAGES]
     wanted = set(names[names.index(first) : names.index(last) + 1])
     jobs: list[Job] = []
     for name, start, end in ON_GPU if site.gpus else ALONE:
@@ -104,6 +106,7 @@ def summary_job(site: Site, program: str, run: Sequence[str], title: str) -> Job
         "SECONDS": str(min(60 * SUMMARY_MINUTES, seconds(site.time))),
     }
     command = " ".join([program, "run", *run, "--only", "none", "--progress", "plain"])
+    title = re.sub(r"[^A-Za-z0-9_.-]", "_", title)
     return Job(f"{title}-table", "the table of all series", command, resources, "any")
 
 
@@ -180,7 +183,7 @@ def _values(site: Site, job: Job, folder: Path) -> dict[str, str | list[str]]:
         "ACCOUNT": site.account,
         "MAIL": mail,
         "MAIL_TYPE": mail_type,
-        "OPTION": list(site.options),
+        "OPTION": site.options.splitlines(),
         "SETUP": site.setup.strip(),
         "TRIES": str(job.tries),
         "TERM_SECONDS": str(_margin(limit) // 2),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tomoseg import config
-from tomoseg.errors import InputError, shown
+from tomoseg.errors import InputError, printable, shown
 from tomoseg.project import is_project
 
 LIST_ENDING = ".csv"
@@ -86,7 +86,7 @@ def _matches(sources: Iterable[Path]) -> list[Path]:
             continue
         matches = sorted(glob.glob(str(source), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
         if not matches:
-            raise InputError(f"No file matches {shown(source)}.")
+            raise InputError(f"No file matches {printable(source)}.")
         found += map(Path, matches)
     return found
 

@@ -51,9 +51,16 @@ def _line(text: str) -> str:
     return text
 
 
-def _lines(value: Any) -> Any:
-    """Take text for its lines."""
-    return tuple(value.splitlines()) if isinstance(value, str) else value
+def _as_lines(value: Any) -> Any:
+    """Take a list for the lines of a text."""
+    return "\n".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _lines(text: str) -> str:
+    """Refuse what is no text of lines."""
+    for line in text.splitlines():
+        _line(line)
+    return text
 
 
 Memory = Annotated[str, AfterValidator(_memory)]
@@ -81,9 +88,9 @@ class Site(Parameters):
     mail: Line = Field("", description="Address to which the batch system writes when a job fails or all are done")
     at_once: int = Field(0, ge=0, le=10_000, description="Series that run at the same time, at most; 0: as many as can")
     setup: str = Field("", description="Lines of a script before tomoseg: modules to load, an environment to enter")
-    options: Annotated[tuple[Line, ...], BeforeValidator(_lines)] = Field(
-        (),
-        description="Further option of the batch system, such as --constraint=x",
+    options: Annotated[str, BeforeValidator(_as_lines), AfterValidator(_lines)] = Field(
+        "",
+        description="Further option of the batch system, such as --constraint=x; in a file, a list or one on each line",
         json_schema_extra={"repeated": "\n", "metavar": "OPTION"},
     )
     template: Path | None = Field(None, description="A copy of the script pipelines/submit.*, changed to your needs")
