@@ -101,7 +101,8 @@ class Runtime:
         if self.stop_at is not None and time.monotonic() + seconds > self.stop_at:
             raise Interrupted(f"{self.budget} is used up")
 
-    def check_signals(self) -> None:
+    @staticmethod
+    def check_signals() -> None:
         """Raise `Interrupted` if a signal to stop arrived."""
         if _signals:
             raise Interrupted(f"stopped by {signal.Signals(_signals[0]).name}")

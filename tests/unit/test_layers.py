@@ -51,7 +51,7 @@ ALLOWED = {
     "simulate": set(),
     "progress": set(),
     "reproduction": {"config", "project", "stages"},
-    "doctor": {"io.limits"},
+    "doctor": {"io.file_system", "io.limits"},
     "schema": set(),
     "errors": set(),
     "arrays": set(),
