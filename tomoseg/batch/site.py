@@ -36,8 +36,8 @@ def _time(text: str) -> str:
 def seconds(text: str) -> int:
     """Turn '90m', '4h', '1h30m' or '2-12:30:00', '04:00:00', '30:00' (h:m:s, m:s) into seconds."""
     match = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text.strip())
-    clock = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text.strip())
-    parts = (match or clock).groups("0") if (match and text.strip()) or clock else ()
+    match = match or re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text.strip())
+    parts = match.groups("0") if match else ()
     total = sum(unit * int(part) for unit, part in zip((86400, 3600, 60, 1), parts, strict=False))
     if not 60 <= total <= 366 * 86400:
         raise ValueError("must be a time from 1m to 366d, such as 90m, 4h, 1h30m or 04:00:00")

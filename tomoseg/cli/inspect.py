@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -78,7 +79,7 @@ def status(
             show(*render.status_lines(opened, states, verbose))
 
 
-def _watch(project: Path, layers: list[config.Raw], *, verbose: bool) -> None:
+def _watch(project: Path, layers: Sequence[config.Raw], *, verbose: bool) -> None:
     """Show the states whenever they change, and who is writing, until all stages are fresh and nobody writes."""
     from tomoseg.project.lock import holder_of
 
