@@ -177,10 +177,14 @@ def _is_of_training(content: Any) -> bool:
 
 def _shipped_files() -> dict[str, Path]:
     """Return the YAML files that ship with tomoseg, by name."""
+    return {path.stem: path for path in sorted(pipelines_folder().glob("*.yaml"))}
+
+
+def pipelines_folder() -> Path:
+    """Return the folder of the files that people copy: pipelines, recipes and scripts of jobs."""
     package = Path(__file__).parent
     # Installed they lie in the package; in a source checkout at the top, where people find them to copy.
-    folder = next(f for f in (package / "pipelines", package.parent / "pipelines") if f.is_dir())
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return next(f for f in (package / "pipelines", package.parent / "pipelines") if f.is_dir())
 
 
 def parse_sets(assignments: list[str]) -> dict[str, dict[str, Any]]:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from tomoseg import __version__
+from tomoseg.errors import InputError
+from tomoseg.io.file_system import trials
 from tomoseg.io.limits import reason_of
 from tomoseg.machine import available_cpus, available_memory
 
@@ -41,6 +43,22 @@ class Finding:
     what: str
     verdict: Literal["ok", "absent", "missing"]
     detail: str
+
+
+def findings_in(folder: Path) -> list[Finding]:
+    """Try what projects need of the file system of a folder. Raises `InputError` where nothing can be written."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder: name the one that projects are to lie in.")
+    try:
+        tried = trials(folder)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {error.strerror}.") from error
+    needed = {"hard links": "absent"}  # where there are locks, no name is needed to tell who holds one
+    verdicts: list[Finding] = [
+        Finding(name, "ok" if works else needed.get(name, "missing"), detail)  # type: ignore[arg-type]
+        for name, works, detail in tried
+    ]
+    return [*verdicts, Finding("disk", "ok", f"{shutil.disk_usage(folder).free / 2**30:.0f} GiB free in {folder}")]
 
 
 def findings() -> list[Finding]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tomoseg import config
 from tomoseg.config import Settings
-from tomoseg.errors import InputError, NotReady, StageFailed, is_text, named
+from tomoseg.errors import InputError, NotReady, StageFailed, TomosegError, is_text, named
 from tomoseg.io.input_files import extent_of, sha256
 from tomoseg.io.regular import status_of
 from tomoseg.parameters import Parameters
@@ -378,11 +378,24 @@ def run_stage(
     runtime.check()
     facts = file_facts(parameters, project.record(stage.name), compare=True)
     begun = _begin(project, stage, parameters, facts)
+    event = runtime.progress.event
+    event("stage_started", stage=stage.name, project=str(project.path), run_id=begun.run_id, job_id=begun.job_id)
     try:
         record = _committed(project, stage, parameters, runtime, begun, others, restart=restart)
-    except InputError:
-        _forget_settings(project, stage)
+    except TomosegError as error:
+        event("stage_failed", stage=stage.name, run_id=begun.run_id, error=str(error), exit_code=error.exit_code)
+        if isinstance(error, InputError):
+            _forget_settings(project, stage)
         raise
+    event(
+        "stage_finished",
+        stage=stage.name,
+        run_id=begun.run_id,
+        seconds=record.wall_seconds,
+        peak_memory_bytes=record.peak_memory_bytes,
+        device=record.device,
+        warnings=record.warnings,
+    )
     runtime.progress.message(
         f"{stage.name}: done in {record.wall_seconds:.1f} s, peak memory {record.peak_memory_bytes / 2**20:.0f} MiB"
     )

@@ -97,10 +97,15 @@ class Runtime:
 
         Called between units of work.
         """
-        if _signals:
-            raise Interrupted(f"stopped by {signal.Signals(_signals[0]).name}")
+        self.check_signals()
         if self.stop_at is not None and time.monotonic() + seconds > self.stop_at:
             raise Interrupted(f"{self.budget} is used up")
+
+    @staticmethod
+    def check_signals() -> None:
+        """Raise `Interrupted` if a signal to stop arrived."""
+        if _signals:
+            raise Interrupted(f"stopped by {signal.Signals(_signals[0]).name}")
 
     def slab_size(self, bytes_per_item: float, n_items: int, multiple: int = 1) -> int:
         """Return how many items (slices, tilts) of `bytes_per_item` fit in the memory allowed, at least `multiple`."""

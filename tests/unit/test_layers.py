@@ -33,7 +33,7 @@ HEAVY = {
 }
 # Who may import whom inside tomoseg, besides EVERYONE_MAY_USE and itself: a whole room, or one module of it.
 ALLOWED = {
-    "cli": {"annotation", "api", "config", "engine", "project", "reproduction", "stages", "doctor"} | SCIENCE,
+    "cli": {"annotation", "api", "batch", "config", "engine", "project", "reproduction", "stages", "doctor"} | SCIENCE,
     "annotation": {"io", "project", "segmentation"},
     "engine": {"config", "io", "project", "stages"},
     "config": {"stages"},
@@ -47,10 +47,11 @@ ALLOWED = {
     "micrographs": {"export", "io", "measurement", "segmentation"},
     "export": {"io", "measurement"},
     "report": {"export", "io", "measurement", "project.provenance"},
+    "batch": {"config", "io", "project", "stages"},
     "simulate": set(),
     "progress": set(),
     "reproduction": {"config", "project", "stages"},
-    "doctor": {"io.limits"},
+    "doctor": {"io.file_system", "io.limits"},
     "schema": set(),
     "errors": set(),
     "arrays": set(),

@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from tomoseg import __version__, terminal
-from tomoseg.cli import annotate, evaluate, history, images, inspect, run, train, view
+from tomoseg.cli import annotate, evaluate, history, images, inspect, run, submit, train, view
 from tomoseg.cli.environment import prepare_environment
 from tomoseg.errors import InputError, TomosegError
 from tomoseg.runtime import STOPPING
@@ -47,7 +47,7 @@ def _global(
 
 
 _debug = False
-for _part in (run, inspect, view, history, train, evaluate, annotate, images):
+for _part in (run, submit, inspect, view, history, train, evaluate, annotate, images):
     _part.add_commands(app)
 
 

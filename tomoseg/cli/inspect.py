@@ -1,21 +1,27 @@
 """Commands that show what there is: `inspect`, `status`, `check`, `report`, `preview` and `doctor`."""
 
 import json
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from tomoseg import config, engine
+from tomoseg.batch.site import is_site_file, site_of
 from tomoseg.cli import render
 from tomoseg.cli.options import Pipeline, ProjectFile, Sets
 from tomoseg.errors import InputError, StageFailed
 from tomoseg.io.input_files import as_one
 from tomoseg.project import Project, is_project
 from tomoseg.reproduction import command
+from tomoseg.runtime import Runtime, stopping_on_signals
 from tomoseg.segmentation.training.parameters import check as problems_with_training
 from tomoseg.segmentation.training.parameters import preset
 from tomoseg.terminal import show, show_document
+
+WATCH_SECONDS, LOOK_SECONDS = 3.0, 0.1  # between two looks at a project, and at signals
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -54,15 +60,46 @@ def status(
     sets: Sets = [],  # noqa: B006 - Typer reads the default
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also show how each result was made.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Show again what changes while a job writes, until all is fresh.")
+    ] = False,
 ) -> None:
     """Show which stages are fresh, stale (and why), partial or missing; with --pipeline or --set, as they would be."""
     layers = [config.read_pipeline(pipeline) if pipeline else {}, config.parse_sets(sets)]
+    if watch:
+        if as_json:
+            raise InputError("--watch shows lines for people: leave out --json, or call status --json again and again.")
+        _watch(project, layers, verbose=verbose)
+        return
     with Project.read(project) as opened:
         states = engine.states(opened, config.resolve(*layers, stored=opened.settings))
         if as_json:
             show_document(render.status_json(opened, states))
         else:
             show(*render.status_lines(opened, states, verbose))
+
+
+def _watch(project: Path, layers: Sequence[config.Raw], *, verbose: bool) -> None:
+    """Show the states whenever they change, and who is writing, until all stages are fresh and nobody writes."""
+    from tomoseg.project.lock import holder_of
+
+    before: list[str] = []
+    with stopping_on_signals(lambda: "Watching changes nothing."):
+        while True:
+            with Project.read(project) as opened:
+                states = engine.states(opened, config.resolve(*layers, stored=opened.settings))
+                lines = render.status_lines(opened, states, verbose)
+            holder = holder_of(project)
+            if holder is not None:
+                lines.append(f"  written by process {holder.pid} on {holder.host} since {holder.since}")
+            if lines != before:
+                show(time.strftime("%Y-%m-%d %H:%M:%S"), *lines)
+                before = lines
+            if holder is None and all(state.state == "fresh" for state in states):
+                return
+            for _ in range(int(WATCH_SECONDS / LOOK_SECONDS)):
+                Runtime.check_signals()
+                time.sleep(LOOK_SECONDS)
 
 
 def check(
@@ -74,6 +111,10 @@ def check(
     angles: Annotated[Path | None, typer.Option("--angles", help="The tilt angles of RAW.")] = None,
 ) -> None:
     """Validate a pipeline and its input, or a recipe of training, and report all problems; nothing is computed."""
+    if is_site_file(Path(pipeline)):
+        site_of(Path(pipeline), {})
+        show(f"{pipeline}: no problems found")
+        return
     if config.is_recipe(pipeline):
         if source is not None or sets or angles:
             raise InputError(f"{pipeline} holds the parameters of a training, which are checked by themselves.")
@@ -157,10 +198,23 @@ def preview(
     show(path)
 
 
-def doctor() -> None:
-    """Show what this machine offers: packages, CPUs, memory, GPU, optional programs."""
-    from tomoseg.doctor import findings
+def doctor(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FOLDER]", help="Try instead what projects need of the file system of this folder."),
+    ] = None,
+) -> None:
+    """Show what this machine offers: packages, CPUs, memory, GPU, optional programs; or what a file system does."""
+    from tomoseg.doctor import findings, findings_in
 
+    if folder is not None:
+        tried = findings_in(folder)
+        show(*render.doctor_lines(tried))
+        if failed := [finding.what for finding in tried if finding.verdict == "missing"]:
+            raise StageFailed(
+                f"projects are not safe in {folder}, which has no working {', '.join(failed)}: keep them elsewhere."
+            )
+        return
     found = findings()
     show(*render.doctor_lines(found))
     missing = [finding.what for finding in found if finding.verdict == "missing"]

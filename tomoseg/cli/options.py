@@ -14,6 +14,7 @@ import typer
 from tomoseg import config
 from tomoseg.errors import InputError, shown
 from tomoseg.parameters import Parameters
+from tomoseg.progress import Events
 from tomoseg.runtime import Runtime, make_runtime
 
 COMPUTING = "Computing"
@@ -45,12 +46,19 @@ StopBefore = Annotated[
         rich_help_panel=COMPUTING,
     ),
 ]
+EventFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--events", metavar="FILE", help="Also write what happens as lines of JSON.", rich_help_panel=COMPUTING
+    ),
+]
 COMPUTING_OPTIONS: dict[str, tuple[Any, Any]] = {
     "device": ("auto", Device),
     "workers": (0, Workers),
     "max_memory": ("", MaxMemory),
     "progress": ("auto", ProgressKind),
     "stop_before": ("", StopBefore),
+    "events": (None, EventFile),
 }
 BreakLock = Annotated[
     bool,
@@ -73,9 +81,16 @@ Pipeline = Annotated[
 Sets = Annotated[list[str], typer.Option("--set", metavar="STAGE.PARAM=VALUE", help="Set one parameter; repeatable.")]
 
 
-def runtime_of(device: str, workers: int, max_memory: str, progress: str, stop_before: str = "") -> Runtime:
+def runtime_of(
+    device: str, workers: int, max_memory: str, progress: str, stop_before: str = "", events: Path | None = None
+) -> Runtime:
     """Return the runtime that the shared options ask for."""
     runtime = make_runtime(device, workers, max_memory, progress)
+    if events is not None:
+        try:
+            runtime.progress = Events(runtime.progress, events)
+        except OSError as error:
+            raise InputError(f"--events {events}: {error.strerror}; name a file that can be written.") from error
     if stop_before:
         seconds = parse_time(stop_before)
         # What is left of the time is for writing the state and for leaving.

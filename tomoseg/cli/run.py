@@ -74,11 +74,35 @@ def run(
         Path | None, typer.Option("--export-dir", metavar="DIR", help="Folder for the exported files.")
     ] = None,
     break_lock: BreakLock = False,
+    many: Annotated[
+        bool,
+        typer.Option(
+            "--many",
+            help="Run each of several series, or those of a list (.csv), one after the other; -o names a folder for "
+            "their projects and the table of all.",
+        ),
+    ] = False,
+    only: Annotated[
+        str | None,
+        typer.Option("--only", metavar="N,...", help="With --many: the numbers of the series to run; none: of none."),
+    ] = None,
     *,
     runtime: Runtime,
 ) -> None:
-    """Run the whole pipeline on a raw tilt series, or bring a project up to date."""
+    """Run the whole pipeline on a raw tilt series, or bring a project up to date; with --many on each of several."""
     given = {"angles": angles, "pixel_size": pixel_size, "tilt_axis": tilt_axis, "signal": signal, "exclude": exclude}
+    if many:
+        from tomoseg.cli.many import run_all
+
+        chosen = {**given, "pipeline": pipeline, "from": first, "until": last}
+        flags = {"force": force, "break-lock": break_lock}
+        options = [f"--{name.replace('_', '-')}={value}" for name, value in chosen.items() if value not in (None, "")]
+        options += [f"--{name}" for name, wanted in flags.items() if wanted]
+        options += [part for one in sets for part in ("--set", one)]
+        run_all(sources, output, options, export_dir, only, runtime)
+        return
+    if only is not None:
+        raise InputError("--only says which of many series to run: it goes with --many.")
     layers, source = run_layers(pipeline, config.parse_sets(sets), given, export_dir), as_one(sources)
     opened = opened_to_run(source, output, layers, runtime, force=force, break_lock=break_lock)
     with _stoppable(source, output, layers), opened as (project, settings):

@@ -100,6 +100,14 @@ class Holder:
         return json.dumps(asdict(self)).encode()
 
 
+def holder_of(project: Path) -> Holder | None:
+    """Return who holds the lock of a project by what its lock file says; None where there is none, or it says nothing.
+
+    Nothing is tried: the process may have ended.
+    """
+    return _read(names.lock_path(names.resolved(project)))
+
+
 class Lock:
     """The write lock of a project. `fd` is the open lock file, None where the file system has no locks."""
 
