@@ -147,19 +147,26 @@ class LabelMap:
     classes: Mapping[float, int]  # class number (255: not annotated) by grey value, or by colour as 0xrrggbb
     by_color: bool  # the keys are colours
     text: str  # the option as given
+    others: int | None = None  # the class of all other values, if they have one
 
     @classmethod
     def parse(cls, text: str) -> "LabelMap":
         """Parse '0=0,128=1,255=2' or '#000000=0,#ff0000=1'; a class is a number, or 'ignore' for not annotated.
 
+        'other' stands for all values that are not named, such as the numbers of objects: '0=0,other=1'.
+
         Raises `InputError` if the text is malformed, names a value twice, or mixes grey values and colours.
         """
-        problems, classes, kinds = [], {}, set()
+        problems, classes, kinds, others = [], {}, set(), None
         for entry in text.split(","):
-            match = re.fullmatch(r"\s*(#[0-9a-fA-F]{6}|[-+]?\d+(?:\.\d+)?)\s*=\s*(\d{1,3}|ignore)\s*", entry)
+            match = re.fullmatch(r"\s*(#[0-9a-fA-F]{6}|[-+]?\d+(?:\.\d+)?|other)\s*=\s*(\d{1,3}|ignore)\s*", entry)
             number = -1 if match is None else UNPAINTED if match[2] == "ignore" else int(match[2])
             if match is None or number > UNPAINTED:
                 problems.append(f"'{shown(entry)}' is not of the form VALUE=CLASS or #rrggbb=CLASS")
+                continue
+            if match[1] == "other":
+                problems += [] if others is None else ["other is named twice"]
+                others = number
                 continue
             is_color = match[1].startswith("#")
             value = float(int(match[1][1:], 16)) if is_color else float(match[1])
@@ -174,12 +181,13 @@ class LabelMap:
                 f"--label-map {shown(text, 200)}: {'; '.join(problems)}. Write for example 0=0,128=1,255=2 or "
                 f"#000000=0,#ff0000=1; classes are 0 to {UNPAINTED - 1}, and 'ignore' is for pixels nobody annotated."
             )
-        return cls(classes, kinds == {True}, text)
+        return cls(classes, kinds == {True}, text, others)
 
     @property
     def n_classes(self) -> int:
         """Number of classes the map leads to, from 0 to the largest."""
-        return 1 + max((c for c in self.classes.values() if c != UNPAINTED), default=0)
+        every = [*self.classes.values(), *([] if self.others is None else [self.others])]
+        return 1 + max((c for c in every if c != UNPAINTED), default=0)
 
     def apply(self, path: object, data: Array) -> NDArray[np.uint8]:
         """Translate grey values (h, w), or 8-bit colours (h, w, 3 or more), to class numbers (h, w).
@@ -188,14 +196,14 @@ class LabelMap:
         """
         values, where = np.unique(self._packed(path, data), return_inverse=True)
         unknown = np.array([float(v) not in self.classes for v in values])
-        if unknown.any():
+        if self.others is None and unknown.any():
             share = float(unknown[where].mean())
             raise InputError(
                 f"{path} holds {self._named(values[unknown])}, which --label-map {shown(self.text, 200)} does not name "
                 f"({share:.2g} of its pixels): add each as VALUE=CLASS, or as VALUE=ignore where nobody annotated. "
                 "Many values in few pixels are a sign that the image was blurred or resized after painting."
             )
-        classes = np.array([self.classes[float(v)] for v in values], np.uint8)
+        classes = np.array([self.classes.get(float(v), self.others) for v in values], np.uint8)
         return classes[where].reshape(data.shape[:2])
 
     def _packed(self, path: object, data: Array) -> Array:

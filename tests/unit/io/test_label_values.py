@@ -46,6 +46,17 @@ def test_colours_become_classes(tmp_path, mode, suffix):
     np.testing.assert_array_equal(read_labels(path, 3, LabelMap.parse(COLOR_MAP)), TRUTH)
 
 
+def test_numbers_of_objects_become_one_class(tmp_path):
+    objects = np.array([[0, 1, 0, 300], [0, 1, 7, 300]], np.uint16)
+    Image.fromarray(objects).save(tmp_path / "l.png")
+    label_map = LabelMap.parse("0=0,other=1")
+    assert label_map.n_classes == 2
+    np.testing.assert_array_equal(read_labels(tmp_path / "l.png", 2, label_map), objects > 0)
+    rest = LabelMap.parse("0=0,7=2,other=ignore")
+    assert rest.n_classes == 3
+    np.testing.assert_array_equal(read_labels(tmp_path / "l.png", 3, rest)[1], [0, 255, 2, 255])
+
+
 def test_a_grey_image_has_grey_colours(tmp_path):
     Image.fromarray(np.array([[0, 128]], np.uint8)).save(tmp_path / "l.png")
     np.testing.assert_array_equal(
@@ -71,6 +82,7 @@ def test_unknown_values_are_named(tmp_path):
         ("#12345=1", "is not of the form"),
         ("0=0,0.0=1", "named twice"),
         ("0=0,#ffffff=1", "mixed"),
+        ("0=0,other=1,other=2", "other is named twice"),
     ],
 )
 def test_maps_that_are_none(text, message):
