@@ -11,7 +11,7 @@ from tomoseg.micrographs.scale.bars import Bar, Ink, bars_between, find_bars
 from tomoseg.micrographs.scale.ends import Ends, bar_ends, blends
 from tomoseg.micrographs.scale.furniture import footer_strip, grounds
 from tomoseg.micrographs.scale.labels import Label, letters_ink, read_label
-from tomoseg.micrographs.scale.lengths import is_like_label, parse_label
+from tomoseg.micrographs.scale.lengths import is_like_label, is_unit, parse_label
 from tomoseg.micrographs.scale.pairing import Pair, pairs
 from tomoseg.micrographs.scale.picture import Box, Picture, as_picture
 from tomoseg.micrographs.scale.rulers import rulers_between
@@ -262,11 +262,19 @@ def _pair(picture: Picture, line: Box, ink: Ink) -> Pair | None:
         if clear:
             seen_twice = not seen or any(_has_ends(clear[0].bar, bar) for bar in seen)
             sure = clear[0] is found[0] and seen_twice and clear[0].bar.contrast >= _HARDLY_SEEN
+            sure = sure and not any(_is_edge_of(clear[0].bar, bar) for bar in bars)
             return clear[0] if sure else replace(clear[0], rivalled=True)
         seen += bars
         faint += found[:1]
     faint = [p for p in faint if p.bar.contrast >= _FAINT * ink.contrast]
     return replace(max(faint, key=lambda p: p.bar.contrast), rivalled=True) if faint else None
+
+
+def _is_edge_of(one: Bar, other: Bar) -> bool:
+    """Return whether a bar is the blurred edge of a clearer one with other ends, right above or below it."""
+    touch = min(one.box[2], other.box[2]) == max(one.box[0], other.box[0])
+    within = other.box[1] <= one.box[1] and one.box[3] <= other.box[3]
+    return touch and within and other.contrast > one.contrast and other.length - one.length > _SAME_ENDS_PX
 
 
 def _has_ends(one: Bar, other: Bar) -> bool:
@@ -393,7 +401,8 @@ def _unread(picture: Picture, texts: list[Text]) -> ScaleBar:
                 f"the label of one."
             )
             return _lone_label(picture, text, warning)
-        pair = _pair(picture, text.letters_box, letters_ink(picture, text.box)) if _is_number(text) else None
+        is_part = _is_number(text) or (text.certainty >= _SURE and is_unit(text.text))
+        pair = _pair(picture, text.letters_box, letters_ink(picture, text.box)) if is_part else None
         if pair and pair.bar.contrast >= _CLEAR_BAR:
             length = bar_ends(picture, pair.bar).length
             warning = (

@@ -16,7 +16,7 @@ from tomoseg.micrographs.scale.ends import bar_ends, blends
 from tomoseg.micrographs.scale.labels import Label, _doubts, letters_ink
 from tomoseg.micrographs.scale.lengths import parse_label, roundness
 from tomoseg.micrographs.scale.letters import Letters
-from tomoseg.micrographs.scale.pairing import pairs, placing
+from tomoseg.micrographs.scale.pairing import Pair, pairs, placing
 from tomoseg.micrographs.scale.picture import as_picture
 from tomoseg.micrographs.scale.texts import Text, is_installed
 
@@ -388,6 +388,24 @@ def test_a_bar_that_hardly_stands_out_is_in_doubt(contrast, doubted, monkeypatch
     assert pair.rivalled is doubted
 
 
+@pytest.mark.parametrize(
+    ("clearer", "doubted"),
+    [
+        ((244, 37, 250, 194), True),  # right above, and longer: the bar itself, which runs into something
+        ((244, 40, 250, 190), False),  # its ends are the same
+        ((230, 37, 236, 194), False),  # another bar, further away
+        ((244, 60, 250, 194), False),  # one that begins elsewhere
+    ],
+)
+def test_the_blurred_edge_of_a_clearer_bar_is_in_doubt(clearer, doubted, monkeypatch):
+    boxes = ((250, 40, 251, 190), clearer)
+    edge, bar = (Bar(box, np.float32([1.0]), c, "solid", (box,)) for box, c in zip(boxes, (0.5, 0.9), strict=True))
+    monkeypatch.setattr(scale_bar, "_ways_to_find", lambda *_: iter([[edge, bar]]))
+    monkeypatch.setattr(scale_bar, "pairs", lambda *_: [Pair(edge, (215, 80, 240, 150), 0.0, "above")])
+    pair = scale_bar._pair(as_picture(micrograph()), (215, 80, 240, 150), Ink(np.float32([1.0]), 0.5))
+    assert pair.rivalled is doubted
+
+
 def test_a_segmented_bar_in_the_box_of_its_label_is_no_stroke():
     parts = tuple((222, 45 + 40 * i, 226, 65 + 40 * i) for i in range(4))
     bar = Bar((222, 45, 226, 185), np.float32([1.0]), 1.0, "segmented", parts)
@@ -516,6 +534,14 @@ def test_a_label_without_a_bar_gives_no_scale():
     found = scale_bar.read_scale_bar(image)
     assert math.isnan(found.pixel_size_nm)
     assert "no scale bar" in found.warnings[0]
+
+
+@needs_engine
+def test_a_unit_beside_a_bar_tells_that_there_is_one():
+    found = scale_bar.read_scale_bar(burnt(micrograph(), "nm"))
+    assert math.isnan(found.pixel_size_nm)
+    assert "seems to have a scale bar of 150.0 px" in found.warnings[0]
+    assert found.mask[253, 100]
 
 
 @needs_engine

@@ -105,6 +105,16 @@ def is_like_label(text: str) -> bool:
     return bool(_LIKE_LABEL.match(text.strip()))
 
 
+def is_unit(text: str) -> bool:
+    """Return whether a text is a unit of length and nothing else: a label whose number was not seen.
+
+    >>> is_unit("um"), is_unit("5 um")
+    (True, False)
+    """
+    length = parse_label(f"1 {text.strip()}")
+    return length is not None and text.strip().isalpha()
+
+
 def _doubt(number: str) -> str:
     """Return why a number cannot be what is written, or ""."""
     if re.match(r"0[0-9]", number):
