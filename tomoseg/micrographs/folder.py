@@ -5,10 +5,12 @@ the same file and the same parameters, is not measured again. An image that cann
 reason; nothing that one file does stops the others.
 """
 
+import ctypes
 import json
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -172,7 +174,9 @@ def _one_by_one(
 
 
 def _prepare() -> None:
-    """Let the first process decide about signals, and use one thread in each."""
+    """Let the first process decide about signals, end with it, and use one thread in each."""
+    if sys.platform == "linux":  # prctl(2): PR_SET_PDEATHSIG; a first process that is killed cannot end the others
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "OMP_THREAD_LIMIT"):

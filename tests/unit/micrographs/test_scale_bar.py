@@ -11,13 +11,14 @@ from scipy import ndimage
 
 from tomoseg.errors import InputError
 from tomoseg.micrographs import scale_bar
+from tomoseg.micrographs.scale import rulers
 from tomoseg.micrographs.scale.bars import Bar, Ink, find_bars
 from tomoseg.micrographs.scale.ends import bar_ends, blends
 from tomoseg.micrographs.scale.labels import Label, _doubts, letters_ink
 from tomoseg.micrographs.scale.lengths import parse_label, roundness
 from tomoseg.micrographs.scale.letters import Letters
 from tomoseg.micrographs.scale.pairing import Pair, pairs, placing
-from tomoseg.micrographs.scale.picture import as_picture
+from tomoseg.micrographs.scale.picture import Picture, as_picture
 from tomoseg.micrographs.scale.texts import Text, is_installed
 
 FONT = matplotlib.get_data_path() + "/fonts/ttf/DejaVuSans.ttf"
@@ -404,6 +405,31 @@ def test_the_blurred_edge_of_a_clearer_bar_is_in_doubt(clearer, doubted, monkeyp
     monkeypatch.setattr(scale_bar, "pairs", lambda *_: [Pair(edge, (215, 80, 240, 150), 0.0, "above")])
     pair = scale_bar._pair(as_picture(micrograph()), (215, 80, 240, 150), Ink(np.float32([1.0]), 0.5))
     assert pair.rivalled is doubted
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("step", [2, 3, 4, 7])
+def test_a_ruler_of_close_ticks_is_completed_and_ends(step):
+    values = np.zeros((30, 120), np.float32)
+    values[10:20, 20 : 20 + 12 * step : step] = 1.0
+    parts = tuple((10, x, 20, x + 1) for x in range(20 + 2 * step, 20 + 8 * step, step))  # two at one end, four missing
+    ink = Ink(np.float32([1.0]), 1.0)
+    ruler = Bar((10, parts[0][1], 20, parts[-1][3]), ink.colour, 1.0, "ruler", parts)
+    found = rulers._completed(Picture(values[..., None]), ruler, ink)
+    middles = [part[1] for part in found.parts]
+    assert len(set(middles)) == len(middles)
+    if step > 3:  # closer ones cannot be told from a grey area
+        assert middles == list(range(20, 20 + 12 * step, step))
+
+
+@pytest.mark.timeout(20)
+def test_a_ruler_whose_last_tick_is_all_there_is_ends():
+    values = np.zeros((30, 120), np.float32)
+    values[10:20, [20, 22, 24, 26, 28, 30]] = 1.0
+    parts = tuple((10, x, 20, x + 1) for x in (20, 22, 24, 26, 28, 30))
+    ink = Ink(np.float32([1.0]), 1.0)
+    ruler = Bar((10, 20, 20, 31), ink.colour, 1.0, "ruler", parts)
+    assert rulers._completed(Picture(values[..., None]), ruler, ink).parts == parts
 
 
 def test_a_segmented_bar_in_the_box_of_its_label_is_no_stroke():

@@ -94,13 +94,15 @@ def _completed(picture: Picture, ruler: Bar, ink: Ink) -> Bar:
     y0, y1 = max(p[0] for p in parts), min(p[2] for p in parts)
     for at, sign in ((0, -1), (-1, 1)):
         while y1 > y0:
-            left = round(sum(parts[at][1::2]) / 2 + sign * step) - 2
+            last = sum(parts[at][1::2]) / 2
+            left = round(last + sign * step) - 2
             box = (y0, left, y1, left + 4)
             if picture.clipped(box) != box:
                 break
             share = (picture.distance(box, ink.colour) < _INK * ink.contrast).mean(axis=0)
             best = int(share.argmax())
-            if share[best] < _MOST_OF_TICK or share.min() > 1 - _MOST_OF_TICK:
+            goes_on = sign * (left + best + 0.5 - last) > step / 2  # where ticks are close, the last one is seen again
+            if share[best] < _MOST_OF_TICK or share.min() > 1 - _MOST_OF_TICK or not goes_on:
                 break
             tick = (y0, left + best, y1, left + best + 1)
             parts = [tick, *parts] if sign < 0 else [*parts, tick]
