@@ -138,6 +138,7 @@ def test_particles_of_a_simulated_series_are_counted_and_sized(tmp_path, seed):
         assert found["/alignment"].attrs["tilt_axis_angle_deg"] == pytest.approx(3, abs=0.5)
 
 
+@pytest.mark.slow
 def test_a_network_from_training_to_labels(real_data, small_run, tmp_path):
     """Train, evaluate and use a tiny network by the commands of the README."""
     data, model = real_data / "gamma-alumina", tmp_path / "model.keras"

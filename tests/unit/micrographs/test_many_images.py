@@ -55,7 +55,7 @@ def test_tables_tell_images_particles_samples_and_what_was_skipped(measured):
     particles = _rows(root / "out" / "particles.csv")
     assert len(particles) == 22
     sizes = np.array([float(row["diameter_nm"]) for row in particles])
-    np.testing.assert_allclose(sizes, 0.5 * DIAMETER, rtol=0.04)
+    np.testing.assert_allclose(sizes, 0.5 * DIAMETER, rtol=0.05)
     samples = {row["sample"]: row for row in _rows(root / "out" / "samples.csv")}
     assert {name: int(row["n_particles"]) for name, row in samples.items()} == {"all images": 22, "a": 17, "b": 5}
     (skipped,) = _rows(root / "out" / "skipped.csv")

@@ -201,7 +201,7 @@ def test_nothing_reports_its_use_over_the_net(compact_network, name, folder):
     ("platform", "expected"), [("linux", "here/tomoseg"), ("darwin", "here/tomoseg"), ("win32", "there/tomoseg")]
 )
 def test_the_cache_folder_is_the_users(platform, expected, monkeypatch):
-    monkeypatch.setattr(engines.sys, "platform", platform)
+    monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setenv("XDG_CACHE_HOME", "here")
     monkeypatch.setenv("LOCALAPPDATA", "there")
     assert cache_folder() == Path(expected)
