@@ -145,7 +145,8 @@ def _layer_contrast(aligned):
     return float(np.square(np.gradient(line)).sum() / np.square(line).sum())
 
 
-@pytest.mark.parametrize("axis", ["x", pytest.param("unknown", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("axis", ["x", "unknown"])
 def test_the_real_needle(real_data, axis):
     raw, angles = _needle(real_data)
     if axis == "x":  # a quick one: every second pixel

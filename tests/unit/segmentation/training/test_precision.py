@@ -54,6 +54,7 @@ def test_layers_compute_in_16_bit_and_probabilities_in_32(name):
     np.testing.assert_allclose(out.sum(axis=-1), 1, atol=1e-6)  # 16 bits would be off by some 1e-3
 
 
+@pytest.mark.slow
 def test_a_training_in_mixed_precision(tmp_path, make_slices, tiny_settings):
     images, labels = make_slices(8, seed=1)
     settings = tiny_settings.changed(
