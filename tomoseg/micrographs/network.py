@@ -30,7 +30,7 @@ def labelled_by(
     """
     path = resolve_model(params.model)
     options = SegmentParameters.of(
-        "images", {"method": "unet", "model": Path(path), "plane": "xy", "intensity": "volume", "min_size_voxels": 1}
+        "images", {"method": "unet", "model": Path(path), "plane": "xy", "intensity": "volume", "min_size": 1}
     )
     runtime, outputs = Runtime(), MemoryOutputs()
     summary = segment_volume(grey[None], pixel_size_nm, options, runtime, outputs)
