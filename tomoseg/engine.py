@@ -216,7 +216,7 @@ def run(
     """
     _require_text_name(project)
     names = list(BY_NAME)
-    chosen = _between(first or names[0], last or names[-1])
+    chosen = stages_between(first or names[0], last or names[-1])
     before = {state.name: state for state in states(project, settings, compare=True)}
     for name in names[: names.index(chosen[0])]:
         _refuse_unless_fresh(project, before[name])
@@ -244,8 +244,8 @@ def _require_text_name(project: Project) -> None:
         raise InputError(f"The path of the project, {path}, is not text in UTF-8: rename the file or the folder.")
 
 
-def _between(first: str, last: str) -> list[str]:
-    """Return the names of the stages from the first to the last one."""
+def stages_between(first: str, last: str) -> list[str]:
+    """Return the names of the stages from the first to the last one. Raises `InputError` where there are none."""
     names = list(BY_NAME)
     for name in (first, last):
         if name not in names:

@@ -20,7 +20,6 @@ from tomoseg.runtime import GRACE_SECONDS, Runtime
 
 LOOK_SECONDS = 0.1
 LEAST_SECONDS = 20.0  # of a time budget, to begin another series
-STOPPED = 130
 
 
 def run_many(found: Sequence[Series], common: Sequence[str], runtime: Runtime, told: Callable[[Outcome], None]) -> None:
@@ -39,7 +38,7 @@ def run_many(found: Sequence[Series], common: Sequence[str], runtime: Runtime, t
     runtime.progress.start("series", len(found))
     try:
         for k, one in enumerate(found):
-            runtime.check(LEAST_SECONDS if runtime.stop_at is not None else 0.0)
+            runtime.check(LEAST_SECONDS)
             runtime.progress.message(f"series {k + 1} of {len(found)}: {one.name}")
             told(Outcome(one, "running", job_id=job_id()))
             outcome, stop = _run(one, common, runtime)
@@ -79,7 +78,7 @@ def _run(one: Series, common: Sequence[str], runtime: Runtime) -> tuple[Outcome,
     seconds = time.monotonic() - began
     if code == 0:
         return Outcome(one, "done", 0, "", seconds, job_id()), stop
-    state: State = "stopped" if code == STOPPED else "failed"
+    state: State = "stopped" if code == Interrupted.exit_code else "failed"
     outcome = Outcome(one, state, code, _reason(one.log, start, code), seconds, job_id())
     if stop is None and state == "stopped" and runtime.stop_at is not None:
         stop = Interrupted(f"{runtime.budget} is used up")

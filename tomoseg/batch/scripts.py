@@ -8,7 +8,7 @@ import re
 import shlex
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,12 +50,10 @@ class Job:
     after: Literal["", "ok", "each", "any"] = ""
     array: int = 0  # number of series, 0 for no array
     tries: int = 1
-    mail_type: str = ""
-    more: Mapping[str, str] = field(default_factory=dict)
 
 
 def jobs_of(
-    site: Site, program: str, run: Sequence[str], title: str, *, first: str, last: str, series: int = 0
+    site: Site, program: str, run: Sequence[str], title: str, wanted: Sequence[str], *, series: int = 0
 ) -> list[Job]:
     """Return the jobs of a run.
 
@@ -64,12 +62,10 @@ def jobs_of(
     program : the command `tomoseg`, for a shell
     run : its arguments, quoted for a shell, without stages and resources
     title : part of the jobs' names
-    first, last : stages
+    wanted : names of stages, in their order
     series : number of series of which each is a task of an array; 0 for a single one
     """
-    title = re.sub(r"[^A-Za-z0-9_.-]", "_", title)
     names = [stage.name for stage in STAGES]
-    wanted = set(names[names.index(first) : names.index(last) + 1])
     jobs: list[Job] = []
     for name, start, end in ON_GPU if site.gpus else ALONE:
         stages = [stage for stage in names[names.index(start) : names.index(end) + 1] if stage in wanted]
@@ -77,16 +73,15 @@ def jobs_of(
             continue
         resources = _resources(site, on_gpu=bool(site.gpus) and name == "reconstruct")
         limit = int(resources["SECONDS"])
-        margin = _margin(limit)
         memory = int((1 - FOR_LIBRARIES) * int(resources["MEGABYTES"]))
         arguments = [
             *run,
             *("--from", stages[0], "--until", stages[-1], "--workers", resources["CPUS"]),
-            *("--max-memory", f"{memory}M", "--stop-before", f"{limit - margin}s", "--progress", "plain"),
+            *("--max-memory", f"{memory}M", "--stop-before", f"{limit - _margin(limit)}s", "--progress", "plain"),
         ]
         jobs.append(
             Job(
-                name=f"{title}-{name}",
+                name=_job_name(title, name),
                 what=f"stages {stages[0]} to {stages[-1]}" if len(stages) > 1 else f"stage {stages[0]}",
                 command=" ".join([program, "run", *arguments]),
                 resources=resources,
@@ -106,8 +101,12 @@ def summary_job(site: Site, program: str, run: Sequence[str], title: str) -> Job
         "SECONDS": str(min(60 * SUMMARY_MINUTES, seconds(site.time))),
     }
     command = " ".join([program, "run", *run, "--only", "none", "--progress", "plain"])
-    title = re.sub(r"[^A-Za-z0-9_.-]", "_", title)
-    return Job(f"{title}-table", "the table of all series", command, resources, "any")
+    return Job(_job_name(title, "table"), "the table of all series", command, resources, "any")
+
+
+def _job_name(title: str, part: str) -> str:
+    """Return a name that every batch system takes."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", f"{title}-{part}")
 
 
 def _resources(site: Site, *, on_gpu: bool) -> dict[str, str]:

@@ -12,6 +12,7 @@ from tomoseg.batch.outcomes import NO_EXIT_CODE, Outcome
 from tomoseg.errors import TomosegError
 from tomoseg.io.atomic import atomic_path
 from tomoseg.project import Project
+from tomoseg.stages import STAGES
 
 TABLE = "series.csv"
 FIGURES: dict[str, tuple[schema.Artifact, str]] = {  # columns, and where they come from
@@ -67,8 +68,8 @@ def row_of(outcome: Outcome) -> Row:
                 value = project.artifact(artifact).attrs.get(name) if project.has(artifact) else None
                 if value is not None:
                     figures[column] = value
-            for stage in ("import", "align", "reconstruct", "segment", "measure", "export"):
-                record = project.record(stage)
+            for stage in STAGES:
+                record = project.record(stage.name)
                 warnings += record.warnings if record is not None else []
     except TomosegError:
         return Row(outcome)

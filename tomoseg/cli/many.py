@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tomoseg import __version__, config
+from tomoseg import __version__
 from tomoseg.batch import outcomes
 from tomoseg.batch.many import run_many
 from tomoseg.batch.outcomes import Outcome
 from tomoseg.batch.series import Series, series_of
-from tomoseg.batch.summary import COLUMNS, TABLE, row_of, table_lines, write_table
+from tomoseg.batch.summary import COLUMNS, TABLE, Row, row_of, table_lines, write_table
 from tomoseg.errors import InputError, StageFailed
 from tomoseg.report.series import SeriesPage, write_series_page
 from tomoseg.runtime import Runtime, stopping_on_signals
@@ -33,29 +33,37 @@ def run_all(
     """
     if output is None:
         raise InputError("Name a folder for the projects and the table: `tomoseg run --many SERIES... -o FOLDER`.")
-    config.resolve(config.parse_sets([part for part in options if not part.startswith("--")]))
     found = series_of(sources, output)
+    if export_dir is not None:
+        exports = export_dir.absolute()
+        found = [replace(one, options=(*one.options, f"--export-dir={exports / one.name}")) for one in found]
     chosen = _chosen(found, only)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"-o {output}: {error.strerror}; name a folder that can be written") from error
-    if export_dir is not None:
-        exports = export_dir.absolute()
-        chosen = [replace(one, options=(*one.options, f"--export-dir={exports / one.name}")) for one in chosen]
     machine = [f"--device={runtime.device}", f"--workers={runtime.workers}", f"--max-memory={runtime.max_memory}"]
+
+    known: dict[Series, Row] = {}
+
+    def rows() -> list[Row]:
+        """Return the rows of all series; other jobs may have run some. A project is read when its run has ended."""
+        for outcome in outcomes.known(output, found):
+            if outcome.series not in known or known[outcome.series].outcome != outcome:
+                known[outcome.series] = row_of(outcome)
+        return [known[one] for one in found]
 
     def told(outcome: Outcome) -> None:
         outcomes.keep(output, outcome)
         if outcome.state != "running":
-            _write(output, found)
+            _write(output, rows())
 
     with stopping_on_signals(lambda: "The same command continues with the series that are left."):
         run_many(chosen, [*options, *machine], runtime, told)
-    _write(output, found)
-    ended = [one for one in outcomes.known(output, found) if only in (None, NONE) or one.series in chosen]
-    show(*table_lines([row_of(outcome) for outcome in ended]), output / TABLE, output / PAGE)
-    left = [outcome for outcome in ended if not outcome.is_done]
+    _write(output, rows())
+    ended = [known[one] for one in (found if only == NONE else chosen)]
+    show(*table_lines(ended), output / TABLE, output / PAGE)
+    left = [row.outcome for row in ended if not row.outcome.is_done]
     if left:
         names = ", ".join(outcome.series.name for outcome in left[:5]) + (", ..." if len(left) > 5 else "")
         raise StageFailed(
@@ -79,9 +87,8 @@ def _chosen(found: Sequence[Series], only: str | None) -> list[Series]:
     return [found[number - 1] for number in numbers]
 
 
-def _write(folder: Path, found: Sequence[Series]) -> None:
+def _write(folder: Path, rows: Sequence[Row]) -> None:
     """Write the table of all series as CSV and as a page."""
-    rows = [row_of(outcome) for outcome in outcomes.known(folder, found)]
     write_table(folder / TABLE, rows)
     warnings = {row.outcome.series.name: row.warnings for row in rows if row.warnings}
     page = SeriesPage(folder.absolute().name, [row.cells for row in rows], COLUMNS, warnings, __version__)

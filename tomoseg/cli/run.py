@@ -91,7 +91,9 @@ def run(
 ) -> None:
     """Run the whole pipeline on a raw tilt series, or bring a project up to date; with --many on each of several."""
     given = {"angles": angles, "pixel_size": pixel_size, "tilt_axis": tilt_axis, "signal": signal, "exclude": exclude}
+    layers = run_layers(pipeline, config.parse_sets(sets), given, export_dir)
     if many:
+        config.resolve(*layers)
         from tomoseg.cli.many import run_all
 
         chosen = {**given, "pipeline": pipeline, "from": first, "until": last}
@@ -103,7 +105,7 @@ def run(
         return
     if only is not None:
         raise InputError("--only says which of many series to run: it goes with --many.")
-    layers, source = run_layers(pipeline, config.parse_sets(sets), given, export_dir), as_one(sources)
+    source = as_one(sources)
     opened = opened_to_run(source, output, layers, runtime, force=force, break_lock=break_lock)
     with _stoppable(source, output, layers), opened as (project, settings):
         done = engine.run(project, settings, runtime, first=first, last=last, force=force)

@@ -79,14 +79,12 @@ def submit(
     run = [f"--{name}={value}" for name, value in given.items() if value not in (None, "")]
     run += [part for one in sets for part in ("--set", one)]
     config.resolve(config.read_pipeline(pipeline) if pipeline else {}, config.parse_sets(sets))
-    _check_stages(first, last)
+    stages = engine.stages_between(first, last)
     is_many = len(sources) > 1 or sources[0].suffix.lower() == LIST_ENDING or not sources[0].exists()
     if is_many:
-        folder, jobs = _of_many(
-            site, series_of(sources, _folder(output)), _folder(output), run, first, last, force=force
-        )
+        folder, jobs = _of_many(site, series_of(sources, _folder(output)), _folder(output), run, stages, force=force)
     else:
-        folder, jobs = _of_one(site, sources[0], output, run, first, last)
+        folder, jobs = _of_one(site, sources[0], output, run, stages)
     if not jobs:
         show("All series are finished: there is nothing to submit (--force submits them all the same).")
         return
@@ -97,15 +95,6 @@ def submit(
     else:
         defaults = "" if site_file or default_path().is_file() else f"; defaults of your site go in {default_path()}"
         show(f"Look at the scripts, then submit them with `bash {written[-1]}`, or with --now{defaults}.")
-
-
-def _check_stages(first: str, last: str) -> None:
-    names = [stage.name for stage in STAGES]
-    for flag, name in (("--from", first), ("--until", last)):
-        if name not in names:
-            raise InputError(f"{flag} {name}: there is no such stage; the stages are {', '.join(names)}.")
-    if names.index(first) > names.index(last):
-        raise InputError(f"--from {first} comes after --until {last}; the stages in order are {', '.join(names)}.")
 
 
 def _folder(output: Path | None) -> Path:
@@ -123,7 +112,7 @@ def _program(site: Site) -> str:
 
 
 def _of_one(
-    site: Site, source: Path, output: Path | None, run: Sequence[str], first: str, last: str
+    site: Site, source: Path, output: Path | None, run: Sequence[str], stages: Sequence[str]
 ) -> tuple[Path, list[Job]]:
     source = source.absolute()
     (one,) = series_of([source], Path())
@@ -133,15 +122,15 @@ def _of_one(
     project = source if is_project or output is None else output.absolute()
     place = [] if is_project else ["-o", shlex.quote(str(project))]
     arguments = [shlex.quote(str(source)), *place, *map(shlex.quote, run)]
-    jobs = jobs_of(site, _program(site), arguments, project.stem, first=first, last=last)
+    jobs = jobs_of(site, _program(site), arguments, project.stem, stages)
     return project.with_name(f"{project.stem}_jobs") / _stamp(), jobs
 
 
 def _of_many(
-    site: Site, found: Sequence[Series], output: Path, run: Sequence[str], first: str, last: str, *, force: bool
+    site: Site, found: Sequence[Series], output: Path, run: Sequence[str], stages: Sequence[str], *, force: bool
 ) -> tuple[Path, list[Job]]:
     """Return the folder of the scripts and the jobs of many series; a list of these is kept beside the scripts."""
-    left = [k for k, one in enumerate(found, 1) if force or not _is_finished(one, last)]
+    left = [k for k, one in enumerate(found, 1) if force or not _is_finished(one, stages[-1])]
     folder = output / "jobs" / _stamp()
     if not left:
         return folder, []
@@ -155,7 +144,7 @@ def _of_many(
         temporary.write_text("".join(f"{k}\n" for k in left), encoding="utf-8")
     many = ["--many", shlex.quote(str(listed)), "-o", shlex.quote(str(output)), *map(shlex.quote, run)]
     one_of = [*many, "--only", f'"$(sed -n "${{TASK}}p" {shlex.quote(str(numbers))})"']
-    jobs = jobs_of(site, _program(site), one_of, output.name, first=first, last=last, series=len(left))
+    jobs = jobs_of(site, _program(site), one_of, output.name, stages, series=len(left))
     return folder, [*jobs, summary_job(site, _program(site), many, output.name)]
 
 

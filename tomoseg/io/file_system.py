@@ -1,4 +1,4 @@
-"""What the file system of a folder does: the three things on which the safety of a project file rests."""
+"""What the file system of a folder does: the things on which the safety of a project file rests."""
 
 import contextlib
 import os

@@ -35,6 +35,7 @@ NEVER_DONE = 2.4  # phases that the first one is long, by its rate: it ends whil
 WRONG_SIGN, BARE = 0.15, 0.06  # parts of the pictures that are shown inverted, and that hold no particle
 PACKED = 0.35  # part of the hidden particles that lie in packed layers
 KEPT_EVERY = 500  # steps
+LAYERED: tuple[Support, ...] = ("clouds", "plates", "grains", "rods", "aggregates")  # where faint particles hide
 SHARES: dict[Support, float] = {
     "film": 0.1,
     "clouds": 0.2,
@@ -97,11 +98,10 @@ def faint_recipe(seed: int) -> Recipe:
     rng = np.random.default_rng([seed, 14])
     recipe = training_recipe(seed)
     mode: Mode = "HAADF" if rng.random() < 0.7 else "BF"
-    layered: list[Support] = ["clouds", "plates", "grains", "rods", "aggregates"]
     return with_changes(
         recipe,
         mode=mode,
-        support=layered[rng.integers(len(layered))],
+        support=LAYERED[rng.integers(len(LAYERED))],
         blur_px=float(np.clip(recipe.median_px * rng.uniform(0.05, 0.22), 0.5, 4)),
         fainter=float(rng.uniform(0.2, 1.3)),
         contrast=float(np.exp(rng.uniform(np.log(0.8), np.log(10)))),
@@ -138,11 +138,10 @@ def hidden_recipe(seed: int) -> Recipe:
         )
     median = float(np.exp(rng.uniform(np.log(4.5), np.log(20))))
     n = np.exp(rng.uniform(np.log(0.004), np.log(0.08))) * PICTURE_PX**2 / (np.pi / 4 * median**2)
-    layered: list[Support] = ["clouds", "plates", "grains", "rods", "aggregates"]
     return with_changes(
         recipe,
         mode="HAADF" if rng.random() < 0.8 else "BF",
-        support=layered[rng.integers(len(layered))],
+        support=LAYERED[rng.integers(len(LAYERED))],
         support_scale=float(np.clip(median * rng.uniform(1.5, 7) / 80, 0.25, 2)),
         n_particles=0 if rng.random() < 2 * BARE else int(np.clip(n, 3, 300)),
         median_px=median,

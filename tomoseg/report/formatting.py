@@ -121,6 +121,13 @@ def show(value: Any) -> str:
     return str(value)
 
 
+def cell(value: Any) -> str:
+    """Return a value of a table: numbers as `number` writes them, a dash for nothing."""
+    if isinstance(value, (float, np.floating)):
+        return number(float(value)) if np.isfinite(value) else NOTHING
+    return NOTHING if value in (None, "") else str(value)
+
+
 def count(n: int, one: str, many: str | None = None) -> str:
     """Return a count with its noun, singular or plural."""
     return f"{n} {one if n == 1 else many or one + 's'}"

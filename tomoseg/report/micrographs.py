@@ -12,7 +12,7 @@ from tomoseg.io.atomic import atomic_path
 from tomoseg.measurement.particles.sizes import SampleSizes
 from tomoseg.report.figures.encoding import data_uri
 from tomoseg.report.figures.plots import Plot, distribution_plot
-from tomoseg.report.formatting import NBSP, NOTHING, count, heading, number
+from tomoseg.report.formatting import NBSP, cell, count, heading, number
 from tomoseg.report.html import Html, details, el, facts, figure, join, table
 from tomoseg.report.page.page import document
 
@@ -139,17 +139,11 @@ def _images(page: MicrographPage) -> Html:
         *("image", "sample", "pixel_size_nm", "scale_source", "scale_confidence", "polarity", "n_particles"),
         *("d50_nm", "d50_px", "warnings"),
     )
-    rows = [[_cell(row.get(name)) for name in names] for row in page.images[:MOST_ROWS]]
+    rows = [[cell(row.get(name)) for name in names] for row in page.images[:MOST_ROWS]]
     more = len(page.images) - MOST_ROWS
     note = el("p", f"{more} more are in images.csv.", class_="note") if more > 0 else None
     title = el("div", el("h2", "Images"), class_="title")
     return el("section", title, table([heading(name) for name in names], rows, sortable=True), note)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return number(value) if np.isfinite(value) else NOTHING
-    return NOTHING if value in (None, "") else str(value)
 
 
 def _pictures(page: MicrographPage) -> Html:
@@ -184,5 +178,5 @@ def _skipped(page: MicrographPage) -> Html | None:
 
 
 def _settings(page: MicrographPage) -> Html:
-    rows = [(heading(name), _cell(value)) for name, value in page.settings.items()]
+    rows = [(heading(name), cell(value)) for name, value in page.settings.items()]
     return el("section", details("Parameters", join([facts(rows)])))

@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tomoseg.io.atomic import atomic_path
-from tomoseg.report.formatting import NOTHING, count, heading, number
+from tomoseg.report.formatting import cell, count, heading
 from tomoseg.report.html import Html, el, table
 from tomoseg.report.page.page import document
 
@@ -57,7 +55,7 @@ def _failed(page: SeriesPage) -> Html | None:
 
 def _all(page: SeriesPage) -> Html:
     columns = [name for name in page.columns if name not in NOT_SHOWN]
-    rows = [[_cell(row.get(name)) for name in columns] for row in page.rows]
+    rows = [[cell(row.get(name)) for name in columns] for row in page.rows]
     title = el("div", el("h2", "All series"), class_="title")
     return el("section", title, table([heading(name) for name in columns], rows, sortable=True))
 
@@ -68,9 +66,3 @@ def _doubts(page: SeriesPage) -> Html | None:
         return None
     title = el("div", el("h2", "Warnings"), class_="title")
     return el("section", title, table(("series", "warning"), rows))
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, (float, np.floating)):
-        return number(float(value)) if np.isfinite(value) else NOTHING
-    return NOTHING if value in (None, "") else str(value)

@@ -63,6 +63,12 @@ def test_numbers_choose_series_and_none_only_writes_the_table(raws, tmp_path):
         assert "--only" in tomoseg("run", "--many", raws / "s*.mrc", "-o", out, "--only", wrong, code=2).stderr
 
 
+def test_one_that_is_chosen_and_fails_is_told_whatever_its_options(raws, tmp_path):
+    run = ("run", "--many", raws / "*.mrc", "-o", tmp_path / "out", "--until", "import", "--only", 1)
+    done = tomoseg(*run, "--export-dir", tmp_path / "exports", code=1)
+    assert "not finished: 1 of 1 series (half)" in done.stderr
+
+
 def test_options_are_checked_before_the_first_series_runs(raws, tmp_path):
     out = tmp_path / "out"
     many = ("run", "--many", raws / "s*.mrc", "-o", out)

@@ -6,14 +6,15 @@ import pytest
 
 from tomoseg.batch.scripts import filled, jobs_of, submission, summary_job, write_jobs
 from tomoseg.batch.site import Site
+from tomoseg.engine import stages_between
 from tomoseg.errors import InputError
 
 SCHEDULERS = "slurm", "pbs", "lsf"
 
 
 def scripts(tmp_path, site, series=0, **stages):
-    stages = {"first": "import", "last": "export"} | stages
-    jobs = jobs_of(site, "tomoseg", ["raw.mrc", "-o", "p.h5"], "p", series=series, **stages)
+    wanted = stages_between(stages.get("first", "import"), stages.get("last", "export"))
+    jobs = jobs_of(site, "tomoseg", ["raw.mrc", "-o", "p.h5"], "p", wanted, series=series)
     if series:
         jobs.append(summary_job(site, "tomoseg", ["--many", "list.csv", "-o", "out"], "p"))
     return [path.read_text() for path in write_jobs(site, jobs, tmp_path / "jobs")]
@@ -112,7 +113,7 @@ def test_a_shell_can_read_every_script(tmp_path, scheduler):
 
 
 def test_names_that_no_batch_system_takes_are_made_harmless(tmp_path):
-    jobs = jobs_of(site("slurm"), "tomoseg", ["raw"], 'a b"; rm -rf $HOME', first="import", last="export")
+    jobs = jobs_of(site("slurm"), "tomoseg", ["raw"], 'a b"; rm -rf $HOME', ["import"])
     assert jobs[0].name == "a_b___rm_-rf__HOME-run"
 
 
@@ -128,7 +129,7 @@ def test_an_own_template_is_used_and_its_unknown_words_are_told(tmp_path):
 
 
 def test_submission_stops_at_a_job_that_is_refused(tmp_path):
-    jobs = jobs_of(site("slurm", gpus=1), "tomoseg", ["raw"], "p", first="import", last="export")
+    jobs = jobs_of(site("slurm", gpus=1), "tomoseg", ["raw"], "p", stages_between("import", "export"))
     text = submission(site("slurm", gpus=1), jobs, [tmp_path / "1", tmp_path / "2", tmp_path / "3"])
     fake = tmp_path / "sbatch"
     fake.write_text('#!/bin/bash\necho "$@" >> "$LOG"\n[ "${@: -1}" != "%s" ] || exit 1\necho 7\n' % (tmp_path / "2"))
