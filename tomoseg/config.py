@@ -120,16 +120,7 @@ def read_recipe(name: str | Path) -> dict[str, Any]:
 
 def _content_of(path: Path) -> Any:
     """Return what a pipeline file holds, as plain values."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(_LARGEST_PIPELINE + 1)
-        if len(text) > _LARGEST_PIPELINE:
-            raise InputError(f"{path} is no pipeline file: it has more than {_LARGEST_PIPELINE} bytes.")
-        return plain_yaml.load(text.decode("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The pipeline file {path} cannot be read: {error}.") from error
-    except ValueError as error:
-        raise InputError(f"The pipeline file {path} is not valid YAML: {error}.") from error
+    return plain_yaml.read(path, "pipeline file", _LARGEST_PIPELINE)
 
 
 def _expanded_home(text: str) -> Path:

@@ -5,11 +5,12 @@ YAML 1.1, which PyYAML reads by itself, takes 1:30 for 90, 0b1 for 1, 012 for 10
 """
 
 import re
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tomoseg.errors import shown
+from tomoseg.errors import InputError, shown
 
 LARGEST_CONTENT = 1_000_000  # characters once aliases are followed
 _TAG = "tag:yaml.org,2002:"
@@ -121,3 +122,20 @@ def _refuse_repeated_keys(node: yaml.MappingNode) -> None:
                     f"'{shown(key.value, 100)}' stands twice, the second time in line {key.start_mark.line + 1}"
                 )
             seen.add(key.value)
+
+
+def read(path: Path, what: str, most_bytes: int) -> Any:
+    """Return the plain values in a file; `what` is what it ought to be ('pipeline file').
+
+    Raises `InputError` where it cannot be read, is larger than it may be, or is not YAML.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(most_bytes + 1)
+        if len(text) > most_bytes:
+            raise InputError(f"{path} is no {what}: it has more than {most_bytes} bytes.")
+        return load(text.decode("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"The {what} {path} cannot be read: {error}.") from error
+    except ValueError as error:
+        raise InputError(f"The {what} {path} is not valid YAML: {error}.") from error

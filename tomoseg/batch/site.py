@@ -105,7 +105,7 @@ def default_path() -> Path:
 def is_site_file(path: Path) -> bool:
     """Tell whether a file holds the defaults of a site, by its section."""
     try:
-        content = _content(path)
+        content = plain_yaml.read(path, "site file", LARGEST_FILE)
     except InputError:
         return False
     return isinstance(content, dict) and SECTION in content
@@ -119,7 +119,7 @@ def site_of(path: Path | None, given: Mapping[str, Any]) -> Site:
     values: dict[str, Any] = {}
     if path is not None or default_path().is_file():
         path = path or default_path()
-        content = _content(path)
+        content = plain_yaml.read(path, "site file", LARGEST_FILE)
         section = content.get(SECTION) if isinstance(content, dict) else None
         if not isinstance(section, dict) or len(content) > 1:
             raise InputError(f"{path} must hold one section `{SECTION}:` of indented lines such as `account: abc`.")
@@ -132,16 +132,3 @@ def site_of(path: Path | None, given: Mapping[str, Any]) -> Site:
         if isinstance(template, str):
             values["template"] = path.parent.absolute() / Path(template).expanduser()
     return Site.of(SECTION, values | dict(given))
-
-
-def _content(path: Path) -> Any:
-    try:
-        with path.open("rb") as file:
-            text = file.read(LARGEST_FILE + 1)
-        if len(text) > LARGEST_FILE:
-            raise InputError(f"{path} has more than {LARGEST_FILE} bytes: it is no file of a site.")
-        return plain_yaml.load(text.decode("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The file of the site {path} cannot be read: {error}.") from error
-    except ValueError as error:
-        raise InputError(f"The file of the site {path} is not valid YAML: {error}.") from error
