@@ -10,7 +10,7 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar, cast, get_args
@@ -24,6 +24,8 @@ MOST_MEMORY = 1 << 50  # bytes
 RETURNED_BYTES = 4 << 20  # smaller arrays are allocated too often to be given back each time
 
 T = TypeVar("T")
+R = TypeVar("R")
+S = TypeVar("S")
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -37,6 +39,35 @@ class Track(Protocol):
 def untracked(items: Sequence[T], _what: str, /) -> Iterable[T]:
     """Yield items without showing progress."""
     return items
+
+
+class Cluster(Protocol):
+    """Workers on other machines, or other processes, that compute parts of a stage. They see no file of this one."""
+
+    def address(self, runtime: "Runtime") -> str:
+        """Return the address of the scheduler, by which other processes may use the workers, too."""
+
+    def n_workers(self, runtime: "Runtime") -> int:
+        """Return how many workers there are now; waits for the first."""
+
+    def each(
+        self,
+        function: "Callable[[S, T, Runtime], R]",
+        shared: S,
+        items: Iterable[tuple[str, T]],
+        runtime: "Runtime",
+    ) -> Generator[R]:
+        """Yield ``function(shared, item, runtime)`` of each item in order, computed by workers with their own runtime.
+
+        A few items per worker are taken ahead. What a worker lost is computed again by another. Each item comes with a
+        name for messages. Function, items and results are sent: the function is one of a module.
+
+        Raises what the function does, `StageFailed` where an item ended several workers or the cluster is gone, and
+        `Interrupted` as `Runtime.check`.
+        """
+
+    def everywhere(self, function: "Callable[[S, Runtime], R]", argument: S, runtime: "Runtime") -> list[R]:
+        """Return what `function` does on each worker that there is now."""
 
 
 @dataclass
@@ -55,6 +86,7 @@ class Runtime:
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     device_used: str = "cpu"  # set by a stage that found and used another
+    cluster: Cluster | None = None  # whose workers compute what can be divided
 
     def begin(self, what: str) -> None:
         """Begin a stage: clear the notes and warnings of earlier ones."""
@@ -106,6 +138,14 @@ class Runtime:
         """Raise `Interrupted` if a signal to stop arrived."""
         if _signals:
             raise Interrupted(f"stopped by {signal.Signals(_signals[0]).name}")
+
+    def each(self, function: Callable[[S, T, "Runtime"], R], shared: S, items: Iterable[tuple[str, T]]) -> Generator[R]:
+        """Yield ``function(shared, item, runtime)`` of each named item: here, or by the cluster where there is one."""
+        if self.cluster is not None:
+            yield from self.cluster.each(function, shared, items, self)
+            return
+        for _, item in items:
+            yield function(shared, item, self)
 
     def slab_size(self, bytes_per_item: float, n_items: int, multiple: int = 1) -> int:
         """Return how many items (slices, tilts) of `bytes_per_item` fit in the memory allowed, at least `multiple`."""

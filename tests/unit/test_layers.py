@@ -33,7 +33,8 @@ HEAVY = {
 }
 # Who may import whom inside tomoseg, besides EVERYONE_MAY_USE and itself: a whole room, or one module of it.
 ALLOWED = {
-    "cli": {"annotation", "api", "batch", "config", "engine", "project", "reproduction", "stages", "doctor"} | SCIENCE,
+    "cli": {"annotation", "api", "batch", "cluster", "config", "engine", "project", "reproduction", "stages", "doctor"}
+    | SCIENCE,
     "annotation": {"io", "project", "segmentation"},
     "engine": {"config", "io", "project", "stages"},
     "config": {"stages"},
@@ -48,6 +49,7 @@ ALLOWED = {
     "export": {"io", "measurement"},
     "report": {"export", "io", "measurement", "project.provenance"},
     "batch": {"config", "io", "project", "stages"},
+    "cluster": {"batch.site", "reconstruction.backends.gpu"},
     "simulate": set(),
     "progress": set(),
     "reproduction": {"config", "project", "stages"},

@@ -93,6 +93,11 @@ class Site(Parameters):
         description="Further option of the batch system, such as --constraint=x; in a file, a list or one on each line",
         json_schema_extra={"repeated": "\n", "metavar": "OPTION"},
     )
+    interface: Line = Field(
+        "",
+        description="Network interface by which jobs reach the machine that runs tomoseg, such as ib0; for --cluster",
+    )
+    jobs: int = Field(2, ge=1, le=9999, description="Jobs with workers that --cluster asks for")
     template: Path | None = Field(None, description="A copy of the script pipelines/submit.*, changed to your needs")
 
 

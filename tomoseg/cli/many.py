@@ -43,6 +43,8 @@ def run_all(
     except OSError as error:
         raise InputError(f"-o {output}: {error.strerror}; name a folder that can be written") from error
     machine = [f"--device={runtime.device}", f"--workers={runtime.workers}", f"--max-memory={runtime.max_memory}"]
+    if runtime.cluster is not None:
+        machine.append(f"--cluster={runtime.cluster.address(runtime)}")
 
     known: dict[Series, Row] = {}
 

@@ -5,7 +5,8 @@ import inspect
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -52,6 +53,25 @@ EventFile = Annotated[
         "--events", metavar="FILE", help="Also write what happens as lines of JSON.", rich_help_panel=COMPUTING
     ),
 ]
+ClusterText = Annotated[
+    str,
+    typer.Option(
+        "--cluster",
+        metavar="ADDRESS|slurm:N|pbs:N|lsf:N|local:N",
+        help="Have the workers of a Dask scheduler compute what can be divided, of N jobs, or of N processes here.",
+        rich_help_panel=COMPUTING,
+    ),
+]
+SiteFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--site",
+        metavar="FILE",
+        help="What jobs of --cluster ask for, in place of ~/.config/tomoseg/site.yaml.",
+        rich_help_panel=COMPUTING,
+    ),
+]
+CLUSTER_OPTIONS: dict[str, tuple[Any, Any]] = {"cluster": ("", ClusterText), "site": (None, SiteFile)}
 COMPUTING_OPTIONS: dict[str, tuple[Any, Any]] = {
     "device": ("auto", Device),
     "workers": (0, Workers),
@@ -148,17 +168,34 @@ def with_options(model: type[Parameters], command: Callable[..., None], hidden: 
     return _disguised(wrapped, command, "options", made)
 
 
-def computing(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of all computing commands, passed on as its `runtime`."""
+def computing(command: Callable[..., None], *, on_cluster: bool = False) -> Callable[..., None]:
+    """Give a command the options of all computing commands, passed on as its `runtime`; also those of a cluster."""
+    options = COMPUTING_OPTIONS | (CLUSTER_OPTIONS if on_cluster else {})
 
     def wrapped(**given: Any) -> None:
         runtime = runtime_of(**{name: given.pop(name) for name in COMPUTING_OPTIONS})
-        command(**given, runtime=runtime)
+        with _on_cluster(runtime, **{name: given.pop(name) for name in options if name not in COMPUTING_OPTIONS}):
+            command(**given, runtime=runtime)
 
     kind = inspect.Parameter.KEYWORD_ONLY
-    options = COMPUTING_OPTIONS.items()
-    made = [inspect.Parameter(name, kind, default=value, annotation=option) for name, (value, option) in options]
+    made = [inspect.Parameter(name, kind, default=value, annotation=one) for name, (value, one) in options.items()]
     return _disguised(wrapped, command, "runtime", made)
+
+
+@contextmanager
+def _on_cluster(runtime: Runtime, cluster: str = "", site: Path | None = None) -> Iterator[None]:
+    """Give a runtime the cluster that is asked for, if one is, and end afterwards what was started."""
+    if not cluster:
+        yield
+        return
+    from tomoseg.cluster import DaskCluster, asked_for
+
+    workers = DaskCluster(asked_for(cluster, site))
+    if workers.asked.kind in ("address", "file"):
+        workers.connect(runtime)  # what does not answer is told before anything is computed
+    runtime.cluster = workers
+    with closing(workers):
+        yield
 
 
 def _disguised(

@@ -21,13 +21,17 @@ from tomoseg.runtime import Runtime, stopping_on_signals
 from tomoseg.stages import STAGES
 from tomoseg.terminal import show
 
+ON_CLUSTER = ("reconstruct", "segment")  # stages whose slabs workers can compute
+
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    app.command("run")(computing(run))
+    app.command("run")(computing(run, on_cluster=True))
     for stage in STAGES:
-        command = _import if stage.name == IMPORT else _stage_command(stage.name)
-        app.command(stage.name, help=stage.summary)(with_options(stage.parameters, computing(command), ("raw",)))
+        command = computing(
+            _import if stage.name == IMPORT else _stage_command(stage.name), on_cluster=stage.name in ON_CLUSTER
+        )
+        app.command(stage.name, help=stage.summary)(with_options(stage.parameters, command, ("raw",)))
     app.command("simulate")(simulate)
 
 

@@ -29,7 +29,7 @@ LIST, NUMBERS = "series.csv", "numbers.txt"
 
 def add_commands(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command("submit")(with_options(Site, submit, ("setup",)))
+    app.command("submit")(with_options(Site, submit, ("setup", "interface", "jobs")))
 
 
 def submit(

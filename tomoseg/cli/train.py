@@ -1,5 +1,6 @@
 """The command `train`, and what commands for labelled slices share."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,7 +67,7 @@ FINAL = -1  # the 'fold' of the network trained on all slices
 def add_commands(app: typer.Typer) -> None:
     """Add the command to the program."""
     # `fold` and `augmentation` have options of their own, which say more than a value.
-    app.command("train")(with_options(TrainParameters, computing(train), ("fold", "augmentation")))
+    app.command("train")(with_options(TrainParameters, computing(train, on_cluster=True), ("fold", "augmentation")))
 
 
 def train(
@@ -112,7 +113,7 @@ def train(
     from tomoseg.classes import problems_with_names
     from tomoseg.segmentation.data.neighbours import load_slices
     from tomoseg.segmentation.training.cross_validation import cross_validate
-    from tomoseg.segmentation.training.trainer import train as train_network
+    from tomoseg.segmentation.training.several import Training, train_each
 
     if output.suffix != ".keras":
         raise InputError(f"-o {output}: a network is written as a .keras file.")
@@ -146,18 +147,28 @@ def train(
             "class_names": words(class_names) or slices.class_names,
             "class_colors": slices.class_colors,
             "pixel_size_nm": slices.pixel_size_nm if pixel_size is None else pixel_size,
-            "resume": resume,
-            "overwrite": force,
-            "on_epoch": lambda row: runtime.progress.message(_epoch_line(row, params.epochs)),
-            "runtime": runtime,
         }
+        how: dict[str, Any] = {"resume": resume, "overwrite": force}
+
+        def told(row: Mapping[str, Any]) -> None:
+            runtime.progress.message(_epoch_line(row, params.epochs))
+
         if folds is not None and len(folds) == 1 and not final:
-            params = params.changed(fold=folds[0])
-            result = train_network(slices.images, slices.labels, output, params=params, **known)
+            one = Training(output, params.changed(fold=folds[0]), "", told)
+            (result,) = train_each(slices.images, slices.labels, [one], known, runtime, **how)
             show(result.model, result.history_csv, result.curves_png)
             return
         found = cross_validate(
-            slices.images, slices.labels, output, only_folds=folds, final=final, params=params, **known
+            slices.images,
+            slices.labels,
+            output,
+            **known,
+            **how,
+            only_folds=folds,
+            final=final,
+            on_epoch=told,
+            params=params,
+            runtime=runtime,
         )
     results = [*found.results, *filter(None, [found.final])]
     show(*found.table().split("\n"), *(result.model for result in results), found.scores_json, found.scores_csv)
@@ -173,7 +184,7 @@ def _with_recipe(recipe: str, options: dict[str, Any]) -> dict[str, Any]:
     return given | options | {"augmentation": merged}
 
 
-def _epoch_line(row: dict[str, Any], epochs: int) -> str:
+def _epoch_line(row: Mapping[str, Any], epochs: int) -> str:
     """Return the row of an epoch as text."""
     facts = (f"{key} {value:.4g}" for key, value in row.items() if key != "epoch" and isinstance(value, float))
     fold = row.get("fold")

@@ -16,11 +16,17 @@ from tomoseg.reconstruction.backends.gpu import GpuFailed
 from tomoseg.reconstruction.fit import refuse_unexplained
 from tomoseg.reconstruction.geometry import ParallelGeometry
 from tomoseg.reconstruction.memory import sample_threads
-from tomoseg.reconstruction.method_table import METHODS, MethodRow, methods_of
+from tomoseg.reconstruction.method_table import METHODS, BackendName, MethodRow, methods_of
 from tomoseg.reconstruction.methods import NotFinite, tv_scale
 from tomoseg.reconstruction.operators import Floats
 from tomoseg.reconstruction.parameters import ReconstructParameters, check
-from tomoseg.reconstruction.resolution import describe_resolution, measure_resolution, resolution_px
+from tomoseg.reconstruction.resolution import (
+    describe_resolution,
+    halves,
+    middle_of_half,
+    resolution_px,
+    shell_correlation,
+)
 from tomoseg.reconstruction.selection import (
     Selection,
     film_depth,
@@ -30,9 +36,9 @@ from tomoseg.reconstruction.selection import (
     take_sample,
     within,
 )
-from tomoseg.reconstruction.slab_loop import Checkpoint, reconstruct_slabs
+from tomoseg.reconstruction.slab_loop import Checkpoint, Work, reconstruct_slabs
 from tomoseg.reconstruction.solver import Recipe
-from tomoseg.reconstruction.stopping import choose_iterations
+from tomoseg.reconstruction.stopping import choose_iterations, parts_of
 from tomoseg.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -233,7 +239,7 @@ def reconstruct_series(
 
 def _choose(params: ReconstructParameters, runtime: Runtime) -> Choice:
     """Choose backend and device, or say why the method cannot be computed there."""
-    choice, row = choose(params.backend, runtime.device), METHODS[params.method]
+    choice, row = _common_choice(params.backend, runtime), METHODS[params.method]
     if choice.device == "cpu" and choice.backend in row.on_gpu_only:
         backends = " or ".join(name for name in row.backends if name not in ("auto", *row.on_gpu_only))
         others = " or ".join(name for name in methods_of(choice.backend) if name != row.name)
@@ -244,6 +250,21 @@ def _choose(params: ReconstructParameters, runtime: Runtime) -> Choice:
     if choice.warning:
         runtime.warn(choice.warning)
     return choice
+
+
+def _common_choice(backend: BackendName, runtime: Runtime) -> Choice:
+    """Choose for this machine, or for all workers of a cluster: a GPU only where each of them has one."""
+    if runtime.cluster is None:
+        return choose(backend, runtime.device)
+    choices = runtime.cluster.everywhere(_choose_far, backend, runtime)
+    on_cpu = [choice for choice in choices if choice.device == "cpu"]
+    if 0 < len(on_cpu) < len(choices):
+        runtime.warn(f"{len(on_cpu)} of the {len(choices)} workers have no GPU that can be used: all compute on CPUs")
+    return (on_cpu or choices)[0]
+
+
+def _choose_far(backend: BackendName, runtime: Runtime) -> Choice:
+    return choose(backend, runtime.device)
 
 
 def _instead_of_gpu(choice: Choice, failure: str, params: ReconstructParameters, runtime: Runtime) -> Choice:
@@ -290,23 +311,22 @@ def _reconstruct(
     runtime.say(f"reconstructing with backend {choice.backend} on {choice.device}: {choice.reason}")
     sample = take_sample(series, geometry)
     refuse_non_finite(sample, geometry.angles_deg)
-    recipe = Recipe(row, choice, geometry, _options(row, geometry, sample, params))
-    threads = sample_threads(geometry, recipe.volumes, runtime.workers, runtime.max_memory)
+    options = _options(row, geometry, sample, params)
+    recipe = Recipe(row, choice, geometry, params.support == "cylinder", options)
     if done.slices:
         runtime.say(f"continuing after {done.slices} of {n_y} slices")
     elif params.iterations != "auto" and not row.is_direct:
         done.iterations = params.iterations
     elif not row.is_direct:
-        done.set_iterations(*choose_iterations(recipe, sample, threads, runtime))
+        done.set_iterations(*choose_iterations(recipe, sample, runtime))
     z, x = kept
     shape = (z.stop - z.start, n_y, x.stop - x.start)
     volume = outputs.create("volume", shape, attrs={"voxel_size_nm": voxel_size_nm})
-    reconstruct_slabs(series, recipe, done, kept, volume, runtime, outputs)
+    reconstruct_slabs(series, Work(recipe, done.iterations, done.block, kept), done, volume, runtime, outputs)
     refuse_unexplained(done, row, geometry)
     resolution, shells = float("nan"), None
     if params.resolution:
-        method = recipe.method(done.iterations, runtime.check)
-        shells = measure_resolution(choice.operator, geometry, sample, method, threads)
+        shells = _measure_resolution(recipe, done.iterations, sample, runtime)
         resolution = resolution_px(shells)
         runtime.say(describe_resolution(resolution, voxel_size_nm, sample.shape[1]))
     _report_fit(done, row, runtime)
@@ -326,10 +346,26 @@ def _reconstruct(
     )
 
 
+def _measure_resolution(recipe: Recipe, iterations: int, sample: Floats, runtime: Runtime) -> NDArray[Any]:
+    """Return the shell correlation of the sample's reconstructions from even and from odd tilts."""
+    parts, both = parts_of(recipe, sample.shape[1], runtime), halves(recipe.geometry)
+    items = [(f"the resolution of slices {p.start} to {p.stop - 1}", (t, sample[t, p])) for t in both for p in parts]
+    middles = list(runtime.each(_middle_of_sample, (recipe, iterations), items))
+    even, odd = (np.concatenate(one, axis=1) for one in (middles[: len(parts)], middles[len(parts) :]))
+    return shell_correlation(even, odd, recipe.geometry)
+
+
+def _middle_of_sample(work: tuple[Recipe, int], half: tuple[NDArray[np.int64], Floats], runtime: Runtime) -> Floats:
+    (recipe, iterations), (tilts, projections) = work, half
+    method = recipe.method(iterations, runtime.check)
+    threads = sample_threads(recipe.geometry, recipe.volumes, runtime.workers, runtime.max_memory)
+    return middle_of_half(recipe.choice.operator, recipe.geometry, projections, tilts, method, threads)
+
+
 def _options(
     row: MethodRow, geometry: ParallelGeometry, sample: Floats, params: ReconstructParameters
 ) -> dict[str, Any]:
-    """Return the keywords of the method's function that the parameters decide."""
+    """Return the keywords of the method's function that parameters and data decide."""
     every: dict[str, Any] = {
         "subsets": params.subsets,
         "non_negative": params.non_negative,
@@ -337,8 +373,7 @@ def _options(
     }
     if "weight" in row.options:
         every["weight"] = params.tv_weight * tv_scale(geometry, sample)
-    voxel_mask = geometry.cylinder() if params.support == "cylinder" else None
-    return {"voxel_mask": voxel_mask} | {name: every[name] for name in row.options}
+    return {name: every[name] for name in row.options}
 
 
 def _report_fit(done: Checkpoint, row: MethodRow, runtime: Runtime) -> None:

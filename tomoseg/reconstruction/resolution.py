@@ -38,20 +38,27 @@ def measure_resolution(
 
     At most `threads` blocks of slices are computed at the same time, where the backend allows threads.
     """
-    z, x = (_middle(n) for n in (geometry.nz, geometry.nx))
-
-    def middle_from(tilts: NDArray[np.int64]) -> Floats:
-        projections = sample[tilts]
-        with closing(operator_for(geometry.of(tilts))) as operator:
-
-            def middle_of(part: slice) -> Floats:
-                return method(operator, projections[:, part]).volume[z, :, x].copy()
-
-            with ThreadPoolExecutor(threads if operator.threads else 1) as pool:
-                return np.concatenate(list(pool.map(middle_of, slabs(projections.shape[1], operator.block))), axis=1)
-
-    even, odd = (middle_from(tilts) for tilts in halves(geometry))
+    even, odd = (middle_of_half(operator_for, geometry, sample[t], t, method, threads) for t in halves(geometry))
     return shell_correlation(even, odd, geometry)
+
+
+def middle_of_half(
+    operator_for: Callable[[ParallelGeometry], Operator],
+    geometry: ParallelGeometry,
+    projections: Floats,
+    tilts: NDArray[np.int64],
+    method: Method,
+    threads: int,
+) -> Floats:
+    """Return the middle of slices, (z, n, x), reconstructed from the projections (n_tilt, n, n_detector) of `tilts`."""
+    z, x = (_middle(n) for n in (geometry.nz, geometry.nx))
+    with closing(operator_for(geometry.of(tilts))) as operator:
+
+        def middle_of(part: slice) -> Floats:
+            return method(operator, projections[:, part]).volume[z, :, x].copy()
+
+        with ThreadPoolExecutor(threads if operator.threads else 1) as pool:
+            return np.concatenate(list(pool.map(middle_of, slabs(projections.shape[1], operator.block))), axis=1)
 
 
 def _middle(n: int) -> slice:

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,59 @@ from numpy.typing import NDArray
 
 from tomoseg.arrays import ArraySink, ArraySource, Outputs
 from tomoseg.reconstruction.backends.choice import Choice
-from tomoseg.reconstruction.memory import WRITE_UNIT, plan_groups
-from tomoseg.reconstruction.methods import NotFinite, Result, finite, joined
+from tomoseg.reconstruction.memory import READ_AHEAD, WRITE_UNIT, plan_groups
+from tomoseg.reconstruction.methods import NotFinite, Result, finite
 from tomoseg.reconstruction.operators import Floats
 from tomoseg.reconstruction.selection import Selection, refuse_non_finite
-from tomoseg.reconstruction.solver import Recipe, open_solver
+from tomoseg.reconstruction.solver import Recipe, Solver, open_solver
 from tomoseg.reconstruction.stopping import STOPPING_DTYPE, StoppingCurve
 from tomoseg.runtime import Runtime, slabs
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """What is kept of a block of slices: the part of the volume that is stored, (nz, n, nx), and sums.
+
+    `misfit`, `power` and `computed_power` are those of `methods.Result`, the others of the projections.
+    """
+
+    volume: Floats
+    misfit: list[float]
+    power: float
+    computed_power: float
+    uniform: bool  # whether all voxels of each slice are the same, where density is allowed
+    pixels: int
+    negative_pixels: int
+    amount: float  # sum of their sizes
+    negative_amount: float
+
+    @classmethod
+    def of(cls, result: Result, data: Floats, recipe: Recipe, kept: tuple[slice, slice]) -> "Block":
+        """Return what is kept of the result from the projections `data`; `kept` is the part along z and along x.
+
+        Raises `methods.NotFinite` where a voxel of the result is NaN or infinite.
+        """
+        finite(float(result.volume.min()) + float(result.volume.max()))
+        below = np.minimum(data, 0)
+        return cls(
+            result.volume[kept[0], :, kept[1]],
+            result.misfit.tolist(),
+            result.power,
+            result.computed_power,
+            _is_uniform(result.volume, recipe.voxel_mask),
+            data.size,
+            int(np.count_nonzero(below)),
+            float(np.abs(data).sum(dtype=np.float64)),
+            -float(below.sum(dtype=np.float64)),
+        )
+
+
+def _is_uniform(volume: Floats, voxel_mask: NDArray[np.bool_] | None) -> bool:
+    """Return whether all voxels of each slice of a volume (nz, n, nx) are the same, within the mask (nz, nx)."""
+    inside = True if voxel_mask is None else voxel_mask[:, None]
+    low = volume.min(axis=(0, 2), where=inside, initial=np.inf)
+    high = volume.max(axis=(0, 2), where=inside, initial=-np.inf)
+    return bool((high <= low).all())
 
 
 @dataclass
@@ -38,8 +85,8 @@ class Checkpoint:
     slices: int = 0
     misfit: list[float] = field(default_factory=list)
     power: float = 0.0
-    computed_power: float = 0.0  # as in `methods.Result`
-    uniform: bool = True  # whether all voxels of each slice are the same, where density is allowed
+    computed_power: float = 0.0  # this and the following as in `Block`
+    uniform: bool = True
     pixels: int = 0
     negative_pixels: int = 0
     amount: float = 0.0
@@ -59,24 +106,17 @@ class Checkpoint:
         if curve is not None:
             self.tried, self.held_out = curve.iterations.tolist(), curve.held_out.tolist()
 
-    def add(self, result: Result, data: NDArray[np.float32], voxel_mask: NDArray[np.bool_] | None = None) -> None:
-        """Add the next block: its result, the projections from its first slice on, and where density is allowed.
-
-        Raises `methods.NotFinite` where a voxel of the result is NaN or infinite.
-        """
-        finite(float(result.volume.min()) + float(result.volume.max()))
-        self.uniform = self.uniform and _is_uniform(result.volume, voxel_mask)
-        data = data[:, : result.volume.shape[1]]
-        below = np.minimum(data, 0)
-        misfit = result.misfit.tolist()
-        self.slices += data.shape[1]
-        self.misfit = [a + b for a, b in zip(self.misfit or [0.0] * len(misfit), misfit, strict=True)]
-        self.power += result.power
-        self.computed_power += result.computed_power
-        self.pixels += data.size
-        self.negative_pixels += int(np.count_nonzero(below))
-        self.amount += float(np.abs(data).sum(dtype=np.float64))
-        self.negative_amount -= float(below.sum(dtype=np.float64))
+    def add(self, block: Block) -> None:
+        """Add the next block."""
+        self.slices += block.volume.shape[1]
+        self.misfit = [a + b for a, b in zip(self.misfit or [0.0] * len(block.misfit), block.misfit, strict=True)]
+        self.power += block.power
+        self.computed_power += block.computed_power
+        self.uniform = self.uniform and block.uniform
+        self.pixels += block.pixels
+        self.negative_pixels += block.negative_pixels
+        self.amount += block.amount
+        self.negative_amount += block.negative_amount
 
     @property
     def residuals(self) -> NDArray[np.float64]:
@@ -91,52 +131,110 @@ class Checkpoint:
         return np.array(list(zip(self.tried, self.held_out, strict=True)), STOPPING_DTYPE)
 
 
-def _is_uniform(volume: Floats, voxel_mask: NDArray[np.bool_] | None) -> bool:
-    """Return whether all voxels of each slice of a volume (nz, n, nx) are the same, within the mask (nz, nx)."""
-    inside = True if voxel_mask is None else voxel_mask[:, None]
-    low = volume.min(axis=(0, 2), where=inside, initial=np.inf)
-    high = volume.max(axis=(0, 2), where=inside, initial=-np.inf)
-    return bool((high <= low).all())
+@dataclass(frozen=True)
+class Work:
+    """What all slabs of a volume share: `kept` is the part of each slice that is stored, along z and along x.
+
+    `block` is the number of slices in a block on a GPU; 0 where nothing is decided yet.
+    """
+
+    recipe: Recipe
+    iterations: int
+    block: int
+    kept: tuple[slice, slice]
 
 
 def reconstruct_slabs(
-    series: Selection,
-    recipe: Recipe,
-    done: Checkpoint,
-    kept: tuple[slice, slice],
-    volume: ArraySink,
-    runtime: Runtime,
-    outputs: Outputs,
+    series: Selection, work: Work, done: Checkpoint, volume: ArraySink, runtime: Runtime, outputs: Outputs
 ) -> None:
-    """Write the slices that are not `done` yet to `volume` (z, y, x), and keep a checkpoint after every slab.
+    """Write the slices that are not `done` yet to `volume` (z, y, x), and keep a checkpoint after every slab."""
+    with _solved(series, work, done, runtime) as (groups, results):
+        progress = runtime.track(groups, f"{work.recipe.row.name} reconstruction")
+        for _, blocks in zip(progress, results, strict=True):
+            for part in slabs(len(blocks), math.lcm(done.block, WRITE_UNIT) // done.block):
+                start = done.slices
+                for block in blocks[part]:
+                    done.add(block)
+                volume[:, start : done.slices] = np.concatenate([block.volume for block in blocks[part]], axis=1)
+                outputs.checkpoint(asdict(done))
 
-    `kept` is the part of each slice that is stored, along z and along x.
+
+@contextmanager
+def _solved(
+    series: Selection, work: Work, done: Checkpoint, runtime: Runtime
+) -> Iterator[tuple[list[slice], Iterator[list[Block]]]]:
+    """Yield the groups of slices that are left to do, and what is kept of the blocks of each, in order.
+
+    The size of a block goes to `done`.
     """
-    with open_solver(recipe, done.iterations, done.block, series.buffer_bytes, runtime) as solver:
+    recipe, (_, n_slices, _) = work.recipe, series.shape
+    if runtime.cluster is not None:
+        (plan,) = runtime.each(_plan_far, work, [("the size of slabs", (n_slices, done.slices))])
+        done.block, size = plan.block, plan.size_for(n_slices - done.slices, runtime.cluster.n_workers(runtime))
+        work, groups = replace(work, block=done.block), slabs(n_slices, size, done.slices)
+        read = zip(groups, _read(series, groups, max(1, READ_AHEAD // size) * size), strict=True)
+        items = ((f"slices {group.start} to {group.stop - 1}", (group, _finite(data, recipe))) for group, data in read)
+        with closing(runtime.cluster.each(_solve_far, work, items, runtime)) as results:
+            yield groups, results
+        return
+    with open_solver(recipe, work.iterations, work.block, series.buffer_bytes, runtime) as solver:
         done.block = solver.block
-        groups, ahead = plan_groups(
-            series.shape[1],
-            done.slices,
-            solver.need,
-            solver.block,
-            solver.at_once,
-            runtime.max_memory,
-            runtime.progress.message,
-        )
-        progress = runtime.track(groups, f"{recipe.row.name} reconstruction")
-        for group, data in zip(progress, _read(series, groups, ahead), strict=True):
-            refuse_non_finite(data, recipe.geometry.angles_deg)
-            try:
-                results = solver.solve(data)
-                for part in slabs(len(results), math.lcm(solver.block, WRITE_UNIT) // solver.block):
-                    start = done.slices
-                    for result in results[part]:
-                        done.add(result, data[:, done.slices - group.start :], recipe.options["voxel_mask"])
-                    volume[:, start : done.slices] = joined(results[part]).volume[kept[0], :, kept[1]]
-                    outputs.checkpoint(asdict(done))
-            except NotFinite as error:
-                where = f"in slices {group.start} to {group.stop - 1}, whose pixels reach {np.abs(data).max():.3g}"
-                raise NotFinite(f"{error}, {where}") from error
+        groups, ahead = _groups(solver, n_slices, done.slices, runtime)
+        data_of = zip(groups, _read(series, groups, ahead), strict=True)
+        yield groups, (_blocks(solver, work, group, _finite(data, recipe)) for group, data in data_of)
+
+
+def _groups(solver: Solver, n_slices: int, first: int, runtime: Runtime) -> tuple[list[slice], int]:
+    tell = runtime.progress.message
+    return plan_groups(n_slices, first, solver.need, solver.block, solver.at_once, runtime.max_memory, tell)
+
+
+def _finite(data: Floats, recipe: Recipe) -> Floats:
+    refuse_non_finite(data, recipe.geometry.angles_deg)
+    return data
+
+
+def _blocks(solver: Solver, work: Work, group: slice, data: Floats) -> list[Block]:
+    """Reconstruct a group of slices from their projections (n_tilt, n, n_x)."""
+    try:
+        blocks, first = [], 0
+        for result in solver.solve(data):
+            last = first + result.volume.shape[1]
+            blocks.append(Block.of(result, data[:, first:last], work.recipe, work.kept))
+            first = last
+    except NotFinite as error:
+        where = f"in slices {group.start} to {group.stop - 1}, whose pixels reach {np.abs(data).max():.3g}"
+        raise NotFinite(f"{error}, {where}") from error
+    return blocks
+
+
+# --- on a worker of a cluster ---
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many slices a worker computes in a block, and together."""
+
+    block: int
+    together: int
+
+    def size_for(self, n_slices: int, n_workers: int) -> int:
+        """Return how many slices to give to a worker at a time, so that each of them has some."""
+        unit = math.lcm(self.block, WRITE_UNIT)
+        return min(self.together, math.ceil(n_slices / n_workers / unit) * unit)
+
+
+def _plan_far(work: Work, slices: tuple[int, int], runtime: Runtime) -> Plan:
+    """Plan on a worker; `slices` are the number of all and the first that is not done."""
+    with open_solver(work.recipe, work.iterations, work.block, 0, runtime) as solver:
+        groups, _ = _groups(solver, *slices, runtime)
+        return Plan(solver.block, max(group.stop - group.start for group in groups))
+
+
+def _solve_far(work: Work, slab: tuple[slice, Floats], runtime: Runtime) -> list[Block]:
+    """Reconstruct a group of slices on a worker."""
+    with open_solver(work.recipe, work.iterations, work.block, 0, runtime) as solver:
+        return _blocks(solver, work, *slab)
 
 
 def _read(series: ArraySource, groups: Sequence[slice], ahead: int) -> Iterator[Floats]:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tomoseg.reconstruction import methods
 from tomoseg.reconstruction.backends.choice import Choice
@@ -23,13 +24,19 @@ from tomoseg.runtime import Runtime
 class Recipe:
     """All that decides the volume of a slice but its data and the number of iterations.
 
-    `options` are keywords of the method's function.
+    `options` are keywords of the method's function, besides where density is allowed: in a cylinder, or everywhere.
     """
 
     row: MethodRow
     choice: Choice
     geometry: ParallelGeometry
+    in_cylinder: bool
     options: Mapping[str, Any]
+
+    @property
+    def voxel_mask(self) -> NDArray[np.bool_] | None:
+        """Where density is allowed, (nz, nx); None for everywhere. It is made anew each time, and not sent."""
+        return self.geometry.cylinder() if self.in_cylinder else None
 
     @property
     def volumes(self) -> int:
@@ -39,7 +46,7 @@ class Recipe:
 
     def iterative(self) -> Callable[..., Result]:
         """Return the method with all but the number of iterations."""
-        return partial(getattr(methods, self.row.function), **self.options)
+        return partial(getattr(methods, self.row.function), voxel_mask=self.voxel_mask, **self.options)
 
     def method(self, iterations: int, check: Callable[[], None]) -> Method:
         """Return the method with all its options; `check` is called before each iteration and may raise to stop."""
@@ -80,6 +87,7 @@ def open_solver(recipe: Recipe, iterations: int, block: int, reading: int, runti
             iterations=iterations,
             workers=runtime.workers,
             checkpoint=runtime.check,
+            voxel_mask=recipe.voxel_mask,
             **recipe.options,
         )
         need = MemoryNeed(geometry, recipe.row.tomopy_volumes, recipe.row.sinograms + 2, reading)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tomoseg.reconstruction import kernels
 from tomoseg.reconstruction.geometry import FloatArray, ParallelGeometry
+from tomoseg.reconstruction.memory import SAMPLE_BLOCK, sample_threads
 from tomoseg.reconstruction.methods import Result
 from tomoseg.reconstruction.operators import Floats, Operator
 from tomoseg.reconstruction.solver import Recipe
@@ -49,9 +50,7 @@ class StoppingCurve:
         return bool(np.argmin(self.held_out) < len(self.held_out) - 1)
 
 
-def choose_iterations(
-    recipe: Recipe, sample: Floats, threads: int, runtime: Runtime
-) -> tuple[int, StoppingCurve | None]:
+def choose_iterations(recipe: Recipe, sample: Floats, runtime: Runtime) -> tuple[int, StoppingCurve | None]:
     """Return the number of iterations that predicts held-out tilts of the sample best, and the curve it is read from.
 
     Where too few tilts would remain, or the sample is empty, it is the method's usual number, without a curve.
@@ -61,9 +60,13 @@ def choose_iterations(
         why = f"{n_tilt} tilts are too few to hold some out" if n_tilt < FEWEST_TILTS else "the sample is empty"
         runtime.say(f"{row.usual_iterations} iterations, the usual number: {why}")
         return row.usual_iterations, None
-    method, most = recipe.iterative(), row.most_iterations
-    curve = cross_validate(recipe.choice.operator, recipe.geometry, sample, method, most, threads, runtime.check)
-    unbounded = "" if curve.is_bounded else f", still falling at {most} iterations"
+    items = [
+        (f"a sample of slices, {part.start} to {part.stop - 1}", sample[:, part])
+        for part in parts_of(recipe, sample.shape[1], runtime)
+    ]
+    misfits = [block for found in runtime.each(_misfits_of_sample, recipe, items) for block in found]
+    curve = _curve(misfits, sample, row.most_iterations)
+    unbounded = "" if curve.is_bounded else f", still falling at {row.most_iterations} iterations"
     runtime.say(
         f"{curve.best} iterations: the fewest that predict held-out tilts within 2 % of the best (relative residual "
         f"{curve.held_out.min():.3f}{unbounded}; {sample.shape[1]} slices)"
@@ -92,7 +95,40 @@ def cross_validate(
     workers : blocks of slices computed at the same time, where the operator allows threads
     check : called before each iteration; may raise to stop
     """
-    held_out = np.arange(geometry.n_tilt) % HELD_OUT == HELD_OUT // 2
+    misfits = _misfits(operator_for, geometry, projections, method, most, workers, check)
+    return _curve(misfits, projections, most)
+
+
+def parts_of(recipe: Recipe, n_slices: int, runtime: Runtime) -> list[slice]:
+    """Return the parts of a sample that are computed one by one: several where workers of a cluster share them.
+
+    Blocks of slices, over which sums are added in order, are the same with and without a cluster.
+    """
+    divided = runtime.cluster is not None and recipe.choice.device == "cpu"
+    return slabs(n_slices, SAMPLE_BLOCK if divided else n_slices)
+
+
+def _misfits_of_sample(recipe: Recipe, sample: Floats, runtime: Runtime) -> list[FloatArray]:
+    threads = sample_threads(recipe.geometry, recipe.volumes, runtime.workers, runtime.max_memory)
+    method, most = recipe.iterative(), recipe.row.most_iterations
+    return _misfits(recipe.choice.operator, recipe.geometry, sample, method, most, threads, runtime.check)
+
+
+def _held_out(n_tilt: int) -> NDArray[np.bool_]:
+    return np.asarray(np.arange(n_tilt) % HELD_OUT == HELD_OUT // 2)
+
+
+def _misfits(
+    operator_for: Callable[[ParallelGeometry], Operator],
+    geometry: ParallelGeometry,
+    projections: Floats,
+    method: Callable[..., Result],
+    most: int,
+    workers: int,
+    check: Callable[[], None],
+) -> list[FloatArray]:
+    """Return for each block the sum of squares of the prediction's error after each number of iterations `tried`."""
+    held_out = _held_out(geometry.n_tilt)
     numbers = tried(most)
     with (
         closing(operator_for(geometry.of(np.flatnonzero(~held_out)))) as training,
@@ -100,7 +136,6 @@ def cross_validate(
     ):
 
         def misfits(block: slice) -> FloatArray:
-            """Return the sum of squares of the prediction's error after each of `numbers` iterations."""
             expected = test.load(projections[held_out, block])
             found: dict[int, float] = {}
 
@@ -115,8 +150,14 @@ def cross_validate(
         wanted = set(numbers.tolist())
         blocks = slabs(projections.shape[1], training.block)
         with ThreadPoolExecutor(workers if training.threads else 1) as pool:
-            total = np.sum(list(pool.map(misfits, blocks)), axis=0)
-    power = float(np.square(projections[held_out], dtype=np.float64).sum())
+            return list(pool.map(misfits, blocks))
+
+
+def _curve(misfits: list[FloatArray], projections: Floats, most: int) -> StoppingCurve:
+    """Return the curve from the misfits of all blocks of a sample."""
+    numbers = tried(most)
+    power = float(np.square(projections[_held_out(len(projections))], dtype=np.float64).sum())
+    total = np.sum(misfits, axis=0)
     return StoppingCurve(numbers, np.sqrt(total / power) if power > 0 else np.zeros(len(numbers)))
 
 

@@ -1,10 +1,10 @@
 """Labels and confidence of whole volumes from a network, slab by slab."""
 
-import math
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -13,16 +13,13 @@ from numpy.typing import NDArray
 from tomoseg.arrays import ArraySink, ArraySource
 from tomoseg.runtime import Runtime, slabs
 from tomoseg.segmentation.data.histogram import require_finite
+from tomoseg.segmentation.data.intensity_scaling import Scale
+from tomoseg.segmentation.inference.network import Facts, Network
 from tomoseg.segmentation.inference.scratch_sums import ScratchSums
 from tomoseg.segmentation.inference.slice_prediction import NORMAL_AXIS, SlicePredictor, labels_and_confidence
+from tomoseg.segmentation.inference.volume_planes import PLANES
 
 T = TypeVar("T")
-# Slabs are no larger than these even where memory allows, so that progress is seen, little is lost with a slab that is
-# dropped, and no library holds up a signal for more than a second or two; the volume is chunked by 16 along y.
-MAX_SLAB_PIXELS, MAX_SLAB_SLICES = 1 << 24, 16
-# For all planes, probabilities are added up in whole numbers, so that the result does not depend on the slabs. The last
-# plane is that of reconstruction.
-PLANES = ("yz", "xy", "xz")
 UNIT = 65535 // len(PLANES)
 Labels = NDArray[np.uint8]
 
@@ -44,73 +41,90 @@ class LabelledSlab:
 
 
 def predict_volume(
-    volume: ArraySource, predictor: SlicePredictor, plane: str, first: int, runtime: Runtime
+    volume: ArraySource, network: Network, known: Facts, scale: Scale, first: int, runtime: Runtime
 ) -> Generator[LabelledSlab]:
-    """Yield the labelled slabs of a volume (z, y, x) from slice `first` of a plane, 'xy', 'xz' or 'yz', on.
+    """Yield the labelled slabs of a volume (z, y, x) from slice `first` of the plane on.
 
     With plane 'all', labels are by the mean of the probabilities of slices in all three planes. The sums of the first
     two passes lie in a temporary file, two bytes per voxel for each class but one. Slabs come in the last pass only,
     along y, and all of them, whatever `first`.
     """
+    plane = network.params.plane
+    slabs_of = partial(_computed, volume, network, known, scale, runtime)
     if plane != "all":
-        for part, slices in _read(volume, predictor, plane, first, runtime):
-            yield LabelledSlab(plane, part, *predictor.classify(slices, runtime.check))
+        with closing(slabs_of(_classified, plane, first)) as found:
+            for part, (labels, confidence) in found:
+                yield LabelledSlab(plane, part, labels, confidence)
         return
     *before, last = PLANES
-    with closing(ScratchSums(predictor.n_classes - 1, volume.shape, runtime)) as sums:
+    with closing(ScratchSums(len(known.card.class_names) - 1, volume.shape, runtime)) as sums:
         for one in before:
-            for part, parts in _quantised(volume, predictor, one, runtime):
-                sums.add(_box(one, part), np.moveaxis(parts, 1, NORMAL_AXIS[one] + 1))
-        for part, parts in _quantised(volume, predictor, last, runtime):
-            total = parts + np.moveaxis(sums[_box(last, part)], NORMAL_AXIS[last] + 1, 1)
-            yield LabelledSlab(last, part, *_labels_of_sums(total, predictor.threshold))
+            with closing(slabs_of(_quantised, one, 0)) as found:
+                for part, parts in found:
+                    sums.add(_box(one, part), np.moveaxis(parts, 1, NORMAL_AXIS[one] + 1))
+        with closing(slabs_of(_quantised, last, 0)) as found:
+            for part, parts in found:
+                total = parts + np.moveaxis(sums[_box(last, part)], NORMAL_AXIS[last] + 1, 1)
+                yield LabelledSlab(last, part, *_labels_of_sums(total, known.card.threshold))
 
 
-def planes_of(plane: str) -> tuple[str, ...]:
-    """Return the planes to predict, one after the other."""
-    return PLANES if plane == "all" else (plane,)
+Item = tuple[Scale, NDArray[np.float32]]  # slices (n + channels - 1, h, w), and the intensity scale of the volume
 
 
-def n_slices(shape: Sequence[int], plane: str) -> int:
-    """Return the number of slices of a volume of `shape` in a plane; for 'all', in the last plane predicted."""
-    return shape[NORMAL_AXIS[planes_of(plane)[-1]]]
+def _computed(
+    volume: ArraySource,
+    network: Network,
+    known: Facts,
+    scale: Scale,
+    runtime: Runtime,
+    function: Callable[[Network, Item, Runtime], T],
+    plane: str,
+    first: int,
+) -> Generator[tuple[slice, T]]:
+    """Yield slabs of a plane with what `function` makes of their slices; the next slab is read meanwhile."""
+    axis, reach = NORMAL_AXIS[plane], known.card.channels // 2
+    n = volume.shape[axis]
+
+    def read(part: slice) -> NDArray[np.float32]:
+        """Read slices with their neighbours; at the ends of the volume the last slice is repeated."""
+        around = slice(max(part.start - reach, 0), min(part.stop + reach, n))
+        slices = np.moveaxis(np.asarray(volume[_box(plane, around)], np.float32), axis, 0)
+        require_finite(slices)
+        missing = (around.start - part.start + reach, part.stop + reach - around.stop)
+        return np.pad(slices, (missing, (0, 0), (0, 0)), mode="edge") if any(missing) else slices
+
+    parts = slabs(n, known.slab[plane], first)
+    with closing(read_ahead(read, parts)) as reading:
+        read_parts = zip(parts, reading, strict=True)
+        items = ((f"{plane} slices {p.start} to {p.stop - 1}", (scale, slices)) for p, slices in read_parts)
+        with closing(runtime.each(function, network, items)) as results:
+            yield from zip(runtime.track(parts, f"segment: {plane} slices"), results, strict=True)
 
 
-def batch_shapes(
-    shape: Sequence[int], predictor: SlicePredictor, plane: str, *, transposed: bool
-) -> list[tuple[int, int, int]]:
-    """Return the shapes (patches, height, width) of all batches for a volume of `shape`, `transposed` ones too."""
-    found = []
-    for slice_shape in (plane_shape(shape, one) for one in planes_of(plane)):
-        (height, width), n = predictor.patch_shape(slice_shape), predictor.batch_size(slice_shape)
-        found += [(n, height, width), (n, width, height)][: 1 + transposed]
-    return list(dict.fromkeys(found))
+def _opened(network: Network, item: Item, runtime: Runtime) -> tuple[SlicePredictor, NDArray[np.float32]]:
+    """Return what labels slices, and the slices: (n, h, w), or (n, h, w, channels) with their neighbours."""
+    scale, slices = item
+    predictor, known = network.opened(runtime)
+    channels = known.card.channels
+    if channels > 1:
+        slices = np.lib.stride_tricks.sliding_window_view(slices, channels, axis=0)
+    return replace(predictor, scale=scale), slices
 
 
-def slab_size(volume: ArraySource, predictor: SlicePredictor, plane: str, runtime: Runtime) -> int:
-    """Return how many slices make a slab."""
-    shape = plane_shape(volume.shape, plane)
-    always, per_slice = predictor.memory_bytes(shape)
-    fits = int((0.75 * runtime.max_memory - always) / per_slice)
-    return max(1, min(fits, MAX_SLAB_SLICES, MAX_SLAB_PIXELS // math.prod(shape)))
+def _classified(network: Network, item: Item, runtime: Runtime) -> tuple[Labels, Labels]:
+    """Return labels and confidence of slices, (n, h, w)."""
+    predictor, slices = _opened(network, item, runtime)
+    return predictor.classify(slices, runtime.check)
 
 
-def plane_shape(shape: Sequence[int], plane: str) -> tuple[int, int]:
-    """Return height and width of the slices of a volume of `shape` in a plane."""
-    height, width = (n for axis, n in enumerate(shape) if axis != NORMAL_AXIS[plane])
-    return height, width
-
-
-def _quantised(
-    volume: ArraySource, predictor: SlicePredictor, plane: str, runtime: Runtime
-) -> Iterator[tuple[slice, NDArray[np.uint16]]]:
-    """Yield slabs of one plane: probabilities of the classes above 0, (classes - 1, n, h, w) in units of 1 / UNIT."""
-    for part, slices in _read(volume, predictor, plane, 0, runtime):
-        parts = np.empty((predictor.n_classes - 1, *slices.shape[:3]), np.uint16)
-        for i in range(len(slices)):
-            probabilities = predictor.probabilities(slices[i : i + 1], runtime.check)[0]
-            parts[:, i] = np.rint(UNIT * np.clip(probabilities[1:], 0, 1))
-        yield part, parts
+def _quantised(network: Network, item: Item, runtime: Runtime) -> NDArray[np.uint16]:
+    """Return probabilities of the classes above 0, (classes - 1, n, h, w) in units of 1 / UNIT."""
+    predictor, slices = _opened(network, item, runtime)
+    parts = np.empty((predictor.n_classes - 1, *slices.shape[:3]), np.uint16)
+    for i in range(len(slices)):
+        probabilities = predictor.probabilities(slices[i : i + 1], runtime.check)[0]
+        parts[:, i] = np.rint(UNIT * np.clip(probabilities[1:], 0, 1))
+    return parts
 
 
 def _labels_of_sums(total: NDArray[np.uint16], threshold: float) -> tuple[Labels, Labels]:
@@ -121,33 +135,6 @@ def _labels_of_sums(total: NDArray[np.uint16], threshold: float) -> tuple[Labels
         probabilities = np.concatenate([1 - above.sum(axis=0, keepdims=True), above])
         labels[i], confidence[i] = labels_and_confidence(probabilities, threshold)
     return labels, confidence
-
-
-def _read(
-    volume: ArraySource, predictor: SlicePredictor, plane: str, first: int, runtime: Runtime
-) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    """Yield slabs of slices with progress; the next slab is read meanwhile.
-
-    Slices are (n, h, w), or (n, h, w, channels) with their neighbours; at the ends of the volume the last slice is
-    repeated.
-    """
-    axis, channels = NORMAL_AXIS[plane], predictor.channels
-
-    def read(part: slice) -> NDArray[np.float32]:
-        reach, n = channels // 2, volume.shape[axis]
-        around = slice(max(part.start - reach, 0), min(part.stop + reach, n))
-        slices = np.moveaxis(np.asarray(volume[_box(plane, around)], np.float32), axis, 0)
-        require_finite(slices)
-        if channels == 1:
-            return slices
-        missing = (around.start - part.start + reach, part.stop + reach - around.stop)
-        slices = np.pad(slices, (missing, (0, 0), (0, 0)), mode="edge")
-        return np.lib.stride_tricks.sliding_window_view(slices, channels, axis=0)
-
-    parts = slabs(volume.shape[axis], slab_size(volume, predictor, plane, runtime), first)
-    with closing(read_ahead(read, parts)) as reading:
-        for part in runtime.track(parts, f"segment: {plane} slices"):
-            yield part, next(reading)
 
 
 def read_ahead(read: Callable[[slice], T], parts: Sequence[slice]) -> Generator[T]:

@@ -5,8 +5,9 @@ those of one fold, whose slices may be easier or harder than others.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from tomoseg.segmentation.evaluation.tables import scores_table
 from tomoseg.segmentation.inference.slice_prediction import labels_of
 from tomoseg.segmentation.training.files import TrainFiles
 from tomoseg.segmentation.training.parameters import TrainParameters, check
-from tomoseg.segmentation.training.trainer import TrainResult, predictor_of, train
+from tomoseg.segmentation.training.several import Training, train_each
+from tomoseg.segmentation.training.trainer import TrainResult, predictor_of
 from tomoseg.segmentation.training.training_set import TrainingSet
 
 
@@ -136,17 +138,22 @@ def cross_validate(
 
     about: dict[str, Any] = {
         **{"names": given, "class_names": class_names, "class_colors": class_colors, "pixel_size_nm": pixel_size_nm},
-        **{"resume": resume, "overwrite": overwrite, "group_of": group_of, "runtime": runtime},
+        "group_of": group_of,
     }
 
-    def trained(where: Path, one: TrainParameters, fold: int) -> TrainResult:
-        told = None if on_epoch is None else lambda row: on_epoch({"fold": fold, **row})
-        return train(images, labels, where, on_epoch=told, params=one, **about)
+    def trained(trainings: Sequence[Training]) -> Iterator[TrainResult]:
+        return train_each(images, labels, trainings, about, runtime, resume=resume, overwrite=overwrite)
+
+    def told(fold: int, row: Mapping[str, Any]) -> None:
+        if on_epoch is not None:
+            on_epoch({"fold": fold, **row})
 
     results, predictions, fold_of = [], {}, {}
-    for file, one in zip(files, of_fold, strict=True):
-        runtime.say(f"fold {one.fold} of 0 to {params.folds - 1}")
-        result = trained(file.output, one, one.fold)
+    of_folds = [
+        Training(file.output, one, f"fold {one.fold} of 0 to {params.folds - 1}", partial(told, one.fold))
+        for file, one in zip(files, of_fold, strict=True)
+    ]
+    for one, result in zip(of_fold, trained(of_folds), strict=True):
         held_out = [given.index(name) for name in result.card.training["validation_names"]]
         for i, prediction in zip(held_out, _labels_of(result, [images[i] for i in held_out], runtime), strict=True):
             predictions[i], fold_of[i] = prediction, one.fold
@@ -168,10 +175,10 @@ def cross_validate(
     if final:
         best = max(1, round(float(np.median([result.best_epoch for result in results]))))
         epochs = params.epochs if params.schedule == "cosine" else best
-        runtime.say(f"the final network, on all slices for {epochs} epochs")
         no_validation = {"folds": 1, "fold": 0, "patience": 0, "monitor": "dice", "sweep_threshold": False}
-        on_all = params.changed(**no_validation, epochs=epochs)
-        found = replace(found, final=_with_scores(trained(output, on_all, -1), found))
+        what = f"the final network, on all slices for {epochs} epochs"
+        on_all = Training(output, params.changed(**no_validation, epochs=epochs), what, partial(told, -1))
+        found = replace(found, final=_with_scores(next(trained([on_all])), found))
     return found
 
 

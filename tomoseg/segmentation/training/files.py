@@ -94,6 +94,31 @@ class TrainFiles:
             if file.name not in (state["latest"], state["best"]):
                 file.unlink()
 
+    def content(self) -> dict[str, bytes]:
+        """Return the content of all files by their names beside the network; none where there is no checkpoint."""
+        if not self.began():
+            return {}
+        folder = self.output.parent
+        files = [*sorted(self.checkpoint.iterdir()), self.history, self.curves, self.output]
+        return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files if file.is_file()}
+
+    def replace(self, content: Mapping[str, bytes]) -> None:
+        """Write files as `content` returned them: weights before the state that names them, then remove older ones."""
+        if not content:
+            return
+        folder, state = self.output.parent, self._state_file.relative_to(self.output.parent).as_posix()
+        self.checkpoint.mkdir(parents=True, exist_ok=True)
+        for name in sorted(content, key=lambda name: (name == self.output.name, name == state)):
+            with atomic_path(folder / name) as part:
+                part.write_bytes(content[name])
+        for file in self.checkpoint.glob("*.keras"):
+            if file.relative_to(folder).as_posix() not in content:
+                file.unlink()
+
+    def remove(self) -> None:
+        """Remove the checkpoint, so that a training starts anew."""
+        shutil.rmtree(self.checkpoint, ignore_errors=True)
+
     def publish(self, best: str) -> None:
         """Copy the best weights to the file of the network."""
         with atomic_path(self.output) as part:

@@ -1,0 +1,140 @@
+"""Start or find a Dask scheduler and its workers, and connect to it."""
+
+import contextlib
+import logging
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+from tomoseg.batch.site import Site, seconds
+from tomoseg.cluster.asked import Asked
+from tomoseg.errors import InputError
+from tomoseg.runtime import Runtime
+
+CONNECT_S = 15  # to reach a scheduler that is said to run
+LOOPBACK = "127.0.0.1"
+SETTINGS = {
+    # A part that ends three workers one after the other is to blame itself.
+    "distributed.scheduler.allowed-failures": 2,
+    # tomoseg plans its memory itself; Dask would take results that wait to be fetched for a leak.
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": False,
+    "distributed.worker.profile.enabled": False,
+    # Between machines, what a sample shows to be compressible is compressed; the volume of a needle is half empty.
+    "distributed.comm.compression": "auto",
+    # Of each transition of each task, the scheduler keeps a record.
+    "distributed.admin.low-level-log-length": 1000,
+    "distributed.admin.large-graph-warning-threshold": "1TB",
+}
+
+
+@contextmanager
+def connected(asked: Asked, runtime: Runtime) -> Iterator[Any]:
+    """Yield a Dask client of the cluster asked for; what was started is ended afterwards.
+
+    Raises `InputError` where no scheduler answers.
+    """
+    import dask
+    import distributed
+
+    for name in ("distributed", "tornado"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is said in words of our own
+    with dask.config.set(SETTINGS), contextlib.ExitStack() as started:
+        if asked.kind in ("address", "file"):
+            named = {"scheduler_file" if asked.kind == "file" else "address": asked.address}
+            try:
+                client = distributed.Client(**named, timeout=CONNECT_S, set_as_default=False)
+            except (OSError, ValueError) as error:
+                raise InputError(
+                    f"--cluster {asked.address}: no Dask scheduler answers there ({error}). Start one with "
+                    "`dask scheduler` and workers with `dask worker`, or check address and network."
+                ) from error
+        else:
+            cluster = started.enter_context(_local(asked.n, runtime) if asked.site is None else _jobs(asked))
+            client = distributed.Client(cluster, set_as_default=False)
+        started.callback(client.close, timeout=5)
+        _warn_if_open(client.scheduler.address, runtime)
+        yield client
+
+
+def _local(n: int, runtime: Runtime) -> Any:
+    """Start workers on this machine, which share its threads and memory."""
+    import distributed
+
+    return distributed.LocalCluster(
+        n_workers=n,
+        threads_per_worker=max(1, runtime.workers // n),
+        memory_limit=2 * runtime.max_memory // n,  # of which a worker uses half
+        host=LOOPBACK,
+        dashboard_address=f"{LOOPBACK}:0",
+        scheduler_kwargs={"dashboard": False},
+        silence_logs=logging.CRITICAL,
+    )
+
+
+def _jobs(asked: Asked) -> Any:
+    """Ask a batch system for jobs with workers."""
+    assert asked.site is not None
+    classes = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster"}
+    cluster = getattr(import_module("dask_jobqueue"), classes[asked.kind])(**job_options(asked.site))
+    cluster.scale(jobs=asked.n)
+    return cluster
+
+
+def job_options(site: Site) -> dict[str, Any]:
+    """Return the keywords of a class of dask-jobqueue for jobs as the site wants them; a worker for each GPU."""
+    from distributed.utils import get_ip_interface
+
+    has_gpus = site.gpus > 0
+    cpus = (site.gpu_cpus if has_gpus else None) or site.cpus
+    memory = (site.gpu_memory if has_gpus else None) or site.memory
+    total = seconds((site.gpu_time if has_gpus else None) or site.time)
+    hours, minutes = total // 3600, total // 60 % 60
+    time = f"{hours:02d}:{minutes:02d}" if site.scheduler == "lsf" else f"{hours:02d}:{minutes:02d}:{total % 60:02d}"
+    further = site.options.splitlines()
+    options: dict[str, Any] = {
+        "cores": cpus,
+        "memory": memory,
+        "processes": max(1, site.gpus),
+        "queue": (site.gpu_partition if has_gpus else "") or site.partition or None,
+        "walltime": time,
+        "interface": site.interface,
+        "python": "python" if site.setup else shlex.quote(sys.executable),
+        "scheduler_options": {"dashboard_address": f"{get_ip_interface(site.interface)}:0", "dashboard": False},
+        "silence_logs": logging.CRITICAL,
+        "worker_extra_args": ["--no-dashboard"],
+        "job_script_prologue": [*site.setup.splitlines(), *_as_variables()],
+    }
+    if site.account:
+        options["project" if site.scheduler == "lsf" else "account"] = site.account
+    if site.scheduler == "pbs":
+        gpus = f":ngpus={site.gpus}" if has_gpus else ""
+        options["resource_spec"] = f"select=1:ncpus={cpus}:mem={memory}B{gpus}"
+    elif has_gpus:
+        further.append(f"--gpus-per-node={site.gpus}" if site.scheduler == "slurm" else f"-gpu num={site.gpus}")
+    options["job_extra_directives"] = further
+    return options
+
+
+def _as_variables() -> list[str]:
+    """Return lines of a shell that give the settings of workers to Dask there."""
+    return [
+        f"export DASK_{name.upper().replace('.', '__').replace('-', '_')}={value}"
+        for name, value in SETTINGS.items()
+        if name.startswith(("distributed.worker", "distributed.comm"))
+    ]
+
+
+def _warn_if_open(address: str, runtime: Runtime) -> None:
+    """Warn of a scheduler that others on the network can use."""
+    protocol, _, place = address.rpartition("://")
+    if protocol not in ("tls", "wss", "inproc") and not place.startswith((f"{LOOPBACK}:", "localhost:", "[::1]:")):
+        runtime.progress.message(
+            f"warning: whoever reaches {address} can run programs as you, for it is not protected: keep it to a "
+            "private network, or use TLS (docs/hpc.md)"
+        )
