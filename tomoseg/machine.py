@@ -16,12 +16,47 @@ UNKNOWN_MEMORY = 8 << 30  # bytes, where the system cannot be asked
 def available_cpus(root: Path = ROOT) -> int:
     """Return the number of CPUs this process may use, at least 1; a batch system may give fewer than there are."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    return max(1, min([cpus, *(math.ceil(quota) for quota in _cpu_quotas(root))]))
+    return max(1, min([cpus, *_job_cpus(), *(math.ceil(quota) for quota in _cpu_quotas(root))]))
 
 
 def available_memory(root: Path = ROOT) -> int:
-    """Return the memory this process may use, in bytes: the machine's, or less by a control group or `ulimit -v`."""
-    return min([*_physical_memory(), *_address_space(), *_group_memory(root)], default=UNKNOWN_MEMORY)
+    """Return the memory this process may use, in bytes.
+
+    It is the machine's, or less by a control group, by `ulimit -v`, or by what a batch system says it gave.
+    """
+    limits = [*_physical_memory(), *_address_space(), *_job_memory(), *_group_memory(root)]
+    return min(limits, default=UNKNOWN_MEMORY)
+
+
+# --- batch systems: what they say they gave, for those that let a job take more ---
+
+# By the variable that tells a job: variables of the CPUs on this node, of which the first that is set counts.
+JOB_CPUS = {
+    "SLURM_JOB_ID": ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"),
+    "PBS_JOBID": ("NCPUS", "PBS_NUM_PPN"),
+    "LSB_JOBID": ("LSB_DJOB_NUMPROC",),
+}
+
+
+def _job_cpus() -> list[int]:
+    for job, names in JOB_CPUS.items():
+        if job in os.environ:
+            return [n for name in names if (n := _positive(name))][:1]
+    return []
+
+
+def _job_memory() -> list[int]:
+    """Return the memory that Slurm gave, which it tells in MiB of a node or of a CPU; 0 means all there is."""
+    if "SLURM_JOB_ID" not in os.environ:
+        return []
+    of_node, of_cpu, cpus = (_positive(f"SLURM_{n}") for n in ("MEM_PER_NODE", "MEM_PER_CPU", "CPUS_ON_NODE"))
+    return [n << 20 for n in (of_node, of_cpu * cpus) if n]
+
+
+def _positive(name: str) -> int:
+    """Return the number in a variable of the environment, 0 where there is none."""
+    text = os.environ.get(name, "")
+    return int(text) if text.isdecimal() else 0
 
 
 def _physical_memory() -> list[int]:

@@ -180,3 +180,36 @@ def test_a_real_control_group():
     finally:
         group.rmdir()
     assert int(done.stdout) == limit // 2
+
+
+@pytest.mark.parametrize(
+    ("given", "cpus"),
+    [
+        ({"SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "1", "SLURM_CPUS_ON_NODE": "64"}, 1),
+        ({"SLURM_JOB_ID": "7", "SLURM_CPUS_ON_NODE": "1"}, 1),
+        ({"PBS_JOBID": "7.head", "NCPUS": "1"}, 1),
+        ({"LSB_JOBID": "7", "LSB_DJOB_NUMPROC": "1"}, 1),
+        ({"SLURM_CPUS_PER_TASK": "1"}, None),  # left over from somewhere, but no job
+        ({"SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "9999"}, None),
+        ({"SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "many"}, None),
+    ],
+)
+def test_cpus_that_a_batch_system_says_it_gave(tmp_path, monkeypatch, given, cpus):
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert available_cpus(tmp_path) == (cpus or len(os.sched_getaffinity(0)))
+
+
+@pytest.mark.parametrize(
+    ("given", "memory"),
+    [
+        ({"SLURM_JOB_ID": "7", "SLURM_MEM_PER_NODE": "512"}, GIB // 2),
+        ({"SLURM_JOB_ID": "7", "SLURM_MEM_PER_CPU": "256", "SLURM_CPUS_ON_NODE": "4"}, GIB),
+        ({"SLURM_JOB_ID": "7", "SLURM_MEM_PER_NODE": "0"}, PHYSICAL),
+        ({"SLURM_MEM_PER_NODE": "512"}, PHYSICAL),
+    ],
+)
+def test_memory_that_a_batch_system_says_it_gave(tmp_path, monkeypatch, given, memory):
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert available_memory(tmp_path) == memory

@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _run(arguments: Sequence[str]) -> NoReturn:
     try:
-        prepare_environment()
+        prepare_environment(arguments)
         app(arguments)
     except TomosegError as error:
         _fail(error.lines, error, error.exit_code)
