@@ -18,7 +18,7 @@ setup: $(VENV)/installed
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tomoseg needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'
 	touch $@
 
 demo: setup
@@ -44,7 +44,7 @@ test-slow: setup
 # With the versions that TomoPy up to 1.15.2 asks for.
 $(NUMPY1)/installed: pyproject.toml
 	$(PYTHON) -m venv $(NUMPY1)
-	$(NUMPY1)/bin/python -m pip install --quiet --editable '.[dev,numpy1]' \
+	$(NUMPY1)/bin/python -m pip install --quiet --no-compile --editable '.[dev,numpy1]' \
 		'scikit-image<0.26' 'scipy<1.14' 'tifffile<2025.2.18'
 	touch $@
 

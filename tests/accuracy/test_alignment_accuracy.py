@@ -123,6 +123,7 @@ def test_spoilt_images_are_found_and_drag_no_other():
     assert any("outlier" in text or "agree" in text for text in runtime.warnings + runtime.notes)
 
 
+@pytest.mark.slow
 def test_the_offset_is_found_where_the_stage_is_steady():
     series = simulate_series(64, 8, tilt_step_deg=4, jitter_px=0.1, drift_px=0, tilt_axis_offset_px=3.2, seed=7)
     outputs, _ = _align(series.raw, series.angles_deg, "y")
@@ -180,6 +181,7 @@ def test_the_real_needle(real_data, axis):
     assert np.sqrt((rest**2).mean()) < 0.35 * scale
 
 
+@pytest.mark.slow
 def test_the_aligned_catalyst_stays_aligned(real_data):
     path = real_data / "tilt-series/catalyst-simulated/Catalyst3DModel_TiltSeries180.hspy"
     with h5py.File(path) as file:

@@ -32,6 +32,7 @@ def test_each_method_on_a_whole_sample(series, method, allowed_px, how):
     assert not runtime.warnings
 
 
+@pytest.mark.slow
 def test_the_methods_differ(series):
     shifts = [
         _align(series.raw, series.angles_deg, method=method, tilt_axis_angle=5)[0].arrays["shifts_px"].tobytes()
@@ -63,6 +64,7 @@ def test_zero_is_a_value(series, method):
 # --------------------------------------------------------------------------------------- masks and parts of the frame
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("corner", [(20, 50), (30, 30)], ids=["beside the sample", "on it"])
 @pytest.mark.parametrize("per_tilt", [False, True])
 def test_a_spot_burnt_into_all_images(series, tmp_path, corner, per_tilt):

@@ -126,6 +126,7 @@ def network(tmp_path_factory):
     return train(data.images, data.labels, root / "net.keras", names=data.names, params=settings, runtime=Runtime())
 
 
+@pytest.mark.slow
 def test_a_small_network_segments_slices_of_an_object_it_never_saw(network, tmp_path):
     from tomoseg.segmentation.evaluation.model_evaluation import evaluate_model
 

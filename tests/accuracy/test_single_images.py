@@ -157,6 +157,7 @@ def test_the_reconstruction_is_better(shaken, steady, usual, refined):
     assert after - least < 0.4 * (before - least)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ALL)
 def test_only_what_is_asked_for(phantom, kind):
     wanted = [kind == k for k in ALL]
@@ -177,6 +178,7 @@ def test_nothing_is_kept_where_images_need_nothing(steady):
         assert array.tobytes() == asked.arrays[name].tobytes(), name
 
 
+@pytest.mark.slow
 def test_what_noise_would_make_of_it_is_small(steady, monkeypatch):
     monkeypatch.setattr(image_corrections, "LEAST_GAIN", -1.0)  # whatever is found is taken
     plain, _ = _align(steady.raw, steady.angles_deg, tilt_axis_angle=AXIS_DEG)
@@ -189,6 +191,7 @@ def test_what_noise_would_make_of_it_is_small(steady, monkeypatch):
     assert (after < before + 0.05).all()
 
 
+@pytest.mark.slow
 def test_a_patch_tells_what_the_whole_images_need(shaken):
     """Images turn about their own centre, wherever the patch lies."""
     limits = {"x_range": (10, 80), "y_range": (20, 92)}

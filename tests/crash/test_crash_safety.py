@@ -97,6 +97,7 @@ def test_every_operation_of_one_commit(checker):
     assert try_points(checker, range(first, last + 1), 8, look_only=True) == []
 
 
+@pytest.mark.slow
 def test_points_of_the_whole_scenario(checker):
     points = sorted(random.Random(SEED).sample(range(len(checker.history.ops) + 1), 8))
     assert try_points(checker, points, 1) == []

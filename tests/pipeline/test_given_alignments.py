@@ -74,6 +74,7 @@ def test_image_corrections_are_taken_over(project, edx):
         assert not file[schema.TILT_QUALITY.path]["tilt_error_deg"].any()
 
 
+@pytest.mark.slow
 def test_only_the_alignment_of_the_other_project_counts(project, edx):
     tomoseg("align", edx, "--from-project", project)
     assert state(edx)["state"] == "fresh"

@@ -95,6 +95,7 @@ def test_in_a_folder_to_read_one_can_look_and_not_compute(guest, owned):
     assert content(folder) == before
 
 
+@pytest.mark.slow
 def test_a_file_to_read_in_a_folder_to_write_is_not_written(guest, owned):
     folder, before = owned.parent, content(owned.parent)
     folder.chmod(0o777)

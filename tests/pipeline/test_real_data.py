@@ -100,6 +100,7 @@ def test_python_gives_the_same_bits(needle, real_data):
         pd.testing.assert_frame_equal(getattr(mes, name), data_frame(needle[f"/measurement/{name}"][:]))
 
 
+@pytest.mark.slow
 def test_the_dm3_series_goes_through(real_data, tmp_path):
     project = tmp_path / "dm3.h5"
     tomoseg("run", real_data / "tilt-series/needle-dm3/HAADF.dm3", "-o", project)

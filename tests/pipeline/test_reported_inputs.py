@@ -49,6 +49,7 @@ def write(folder, images, angles, name="raw.mrc", head="", **options):
     return path
 
 
+@pytest.mark.slow
 def test_a_nominal_axis_that_is_90_degrees_off(simulated, tmp_path):
     head = f"[T =     Tilt axis angle = {NOMINAL - 180:.1f}, binning = 1]"
     axis, table, _, warnings, _ = aligned(write(tmp_path, simulated.raw, simulated.angles_deg, head=head))
@@ -57,6 +58,7 @@ def test_a_nominal_axis_that_is_90_degrees_off(simulated, tmp_path):
     assert any("the metadata say that the tilt axis lies along x" in text for text in warnings)
 
 
+@pytest.mark.slow
 def test_exposure_that_grows_with_tilt(simulated, tmp_path):
     growing = simulated.raw / np.cos(np.deg2rad(simulated.angles_deg))[:, None, None]
     axis, table, notes, _, stored = aligned(write(tmp_path, growing.round().astype(np.uint16), simulated.angles_deg))
@@ -93,6 +95,7 @@ def test_bytes_whose_header_tells_no_sign(simulated, tmp_path):
     np.testing.assert_array_equal(np.sort(stored, axis=None), np.sort(values, axis=None))
 
 
+@pytest.mark.slow
 def test_bright_field(simulated, tmp_path):
     dark_field = simulated.raw.astype(float) - np.quantile(simulated.raw, 0.05)
     bright = np.random.default_rng(3).poisson(400 * np.exp(-1.2 * dark_field / dark_field.max())).astype(np.uint16)
@@ -102,6 +105,7 @@ def test_bright_field(simulated, tmp_path):
     assert not table["is_outlier"].any()
 
 
+@pytest.mark.slow
 def test_a_folder_of_files_with_zero_filled_borders(simulated, tmp_path):
     folder = tmp_path / "tilts"
     folder.mkdir()

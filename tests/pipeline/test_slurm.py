@@ -157,3 +157,15 @@ def test_an_array_of_which_one_is_broken_is_told_and_only_that_submitted_again(r
     jobs = sorted((out / "jobs").iterdir())[-1]
     assert (jobs / "numbers.txt").read_text() == "1\n"
     wait(numbers(again))
+
+
+def test_jobs_with_workers_compute_slabs_as_here(raws, tmp_path):
+    pytest.importorskip("dask_jobqueue")
+    site = tmp_path / "site.yaml"
+    site.write_text("site:\n  interface: lo\n  cpus: 1\n  memory: 1G\n  time: 10m\n")
+    here, there = tmp_path / "here.h5", tmp_path / "there.h5"
+    tomoseg("run", raws / "s1.mrc", "-o", here, "--until", "reconstruct")
+    tomoseg("run", raws / "s1.mrc", "-o", there, "--until", "align")
+    tomoseg("reconstruct", there, "--cluster", "slurm:2", "--site", site, cwd=tmp_path)
+    assert np.array_equal(volume(here), volume(there))
+    assert "tomoseg" not in subprocess.run(["squeue"], capture_output=True, text=True, check=True).stdout

@@ -95,6 +95,7 @@ def test_a_changed_parameter_makes_it_stale_and_says_why(name, project):
     assert all(states[other]["state"] == "fresh" for other in NAMES[: NAMES.index(name)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_its_option_and_its_set_key_are_the_same_parameter(name, small_run, project):
     change = CHANGES[name]

@@ -156,6 +156,7 @@ def test_a_folder_that_was_named_once_is_used_again(guest, tmp_path):
     tomoseg("run", guest, "--export-dir", away)
 
 
+@pytest.mark.slow
 def test_a_moved_project_takes_its_default_folder_along(guest, tmp_path):
     tomoseg("run", guest, "--set", "export.formats=csv", "--progress", "none")
     guest.parent.rename(tmp_path / "moved")
@@ -164,6 +165,7 @@ def test_a_moved_project_takes_its_default_folder_along(guest, tmp_path):
     assert not guest.parent.exists()
 
 
+@pytest.mark.slow
 def test_the_right_to_overwrite_is_forgotten_and_makes_nothing_stale(guest, precious):
     tomoseg("export", guest, "--export-dir", precious, "--overwrite", "--formats", "csv")
     assert {s["state"] for s in states(guest).values()} == {"fresh"}

@@ -1,5 +1,6 @@
 """What `pyproject.toml`, `environment.yml` and the messages say of packages that go together."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -46,3 +47,13 @@ def test_the_messages_name_the_pyarrow_that_the_extra_installs(project, monkeypa
     monkeypatch.setattr(parquet, "import_module", lambda name: __import__("no_such_package"))
     assert f"pip install '{pair}'" in parquet.why_missing()
     assert f"'{pair}' with NumPy 1" in doctor.OPTIONAL["pyarrow"][1]
+
+
+def test_containers_have_this_release_and_a_python_that_it_runs_on(project):
+    docker, apptainer = ((ROOT / "containers" / name).read_text() for name in ("Dockerfile", "tomoseg.def"))
+    for text in (docker, apptainer):
+        assert re.search(rf"(?m)^\s*(ARG VERSION|version)={re.escape(tomoseg.__version__)}$", text)
+        (python,) = re.findall(r"python:(\d+\.\d+)-slim", text)
+        assert Requirement(f"python{project['requires-python']}").specifier.contains(python)
+        extras = re.search(r"(?m)^\s*(?:ARG EXTRAS|extras)=(.*)$", text)[1].split(",")
+        assert set(extras) <= set(project["optional-dependencies"])

@@ -98,6 +98,7 @@ def job_options(site: Site) -> dict[str, Any]:
     time = f"{hours:02d}:{minutes:02d}" if site.scheduler == "lsf" else f"{hours:02d}:{minutes:02d}:{total % 60:02d}"
     further = site.options.splitlines()
     options: dict[str, Any] = {
+        "job_name": "tomoseg",
         "cores": cpus,
         "memory": memory,
         "processes": max(1, site.gpus),

@@ -82,6 +82,7 @@ def test_shifts_that_are_given_can_be_set_too(raw):
     assert not np.delete(same.shifts_px, k, axis=0).any()
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_several_and_forgets_what_is_refused(tmp_path):
     raw, project = tmp_path / "r.mrc", tmp_path / "p.h5"
     tomoseg("simulate", "-o", raw, "--size", 48, "--particles", 8, "--step", 8)
@@ -100,6 +101,7 @@ def test_the_command_line_takes_several_and_forgets_what_is_refused(tmp_path):
         assert opened.settings["align"]["exclude_tilt"] == "68"
 
 
+@pytest.mark.slow
 def test_what_is_saved_in_the_view_is_aligned_again(tmp_path, monkeypatch, capsys):
     raw, project = tmp_path / "r.mrc", tmp_path / "p.h5"
     tomoseg("simulate", "-o", raw, "--size", 48, "--particles", 8, "--step", 8)

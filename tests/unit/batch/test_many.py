@@ -52,6 +52,7 @@ def test_one_that_fails_stops_none_of_the_others_and_is_named(raws, tmp_path):
     assert "import: up to date" in (tmp_path / "out" / "s1.log").read_text()
 
 
+@pytest.mark.slow
 def test_numbers_choose_series_and_none_only_writes_the_table(raws, tmp_path):
     out = tmp_path / "out"
     tomoseg("run", "--many", raws / "s*.mrc", "-o", out, "--until", "import", "--only", 2)

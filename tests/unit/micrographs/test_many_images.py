@@ -90,6 +90,7 @@ def test_a_folder_of_other_things_and_no_image_are_refused(measured, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_corrections_by_hand_are_kept_with_their_origin(measured, tmp_path):
     root, _ = measured
     shutil.copytree(root, tmp_path / "copy")

@@ -188,6 +188,7 @@ def test_beyond_its_frame_an_image_of_a_film_goes_on(plain):
     assert plain[2].aligned.min() > 0
 
 
+@pytest.mark.slow
 def test_images_that_turned_are_turned_back_by_their_markers(with_particles):
     turns = np.random.default_rng(8).normal(0, 0.6, len(ANGLES))
     turns -= turns.mean()
@@ -205,6 +206,7 @@ def test_images_that_turned_are_turned_back_by_their_markers(with_particles):
     assert plain.figures["marker_residual_px"] > 1.15 * found.figures["marker_residual_px"]
 
 
+@pytest.mark.slow
 def test_bad_images_do_not_break_the_chain_of_a_film_without_particles():
     """One image shows something else, and those beyond it are found beside those before it."""
     raw, shifts = recorded(textured(0, seed=6), axis=20.0)

@@ -45,6 +45,7 @@ def micrographs(make_slices):
     return images, [(label > 0).astype(np.uint8) for label in labels]
 
 
+@pytest.mark.slow
 def test_the_encoder_rests_and_is_then_trained(micrographs, tmp_path):
     file = written(tmp_path / "encoder.h5", published())
     settings = BINARY.changed(

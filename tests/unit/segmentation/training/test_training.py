@@ -151,6 +151,7 @@ def test_resume_with_averages_and_a_schedule_is_exact(tmp_path, make_slices, tin
         np.testing.assert_allclose(a, b, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_the_averaged_weights_are_kept_and_training_goes_on_from_the_present_ones(tmp_path, make_slices, tiny_settings):
     images, labels = make_slices(6, seed=1)
     plain = tiny_settings.changed(folds=1, epochs=2)
@@ -169,6 +170,7 @@ def test_the_averaged_weights_are_kept_and_training_goes_on_from_the_present_one
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_patience_ends_a_training_and_resuming_does_not_go_on(tmp_path, make_slices, tiny_settings):
     images, labels = make_slices(8, seed=1)
     # Next to no learning: validation does not become better after the first epochs.
@@ -211,6 +213,7 @@ def test_a_compact_network_learns_a_phantom(tmp_path, make_slices):
     assert result.card.training["augmentation"]["noise"] == 0.05
 
 
+@pytest.mark.slow
 def test_the_side_of_patches_in_use_may_be_another(tmp_path, make_slices, tiny_settings):
     images, labels = make_slices(4, size=96)
     settings = tiny_settings.changed(epochs=1, predict_patch=96)
@@ -355,6 +358,7 @@ def test_checkpoints_hold_the_optimiser(trained):
     assert int(model.optimizer.iterations) == 2 * 3  # 12 training slices less neighbours, in batches of 4, two epochs
 
 
+@pytest.mark.slow
 def test_history_and_curves_are_there_after_every_epoch_and_validation_when_it_is_due(
     tmp_path, make_slices, tiny_settings
 ):

@@ -102,6 +102,7 @@ def test_sigkill_again_and_again(folders, undisturbed, tmp_path):
     assert_same(output, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_time_budget(folders, undisturbed, tmp_path):
     output = tmp_path / "net.keras"
     # Enough to start and for an epoch or more, also on a machine that is busier than it was; not for all of them.
