@@ -25,6 +25,7 @@ SCIENCE = {
     "micrographs",
     "export",
     "simulate",
+    "worlds",
     "report",
 }
 HEAVY = {
@@ -51,6 +52,7 @@ ALLOWED = {
     "batch": {"config", "io", "project", "stages"},
     "cluster": {"batch.site", "reconstruction.backends.gpu"},
     "simulate": set(),
+    "worlds": {"io", "reconstruction", "segmentation", "simulate"},
     "progress": set(),
     "reproduction": {"config", "project", "stages"},
     "doctor": {"io.file_system", "io.limits"},

@@ -9,6 +9,7 @@ import typer
 from tomoseg import config
 from tomoseg.cli.options import computing, with_options
 from tomoseg.errors import InputError
+from tomoseg.io.slices import LabelledSlices
 from tomoseg.lengths import require_size
 from tomoseg.runtime import Runtime, stopping_on_signals
 from tomoseg.segmentation.training.parameters import TrainParameters, preset
@@ -61,6 +62,8 @@ Recipe = Annotated[
         "kit-nanoparticles. Options go before the file, and the file before the preset.",
     ),
 ]
+WORLD_SHAPE = (128, 40, 128)  # voxels z, y, x
+EVERY_SLICE = 2  # neighbours look alike
 FINAL = -1  # the 'fold' of the network trained on all slices
 
 
@@ -88,6 +91,15 @@ def train(
     pixel_size: Annotated[float | None, typer.Option(metavar="NM", help="Pixel size of the slices in nm.")] = None,
     preset_name: PresetName = "",
     recipe: Recipe = "",
+    simulated: Annotated[
+        int,
+        typer.Option(
+            "--simulated",
+            metavar="N",
+            min=0,
+            help="Train on N simulated worlds, which are kept in IMAGES_DIR and made there where they are missing.",
+        ),
+    ] = 0,
     augment: Annotated[
         str, typer.Option(metavar="NAME=VALUE,...", help="Changes to the random views, such as rotation_deg=180.")
     ] = "",
@@ -114,6 +126,7 @@ def train(
     from tomoseg.segmentation.data.neighbours import load_slices
     from tomoseg.segmentation.training.cross_validation import cross_validate
     from tomoseg.segmentation.training.several import Training, train_each
+    from tomoseg.worlds.slices import world_of
 
     if output.suffix != ".keras":
         raise InputError(f"-o {output}: a network is written as a .keras file.")
@@ -126,7 +139,9 @@ def train(
         option = "--label-map" if label_map else "--label-pattern"
         raise InputError(f"{option} is for label images; the labels in a project are class numbers already.")
     with stopping_on_signals(lambda: "The same command with --resume continues after the last finished epoch."):
-        if labels_dir is None:
+        if simulated:
+            slices = _worlds(images_dir, simulated, channels, runtime)
+        elif labels_dir is None:
             slices = load_painted_slices(images_dir, channels, runtime.say)
         else:
             names = words(class_names)
@@ -147,6 +162,7 @@ def train(
             "class_names": words(class_names) or slices.class_names,
             "class_colors": slices.class_colors,
             "pixel_size_nm": slices.pixel_size_nm if pixel_size is None else pixel_size,
+            "group_of": world_of if simulated else None,
         }
         how: dict[str, Any] = {"resume": resume, "overwrite": force}
 
@@ -172,6 +188,14 @@ def train(
         )
     results = [*found.results, *filter(None, [found.final])]
     show(*found.table().split("\n"), *(result.model for result in results), found.scores_json, found.scores_csv)
+
+
+def _worlds(folder: Path, n: int, channels: int, runtime: Runtime) -> LabelledSlices:
+    """Return slices of simulated worlds, made where they are missing."""
+    from tomoseg.worlds.library import write_worlds
+    from tomoseg.worlds.slices import labelled_slices
+
+    return labelled_slices(write_worlds(folder, range(n), WORLD_SHAPE, runtime), channels, EVERY_SLICE)
 
 
 def _with_recipe(recipe: str, options: dict[str, Any]) -> dict[str, Any]:

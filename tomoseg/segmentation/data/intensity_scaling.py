@@ -138,6 +138,12 @@ def scaling_of(values: Histogram, dtype: DTypeLike) -> Scaling:
     return Scaling("levels", np.dtype(dtype).name, trained, asdict(Intensities.of(values, trained)))
 
 
+def already_scaled(values: Histogram, dtype: DTypeLike) -> Scaling:
+    """Return the scaling of a network trained on images that are scaled already, by their own levels."""
+    present = values.centres[values.counts > 0]
+    return Scaling("levels", np.dtype(dtype).name, Scale(0.0, 1.0, float(present[0]), float(present[-1])))
+
+
 @dataclass(frozen=True)
 class Intensities:
     """Description of intensities on the scale of a network (0 background, 1 support)."""

@@ -125,10 +125,11 @@ class TrainParameters(Parameters):
         "either side",
     )
     augmentation: Augmentation = Field(Augmentation.of("augmentation", {}), description="Random views of the slices")
-    intensity: Literal["set", "image"] = Field(
+    intensity: Literal["set", "image", "scaled"] = Field(
         "set",
         description="Intensity scale. 'set': one for all images, from the levels of background and support in them; "
-        "'image': each image has its own, from its median and spread, for micrographs of different contrast",
+        "'image': each image has its own, from its median and spread, for micrographs of different contrast; "
+        "'scaled': images are on a scale already on which these levels are 0 and 1, as simulated worlds are",
     )
     precision: Literal["auto", "float32", "mixed"] = Field(
         "float32",

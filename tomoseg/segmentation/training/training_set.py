@@ -13,7 +13,14 @@ from tomoseg.io.label_values import counts_of, label_problems
 from tomoseg.io.slices import IGNORE, data_digest
 from tomoseg.segmentation.data.folds import Split, split, split_at_random
 from tomoseg.segmentation.data.histogram import histogram
-from tomoseg.segmentation.data.intensity_scaling import Scale, Scaling, scale_of_image, scaling_by_image, scaling_of
+from tomoseg.segmentation.data.intensity_scaling import (
+    Scale,
+    Scaling,
+    already_scaled,
+    scale_of_image,
+    scaling_by_image,
+    scaling_of,
+)
 from tomoseg.segmentation.data.neighbours import middle
 from tomoseg.segmentation.training.parameters import TrainParameters, check
 
@@ -81,7 +88,10 @@ class TrainingSet:
         if params.intensity == "image":
             scaling, scales = scaling_by_image(training[0].dtype), [scale_of_image(image) for image in images]
         else:
-            scaling = scaling_of(histogram((i[None] for i in training), low, high), training[0].dtype)
+            values = histogram((i[None] for i in training), low, high)
+            scaling = scaling_of(values, training[0].dtype)
+            if params.intensity == "scaled":
+                scaling = already_scaled(values, training[0].dtype)
             scales = [scaling.trained] * len(images)
         classes = [np.asarray(label, np.uint8) for label in labels]
         digest = data_digest(given, images, classes)
