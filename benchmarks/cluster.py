@@ -2,6 +2,7 @@
 
     python benchmarks/cluster.py scaling --iterations 15 --rounds 2    # ten minutes: the paper's size
     python benchmarks/cluster.py scheduler --parts 10000               # two minutes: memory and time of the scheduler
+    python benchmarks/cluster.py writer                                # seconds: slabs into a project file
     python benchmarks/cluster.py model                                 # at once: 64 nodes and 4096^3, from such figures
 
 `scaling` compares one process of N threads with N workers of one thread each, from file to file, and the bytes of a
@@ -56,6 +57,23 @@ def scaling(options: argparse.Namespace) -> None:
             print(f"  {json.dumps(times)}", flush=True)
     sent, back = 4 * TILTS * BLOCK * WIDTH, 4 * THICKNESS * BLOCK * WIDTH
     print(f"a slab of {BLOCK} slices: {sent / 1e6:.1f} MB to a worker, {back / 1e6:.1f} MB back")
+
+
+def writer(options: argparse.Namespace) -> None:
+    """Measure how fast slabs go into a project file, with a checkpoint after each."""
+    from tomoseg.project import Project, Record
+
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        record = Record("reconstruct", "0" * 32, "f", 2, {}, {}, {}, "2026-01-01T00:00:00.000+00:00")
+        slab = np.random.default_rng(0).random((THICKNESS, BLOCK, WIDTH), np.float32)
+        began = time.perf_counter()
+        with Project.create(Path(name, "p.h5")) as project, project.transaction(record) as outputs:
+            volume = outputs.create("volume", (THICKNESS, BLOCK * options.slabs, WIDTH))
+            for k in range(options.slabs):
+                volume[:, BLOCK * k : BLOCK * (k + 1)] = slab
+                outputs.checkpoint({"slices": BLOCK * (k + 1)})
+            outputs.commit(record)
+        print(f"{slab.nbytes * options.slabs / 1e9 / (time.perf_counter() - began):.2f} GB/s into a project file")
 
 
 def nothing(_shared: None, _item: int, _runtime: object) -> int:
@@ -143,7 +161,8 @@ def _followed(nodes: int, per_block: float, options: argparse.Namespace) -> str:
         "the network": network_busy / total,
         "workers": busy * options.threads / together,
     }
-    waits = max(shares, key=lambda name: shares[name])
+    all_at_once = n_blocks <= nodes * options.threads
+    waits = "a block, then the writer" if all_at_once else max(shares, key=lambda name: shares[name])
     return f"{nodes:5d}  {options.threads:7d}  {together:13d}  {total / 3600:5.2f}  {busy:12.0%}  {waits}"
 
 
@@ -159,15 +178,19 @@ def main() -> None:
     one = commands.add_parser("scheduler")
     one.add_argument("--parts", type=int, default=10_000)
     one.set_defaults(run=scheduler)
+    one = commands.add_parser("writer")
+    one.add_argument("--slabs", type=int, default=44)
+    one.add_argument("--folder", type=Path)
+    one.set_defaults(run=writer)
     one = commands.add_parser("model")
     one.add_argument("--size", type=int, default=4096)
     one.add_argument("--tilts", type=int, default=180)
     one.add_argument("--iterations", type=int, default=40)
     one.add_argument("--nodes", type=int, nargs="+", default=[1, 4, 16, 64])
     one.add_argument("--threads", type=int, default=32, help="of a node")
-    one.add_argument("--ns", type=float, default=0.25, help="of a thread for a voxel, tilt and iteration")
+    one.add_argument("--ns", type=float, default=0.6, help="of a thread for a voxel, tilt and iteration")
     one.add_argument("--network", type=float, default=1.2, help="GB/s into and out of the writer")
-    one.add_argument("--write", type=float, default=0.5, help="GB/s into the project file")
+    one.add_argument("--write", type=float, default=0.35, help="GB/s into the project file")
     one.add_argument("--overhead", type=float, default=0.01, help="seconds of the scheduler for a slab")
     one.set_defaults(run=model)
     options = parser.parse_args()
