@@ -25,8 +25,7 @@ class Dask:
     def __init__(self, folder, n_workers):
         with socket.socket() as one:
             one.bind(("127.0.0.1", 0))
-            self.port = one.getsockname()[1]
-        self.address = f"127.0.0.1:{self.port}"
+            self.address = f"127.0.0.1:{one.getsockname()[1]}"
         place = {**QUIET, "cwd": folder}
         program = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--no-dashboard"]
         self.scheduler = subprocess.Popen([*program, "--host", f"tcp://{self.address}"], **place)
@@ -45,12 +44,6 @@ class Dask:
 @pytest.fixture
 def dask(tmp_path):
     made = Dask(tmp_path, 2)
-    deadline = time.monotonic() + LONGEST
-    while time.monotonic() < deadline:
-        with socket.socket() as one:
-            if one.connect_ex(("127.0.0.1", made.port)) == 0:
-                break
-        time.sleep(0.1)
     yield made
     made.stop()
 

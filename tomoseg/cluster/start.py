@@ -3,18 +3,22 @@
 import contextlib
 import logging
 import shlex
+import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
+from tomoseg import plain_json
 from tomoseg.batch.site import Site, seconds
 from tomoseg.cluster.asked import Asked
 from tomoseg.errors import InputError
 from tomoseg.runtime import Runtime
 
-CONNECT_S = 15  # to reach a scheduler that is said to run
+CONNECT_S = 10  # to reach a scheduler that is said to run
 LOOPBACK = "127.0.0.1"
 SETTINGS = {
     # A part that ends three workers one after the other is to blame itself.
@@ -46,20 +50,59 @@ def connected(asked: Asked, runtime: Runtime) -> Iterator[Any]:
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is said in words of our own
     with dask.config.set(SETTINGS), contextlib.ExitStack() as started:
         if asked.kind in ("address", "file"):
-            named = {"scheduler_file" if asked.kind == "file" else "address": asked.address}
+            address = asked.address if asked.kind == "address" else _address_in(Path(asked.address))
+            _require_answer(address)
             try:
-                client = distributed.Client(**named, timeout=CONNECT_S, set_as_default=False)
+                client = distributed.Client(address, timeout=CONNECT_S, set_as_default=False)
             except (OSError, ValueError) as error:
-                raise InputError(
-                    f"--cluster {asked.address}: no Dask scheduler answers there ({error}). Start one with "
-                    "`dask scheduler` and workers with `dask worker`, or check address and network."
-                ) from error
+                raise _no_answer(address, error) from error
         else:
             cluster = started.enter_context(_local(asked.n, runtime) if asked.site is None else _jobs(asked))
             client = distributed.Client(cluster, set_as_default=False)
         started.callback(client.close, timeout=5)
         _warn_if_open(client.scheduler.address, runtime)
         yield client
+
+
+def _address_in(path: Path) -> str:
+    """Return the address in the file that a scheduler wrote."""
+    try:
+        content = plain_json.load(path.read_text(encoding="utf-8", errors="replace"))
+    except ValueError:
+        content = None
+    address = content.get("address") if isinstance(content, dict) else None
+    if not isinstance(address, str):
+        raise InputError(f"--cluster {path}: this is no file that a Dask scheduler wrote; it names no address.")
+    return address
+
+
+def _require_answer(address: str) -> None:
+    """Raise `InputError` where nobody listens, or what TLS needs is missing: Dask would try for long."""
+    import dask
+
+    protocol, _, place = address.rpartition("://")
+    if protocol in ("tls", "wss") and not dask.config.get("distributed.comm.tls.ca-file"):
+        raise InputError(
+            f"--cluster {address}: Dask's settings name no certificates; give distributed.comm.tls in "
+            "~/.config/dask/*.yaml."
+        )
+    host, _, port = place.rpartition(":")
+    last = time.monotonic() + CONNECT_S
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+            return
+        except (OSError, ValueError) as error:
+            if not isinstance(error, ConnectionRefusedError) or time.monotonic() > last:
+                raise _no_answer(address, error) from error
+        time.sleep(0.2)  # one that is just starting
+
+
+def _no_answer(address: str, error: Exception) -> InputError:
+    return InputError(
+        f"--cluster {address}: no Dask scheduler answers there ({error}). Start one with `dask scheduler` and workers "
+        "with `dask worker`, or check address and network."
+    )
 
 
 def _local(n: int, runtime: Runtime) -> Any:

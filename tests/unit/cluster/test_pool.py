@@ -1,6 +1,8 @@
 """Parts on the workers of a real Dask cluster over TCP: order, bounds, and all that can go wrong with workers."""
 
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +16,7 @@ from tomoseg.errors import InputError, Interrupted, StageFailed
 from tomoseg.runtime import Runtime
 
 pytest.importorskip("distributed")
+dask = pytest.importorskip("dask")
 
 
 def scaled(factor, number, runtime):
@@ -189,7 +192,43 @@ def test_a_scheduler_that_goes_away_is_told(runtime, tmp_path):
             process.wait()
 
 
+def test_a_file_that_no_scheduler_wrote_is_refused(tmp_path, runtime):
+    path = tmp_path / "scheduler.json"
+    path.write_text('{"workers": {}}')
+    with pytest.raises(InputError, match="it names no address"):
+        DaskCluster(asked_for(str(path))).connect(runtime)
+
+
 def test_where_no_scheduler_answers_is_told(monkeypatch, runtime):
     monkeypatch.setattr(start, "CONNECT_S", 1)
     with pytest.raises(InputError, match="no Dask scheduler answers there"):
         DaskCluster(asked_for(f"127.0.0.1:{free_port()}")).connect(runtime)
+
+
+def test_what_dask_is_told_of_tls_counts(runtime, tmp_path, monkeypatch):
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the certificate")
+    pair = {"key": str(tmp_path / "key.pem"), "cert": str(tmp_path / "cert.pem")}
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    subprocess.run([*made, "-keyout", pair["key"], "-out", pair["cert"]], check=True, capture_output=True)
+    said = {"ca-file": pair["cert"], "scheduler": pair, "worker": pair, "client": pair}
+    (tmp_path / "dask.json").write_text(json.dumps({"distributed": {"comm": {"tls": said}}}))
+    monkeypatch.setenv("DASK_CONFIG", str(tmp_path))
+    address = f"tls://127.0.0.1:{free_port()}"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path}
+    quiet["env"] = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    program = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--no-dashboard", "--host", address]
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny"]
+    started = [subprocess.Popen(one, **quiet) for one in (program, [*worker, "--no-dashboard"])]
+    try:
+        client = {f"distributed.comm.tls.client.{name}": path for name, path in pair.items()}
+        with dask.config.set({"distributed.comm.tls.ca-file": pair["cert"], **client}):
+            found = DaskCluster(asked_for(address))
+            assert list(found.each(scaled, 3, numbered(4), runtime)) == [0, 3, 6, 9]
+            found.close()
+        with pytest.raises(InputError, match="name no certificates"):
+            DaskCluster(asked_for(address)).connect(runtime)
+    finally:
+        for process in reversed(started):
+            process.kill()
+            process.wait()
