@@ -108,7 +108,6 @@ def _report(rows: list[dict[str, object]], methods: tuple[str, ...]) -> None:
 
     print("method                      support  particles  found  invented  mean diameter  better than thresholds")
     for method in methods:
-        better = [np.nanmean(of(method, n) > of("thresholds", n)) for n in ("support",)]
         both = of(method, "support") + np.nan_to_num(of(method, "particles"))
         other = of("thresholds", "support") + np.nan_to_num(of("thresholds", "particles"))
         better = float(np.mean(both > other))

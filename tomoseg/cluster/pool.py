@@ -118,7 +118,9 @@ class DaskCluster:
         source = iter(items)
         try:
             while True:
-                free = AHEAD * self.n_workers(runtime) - len(waiting)
+                n = self.n_workers(runtime)
+                self._say_once(f"on the workers of {self._address}", runtime)
+                free = AHEAD * n - len(waiting)
                 for name, item in itertools.islice(source, max(0, free)):
                     part = self._part(name, common, content, item)
                     self._give(part)
@@ -223,13 +225,17 @@ class DaskCluster:
     def _tell(self, answer: "worker.Answer[Any]", runtime: Runtime) -> None:
         """Say what a worker said, but for what others have said already."""
         for note in answer.notes:
-            if note not in runtime.notes:
-                runtime.say(note)
+            self._say_once(note, runtime)
         for warning in answer.warnings:
             if warning not in runtime.warnings:
                 runtime.warn(warning)
         runtime.device_used = answer.device_used
         self._longest = max(self._longest, answer.seconds)
+
+    @staticmethod
+    def _say_once(note: str, runtime: Runtime) -> None:
+        if note not in runtime.notes:
+            runtime.say(note)
 
     def _take_back(self, parts: Iterable[_Part]) -> None:
         """Have the cluster forget parts."""
