@@ -12,7 +12,7 @@ from tests.unit.stages.interruptions import Fatal, Killed, killed_again_and_agai
 from tomoseg.arrays import MemoryInput, MemoryOutputs
 from tomoseg.errors import InputError, Interrupted, StageFailed
 from tomoseg.runtime import Runtime
-from tomoseg.segmentation.inference import engines, volume_prediction
+from tomoseg.segmentation.inference import engines, volume_planes
 from tomoseg.segmentation.parameters import SegmentParameters
 from tomoseg.stages.segment import STAGE
 
@@ -289,7 +289,7 @@ def test_a_network_in_slabs_gives_the_same(phantom, model_path, monkeypatch):
     volume, _ = phantom
     whole, _ = run(volume, model=model_path)
     watched = Watched(volume, {"voxel_size_nm": 0.3})
-    monkeypatch.setattr(volume_prediction, "MAX_SLAB_SLICES", 1)
+    monkeypatch.setattr(volume_planes, "MAX_SLAB_SLICES", 1)
     pieces, _ = run(watched, model=model_path)
     np.testing.assert_array_equal(whole.arrays["labels"], pieces.arrays["labels"])
     np.testing.assert_array_equal(whole.arrays["confidence"], pieces.arrays["confidence"])
@@ -352,7 +352,7 @@ def test_all_planes_give_the_mean_of_the_three(phantom, directed_path, most_slic
     from tomoseg.segmentation.networks.model_file import load_model
 
     volume = phantom[0][:10, :22, :18]
-    monkeypatch.setattr(volume_prediction, "MAX_SLAB_SLICES", most_slices)
+    monkeypatch.setattr(volume_planes, "MAX_SLAB_SLICES", most_slices)
     outputs, _ = run(volume, model=directed_path, plane="all")
     info = outputs.attrs["segmentation_info"]
     model, card = load_model(directed_path)
@@ -523,7 +523,7 @@ def neighbour_path(tmp_path_factory):
 @pytest.mark.parametrize("plane", ["xy", "xz"])
 def test_a_network_sees_the_neighbours_of_a_slice(phantom, neighbour_path, plane, most_slices, monkeypatch):
     volume = phantom[0][:, :20]
-    monkeypatch.setattr(volume_prediction, "MAX_SLAB_SLICES", most_slices)
+    monkeypatch.setattr(volume_planes, "MAX_SLAB_SLICES", most_slices)
     outputs, _ = run(volume, model=neighbour_path, plane=plane, overlap=1)
     axis = {"xy": 0, "xz": 1}[plane]
     before = np.take(volume, np.maximum(np.arange(volume.shape[axis]) - 2, 0), axis)
@@ -549,7 +549,7 @@ def test_a_network_of_neighbours_at_another_pixel_size_and_in_other_engines(phan
 
 
 def test_the_choice_of_an_engine_goes_by_the_pixels_the_network_sees(phantom, model_path, monkeypatch):
-    from tomoseg.segmentation.inference import label_volume
+    from tomoseg.segmentation.inference import network
 
     asked = []
 
@@ -557,7 +557,7 @@ def test_the_choice_of_an_engine_goes_by_the_pixels_the_network_sees(phantom, mo
         asked.append((wanted, arguments[-1]))
         return engines.engine_for("keras", *arguments)
 
-    monkeypatch.setattr(label_volume, "engine_for", noted)
+    monkeypatch.setattr(network, "engine_for", noted)
     run(phantom[0][:, :20], model=model_path)
     run(phantom[0][:, :20], model=model_path, voxel_size_nm=0.6, plane="all", tta="flips", overlap=1)
     n_voxels = 36 * 20 * 44

@@ -30,7 +30,7 @@ def handed_on(monkeypatch, make_slices, tmp_path, *options):
         seen["params"], seen["images"] = params, images
         raise InputError("enough")
 
-    monkeypatch.setattr("tomoseg.segmentation.training.trainer.train", take)
+    monkeypatch.setattr("tomoseg.segmentation.training.several.train", take)
     command = ["train", str(tmp_path / "images"), str(tmp_path / "labels"), "-o", str(tmp_path / "m.keras")]
     result = CliRunner().invoke(app, [*command, *options])
     if "params" not in seen:
