@@ -238,7 +238,7 @@ def test_a_recipe_is_for_training_and_a_pipeline_for_stages(tmp_path):
         config.read_pipeline("kit-nanoparticles")
     with pytest.raises(InputError, match=r"must hold one section `train:`.*kit-nanoparticles"):
         config.read_recipe("quick")
-    with pytest.raises(InputError, match=r"no pipeline file nonsense.*\(kit-nanoparticles\)"):
+    with pytest.raises(InputError, match=r"no pipeline file nonsense.*\(kit-nanoparticles, particles-on-support\)"):
         config.read_recipe("nonsense")
     path = tmp_path / "mine.yaml"
     for content in ("train: 3\n", "train: {epochs: 3}\nsegment: {classes: 2}\n", "- train\n", "train: {3: 4}\n"):
