@@ -352,6 +352,16 @@ def _write_to_stderr(line: str) -> None:
         os.write(2, f"{printable(line)}\n".encode())
 
 
+def be_a_helper() -> None:
+    """Begin a process of a pool: let the first process decide about signals, end with it, and use one thread."""
+    if sys.platform == "linux":  # prctl(2): PR_SET_PDEATHSIG; a first process that is killed cannot end the others
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "OMP_THREAD_LIMIT"):
+        os.environ[name] = "1"
+
+
 class Stopwatch:
     """Wall time since creation, in seconds."""
 

@@ -143,10 +143,10 @@ def _plates(size: int, n_plates: int, rng: np.random.Generator) -> FloatArray:
             np.maximum(signed, face - np.float32(distance + normal @ centre), out=signed)
         np.minimum(outside, signed, out=outside)
     np.maximum(outside, np.sqrt(z**2 + y**2 + x**2) - np.float32(ball), out=outside)
-    return _coverage(outside)
+    return coverage(outside)
 
 
-def _coverage(signed_distance: FloatArray) -> FloatArray:
+def coverage(signed_distance: FloatArray) -> FloatArray:
     """Return the covered fraction of a voxel at a signed distance (px, negative inside): a ramp one px wide."""
     return np.asarray(np.clip(0.5 - signed_distance, 0, 1), np.float32)
 
@@ -191,7 +191,7 @@ def _with_pores(solid: FloatArray, n_pores: int, unit: float, rng: np.random.Gen
         a = semi_axes[:, None, None, None]
         k0 = np.sqrt(((q / a) ** 2).sum(0))
         k1 = np.sqrt(((q / a**2) ** 2).sum(0)).clip(1e-6)
-        support[box] *= 1 - _coverage(k0 * (k0 - 1) / k1 - 1e-3)
+        support[box] *= 1 - coverage(k0 * (k0 - 1) / k1 - 1e-3)
     return support
 
 
@@ -247,7 +247,7 @@ def _compose(support: FloatArray, particles: NDArray[Any], particle_density: flo
     for p in particles:
         radius = p["diameter_px"] / 2
         box, grid = _neighbourhood(np.array([p["z"], p["y"], p["x"]]), radius + 1, support.shape)
-        np.maximum(covered[box], _coverage(np.sqrt((grid**2).sum(0)) - radius), out=covered[box])
+        np.maximum(covered[box], coverage(np.sqrt((grid**2).sum(0)) - radius), out=covered[box])
     labels = np.where(support >= 0.5, np.uint8(SUPPORT), np.uint8(BACKGROUND))
     labels[covered >= 0.5] = PARTICLE
     density = support * (1 - covered) + np.float32(particle_density) * covered

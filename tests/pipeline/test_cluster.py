@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -12,40 +11,17 @@ import numpy as np
 import pytest
 
 from tests.conftest import tomoseg
+from tests.dask_processes import DaskProcesses
 
 pytest.importorskip("distributed")
 LONG = ("--set", "reconstruct.iterations=4000", "--set", "reconstruct.resolution=false")
-QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 LONGEST = 120  # seconds until something happens
-
-
-class Dask:
-    """A scheduler and workers, in processes of their own."""
-
-    def __init__(self, folder, n_workers):
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{one.getsockname()[1]}"
-        place = {**QUIET, "cwd": folder}
-        program = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--no-dashboard"]
-        self.scheduler = subprocess.Popen([*program, "--host", f"tcp://{self.address}"], **place)
-        worker = [sys.executable, "-m", "distributed.cli.dask_worker", f"tcp://{self.address}", "--no-dashboard"]
-        self.workers = [
-            subprocess.Popen([*worker, "--nthreads", "1", "--no-nanny", "--name", str(k)], **place)
-            for k in range(n_workers)
-        ]
-
-    def stop(self):
-        for process in (*self.workers, self.scheduler):
-            process.kill()
-            process.wait()
 
 
 @pytest.fixture
 def dask(tmp_path):
-    made = Dask(tmp_path, 2)
-    yield made
-    made.stop()
+    with DaskProcesses(tmp_path, 2) as made:
+        yield made
 
 
 def volume(path):
@@ -103,7 +79,7 @@ def test_without_its_scheduler_a_run_ends_with_its_state_kept_and_goes_on_here(p
     dask.scheduler.kill()
     _, said = process.communicate(timeout=LONGEST)
     assert process.returncode == 1
-    assert f"the Dask scheduler at tcp://{dask.address} is gone" in said
+    assert f"the Dask scheduler at {dask.address} is gone" in said
     done = tomoseg("run", project, *LONG, "--until", "reconstruct")
     assert "continuing after" in done.stderr
     assert np.array_equal(volume(project), long_run)

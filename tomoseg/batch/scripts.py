@@ -110,13 +110,12 @@ def _job_name(title: str, part: str) -> str:
 
 
 def _resources(site: Site, *, on_gpu: bool) -> dict[str, str]:
-    memory, time = (site.gpu_memory or site.memory, site.gpu_time or site.time) if on_gpu else (site.memory, site.time)
-    cpus, partition = (site.gpu_cpus or site.cpus, site.gpu_partition) if on_gpu else (site.cpus, site.partition)
+    asked = site.resources(on_gpu=on_gpu)
     return {
-        "CPUS": str(cpus),
-        "MEGABYTES": str(_megabytes(memory)),
-        "SECONDS": str(seconds(time)),
-        "PARTITION": partition,
+        "CPUS": str(asked.cpus),
+        "MEGABYTES": str(_megabytes(asked.memory)),
+        "SECONDS": str(asked.seconds),
+        "PARTITION": asked.partition,
         "GPUS": str(site.gpus) if on_gpu else "",
     }
 

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +17,7 @@ from tomoseg.runtime import parse_memory
 SECTION = "site"
 LARGEST_FILE = 64 << 10  # bytes
 Scheduler = Literal["slurm", "pbs", "lsf"]
+COMMANDS = {"slurm": "sbatch", "pbs": "qsub", "lsf": "bsub"}  # that submit a job
 
 
 def _memory(text: str) -> str:
@@ -68,6 +70,16 @@ Time = Annotated[str, AfterValidator(_time)]
 Line = Annotated[str, AfterValidator(_line)]
 
 
+@dataclass(frozen=True)
+class Resources:
+    """What a job asks for: CPUs, memory as it is written, seconds, and the partition or queue, which may be empty."""
+
+    cpus: int
+    memory: str
+    seconds: int
+    partition: str
+
+
 class Site(Parameters):
     """What jobs ask for."""
 
@@ -99,6 +111,13 @@ class Site(Parameters):
     )
     jobs: int = Field(2, ge=1, le=9999, description="Jobs with workers that --cluster asks for")
     template: Path | None = Field(None, description="A copy of the script pipelines/submit.*, changed to your needs")
+
+    def resources(self, *, on_gpu: bool) -> Resources:
+        """Return what a job on CPUs or on GPUs asks for."""
+        if not on_gpu:
+            return Resources(self.cpus, self.memory, seconds(self.time), self.partition)
+        cpus, memory, time = self.gpu_cpus or self.cpus, self.gpu_memory or self.memory, self.gpu_time or self.time
+        return Resources(cpus, memory, seconds(time), self.gpu_partition)
 
 
 def default_path() -> Path:

@@ -30,8 +30,9 @@ def prepare_environment(arguments: Sequence[str] = ()) -> None:
     problems = [problem for name in THREADS if (problem := _problem_with_threads(name, os.environ.get(name, "")))]
     if problems:
         raise InputError.of(problems)
+    budget = str(_workers(arguments) or available_cpus())
     for name in (*THREADS, *MORE_THREADS):
-        os.environ.setdefault(name, str(_workers(arguments) or available_cpus()))
+        os.environ.setdefault(name, budget)
     # Pictures are drawn to files; a backend with windows may not be there, and what is no backend would be an error.
     os.environ["MPLBACKEND"] = "agg"
     _give_numba_a_folder()

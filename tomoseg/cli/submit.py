@@ -15,7 +15,7 @@ import typer
 from tomoseg import config, engine
 from tomoseg.batch.scripts import SUBMIT, Job, jobs_of, resources_words, summary_job, write_jobs
 from tomoseg.batch.series import LIST_ENDING, Series, series_of
-from tomoseg.batch.site import Site, default_path, site_of
+from tomoseg.batch.site import COMMANDS, Site, default_path, site_of
 from tomoseg.cli.options import Pipeline, Sets, with_options
 from tomoseg.errors import InputError, StageFailed, TomosegError
 from tomoseg.io.atomic import atomic_path
@@ -23,7 +23,6 @@ from tomoseg.project import Project
 from tomoseg.stages import STAGES
 from tomoseg.terminal import show
 
-COMMANDS = {"slurm": "sbatch", "pbs": "qsub", "lsf": "bsub"}
 LIST, NUMBERS = "series.csv", "numbers.txt"
 
 

@@ -1,6 +1,6 @@
 """The command `train`, and what commands for labelled slices share."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,7 +59,7 @@ Recipe = Annotated[
         "--pipeline",
         metavar="FILE|NAME",
         help="A file of training parameters (section `train`), or the name of one that ships with tomoseg: "
-        "kit-nanoparticles. Options go before the file, and the file before the preset.",
+        "kit-nanoparticles, particles-on-support. Options go before the file, and the file before the preset.",
     ),
 ]
 WORLD_SHAPE = (128, 40, 128)  # voxels z, y, x
@@ -126,7 +126,6 @@ def train(
     from tomoseg.segmentation.data.neighbours import load_slices
     from tomoseg.segmentation.training.cross_validation import cross_validate
     from tomoseg.segmentation.training.several import Training, train_each
-    from tomoseg.worlds.slices import world_of
 
     if output.suffix != ".keras":
         raise InputError(f"-o {output}: a network is written as a .keras file.")
@@ -139,8 +138,9 @@ def train(
         option = "--label-map" if label_map else "--label-pattern"
         raise InputError(f"{option} is for label images; the labels in a project are class numbers already.")
     with stopping_on_signals(lambda: "The same command with --resume continues after the last finished epoch."):
+        group_of: Callable[[str], str] | None = None
         if simulated:
-            slices = _worlds(images_dir, simulated, channels, runtime)
+            slices, group_of = _worlds(images_dir, simulated, channels, runtime)
         elif labels_dir is None:
             slices = load_painted_slices(images_dir, channels, runtime.say)
         else:
@@ -162,7 +162,7 @@ def train(
             "class_names": words(class_names) or slices.class_names,
             "class_colors": slices.class_colors,
             "pixel_size_nm": slices.pixel_size_nm if pixel_size is None else pixel_size,
-            "group_of": world_of if simulated else None,
+            "group_of": group_of,
         }
         how: dict[str, Any] = {"resume": resume, "overwrite": force}
 
@@ -190,12 +190,13 @@ def train(
     show(*found.table().split("\n"), *(result.model for result in results), found.scores_json, found.scores_csv)
 
 
-def _worlds(folder: Path, n: int, channels: int, runtime: Runtime) -> LabelledSlices:
-    """Return slices of simulated worlds, made where they are missing."""
+def _worlds(folder: Path, n: int, channels: int, runtime: Runtime) -> tuple[LabelledSlices, Callable[[str], str]]:
+    """Return slices of simulated worlds, made where they are missing, and what tells the world of a slice."""
     from tomoseg.worlds.library import write_worlds
-    from tomoseg.worlds.slices import labelled_slices
+    from tomoseg.worlds.slices import labelled_slices, world_of
 
-    return labelled_slices(write_worlds(folder, range(n), WORLD_SHAPE, runtime), channels, EVERY_SLICE)
+    paths = write_worlds(folder, range(n), WORLD_SHAPE, runtime)
+    return labelled_slices(paths, channels, EVERY_SLICE), world_of
 
 
 def _with_recipe(recipe: str, options: dict[str, Any]) -> dict[str, Any]:

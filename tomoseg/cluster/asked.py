@@ -7,11 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from tomoseg.batch.site import Site, site_of
+from tomoseg.batch.site import COMMANDS, Scheduler, Site, site_of
 from tomoseg.errors import InputError, shown
 
-Kind = Literal["address", "file", "local", "slurm", "pbs", "lsf"]
-COMMANDS = {"slurm": "sbatch", "pbs": "qsub", "lsf": "bsub"}
+Kind = Literal["address", "file", "local"] | Scheduler
 MOST_WORKERS = 9999
 INSTALL = "pip install 'tomoseg[cluster]'"
 
@@ -79,7 +78,7 @@ def _jobs(name: str, n: int, site_file: Path | None) -> Asked:
             f"--cluster {name}: name the network by which jobs reach this machine, `interface: NAME` in the site file. "
             f"Here are {_interfaces()}."
         )
-    return Asked("slurm" if name == "slurm" else "pbs" if name == "pbs" else "lsf", n=n or site.jobs, site=site)
+    return Asked(site.scheduler, n=n or site.jobs, site=site)
 
 
 def _interfaces() -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tomoseg import plain_json
-from tomoseg.batch.site import Site, seconds
+from tomoseg.batch.site import Site
 from tomoseg.cluster.asked import Asked
 from tomoseg.errors import InputError
 from tomoseg.runtime import Runtime
@@ -134,19 +134,18 @@ def job_options(site: Site) -> dict[str, Any]:
     from distributed.utils import get_ip_interface
 
     has_gpus = site.gpus > 0
-    cpus = (site.gpu_cpus if has_gpus else None) or site.cpus
-    memory = (site.gpu_memory if has_gpus else None) or site.memory
-    total = seconds((site.gpu_time if has_gpus else None) or site.time)
-    hours, minutes = total // 3600, total // 60 % 60
-    time = f"{hours:02d}:{minutes:02d}" if site.scheduler == "lsf" else f"{hours:02d}:{minutes:02d}:{total % 60:02d}"
+    asked = site.resources(on_gpu=has_gpus)
+    limit = f"{asked.seconds // 3600:02d}:{asked.seconds // 60 % 60:02d}"
+    if site.scheduler != "lsf":
+        limit += f":{asked.seconds % 60:02d}"
     further = site.options.splitlines()
     options: dict[str, Any] = {
         "job_name": "tomoseg",
-        "cores": cpus,
-        "memory": memory,
+        "cores": asked.cpus,
+        "memory": asked.memory,
         "processes": max(1, site.gpus),
-        "queue": (site.gpu_partition if has_gpus else "") or site.partition or None,
-        "walltime": time,
+        "queue": asked.partition or site.partition or None,
+        "walltime": limit,
         "interface": site.interface,
         "python": "python" if site.setup else shlex.quote(sys.executable),
         "scheduler_options": {"dashboard_address": f"{get_ip_interface(site.interface)}:0", "dashboard": False},
@@ -158,7 +157,7 @@ def job_options(site: Site) -> dict[str, Any]:
         options["project" if site.scheduler == "lsf" else "account"] = site.account
     if site.scheduler == "pbs":
         gpus = f":ngpus={site.gpus}" if has_gpus else ""
-        options["resource_spec"] = f"select=1:ncpus={cpus}:mem={memory}B{gpus}"
+        options["resource_spec"] = f"select=1:ncpus={asked.cpus}:mem={asked.memory}B{gpus}"
     elif has_gpus:
         further.append(f"--gpus-per-node={site.gpus}" if site.scheduler == "slurm" else f"-gpu num={site.gpus}")
     options["job_extra_directives"] = further

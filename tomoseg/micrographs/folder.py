@@ -5,12 +5,9 @@ the same file and the same parameters, is not measured again. An image that cann
 reason; nothing that one file does stops the others.
 """
 
-import ctypes
 import json
 import multiprocessing
 import os
-import signal
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -27,7 +24,7 @@ from tomoseg.io.micrographs import micrograph_files, read_micrograph
 from tomoseg.io.regular import open_regular
 from tomoseg.micrographs.parameters import MicrographParameters
 from tomoseg.micrographs.records import Record, fingerprint
-from tomoseg.runtime import Runtime
+from tomoseg.runtime import Runtime, be_a_helper
 from tomoseg.segmentation.networks.known_models import resolve_model
 
 RECORDS, SETTINGS = "records", "tomoseg-images.json"
@@ -144,7 +141,7 @@ def _side_by_side(tasks: Sequence[Task], work: "partial[Record]", n_processes: i
     left = list(tasks)
     context = multiprocessing.get_context("spawn")
     while left:
-        pool = ProcessPoolExecutor(n_processes, context, _prepare)
+        pool = ProcessPoolExecutor(n_processes, context, be_a_helper)
         running: dict[Future[Record], Task] = {}
         try:
             while left or running:
@@ -165,22 +162,12 @@ def _one_by_one(
 ) -> Iterator[tuple[Task, Record]]:
     """Yield tasks with their records, each done by a process of its own: one of them made a process die."""
     for task in tasks:
-        with ProcessPoolExecutor(1, context, _prepare) as pool:
+        with ProcessPoolExecutor(1, context, be_a_helper) as pool:
             try:
                 yield task, pool.submit(work, task).result()
             except BrokenProcessPool:
                 reason = "the process that measured it was killed, most likely for want of memory: give --max-memory"
                 yield task, _skipped(task, "", reason)
-
-
-def _prepare() -> None:
-    """Let the first process decide about signals, end with it, and use one thread in each."""
-    if sys.platform == "linux":  # prctl(2): PR_SET_PDEATHSIG; a first process that is killed cannot end the others
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "OMP_THREAD_LIMIT"):
-        os.environ[name] = "1"
 
 
 def prepare_folder(folder: Path, params: MicrographParameters) -> None:

@@ -15,7 +15,6 @@ from tomoseg.reconstruction.backends.choice import Choice, choose
 from tomoseg.reconstruction.backends.gpu import GpuFailed
 from tomoseg.reconstruction.fit import refuse_unexplained
 from tomoseg.reconstruction.geometry import ParallelGeometry
-from tomoseg.reconstruction.memory import sample_threads
 from tomoseg.reconstruction.method_table import METHODS, BackendName, MethodRow, methods_of
 from tomoseg.reconstruction.methods import NotFinite, tv_scale
 from tomoseg.reconstruction.operators import Floats
@@ -358,7 +357,7 @@ def _measure_resolution(recipe: Recipe, iterations: int, sample: Floats, runtime
 def _middle_of_sample(work: tuple[Recipe, int], half: tuple[NDArray[np.int64], Floats], runtime: Runtime) -> Floats:
     (recipe, iterations), (tilts, projections) = work, half
     method = recipe.method(iterations, runtime.check)
-    threads = sample_threads(recipe.geometry, recipe.volumes, runtime.workers, runtime.max_memory)
+    threads = recipe.sample_threads(runtime)
     return middle_of_half(recipe.choice.operator, recipe.geometry, projections, tilts, method, threads)
 
 

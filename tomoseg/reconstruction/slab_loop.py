@@ -38,10 +38,13 @@ class Block:
     negative_amount: float
 
     @classmethod
-    def of(cls, result: Result, data: Floats, recipe: Recipe, kept: tuple[slice, slice]) -> "Block":
+    def of(
+        cls, result: Result, data: Floats, voxel_mask: NDArray[np.bool_] | None, kept: tuple[slice, slice]
+    ) -> "Block":
         """Return what is kept of the result from the projections `data`; `kept` is the part along z and along x.
 
-        Raises `methods.NotFinite` where a voxel of the result is NaN or infinite.
+        `voxel_mask` tells where density is allowed, (nz, nx). Raises `methods.NotFinite` where a voxel of the result is
+        NaN or infinite.
         """
         finite(float(result.volume.min()) + float(result.volume.max()))
         below = np.minimum(data, 0)
@@ -50,7 +53,7 @@ class Block:
             result.misfit.tolist(),
             result.power,
             result.computed_power,
-            _is_uniform(result.volume, recipe.voxel_mask),
+            _is_uniform(result.volume, voxel_mask),
             data.size,
             int(np.count_nonzero(below)),
             float(np.abs(data).sum(dtype=np.float64)),
@@ -197,10 +200,10 @@ def _finite(data: Floats, recipe: Recipe) -> Floats:
 def _blocks(solver: Solver, work: Work, group: slice, data: Floats) -> list[Block]:
     """Reconstruct a group of slices from their projections (n_tilt, n, n_x)."""
     try:
-        blocks, first = [], 0
+        blocks, first, voxel_mask = [], 0, work.recipe.voxel_mask
         for result in solver.solve(data):
             last = first + result.volume.shape[1]
-            blocks.append(Block.of(result, data[:, first:last], work.recipe, work.kept))
+            blocks.append(Block.of(result, data[:, first:last], voxel_mask, work.kept))
             first = last
     except NotFinite as error:
         where = f"in slices {group.start} to {group.stop - 1}, whose pixels reach {np.abs(data).max():.3g}"

@@ -13,7 +13,7 @@ from tomoseg.reconstruction import methods
 from tomoseg.reconstruction.backends.choice import Choice
 from tomoseg.reconstruction.backends.gpu import LEAST, GpuFailed
 from tomoseg.reconstruction.geometry import ParallelGeometry
-from tomoseg.reconstruction.memory import MemoryNeed, gpu_slab
+from tomoseg.reconstruction.memory import MemoryNeed, gpu_slab, sample_threads
 from tomoseg.reconstruction.method_table import MethodRow
 from tomoseg.reconstruction.methods import Method, NotFinite, Result
 from tomoseg.reconstruction.operators import Floats, Operator
@@ -43,6 +43,10 @@ class Recipe:
         """Copies of a block of slices that the method holds."""
         # Only tomoseg's own projector updates a volume in place.
         return self.row.volumes + (self.choice.backend != "cpu")
+
+    def sample_threads(self, runtime: Runtime) -> int:
+        """Return how many blocks of a sample may be computed at the same time."""
+        return sample_threads(self.geometry, self.volumes, runtime.workers, runtime.max_memory)
 
     def iterative(self) -> Callable[..., Result]:
         """Return the method with all but the number of iterations."""

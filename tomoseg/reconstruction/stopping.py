@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tomoseg.reconstruction import kernels
 from tomoseg.reconstruction.geometry import FloatArray, ParallelGeometry
-from tomoseg.reconstruction.memory import SAMPLE_BLOCK, sample_threads
+from tomoseg.reconstruction.memory import SAMPLE_BLOCK
 from tomoseg.reconstruction.methods import Result
 from tomoseg.reconstruction.operators import Floats, Operator
 from tomoseg.reconstruction.solver import Recipe
@@ -109,7 +109,7 @@ def parts_of(recipe: Recipe, n_slices: int, runtime: Runtime) -> list[slice]:
 
 
 def _misfits_of_sample(recipe: Recipe, sample: Floats, runtime: Runtime) -> list[FloatArray]:
-    threads = sample_threads(recipe.geometry, recipe.volumes, runtime.workers, runtime.max_memory)
+    threads = recipe.sample_threads(runtime)
     method, most = recipe.iterative(), recipe.row.most_iterations
     return _misfits(recipe.choice.operator, recipe.geometry, sample, method, most, threads, runtime.check)
 

@@ -2,8 +2,6 @@
 
 import json
 import multiprocessing
-import os
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -14,7 +12,7 @@ from numpy.typing import NDArray
 
 from tomoseg.errors import InputError, StageFailed, TomosegWarning
 from tomoseg.io.atomic import atomic_path
-from tomoseg.runtime import Runtime
+from tomoseg.runtime import Runtime, be_a_helper
 from tomoseg.worlds.samples import Shape
 from tomoseg.worlds.views import world
 
@@ -34,22 +32,15 @@ def write_worlds(folder: Path, seeds: range, shape: Shape, runtime: Runtime) -> 
     folder.mkdir(parents=True, exist_ok=True)
     missing = [seed for seed in seeds if not world_path(folder, seed).exists()]
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(runtime.workers, mp_context=context, initializer=_one_thread) as pool:
+    pool = ProcessPoolExecutor(runtime.workers, context, be_a_helper)
+    try:
         made = pool.map(partial(_write, folder, shape), missing)
-        for problem in _tracked(made, missing, runtime):
+        for _, problem in zip(runtime.track(missing, "worlds"), made, strict=True):
             if problem:
                 runtime.say(problem)
+    finally:
+        pool.shutdown(cancel_futures=True)
     return [path for seed in seeds if (path := world_path(folder, seed)).exists()]
-
-
-def _tracked(made: Iterator[str], missing: list[int], runtime: Runtime) -> Iterator[str]:
-    for _, problem in zip(runtime.track(missing, "worlds"), made, strict=True):
-        yield problem
-
-
-def _one_thread() -> None:
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = "1"
 
 
 def _write(folder: Path, shape: Shape, seed: int) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tomoseg.simulate import BACKGROUND, PARTICLE, SUPPORT
+from tomoseg.simulate import BACKGROUND, PARTICLE, SUPPORT, coverage
 
 Floats = NDArray[np.float32]
 Shape = tuple[int, int, int]
@@ -111,7 +111,7 @@ def sample(recipe: SampleRecipe, rng: np.random.Generator) -> Sample:
     shape = recipe.shape
     outside = np.full(shape, FAR, np.float32)
     SUPPORTS[recipe.support](outside, recipe, np.zeros(3), rng)
-    solid = _covered(outside)
+    solid = coverage(outside)
     support = solid.copy()
     if recipe.pores:
         _cut_pores(support, solid, recipe, rng)
@@ -124,17 +124,12 @@ def sample(recipe: SampleRecipe, rng: np.random.Generator) -> Sample:
     labels[covered >= 0.5] = PARTICLE
     for level, kind in ((recipe.carbon, "carbon"), (recipe.dim, "dim")):
         if level:
-            faint = _covered(_carbon(recipe, rng) if kind == "carbon" else _dim(recipe, rng))
+            faint = coverage(_carbon(recipe, rng) if kind == "carbon" else _dim(recipe, rng))
             density += level * faint * (1 - np.clip(support + covered, 0, 1))
     return Sample(np.asarray(density, np.float32), labels, particles)
 
 
 # --- bodies ---
-
-
-def _covered(outside: Floats) -> Floats:
-    """Return the part of each voxel that is covered: a ramp one voxel wide."""
-    return np.asarray(np.clip(0.5 - outside, 0, 1), np.float32)
 
 
 def _near(shape: Shape, centre: NDArray[np.float64], radius: float) -> tuple[tuple[slice, ...], list[Floats]]:
@@ -309,7 +304,7 @@ def _cut_pores(support: Floats, solid: Floats, recipe: SampleRecipe, rng: np.ran
             _capsule(cavities, place, direction * radius * rng.uniform(0.5, 3) / np.linalg.norm(direction), radius)
         else:
             _ball(cavities, place, radius)
-    support *= 1 - _covered(cavities)
+    support *= 1 - coverage(cavities)
 
 
 def _add_neighbour(support: Floats, recipe: SampleRecipe, rng: np.random.Generator) -> None:
@@ -319,7 +314,7 @@ def _add_neighbour(support: Floats, recipe: SampleRecipe, rng: np.random.Generat
     outside = np.full(support.shape, FAR, np.float32)
     kind = "faceted" if recipe.support == "film" else recipe.support
     SUPPORTS[kind](outside, recipe, centre, rng)
-    np.maximum(support, _covered(outside), out=support)
+    np.maximum(support, coverage(outside), out=support)
 
 
 def _carbon(recipe: SampleRecipe, rng: np.random.Generator) -> Floats:
@@ -424,14 +419,14 @@ def _draw(
         _prism(outside, local, half, radius * 1.2, rng)
     else:
         _ball(outside, local, radius)
-    part = _covered(outside)
+    part = coverage(outside)
     density = recipe.contrast * float(rng.uniform(0.9, 1.1))
     level = np.full(part.shape, density, np.float32)
     if kind == "core-shell":
         core = np.full(part.shape, FAR, np.float32)
         _ball(core, local, 0.65 * radius)
         shell = max(1.25, density * float(rng.uniform(0.5, 0.8)))
-        level = shell + (density - shell) * _covered(core)
+        level = shell + (density - shell) * coverage(core)
     more = np.maximum(part - covered[box], 0)
     covered[box] += more
     bright[box] += more * level

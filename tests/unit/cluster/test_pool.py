@@ -4,13 +4,12 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import time
 
 import pytest
 
+from tests.dask_processes import DaskProcesses, free_port
 from tomoseg.cluster import DaskCluster, asked_for, pool, start
 from tomoseg.errors import InputError, Interrupted, StageFailed
 from tomoseg.runtime import Runtime
@@ -163,33 +162,16 @@ def test_a_time_budget_stops_the_waiting(cluster, runtime):
     assert time.monotonic() - began < 5
 
 
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
 def test_a_scheduler_that_goes_away_is_told(runtime, tmp_path):
-    address = f"127.0.0.1:{free_port()}"
-    program = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--no-dashboard", "--host", f"tcp://{address}"]
-    worker = [sys.executable, "-m", "distributed.cli.dask_worker", f"tcp://{address}", "--nthreads", "1", "--no-nanny"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path}
-    quiet["env"] = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    scheduler = subprocess.Popen(program, **quiet)
-    worker = subprocess.Popen([*worker, "--no-dashboard", "--death-timeout", "5"], **quiet)
-    found = DaskCluster(asked_for(address))
-    try:
+    with DaskProcesses(tmp_path, 1) as processes:
+        found = DaskCluster(asked_for(processes.address))
         found.connect(runtime)
         results = found.each(process_id, 0.1, numbered(400), runtime)
-        assert next(results) == worker.pid
-        scheduler.kill()
-        with pytest.raises(StageFailed, match=f"the Dask scheduler at tcp://{address} is gone"):
+        assert next(results) == processes.workers[0].pid
+        processes.scheduler.kill()
+        with pytest.raises(StageFailed, match=f"the Dask scheduler at {processes.address} is gone"):
             list(results)
-    finally:
         found.close()
-        for process in (scheduler, worker):
-            process.kill()
-            process.wait()
 
 
 def test_a_file_that_no_scheduler_wrote_is_refused(tmp_path, runtime):
@@ -214,21 +196,11 @@ def test_what_dask_is_told_of_tls_counts(runtime, tmp_path, monkeypatch):
     said = {"ca-file": pair["cert"], "scheduler": pair, "worker": pair, "client": pair}
     (tmp_path / "dask.json").write_text(json.dumps({"distributed": {"comm": {"tls": said}}}))
     monkeypatch.setenv("DASK_CONFIG", str(tmp_path))
-    address = f"tls://127.0.0.1:{free_port()}"
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path}
-    quiet["env"] = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    program = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--no-dashboard", "--host", address]
-    worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny"]
-    started = [subprocess.Popen(one, **quiet) for one in (program, [*worker, "--no-dashboard"])]
-    try:
-        client = {f"distributed.comm.tls.client.{name}": path for name, path in pair.items()}
+    client = {f"distributed.comm.tls.client.{name}": path for name, path in pair.items()}
+    with DaskProcesses(tmp_path, 1, "tls") as processes:
         with dask.config.set({"distributed.comm.tls.ca-file": pair["cert"], **client}):
-            found = DaskCluster(asked_for(address))
+            found = DaskCluster(asked_for(processes.address))
             assert list(found.each(scaled, 3, numbered(4), runtime)) == [0, 3, 6, 9]
             found.close()
         with pytest.raises(InputError, match="name no certificates"):
-            DaskCluster(asked_for(address)).connect(runtime)
-    finally:
-        for process in reversed(started):
-            process.kill()
-            process.wait()
+            DaskCluster(asked_for(processes.address)).connect(runtime)

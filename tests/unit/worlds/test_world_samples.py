@@ -21,13 +21,13 @@ def made(recipe, seed=0):
 def test_bodies_have_their_volumes():
     outside = np.full((60, 60, 60), samples.FAR, np.float32)
     samples._ball(outside, np.array([1.3, -2.0, 0.4]), 12.0)
-    assert samples._covered(outside).sum() == pytest.approx(4 / 3 * np.pi * 12**3, rel=0.003)
+    assert samples.coverage(outside).sum() == pytest.approx(4 / 3 * np.pi * 12**3, rel=0.003)
     outside[:] = samples.FAR
     samples._convex(outside, np.zeros(3), samples.CUBE, np.full(6, 10.0))
-    assert samples._covered(outside).sum() == pytest.approx(20**3, rel=0.005)
+    assert samples.coverage(outside).sum() == pytest.approx(20**3, rel=0.005)
     outside[:] = samples.FAR
     samples._capsule(outside, np.zeros(3), np.array([0.0, 9.0, 0.0]), 6.0)
-    assert samples._covered(outside).sum() == pytest.approx(np.pi * 36 * 18 + 4 / 3 * np.pi * 216, rel=0.005)
+    assert samples.coverage(outside).sum() == pytest.approx(np.pi * 36 * 18 + 4 / 3 * np.pi * 216, rel=0.005)
 
 
 @pytest.mark.parametrize("kind", get_args(samples.SupportKind))

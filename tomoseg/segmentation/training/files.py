@@ -49,7 +49,7 @@ class TrainFiles:
             return state
         self.require_free(resume=resume, overwrite=overwrite)
         try:
-            shutil.rmtree(self.checkpoint, ignore_errors=True)
+            self.remove()
             self.checkpoint.mkdir(parents=True)
         except OSError as error:
             raise InputError(f"the network cannot be written to {self.output.parent}: {error}") from error

@@ -79,7 +79,12 @@ def train_each(
     `about` are further keywords of `train`. Raises as `train`.
     """
     if runtime.cluster is not None:
-        yield from _train_on_cluster(images, labels, trainings, about, runtime, resume=resume, overwrite=overwrite)
+        for one in trainings:
+            files = TrainFiles(one.output)
+            files.require_free(resume=resume, overwrite=overwrite)
+            if not resume:
+                files.remove()
+        yield from _in_pieces(trainings, _Shared(images, labels, about, _encoder(trainings, runtime)), runtime)
         return
     for one in trainings:
         if one.what:
@@ -97,24 +102,15 @@ def train_each(
         )
 
 
-def _train_on_cluster(
-    images: Sequence[Array],
-    labels: Sequence[Array],
-    trainings: Sequence[Training],
-    about: Mapping[str, Any],
-    runtime: Runtime,
-    *,
-    resume: bool,
-    overwrite: bool,
-) -> list[TrainResult]:
+def _encoder(trainings: Sequence[Training], runtime: Runtime) -> bytes | None:
+    """Return the file of weights that the encoder of all networks starts from, if there is one."""
     source = trainings[0].params.encoder_weights
-    encoder = fetch(source, runtime.say, runtime.check)[0].read_bytes() if source else None
-    shared = _Shared(images, labels, about, encoder)
+    return fetch(source, runtime.say, runtime.check)[0].read_bytes() if source else None
+
+
+def _in_pieces(trainings: Sequence[Training], shared: _Shared, runtime: Runtime) -> list[TrainResult]:
+    """Train all networks at the same time on the workers, piece by piece."""
     files = [TrainFiles(one.output) for one in trainings]
-    for one in files:
-        one.require_free(resume=resume, overwrite=overwrite)
-        if not resume:
-            one.remove()
     results: dict[int, TrainResult] = {}
     longest = 1.0  # seconds of an epoch
     while left := [k for k in range(len(trainings)) if k not in results]:
