@@ -2,16 +2,19 @@
 # make test    sets up, then checks style and types and runs the tests
 # make test-numpy1  sets up an environment with NumPy 1 beside the other, and runs the tests of arrays and files
 # make docs    sets up, then builds the documentation in docs/_build; warnings are errors
+# make gpu     runs the tests for a GPU, and measures what one gains; with GPU_PYTHON, whose packages are taken as they are
 # make campaign  sets up, then tries to lose data in every way; about an hour
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+GPU_JSON ?= gpu.json
 NUMPY1 ?= .venv-numpy1
 NUMPY1_TESTS ?= $(addprefix tests/unit/, io alignment reconstruction measurement stages export test_environments.py)
 
-.PHONY: setup demo test test-slow test-numpy1 docs campaign clean
+.PHONY: setup demo test test-slow test-numpy1 docs gpu campaign clean
 
 setup: $(VENV)/installed
 
@@ -54,6 +57,10 @@ test-numpy1: $(NUMPY1)/installed
 docs: setup
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
+
+# Without any setting up: a machine with a GPU has its own ASTRA and Keras, and often no network.
+gpu:
+	PYTHONPATH=.:benchmarks $(GPU_PYTHON) benchmarks/gpu.py --json $(GPU_JSON)
 
 campaign: setup
 	$(BIN)/python -W ignore -m tests.crash.campaign --points all --kills 100 --others 200

@@ -46,9 +46,20 @@ def real_data() -> RealData:
     return RealData()
 
 
+BY_THRESHOLDS = ["--set", "segment.method=otsu"]
+
+
 def tomoseg(*arguments, code=0, cwd=None):
-    """Run the program as a user would and check its exit code; returns the completed process."""
-    command = [sys.executable, "-W", "ignore", "-m", "tomoseg", *map(str, arguments)]
+    """Run the program as a user would and check its exit code; returns the completed process.
+
+    `run` labels by thresholds unless the arguments say how: loading a network takes seconds.
+    """
+    words = list(map(str, arguments))
+    if words[0] == "run" and not any(word == "--pipeline" or word.startswith("segment.") for word in words):
+        words += BY_THRESHOLDS
+    if words[0] == "segment" and "--model" in words and "--method" not in words:
+        words += ["--method", "auto"]
+    command = [sys.executable, "-W", "ignore", "-m", "tomoseg", *words]
     done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
     assert done.returncode == code, f"exit {done.returncode}, not {code}\n{done.stdout}\n{done.stderr}"
     return done

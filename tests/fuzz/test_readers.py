@@ -21,7 +21,7 @@ from tests.fuzz.tries import attempt
 from tomoseg.io.mrc import write_mrc
 
 TRIES = {"tiff": 15, "zspy": 8, "hdf5": 15, "emi": 10, "keras": 10, "project": 15, "report": 3}
-SLOW = {"keras", "report"}  # to start with
+SLOW = {"keras", "report", "project", "zspy"}  # to start with
 
 
 @pytest.mark.parametrize("kind", [pytest.param(k, marks=pytest.mark.slow if k in SLOW else ()) for k in KINDS])

@@ -52,13 +52,18 @@ def ended(process: subprocess.Popen, within: float) -> str:
     """Return what the process said on stderr."""
     began = time.monotonic()
     with process:
-        said = process.communicate(timeout=60)[1]
+        try:
+            said = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()  # where it does not end, which must not keep a processor busy
     assert time.monotonic() - began < within, said
     return said
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_process_stuck_in_a_library_leaves_within_ten_seconds(tmp_path, signum):
+    if signal.getsignal(signum) == signal.SIG_IGN:
+        pytest.skip(f"{signum.name} is ignored here, as by `nohup`")
     process = start(tmp_path, STUCK)
     assert len(list(tmp_path.iterdir())) == 2  # the lock and the unfinished file
     process.send_signal(signum)

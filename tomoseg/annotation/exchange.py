@@ -96,6 +96,12 @@ def export_slices(
     return chosen
 
 
+def has_labels(project: Project) -> bool:
+    """Tell whether a project holds labels of its current volume, to begin a painting with."""
+    reconstruct = project.record("reconstruct")
+    return reconstruct is not None and _of_run(project, schema.LABELS, reconstruct.run_id) is not None
+
+
 def _volume(project: Project) -> Input:
     if not project.has(schema.VOLUME):
         raise NotReady(

@@ -31,6 +31,28 @@ FORMAT = 1
 ABOUT = "annotation.json"
 LARGEST_ABOUT = 16 << 20  # bytes
 WHITE = 65535
+README = "README.txt"
+README_TEXT = """\
+Paint on the files in labels/; those in images/ show what there is to paint, and must stay as they are.
+The value of a pixel is its class:
+
+{values}
+  {ignore}  not painted, which is no class
+
+It is enough to paint parts of a slice, borders among them. When you are done:
+
+  tomoseg annotate import PROJECT.h5 THIS_FOLDER
+
+Fiji: open an image and its label file, choose Image > Lookup Tables > glasbey on the labels, set the class with
+Image > Color > Color Picker (its grey value is the class number) and paint with the Paintbrush or fill a selection
+(Edit > Fill). Save with File > Save as TIFF under the same name. Analyze > Tools > Synchronize Windows moves both.
+
+ilastik: choose Pixel Classification, add the files in images/ as raw data, and paint with one label for each class
+in the order above. Export 'Labels' as TIFF of 8 bits into labels/ under the names of the images. ilastik counts labels
+from 1 and uses 0 for what is not painted, so import with --label-map 0=ignore,1=0,2=1 and so on.
+
+napari: `tomoseg annotate paint PROJECT.h5` needs no folder.
+"""
 PLANES = ("xz", "xy", "yz")
 
 
@@ -95,6 +117,9 @@ def write_folder(folder: Path, slices: PaintedSlices, about: Mapping[str, Any]) 
             written.append({"name": name, "number": number, "run_id": slices.run_ids[len(written)], **digests})
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror or error}") from error
+    values = "\n".join(f"  {i}  {name}" for i, name in enumerate(slices.class_names))
+    with atomic_path(folder / README) as temporary:
+        temporary.write_text(README_TEXT.format(values=values, ignore=IGNORE), encoding="utf-8")
     content = {
         "format": FORMAT,
         "plane": slices.plane,

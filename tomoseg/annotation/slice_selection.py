@@ -16,6 +16,8 @@ SLICES_AT_ONCE = 16  # volumes are chunked by 16 along y
 CERTAIN = 255
 BLOCK = 4  # px; averaged before the entropy is taken, so that noise counts little
 BINS = 64
+# Of the slices, at either end: there the volume cuts the sample, and not every tilt shows it.
+BORDER = 0.05
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,12 @@ def select_slices(slices: SliceDescriptions, wanted: int, painted: Sequence[int]
     Each next slice is the one with the largest product of its worth and the distance, in looks, to the most similar
     slice that is selected or painted already: farthest-first traversal (Gonzalez 1985,
     doi:10.1016/0304-3975(85)90224-5), weighted by worth. Slices nearer to those than half of an even spacing are left
-    out while there are others.
+    out while there are others. The first and last 5 % of the slices are never selected.
     """
     n = len(slices.worth)
-    wanted = min(wanted, n - len(set(painted)))
+    border = round(BORDER * n)
+    inside = np.arange(n) == np.clip(np.arange(n), border, n - 1 - border)
+    wanted = min(wanted, int(inside.sum()) - len({k for k in painted if inside[k]}))
     gap = n // (2 * max(wanted + len(painted), 1))
     selected: list[int] = []
     while len(selected) < wanted:
@@ -79,7 +83,7 @@ def select_slices(slices: SliceDescriptions, wanted: int, painted: Sequence[int]
         near = np.max([slices.looks @ slices.looks[t] for t in taken], axis=0) if taken else np.zeros(n)
         value = (1e-9 + slices.worth) * np.sqrt(np.maximum(2 - 2 * near, 1e-9))
         for least in (gap, 0):
-            free = away > least
+            free = inside & (away > least)
             if free.any():
                 selected.append(int(np.where(free, value, -1.0).argmax()))
                 break

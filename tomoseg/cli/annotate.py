@@ -14,6 +14,11 @@ from tomoseg.runtime import stopping_on_signals
 from tomoseg.terminal import show, show_document
 
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+SliceCount = Annotated[int, typer.Option(help="Number of slices.", min=1)]
+Plane = Annotated[Literal["xz", "xy", "yz"], typer.Option(help="Plane of the slices, as for `segment`.")]
+ClassNames = Annotated[
+    str, typer.Option(metavar="A,B,...", help="In class order [default: those of the project's labels].")
+]
 MOST_SHOWN = 20  # errors in one message; --json has all
 
 
@@ -22,8 +27,9 @@ def add_commands(app: typer.Typer) -> None:
     app.command("check-data")(check_data)
     app.command("models")(models)
     annotate = typer.Typer(
-        help="Export slices of a project to paint labels on, and import the painted labels.", no_args_is_help=True
+        help="Paint labels on slices of a project, here or in another program, to train on.", no_args_is_help=True
     )
+    annotate.command("paint")(annotate_paint)
     annotate.command("export")(annotate_export)
     annotate.command("import")(annotate_import)
     app.add_typer(annotate, name="annotate")
@@ -85,14 +91,49 @@ def _data_lines(report: Any) -> list[str]:
     return lines + ([] if report.errors else ["usable for training"])
 
 
+def annotate_paint(
+    project: ProjectFile,
+    slices: SliceCount = 3,
+    plane: Plane = "xz",
+    class_names: ClassNames = "",
+    progress: ProgressKind = "auto",
+    break_lock: BreakLock = False,
+) -> None:
+    """Paint on the slices most worth it in napari, from the project's labels on; what you changed is imported.
+
+    Until then it lies in a folder beside the project, where a painting that was cut short goes on.
+    """
+    import shutil
+
+    from tomoseg.annotation.exchange import export_slices, has_labels
+    from tomoseg.annotation.painting import Painting, folder_for
+    from tomoseg.report.review_viewer import open_painting
+    from tomoseg.report.viewer import require_napari
+
+    runtime, folder, names = runtime_of("cpu", 1, "", progress), folder_for(project), words(class_names)
+    require_napari()
+    with stopping_on_signals():
+        if folder.exists():
+            runtime.say(f"going on with the slices in {folder}")
+        else:
+            with Project.read(project) as opened:
+                begun = has_labels(opened)
+                export_slices(opened, folder, runtime, n_slices=slices, plane=plane, class_names=names, prefill=begun)
+        painting = Painting(folder)
+        open_painting(painting, painting.class_names, painting.class_colors)
+    if painting.any_painted():
+        annotate_import(project, folder, progress=progress, break_lock=break_lock)
+    else:
+        show(f"nothing was painted: {project} is unchanged")
+    shutil.rmtree(folder)
+
+
 def annotate_export(
     project: ProjectFile,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="A new folder to write to.")],
-    slices: Annotated[int, typer.Option(help="Number of slices.", min=1)] = 6,
-    plane: Annotated[Literal["xz", "xy", "yz"], typer.Option(help="Plane of the slices, as for `segment`.")] = "xz",
-    class_names: Annotated[
-        str, typer.Option(metavar="A,B,...", help="In class order [default: those of the project's labels].")
-    ] = "",
+    slices: SliceCount = 6,
+    plane: Plane = "xz",
+    class_names: ClassNames = "",
     prefill: Annotated[bool, typer.Option("--prefill", help="Start from the project's labels.")] = False,
     progress: ProgressKind = "auto",
 ) -> None:

@@ -12,7 +12,7 @@ from tomoseg.errors import InputError
 from tomoseg.io.slices import LabelledSlices
 from tomoseg.lengths import require_size
 from tomoseg.runtime import Runtime, stopping_on_signals
-from tomoseg.segmentation.training.parameters import TrainParameters, preset
+from tomoseg.segmentation.training.parameters import TAKEN_OVER, TrainParameters, preset
 from tomoseg.terminal import show
 
 ImagesDir = Annotated[
@@ -47,9 +47,10 @@ PresetName = Annotated[
     str,
     typer.Option(
         "--preset",
-        metavar="paper|small",
-        help="Values of the options that are not given: the published settings, shown below, or those of a compact "
-        "network for a CPU [default: paper; small for a project].",
+        metavar="paper|small|fine",
+        help="Values of the options that are not given: the published settings, shown below, those of a compact "
+        "network for a CPU, or those that start from particles-on-support [default: paper; for a project fine, or "
+        "small with options for another network].",
         show_default=False,
     ),
 ]
@@ -62,7 +63,8 @@ Recipe = Annotated[
         "kit-nanoparticles, particles-on-support. Options go before the file, and the file before the preset.",
     ),
 ]
-WORLD_SHAPE = (128, 40, 128)  # voxels z, y, x
+WORLD_SHAPE = (128, 24, 128)  # voxels z, y, x
+OF_WORLDS = "particles-on-support"  # the recipe for them
 EVERY_SLICE = 2  # neighbours look alike
 FINAL = -1  # the 'fold' of the network trained on all slices
 
@@ -97,9 +99,18 @@ def train(
             "--simulated",
             metavar="N",
             min=0,
-            help="Train on N simulated worlds, which are kept in IMAGES_DIR and made there where they are missing.",
+            help="Train on N simulated worlds, which are kept in IMAGES_DIR and made there where they are missing "
+            "[--pipeline: particles-on-support].",
         ),
     ] = 0,
+    real: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            "--real",
+            metavar="IMAGES_DIR LABELS_DIR",
+            help="Labelled slices of real samples to train on besides the simulated worlds.",
+        ),
+    ] = None,
     augment: Annotated[
         str, typer.Option(metavar="NAME=VALUE,...", help="Changes to the random views, such as rotation_deg=180.")
     ] = "",
@@ -130,8 +141,12 @@ def train(
     if output.suffix != ".keras":
         raise InputError(f"-o {output}: a network is written as a .keras file.")
     require_size("--pixel-size", pixel_size)
+    if real and not simulated:
+        raise InputError("--real is for slices besides simulated worlds (--simulated): give these as IMAGES_DIR.")
     folds = _folds(fold)
-    wanted: Any = preset_name or ("small" if labels_dir is None and not recipe else "paper")
+    if simulated and not preset_name:
+        recipe = recipe or OF_WORLDS
+    wanted: Any = preset_name or ("paper" if labels_dir is not None or recipe else _for_project(options))
     options = _with_recipe(recipe, options | {"augmentation": _views(augment)})
     channels = preset(wanted, **options).channels  # wrong values are reported before anything is read
     if (label_map or label_pattern) and labels_dir is None:
@@ -140,7 +155,7 @@ def train(
     with stopping_on_signals(lambda: "The same command with --resume continues after the last finished epoch."):
         group_of: Callable[[str], str] | None = None
         if simulated:
-            slices, group_of = _worlds(images_dir, simulated, channels, runtime)
+            slices, group_of = _worlds(images_dir, simulated, real, channels, runtime)
         elif labels_dir is None:
             slices = load_painted_slices(images_dir, channels, runtime.say)
         else:
@@ -190,13 +205,22 @@ def train(
     show(*found.table().split("\n"), *(result.model for result in results), found.scores_json, found.scores_csv)
 
 
-def _worlds(folder: Path, n: int, channels: int, runtime: Runtime) -> tuple[LabelledSlices, Callable[[str], str]]:
-    """Return slices of simulated worlds, made where they are missing, and what tells the world of a slice."""
-    from tomoseg.worlds.library import write_worlds
-    from tomoseg.worlds.slices import labelled_slices, world_of
+def _for_project(options: dict[str, Any]) -> str:
+    """Return the preset for painted slices: 'fine', unless options ask for a network of another shape."""
+    return "small" if any(name in options for name in TAKEN_OVER) else "fine"
 
-    paths = write_worlds(folder, range(n), WORLD_SHAPE, runtime)
-    return labelled_slices(paths, channels, EVERY_SLICE), world_of
+
+def _worlds(
+    folder: Path, n: int, real: tuple[Path, Path] | None, channels: int, runtime: Runtime
+) -> tuple[LabelledSlices, Callable[[str], str]]:
+    """Return slices of simulated worlds, made where they are missing, and real ones; and what tells their group."""
+    from tomoseg.segmentation.data.neighbours import load_slices
+    from tomoseg.worlds.library import write_worlds
+    from tomoseg.worlds.slices import labelled_slices, with_real, world_of
+
+    others = load_slices(*real, channels, None, runtime) if real else None
+    slices = labelled_slices(write_worlds(folder, range(n), WORLD_SHAPE, runtime), channels, EVERY_SLICE)
+    return (with_real(slices, others) if others else slices), world_of
 
 
 def _with_recipe(recipe: str, options: dict[str, Any]) -> dict[str, Any]:

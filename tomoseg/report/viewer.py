@@ -43,14 +43,19 @@ def open_viewer(results: Results, *, block: bool = True) -> Any:
 
 def new_viewer(title: str) -> Any:
     """Open an empty window. Raises `InputError` if napari is not installed."""
+    return require_napari().Viewer(title=title)
+
+
+def require_napari() -> Any:
+    """Return napari. Raises `InputError` if it is not installed."""
     try:
         import napari
     except ImportError as error:
         raise InputError(
-            f"`tomoseg view` needs napari, which cannot be loaded ({error}): pip install 'tomoseg[view]'. "
+            f"The window needs napari, which cannot be loaded ({error}): pip install 'tomoseg[view]'. "
             "`tomoseg preview` and `tomoseg report` work without it."
         ) from error
-    return napari.Viewer(title=title)
+    return napari
 
 
 def _add_volume(viewer: Any, results: Results) -> list[Any]:

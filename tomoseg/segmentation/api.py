@@ -13,7 +13,8 @@ from tomoseg.lengths import size_or_nan
 from tomoseg.runtime import Runtime
 from tomoseg.schema import CONFIDENCE, LABELS
 from tomoseg.segmentation.labelling import LabelSummary
-from tomoseg.segmentation.parameters import SegmentParameters, check
+from tomoseg.segmentation.networks.known_models import resolve_model
+from tomoseg.segmentation.parameters import DEFAULT_MODEL, SegmentParameters, check
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,17 @@ def segment_volume(
         raise InputError(
             f"a volume is a (z, y, x) array of numbers, not one of {volume.dtype} and shape {volume.shape}"
         )
+    began_by_thresholds = "thresholds" in (outputs.resumed or {})
+    if params.tries_default_network and not began_by_thresholds:
+        from tomoseg.segmentation.inference.label_volume import Unlike, label_with_network
+
+        named = params.model_copy(update={"model": resolve_model(DEFAULT_MODEL)})
+        try:
+            return label_with_network(volume, voxel_size_nm, named, runtime, outputs, only_alike=True)
+        except Unlike as unlike:
+            runtime.say(
+                f"the volume is unlike those that {DEFAULT_MODEL} was trained on: {unlike}. Thresholds label it"
+            )
     if params.uses_network:
         from tomoseg.segmentation.inference.label_volume import label_with_network
 

@@ -12,6 +12,8 @@ from tomoseg.parameters import Field, InputFile, Parameters
 from tomoseg.segmentation.inference.engines import EngineName, described_engines, problem_with
 from tomoseg.segmentation.inference.test_time_augmentation import Symmetries
 
+DEFAULT_MODEL = "particles-on-support"  # for three classes, where nothing else is asked for
+DEFAULT_CLASSES = 3
 OTSU_MIN_SIZE = 20  # voxels: a sphere of 3.4 voxels across
 
 
@@ -21,12 +23,13 @@ class SegmentParameters(Parameters):
     method: Literal["auto", "otsu", "unet"] = Field(
         "auto",
         description="'unet': label with the network named by `model`; 'otsu': label by intensity thresholds; 'auto': "
-        "use the network if one is named, thresholds otherwise",
+        "use the network if one is named; otherwise particles-on-support for three classes, where the volume is like "
+        "what it was trained on, and thresholds elsewhere",
     )
     model: InputFile | None = Field(
         None,
         description="Trained network: a .keras file written by `tomoseg train`, or a name listed by `tomoseg models`; "
-        "none by default",
+        "see `method` for the default",
     )
     classes: int = Field(
         3,
@@ -131,8 +134,14 @@ class SegmentParameters(Parameters):
 
     @property
     def uses_network(self) -> bool:
-        """True where a network makes the labels."""
+        """True where a named network makes the labels."""
         return self.method == "unet" or (self.method == "auto" and self.model is not None)
+
+    @property
+    def tries_default_network(self) -> bool:
+        """True where the network that ships makes the labels if the volume is like its world."""
+        free = self.method == "auto" and self.model is None and self.thresholds is None
+        return free and self.classes == DEFAULT_CLASSES
 
     def min_sizes(self, n_classes: int) -> list[int]:
         """Return the smallest size of an object, in voxels, for each class above the first."""

@@ -20,6 +20,7 @@ SupportKind = Literal["plates", "spheres", "rods", "aggregate", "film", "porous"
 ParticleShape = Literal["sphere", "cuboctahedron", "rod", "raft", "core-shell"]
 FAR = np.float32(1e6)
 MOST_FILLED = 0.35  # of the volume of the support may be particles
+MOST_TEXTURE = 0.3  # of the difference between particles and support
 TRIES = 40  # places that are tried for a particle
 
 
@@ -75,7 +76,7 @@ class Sample:
 
 def random_sample_recipe(rng: np.random.Generator, shape: Shape, seen: int) -> SampleRecipe:
     """Draw a recipe of a sample, of which `seen` voxels along x are seen; `shape` is that of what is seen."""
-    support = str(rng.choice(get_args(SupportKind)))
+    support = str(rng.choice(get_args(SupportKind), p=(0.17, 0.17, 0.14, 0.15, 0.07, 0.14, 0.16)))
     is_film = support == "film"
     neighbours = int(rng.integers(1, 4)) if rng.random() < 0.25 else 0
     width = 2 * seen if is_film else seen + seen // 2 if neighbours else seen
@@ -84,6 +85,9 @@ def random_sample_recipe(rng: np.random.Generator, shape: Shape, seen: int) -> S
     reach = float(rng.uniform(0.2, 0.4) * seen)
     covered = float(np.exp(rng.uniform(np.log(0.01), np.log(0.6))))
     n_particles = int(np.clip(covered * 16 * reach**2 / diameter**2, 1, 400))
+    contrast = float(np.exp(rng.uniform(np.log(1.3), np.log(10.0))))
+    # A support that varied as much as particles differ from it would leave nothing to tell them by.
+    texture = min(float(rng.uniform(0, 0.2)), MOST_TEXTURE * (contrast - 1)) if rng.random() < 0.7 else 0.0
     return SampleRecipe(
         shape=(shape[0], shape[1], width),
         seen=seen,
@@ -91,13 +95,13 @@ def random_sample_recipe(rng: np.random.Generator, shape: Shape, seen: int) -> S
         reach=reach,
         pores=int(rng.integers(3, 60)) if rng.random() < 0.6 else 0,
         pore_px=float(rng.uniform(1.5, 7.0)),
-        texture=float(rng.uniform(0, 0.2)) if rng.random() < 0.7 else 0.0,
+        texture=texture,
         texture_px=float(rng.uniform(1.0, 6.0)),
         particle_shape=str(rng.choice(get_args(ParticleShape), p=(0.4, 0.25, 0.12, 0.13, 0.1))),  # type: ignore[arg-type]
         n_particles=0 if rng.random() < 0.06 else n_particles,
         diameter_px=diameter,
         spread=float(rng.uniform(0.05, 0.45)),
-        contrast=float(np.exp(rng.uniform(np.log(1.3), np.log(10.0)))),
+        contrast=contrast,
         inside=float(rng.uniform(0, 1)) if rng.random() < 0.4 else 0.0,
         overlap=bool(rng.random() < 0.3),
         carbon=float(rng.uniform(0.03, 0.3)) if rng.random() < 0.35 and not is_film else 0.0,

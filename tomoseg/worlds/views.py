@@ -8,9 +8,7 @@ from numpy.typing import NDArray
 
 from tomoseg.errors import StageFailed
 from tomoseg.reconstruction.api import reconstruct
-from tomoseg.segmentation.data.histogram import sampled_histogram
-from tomoseg.segmentation.data.intensity_scaling import find_levels
-from tomoseg.simulate import acquire, project, tilt_angles
+from tomoseg.simulate import BACKGROUND, SUPPORT, acquire, project, tilt_angles
 from tomoseg.worlds.samples import Sample, SampleRecipe, Shape, random_sample_recipe, sample
 
 Floats = NDArray[np.float32]
@@ -55,8 +53,8 @@ class World:
 
     Attributes
     ----------
-    volume : (z, y, x) f4, scaled as networks take it: 0 is the level of the background and 1 that of the support, as
-        they are found in the volume itself
+    volume : (z, y, x) f4, scaled as networks take it: 0 is the level of the background and 1 that of the support, the
+        medians of what is either in truth
     labels : (z, y, x) u1, as in `tomoseg.simulate`
     particles : (n, 4) f8: z, y, x, diameter in px
     sample, view : how it was made
@@ -75,13 +73,13 @@ class World:
 
 def random_view_recipe(rng: np.random.Generator) -> ViewRecipe:
     """Draw how a sample is seen."""
-    method = str(rng.choice(get_args(Method), p=(0.5, 0.22, 0.14, 0.14)))
+    method = str(rng.choice(get_args(Method), p=(0.55, 0.2, 0.13, 0.12)))
     most = {"mlem": (6, 70), "sirt": (15, 150), "tv": (20, 60), "fbp": (1, 1)}[method]
-    careless = rng.random() < 0.25  # misaligned by up to a pixel
+    careless = rng.random() < 0.15  # misaligned by up to a pixel
     return ViewRecipe(
         max_tilt_deg=float(rng.uniform(50, 90)),
         step_deg=float(np.exp(rng.uniform(np.log(1.0), np.log(5.0)))),
-        dose=float(np.exp(rng.uniform(np.log(12.0), np.log(1000.0)))),
+        dose=float(np.exp(rng.uniform(np.log(12.0 if rng.random() < 0.15 else 40.0), np.log(1000.0)))),
         vacuum=float(rng.uniform(0, 0.08)),
         jitter_px=float(rng.uniform(0.4, 1.0) if careless else rng.uniform(0, 0.4)),
         axis_deg=float(rng.normal(0, 0.4) if careless else rng.normal(0, 0.1)),
@@ -121,7 +119,8 @@ def seen(made: Sample, sample_recipe: SampleRecipe, view: ViewRecipe, seed: int,
         workers=workers, **options,
     ).volume  # fmt: skip
     particles = made.particles - [0, 0, first, 0]
-    return World(_scaled(volume), made.labels[:, :, middle], particles, sample_recipe, view)
+    labels = made.labels[:, :, middle]
+    return World(_scaled(volume, labels), labels, particles, sample_recipe, view)
 
 
 def _images(projections: Floats, view: ViewRecipe, rng: np.random.Generator) -> Floats:
@@ -144,9 +143,11 @@ def _images(projections: Floats, view: ViewRecipe, rng: np.random.Generator) -> 
     return np.asarray(raw - background, np.float32)
 
 
-def _scaled(volume: Floats) -> Floats:
-    """Return a volume on the scale of networks, by its own levels."""
-    background, support = find_levels(sampled_histogram(volume))
+def _scaled(volume: Floats, labels: NDArray[np.uint8]) -> Floats:
+    """Return a volume on the scale of networks, by the levels of what is background and what is support in truth."""
+    if not (labels == SUPPORT).any():
+        raise StageFailed("none of the support is seen")
+    background, support = (float(np.median(volume[labels == value])) for value in (BACKGROUND, SUPPORT))
     if not support > background:
-        raise StageFailed("the volume has no two levels")
+        raise StageFailed(f"the support is no brighter ({support:.3g}) than the background ({background:.3g})")
     return np.asarray(np.clip((volume - background) / (support - background), -BEYOND, BEYOND), np.float32)

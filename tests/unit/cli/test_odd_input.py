@@ -169,6 +169,7 @@ def test_the_reader_of_standard_output_ends_early(project):
 # --- names that are no text ---
 
 
+@pytest.mark.slow
 def test_looking_at_a_project_whose_name_is_no_text(run, project, tmp_path):
     odd = tmp_path / f"{ODD_NAME}.h5"
     shutil.copy(project, odd)

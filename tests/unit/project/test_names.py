@@ -84,7 +84,8 @@ except {error.__name__}:
 """
 
 
-@pytest.mark.parametrize("kind", ["hard link", pytest.param("link", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["hard link", "link"])
 def test_a_writer_killed_under_one_name_is_recovered_from_under_the_other(numbered, kind):
     """The old state or the new one, the same by both names, also of what is then written while somebody looks.
 

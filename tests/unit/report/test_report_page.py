@@ -339,6 +339,7 @@ def test_a_project_that_stopped_early_gives_a_page(last, artifacts, tmp_path):
         assert "Nothing has been computed yet." in page.words
 
 
+@pytest.mark.slow
 def test_any_one_artifact_may_be_absent(tmp_path):
     artifacts = everything(n_particles=3)
     made_of = {"tilt_series", "aligned", "volume", "labels", "class_table", "export_info"}  # one per section

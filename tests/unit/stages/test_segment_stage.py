@@ -55,7 +55,10 @@ def phantom():
 
 
 def run(volume, runtime=None, voxel_size_nm=0.3, outputs=None, **params):
+    """Run the stage, by thresholds unless a network is named; see `test_the_default` for what users get."""
     outputs, runtime = outputs or MemoryOutputs(), runtime or Runtime(device="cpu")
+    if "model" not in params:
+        params = {"method": "otsu"} | params
     STAGE.run(
         volume=MemoryInput(volume, {"voxel_size_nm": voxel_size_nm}) if isinstance(volume, np.ndarray) else volume,
         params=SegmentParameters(**params),
@@ -126,12 +129,17 @@ def assert_continues_to_the_same_result(volume, every, choices, **params):
     assert last.warnings == undisturbed.warnings
 
 
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 # Memory for slabs of 1, 4, 10 and all planes of the phantom.
 MEMORY = [1, 2 * 1760 * (32 + 4 * 14), 2 * 1760 * (32 + 10 * 14), 1 << 30]
 
 
 @pytest.mark.parametrize(
-    ("every", "order"), [(1, (1,)), (1, (2, 1)), (2, (2, 0)), (3, (0, 1, 2)), (2, (2, 3)), (7, (0, 1))]
+    ("every", "order"),
+    [slow(1, (1,)), slow(1, (2, 1)), (2, (2, 0)), slow(3, (0, 1, 2)), slow(2, (2, 3)), slow(7, (0, 1))],
 )
 @pytest.mark.parametrize("params", [{}, {"min_size": 1}, {"thresholds": [40.0, 150.0], "smooth": 0.0}])
 def test_killed_runs_by_thresholds_continue_to_the_very_same_labels(phantom, every, order, params):
@@ -296,7 +304,7 @@ def test_a_network_in_slabs_gives_the_same(phantom, model_path, monkeypatch):
     assert watched.largest <= 40 * 44  # one plane at a time
 
 
-@pytest.mark.parametrize(("every", "order"), [(1, (1,)), (2, (1, 2)), (3, (2, 1, 0))])
+@pytest.mark.parametrize(("every", "order"), [slow(1, (1,)), slow(2, (1, 2)), (3, (2, 1, 0))])
 @pytest.mark.parametrize("plane", ["xz", "xy", "yz"])
 def test_killed_runs_of_a_network_continue_to_the_very_same_labels(phantom, model_path, plane, every, order):
     # Slabs of 1, a few and 16 slices: a slice takes nine patches of 12 KiB, 75 KiB to work with it, and 12 KiB to keep.
@@ -447,7 +455,7 @@ def test_small_objects_of_a_network_are_removed_by_class(phantom, model_path, pl
 # The removal takes 36, 4 and 1 slabs; for all planes there are no checkpoints but those of it.
 @pytest.mark.parametrize(
     ("plane", "every", "order"),
-    [("yz", 1, (1,)), ("yz", 2, (1, 2)), ("yz", 4, (2, 1, 0)), ("all", 1, (1,)), ("all", 2, (1, 2))],
+    [slow("yz", 1, (1,)), slow("yz", 2, (1, 2)), ("yz", 4, (2, 1, 0)), slow("all", 1, (1,)), ("all", 2, (1, 2))],
 )
 def test_killed_runs_continue_where_small_objects_are_removed(phantom, model_path, plane, every, order):
     memory = [1, 350_000, 1 << 30]
@@ -624,7 +632,8 @@ def test_names_for_a_network_must_fit_it(phantom, model_path):
 def test_another_pixel_size_is_told_of(phantom, model_path, voxel_size_nm, rescale, warned, said):
     part = phantom[0][:, :20]
     _, runtime = run(part, model=model_path, voxel_size_nm=voxel_size_nm, rescale=rescale, overlap=1)
-    assert [warned in w for w in runtime.warnings] == [True] * bool(warned)
+    sizes = [w for w in runtime.warnings if "the network is unsure" not in w]
+    assert [warned in w for w in sizes] == [True] * bool(warned)
     assert any(said in n for n in runtime.notes)
     assert any("trained on pixels of 0.3 nm" in n for n in runtime.notes + runtime.warnings) == (
         bool(warned or said) and np.isfinite(voxel_size_nm)
@@ -652,3 +661,65 @@ def test_a_model_from_elsewhere_is_used_and_said_loudly(phantom, tmp_path):
     assert np.mean((outputs.arrays["labels"] == 1) == expected) > 0.999  # percentiles to within a bin
     with pytest.raises(InputError, match="has 2 classes"):
         run(volume, model=path, class_names=["a", "b", "c"])
+
+
+# ------------------------------------------------------------------------------------------------- the default
+
+
+def supported_particles():
+    """A ball with particles on it, as a reconstruction might show it, and its labels."""
+    shape = (64, 20, 64)
+    labels = np.zeros(shape, np.uint8)
+    labels[ball(shape, (32, 10, 32), 22)] = 1
+    for centre in ((12, 10, 30), (30, 8, 54), (50, 12, 44), (36, 9, 20)):
+        labels[ball(shape, centre, 4.0)] = 2
+    volume = ndimage.gaussian_filter(np.array([0.0, 1.0, 4.0])[labels], 0.8)
+    return (volume + np.random.default_rng(0).normal(0, 0.08, shape)).astype(np.float32), labels
+
+
+def segmented_by_default(volume, outputs=None):
+    outputs, runtime = outputs or MemoryOutputs(), Runtime(device="cpu")
+    STAGE.run(volume=MemoryInput(volume), params=SegmentParameters(), runtime=runtime, outputs=outputs)
+    return outputs, runtime
+
+
+@pytest.mark.parametrize("unit", [1.0, 3000.0])
+def test_the_default_network_labels_what_is_like_its_world(unit):
+    volume, truth = supported_particles()
+    outputs, runtime = segmented_by_default(unit * volume - 0.3 * unit)
+    labels, info = outputs.arrays["labels"], outputs.attrs["segmentation_info"]
+    assert info["model"] == "particles-on-support.keras"
+    for k in (1, 2):
+        assert 2 * np.sum((labels == k) & (truth == k)) / (np.sum(labels == k) + np.sum(truth == k)) > 0.85
+    assert info["intensity_one"] - info["intensity_zero"] == pytest.approx(unit, rel=0.15)
+    assert min(info["expected_dice"]) > 0.85
+    assert len(info["agreement_with_thresholds"]) == 3
+    assert any("Dice to expect by the network's own probabilities: support 0." in note for note in runtime.notes)
+    assert any(
+        note.startswith("Dice between the network and thresholds in 12 slices: support") for note in runtime.notes
+    )
+
+
+def test_what_is_unlike_it_is_labelled_by_thresholds_and_that_is_said():
+    noise = np.random.default_rng(0).normal(0, 1, (48, 16, 48)).astype(np.float32)
+    noise[20:24], noise[30:34] = noise[20:24] + 3, noise[30:34] + 6
+    outputs, runtime = segmented_by_default(noise)
+    assert outputs.attrs["segmentation_info"]["method"] == "otsu"
+    assert any("is unlike those that particles-on-support was trained on" in note for note in runtime.notes)
+    assert any("by intensity thresholds" in warning for warning in runtime.warnings)
+
+
+@pytest.mark.parametrize("given", [{"classes": 2}, {"thresholds": [40.0, 150.0]}, {"method": "otsu"}])
+def test_other_wishes_mean_thresholds(phantom, given):
+    outputs, runtime = MemoryOutputs(), Runtime(device="cpu")
+    STAGE.run(volume=MemoryInput(phantom[0]), params=SegmentParameters(**given), runtime=runtime, outputs=outputs)
+    assert outputs.attrs["segmentation_info"]["method"] == "otsu"
+    assert not any("unlike" in note for note in runtime.notes)
+
+
+def test_thresholds_that_began_go_on(phantom):
+    first = Fatal(1)
+    with pytest.raises(Killed):
+        run(phantom[0], outputs=first)
+    outputs, _ = segmented_by_default(phantom[0], MemoryOutputs(*first.kept))
+    assert outputs.attrs["segmentation_info"]["method"] == "otsu"

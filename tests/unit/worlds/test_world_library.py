@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 
 from tomoseg.errors import InputError
+from tomoseg.io.slices import LabelledSlices
 from tomoseg.runtime import Runtime
-from tomoseg.segmentation.data.histogram import sampled_histogram
-from tomoseg.segmentation.data.intensity_scaling import find_levels
 from tomoseg.segmentation.training.parameters import preset
 from tomoseg.segmentation.training.training_set import TrainingSet
 from tomoseg.worlds import read_world, world, write_worlds
 from tomoseg.worlds.library import world_path
-from tomoseg.worlds.slices import labelled_slices, world_of
+from tomoseg.worlds.slices import REAL, labelled_slices, with_real, world_of
 
 SHAPE = (48, 12, 48)
 
@@ -33,10 +32,31 @@ def test_a_seed_is_a_world(folder):
     assert volume.shape == labels.shape == SHAPE
 
 
-def test_a_volume_is_on_its_own_scale(folder):
-    """As a network will see it: by the levels that are found in it, whatever these are."""
-    volume, _, _, _ = read_world(world_path(folder, 3))
-    assert find_levels(sampled_histogram(volume.astype(np.float32))) == pytest.approx((0, 1), abs=0.02)
+def test_a_volume_is_on_the_scale_of_the_truth(folder):
+    volume, labels, _, _ = read_world(world_path(folder, 3))
+    assert [np.median(volume[labels == k]) for k in (0, 1)] == pytest.approx([0, 1], abs=2e-3)
+
+
+def test_real_slices_join_on_the_same_scale_at_two_sizes(folder):
+    worlds = labelled_slices(sorted(folder.iterdir()), 3, 4)
+    labels = np.zeros((64, 64), np.uint8)
+    labels[16:48, 16:48], labels[20:28, 20:28], labels[:4] = 1, 2, 255
+    image = np.stack([np.array([20, 80, 230] + [0] * 253)[labels]] * 3, axis=-1).astype(np.uint8)
+    both = with_real(worlds, LabelledSlices(["s_1"], [image], [labels], ["vacuum", "oxide", "metal"]))
+    assert both.names[: len(worlds.names)] == worlds.names
+    whole, half = both.images[-2:]
+    assert whole.shape == (64, 64, 3)
+    assert half.shape == (32, 32, 3)
+    assert [np.median(whole[labels == k]) for k in range(3)] == pytest.approx([0, 1, 3.5], abs=2e-3)
+    assert np.array_equal(both.labels[-1], labels[::2, ::2])
+    assert world_of(both.names[-1]) == REAL != world_of(both.names[0])
+
+
+def test_real_slices_without_support_are_refused(folder):
+    worlds = labelled_slices(sorted(folder.iterdir())[:1], 1, 6)
+    flat = LabelledSlices(["s_1"], [np.full((32, 32), 9, np.uint8)], [np.zeros((32, 32), np.uint8)], ["a", "b", "c"])
+    with pytest.raises(InputError, match="do not tell the levels"):
+        with_real(worlds, flat)
 
 
 def test_what_is_there_is_not_made_again(folder):

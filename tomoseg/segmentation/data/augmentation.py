@@ -48,6 +48,12 @@ class Augmentation(Parameters):
         "quarter turns where `rotation_deg` is 0",
     )
     contrast: float = Field(0.0, ge=0, lt=1, description="Relative change of all intensities")
+    gain: float = Field(
+        0.0,
+        ge=0,
+        description="Common factor of all intensities, from 1 / (1 + this) to 1 + this, mostly near 1: the cube of a "
+        "uniform number is its logarithm",
+    )
     brightness: float = Field(0.0, ge=0, description="Offset added to all intensities")
     gamma: float = Field(
         0.0, ge=0, description="Logarithm of the power that intensities are raised to, with their sign kept"
@@ -152,6 +158,8 @@ def vary_intensity(
         view = view + rng.uniform(0, a.sharpen) * (view - ndimage.gaussian_filter(view, 1.0, axes=(0, 1)))
     if a.gamma:
         view = np.sign(view) * np.abs(view) ** np.exp(rng.uniform(-a.gamma, a.gamma))
+    if a.gain:
+        view = view * np.float32((1 + a.gain) ** rng.uniform(-1, 1) ** 3)
     if a.contrast or a.brightness:
         view = view * (1 + rng.uniform(-a.contrast, a.contrast)) + rng.uniform(-a.brightness, a.brightness)
     if a.noise:

@@ -1,7 +1,7 @@
 """Scaling of intensities for a network, alike for 8-bit slices and float reconstructions."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -9,10 +9,13 @@ from numpy.typing import DTypeLike, NDArray
 
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError
-from tomoseg.segmentation.data.histogram import Histogram, partition
+from tomoseg.segmentation.data.histogram import Histogram, histogram, partition
+from tomoseg.segmentation.data.neighbours import middle
 
-Kind = Literal["levels", "range", "image"]
+Kind = Literal["levels", "labelled", "range", "image"]
 MOST_BEYOND = 0.01  # of the voxels may lie beyond the intensities of training; 8-bit slices saturate a few per mille
+FEWEST_PIXELS = 100  # labelled as background, or as support, that tell its level
+FOREGROUND_PX = 1.0  # standard deviation of the filter before foreground and background are parted
 FEWEST_SLICES = 3  # that tell the levels of their kind: the support of a single one may be a sliver
 # See `Scaling.for_slices`; any 3 of the gamma-alumina slices are within 1.16 and 0.05.
 ALIKE_SPAN, ALIKE_ZERO = 1.6, 0.3
@@ -46,10 +49,15 @@ class Scale:
 class Scaling:
     """How any data is brought to the intensities that a network was trained on.
 
-    kind 'levels' (all networks trained by tomoseg): 0 is the level of the background and 1 that of the support, the
+    kind 'levels': 0 is the level of the background and 1 that of the support, the
     medians of the two darkest classes of a three-class partition of the histogram of the whole volume or set of slices.
     Unlike percentiles, these hardly depend on how much of the field of view is empty or how rare the particles are.
     Values beyond those seen in training are clipped (8-bit slices saturate).
+
+    kind 'labelled': 0 is the median of what is background, 1 that of the next class, the support: by the labels in
+    training, and by those of the network itself in use, which begins on the scale of `foreground_levels`; see
+    `tomoseg.segmentation.inference.first_look`. A histogram alone is often wrong by more than a factor of 1.5 where
+    particles are many or bright, or much of the volume is noise.
 
     kind 'image' (trained so, for single micrographs): each image has a scale of its own, see `scale_of_image`.
 
@@ -66,8 +74,15 @@ class Scaling:
     trained: Scale
     intensities: Mapping[str, float] = field(default_factory=dict)
 
+    def for_foreground(self, images: Sequence[Array]) -> Scale:
+        """Return the scale to begin on: by the foreground of images, (h, w) or (h, w, channels), of a volume or set."""
+        return _checked(Scale(*foreground_levels(images), self.trained.low, self.trained.high))
+
     def for_data(self, dtype: DTypeLike, values: Histogram) -> Scale:
-        """Return the scale for a volume or a set of images of type `dtype` with the histogram `values`."""
+        """Return the scale for a volume or a set of images of type `dtype` with the histogram `values`.
+
+        For kind 'labelled' this is where a network begins; see `for_foreground`.
+        """
         kind = np.dtype(dtype)
         if self.kind == "image":
             return self.trained
@@ -138,10 +153,69 @@ def scaling_of(values: Histogram, dtype: DTypeLike) -> Scaling:
     return Scaling("levels", np.dtype(dtype).name, trained, asdict(Intensities.of(values, trained)))
 
 
+def scaling_of_labelled(images: Sequence[Array], labels: Sequence[Array]) -> Scaling:
+    """Return the scaling for a network trained on labelled images, (h, w) or (h, w, channels).
+
+    0 and 1 are the medians of what is labelled as class 0 and as class 1. The levels of background and foreground count
+    where fewer than `FEWEST_PIXELS` are labelled so, or class 1 is no brighter.
+    """
+    zero, one = levels_of_labels(images, labels) or foreground_levels(images)
+    low, high = min(float(image.min()) for image in images), max(float(image.max()) for image in images)
+    trained = _checked(Scale(zero, one, 0.0, 0.0))
+    low, high = ((value - zero) / (one - zero) for value in (low, high))
+    return Scaling("labelled", images[0].dtype.name, replace(trained, low=low, high=high))
+
+
+def levels_of_labels(images: Sequence[Array], labels: Sequence[Array]) -> tuple[float, float] | None:
+    """Return the medians of the pixels labelled 0 and 1 in images, (h, w) or (h, w, channels).
+
+    None where there are fewer than `FEWEST_PIXELS` of either, or those labelled 1 are no brighter.
+    """
+    shown = [middle(image) for image in images]
+    pixels = [
+        np.concatenate([image[label == value] for image, label in zip(shown, labels, strict=True)]) for value in (0, 1)
+    ]
+    if min(map(len, pixels)) < FEWEST_PIXELS:
+        return None
+    zero, one = (float(np.median(np.asarray(values, np.float32))) for values in pixels)
+    return (zero, one) if one > zero else None
+
+
+def foreground_levels(images: Sequence[Array]) -> tuple[float, float]:
+    """Return the levels of background and foreground in images, (h, w) or (h, w, channels), of one scale.
+
+    Images are smoothed by a Gaussian filter of 1 px, and over the neighbours next to them. Otsu's threshold (IEEE
+    Trans. SMC 9, 1979) on the square root of what is above the darker of two levels parts background and foreground;
+    their medians are the levels. The root keeps a few bright particles from being all of the foreground. Equal levels
+    where the images show a single one.
+    """
+    from skimage.filters import threshold_otsu
+
+    smooth = np.stack([_smoothed(image) for image in images])
+    low, high = float(smooth.min()), float(smooth.max())
+    if not high > low:
+        return low, low
+    dark = float(partition(histogram([smooth], low, high), 2).levels[0])
+    root = np.sqrt(np.clip(smooth - np.float32(dark), 0, None))
+    above = root > threshold_otsu(root)  # type: ignore[no-untyped-call]
+    return float(np.median(smooth[~above])), float(np.median(smooth[above]))
+
+
+def _smoothed(image: Array) -> NDArray[np.float32]:
+    """Return an image (h, w), or the middle one of (h, w, channels), without most of its noise."""
+    from scipy import ndimage
+
+    if image.ndim == 3:
+        k = image.shape[-1] // 2
+        near = np.asarray(image[..., max(k - 1, 0) : k + 2], np.float32)
+        image = near @ np.array([0.25, 0.5, 0.25] if near.shape[-1] == 3 else [1.0], np.float32)
+    return np.asarray(ndimage.gaussian_filter(np.asarray(image, np.float32), FOREGROUND_PX), np.float32)
+
+
 def already_scaled(values: Histogram, dtype: DTypeLike) -> Scaling:
-    """Return the scaling of a network trained on images that are scaled already, by their own levels."""
+    """Return the scaling of a network trained on images whose background is 0 and whose support is 1 already."""
     present = values.centres[values.counts > 0]
-    return Scaling("levels", np.dtype(dtype).name, Scale(0.0, 1.0, float(present[0]), float(present[-1])))
+    return Scaling("labelled", np.dtype(dtype).name, Scale(0.0, 1.0, float(present[0]), float(present[-1])))
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ from tomoseg.segmentation.evaluation.detection import Detection, ObjectRule, cla
 from tomoseg.segmentation.evaluation.scores import Evaluation, class_distances, confusion_matrix
 from tomoseg.segmentation.networks.card import ModelCard
 
+SCALE_SLICES = 48  # at most, that tell the levels of a set of images
+
 
 @dataclass(frozen=True)
 class EvaluatedImage:
@@ -127,6 +129,9 @@ def _scale_for(pairs: Sequence[Pair], card: ModelCard) -> Scale:
         low, high = min(low, float(image.min())), max(high, float(image.max()))
     if not high > low:
         raise InputError(f"every pixel of the images has the same value, {low:g}")
+    if card.scaling.kind == "labelled" and dtype != np.dtype(card.scaling.dtype):
+        some = np.unique(np.linspace(0, len(pairs) - 1, SCALE_SLICES).round().astype(int))
+        return card.scaling.for_foreground([read_slice(pairs[i].image) for i in some])
     values = histogram((read_slice(pair.image)[None] for pair in pairs), low, high)
     return card.scaling.for_slices(dtype, values, len(pairs))
 

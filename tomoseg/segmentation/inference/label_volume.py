@@ -1,6 +1,7 @@
 """Labels and confidence of whole volumes by a trained network, slab by slab."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -12,9 +13,11 @@ from tomoseg.runtime import Runtime
 from tomoseg.schema import CONFIDENCE, LABELS
 from tomoseg.segmentation.data.histogram import sampled_histogram
 from tomoseg.segmentation.data.intensity_scaling import Intensities, Scale
+from tomoseg.segmentation.inference.expected_dice import ExpectedDice
+from tomoseg.segmentation.inference.first_look import FirstLook
 from tomoseg.segmentation.inference.network import Facts, Network, facts_of
 from tomoseg.segmentation.inference.volume_planes import n_slices
-from tomoseg.segmentation.inference.volume_prediction import predict_volume
+from tomoseg.segmentation.inference.volume_prediction import first_look, predict_volume
 from tomoseg.segmentation.labelling import (
     LabelSummary,
     label_attrs,
@@ -27,13 +30,26 @@ from tomoseg.segmentation.labelling import (
 from tomoseg.segmentation.networks.card import MIDDLE, ModelCard
 from tomoseg.segmentation.parameters import SegmentParameters
 
+POOR = 0.8  # an expected Dice below this is warned of
+
+
+class Unlike(Exception):
+    """A volume is too unlike what the network was trained on; the message says in what."""
+
 
 def label_with_network(
-    volume: ArraySource, voxel_size_nm: float, params: SegmentParameters, runtime: Runtime, outputs: Outputs
+    volume: ArraySource,
+    voxel_size_nm: float,
+    params: SegmentParameters,
+    runtime: Runtime,
+    outputs: Outputs,
+    *,
+    only_alike: bool = False,
 ) -> LabelSummary:
     """Label a volume slice by slice with a network; probabilities exist for one slab of slices at a time.
 
-    Writes 'labels' and 'confidence' to `outputs`, with a checkpoint after each slab.
+    Writes 'labels' and 'confidence' to `outputs`, with a checkpoint after each slab. With `only_alike`, raises `Unlike`
+    before anything is written where the network would be unsure.
     """
     path = Path(params.model or "")
     network = Network(path, params, volume.shape, voxel_size_nm)
@@ -43,7 +59,7 @@ def label_with_network(
     runtime.device_used = known.device
     runtime.say(f"the network runs with {known.engine} on the {known.device}")
     own_levels = params.intensity == "volume" or not card.trained_here
-    state = _state(volume, known, outputs.resumed, runtime, own_levels=own_levels)
+    state = _state(volume, network, known, outputs.resumed, runtime, own_levels=own_levels, only_alike=only_alike)
     scale = Scale(**state["scale"])
     if scale.of_each:
         runtime.say("each slice has an intensity scale of its own, from its median and spread, as in the training")
@@ -53,12 +69,15 @@ def label_with_network(
     labels = outputs.create(LABELS.name, volume.shape, attrs=label_attrs(names, colors, voxel_size_nm))
     confidence = outputs.create(CONFIDENCE.name, volume.shape)
     first, n = state["slices"], n_slices(volume.shape, params.plane)
+    expected = ExpectedDice(len(names), state.get("expected"))
     say_continuing(first, n, runtime)
     if first < n:
         with closing(predict_volume(volume, network, known, scale, first, runtime)) as labelled:
             for slab in labelled:
                 slab.write(labels, confidence)
                 state["counts"] = with_counts(state["counts"], slab.labels)
+                expected.add_sums(slab.expected)
+                state["expected"] = expected.sums.tolist()
                 if params.plane != "all":  # which cannot be continued: its sums are gone with the process
                     state["slices"] = slab.part.stop
                     outputs.checkpoint(state)
@@ -67,6 +86,7 @@ def label_with_network(
     if max(min_sizes) > 1:
         remove_small_objects(labels, min_sizes, state, outputs.checkpoint, runtime)
         say_removed(state["removed"], names, min_sizes, runtime)
+    _tell_expected(expected.of_each, names, runtime)
     info = {
         "method": "unet",
         "model": path.name,
@@ -81,8 +101,24 @@ def label_with_network(
         **({} if scale.of_each else {"intensity_zero": scale.zero, "intensity_one": scale.one}),
         **({} if card.threshold == MIDDLE else {"threshold": card.threshold}),
         "min_size_voxels": min_sizes,
+        "expected_dice": expected.of_each,
+        **({"agreement_with_thresholds": state["agreement"]} if state["agreement"] else {}),
     }
     return summarise(names, colors, state["counts"], info, runtime)
+
+
+def _tell_expected(expected: Sequence[float], names: Sequence[str], runtime: Runtime) -> None:
+    """Say how good the labels are by the network's own probabilities, and warn where that is not good."""
+    known = [(name, dice) for name, dice in zip(names[1:], expected[1:], strict=True) if math.isfinite(dice)]
+    if not known:
+        return
+    told = ", ".join(f"{name} {dice:.2f}" for name, dice in known)
+    runtime.say(f"Dice to expect by the network's own probabilities: {told}")
+    if poor := [name for name, dice in known if dice < POOR]:
+        runtime.warn(
+            f"the network is unsure of {' and '.join(poor)}: by its own probabilities, a Dice of {told} is to be "
+            "expected. Check the labels; a few painted slices make it fit (tomoseg annotate paint, then tomoseg train)"
+        )
 
 
 def _names_and_colors(
@@ -106,11 +142,13 @@ def _names_and_colors(
 
 def _state(
     volume: ArraySource,
+    network: Network,
     known: Facts,
     resumed: Mapping[str, Any] | None,
     runtime: Runtime,
     *,
     own_levels: bool,
+    only_alike: bool,
 ) -> dict[str, Any]:
     """Return the state of an interrupted run to continue, or a new one.
 
@@ -125,11 +163,44 @@ def _state(
     values = sampled_histogram(volume)
     scale = card.scaling.for_data(volume.dtype, values) if own_levels else card.scaling.trained
     warnings: list[str] = []
+    agreement: list[float] = []
+    if card.scaling.kind == "labelled":
+        look = first_look(volume, network, known, scale, runtime)
+        scale, agreement = look.scale, look.agreement(values)
+        if only_alike and (why := _unlike(look)):
+            raise Unlike(why)
+        if not look.knows_levels:
+            warnings.append(
+                "the network finds too little background or support to tell their levels, so the intensity scale may "
+                "be wrong: check the labels"
+            )
+        with_thresholds = ", ".join(
+            f"{name} {dice:.2f}" for name, dice in zip(card.class_names[1:], agreement[1:], strict=True)
+        )
+        runtime.say(f"Dice between the network and thresholds in {len(look.labels)} slices: {with_thresholds}")
     comparable = card.trained_here and not scale.of_each
     unlike = Intensities.of(values, scale).unlike(card.scaling.intensities) if comparable else []
     if unlike:
         differs = "the volume differs from the slices the network was trained on, so check the labels"
         warnings.append(f"{differs}: {'; '.join(unlike)}")
-        runtime.warn(warnings[0])
+    for warning in warnings:
+        runtime.warn(warning)
     counts = [0] * len(card.class_names)
-    return {**computed_by, "scale": asdict(scale), "warnings": warnings, "slices": 0, "counts": counts}
+    return {
+        **computed_by,
+        "scale": asdict(scale),
+        "warnings": warnings,
+        "agreement": agreement,
+        "slices": 0,
+        "counts": counts,
+    }
+
+
+def _unlike(look: FirstLook) -> str:
+    """Say why a network does not fit a volume; empty where it does."""
+    if not look.knows_levels:
+        return "it finds too little background or support to tell their levels"
+    support = look.expected[1]
+    if not support >= POOR:
+        return f"by its own probabilities, a Dice of {support:.2f} is to be expected for the support"
+    return ""

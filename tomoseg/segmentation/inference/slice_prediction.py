@@ -14,6 +14,7 @@ from tomoseg.segmentation.data.intensity_scaling import Scale
 from tomoseg.segmentation.data.resampling import resized
 from tomoseg.segmentation.inference.blending import PredictBatch, Tiling, predict_stack
 from tomoseg.segmentation.inference.engines import KerasEngine
+from tomoseg.segmentation.inference.expected_dice import ExpectedDice
 from tomoseg.segmentation.networks.card import MIDDLE, ModelCard
 
 # The axis of a (z, y, x) volume that is perpendicular to the plane.
@@ -101,16 +102,21 @@ class SlicePredictor:
         predicted = predict_stack(self.predict_batch, images, patch, self.overlap, batch=batch, check=check)
         return resized(predicted, shape)
 
-    def classify(self, slices: Array, check: Callable[[], object] = str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def classify(
+        self, slices: Array, check: Callable[[], object] = str, expected: ExpectedDice | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Return labels and confidence (255 = certain) of raw slices, both (n, h, w) u1; see `probabilities`.
 
-        Probabilities exist for one slice at a time. `check` is called between batches of patches and may raise to stop.
+        Probabilities exist for one slice at a time; they are added to `expected`. `check` is called between batches of
+        patches and may raise to stop.
         """
         shape = slices.shape[:3]
         labels, confidence = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
         for i in range(len(slices)):
             probabilities = self.probabilities(slices[i : i + 1], check)[0]
             labels[i], confidence[i] = labels_and_confidence(probabilities, self.threshold)
+            if expected is not None:
+                expected.add(probabilities, labels[i])
         return labels, confidence
 
     def memory_bytes(self, shape: tuple[int, ...]) -> tuple[float, float]:

@@ -1,5 +1,6 @@
 """Labels and confidence of whole volumes from a network, slab by slab."""
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -14,10 +15,12 @@ from tomoseg.arrays import ArraySink, ArraySource
 from tomoseg.runtime import Runtime, slabs
 from tomoseg.segmentation.data.histogram import require_finite
 from tomoseg.segmentation.data.intensity_scaling import Scale
+from tomoseg.segmentation.inference.expected_dice import ExpectedDice
+from tomoseg.segmentation.inference.first_look import FirstLook, look_at
 from tomoseg.segmentation.inference.network import Facts, Network
 from tomoseg.segmentation.inference.scratch_sums import ScratchSums
 from tomoseg.segmentation.inference.slice_prediction import NORMAL_AXIS, SlicePredictor, labels_and_confidence
-from tomoseg.segmentation.inference.volume_planes import PLANES
+from tomoseg.segmentation.inference.volume_planes import PLANES, plane_shape, planes_of
 
 T = TypeVar("T")
 UNIT = 65535 // len(PLANES)
@@ -26,12 +29,13 @@ Labels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class LabelledSlab:
-    """Slices `part` of a volume in a plane, with their labels and confidence, (n, h, w) u1."""
+    """Slices `part` of a volume in a plane, and their labels and confidence, (n, h, w) u1."""
 
     plane: str
     part: slice
     labels: Labels
     confidence: Labels
+    expected: NDArray[np.float64]  # sums for `ExpectedDice`
 
     def write(self, labels: ArraySink, confidence: ArraySink) -> None:
         """Store labels and confidence at the slab's place in volumes (z, y, x)."""
@@ -53,8 +57,8 @@ def predict_volume(
     slabs_of = partial(_computed, volume, network, known, scale, runtime)
     if plane != "all":
         with closing(slabs_of(_classified, plane, first)) as found:
-            for part, (labels, confidence) in found:
-                yield LabelledSlab(plane, part, labels, confidence)
+            for part, labelled in found:
+                yield LabelledSlab(plane, part, *labelled)
         return
     *before, last = PLANES
     with closing(ScratchSums(len(known.card.class_names) - 1, volume.shape, runtime)) as sums:
@@ -68,6 +72,8 @@ def predict_volume(
                 yield LabelledSlab(last, part, *_labels_of_sums(total, known.card.threshold))
 
 
+FIRST_SLICES = 12  # that are looked at first, or as many as fit in this part of the memory
+SHARE_OF_MEMORY = 8
 Item = tuple[Scale, NDArray[np.float32]]  # slices (n + channels - 1, h, w), and the intensity scale of the volume
 
 
@@ -82,23 +88,47 @@ def _computed(
     first: int,
 ) -> Generator[tuple[slice, T]]:
     """Yield slabs of a plane with what `function` makes of their slices; the next slab is read meanwhile."""
-    axis, reach = NORMAL_AXIS[plane], known.card.channels // 2
-    n = volume.shape[axis]
-
-    def read(part: slice) -> NDArray[np.float32]:
-        """Read slices with their neighbours; at the ends of the volume the last slice is repeated."""
-        around = slice(max(part.start - reach, 0), min(part.stop + reach, n))
-        slices = np.moveaxis(np.asarray(volume[_box(plane, around)], np.float32), axis, 0)
-        require_finite(slices)
-        missing = (around.start - part.start + reach, part.stop + reach - around.stop)
-        return np.pad(slices, (missing, (0, 0), (0, 0)), mode="edge") if any(missing) else slices
-
-    parts = slabs(n, known.slab[plane], first)
+    read = partial(_slices, volume, plane, known.card.channels // 2)
+    parts = slabs(volume.shape[NORMAL_AXIS[plane]], known.slab[plane], first)
     with closing(read_ahead(read, parts)) as reading:
         read_parts = zip(parts, reading, strict=True)
         items = ((f"{plane} slices {p.start} to {p.stop - 1}", (scale, slices)) for p, slices in read_parts)
         with closing(runtime.each(function, network, items)) as results:
             yield from zip(runtime.track(parts, f"segment: {plane} slices"), results, strict=True)
+
+
+def _slices(volume: ArraySource, plane: str, reach: int, part: slice) -> NDArray[np.float32]:
+    """Read slices with `reach` neighbours before and after; at the ends of the volume the last slice is repeated."""
+    axis = NORMAL_AXIS[plane]
+    around = slice(max(part.start - reach, 0), min(part.stop + reach, volume.shape[axis]))
+    slices = np.moveaxis(np.asarray(volume[_box(plane, around)], np.float32), axis, 0)
+    require_finite(slices)
+    missing = (around.start - part.start + reach, part.stop + reach - around.stop)
+    return np.pad(slices, (missing, (0, 0), (0, 0)), mode="edge") if any(missing) else slices
+
+
+def first_look(volume: ArraySource, network: Network, known: Facts, scale: Scale, runtime: Runtime) -> FirstLook:
+    """Let the network label some slices of a volume, evenly spaced, which also tell its intensity scale.
+
+    `scale` is the one of training where it counts, and else is replaced.
+    """
+    plane, reach = planes_of(network.params.plane)[-1], known.card.channels // 2
+    n, pixels = volume.shape[NORMAL_AXIS[plane]], math.prod(plane_shape(volume.shape, plane))
+    fits = runtime.max_memory // (SHARE_OF_MEMORY * 4 * pixels * known.card.channels)
+    wanted = max(1, min(FIRST_SLICES, fits))
+    places = np.unique(np.linspace(0, n - 1, wanted + 2).round().astype(int)[1:-1])
+    slices = [_slices(volume, plane, reach, slice(int(k), int(k) + 1)) for k in places]
+    found = np.stack([np.moveaxis(one, 0, -1) if reach else one[0] for one in slices])
+    if scale != known.card.scaling.trained:
+        scale = known.card.scaling.for_foreground(list(found))
+    (answer,) = runtime.each(_look, network, [("the first look", (scale, found))])
+    return answer
+
+
+def _look(network: Network, item: Item, runtime: Runtime) -> FirstLook:
+    scale, slices = item
+    predictor, known = network.opened(runtime)
+    return look_at(predictor, slices, scale, runtime.check, finds_levels=scale != known.card.scaling.trained)
 
 
 def _opened(network: Network, item: Item, runtime: Runtime) -> tuple[SlicePredictor, NDArray[np.float32]]:
@@ -111,10 +141,11 @@ def _opened(network: Network, item: Item, runtime: Runtime) -> tuple[SlicePredic
     return replace(predictor, scale=scale), slices
 
 
-def _classified(network: Network, item: Item, runtime: Runtime) -> tuple[Labels, Labels]:
-    """Return labels and confidence of slices, (n, h, w)."""
+def _classified(network: Network, item: Item, runtime: Runtime) -> tuple[Labels, Labels, NDArray[np.float64]]:
+    """Return labels and confidence of slices, (n, h, w), and sums for `ExpectedDice`."""
     predictor, slices = _opened(network, item, runtime)
-    return predictor.classify(slices, runtime.check)
+    expected = ExpectedDice(predictor.n_classes)
+    return *predictor.classify(slices, runtime.check, expected), expected.sums
 
 
 def _quantised(network: Network, item: Item, runtime: Runtime) -> NDArray[np.uint16]:
@@ -127,14 +158,16 @@ def _quantised(network: Network, item: Item, runtime: Runtime) -> NDArray[np.uin
     return parts
 
 
-def _labels_of_sums(total: NDArray[np.uint16], threshold: float) -> tuple[Labels, Labels]:
-    """Return labels and confidence, (n, h, w), from sums over the planes, (classes - 1, n, h, w)."""
+def _labels_of_sums(total: NDArray[np.uint16], threshold: float) -> tuple[Labels, Labels, NDArray[np.float64]]:
+    """Return what `_classified` does from sums over the planes, (classes - 1, n, h, w)."""
+    expected = ExpectedDice(total.shape[0] + 1)
     labels, confidence = np.empty(total.shape[1:], np.uint8), np.empty(total.shape[1:], np.uint8)
     for i in range(total.shape[1]):
         above = total[:, i].astype(np.float32) / np.float32(UNIT * len(PLANES))
         probabilities = np.concatenate([1 - above.sum(axis=0, keepdims=True), above])
         labels[i], confidence[i] = labels_and_confidence(probabilities, threshold)
-    return labels, confidence
+        expected.add(probabilities, labels[i])
+    return labels, confidence, expected.sums
 
 
 def read_ahead(read: Callable[[slice], T], parts: Sequence[slice]) -> Generator[T]:

@@ -143,7 +143,8 @@ class TrainFiles:
 
 def as_json(params: TrainParameters) -> dict[str, Any]:
     """Return parameters as JSON values, without the folder of a file of weights."""
-    return params.model_dump(mode="json") | {"encoder_weights": name_of(params.encoder_weights)}
+    names = {"encoder_weights": name_of(params.encoder_weights), "start": Path(params.start).stem}
+    return params.model_dump(mode="json") | names
 
 
 def _identity(data: TrainingSet, params: TrainParameters) -> dict[str, Any]:

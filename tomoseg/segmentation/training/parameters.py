@@ -11,7 +11,7 @@ from tomoseg.segmentation.data.augmentation import Augmentation
 from tomoseg.segmentation.networks.card import MOST_CHANNELS
 from tomoseg.segmentation.networks.registry import ARCHITECTURES, LOSSES, loss_terms
 
-Preset = Literal["paper", "small"]
+Preset = Literal["paper", "small", "fine"]
 PRETRAINED = ", ".join(name for name, network in ARCHITECTURES.items() if network.pretrained)
 _SMALL: dict[str, Any] = {
     "architecture": "compact",
@@ -33,6 +33,22 @@ _SMALL: dict[str, Any] = {
         "blur_px": 0.5,
     },
 }
+# From the network that ships, with a tenth of its training.
+_FINE: dict[str, Any] = {
+    "start": "particles-on-support",
+    "epochs": 12,
+    "patches": 320,
+    "patch": 128,
+    "batch": 8,
+    "sampling": 0.4,
+    "loss": "2*focal+dice",
+    "class_weights": (0.3, 0.3, 0.4),
+    "learning_rate": 1e-3,
+    "schedule": "cosine",
+    "ema": 0.98,
+    "augmentation": _SMALL["augmentation"],
+}
+TAKEN_OVER = ("architecture", "depth", "base_filters", "channels")  # from the network that a training starts from
 _USUAL_FILTERS = ", ".join(f"{name} {network.filters}" for name, network in ARCHITECTURES.items())
 
 
@@ -85,6 +101,12 @@ class TrainParameters(Parameters):
     base_filters: int = Field(
         0, ge=0, description=f"Channels of the first level; 0: the usual number ({_USUAL_FILTERS})"
     )
+    start: str = Field(
+        "",
+        description="Network that the training starts from: a .keras file, or a name listed by `tomoseg models`. Its "
+        "architecture, depth, filters and channels are taken over; its last layer is, too, where it has as many "
+        "classes. Random weights by default",
+    )
     encoder_weights: str = Field(
         "",
         description=f"Weights that the encoder of {PRETRAINED} starts from: a file or https address, with #md5=... "
@@ -125,10 +147,11 @@ class TrainParameters(Parameters):
         "either side",
     )
     augmentation: Augmentation = Field(Augmentation.of("augmentation", {}), description="Random views of the slices")
-    intensity: Literal["set", "image", "scaled"] = Field(
+    intensity: Literal["set", "labels", "image", "scaled"] = Field(
         "set",
-        description="Intensity scale. 'set': one for all images, from the levels of background and support in them; "
-        "'image': each image has its own, from its median and spread, for micrographs of different contrast; "
+        description="Intensity scale. 'set': one for all images, from the levels of background and support in their "
+        "histogram; 'labels': likewise, from what is labelled as the first class and as the second; 'image': each "
+        "image has its own, from its median and spread, for micrographs of different contrast; "
         "'scaled': images are on a scale already on which these levels are 0 and 1, as simulated worlds are",
     )
     precision: Literal["auto", "float32", "mixed"] = Field(
@@ -215,6 +238,8 @@ def check(params: TrainParameters) -> list[str]:
         found.append(f"depth is {params.depth}: {params.architecture} has {fewest} to {most} levels")
     if params.encoder_weights and not network.pretrained:
         found.append(f"encoder_weights are for the architecture {PRETRAINED}, not for {params.architecture}")
+    if params.start:
+        found += _problems_with_start(params)
     if not params.has_validation and (params.patience or params.schedule == "plateau" or params.sweep_threshold):
         found.append(
             "patience, the schedule 'plateau' and sweep_threshold need validation: give at least 2 folds, or a "
@@ -223,11 +248,46 @@ def check(params: TrainParameters) -> list[str]:
     return found
 
 
+def _problems_with_start(params: TrainParameters) -> list[str]:
+    """List what is wrong with the network that a training starts from, or differs from it."""
+    if params.encoder_weights:
+        return ["start and encoder_weights both say where the weights come from: give one of them"]
+    try:
+        known = _shape_of(params.start)
+    except InputError as error:
+        return [f"start: {error}"]
+    return [
+        f"{key} is {getattr(params, key)}, and {value} in the network to start from ({params.start}): leave it out"
+        for key, value in known.items()
+        if key in TAKEN_OVER and getattr(params, key) != value
+    ]
+
+
+def _shape_of(start: str) -> dict[str, Any]:
+    """Return the parameters that a training takes over from the network it starts from.
+
+    Raises `InputError`: there is no such network, or tomoseg did not train it.
+    """
+    from tomoseg.segmentation.networks.card import read_card
+    from tomoseg.segmentation.networks.known_models import resolve_model
+
+    card = read_card(resolve_model(start))
+    if card is None or any(key not in card.training for key in TAKEN_OVER):
+        raise InputError(
+            f"{start} does not tell its architecture: only networks trained by tomoseg can be started from"
+        )
+    shape = {key: card.training[key] for key in TAKEN_OVER}
+    if card.scaling.kind == "image":
+        return shape | {"intensity": "image"}
+    return shape | {"intensity": "labels" if card.scaling.kind == "labelled" else "set"}
+
+
 def preset(name: Preset, largest_side: int = 320, **changes: Any) -> TrainParameters:
     """Return the parameters known by a name, with changes.
 
-    'paper' are those of Genc, Kovarik & Fraser (2022). 'small' are those of the network that ships with tomoseg, for a
-    CPU: a compact network, patches around particles, and the same number of them for any number of slices.
+    'paper' are those of Genc, Kovarik & Fraser (2022). 'small' are those of 'gamma-alumina-pt', which ships with
+    tomoseg, for a CPU: a compact network, patches around particles, and the same number of them for any number of
+    slices. 'fine' starts from 'particles-on-support', which ships as well.
 
     Parameters
     ----------
@@ -241,7 +301,10 @@ def preset(name: Preset, largest_side: int = 320, **changes: Any) -> TrainParame
     """
     if name not in get_args(Preset):
         raise InputError(f"there is no preset '{name}': give one of {', '.join(get_args(Preset))}")
-    values = {} if name == "paper" else {**_SMALL, "patch": min(320, -(-largest_side // 32) * 32)}
+    small: dict[str, Any] = {**_SMALL, "patch": min(320, -(-largest_side // 32) * 32)}
+    values = {"paper": {}, "small": small, "fine": _FINE}[name]
     if isinstance(views := changes.get("augmentation"), Mapping):
         changes["augmentation"] = {**values.get("augmentation", {}), **views}
-    return TrainParameters.of("train", values | changes)
+    start = changes.get("start", values.get("start", ""))
+    taken_over = _shape_of(start) if isinstance(start, str) and start else {}
+    return TrainParameters.of("train", values | taken_over | changes)

@@ -17,6 +17,7 @@ from tomoseg.arrays import Array
 from tomoseg.errors import Interrupted
 from tomoseg.runtime import Runtime
 from tomoseg.segmentation.networks.encoder_weights import fetch, name_of
+from tomoseg.segmentation.networks.known_models import resolve_model
 from tomoseg.segmentation.training.files import TrainFiles
 from tomoseg.segmentation.training.parameters import TrainParameters
 from tomoseg.segmentation.training.trainer import TrainResult, train
@@ -37,12 +38,12 @@ class Training:
 
 @dataclass(frozen=True)
 class _Shared:
-    """What all pieces share: slices, what `train` takes besides, and the file of weights of an encoder."""
+    """What all pieces share: slices, what `train` takes besides, and the files of weights that networks start from."""
 
     images: Sequence[Array]
     labels: Sequence[Array]
     about: Mapping[str, Any]
-    encoder: bytes | None
+    weights: Mapping[str, tuple[str, bytes]]  # by the parameter that names it: name and content
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def train_each(
             files.require_free(resume=resume, overwrite=overwrite)
             if not resume:
                 files.remove()
-        yield from _in_pieces(trainings, _Shared(images, labels, about, _encoder(trainings, runtime)), runtime)
+        yield from _in_pieces(trainings, _Shared(images, labels, about, _weights(trainings, runtime)), runtime)
         return
     for one in trainings:
         if one.what:
@@ -102,10 +103,16 @@ def train_each(
         )
 
 
-def _encoder(trainings: Sequence[Training], runtime: Runtime) -> bytes | None:
-    """Return the file of weights that the encoder of all networks starts from, if there is one."""
-    source = trainings[0].params.encoder_weights
-    return fetch(source, runtime.say, runtime.check)[0].read_bytes() if source else None
+def _weights(trainings: Sequence[Training], runtime: Runtime) -> dict[str, tuple[str, bytes]]:
+    """Return the files of weights that all networks start from, if there are any."""
+    params, found = trainings[0].params, {}
+    if params.encoder_weights:
+        path = fetch(params.encoder_weights, runtime.say, runtime.check)[0]
+        found["encoder_weights"] = name_of(params.encoder_weights), path.read_bytes()
+    if params.start:
+        path = resolve_model(params.start)
+        found["start"] = path.name, path.read_bytes()
+    return found
 
 
 def _in_pieces(trainings: Sequence[Training], shared: _Shared, runtime: Runtime) -> list[TrainResult]:
@@ -153,10 +160,11 @@ def _train_piece(shared: _Shared, piece: _Piece, runtime: Runtime) -> _Done:
     with tempfile.TemporaryDirectory(prefix="tomoseg-") as folder:
         files, params = TrainFiles(Path(folder, piece.name)), piece.params
         files.replace(piece.content)
-        if shared.encoder is not None:
-            encoder = Path(folder, name_of(params.encoder_weights))
-            encoder.write_bytes(shared.encoder)
-            params = params.changed(encoder_weights=str(encoder))
+        for parameter, (name, content) in shared.weights.items():
+            path = Path(folder, "weights", name)
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)
+            params = params.changed(**{parameter: str(path)})
         result = None
         try:
             result = train(

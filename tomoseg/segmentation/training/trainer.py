@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tomoseg import __version__
 from tomoseg.arrays import Array
 from tomoseg.errors import Interrupted, StageFailed
+from tomoseg.io.digest import sha256
 from tomoseg.io.slices import IGNORE
 from tomoseg.runtime import Runtime, Stopwatch
 from tomoseg.segmentation.data.folds import leak_warning, thumbnail
@@ -27,6 +28,7 @@ from tomoseg.segmentation.networks.encoder_weights import (
     read_layers,
     set_encoder_weights,
 )
+from tomoseg.segmentation.networks.known_models import resolve_model
 from tomoseg.segmentation.training.files import THRESHOLD_KEYS, VALIDATED, TrainFiles, as_json
 from tomoseg.segmentation.training.parameters import TrainParameters
 from tomoseg.segmentation.training.patches import batches, epoch_plan
@@ -154,7 +156,10 @@ def train(
 def _say_what(data: TrainingSet, params: TrainParameters, state: Mapping[str, Any], runtime: Runtime) -> None:
     """Tell which network is trained on which slices, and warn of what makes validation unreliable."""
     parts = data.split
-    runtime.say(f"{params.architecture} of depth {params.depth} from {params.base_filters} filters, loss {params.loss}")
+    begun = f", starting from {Path(params.start).stem}" if params.start else ""
+    runtime.say(
+        f"{params.architecture} of depth {params.depth} from {params.base_filters} filters, loss {params.loss}{begun}"
+    )
     runtime.say(
         f"{len(parts.training)} slices to train on, {len(parts.validation)} to validate on, {len(parts.unused)} left "
         f"out because they are neighbours of validation slices; classes {', '.join(data.class_names)} with weights "
@@ -201,6 +206,8 @@ class _Trainer:
         with policy(name):
             model = build(s.architecture, len(self.data.class_names), s.channels, s.depth, s.base_filters, s.seed)
         self.state["policy"] = name
+        if s.start:
+            self._take_over(model)
         if encoder is not None:
             set_encoder_weights(model, encoder, name_of(s.encoder_weights))
             for layer in encoder_layers(model) if s.frozen_epochs else ():
@@ -210,6 +217,32 @@ class _Trainer:
                 layer.momentum = max(layer.momentum, s.ema)  # statistics over as many steps as the averaged weights
         self._compile(model)
         return model
+
+    def _take_over(self, model: Any) -> None:
+        """Take the weights of the network to start from, but for the last layer where classes differ in number.
+
+        Batch normalisation stays as it is there: statistics of small batches, which are drawn around rare classes, are
+        not those of whole slices.
+        """
+        from tomoseg.segmentation.networks.keras_setup import keras
+        from tomoseg.segmentation.networks.model_file import load_model
+
+        path = resolve_model(self.params.start)
+        given, card = load_model(path)
+        self.state["start_sha256"] = sha256(path)
+        weights = given.get_weights()
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.trainable = False
+        if len(card.class_names) == len(self.data.class_names):
+            model.set_weights(weights)
+            return
+        last = len(model.layers[-1].get_weights())
+        model.set_weights([*weights[:-last], *model.layers[-1].get_weights()])
+        self.runtime.say(
+            f"{path.stem} has {len(card.class_names)} classes, and here are {len(self.data.class_names)}: its last "
+            "layer starts anew"
+        )
 
     def _compile(self, model: Any) -> None:
         """Give a network loss and optimiser, a new one."""
@@ -360,6 +393,7 @@ class _Trainer:
             "class_weights": data.weights,
             "policy": self.state.get("policy", "float32"),
             "encoder_md5": self.state.get("encoder_md5", ""),
+            "start_sha256": self.state.get("start_sha256", ""),
             **{f"{part}_names": [data.names[i] for i in indices] for part, indices in vars(data.split).items()},
         }
         return ModelCard(

@@ -12,7 +12,7 @@ from tomoseg.errors import InputError
 from tomoseg.io.label_values import counts_of, label_problems
 from tomoseg.io.slices import IGNORE, data_digest
 from tomoseg.segmentation.data.folds import Split, split, split_at_random
-from tomoseg.segmentation.data.histogram import histogram
+from tomoseg.segmentation.data.histogram import Histogram, histogram
 from tomoseg.segmentation.data.intensity_scaling import (
     Scale,
     Scaling,
@@ -20,6 +20,7 @@ from tomoseg.segmentation.data.intensity_scaling import (
     scale_of_image,
     scaling_by_image,
     scaling_of,
+    scaling_of_labelled,
 )
 from tomoseg.segmentation.data.neighbours import middle
 from tomoseg.segmentation.training.parameters import TrainParameters, check
@@ -89,13 +90,21 @@ class TrainingSet:
             scaling, scales = scaling_by_image(training[0].dtype), [scale_of_image(image) for image in images]
         else:
             values = histogram((i[None] for i in training), low, high)
-            scaling = scaling_of(values, training[0].dtype)
-            if params.intensity == "scaled":
-                scaling = already_scaled(values, training[0].dtype)
+            of_training = [images[i] for i in parts.training], [labels[i] for i in parts.training]
+            scaling = _scaling(params.intensity, values, *of_training)
             scales = [scaling.trained] * len(images)
         classes = [np.asarray(label, np.uint8) for label in labels]
         digest = data_digest(given, images, classes)
         return cls(images, classes, given, chosen, colors, weights, parts, scaling, scales, digest)
+
+
+def _scaling(kind: str, values: Histogram, images: Sequence[Array], labels: Sequence[Array]) -> Scaling:
+    """Return the scale of intensities of training slices, (h, w) or (h, w, channels), with the histogram `values`."""
+    if kind == "scaled":
+        return already_scaled(values, images[0].dtype)
+    if kind == "labels":
+        return scaling_of_labelled(images, labels)
+    return scaling_of(values, images[0].dtype)
 
 
 def _parts(names: Sequence[str], params: TrainParameters, group_of: Callable[[str], str] | None) -> Split:

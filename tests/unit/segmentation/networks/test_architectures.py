@@ -50,7 +50,10 @@ def test_seed_fixes_the_weights(name):
     assert not any(np.array_equal(a[i], c[i]) for i in kernels)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in ("unet", "compact") else pytest.param(name, marks=pytest.mark.slow) for name in ARCHITECTURES],
+)
 def test_it_comes_back_from_model_and_checkpoint(name, tmp_path):
     net = build(name, 3, 1, 3, 4, seed=0)
     net.compile("adam", make_loss("0.5*focal+dice", (0.2, 0.3, 0.5)), jit_compile=False)
