@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from tomoseg.reconstruction import reconstruct
+import tomoseg as ts
 from tomoseg.reconstruction.backends.astra import cuda_available
 from tomoseg.simulate import project, tilt_angles
 
@@ -39,7 +39,7 @@ def test_a_volume_of_the_gpu_is_that_of_the_cpu(method, options):
         pytest.skip("ASTRA finds no GPU")
     angles = tilt_angles(70, 2)
     images = project(a_sample(), angles)
-    made = partial(reconstruct, images, angles, method=method, resolution=False, **options)
+    made = partial(ts.reconstruct, images, angles, method=method, resolution=False, **options)
     gpu, cpu = made(device="cuda").volume, made(device="cpu").volume
     difference = np.sqrt(np.mean((gpu - cpu) ** 2)) / np.sqrt(np.mean(cpu**2))
     assert difference < 0.02, difference  # textures have 8 bits of fraction
@@ -48,8 +48,6 @@ def test_a_volume_of_the_gpu_is_that_of_the_cpu(method, options):
 def test_a_network_on_the_gpu_labels_as_on_the_cpu(tmp_path):
     if not has_network_gpu():
         pytest.skip("Keras sees no GPU")
-    import tomoseg as ts
-
     volume = a_sample() + np.random.default_rng(0).normal(0, 0.1, (96, 12, 96)).astype(np.float32)
     labelled = partial(ts.segment, volume, method="unet", model="particles-on-support", engine="keras")
     gpu, cpu = labelled(device="cuda").labels, labelled(device="cpu").labels

@@ -227,9 +227,10 @@ def test_a_file_that_only_the_project_names_is_not_read(guest, tmp_path, stage):
 def test_networks_that_ship_with_tomoseg_need_no_word(guest):
     from tomoseg.segmentation.networks.known_models import find_model
 
-    set_stored(guest, segment={"model": str(find_model("gamma-alumina-pt"))})
+    set_stored(guest, segment={"model": str(find_model("gamma-alumina-pt")), "method": "auto"})
     assert "model none ->" in " ".join(states(guest)["segment"]["reasons"])
-    done = tomoseg("run", guest, "--until", "segment", "--stop-before", "1s", code=130)  # it would run, and has no time
+    wish = ("--set", "segment.method=auto")
+    done = tomoseg("run", guest, "--until", "segment", *wish, "--stop-before", "1s", code=130)  # it would run; no time
     assert "used up" in done.stderr
 
 

@@ -95,7 +95,7 @@ def segment(
     >>> radius = np.linalg.norm(np.indices((32, 32, 32)) - 15.5, axis=0)
     >>> truth = np.where(radius < 5, 2, np.where(radius < 12, 1, 0))
     >>> volume = np.float32([0, 75, 300])[truth]
-    >>> segmentation = ts.segment(volume, classes=3)
+    >>> segmentation = ts.segment(volume, method="otsu")
     >>> segmentation.class_names
     ['background', 'support', 'particles']
     >>> bool(np.all(segmentation.labels == truth))

@@ -21,7 +21,7 @@ def run(*, volume: Input, params: SegmentParameters, runtime: Runtime, outputs: 
 
 STAGE = Stage(
     name="segment",
-    version=3,
+    version=4,
     summary="give every voxel a class, by a trained network or by thresholds",
     parameters=SegmentParameters,
     reads=(VOLUME,),

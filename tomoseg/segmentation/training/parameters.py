@@ -39,6 +39,7 @@ _FINE: dict[str, Any] = {
     "epochs": 12,
     "patches": 320,
     "patch": 128,
+    "predict_patch": 512,
     "batch": 8,
     "sampling": 0.4,
     "loss": "2*focal+dice",
