@@ -99,6 +99,7 @@ def beside_a_wanderer(series):
 
 
 # Measured: 0.03 whole, 0.13 by reprojection, 0.23 where the patch cuts the sample; 5 to 6 px without a patch.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parameters", "allowed_px"),
     [
@@ -123,6 +124,7 @@ def test_the_wanderer_pulls_without_a_patch(series, beside_a_wanderer):
     assert _rms_error(outputs, truth, series.angles_deg).max() > 3
 
 
+@pytest.mark.slow
 def test_the_axis_is_found_in_a_patch(series, beside_a_wanderer):
     outputs, _ = _align(beside_a_wanderer[0], series.angles_deg, "y", x_range=(4, 60))
     assert abs(outputs.attrs["alignment_info"]["tilt_axis_angle_deg"] - 5) < 0.4

@@ -150,6 +150,7 @@ def test_simulated_catalyst_is_recovered(catalyst):
     assert correlation(result.volume, density) >= 0.96
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "most"),
     [(mlem, 120), (partial(osem, subsets=6), 20), pytest.param(sirt, 240, marks=pytest.mark.slow)],

@@ -34,6 +34,7 @@ def case(request):
     return solid, phantom, measured(phantom.labels)[0]
 
 
+@pytest.mark.slow
 def test_porosity_is_right_within_a_point(case):
     solid, phantom, outputs = case
     info = outputs.attrs["support_info"]

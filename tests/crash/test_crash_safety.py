@@ -69,6 +69,7 @@ def try_points(checker, points, variants, *, look_only=False, ops=None):
 # --- the scenario does what it is there for
 
 
+@pytest.mark.slow
 def test_the_scenario_walks_through_every_way_of_writing(checker):
     history = checker.history
     kinds = {type(op) for op in history.ops}
@@ -87,6 +88,7 @@ def test_the_log_accounts_for_every_byte_of_the_project(checker):
 # --- crashes
 
 
+@pytest.mark.slow
 def test_every_operation_of_one_commit(checker):
     """A checkpoint of the second run, whose journal changes the middle of the file."""
     first, last = next(

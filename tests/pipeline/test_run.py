@@ -200,7 +200,7 @@ def test_a_locked_project_is_exit_4(project):
         holder.stdin.close()
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_run_exits_130_keeps_the_state_and_continues(project, signum):
     before = _run_ids(project)
     command = [sys.executable, "-W", "ignore", "-m", "tomoseg", "run", project, "--progress", "plain"]

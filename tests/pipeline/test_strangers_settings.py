@@ -49,6 +49,7 @@ def states(project):
 # ---------------------------------------------------------------- looking
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "named"),
     [
@@ -124,6 +125,7 @@ def guest(project, tmp_path):
     return Path(shutil.move(project, tmp_path / "guest" / "p.h5"))
 
 
+@pytest.mark.slow
 def test_a_folder_and_the_right_to_overwrite_are_not_taken_from_a_project(guest, precious):
     set_stored(guest, export={"export_dir": str(precious), "overwrite": True})
     before = guest.read_bytes()
@@ -143,6 +145,7 @@ def test_a_folder_and_the_right_to_overwrite_are_not_taken_from_a_project(guest,
     assert "years" not in (precious / "classes.csv").read_text()
 
 
+@pytest.mark.slow
 def test_a_folder_that_was_named_once_is_used_again(guest, tmp_path):
     away = tmp_path / "scratch" / "out"
     tomoseg("run", guest, "--export-dir", away, "--set", "export.formats=csv", "--progress", "none")

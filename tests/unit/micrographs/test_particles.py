@@ -29,7 +29,7 @@ def grid(n, step, seed=0):
 
 
 @pytest.mark.parametrize("disc", [True, False], ids=["discs", "spheres"])
-@pytest.mark.parametrize("diameter", [8, 16, 40])
+@pytest.mark.parametrize("diameter", [pytest.param(8, marks=pytest.mark.slow), 16, 40])
 def test_sizes_are_not_biased(disc, diameter):
     n, step = 5, max(40, 2 * diameter)
     image = bodies(grid(n, step), np.full(n * n, diameter), (n * step, n * step), disc=disc)

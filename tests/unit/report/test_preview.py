@@ -117,6 +117,7 @@ def test_unknown_formats_of_plots_are_refused(artifacts, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.slow
 def test_the_commands(project, tmp_path):
     picture = project.with_name("copy_preview.png")
     assert tomoseg("preview", project).stdout.strip() == str(picture)

@@ -98,6 +98,7 @@ def test_an_aligned_series_taken_as_given_is_not_doubted(done, series):
     assert outputs.attrs["alignment_info"]["estimated_error_px"] < 0.06
 
 
+@pytest.mark.slow
 def test_of_few_tilts_nothing_is_claimed(series):
     outputs, runtime = run(series.raw[::3], series.angles_deg[::3])
     assert any("8 tilts are too few to judge" in warning for warning in runtime.warnings)
@@ -126,6 +127,7 @@ def test_the_vacuum_ends_at_zero(done, series):
     assert abs(vacuum.mean()) < 0.001 * counts
 
 
+@pytest.mark.slow
 def test_workers_memory_and_repetition_do_not_change_the_result(done, series):
     again, _ = run(series.raw, series.angles_deg, runtime=Runtime(workers=1, max_memory=64 << 20))
     for name, value in done[0].arrays.items():
@@ -184,6 +186,7 @@ def test_empty_and_broken_images_are_named_and_do_no_harm(series):
     assert np.abs(d - d.mean(axis=0)).max() < 0.3  # the same up to how shifts and offset are split
 
 
+@pytest.mark.slow
 def test_brightness_that_flickers_is_evened_out(series):
     flicker = np.random.default_rng(0).uniform(0.8, 1.2, len(series.raw))
     raw = (series.raw - 1000.0) * flicker[:, None, None] + 1000
@@ -219,6 +222,7 @@ def test_switches_of_earlier_versions_and_of_yaml_are_understood(value, meaning)
             align.AlignParameters(despike=value)
 
 
+@pytest.mark.slow
 def test_spikes_are_replaced_and_counted(done, series):
     raw = series.raw.copy()
     rng = np.random.default_rng(0)

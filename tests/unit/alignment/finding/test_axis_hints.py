@@ -32,6 +32,7 @@ def _needle(rng):
     return [((0.14, 0.9, 0.13), np.eye(3), (0.0, 0.55, 0.0), 1.0), *particles]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phi", [82.0])
 def test_a_needle_that_leaves_the_frame_turns_about_itself(ellipsoids, phi):
     rng = np.random.default_rng(3)

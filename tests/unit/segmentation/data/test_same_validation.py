@@ -106,6 +106,7 @@ def test_images_of_one_value(write):
         TrainingSet.checked(slices.images, slices.labels, None, None, None, TrainParameters(patch=32, depth=2), None)
 
 
+@pytest.mark.slow
 def test_byte_orders_and_photometric_interpretations_are_one_type(tmp_path, make_slices):
     """A network trained on such images must evaluate them, too."""
     for folder in ("images", "labels"):

@@ -427,6 +427,7 @@ def test_networks_of_standard_layers_load(tmp_path, policy):
     np.testing.assert_array_equal(again.predict_on_batch(images), net.predict_on_batch(images))
 
 
+@pytest.mark.slow
 def test_a_network_trained_elsewhere_loads_in_a_process_of_its_own(sound):
     code = (
         "import sys; from pathlib import Path; from tomoseg.segmentation.networks.model_file import load_model; "

@@ -114,6 +114,7 @@ def test_resume_continues_as_if_nothing_had_happened(tmp_path, make_slices, tiny
         np.testing.assert_allclose(a, b, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_resume_with_averages_and_a_schedule_is_exact(tmp_path, make_slices, tiny_settings):
     images, labels = make_slices(8, seed=1)
     settings = tiny_settings.changed(
@@ -183,6 +184,7 @@ def test_patience_ends_a_training_and_resuming_does_not_go_on(tmp_path, make_sli
     assert any("has not improved for 2 epochs" in note for note in again.notes)
 
 
+@pytest.mark.slow
 def test_a_compact_network_learns_a_phantom(tmp_path, make_slices):
     images, labels = make_slices(24, seed=3)
     settings = TrainParameters(
@@ -379,6 +381,7 @@ def test_history_and_curves_are_there_after_every_epoch_and_validation_when_it_i
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.slow
 def test_the_best_epoch_is_that_of_what_is_monitored(tmp_path, make_slices, tiny_settings):
     images, labels = make_slices(8, seed=1)
     settings = tiny_settings.changed(epochs=3, monitor="dice:support", patches=4)
