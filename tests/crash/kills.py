@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.conftest import BY_THRESHOLDS
 from tests.crash.scenario import exported, results
 from tomoseg.project import Project
 
@@ -112,7 +113,7 @@ class Experiment:
         """Run the command, strike it after some seconds; return its exit code and what it said."""
         self.took = None
         program = ("-c", EAGER) if self.eager else ("-m", "tomoseg")
-        arguments = ("run", self.raw, "-o", self.project, "--progress", "plain", *self.options)
+        arguments = ("run", self.raw, "-o", self.project, "--progress", "plain", *BY_THRESHOLDS, *self.options)
         command = [sys.executable, "-W", "ignore", *program, *map(str, arguments)]
         with tempfile.TemporaryFile("w+") as said:
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.conftest import REAL_DATA
+from tests.conftest import BY_THRESHOLDS, REAL_DATA
 
 REAL = REAL_DATA / "formats"
 DATA = Path(__file__).parents[1] / "data"
@@ -336,7 +336,7 @@ def _keras(folder: Path) -> None:
 def _project(folder: Path) -> None:
     """Run the whole pipeline on a little series."""
     simulate = ("simulate", "-o", "series.mrc", "--size", "32", "--particles", "3", "--step", "20")
-    run = ("run", "series.mrc", "-o", str(folder / "own.h5"), "--set", "reconstruct.iterations=2")
+    run = ("run", "series.mrc", "-o", str(folder / "own.h5"), "--set", "reconstruct.iterations=2", *BY_THRESHOLDS)
     with tempfile.TemporaryDirectory() as elsewhere:
         for arguments in (simulate, (*run, "--export-dir", "out")):
             command = [sys.executable, "-W", "ignore", "-m", "tomoseg", *arguments]

@@ -60,7 +60,7 @@ def test_parameters_are_stored_as_before():
     """The keys, and their order, of the settings in checkpoints and on cards."""
     stored = json.loads(json.dumps(TrainParameters.of("train", {}).model_dump(mode="json")))
     augmentation = stored.pop("augmentation")
-    later = {"plateau_factor", "frozen_epochs", "validation_fraction", "sweep_threshold", "intensity"}
+    later = {"plateau_factor", "frozen_epochs", "validation_fraction", "sweep_threshold", "intensity", "start"}
     assert later <= set(stored)
     assert [key for key in stored if key not in later] == [
         *("epochs", "batch", "patch", "predict_patch", "learning_rate", "schedule", "plateau_epochs", "patience"),
@@ -69,7 +69,7 @@ def test_parameters_are_stored_as_before():
     ]
     assert stored["class_weights"] is None
     assert stored["base_filters"] == 32
-    assert augmentation.pop("scale") == 0
+    assert augmentation.pop("scale") == augmentation.pop("gain") == 0
     assert list(augmentation) == [
         *("rotation_deg", "flip", "zoom", "shear", "shift", "elastic_px", "grid_px", "straight", "contrast"),
         *("brightness", "gamma", "noise", "blur_px", "sharpen"),
