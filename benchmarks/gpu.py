@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reconstruction import gpu_found, median_ms, projections
+from reconstruction import gpu_found, median_ms, projections, time_gpu
 
 from tomoseg.reconstruction.backends.cpu import CpuOperator
 from tomoseg.reconstruction.geometry import ParallelGeometry
@@ -56,12 +56,10 @@ def reconstruction(width: int, tilts: int, iterations: int, device: str, repeats
         return row
     from tomoseg.reconstruction.backends.astra import AstraCudaOperator
 
-    operator = AstraCudaOperator(geometry)
-    slab = np.ascontiguousarray(np.tile(data, (1, -(-operator.block // data.shape[1]), 1))[:, : operator.block])
-    n, weights = slab.shape[1] * iterations, np.ones((tilts, width), np.float32)
-    row |= {"slices_in_a_slab": int(slab.shape[1]), "em_cuda": bool(operator.keeps_mlem)}
-    row["gpu_ms"] = median_ms(lambda: mlem(operator, slab, iterations), n, repeats)
-    row["gpu_3d_kernels_ms"] = median_ms(lambda: mlem(operator, slab, iterations, weights=weights), n, repeats)
+    operator, weights = AstraCudaOperator(geometry), np.ones((tilts, width), np.float32)
+    names = ("slices_in_a_slab", "gpu_ms", "gpu_3d_kernels_ms", "gpu_sirt_ms")
+    row |= {"em_cuda": bool(operator.keeps_mlem)}
+    row |= dict(zip(names, time_gpu(operator, data, iterations, repeats), strict=True))
     few = data[:, : min(8, data.shape[1])]
     ours = in_blocks(CpuOperator(geometry), method, few, workers)
     for name, options in (("em_cuda", {}), ("3d_kernels", {"weights": weights})):

@@ -141,21 +141,32 @@ def row(width: int, limit: float, options: argparse.Namespace) -> None:
 
 
 def gpu_line(geometry: ParallelGeometry, data: np.ndarray, ours: float, options: argparse.Namespace) -> str:
-    """Return the line of a GPU: MLEM as the stage does it, and through the 3D kernels (which SIRT, OSEM and TV use)."""
+    """Return the line of a GPU."""
     from tomoseg.reconstruction.backends.astra import AstraCudaOperator
 
     operator = AstraCudaOperator(geometry)
-    slab = np.ascontiguousarray(np.tile(data, (1, -(-operator.block // data.shape[1]), 1))[:, : operator.block])
-    n, weights = slab.shape[1] * options.iterations, np.ones((geometry.n_tilt, geometry.n_detector), np.float32)
     way = "EM_CUDA" if operator.keeps_mlem else "3D kernels"
-    mlem_ms = median_ms(lambda: mlem(operator, slab, options.iterations), n, options.repeats)
-    kernels_ms = median_ms(lambda: mlem(operator, slab, options.iterations, weights=weights), n, options.repeats)
-    sirt_ms = median_ms(lambda: sirt(operator, slab, options.iterations), n, options.repeats)
+    n_slices, mlem_ms, kernels_ms, sirt_ms = time_gpu(operator, data, options.iterations, options.repeats)
     operator.close()
     return (
-        f"              GPU, {slab.shape[1]} slices at a time: MLEM ({way}) {mlem_ms:8.3f}, the CPU takes "
+        f"              GPU, {n_slices} slices at a time: MLEM ({way}) {mlem_ms:8.3f}, the CPU takes "
         f"{ours / mlem_ms:5.1f} x; MLEM (3D kernels) {kernels_ms:8.3f}; SIRT {sirt_ms:8.3f}"
     )
+
+
+def time_gpu(operator, data: np.ndarray, iterations: int, repeats: int) -> tuple[int, float, float, float]:
+    """Return the slices in a slab, and ms per slice and iteration of MLEM, of MLEM through the 3D kernels, and of SIRT.
+
+    MLEM is done as the stage does it; OSEM and TV, too, use the 3D kernels.
+    """
+    slab = np.ascontiguousarray(np.tile(data, (1, -(-operator.block // data.shape[1]), 1))[:, : operator.block])
+    n, weights = slab.shape[1] * iterations, np.ones((slab.shape[0], slab.shape[2]), np.float32)
+    steps = (
+        lambda: mlem(operator, slab, iterations),
+        lambda: mlem(operator, slab, iterations, weights=weights),
+        lambda: sirt(operator, slab, iterations),
+    )
+    return slab.shape[1], *(median_ms(step, n, repeats) for step in steps)
 
 
 def gpu_found() -> bool:

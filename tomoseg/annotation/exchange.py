@@ -40,13 +40,13 @@ def export_slices(
     n_slices: int = 6,
     plane: str = "xz",
     class_names: Sequence[str] | None = None,
-    prefill: bool = False,
+    prefill: bool | None = False,
 ) -> PaintedSlices:
     """Write the slices most worth painting to a folder and return them.
 
     Slices are chosen as `tomoseg.annotation.slice_selection` says; slices that are painted already are left out. For
     the files see `tomoseg.annotation.paint_folder`. Classes are by default those of earlier annotations, or of the
-    project's labels, with which `prefill` begins the painting.
+    project's labels, with which `prefill` begins the painting; None: where there are labels.
 
     Raises `NotReady`: the project holds no volume, or no labels of it to prefill with. Raises `InputError`: the folder
     is not empty, classes do not fit, or every slice is painted already.
@@ -60,6 +60,7 @@ def export_slices(
     reconstruct, volume = project.record("reconstruct"), _volume(project)
     run_id = reconstruct.run_id if reconstruct is not None else ""
     labels, confidence = (_of_run(project, artifact, run_id) for artifact in (schema.LABELS, schema.CONFIDENCE))
+    prefill = labels is not None if prefill is None else prefill
     if prefill and labels is None:
         raise NotReady(f"{project.path} holds no labels of its current volume. Run `tomoseg segment` on it first.")
     of_labels = names_of(labels) if labels is not None else default_names(3)
@@ -94,12 +95,6 @@ def export_slices(
     about = {"project": project.path.name, "series_sha256": _series(project)}
     write_folder(folder, chosen, about | {"chosen_by": described.criterion, "prefilled": prefill})
     return chosen
-
-
-def has_labels(project: Project) -> bool:
-    """Tell whether a project holds labels of its current volume, to begin a painting with."""
-    reconstruct = project.record("reconstruct")
-    return reconstruct is not None and _of_run(project, schema.LABELS, reconstruct.run_id) is not None
 
 
 def _volume(project: Project) -> Input:

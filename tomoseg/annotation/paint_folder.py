@@ -43,13 +43,12 @@ It is enough to paint parts of a slice, borders among them. When you are done:
 
   tomoseg annotate import PROJECT.h5 THIS_FOLDER
 
-Fiji: open an image and its label file, choose Image > Lookup Tables > glasbey on the labels, set the class with
-Image > Color > Color Picker (its grey value is the class number) and paint with the Paintbrush or fill a selection
-(Edit > Fill). Save with File > Save as TIFF under the same name. Analyze > Tools > Synchronize Windows moves both.
+Fiji: open both files, outline a region on the image, Edit > Selection > Restore Selection on the labels, Process >
+Math > Set... to the class number; save the label file alone. "Apply" in Brightness/Contrast would change values.
 
-ilastik: choose Pixel Classification, add the files in images/ as raw data, and paint with one label for each class
-in the order above. Export 'Labels' as TIFF of 8 bits into labels/ under the names of the images. ilastik counts labels
-from 1 and uses 0 for what is not painted, so import with --label-map 0=ignore,1=0,2=1 and so on.
+ilastik: label the images of the folder in pixel classification, export the labels as TIFF or PNG into labels/ in place
+of those there, under the names of the images or ilastik's own (xz_0012_Simple Segmentation.tif), and take them in with
+--label-map 0=ignore,1=0,2=1,3=2.
 
 napari: `tomoseg annotate paint PROJECT.h5` needs no folder.
 """
@@ -115,11 +114,10 @@ def write_folder(folder: Path, slices: PaintedSlices, about: Mapping[str, Any]) 
             digests = {f"{what}_sha256": sha256(file) for what, file in files.items()}
             digests |= {"image_pixels": pixel_digest(grey), "labels_pixels": pixel_digest(labels)}
             written.append({"name": name, "number": number, "run_id": slices.run_ids[len(written)], **digests})
+        values = "\n".join(f"  {i}  {name}" for i, name in enumerate(slices.class_names))
+        (folder / README).write_text(README_TEXT.format(values=values, ignore=IGNORE), encoding="utf-8")
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror or error}") from error
-    values = "\n".join(f"  {i}  {name}" for i, name in enumerate(slices.class_names))
-    with atomic_path(folder / README) as temporary:
-        temporary.write_text(README_TEXT.format(values=values, ignore=IGNORE), encoding="utf-8")
     content = {
         "format": FORMAT,
         "plane": slices.plane,

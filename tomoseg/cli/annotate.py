@@ -105,7 +105,7 @@ def annotate_paint(
     """
     import shutil
 
-    from tomoseg.annotation.exchange import export_slices, has_labels
+    from tomoseg.annotation.exchange import export_slices
     from tomoseg.annotation.painting import Painting, folder_for
     from tomoseg.report.review_viewer import open_painting
     from tomoseg.report.viewer import require_napari
@@ -117,8 +117,7 @@ def annotate_paint(
             runtime.say(f"going on with the slices in {folder}")
         else:
             with Project.read(project) as opened:
-                begun = has_labels(opened)
-                export_slices(opened, folder, runtime, n_slices=slices, plane=plane, class_names=names, prefill=begun)
+                export_slices(opened, folder, runtime, n_slices=slices, plane=plane, class_names=names, prefill=None)
         painting = Painting(folder)
         open_painting(painting, painting.class_names, painting.class_colors)
     if painting.any_painted():

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,8 +19,6 @@ HELP = (
     "Shift+N: paint a new particle; 0 or the eraser: delete; fill with 0: delete one\n"
     "Shift+S: save this image; Shift+left, right: to the next one, which saves too"
 )
-
-
 PAINT_HELP = (
     "The number of a class paints it; only slices that you change are taken\n"
     "Shift+S: save this slice; Shift+left, right: to the next one, which saves too; close the window when done"
@@ -80,12 +79,7 @@ def open_review(corrections: Corrections, *, block: bool = True) -> Reviewing:
         raise NotReady("there is no measured image to look at")
     window = _Window(new_viewer("micrographs - tomoseg"), Reviewing(corrections), "particles")
     window.layer.contour = 2
-
-    def new() -> None:
-        window.layer.selected_label = int(window.layer.data.max()) + 1
-        window.layer.mode = "paint"
-
-    return window.run({NEW: new}, block=block)
+    return window.run({NEW: lambda: window.paint_with(int(window.layer.data.max()) + 1)}, block=block)
 
 
 def open_painting(
@@ -104,16 +98,8 @@ def open_painting(
     colors: dict[int | None, Array] = {None: np.zeros(4), 0: np.zeros(4)}
     colors |= {k: np.array([*(c / 255 for c in rgb(color)), 1.0]) for k, color in enumerate(class_colors, start=1)}
     window.layer.colormap = DirectLabelColormap(color_dict=colors)
-
-    def chooser(label: int) -> Callable[[], None]:
-        def choose() -> None:
-            window.layer.selected_label = label
-            window.layer.mode = "paint"
-
-        return choose
-
-    keys = {str(k): chooser(k) for k in range(min(len(class_names), MOST_KEYS) + 1)}
-    chooser(len(class_names))()
+    window.paint_with(len(class_names))
+    keys = {str(k): partial(window.paint_with, k) for k in range(min(len(class_names), MOST_KEYS) + 1)}
     return window.run(keys, block=block)
 
 
@@ -140,6 +126,11 @@ class _Window:
             napari.run()
             self.state.save(self.layer.data)
         return self.state
+
+    def paint_with(self, label: int) -> None:
+        """Let the mouse paint a label."""
+        self.layer.selected_label = label
+        self.layer.mode = "paint"
 
     def show(self, index: int) -> None:
         """Show an image, its labels, and what is said of them."""

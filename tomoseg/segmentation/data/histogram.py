@@ -46,7 +46,7 @@ def sampled_range(volume: ArraySource, max_slices: int = 48) -> tuple[float, flo
     Raises `StageFailed` where they hold NaN or infinity, or all have the same value.
     """
     low, high = np.inf, -np.inf
-    for i in _evenly_spread(volume.shape[0], max_slices):
+    for i in evenly_spread(volume.shape[0], max_slices):
         plane = np.asarray(volume[i])
         require_finite(plane)
         low, high = min(low, float(plane.min())), max(high, float(plane.max()))
@@ -58,7 +58,7 @@ def sampled_range(volume: ArraySource, max_slices: int = 48) -> tuple[float, flo
     return low, high
 
 
-def _evenly_spread(n: int, most: int) -> list[int]:
+def evenly_spread(n: int, most: int) -> list[int]:
     """Return at most `most` indices into n slices, evenly spread."""
     return [int(i) for i in np.unique(np.linspace(0, n - 1, most).round().astype(int))]
 
@@ -69,7 +69,7 @@ def sampled_histogram(volume: ArraySource) -> Histogram:
     A few voxels far beyond all others would leave too few bins for these, so these are then counted again alone.
     """
     low, high = sampled_range(volume, SAMPLED_SLICES)
-    chosen = _evenly_spread(volume.shape[0], SAMPLED_SLICES)
+    chosen = evenly_spread(volume.shape[0], SAMPLED_SLICES)
     found = histogram((np.asarray(volume[i])[None] for i in chosen), low, high)
     for _ in range(MOST_NARROWINGS):
         width, apart = (high - low) / len(found.counts), 100 * max(OUTLIERS, FEW_VOXELS / found.counts.sum())

@@ -16,7 +16,7 @@ from tomoseg.io.label_values import counts_of, mask_problem
 from tomoseg.io.pairing import Pair
 from tomoseg.io.slices import load_pair, read_labels, read_slice, slice_readers
 from tomoseg.runtime import Runtime
-from tomoseg.segmentation.data.histogram import histogram
+from tomoseg.segmentation.data.histogram import evenly_spread, histogram
 from tomoseg.segmentation.data.intensity_scaling import Scale
 from tomoseg.segmentation.data.neighbours import with_neighbours
 from tomoseg.segmentation.evaluation.calibration import Calibration
@@ -130,7 +130,7 @@ def _scale_for(pairs: Sequence[Pair], card: ModelCard) -> Scale:
     if not high > low:
         raise InputError(f"every pixel of the images has the same value, {low:g}")
     if card.scaling.kind == "labelled" and dtype != np.dtype(card.scaling.dtype):
-        some = np.unique(np.linspace(0, len(pairs) - 1, SCALE_SLICES).round().astype(int))
+        some = evenly_spread(len(pairs), SCALE_SLICES)
         return card.scaling.for_foreground([read_slice(pairs[i].image) for i in some])
     values = histogram((read_slice(pair.image)[None] for pair in pairs), low, high)
     return card.scaling.for_slices(dtype, values, len(pairs))

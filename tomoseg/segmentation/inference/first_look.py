@@ -19,6 +19,7 @@ from tomoseg.segmentation.data.intensity_scaling import Scale, levels_of_labels
 from tomoseg.segmentation.data.neighbours import middle
 from tomoseg.segmentation.inference.expected_dice import ExpectedDice
 from tomoseg.segmentation.inference.slice_prediction import SlicePredictor
+from tomoseg.segmentation.thresholds.label_volume import apply_thresholds
 
 MOST_ROUNDS = 4
 SETTLED = 0.05  # of the distance of the levels: a change of the scale that is too small to matter
@@ -50,9 +51,8 @@ class FirstLook:
         1 for a class that neither finds.
         """
         n = len(self.expected)
-        thresholds = partition(values, n).thresholds
         images = ndimage.gaussian_filter(np.asarray(self.images, np.float32), (0, SMOOTHED_PX, SMOOTHED_PX))
-        others = np.searchsorted(thresholds, images)
+        others = apply_thresholds(images, partition(values, n).thresholds.tolist())
         found = []
         for k in range(n):
             ours, theirs = self.labels == k, others == k
