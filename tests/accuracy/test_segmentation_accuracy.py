@@ -63,7 +63,7 @@ def reconstructed(n_particles, seed, dose):
 def test_thresholds_count_and_size_the_particles_of_a_reconstruction(n_particles, seed, dose):
     phantom, volume = reconstructed(n_particles, seed, dose)
     assert np.mean(phantom.labels == 2) < 0.01
-    labels = segment(volume)
+    labels = segment(volume, method="otsu")
     particles, count = ndimage.label(labels.arrays["labels"] == 2, np.ones((3, 3, 3)))
     assert count == n_particles
     volumes = np.bincount(particles.ravel())[1:]

@@ -136,6 +136,7 @@ def segment_volume(
         raise InputError(
             f"a volume is a (z, y, x) array of numbers, not one of {volume.dtype} and shape {volume.shape}"
         )
+    no_network = ""
     began_by_thresholds = "thresholds" in (outputs.resumed or {})
     if params.tries_default_network and not began_by_thresholds:
         from tomoseg.segmentation.inference.label_volume import Unlike, label_with_network
@@ -144,13 +145,11 @@ def segment_volume(
         try:
             return label_with_network(volume, voxel_size_nm, named, runtime, outputs, only_alike=True)
         except Unlike as unlike:
-            runtime.say(
-                f"the volume is unlike those that {DEFAULT_MODEL} was trained on: {unlike}. Thresholds label it"
-            )
+            no_network = f"the volume is unlike those that {DEFAULT_MODEL} was trained on ({unlike})"
     if params.uses_network:
         from tomoseg.segmentation.inference.label_volume import label_with_network
 
         return label_with_network(volume, voxel_size_nm, params, runtime, outputs)
     from tomoseg.segmentation.thresholds.label_volume import label_by_thresholds
 
-    return label_by_thresholds(volume, voxel_size_nm, params, runtime, outputs)
+    return label_by_thresholds(volume, voxel_size_nm, params, runtime, outputs, no_network)

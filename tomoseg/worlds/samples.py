@@ -20,6 +20,7 @@ SupportKind = Literal["plates", "spheres", "rods", "aggregate", "film", "porous"
 ParticleShape = Literal["sphere", "cuboctahedron", "rod", "raft", "core-shell"]
 FAR = np.float32(1e6)
 MOST_FILLED = 0.35  # of the volume of the support may be particles
+MOST_CUT = 0.4  # of the volume of the support may be cavities, as they are drawn; they overlap
 MOST_TEXTURE = 0.3  # of the difference between particles and support
 TRIES = 40  # places that are tried for a particle
 
@@ -80,7 +81,7 @@ def random_sample_recipe(rng: np.random.Generator, shape: Shape, seen: int) -> S
     is_film = support == "film"
     neighbours = int(rng.integers(1, 4)) if rng.random() < 0.25 else 0
     width = 2 * seen if is_film else seen + seen // 2 if neighbours else seen
-    diameter = float(np.exp(rng.uniform(np.log(3.2), np.log(22.0))))
+    diameter = float(np.exp(rng.uniform(np.log(3.0), np.log(30.0))))
     # From a few to crowded: so many that they would cover this part of a sphere of the support's size.
     reach = float(rng.uniform(0.2, 0.4) * seen)
     covered = float(np.exp(rng.uniform(np.log(0.01), np.log(0.6))))
@@ -301,7 +302,8 @@ def _cut_pores(support: Floats, solid: Floats, recipe: SampleRecipe, rng: np.ran
         return
     middle = (np.array(solid.shape) - 1) / 2
     cavities = np.full(solid.shape, FAR, np.float32)
-    for place in inside[rng.integers(len(inside), size=recipe.pores)] - middle:
+    most = int(MOST_CUT * float(solid.sum()) / (4 / 3 * np.pi * recipe.pore_px**3))
+    for place in inside[rng.integers(len(inside), size=min(recipe.pores, max(most, 1)))] - middle:
         radius = recipe.pore_px * float(np.exp(rng.normal(0, 0.35)))
         if rng.random() < 0.3:
             direction = rng.standard_normal(3)

@@ -704,9 +704,22 @@ def test_what_is_unlike_it_is_labelled_by_thresholds_and_that_is_said():
     noise = np.random.default_rng(0).normal(0, 1, (48, 16, 48)).astype(np.float32)
     noise[20:24], noise[30:34] = noise[20:24] + 3, noise[30:34] + 6
     outputs, runtime = segmented_by_default(noise)
-    assert outputs.attrs["segmentation_info"]["method"] == "otsu"
-    assert any("is unlike those that particles-on-support was trained on" in note for note in runtime.notes)
-    assert any("by intensity thresholds" in warning for warning in runtime.warnings)
+    info = outputs.attrs["segmentation_info"]
+    assert info["method"] == "otsu"
+    assert info["no_network"].startswith("the volume is unlike those that particles-on-support was trained on (")
+    assert any(f"by a trained network, since {info['no_network']}: " in warning for warning in runtime.warnings)
+
+
+def test_why_no_network_labels_is_known_after_an_interruption_too():
+    noise = np.random.default_rng(0).normal(0, 1, (48, 16, 48)).astype(np.float32)
+    noise[20:24], noise[30:34] = noise[20:24] + 3, noise[30:34] + 6
+    first = Fatal(2)
+    with pytest.raises(Killed):
+        segmented_by_default(noise, first)
+    outputs, runtime = segmented_by_default(noise, MemoryOutputs(*first.kept))
+    whole, _ = segmented_by_default(noise)
+    assert outputs.attrs["segmentation_info"] == whole.attrs["segmentation_info"]
+    assert any("since the volume is unlike" in warning for warning in runtime.warnings)
 
 
 @pytest.mark.parametrize("given", [{"classes": 2}, {"thresholds": [40.0, 150.0]}, {"method": "otsu"}])
@@ -714,7 +727,8 @@ def test_other_wishes_mean_thresholds(phantom, given):
     outputs, runtime = MemoryOutputs(), Runtime(device="cpu")
     STAGE.run(volume=MemoryInput(phantom[0]), params=SegmentParameters(**given), runtime=runtime, outputs=outputs)
     assert outputs.attrs["segmentation_info"]["method"] == "otsu"
-    assert not any("unlike" in note for note in runtime.notes)
+    assert "no_network" not in outputs.attrs["segmentation_info"]
+    assert not any("unlike" in warning for warning in runtime.warnings)
 
 
 def test_thresholds_that_began_go_on(phantom):

@@ -75,11 +75,23 @@ def segment_section(results: Results) -> Html:
         ("method", METHODS.get(method, method)),
         ("model", results.text("segmentation_info", "model")),
         ("thresholds", results.text("segmentation_info", "thresholds")),
+        ("no network, since", results.text("segmentation_info", "no_network")),
         ("confidence", _confidence(results)),
+        ("Dice to expect, by its own probabilities", _of_classes(results, "expected_dice")),
+        ("Dice between it and thresholds, in some slices", _of_classes(results, "agreement_with_thresholds")),
     ]
     still = join([legend(classes), el("div", *panels, class_="triple")])
     live = slices_control(results, overlay=True) if same else None
     return join([facts(rows), choice(live, still), grey_note(limits) if same else None])
+
+
+def _of_classes(results: Results, key: str) -> str | None:
+    """Return a figure of each class but the first, such as 'support 0.95, particles 0.9'."""
+    values, classes = results.attrs("segmentation_info").get(key), results.classes
+    if values is None or len(values) != len(classes):
+        return None
+    known = zip(classes[1:], values[1:], strict=True)
+    return ", ".join(f"{label.name} {number(value, 2)}" for label, value in known)
 
 
 def _confidence(results: Results) -> str | None:

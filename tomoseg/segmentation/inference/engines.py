@@ -52,7 +52,10 @@ class Engine(Protocol):
 
 
 class KerasEngine:
-    """Keras with its backend; a graph is compiled for each shape of batches."""
+    """Keras with its backend; a graph is compiled for each shape of batches.
+
+    Left to itself, TensorFlow makes one graph for all shapes from the second on, in which Keras cannot enlarge images.
+    """
 
     name = "keras"
 
@@ -62,13 +65,18 @@ class KerasEngine:
         self.device = device
         self.version = f"{keras.__version__} ({keras.config.backend()})"
         self._model = model
+        self._graphs: dict[tuple[int, ...], Any] = {}  # by the shape of batches
 
     def prepare(self, shape: Shape) -> None:
         """Do nothing: Keras compiles at the first batch."""
 
     def __call__(self, patches: NDArray[np.float32]) -> Array:
         """Return probabilities; see `Engine`."""
-        return np.asarray(self._model.predict_on_batch(_with_channels(patches)))
+        patches, model = _with_channels(patches), self._model
+        model.predict_function = self._graphs.get(patches.shape)
+        predicted = np.asarray(model.predict_on_batch(patches))
+        self._graphs[patches.shape] = model.predict_function
+        return predicted
 
 
 @dataclass(frozen=True)

@@ -29,18 +29,24 @@ SMOOTHING_BYTES = 8  # per voxel of a slab and its margins: f4 twice
 
 
 def label_by_thresholds(
-    volume: ArraySource, voxel_size_nm: float, params: SegmentParameters, runtime: Runtime, outputs: Outputs
+    volume: ArraySource,
+    voxel_size_nm: float,
+    params: SegmentParameters,
+    runtime: Runtime,
+    outputs: Outputs,
+    no_network: str = "",
 ) -> LabelSummary:
     """Label a volume by thresholds, in three passes over it: histogram, objects, labels.
 
-    Writes 'labels' to `outputs`, with a checkpoint after each slab.
+    Writes 'labels' to `outputs`, with a checkpoint after each slab. `no_network` says why no network labels it.
     """
     n_planes, ny, nx = volume.shape
     names = params.class_names or default_names(params.classes)
     colors = params.class_colors or default_colors(params.classes)
     margins = 2 * (smoothing_halo(params.smooth) + HALO_PX) * SMOOTHING_BYTES * ny * nx
     size = planes_per_slab(volume.shape, runtime.max_memory, margins)
-    state = dict(outputs.resumed or {"slices": 0, "counts": [0] * params.classes})
+    state = dict(outputs.resumed or {"slices": 0, "counts": [0] * params.classes, "no_network": no_network})
+    no_network = state.get("no_network", "")
     if outputs.resumed is None and params.thresholds is not None:
         state |= {"thresholds": list(params.thresholds), "levels": []}
     elif outputs.resumed is None:
@@ -51,9 +57,10 @@ def label_by_thresholds(
     thresholds, levels, first = state["thresholds"], state["levels"], state["slices"]
     bounds = ", ".join(f"{name} above {t:.4g}" for name, t in zip(names[1:], thresholds, strict=True))
     advice = " For reliable labels, train a network (tomoseg train) and name it with --model."
+    why = f", since {no_network}" if no_network else ""
     runtime.warn(
-        f"labels were made by intensity thresholds, not by a trained network: {bounds}. Thresholds ignore shape, so "
-        f"streaks and bright rims may be labelled as {names[-1]}.{'' if params.method == 'otsu' else advice}"
+        f"labels were made by intensity thresholds, not by a trained network{why}: {bounds}. Thresholds ignore shape, "
+        f"so streaks and bright rims may be labelled as {names[-1]}.{'' if params.method == 'otsu' else advice}"
     )
     sink = outputs.create(LABELS.name, volume.shape, attrs=label_attrs(names, colors, voxel_size_nm))
     if outputs.resumed is None:
@@ -83,6 +90,8 @@ def label_by_thresholds(
     info = {"method": "otsu", "thresholds": thresholds, "min_size_voxels": min_sizes, "smooth_px": params.smooth}
     if levels:
         info["class_levels"] = levels
+    if no_network:
+        info["no_network"] = no_network
     return summarise(names, colors, state["counts"], info, runtime)
 
 

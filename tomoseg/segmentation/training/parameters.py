@@ -119,6 +119,13 @@ class TrainParameters(Parameters):
         description="Epochs at the start in which an encoder with `encoder_weights` stays as it is, its batch "
         "normalisation by the stored statistics too; the whole network is trained after them",
     )
+    norm_epochs: int = Field(
+        0,
+        ge=0,
+        description="Epochs in which batch normalisation learns; from then on its statistics and weights stay, as "
+        "those of patches drawn around rare classes are not those of whole slices. 0: it learns to the end, but not in "
+        "a network that the training starts from",
+    )
     patches: int = Field(0, ge=0, description="Patches per epoch; 0: as many as cover the training slices")
     sampling: float = Field(
         0.0,

@@ -192,11 +192,12 @@ class _Trainer:
         self.data, self.params, self.files, self.state, self.runtime = data, params, files, state, runtime
         self.pixel_size_nm = pixel_size_nm
         self.model = self._model(encoder)
+        self._predicted = predictor_of(self.model, self._card({}), runtime.check, overlap=1)
 
     def _model(self, encoder: Layers | None) -> Any:
         """Build the network, or load it with its optimiser from the checkpoint."""
         from tomoseg.segmentation.networks.builders import build
-        from tomoseg.segmentation.networks.keras_setup import keras, policy, policy_for
+        from tomoseg.segmentation.networks.keras_setup import policy, policy_for
         from tomoseg.segmentation.networks.model_file import load_checkpoint
 
         s = self.params
@@ -210,11 +211,10 @@ class _Trainer:
             self._take_over(model)
         if encoder is not None:
             set_encoder_weights(model, encoder, name_of(s.encoder_weights))
-            for layer in encoder_layers(model) if s.frozen_epochs else ():
-                layer.trainable = False  # of batch normalisation, this also keeps the statistics
-        for layer in model.layers:
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer.momentum = max(layer.momentum, s.ema)  # statistics over as many steps as the averaged weights
+            if s.frozen_epochs:
+                _stay(encoder_layers(model))
+        for layer in _normalising(model):
+            layer.momentum = max(layer.momentum, s.ema)  # statistics over as many steps as the averaged weights
         self._compile(model)
         return model
 
@@ -224,16 +224,13 @@ class _Trainer:
         Batch normalisation stays as it is there: statistics of small batches, which are drawn around rare classes, are
         not those of whole slices.
         """
-        from tomoseg.segmentation.networks.keras_setup import keras
         from tomoseg.segmentation.networks.model_file import load_model
 
         path = resolve_model(self.params.start)
         given, card = load_model(path)
         self.state["start_sha256"] = sha256(path)
         weights = given.get_weights()
-        for layer in model.layers:
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer.trainable = False
+        _stay(_normalising(model))
         if len(card.class_names) == len(self.data.class_names):
             model.set_weights(weights)
             return
@@ -250,20 +247,23 @@ class _Trainer:
         optimizer = make_optimizer(self.params, self.state["policy"])
         model.compile(optimizer=optimizer, loss=self._loss(), jit_compile=False)
 
-    def _release_encoder(self, epoch: int) -> None:
-        """Train the encoder, too, once its epochs of rest are over.
+    def _change_layers(self, epoch: int) -> None:
+        """Train the encoder, too, once its epochs of rest are over, and batch normalisation no more after its own.
 
         Adam starts anew: its moments are those of the weights that it knew.
         """
-        if not 0 < self.params.frozen_epochs <= epoch:
-            return
-        frozen = [layer for layer in encoder_layers(self.model) if not layer.trainable]
-        if not frozen:
-            return
-        for layer in frozen:
+        s = self.params
+        released = encoder_layers(self.model) if s.encoder_weights and 0 < s.frozen_epochs == epoch else []
+        for layer in released:
             layer.trainable = True
-        self._compile(self.model)
-        self.runtime.say(f"the encoder is trained, too, from epoch {epoch + 1} on")
+        if released:
+            self.runtime.say(f"the encoder is trained, too, from epoch {epoch + 1} on")
+        settled = _normalising(self.model) if not s.start and 0 < s.norm_epochs == epoch else []
+        if settled:
+            _stay(settled)
+            self.runtime.say(f"batch normalisation stays as it is from epoch {epoch + 1} on")
+        if released or settled:
+            self._compile(self.model)
 
     def _loss(self) -> Any:
         from tomoseg.segmentation.networks.losses import make_loss
@@ -281,7 +281,7 @@ class _Trainer:
                 return
             self.runtime.check(longest)
             watch = Stopwatch()
-            self._release_encoder(epoch)
+            self._change_layers(epoch)
             rate = learning_rate(self.params, self.state["history"])
             if self.params.schedule != "constant":
                 self.model.optimizer.learning_rate = rate
@@ -321,12 +321,11 @@ class _Trainer:
         empty: dict[str, float | None] = dict.fromkeys([*keys, *(THRESHOLD_KEYS if sweep else ())])
         if not due or not self.data.split.validation:
             return empty
-        predicted = predictor_of(self.model, self._card({}), self.runtime.check, overlap=1)
         matrix = np.zeros((len(names), len(names)), np.int64)
         loss, pixels = 0.0, 0
         for i in self.data.split.validation:
             truth = self.data.labels[i]
-            probabilities = predicted(self.data.images[i])
+            probabilities = self._predicted(self.data.images[i])
             matrix += confusion_matrix(truth, probabilities.argmax(axis=0), len(names))
             known = int((truth != IGNORE).sum())
             loss += known * self._loss_of(truth, probabilities)
@@ -419,6 +418,19 @@ class _Trainer:
         best = state["history"][state["best_epoch"] - 1]
         paths = files.history, files.curves, files.checkpoint
         return TrainResult(files.output, self._card(best), state["history"], state["best_epoch"], *paths)
+
+
+def _normalising(model: Any) -> list[Any]:
+    """Return the layers of batch normalisation."""
+    from tomoseg.segmentation.networks.keras_setup import keras
+
+    return [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+
+
+def _stay(layers: Sequence[Any]) -> None:
+    """Keep weights of layers, and statistics of batch normalisation, as they are."""
+    for layer in layers:
+        layer.trainable = False
 
 
 def make_optimizer(params: TrainParameters, policy: str) -> Any:

@@ -66,6 +66,16 @@ def test_engines_agree_with_keras(network, name, folder):
     assert len(list(folder.iterdir())) == 2
 
 
+def test_keras_takes_patches_of_any_number_of_shapes(network):
+    """A single graph for all shapes, which TensorFlow makes from the second on, cannot enlarge images."""
+    engine = engine_for("keras", network, "a", [SHAPE], Runtime(device="cpu", workers=1))
+    sizes = ((32, 64), (64, 64), (48, 32), (32, 64))
+    views = [np.random.default_rng(n).normal(0.5, 1, (1, *size)).astype(np.float32) for n, size in enumerate(sizes)]
+    for view in views:
+        assert engine(view).shape == (*view.shape, 3)
+        np.testing.assert_allclose(engine(view), np.asarray(network(view[..., None], training=False)), atol=1e-5)
+
+
 @pytest.fixture
 def compact_network():
     from tomoseg.segmentation.networks.builders import build

@@ -61,6 +61,7 @@ def test_parameters_are_stored_as_before():
     stored = json.loads(json.dumps(TrainParameters.of("train", {}).model_dump(mode="json")))
     augmentation = stored.pop("augmentation")
     later = {"plateau_factor", "frozen_epochs", "validation_fraction", "sweep_threshold", "intensity", "start"}
+    later |= {"norm_epochs"}
     assert later <= set(stored)
     assert [key for key in stored if key not in later] == [
         *("epochs", "batch", "patch", "predict_patch", "learning_rate", "schedule", "plateau_epochs", "patience"),

@@ -59,3 +59,29 @@ def test_another_shape_or_no_network_is_refused_before_anything_is_read(trained,
     with pytest.raises(InputError, match="there is no network named 'nobody'"):
         preset("paper", start="nobody")
     assert not list(tmp_path.iterdir())
+
+
+def weights_by_layer(path):
+    return {layer.name: (type(layer).__name__, layer.get_weights()) for layer in load_model(path)[0].layers}
+
+
+@pytest.mark.filterwarnings("ignore:there is no validation")
+def test_batch_normalisation_stays_after_its_epochs(make_slices, tmp_path):
+    images, labels = make_slices(4, size=32)
+    shape = {"architecture": "compact", "depth": 2, "base_filters": 4}
+
+    def trained_for(epochs, norm_epochs, name, **how):
+        params = preset("paper", **(TINY | shape | {"epochs": epochs, "norm_epochs": norm_epochs, "folds": 1}))
+        options = params.model_dump(exclude={"augmentation"}) | {"learning_rate": 1e-2}
+        return weights_by_layer(train(images, labels, tmp_path / name, **options, **how).model)
+
+    cases = ((1, 0), (3, 1), (3, 0))
+    first, stayed, learned = (trained_for(epochs, n, f"{epochs}-{n}.keras") for epochs, n in cases)
+    norms = [name for name, (kind, _) in first.items() if kind == "BatchNormalization"]
+    assert norms
+    for name in norms:
+        for before, after in zip(first[name][1], stayed[name][1], strict=True):
+            np.testing.assert_array_equal(after, before)
+        assert any((after != before).any() for before, after in zip(first[name][1], learned[name][1], strict=True))
+    others = [name for name, (_, weights) in first.items() if weights and name not in norms]
+    assert all((stayed[name][1][0] != first[name][1][0]).any() for name in others)
