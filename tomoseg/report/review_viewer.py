@@ -21,7 +21,7 @@ HELP = (
 )
 PAINT_HELP = (
     "The number of a class paints it; only slices that you change are taken\n"
-    "Shift+S: save this slice; Shift+left, right: to the next one, which saves too; close the window when done"
+    "Shift+S: save this slice; Shift+left, right: to the next one, which saves too\nClose the window when done"
 )
 MOST_KEYS = 9
 
@@ -118,7 +118,8 @@ class _Window:
         """Bind keys, show the first image, and return when the window is closed; at once unless `block`."""
         walk = {NEXT: lambda: self.go(1), PREVIOUS: lambda: self.go(-1), SAVE: self.save}
         for key, action in {**walk, **actions}.items():
-            self.viewer.bind_key(key, _pressed(action), overwrite=True)
+            for bound in (self.viewer, self.layer):  # napari's own keys of a layer, such as 2 for a brush, come first
+                bound.bind_key(key, _pressed(action), overwrite=True)
         self.show(0)
         if block:
             import napari

@@ -18,21 +18,39 @@ from tomoseg.report.review_viewer import open_painting
 from tomoseg.runtime import Runtime
 
 
-class Viewer:
-    """As documented at napari.org/stable/api/napari.Viewer.html, as far as it is used."""
+class Keys:
+    """What keys are bound to."""
 
-    opened: ClassVar[list] = []
-
-    def __init__(self, *, title="napari"):
-        self.keys, self.text_overlay = {}, SimpleNamespace(visible=False, text="", position="")
-        Viewer.opened.append(self)
+    def __init__(self):
+        self.keys = {}
 
     def bind_key(self, key, function, *, overwrite):
         assert overwrite
         self.keys[key] = function
 
+
+class Labels(Keys):
+    """A layer of labels, whose keys napari has bound already: 1 to 6 choose tools, and no label."""
+
+    def __init__(self, **values):
+        self.keys = {str(k): lambda layer: setattr(layer, "mode", "paint") for k in range(1, 7)}
+        self.__dict__ |= values
+
+
+class Viewer(Keys):
+    """As documented at napari.org/stable/api/napari.Viewer.html, as far as it is used."""
+
+    opened: ClassVar[list] = []
+
+    def __init__(self, *, title="napari"):
+        super().__init__()
+        self.text_overlay = SimpleNamespace(visible=False, text="", position="")
+        Viewer.opened.append(self)
+
     def press(self, key):
-        self.keys[key](self)
+        """Press a key: those of the layer come before those of the window, as seen in napari 0.9."""
+        bound = self.labels if key in self.labels.keys else self
+        bound.keys[key](bound)
 
     def reset_view(self):
         pass
@@ -42,7 +60,7 @@ class Viewer:
         return self.image
 
     def add_labels(self, data, *, name, opacity):
-        self.labels = SimpleNamespace(data=data, name=name, opacity=opacity, selected_label=0, mode="pan_zoom")
+        self.labels = Labels(data=data, name=name, opacity=opacity, selected_label=0, mode="pan_zoom")
         return self.labels
 
     def paint(self, key, where):

@@ -3,7 +3,9 @@
 From it follow the intensity scale, what to expect of the labels, and how far they agree with thresholds.
 
 The level of the support, which is 1 on the scale of training, is the median of what the network labels as support.
-On a scale that is wrong by a factor of a few it still labels nearly the same voxels, so that this settles at once.
+On a scale that is wrong by a factor of two or three it still labels nearly the same voxels, so that this settles at
+once. On one that is further off it may settle on noise, or on particles. So it begins on several scales, and of those
+that it comes to the one counts on which it is surest of support and particles.
 """
 
 from collections.abc import Callable
@@ -21,6 +23,8 @@ from tomoseg.segmentation.inference.expected_dice import ExpectedDice
 from tomoseg.segmentation.inference.slice_prediction import SlicePredictor
 from tomoseg.segmentation.thresholds.label_volume import apply_thresholds
 
+BEGINNINGS = (1.0, 0.4, 2.5)  # times the level of the foreground
+SURE = 0.93  # the Dice to expect of all classes that makes other beginnings needless
 MOST_ROUNDS = 4
 SETTLED = 0.05  # of the distance of the levels: a change of the scale that is too small to matter
 SMOOTHED_PX = 0.5  # as the thresholds of a volume are
@@ -44,6 +48,11 @@ class FirstLook:
     expected: list[float]
     images: Array
     labels: NDArray[np.uint8]
+
+    @property
+    def sureness(self) -> float:
+        """Sum of the Dice to expect of all classes but the first."""
+        return float(np.nansum(self.expected[1:]))
 
     def agreement(self, values: Histogram) -> list[float]:
         """Return the Dice of each class between these labels and those by thresholds on the volume's histogram.
@@ -69,7 +78,7 @@ def look_at(
     *,
     finds_levels: bool = True,
 ) -> FirstLook:
-    """Label slices, on a better scale each time.
+    """Label slices on the scale that suits the network best.
 
     Parameters
     ----------
@@ -79,17 +88,37 @@ def look_at(
     check : may raise to stop
     finds_levels : whether the scale is to follow from the labels
     """
-    images, knows_levels = [middle(one) for one in slices], True
-    for _ in range(MOST_ROUNDS):
-        expected = ExpectedDice(predictor.n_classes)
-        labels, _ = replace(predictor, scale=scale).classify(slices, check, expected)
-        levels = levels_of_labels(images, list(labels)) if finds_levels else None
-        if levels is None:
-            knows_levels = not finds_levels
+    if not finds_levels:
+        return _labelled(predictor, slices, scale, check)
+    best: FirstLook | None = None
+    for factor in BEGINNINGS:
+        begun = replace(scale, one=scale.zero + factor * (scale.one - scale.zero))
+        found = _settled(predictor, slices, begun, check)
+        if best is None or (found.knows_levels, found.sureness) > (best.knows_levels, best.sureness):
+            best = found
+        if best.knows_levels and min(np.nan_to_num(best.expected[1:], nan=1.0)) > SURE:
             break
+    assert best is not None
+    return best
+
+
+def _settled(predictor: SlicePredictor, slices: Array, scale: Scale, check: Callable[[], object]) -> FirstLook:
+    """Label slices, on a better scale each time."""
+    for _ in range(MOST_ROUNDS):
+        look = _labelled(predictor, slices, scale, check)
+        levels = levels_of_labels(list(look.images), list(look.labels))
+        if levels is None:
+            return replace(look, knows_levels=False)
         zero, one = levels
         moved = max(abs(zero - scale.zero), abs(one - scale.one)) / (one - zero)
         scale = replace(scale, zero=zero, one=one)
         if moved < SETTLED:
             break
-    return FirstLook(scale, knows_levels, expected.of_each, np.stack(images), labels)
+    return replace(look, scale=scale)
+
+
+def _labelled(predictor: SlicePredictor, slices: Array, scale: Scale, check: Callable[[], object]) -> FirstLook:
+    """Label slices on a scale."""
+    expected = ExpectedDice(predictor.n_classes)
+    labels, _ = replace(predictor, scale=scale).classify(slices, check, expected)
+    return FirstLook(scale, True, expected.of_each, np.stack([middle(one) for one in slices]), labels)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +193,11 @@ class _Trainer:
         self.data, self.params, self.files, self.state, self.runtime = data, params, files, state, runtime
         self.pixel_size_nm = pixel_size_nm
         self.model = self._model(encoder)
-        self._predicted = predictor_of(self.model, self._card({}), runtime.check, overlap=1)
+
+    @cached_property
+    def _predicted(self) -> Callable[[Array], NDArray[np.float32]]:
+        """Predict validation slices by the network's present weights; its graphs are compiled once for all epochs."""
+        return predictor_of(self.model, self._card({}), self.runtime.check, overlap=1)
 
     def _model(self, encoder: Layers | None) -> Any:
         """Build the network, or load it with its optimiser from the checkpoint."""

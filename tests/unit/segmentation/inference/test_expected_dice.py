@@ -56,18 +56,18 @@ def test_agreement_with_thresholds():
 
 
 def by_thresholds(batch):
-    """Return what a network would that knows levels of 0, 1 and 4, and little else."""
-    labels = np.searchsorted([0.3, 2.5], batch)
-    return np.moveaxis(np.float32([0.98 * (labels == k) + 0.01 for k in range(3)]), 0, -1) / np.float32(1.01)
+    """Return what a network would that knows levels of 0, 1 and 4, and is unsure half-way between them."""
+    above = [1 / (1 + np.exp(np.clip(-(batch - level) / width, -30, 30))) for level, width in ((0.4, 0.1), (2.5, 0.5))]
+    return np.stack([1 - above[0], above[0] * (1 - above[1]), above[0] * above[1]], axis=-1).astype(np.float32)
 
 
 def a_stack():
     images = np.zeros((3, 48, 48), np.float32)
     images[:, 8:40, 8:40], images[:, 12:16, 12:16] = 250.0, 1000.0
-    return images + np.random.default_rng(0).normal(0, 10, images.shape).astype(np.float32) - 100
+    return images + np.random.default_rng(0).normal(0, 1, images.shape).astype(np.float32) - 100
 
 
-@pytest.mark.parametrize("wrong", [0.45, 1.0, 2.0])
+@pytest.mark.parametrize("wrong", [0.2, 0.45, 1.0, 2.0, 5.0])
 def test_the_scale_settles_where_the_support_is_one(wrong):
     predictor = SlicePredictor(by_thresholds, Scale(0, 1, -9, 99), 3, 48, 16)
     look = look_at(predictor, a_stack(), Scale(-100, -100 + 250 * wrong, -9, 99))
@@ -89,3 +89,13 @@ def test_a_network_that_finds_nothing_says_so():
     look = look_at(predictor, a_stack(), Scale(-100, 1e6, -9, 99))
     assert not look.knows_levels
     assert look.scale.one == 1e6
+
+
+def test_of_several_scales_the_surest_counts():
+    """From a scale on which particles look like support, and support like nothing, it comes back to the right one."""
+    predictor = SlicePredictor(by_thresholds, Scale(0, 1, -9, 99), 3, 48, 16)
+    images = a_stack()
+    images[:, 20:23, 20:23] += 400  # unlike any level: on the wrong scale it is neither support nor particle
+    look = look_at(predictor, images, Scale(-100, 900, -9, 99))
+    assert look.scale.one == pytest.approx(150, abs=4)
+    assert look.knows_levels
