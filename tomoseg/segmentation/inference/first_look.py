@@ -23,7 +23,7 @@ from tomoseg.segmentation.inference.expected_dice import ExpectedDice
 from tomoseg.segmentation.inference.slice_prediction import SlicePredictor
 from tomoseg.segmentation.thresholds.label_volume import apply_thresholds
 
-BEGINNINGS = (1.0, 0.4, 2.5)  # times the level of the foreground
+BEGINNINGS = (1.0, 0.4, 2.5, 0.15)  # times the level of the foreground: of support, particles, dim things, noise
 SURE = 0.93  # the Dice to expect of all classes that makes other beginnings needless
 MOST_ROUNDS = 4
 SETTLED = 0.05  # of the distance of the levels: a change of the scale that is too small to matter

@@ -31,6 +31,7 @@ from tomoseg.segmentation.networks.card import MIDDLE, ModelCard
 from tomoseg.segmentation.parameters import SegmentParameters
 
 POOR = 0.8  # an expected Dice below this is warned of
+UNFIT = 0.5  # with one below this for the support, thresholds label instead; above it they mostly are worse
 
 
 class Unlike(Exception):
@@ -201,6 +202,6 @@ def _unlike(look: FirstLook) -> str:
     if not look.knows_levels:
         return "it finds too little background or support to tell their levels"
     support = look.expected[1]
-    if not support >= POOR:
+    if not support >= UNFIT:
         return f"by its own probabilities, a Dice of {support:.2f} is to be expected for the support"
     return ""
