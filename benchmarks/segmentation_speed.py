@@ -54,9 +54,10 @@ def time_patches(path: Path, engines: list[str], patch: int, workers: int, repea
     from tomoseg.segmentation.networks.keras_setup import prepare
     from tomoseg.segmentation.networks.model_file import load_model
 
-    runtime, shape = Runtime(device="cpu", workers=workers), (1, patch, patch)
+    runtime = Runtime(device="cpu", workers=workers)
     prepare(runtime)
-    model, _ = load_model(path)
+    model, card = load_model(path)
+    shape = (1, patch, patch, card.channels)[: 3 + (card.channels > 1)]
     image = np.random.default_rng(0).normal(1, 1, shape).astype(np.float32)
     ready = {name: engine_for(name, model, sha256(path), [shape], runtime) for name in engines}
     expected = ready[engines[0]](image)

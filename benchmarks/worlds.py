@@ -1,7 +1,7 @@
 """Networks and thresholds on simulated worlds that no network was trained on.
 
     python benchmarks/worlds.py --worlds 40 --models particles-on-support gamma-alumina-pt
-    python benchmarks/worlds.py --worlds 40 --models NET.keras --pictures FOLDER    # also the worst worlds, as pictures
+    python benchmarks/worlds.py --worlds 40 --models NET.keras --pictures FOLDER  # with pictures
     python benchmarks/worlds.py --catalysts 24                                      # of another simulator
 
 Worlds are those of `tomoseg train --simulated`, with other seeds. Catalysts come from the simulator behind `tomoseg
@@ -146,7 +146,9 @@ def main() -> None:
     parser.add_argument("--catalysts", type=int, default=0)
     parser.add_argument("--models", nargs="+", default=["particles-on-support"])
     parser.add_argument("--folder", type=Path, help="where worlds are kept")
-    parser.add_argument("--pictures", type=Path, help="folder for the three worst volumes of each method")
+    parser.add_argument(
+        "--pictures", type=Path, help="folder for pictures of the first four volumes and of the three worst"
+    )
     parser.add_argument("--csv", type=Path)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -162,7 +164,9 @@ def compare(cases: Iterator[Case], methods: tuple[str, ...], options: argparse.N
     """Score methods on volumes; print a table, and keep what is asked for."""
     rows: list[dict[str, Any]] = []
     worst: dict[str, list[tuple[float, Case]]] = {method: [] for method in methods}
+    first: list[Case] = []
     for case in cases:
+        first = [*first, case][:4]
         for method in methods:
             row = measured(case, method)
             rows.append(row)
@@ -176,7 +180,8 @@ def compare(cases: Iterator[Case], methods: tuple[str, ...], options: argparse.N
             writer.writerows(rows)
     if options.pictures:
         for method in methods:
-            _draw([case for _, case in worst[method]], method, options.pictures)
+            _draw(first, method, options.pictures / f"first-{Path(method).stem}.png")
+            _draw([case for _, case in worst[method]], method, options.pictures / f"worst-{Path(method).stem}.png")
 
 
 def _report(rows: list[dict[str, Any]], methods: tuple[str, ...]) -> None:
@@ -194,8 +199,7 @@ def _report(rows: list[dict[str, Any]], methods: tuple[str, ...]) -> None:
         better = float(np.mean(both > other))
         found, invented = of(method, "found").sum() / of(method, "true").sum(), of(method, "invented").sum()
         errors = [np.abs(of(method, f"expected_{k}") - of(method, k)) for k in ("support", "particles")]
-        known = [error[np.isfinite(error)] for error in errors]
-        off = ", ".join(f"{error.mean():.3f}" for error in known if len(error))
+        off = ", ".join(f"{np.nanmean(error):.3f}" for error in errors if np.isfinite(error).any())
         bias = np.nanmedian(of(method, "diameter_ratio")) - 1
         print(
             f"{Path(method).stem:26}  {of(method, 'support').mean():7.3f}  {np.nanmean(of(method, 'particles')):9.3f}  "
@@ -211,14 +215,14 @@ def _report(rows: list[dict[str, Any]], methods: tuple[str, ...]) -> None:
                 print(f"{'':26}  voxels labelled as {key}: {told}")
 
 
-def _draw(cases: list[Case], method: str, pictures: Path) -> None:
+def _draw(cases: list[Case], method: str, picture: Path) -> None:
     """Draw volumes: of each the slice with most particles, the truth and the labels."""
     import matplotlib as mpl
 
     mpl.use("agg")
     from matplotlib import pyplot as plt
 
-    pictures.mkdir(parents=True, exist_ok=True)
+    picture.parent.mkdir(parents=True, exist_ok=True)
     figure, axes = plt.subplots(len(cases), 3, figsize=(10, 3.4 * len(cases)), squeeze=False)
     for k, (name, volume, truth, described) in enumerate(cases):
         found = labels_by(method, volume).labels
@@ -234,7 +238,7 @@ def _draw(cases: list[Case], method: str, pictures: Path) -> None:
     for one in axes.ravel():
         one.axis("off")
     figure.tight_layout()
-    figure.savefig(pictures / f"worst-{Path(method).stem}.png", dpi=80)
+    figure.savefig(picture, dpi=80)
 
 
 if __name__ == "__main__":
