@@ -25,7 +25,7 @@ from tomoseg.runtime import Progress, Runtime
 from tomoseg.simulate import simulate_series
 
 NAME = "p.h5"
-MEMORY = 600_000  # bytes: slabs of few planes
+MEMORY = 1_200_000  # bytes: slabs of few planes
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,7 @@ def content(folder):
     return {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+@pytest.mark.slow
 def test_in_a_folder_to_read_one_can_look_and_not_compute(guest, owned):
     folder, before = owned.parent, content(owned.parent)
     folder.chmod(0o755)

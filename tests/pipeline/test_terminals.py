@@ -123,6 +123,7 @@ def test_a_run_that_is_stopped_and_goes_on_gives_the_same(project, tmp_path):
     assert results(project) == results(undisturbed)
 
 
+@pytest.mark.slow
 def test_time_in_which_a_run_is_stopped_counts(project):
     with subprocess.Popen(
         command(project, *LONG, "--progress", "plain", "--stop-before", "20s"),
