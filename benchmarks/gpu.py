@@ -97,7 +97,7 @@ def networks(device: str, seconds: float) -> list[Row]:
     runtime = Runtime(device="cpu" if device == "cpu" else "auto")
     prepare(runtime)
     rng, rows = np.random.default_rng(0), []
-    for name, depth, filters, batch, patch in (("unet", 6, 32, 2, 512), ("compact", 5, 12, 8, 128)):
+    for name, depth, filters, batch, patch in (("unet", 6, 32, 2, 512), ("compact", 5, 16, 8, 128)):
         row: Row = {"network": name, "depth": depth, "filters": filters, "batch": batch, "patch": patch}
         row |= {"backend": keras.config.backend(), "device": runtime.device_used}
         images = rng.normal(1, 1, (batch, patch, patch, 1)).astype(np.float32)

@@ -54,11 +54,10 @@ def time_patches(path: Path, engines: list[str], patch: int, workers: int, repea
     from tomoseg.segmentation.networks.keras_setup import prepare
     from tomoseg.segmentation.networks.model_file import load_model
 
-    runtime = Runtime(device="cpu", workers=workers)
+    runtime, shape = Runtime(device="cpu", workers=workers), (1, patch, patch)
     prepare(runtime)
     model, card = load_model(path)
-    shape = (1, patch, patch, card.channels)[: 3 + (card.channels > 1)]
-    image = np.random.default_rng(0).normal(1, 1, shape).astype(np.float32)
+    image = np.random.default_rng(0).normal(1, 1, (*shape, card.channels)).astype(np.float32)
     ready = {name: engine_for(name, model, sha256(path), [shape], runtime) for name in engines}
     expected = ready[engines[0]](image)
     wall: dict[str, list[float]] = {name: [] for name in engines}

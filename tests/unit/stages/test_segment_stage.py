@@ -710,6 +710,18 @@ def test_what_is_unlike_it_is_labelled_by_thresholds_and_that_is_said():
     assert any(f"by a trained network, since {info['no_network']}: " in warning for warning in runtime.warnings)
 
 
+def test_a_body_brighter_than_the_rest_is_no_particle():
+    """Two layers of a rod: labels may be right, but what fills most of the sample is no particle on a support."""
+    z, y, x = np.indices((64, 24, 64)) - np.array([32, 12, 32])[:, None, None, None]
+    rod = np.hypot(z, x) < 16
+    volume = np.where(rod, np.where(y < -4, 50.0, 200.0), 0.0) + np.random.default_rng(0).normal(0, 3, rod.shape)
+    outputs, runtime = segmented_by_default(volume.astype(np.float32))
+    assert outputs.attrs["segmentation_info"]["method"] == "unet"
+    share = np.sum(outputs.arrays["labels"] == 2) / np.sum(outputs.arrays["labels"] > 0)
+    (said,) = [warning for warning in runtime.warnings if "they may be layers" in warning]
+    assert float(said.split("fill ")[1].split("%")[0]) == pytest.approx(100 * share, abs=10)
+
+
 def test_why_no_network_labels_is_known_after_an_interruption_too():
     noise = np.random.default_rng(0).normal(0, 1, (48, 16, 48)).astype(np.float32)
     noise[20:24], noise[30:34] = noise[20:24] + 3, noise[30:34] + 6

@@ -54,6 +54,12 @@ class FirstLook:
         """Sum of the Dice to expect of all classes but the first."""
         return float(np.nansum(self.expected[1:]))
 
+    @property
+    def share_of_last(self) -> float:
+        """Fraction of what is labelled as no background that is of the last class; 0 where all is background."""
+        n = int(np.count_nonzero(self.labels))
+        return int(np.count_nonzero(self.labels == len(self.expected) - 1)) / n if n else 0.0
+
     def agreement(self, values: Histogram) -> list[float]:
         """Return the Dice of each class between these labels and those by thresholds on the volume's histogram.
 
