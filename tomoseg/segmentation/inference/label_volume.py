@@ -180,7 +180,8 @@ def _state(
         if only_alike and filled > MOST_PARTICLES:
             warnings.append(
                 f"{card.class_names[-1]} fill {filled:.0%} of the sample in {len(look.labels)} slices, more than in "
-                "most of what the network was trained on: they may be layers, or a body, rather than particles on a support"
+                "most of what the network was trained on: they may be layers, or a body, rather than particles on a "
+                "support"
             )
         with_thresholds = ", ".join(
             f"{name} {dice:.2f}" for name, dice in zip(card.class_names[1:], agreement[1:], strict=True)
