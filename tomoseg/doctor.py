@@ -15,6 +15,7 @@ from tomoseg.errors import InputError
 from tomoseg.io.file_system import trials
 from tomoseg.io.limits import reason_of
 from tomoseg.machine import available_cpus, available_memory
+from tomoseg.terminal import held_back_stderr
 
 REQUIRED = {
     "numpy": "numpy", "scipy": "scipy", "h5py": "h5py", "hdf5plugin": "hdf5plugin", "numba": "numba",
@@ -81,7 +82,8 @@ def _package(name: str, module: str, verdict: Literal["absent", "missing"], why:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         if module not in NOT_IMPORTED:
-            with redirect_stderr(StringIO()):  # NumPy writes pages about modules that were built for another one
+            # NumPy writes pages about modules that were built for another one, and TensorFlow about oneDNN.
+            with redirect_stderr(StringIO()), held_back_stderr():
                 importlib.import_module(module)
         return Finding(name, "ok", version(name))
     except PackageNotFoundError:

@@ -10,6 +10,7 @@ import errno
 import io
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from typing import IO, Any, cast
 
@@ -137,3 +138,23 @@ def _give_up(stream: Any) -> None:
             os.dup2(nowhere, stream.fileno())
         finally:
             os.close(nowhere)
+
+
+@contextlib.contextmanager
+def held_back_stderr() -> Iterator[None]:
+    """Hold back what native libraries write to standard error, and show it only if the block fails.
+
+    TensorFlow's C++ code reports oneDNN and missing GPUs on every import, whatever its log level.
+    """
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(saved, held.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)

@@ -15,6 +15,7 @@ PACKAGE = Path(tomoseg.__file__).parent
 EVERYONE_MAY_USE = {
     *("schema", "errors", "arrays", "runtime", "progress", "parameters", "keywords", "__init__"),
     *("classes", "components", "lengths", "machine", "palette", "plain_json", "plain_yaml", "tables", "terminal"),
+    "words",
 }
 SCIENCE = {
     "io",
@@ -70,6 +71,7 @@ ALLOWED = {
     "plain_json": set(),
     "plain_yaml": set(),
     "terminal": set(),
+    "words": set(),
     "components": set(),
     "api": {"config", "engine", "project", "report"},
     "__init__": {"api"} | SCIENCE,

@@ -7,9 +7,10 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from tomoseg import __version__, terminal
 from tomoseg.cli import annotate, evaluate, history, images, inspect, run, submit, train, view
@@ -17,12 +18,60 @@ from tomoseg.cli.environment import prepare_environment
 from tomoseg.errors import InputError, TomosegError
 from tomoseg.runtime import STOPPING
 
+# What `tomoseg --help` says of each command, in a line of 80 characters.
+SECTIONS = {
+    "Pipeline": {
+        "run": "a raw tilt series from import to export, or a project",
+        "import": "a raw tilt series, its angles and its pixel size",
+        "align": "bring the tilt images into register",
+        "reconstruct": "the volume, from the aligned series",
+        "segment": "a class for every voxel, by a network or thresholds",
+        "measure": "volumes, surfaces, particles, pores, layers, facets",
+        "export": "files for ParaView, napari, Fiji, IMOD, Blender",
+        "submit": "the pipeline as jobs of Slurm, PBS or LSF",
+    },
+    "Before and after": {
+        "simulate": "a raw tilt series of a catalyst with known truth",
+        "inspect": "what a raw file holds, and what an import would use",
+        "check": "a pipeline and its input, without computing",
+        "doctor": "what this machine offers, and what is missing",
+    },
+    "Look at a project": {
+        "status": "which stages are fresh, stale (and why) or partial",
+        "report": "a self-contained page with pictures, plots and tables",
+        "preview": "one picture: slices, labels, particles",
+        "view": "the project in napari",
+        "history": "every run of every stage, and how it ended",
+        "export-pipeline": "the pipeline file that reproduces the results",
+        "compact": "rewrite the project without gaps",
+    },
+    "Networks": {
+        "models": "the networks known by name",
+        "annotate": "paint labels on slices of a project",
+        "check-data": "labelled slices, before a training",
+        "train": "a network on labelled slices or simulated worlds",
+        "evaluate": "a network on labelled slices",
+    },
+    "Micrographs": {"images": "find and measure particles in single images"},
+}
+
+
+class Sections(TyperGroup):
+    """The program's commands, in sections, with a line for each."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands into the help."""
+        width = max(len(name) for rows in SECTIONS.values() for name in rows)
+        for title, rows in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), text) for name, text in rows.items()])
+
+
 app = typer.Typer(
     name="tomoseg",
+    cls=Sections,
     help="From a raw electron-tomography tilt series to a measured, segmented 3D volume.\n\n"
     "Start with: tomoseg run RAW.mrc --angles RAW.rawtlt -o PROJECT.h5",
-    no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -53,7 +102,7 @@ for _part in (run, submit, inspect, view, history, train, evaluate, annotate, im
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the program and exit with the code of DESIGN.md: 0, 1, 2, 3, 4 or 130."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     # --debug is accepted anywhere on the line, since it is added after something went wrong.
     if "--debug" in arguments:
         arguments = ["--debug", *(a for a in arguments if a != "--debug")]

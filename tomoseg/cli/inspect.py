@@ -103,7 +103,13 @@ def _watch(project: Path, layers: Sequence[config.Raw], *, verbose: bool) -> Non
 
 
 def check(
-    pipeline: Annotated[str, typer.Argument(metavar="PIPELINE", help="A file, or a pipeline that ships with tomoseg.")],
+    pipeline: Annotated[
+        str,
+        typer.Argument(
+            metavar="PIPELINE",
+            help="A file, or a pipeline that ships with tomoseg; may be left out before RAW or PROJECT.",
+        ),
+    ],
     source: Annotated[
         Path | None, typer.Argument(metavar="[RAW|PROJECT]", help="The input that it is to run on.")
     ] = None,
@@ -111,6 +117,8 @@ def check(
     angles: Annotated[Path | None, typer.Option("--angles", help="The tilt angles of RAW.")] = None,
 ) -> None:
     """Validate a pipeline and its input, or a recipe of training, and report all problems; nothing is computed."""
+    if source is None and _is_input(Path(pipeline)):
+        pipeline, source = "default", Path(pipeline)
     if is_site_file(Path(pipeline)):
         site_of(Path(pipeline), {})
         show(f"{pipeline}: no problems found")
@@ -141,6 +149,14 @@ def check(
     for name in unseen:
         named = ", ".join(f"{name}.{field}" for field in engine.files_not_given(settings, name))
         show(f"{name} was not checked: the project itself names its files ({named}), which only a run opens")
+
+
+def _is_input(path: Path) -> bool:
+    """Tell whether a path is of a raw series or a project, not of a pipeline: a folder, or a file that is no text."""
+    if not path.is_file():
+        return path.is_dir()
+    with path.open("rb") as file:
+        return b"\0" in file.read(4096)
 
 
 def report(

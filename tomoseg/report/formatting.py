@@ -128,11 +128,6 @@ def cell(value: Any) -> str:
     return NOTHING if value in (None, "") else str(value)
 
 
-def count(n: int, one: str, many: str | None = None) -> str:
-    """Return a count with its noun, singular or plural."""
-    return f"{n} {one if n == 1 else many or one + 's'}"
-
-
 def split_unit(name: str) -> tuple[str, str]:
     """Split a name such as 'surface_area_nm2' into words and unit ('surface area', 'nm²'); the unit may be ''."""
     for end, unit in UNITS.items():

@@ -12,9 +12,10 @@ from tomoseg.io.atomic import atomic_path
 from tomoseg.measurement.particles.sizes import SampleSizes
 from tomoseg.report.figures.encoding import data_uri
 from tomoseg.report.figures.plots import Plot, distribution_plot
-from tomoseg.report.formatting import NBSP, cell, count, heading, number
+from tomoseg.report.formatting import NBSP, cell, heading, number
 from tomoseg.report.html import Html, details, el, facts, figure, join, table
 from tomoseg.report.page.page import document
+from tomoseg.words import count
 
 MOST_PICTURES, PICTURE_PX = 60, 560  # overlays in the page; the folder holds all
 PLOTS_DPI = 150

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from tomoseg.io.atomic import atomic_path
-from tomoseg.report.formatting import cell, count, heading
+from tomoseg.report.formatting import cell, heading
 from tomoseg.report.html import Html, el, table
 from tomoseg.report.page.page import document
+from tomoseg.words import count
 
 NOT_SHOWN = ("exit_code", "reason", "job_id", "project")  # in the table of all series
 

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from tomoseg.arrays import Array
-from tomoseg.report.formatting import NOTHING, count, joined, length, number, with_spread
+from tomoseg.report.formatting import NOTHING, joined, length, number, with_spread
 from tomoseg.report.results import Results, column
+from tomoseg.words import count
 
 LABELLED_BY = {"otsu": "Intensity thresholds", "unet": "A trained network"}
 OUTDATED = {"stale": "the result shown is out of date", "partial": "the last run did not finish"}

@@ -11,6 +11,7 @@ from tomoseg.measurement.particles.missing_wedge import MissingWedge, more_than_
 from tomoseg.measurement.particles.objects import CountedParticles, Limits
 from tomoseg.measurement.particles.particle_table import Table
 from tomoseg.measurement.particles.sizes import confidence_intervals, half_voxel_changes, size_summary
+from tomoseg.words import count
 
 HUGE_FRACTION = 0.05  # of the volume: an object that fills more may be a support rather than a particle
 MANY_ELONGATED = 0.1  # of the particles, along the missing wedge: worth a warning
@@ -72,16 +73,16 @@ def _name(key: str) -> str:
 def particle_remarks(summary: Mapping[str, Any]) -> Iterator[str]:
     """Yield what was counted, in words."""
     yield (
-        f"{summary['n_particles']} particles of class {summary['particle_class']!r}; {summary['n_touching_border']} of "
-        "them touch the border of the volume and are left out of the size statistics"
+        f"{count(summary['n_particles'], 'particle')} of class {summary['particle_class']!r}; "
+        f"{summary['n_touching_border']} of them at the border of the volume and left out of the size statistics"
     )
     if summary["n_excluded_small"]:
         yield (
-            f"{summary['n_excluded_small']} objects of fewer than {summary['min_voxels']} voxels (min_voxels) were not "
-            "counted"
+            f"not counted: {count(summary['n_excluded_small'], 'object')} of fewer than {summary['min_voxels']} voxels "
+            "(min_voxels)"
         )
     if summary["n_objects_cut"]:
-        yield f"{summary['n_objects_cut']} objects were cut into touching particles (separate_touching)"
+        yield f"cut into touching particles: {count(summary['n_objects_cut'], 'object')} (separate_touching)"
     if not summary["n_in_size_statistics"]:
         return
     unit = "px" if np.isnan(summary["voxel_size_nm"]) else "nm"

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tomoseg.measurement.common.columns import fill_nm, row_type
 from tomoseg.measurement.common.surface import FloatArray
+from tomoseg.words import count
 
 SIZE_BIN = row_type(
     """
@@ -47,7 +48,7 @@ class SampleSizes:
     @property
     def words(self) -> str:
         """The sizes in a sentence."""
-        text = f"{self.name}: {self.n_particles} particles in {self.n_images} images"
+        text = f"{self.name}: {count(self.n_particles, 'particle')} in {count(self.n_images, 'image')}"
         if self.n_particles:
             low, high = self.intervals["mean"]
             interval = f" (95 % confidence {low:.3g} to {high:.3g})" if np.isfinite(low) else ""

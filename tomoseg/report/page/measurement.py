@@ -14,7 +14,6 @@ from tomoseg.report.formatting import (
     NBSP,
     NOTHING,
     aligned_column,
-    count,
     heading,
     in_nm,
     number,
@@ -27,6 +26,7 @@ from tomoseg.report.html import Html, details, el, facts, join, table
 from tomoseg.report.page.parts import curves
 from tomoseg.report.results import Results
 from tomoseg.report.summary import size_sentence
+from tomoseg.words import count
 
 MOST_ROWS, MOST_CELLS = 5000, 60_000  # of one table in the page; the project file holds all
 STATISTICS = (

@@ -12,7 +12,7 @@ from tomoseg.palette import AXES, INK, SOFT_INK, TILT_AXIS
 from tomoseg.project.provenance import Record, StageState
 from tomoseg.report.figures.images import rgba_picture
 from tomoseg.report.figures.rendering import draw_surfaces
-from tomoseg.report.formatting import NOTHING, count, duration, memory, moment, show
+from tomoseg.report.formatting import NOTHING, duration, memory, moment, show
 from tomoseg.report.html import Html, details, el, facts, figure, join, table
 from tomoseg.report.page.interactive import choice, data_blocks, surfaces_control
 from tomoseg.report.page.measurement import measure_section
@@ -21,6 +21,7 @@ from tomoseg.report.page.tilt_series import align_section, import_section
 from tomoseg.report.page.volume import reconstruct_section, segment_section
 from tomoseg.report.results import Results
 from tomoseg.report.summary import key_numbers, summary, warnings_of
+from tomoseg.words import count
 
 
 def export_section(results: Results) -> Html:

@@ -19,13 +19,14 @@ from tomoseg.report.figures.images import (
     grey_picture,
     marked_picture,
 )
-from tomoseg.report.formatting import NOTHING, count, length, number
+from tomoseg.report.formatting import NOTHING, length, number
 from tomoseg.report.html import Html, details, el, facts, figure, join
 from tomoseg.report.page.interactive import MONTAGE_TILTS, choice, tilts_control
 from tomoseg.report.page.parts import curves, pair
 from tomoseg.report.results import Results, column
 from tomoseg.report.sampling.markers import aligned_markers
 from tomoseg.report.summary import alignment_error, before_and_after, tilt_range
+from tomoseg.words import count
 
 METADATA_LETTERS = 20_000
 SINOGRAM_BYTES = 2 << 30  # of raw images read for a sinogram; of a larger series every second, third, ... tilt

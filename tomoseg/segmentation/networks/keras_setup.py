@@ -7,33 +7,13 @@ Importing this module takes seconds. Import it, and the modules that need it (`b
 import importlib
 import importlib.util
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from tomoseg.errors import InputError
 from tomoseg.runtime import Runtime
-
-
-@contextmanager
-def _held_back_stderr() -> Iterator[None]:
-    """Hold back what native libraries write to stderr, and show it only if the block fails.
-
-    TensorFlow's C++ code reports oneDNN and missing GPUs on every import, whatever its log level.
-    """
-    saved = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            held.seek(0)
-            os.write(saved, held.read())
-            raise
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
+from tomoseg.terminal import held_back_stderr
 
 
 def _import_keras() -> Any:
@@ -44,7 +24,7 @@ def _import_keras() -> Any:
                 os.environ["KERAS_BACKEND"] = name
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "3":  # the user wants TensorFlow's messages
         return importlib.import_module("keras")
-    with _held_back_stderr():
+    with held_back_stderr():
         return importlib.import_module("keras")
 
 

@@ -1,0 +1,60 @@
+"""The first help that a user sees, and `check` given what is no pipeline."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from tomoseg.cli.app import SECTIONS, app
+from tomoseg.io.mrc import write_angles, write_mrc
+from tomoseg.words import count
+
+
+def test_every_command_has_a_line_in_one_section():
+    named = [name for rows in SECTIONS.values() for name in rows]
+    assert sorted(named) == sorted(get_command(app).commands)
+
+
+def test_the_lines_fit_a_terminal_uncut():
+    shown = CliRunner().invoke(app, ["--help"], terminal_width=80).stdout.splitlines()
+    for rows in SECTIONS.values():
+        for name, text in rows.items():
+            assert any(line.split() == [name, *text.split()] for line in shown), name
+    assert max(map(len, shown)) <= 80
+
+
+def test_without_a_word_it_helps_and_that_is_no_error():
+    done = subprocess.run([sys.executable, "-m", "tomoseg"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Usage: ")
+    assert "\nPipeline:\n  run " in done.stdout
+    assert not done.stderr
+
+
+def test_check_takes_an_input_alone(project, tmp_path):
+    raw = tmp_path / "raw.mrc"
+    write_mrc(raw, np.ones((3, 16, 16), np.float32), 1.0, kind="stack", label="")
+    write_angles(raw.with_suffix(".rawtlt"), np.array([-2.0, 0.0, 2.0]))
+    for path in (project, raw):
+        done = CliRunner().invoke(app, ["check", str(path)])
+        assert done.stdout == "default: no problems found\n", done.exception
+
+
+def test_check_of_an_input_finds_wrong_parameters(project):
+    done = CliRunner().invoke(app, ["check", str(project), "--set", "reconstruct.iterations=-3"])
+    assert "reconstruct.iterations" in str(done.exception)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="descriptors are those of POSIX")
+def test_doctor_shows_findings_alone():
+    done = subprocess.run([sys.executable, "-m", "tomoseg", "doctor"], capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 4)
+    assert done.stdout.splitlines()[0].startswith("ok       tomoseg")
+    assert not done.stderr
+
+
+def test_one_is_singular():
+    assert [count(n, "particle") for n in (0, 1, 2)] == ["0 particles", "1 particle", "2 particles"]
