@@ -43,6 +43,7 @@ SECTIONS = {
         "view": "the project in napari",
         "history": "every run of every stage, and how it ended",
         "export-pipeline": "the pipeline file that reproduces the results",
+        "cite": "a paragraph on methods, references, parameters",
         "compact": "rewrite the project without gaps",
     },
     "Networks": {

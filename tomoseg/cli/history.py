@@ -1,4 +1,4 @@
-"""Commands for the past and the size of a project: `history`, `export-pipeline` and `compact`."""
+"""Commands for the past and the size of a project: `history`, `export-pipeline`, `cite` and `compact`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +18,7 @@ def add_commands(app: typer.Typer) -> None:
     """Add the commands to the program."""
     app.command("history")(history)
     app.command("export-pipeline")(export_pipeline)
+    app.command("cite")(cite)
     app.command("compact")(_compact)
 
 
@@ -53,6 +54,30 @@ def export_pipeline(
         return
     if output.suffix.lower() not in (".yaml", ".yml"):
         raise InputError(f"-o {output}: the name of a pipeline file must end in .yaml.")
+    with atomic_path(output) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    show(output)
+
+
+def cite(
+    project: ProjectFile,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="METHODS.md", help="File to write. Default: print it.")
+    ] = None,
+) -> None:
+    """Write a paragraph on methods for an article, with references and all parameters."""
+    from tomoseg.cli.inspect import results_of
+    from tomoseg.io.atomic import atomic_path
+    from tomoseg.report.methods import methods_text
+
+    with Project.read(project) as opened:
+        parameters = pipeline_text(opened)
+        text = methods_text(results_of(opened), parameters) if parameters else ""
+    if not text:
+        raise NotReady(f"{project} holds no results yet; run `tomoseg run {project}` first.")
+    if output is None:
+        show_document(text)
+        return
     with atomic_path(output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     show(output)

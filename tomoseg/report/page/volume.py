@@ -6,12 +6,12 @@ from tomoseg.report.figures.curves import reconstruction_curves
 from tomoseg.report.figures.images import Limits, Panel, grey_picture, label_picture, volume_limits
 from tomoseg.report.formatting import length, number
 from tomoseg.report.html import Html, el, facts, figure, join
+from tomoseg.report.methods import NYQUIST_PX
 from tomoseg.report.page.interactive import choice, slices_control
 from tomoseg.report.page.parts import curves, grey_note, legend
 from tomoseg.report.results import Results
 from tomoseg.report.sampling.slices import Orthoslice, orthoslices
 
-NYQUIST_PX = 2.0  # the shortest period that pixels can show
 METHODS = {"otsu": "intensity thresholds (otsu)", "unet": "trained network (U-Net)"}
 
 
