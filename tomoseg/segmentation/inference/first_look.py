@@ -96,16 +96,13 @@ def look_at(
     """
     if not finds_levels:
         return _labelled(predictor, slices, scale, check)
-    best: FirstLook | None = None
+    looks: list[FirstLook] = []
     for factor in BEGINNINGS:
         begun = replace(scale, one=scale.zero + factor * (scale.one - scale.zero))
-        found = _settled(predictor, slices, begun, check)
-        if best is None or (found.knows_levels, found.sureness) > (best.knows_levels, best.sureness):
-            best = found
-        if best.knows_levels and min(np.nan_to_num(best.expected[1:], nan=1.0)) > SURE:
+        looks.append(_settled(predictor, slices, begun, check))
+        if looks[-1].knows_levels and min(np.nan_to_num(looks[-1].expected[1:], nan=1.0)) > SURE:
             break
-    assert best is not None
-    return best
+    return max(looks, key=lambda look: (look.knows_levels, look.sureness))
 
 
 def _settled(predictor: SlicePredictor, slices: Array, scale: Scale, check: Callable[[], object]) -> FirstLook:

@@ -263,7 +263,8 @@ class _Trainer:
             layer.trainable = True
         if released:
             self.runtime.say(f"the encoder is trained, too, from epoch {epoch + 1} on")
-        settled = _normalising(self.model) if not s.start and 0 < s.norm_epochs == epoch else []
+        learning = [layer for layer in _normalising(self.model) if layer.trainable]
+        settled = learning if 0 < s.norm_epochs <= epoch else []
         if settled:
             _stay(settled)
             self.runtime.say(f"batch normalisation stays as it is from epoch {epoch + 1} on")
