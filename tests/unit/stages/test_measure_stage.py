@@ -68,7 +68,7 @@ def test_everything_is_measured():
     classes = outputs.arrays["class_table"]
     assert classes["voxels"].tolist() == np.bincount(labels.ravel()).tolist()
     assert classes["volume_fraction"].sum() == pytest.approx(1)
-    assert any("1 objects of fewer than 27 voxels" in note for note in runtime.notes)
+    assert any("not counted: 1 object of fewer than 27 voxels" in note for note in runtime.notes)
     assert any("left out of the size statistics" in note for note in runtime.notes)
     assert not runtime.warnings
 
