@@ -9,29 +9,27 @@ that of the other slices.
 
 import argparse
 import tempfile
-import time
 import warnings
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from worlds import PARTICLES, SHAPE, SUPPORT, dice
+from worlds import PARTICLES, SHAPE, SUPPORT, dice, labels_by
 
-import tomoseg as ts
-from tomoseg.runtime import Runtime
+from tomoseg.runtime import Runtime, Stopwatch
 from tomoseg.segmentation.data.neighbours import with_neighbours
 from tomoseg.segmentation.parameters import DEFAULT_MODEL
 from tomoseg.segmentation.training import api, preset
 from tomoseg.worlds import read_world, write_worlds
+from tomoseg.worlds.slices import CLASS_NAMES
 
 PAINTED = (12, 24, 36)
-NAMES = ["background", "support", "particles"]
 
 
 def scored(model: str, volume: NDArray[np.float32], truth: NDArray[np.uint8]) -> list[float]:
     """Return the Dice of support and particles in all slices but the painted ones."""
     others = np.setdiff1d(np.arange(truth.shape[1]), PAINTED)
-    labels = ts.segment(volume, model=model, rescale=False, device="cpu").labels
+    labels = labels_by(model, volume).labels
     return [dice(truth[:, others] == k, labels[:, others] == k) for k in (SUPPORT, PARTICLES)]
 
 
@@ -53,13 +51,13 @@ def main() -> None:
             params = preset("fine", SHAPE[0], **({"augmentation": views} if views else {}))
             names = [f"xz_{y:04d}" for y in range(truth.shape[1])]
             images = with_neighbours(names, [volume[:, y] for y in range(truth.shape[1])], params.channels)
-            begun = time.perf_counter()
+            watch = Stopwatch()
             net = api.train(
                 [images[y] for y in PAINTED], [truth[:, y] for y in PAINTED], folder / f"{seed}.keras",
-                names=[names[y] for y in PAINTED], class_names=NAMES, **params.model_dump(exclude={"augmentation"}),
-                augmentation=params.augmentation.model_dump(),
+                names=[names[y] for y in PAINTED], class_names=CLASS_NAMES, augmentation=params.augmentation.model_dump(),
+                **params.model_dump(exclude={"augmentation"}),
             )  # fmt: skip
-            seconds = time.perf_counter() - begun
+            seconds = watch.seconds
             after = scored(str(net.model), volume, truth)
             support, particles = ("{:.3f}, {:.3f}".format(*pair) for pair in zip(before, after, strict=True))
             print(f"{path.stem}   {support:20}     {particles:22}     {seconds:.0f}", flush=True)

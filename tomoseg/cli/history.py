@@ -41,22 +41,13 @@ def export_pipeline(
     ] = None,
 ) -> None:
     """Write the pipeline file that reproduces the project's present results from its raw file."""
-    from tomoseg.io.atomic import atomic_path
-
     with Project.read(project) as opened:
         text = pipeline_text(opened)
         if output is None and not can_show(text):
             text = pipeline_text(opened, ascii_only=True)
-    if not text:
-        raise NotReady(f"{project} holds no results yet; run `tomoseg run {project}` first.")
-    if output is None:
-        show_document(text)
-        return
-    if output.suffix.lower() not in (".yaml", ".yml"):
+    if text and output is not None and output.suffix.lower() not in (".yaml", ".yml"):
         raise InputError(f"-o {output}: the name of a pipeline file must end in .yaml.")
-    with atomic_path(output) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    show(output)
+    _give(text, output, project)
 
 
 def cite(
@@ -67,12 +58,18 @@ def cite(
 ) -> None:
     """Write a paragraph on methods for an article, with references and all parameters."""
     from tomoseg.cli.inspect import results_of
-    from tomoseg.io.atomic import atomic_path
     from tomoseg.report.methods import methods_text
 
     with Project.read(project) as opened:
         parameters = pipeline_text(opened)
         text = methods_text(results_of(opened), parameters) if parameters else ""
+    _give(text, output, project)
+
+
+def _give(text: str, output: Path | None, project: Path) -> None:
+    """Print a text made of a project's results, or write it to a file. Raises `NotReady` where it is empty."""
+    from tomoseg.io.atomic import atomic_path
+
     if not text:
         raise NotReady(f"{project} holds no results yet; run `tomoseg run {project}` first.")
     if output is None:
