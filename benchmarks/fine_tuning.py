@@ -54,8 +54,8 @@ def main() -> None:
             watch = Stopwatch()
             net = api.train(
                 [images[y] for y in PAINTED], [truth[:, y] for y in PAINTED], folder / f"{seed}.keras",
-                names=[names[y] for y in PAINTED], class_names=CLASS_NAMES, augmentation=params.augmentation.model_dump(),
-                **params.model_dump(exclude={"augmentation"}),
+                names=[names[y] for y in PAINTED], class_names=CLASS_NAMES,
+                augmentation=params.augmentation.model_dump(), **params.model_dump(exclude={"augmentation"}),
             )  # fmt: skip
             seconds = watch.seconds
             after = scored(str(net.model), volume, truth)
