@@ -307,7 +307,7 @@ def test_a_diverging_training_stops_with_advice(make_slices, tiny_settings, tmp_
     images, labels = make_slices(4)
     monkeypatch.setattr(
         "tomoseg.segmentation.training.trainer._Trainer._model",
-        lambda *_: SimpleNamespace(train_on_batch=lambda _x, _y: np.nan),
+        lambda *_: SimpleNamespace(train_on_batch=lambda _x, _y: np.nan, layers=[]),
     )
     with pytest.raises(StageFailed, match="lower the learning rate"):
         train(images, labels, tmp_path / "m.keras", params=tiny_settings, runtime=Runtime())
