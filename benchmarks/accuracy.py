@@ -22,8 +22,8 @@ from tomoseg.reconstruction.backends.cpu import CpuOperator
 from tomoseg.reconstruction.geometry import ParallelGeometry
 from tomoseg.reconstruction.method_table import METHODS
 from tomoseg.reconstruction.methods import fbp, in_blocks, mlem, osem, sirt, tv, tv_scale
-from tomoseg.reconstruction.resolution import THRESHOLD, measure_resolution, resolution_px
-from tomoseg.reconstruction.selection import take_sample
+from tomoseg.reconstruction.resolution import THRESHOLD, measure_resolution
+from tomoseg.reconstruction.selection import RESOLUTION_SLICES, SAMPLE_SLICES, take_sample
 from tomoseg.reconstruction.stopping import cross_validate
 from tomoseg.runtime import available_cpus, slabs
 
@@ -61,7 +61,7 @@ def correlations(geometry: ParallelGeometry, data: np.ndarray, method: Callable,
 
 def rows(geometry: ParallelGeometry, data: np.ndarray, truth: np.ndarray) -> None:
     """Print a line per method."""
-    sample = take_sample(data, geometry)
+    sample = take_sample(data, geometry, SAMPLE_SLICES)
     straight = in_blocks(CpuOperator(geometry), partial(fbp, filter_name="hann"), data, WORKERS).volume
     print(f"| fbp, hann | {np.corrcoef(straight.ravel(), truth.ravel())[0, 1]:.3f} | | | |")
     weight = 0.02 * tv_scale(geometry, sample)
@@ -70,11 +70,12 @@ def rows(geometry: ParallelGeometry, data: np.ndarray, truth: np.ndarray) -> Non
         numbers = sorted({*SHOWN[name], *curve.iterations.tolist()})
         found = correlations(geometry, data, method, numbers, truth)
         best = max(found, key=found.__getitem__)
-        shells = measure_resolution(CpuOperator, geometry, sample, partial(method, iterations=curve.best), WORKERS)
+        larger = take_sample(data, geometry, RESOLUTION_SLICES)
+        resolution = measure_resolution(CpuOperator, geometry, larger, partial(method, iterations=curve.best), WORKERS)
         given = ", ".join(f"{found[n]:.3f} ({n})" for n in SHOWN[name])
         print(
             f"| {name} | {given} | {found[curve.best]:.3f} ({curve.best}) | {found[best]:.3f} ({best}) "
-            f"| {resolution_px(shells):.2f} |",
+            f"| {resolution.px:.2f} |",
             flush=True,
         )
 
@@ -93,11 +94,12 @@ def plot(phantom: simulate.Phantom, path: Path) -> None:
     clean = simulate.project(phantom.density, angles)
     for dose, colour in zip(DRAWN, ("tab:blue", "tab:red"), strict=True):
         data = noisy(clean, dose)
-        sample = take_sample(data, geometry)
+        sample = take_sample(data, geometry, SAMPLE_SLICES)
         curve = cross_validate(CpuOperator, geometry, sample, mlem, METHODS["mlem"].most_iterations, WORKERS)
         chosen = curve.best
         found = correlations(geometry, data, mlem, curve.iterations.tolist(), phantom.density)
-        shells = measure_resolution(CpuOperator, geometry, sample, partial(mlem, iterations=chosen), WORKERS)
+        larger = take_sample(data, geometry, RESOLUTION_SLICES)
+        found_in_halves = measure_resolution(CpuOperator, geometry, larger, partial(mlem, iterations=chosen), WORKERS)
         label = f"{dose} electrons"
         left.plot(curve.iterations, curve.held_out, color=colour, label=f"{label}: residual")
         lowest = curve.held_out[curve.iterations == chosen]
@@ -105,7 +107,7 @@ def plot(phantom: simulate.Phantom, path: Path) -> None:
         truth_axis.plot(list(found), list(found.values()), "--", color=colour)
         truth_axis.plot([chosen], [found[chosen]], "o", color=colour)
         left.plot([], [], "--", color=colour, label="correlation with the truth")
-        resolution = resolution_px(shells)
+        resolution, shells = found_in_halves.px, found_in_halves.shells
         named = f"{label}: {resolution:.2f} px"
         right.plot(shells["frequency_per_px"], shells["correlation"], color=colour, label=named)
         right.plot([1 / resolution], [THRESHOLD], "o", color=colour)

@@ -8,6 +8,7 @@ from pydantic import AfterValidator
 from tomoseg.errors import InputError, shown
 
 POSSIBLE_NM = (1e-6, 1e9)  # nothing in an image is smaller than a femtometre or larger than a metre
+NYQUIST_PX = 2.0  # the shortest period that pixels or voxels can show
 _WORDS = f"from {POSSIBLE_NM[0]:g} to {POSSIBLE_NM[1]:g} nm"
 
 

@@ -233,6 +233,11 @@ RECONSTRUCTION_INFO = Artifact(
         "iterations": "0 for fbp and gridrec",
         "resolution_px": "px; period at which the shell correlation falls below 1/7; NaN where nothing agrees",
         "resolution_nm": "nm; NaN where the pixel size is unknown",
+        "resolution_x_px": "px; of directions near x; NaN where there are none",
+        "resolution_y_px": "px; of directions near the tilt axis",
+        "resolution_z_px": "px; that along x times the elongation",
+        "elongation": "of a point along the beam, by the missing wedge",
+        "crowther_px": "px; period to which the number of tilts suffices without constraints",
     },
 )
 

@@ -19,14 +19,10 @@ from tomoseg.reconstruction.method_table import METHODS, BackendName, MethodRow,
 from tomoseg.reconstruction.methods import NotFinite, tv_scale
 from tomoseg.reconstruction.operators import Floats
 from tomoseg.reconstruction.parameters import ReconstructParameters, check
-from tomoseg.reconstruction.resolution import (
-    describe_resolution,
-    halves,
-    middle_of_half,
-    resolution_px,
-    shell_correlation,
-)
+from tomoseg.reconstruction.resolution import Resolution, halves, middle_of_half, resolution_of
 from tomoseg.reconstruction.selection import (
+    RESOLUTION_SLICES,
+    SAMPLE_SLICES,
     Selection,
     film_depth,
     refuse_non_finite,
@@ -54,33 +50,37 @@ class Reconstruction:
         Density, in units of the images per voxel length; the tilt axis lies along y, the beam along z.
     residuals : (iterations + 1,) f8
         Relative residual ``||p - A v|| / ||p||`` before each iteration and after the last; one for a direct method.
-    resolution_px : float
-        Period at which the Fourier shell correlation of even and odd tilts falls below 1/7; 2 where it never does, NaN
-        where nothing correlates, or with ``resolution=False``.
+    resolution : Resolution or None
+        What the Fourier shell correlation of even and odd tilts tells, with the directions x, y and z; None with
+        ``resolution=False``.
     voxel_size_nm : float
         NaN where no pixel size was given.
     iterations : int
         0 for a direct method.
     method, backend, device : str
         What computed the volume.
-    shell_table, stopping_table : structured array or None
-        `shells` and `stopping` as they are stored.
+    stopping_table : structured array or None
+        `stopping` as it is stored.
     notes, warnings : list of str
         What was decided on the way, and what needs care.
     """
 
     volume: Any
     residuals: NDArray[np.float64]
-    resolution_px: float
+    resolution: Resolution | None
     voxel_size_nm: float
     iterations: int
     method: str
     backend: str
     device: str
-    shell_table: NDArray[Any] | None
     stopping_table: NDArray[Any] | None
     notes: list[str]
     warnings: list[str]
+
+    @property
+    def resolution_px(self) -> float:
+        """Period at which the correlation falls below 1/7; 2 where it never does, NaN where unknown."""
+        return float("nan") if self.resolution is None else self.resolution.px
 
     @property
     def resolution_nm(self) -> float:
@@ -89,8 +89,8 @@ class Reconstruction:
 
     @property
     def shells(self) -> "pd.DataFrame | None":
-        """`frequency_per_px`, `correlation` and number of Fourier `coefficients` of each shell, unless not measured."""
-        return _data_frame(self.shell_table)
+        """Shells by `frequency_per_px` with their `correlation` and number of `coefficients`, unless not measured."""
+        return _data_frame(None if self.resolution is None else self.resolution.shells)
 
     @property
     def stopping(self) -> "pd.DataFrame | None":
@@ -308,7 +308,7 @@ def _reconstruct(
     row, n_y = METHODS[params.method], series.shape[1]
     runtime.device_used = choice.device
     runtime.say(f"reconstructing with backend {choice.backend} on {choice.device}: {choice.reason}")
-    sample = take_sample(series, geometry)
+    sample = take_sample(series, geometry, SAMPLE_SLICES)
     refuse_non_finite(sample, geometry.angles_deg)
     options = _options(row, geometry, sample, params)
     recipe = Recipe(row, choice, geometry, params.support == "cylinder", options)
@@ -323,35 +323,34 @@ def _reconstruct(
     volume = outputs.create("volume", shape, attrs={"voxel_size_nm": voxel_size_nm})
     reconstruct_slabs(series, Work(recipe, done.iterations, done.block, kept), done, volume, runtime, outputs)
     refuse_unexplained(done, row, geometry)
-    resolution, shells = float("nan"), None
+    resolution = None
     if params.resolution:
-        shells = _measure_resolution(recipe, done.iterations, sample, runtime)
-        resolution = resolution_px(shells)
-        runtime.say(describe_resolution(resolution, voxel_size_nm, sample.shape[1]))
+        larger = take_sample(series, geometry, RESOLUTION_SLICES)
+        resolution = _measure_resolution(recipe, done.iterations, larger, runtime)
+        runtime.say(resolution.described(voxel_size_nm))
     _report_fit(done, row, runtime)
     return Reconstruction(
         volume=volume,
         residuals=done.residuals,
-        resolution_px=resolution,
+        resolution=resolution,
         voxel_size_nm=voxel_size_nm,
         iterations=done.iterations,
         method=row.name,
         backend=choice.backend,
         device=choice.device,
-        shell_table=shells,
         stopping_table=done.stopping,
         notes=list(runtime.notes),
         warnings=list(runtime.warnings),
     )
 
 
-def _measure_resolution(recipe: Recipe, iterations: int, sample: Floats, runtime: Runtime) -> NDArray[Any]:
-    """Return the shell correlation of the sample's reconstructions from even and from odd tilts."""
+def _measure_resolution(recipe: Recipe, iterations: int, sample: Floats, runtime: Runtime) -> Resolution:
+    """Measure the resolution by the sample's reconstructions from even and from odd tilts."""
     parts, both = parts_of(recipe, sample.shape[1], runtime), halves(recipe.geometry)
     items = [(f"the resolution of slices {p.start} to {p.stop - 1}", (t, sample[t, p])) for t in both for p in parts]
     middles = list(runtime.each(_middle_of_sample, (recipe, iterations), items))
     even, odd = (np.concatenate(one, axis=1) for one in (middles[: len(parts)], middles[len(parts) :]))
-    return shell_correlation(even, odd, recipe.geometry)
+    return resolution_of(even, odd, recipe.geometry, sample)
 
 
 def _middle_of_sample(work: tuple[Recipe, int], half: tuple[NDArray[np.int64], Floats], runtime: Runtime) -> Floats:

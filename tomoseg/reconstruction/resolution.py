@@ -2,29 +2,111 @@
 
 Two volumes from halves of the images share the object, but neither the noise nor the streaks of missing tilts. Their
 Fourier coefficients are correlated over shells of equal spatial frequency (Harauz & van Heel, Optik 73, 146, 1986);
-where the correlation falls below 1/7 = 0.143 the full data no longer tell signal from noise (Rosenthal & Henderson,
+where the correlation falls below 1/7 = 0.143, that of all data with the object falls below 1/2 (Rosenthal & Henderson,
 J. Mol. Biol. 333, 721, 2003). Only directions between the first and the last tilt are counted: nothing was measured in
-the missing wedge.
+the missing wedge, which elongates points along the beam (Radermacher, J. Electron Microsc. Tech. 9, 359, 1988).
 """
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft
+from scipy.optimize import isotonic_regression
 
-from tomoseg.reconstruction.geometry import FloatArray, ParallelGeometry
+from tomoseg.lengths import NYQUIST_PX
+from tomoseg.reconstruction.geometry import ParallelGeometry
 from tomoseg.reconstruction.methods import Method
 from tomoseg.reconstruction.operators import Floats, Operator
+from tomoseg.reconstruction.shells import shell_correlation
 from tomoseg.runtime import slabs
 
 THRESHOLD = 1 / 7
-SHELL_DTYPE = np.dtype([("frequency_per_px", "f8"), ("correlation", "f8"), ("coefficients", "i8")])
 SIDE_PX = 320  # of the middle of the sample's slices, in which the resolution is measured
-TAPER = 0.1  # share of each side that is tapered at either end, so that the border does not count as detail
+LEAST_SIGNAL = 0.1  # of the brightest part of a profile, below which it counts as vacuum
+
+
+@dataclass(frozen=True, eq=False)
+class Resolution:
+    """How fine the details are that reconstructions from even and from odd tilts share.
+
+    Attributes
+    ----------
+    shells : structured array
+        The shell correlation (`tomoseg.reconstruction.shells.shell_correlation`).
+    elongation : float
+        Length of a point along the beam, by its width across it, for the range of tilts; 1 without a missing wedge.
+    crowther_px : float
+        Period to which the number of tilts suffices for the width of the sample (Crowther et al., Proc. R. Soc. A 317,
+        319, 1970). Constraints such as positive density go beyond it.
+    n_slices : int
+        Number of slices from which the resolution was measured.
+    """
+
+    shells: NDArray[Any]
+    elongation: float
+    crowther_px: float
+    n_slices: int
+
+    @property
+    def px(self) -> float:
+        """Averaged over the directions that were measured; 2 where it is at least as fine, NaN where nothing agrees."""
+        return crossing_px(self.shells, "correlation")
+
+    @property
+    def x_px(self) -> float:
+        """Across the tilt axis and the beam."""
+        return crossing_px(self.shells, "correlation_x")
+
+    @property
+    def y_px(self) -> float:
+        """Along the tilt axis."""
+        return crossing_px(self.shells, "correlation_y")
+
+    @property
+    def z_px(self) -> float:
+        """Along the beam, where the missing wedge lies: that along x times the elongation."""
+        return self.x_px * self.elongation
+
+    def described(self, voxel_size_nm: float) -> str:
+        """Say what was found, in nm where the voxel size is known."""
+        if np.isnan(self.px):
+            return "no resolution found: even and odd tilts give volumes that differ even in their coarsest details"
+        in_nm = bool(np.isfinite(voxel_size_nm))
+
+        def length(px: float) -> str:
+            return f"{px * voxel_size_nm:.2f} nm" if in_nm else f"{px:.2f} px"
+
+        size = f"{length(self.px)} ({self.px:.2f} px)" if in_nm else length(self.px)
+        curve = "the Fourier shell correlation of even and odd tilts"
+        text = (
+            f"at least as fine as the voxels show, {size}: {curve} never falls below 1/7"
+            if self.px == NYQUIST_PX
+            else f"{size}: {curve} falls below 1/7 there"
+        )
+        text = f"resolution {text} ({self.n_slices} slices, measured directions)"
+        for axis, px in (("x", self.x_px), ("y", self.y_px)):
+            text += f"; along {axis} {length(px)}" if np.isfinite(px) else ""
+        if np.isfinite(self.z_px) and self.elongation > 1:
+            text += f"; along z {length(self.z_px)}, as the missing wedge elongates by {self.elongation:.2f}"
+        if np.isfinite(self.crowther_px):
+            text += f"; by the number of tilts alone {length(self.crowther_px)} (Crowther)"
+        return text
+
+    def stored(self, voxel_size_nm: float) -> dict[str, float]:
+        """Return what `/reconstruction` keeps of it."""
+        return {
+            "resolution_px": self.px,
+            "resolution_nm": self.px * voxel_size_nm,
+            "resolution_x_px": self.x_px,
+            "resolution_y_px": self.y_px,
+            "resolution_z_px": self.z_px,
+            "elongation": self.elongation,
+            "crowther_px": self.crowther_px,
+        }
 
 
 def measure_resolution(
@@ -33,13 +115,23 @@ def measure_resolution(
     sample: Floats,
     method: Method,
     threads: int = 1,
-) -> NDArray[Any]:
-    """Reconstruct the sample from the even and from the odd tilts; return `shell_correlation` of the middle of both.
+) -> Resolution:
+    """Reconstruct the sample from the even and from the odd tilts, and correlate the middle of both.
 
     At most `threads` blocks of slices are computed at the same time, where the backend allows threads.
     """
     even, odd = (middle_of_half(operator_for, geometry, sample[t], t, method, threads) for t in halves(geometry))
-    return shell_correlation(even, odd, geometry)
+    return resolution_of(even, odd, geometry, sample)
+
+
+def resolution_of(even: Floats, odd: Floats, geometry: ParallelGeometry, sample: Floats) -> Resolution:
+    """Return the resolution by the middles (z, y, x) of both reconstructions of the sample (n_tilt, y, n_detector)."""
+    return Resolution(
+        shells=shell_correlation(even, odd, geometry),
+        elongation=elongation(geometry),
+        crowther_px=crowther_px(geometry, sample_width_px(sample)),
+        n_slices=sample.shape[1],
+    )
 
 
 def middle_of_half(
@@ -66,90 +158,63 @@ def _middle(n: int) -> slice:
     return slice(start, start + min(n, SIDE_PX))
 
 
-def describe_resolution(resolution_px: float, voxel_size_nm: float, n_slices: int) -> str:
-    """Say what the shell correlation found."""
-    if np.isnan(resolution_px):
-        return "no resolution found: reconstructions from even and from odd tilts differ even in their coarsest details"
-    px = f"{resolution_px:.2f} px"
-    size = f"{resolution_px * voxel_size_nm:.2f} nm ({px})" if np.isfinite(voxel_size_nm) else px
-    limited = resolution_px == 2
-    return (
-        f"resolution {size}{', limited by the voxel size' if limited else ''}: the Fourier shell correlation of even "
-        f"and odd tilts {'stays above' if limited else 'falls below'} 1/7 ({n_slices} slices, measured directions)"
-    )
-
-
-def resolution_px(shells: NDArray[Any]) -> float:
-    """Length of a period, px, at which the correlation first falls below 1/7; 2 where it never does.
-
-    NaN where even the coarsest details do not correlate.
-    """
-    below = np.flatnonzero(shells["correlation"] < THRESHOLD)
-    if not len(below) and len(shells):
-        return 2.0
-    i = int(below[0]) if len(below) else 0
-    if i == 0:
-        return float("nan")
-    (f0, f1), (c0, c1) = (shells[name][i - 1 : i + 1] for name in ("frequency_per_px", "correlation"))
-    return float(1 / (f0 + (f1 - f0) * (c0 - THRESHOLD) / (c0 - c1)))
-
-
 def halves(geometry: ParallelGeometry) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the tilts of both halves: every other one in the order of their angles."""
     order = np.argsort(geometry.angles_deg, kind="stable")
     return np.sort(order[::2]), np.sort(order[1::2])
 
 
-def shell_correlation(a: Floats, b: Floats, geometry: ParallelGeometry) -> NDArray[Any]:
-    """Correlate two volumes (z, y, x) shell by shell, in the directions that the tilts saw.
+def crossing_px(shells: NDArray[Any], name: str) -> float:
+    """Return the length of a period, px, from which on a correlation stays below 1/7.
 
-    Returns a row for each shell: its middle in cycles per px, the correlation, the number of Fourier coefficients.
+    A curve that dips and rises again, as that of equal spheres does, is first replaced by the falling one next to it
+    (isotonic regression, each shell weighted by its coefficients). 2 where that never falls below 1/7, NaN where even
+    the coarsest details do not correlate.
     """
-    window = [_taper(n) for n in a.shape]
-    spectra = [_spectrum(volume, window) for volume in (a, b)]
-    shells = min(a.shape[0], a.shape[2]) // 2
-    fy, fx = fft.fftfreq(a.shape[1]), fft.rfftfreq(a.shape[2])
-    cross, first, second = (np.zeros(shells + 1) for _ in range(3))
-    count = np.zeros(shells + 1, np.int64)
-    for z, fz in enumerate(fft.fftfreq(a.shape[0])):  # plane by plane: a table of the volume would exceed it
-        radius = np.sqrt(fz**2 + fy[:, None] ** 2 + fx[None, :] ** 2)
-        shell = np.minimum((2 * shells * radius).astype(np.int64), shells)  # the last one holds the corners
-        shell[:, ~_seen(fz, fx, geometry)] = shells
-        p, q = spectra[0][z], spectra[1][z]
-        cross += np.bincount(shell.ravel(), (p.real * q.real + p.imag * q.imag).ravel(), shells + 1)
-        first += np.bincount(shell.ravel(), (p.real**2 + p.imag**2).ravel(), shells + 1)
-        second += np.bincount(shell.ravel(), (q.real**2 + q.imag**2).ravel(), shells + 1)
-        count += np.bincount(shell.ravel(), minlength=shells + 1)
-    used = slice(1, shells)  # the first shell holds the mean, which was subtracted, the last one the corners
-    product = np.sqrt(first * second)[used]
-    correlation = np.where(product > 0, cross[used] / np.where(product > 0, product, 1), 0)
-    table = np.empty(len(correlation), SHELL_DTYPE)
-    table["frequency_per_px"] = (np.arange(1, shells) + 0.5) / (2 * shells)
-    table["correlation"], table["coefficients"] = correlation, count[used]
-    return table
+    known = shells[np.isfinite(shells[name])]
+    if not len(known):
+        return float("nan")
+    weights = np.maximum(known["coefficients"], 1)
+    falling = isotonic_regression(known[name], weights=weights, increasing=False).x
+    below = np.flatnonzero(falling < THRESHOLD)
+    if not len(below):
+        return NYQUIST_PX
+    i = int(below[0])
+    if i == 0:
+        return float("nan")
+    (f0, f1), (c0, c1) = known["frequency_per_px"][i - 1 : i + 1], falling[i - 1 : i + 1]
+    return float(1 / (f0 + (f1 - f0) * (c0 - THRESHOLD) / (c0 - c1)))
 
 
-def _spectrum(volume: Floats, window: list[FloatArray]) -> NDArray[np.complex64]:
-    tapered = volume - volume.mean(dtype=np.float64).astype(np.float32)
-    for axis, weights in enumerate(window):
-        tapered *= np.expand_dims(weights, [i for i in range(3) if i != axis]).astype(np.float32)
-    return np.asarray(fft.rfftn(tapered), np.complex64)
+def elongation(geometry: ParallelGeometry) -> float:
+    """Return the length of a point along the beam by its width across it (Radermacher 1988).
 
-
-def _taper(n: int) -> FloatArray:
-    """Return a window of n weights that falls to 0 at both ends over a share of it (Tukey)."""
-    edge = max(1, round(TAPER * n))
-    distance = np.minimum(np.arange(n), np.arange(n)[::-1]) + 0.5
-    return np.where(distance < edge, 0.5 - 0.5 * np.cos(np.pi * distance / edge), 1.0)
-
-
-def _seen(fz: float, fx: FloatArray, geometry: ParallelGeometry) -> NDArray[np.bool_]:
-    """Return whether the directions of frequencies (fx, fz) lie between the first and the last tilt.
-
-    A tilt t measures the spectrum along (cos t, sin t) in (x, z); see `ParallelGeometry`.
+    sqrt((a + sin a cos a) / (a - sin a cos a)) for tilts to a on both sides; half of the range of tilts is taken for a.
     """
-    low, high = float(geometry.angles_deg.min()), float(geometry.angles_deg.max())
-    if high - low >= 180:
-        return np.ones(len(fx), np.bool_)
-    direction = np.rad2deg(np.arctan2(fz, fx))
-    return np.asarray(((direction - low) % 180 <= high - low) | ((fx == 0) & (fz == 0)))
+    a = np.deg2rad(min(90.0, float(np.ptp(geometry.angles_deg)) / 2))
+    both = np.sin(a) * np.cos(a)
+    return float(np.sqrt((a + both) / (a - both))) if a > 0 else float("inf")
+
+
+def crowther_px(geometry: ParallelGeometry, width_px: float) -> float:
+    """Return the period to which the tilts suffice, px: the width of the sample times their mean step in radians."""
+    if geometry.n_tilt < 2:
+        return float("nan")
+    return width_px * float(np.deg2rad(np.ptp(geometry.angles_deg)) / (geometry.n_tilt - 1))
+
+
+def sample_width_px(sample: Floats) -> float:
+    """Return the diameter of the disc whose images are as wide as those of the sample (n_tilt, n, n_detector), px.
+
+    The standard deviation of a disc's profile is a quarter of its diameter. NaN for an empty sample.
+    """
+    profiles = np.clip(sample.mean(axis=1, dtype=np.float64), 0, None)
+    profiles[profiles < LEAST_SIGNAL * profiles.max(axis=1, keepdims=True)] = 0
+    total = profiles.sum(axis=1)
+    profiles, total = profiles[total > 0], total[total > 0]
+    if not len(total):
+        return float("nan")
+    x = np.arange(profiles.shape[1])
+    mean = profiles @ x / total
+    spread = np.sqrt(np.maximum(profiles @ x.astype(np.float64) ** 2 / total - mean**2, 0))
+    return float(4 * np.median(spread))

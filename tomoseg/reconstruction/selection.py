@@ -12,7 +12,8 @@ from tomoseg.reconstruction.geometry import ParallelGeometry
 from tomoseg.reconstruction.operators import Floats
 from tomoseg.runtime import Runtime, slabs
 
-SAMPLE_SLICES = 32  # neighbouring ones, where the object is, that tell iterations and resolution
+SAMPLE_SLICES = 32  # neighbouring ones, where the object is, that tell the number of iterations
+RESOLUTION_SLICES = 96  # that tell the resolution
 STEEPEST_DEG = 75.0  # tilt up to which all is reconstructed that is seen of a film
 DEEPER, MARGIN = 4 / 3, 4  # than a film: times its thickness, and voxels
 PIXELS_AT_ONCE = 64  # along y, read of the stored series to be binned
@@ -112,12 +113,12 @@ def select(
     return Selection(aligned, kept, binning, rows.start, rows.stop - rows.start), angles_deg[kept]
 
 
-def take_sample(aligned: ArraySource, geometry: ParallelGeometry) -> Floats:
+def take_sample(aligned: ArraySource, geometry: ParallelGeometry, most: int) -> Floats:
     """Return the projections (n_tilt, n, n_detector) of neighbouring slices with the largest signal at least tilt.
 
     They do not depend on the memory allowed, and neither does what is found from them: so they are few.
     """
-    n = min(aligned.shape[1], SAMPLE_SLICES)
+    n = min(aligned.shape[1], most)
     front = int(np.argmin(np.abs(geometry.angles_deg)))
     signal = np.abs(np.asarray(aligned[front : front + 1, :], np.float64)).sum(axis=(0, 2))
     start = int(np.argmax(np.convolve(np.nan_to_num(signal), np.ones(n), mode="valid")))

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from tomoseg import __version__
+from tomoseg.lengths import NYQUIST_PX
 from tomoseg.report.formatting import NBSP, length, number
 from tomoseg.report.results import Results
 from tomoseg.report.summary import alignment_error, size_sentence, tilt_range
@@ -35,8 +36,8 @@ METHODS = {  # of reconstruction: in words, and what to cite
     "gridrec": ("Fourier gridding (gridrec of TomoPy)", "Gürsoy, D. et al. J. Synchrotron Rad. 21, 1188-1193 (2014)."),
 }
 SHELL_CORRELATION = "Harauz, G. & van Heel, M. Optik 73, 146-156 (1986)."
+HALVES = "Rosenthal, P. B. & Henderson, R. J. Mol. Biol. 333, 721-745 (2003)."
 NETWORKS = "Ronneberger, O., Fischer, P. & Brox, T. U-Net. MICCAI 2015, LNCS 9351, 234-241."
-NYQUIST_PX = 2.0  # the shortest period that voxels can show
 OTSU = "Otsu, N. IEEE Transactions on Systems, Man, and Cybernetics 9, 62-66 (1979)."
 
 
@@ -101,7 +102,11 @@ def _reconstructed(results: Results, shape: tuple[int, ...]) -> Iterator[tuple[s
     if np.isfinite(px):
         value = length(nm) if np.isfinite(nm) else f"{number(px)} px"
         found = f"by 1/7 at {value}" if px > NYQUIST_PX else f"by more than 1/7 up to the limit of the voxels, {value}"
-        yield f"In Fourier shells, reconstructions from even and odd tilts correlate {found}", (SHELL_CORRELATION,)
+        yield (
+            f"In Fourier shells, averaged over the directions measured, reconstructions from even and odd tilts "
+            f"correlate {found}",
+            (SHELL_CORRELATION, HALVES),
+        )
 
 
 def _labelled(results: Results) -> tuple[str, tuple[str, ...]]:

@@ -65,15 +65,15 @@ def run(
     outputs.put("residuals", done.residuals)
     if done.stopping_table is not None:
         outputs.put("stopping", done.stopping_table)
-    if done.shell_table is not None:
-        outputs.put("shells", done.shell_table)
-        info |= {"resolution_px": done.resolution_px, "resolution_nm": done.resolution_nm}
+    if done.resolution is not None:
+        outputs.put("shells", done.resolution.shells)
+        info |= done.resolution.stored(done.voxel_size_nm)
     outputs.set_attrs("reconstruction_info", info)
 
 
 STAGE: Stage = Stage(
     name="reconstruct",
-    version=2,
+    version=3,
     summary="volume from the aligned series (MLEM, OSEM, SIRT, TV, FBP or TomoPy's gridrec; CPU or GPU)",
     parameters=ReconstructParameters,
     reads=(

@@ -71,7 +71,7 @@ def test_it_gives_the_bits_that_the_stage_stores(aligned, params):
         if table is not None:
             columns = stored.arrays[name].dtype.names
             assert tuple(table.columns) == columns
-            assert all(np.array_equal(table[column], stored.arrays[name][column]) for column in columns)
+            assert all(np.array_equal(table[c], stored.arrays[name][c], equal_nan=True) for c in columns)
     if "resolution_px" in info:
         np.testing.assert_equal(
             (found.resolution_px, found.resolution_nm), (info["resolution_px"], info["resolution_nm"])
@@ -87,7 +87,8 @@ def test_shapes_and_types_are_as_documented(aligned):
     assert np.isnan(found.voxel_size_nm)  # no pixel size was given
     assert np.isnan(found.resolution_nm)
     assert found.resolution_px >= 2
-    assert list(found.shells.columns) == ["frequency_per_px", "correlation", "coefficients"]
+    columns = ["frequency_per_px", "correlation", "correlation_x", "correlation_y", "coefficients"]
+    assert list(found.shells.columns) == columns
     assert found.stopping is None
     assert list(reconstruct(aligned, ANGLES, method="osem", device="cpu").stopping.columns) == [
         "iterations",

@@ -14,7 +14,7 @@ from tomoseg.reconstruction.backends import choice as backends
 from tomoseg.reconstruction.backends.cpu import CpuOperator
 from tomoseg.reconstruction.geometry import ParallelGeometry
 from tomoseg.reconstruction.methods import mlem
-from tomoseg.reconstruction.selection import SAMPLE_SLICES
+from tomoseg.reconstruction.selection import RESOLUTION_SLICES, SAMPLE_SLICES
 from tomoseg.runtime import Runtime
 from tomoseg.stages.reconstruct import STAGE, ReconstructParameters, check, run
 
@@ -117,9 +117,12 @@ def test_workers_and_memory_do_not_change_the_result(aligned, method):
 def test_no_more_than_fits_is_read_at_once(aligned):
     source = Watched(aligned)
     reconstruct(source, runtime=Runtime(device="cpu", workers=4, max_memory=1))
-    assert source.most == SAMPLE_SLICES  # the sample that the resolution is measured on, whatever the memory
+    assert source.most == min(len(aligned[0]), RESOLUTION_SLICES)  # of which it is measured, whatever the memory
     source = Watched(aligned)
-    reconstruct(source, runtime=Runtime(device="cpu", workers=1, max_memory=1 << 30))
+    reconstruct(source, resolution=False, runtime=Runtime(device="cpu", workers=4, max_memory=1))
+    assert source.most == SAMPLE_SLICES
+    source = Watched(aligned)
+    reconstruct(source, resolution=False, runtime=Runtime(device="cpu", workers=1, max_memory=1 << 30))
     assert source.most > SAMPLE_SLICES
 
 
@@ -450,7 +453,7 @@ def test_the_resolution_is_stored_and_told(noisy):
     assert np.all(np.diff(shells["frequency_per_px"]) > 0)
     assert shells["correlation"][0] > 0.9
     px = outputs.attrs["reconstruction_info"]["resolution_px"]
-    assert any(f"resolution {0.5 * px:.2f} nm" in note for note in runtime.notes)
+    assert any("resolution" in note and f"{0.5 * px:.2f} nm ({px:.2f} px)" in note for note in runtime.notes)
     worse, _ = reconstruct(noisy + np.random.default_rng(1).normal(0, 6, noisy.shape).astype(np.float32))
     assert worse.attrs["reconstruction_info"]["resolution_px"] > 1.3 * px
     without, _ = reconstruct(noisy, resolution=False)

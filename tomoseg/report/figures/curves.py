@@ -121,9 +121,10 @@ def reconstruction_curves(results: Results) -> Iterator[Curve]:
         yield plots.stopping_plot(stopping["iterations"], stopping["held_out"], int(np.nan_to_num(chosen))), caption
     if shells is not None and len(shells):
         caption = (
-            "Fourier shell correlation of reconstructions from even and from odd tilts, outside the missing wedge."
+            "Fourier shell correlation of reconstructions from even and from odd tilts, outside the missing wedge: "
+            "averaged over directions, across the tilt axis (x), and along it (y)."
         )
-        yield plots.shell_plot(shells["frequency_per_px"], shells["correlation"], results.voxel_size_nm), caption
+        yield plots.shell_plot(shells, results.voxel_size_nm), caption
 
 
 # --- measurement ---

@@ -134,25 +134,36 @@ def _label(axes: Any, x: str, y: str) -> None:
 
 
 def stopping_plot(iterations: Array, held_out: Array, chosen: int) -> Plot:
-    """Plot the residual (n,) of the held-out tilts against the number of iterations (n,), and the number chosen."""
+    """Plot the residual (n,) of the held-out tilts against the number of iterations (n,), and the number chosen.
+
+    The axis shows the minimum, not the first iterations, whose residuals are many times as large.
+    """
 
     def draw(axes: Any, colors: PlotColors) -> None:
         axes.semilogx(iterations, held_out, "o-", ms=2.5, lw=1, color=colors.first, label="held-out tilts")
         axes.axvline(chosen, color=colors.second, lw=1.5, ls="--", label=f"{chosen} iterations")
+        least = float(np.min(held_out))
+        if least > 0:
+            axes.axhline(1.02 * least, color=colors.third, lw=1, ls=":", label="within 2 % of the least")
+            axes.set_ylim(0.98 * least, 1.25 * least)
         axes.xaxis.set_major_formatter("{x:g}")
         _label(axes, "iterations", "relative residual")
 
     return Plot("stopping", draw, "residual of the held-out tilts against the number of iterations", legend=True)
 
 
-def shell_plot(frequency: Array, correlation: Array, voxel_size_nm: float) -> Plot:
-    """Plot the Fourier shell correlation (n,) against frequency (n,) in cycles per px, labelled in 1/nm where known."""
+def shell_plot(shells: Array, voxel_size_nm: float) -> Plot:
+    """Plot Fourier shell correlations against frequency, labelled in 1/nm where the voxel size is known."""
 
     def draw(axes: Any, colors: PlotColors) -> None:
         scale = voxel_size_nm if np.isfinite(voxel_size_nm) else 1.0
-        axes.plot(frequency / scale, correlation, lw=1.2, color=colors.first, label="even against odd tilts")
-        axes.axhline(1 / 7, color=colors.second, lw=1, ls="--", label="1/7")
-        axes.set_ylim(min(0, float(np.min(correlation))), 1.02)
+        frequency = shells["frequency_per_px"] / scale
+        for axis, color in (("x", colors.second), ("y", colors.third)):
+            if f"correlation_{axis}" in (shells.dtype.names or ()):  # projects of earlier versions have none
+                axes.plot(frequency, shells[f"correlation_{axis}"], lw=0.7, color=color, label=f"near {axis}")
+        axes.plot(frequency, shells["correlation"], lw=1.5, color=colors.first, label="all directions")
+        axes.axhline(1 / 7, color=colors.first, lw=0.8, ls="--", label="1/7")
+        axes.set_ylim(min(0, float(np.min(shells["correlation"]))), 1.02)
         _label(axes, "spatial frequency (1/nm)" if scale == voxel_size_nm else "frequency (1/px)", "correlation")
 
     return Plot("shell_correlation", draw, "Fourier shell correlation against spatial frequency", legend=True)

@@ -2,11 +2,11 @@
 
 import numpy as np
 
+from tomoseg.lengths import NYQUIST_PX
 from tomoseg.report.figures.curves import reconstruction_curves
 from tomoseg.report.figures.images import Limits, Panel, grey_picture, label_picture, volume_limits
 from tomoseg.report.formatting import length, number
 from tomoseg.report.html import Html, el, facts, figure, join
-from tomoseg.report.methods import NYQUIST_PX
 from tomoseg.report.page.interactive import choice, slices_control
 from tomoseg.report.page.parts import curves, grey_note, legend
 from tomoseg.report.results import Results
@@ -30,6 +30,8 @@ def reconstruct_section(results: Results) -> Html:
         ("voxel size", length(voxel) if np.isfinite(voxel) else "unknown"),
         ("iterations", results.text(info, "iterations")),
         ("resolution", _resolution(results)),
+        ("along x, y and z", _by_axis(results)),
+        ("Crowther limit", _crowther(results)),
         ("relative residual", ends),
     ]
     limits = volume_limits(results)
@@ -56,7 +58,28 @@ def _resolution(results: Results) -> str | None:
     if not np.isfinite(px):
         return None
     text = f"{number(px)} px" if not np.isfinite(nm) else f"{length(nm)} ({number(px)} px)"
-    return f"{text}, limited by the pixel size" if px <= NYQUIST_PX else text
+    if px <= NYQUIST_PX:
+        return f"at least as fine as the voxels show, {text}: the correlation never falls below 1/7"
+    return f"{text}, where the correlation falls below 1/7"
+
+
+def _by_axis(results: Results) -> str | None:
+    values = [results.number("reconstruction_info", f"resolution_{axis}_px") for axis in "xyz"]
+    if not np.isfinite(values).all():
+        return None
+    stretch = results.number("reconstruction_info", "elongation")
+    why = f" (x times {number(stretch)}, the elongation by the missing wedge)" if stretch > 1 else ""
+    return ", ".join(_length(results, px) for px in values) + why
+
+
+def _crowther(results: Results) -> str | None:
+    px = results.number("reconstruction_info", "crowther_px")
+    return f"{_length(results, px)}, by the number of tilts alone" if np.isfinite(px) else None
+
+
+def _length(results: Results, px: float) -> str:
+    voxel = results.voxel_size_nm
+    return length(px * voxel) if np.isfinite(voxel) else f"{number(px)} px"
 
 
 def segment_section(results: Results) -> Html:
