@@ -111,7 +111,8 @@ def main() -> None:
                     curves.append((f"{dose} electrons, {len(angles)} tilts", found.shells, frequency, correlation))
                 print(
                     f"| {name} | {dose} | {len(angles)} to {most} | {method}, {found.iterations} "
-                    f"| {found.resolution_px:.2f} | {true_px:.2f} | {ratios[-1]:.2f} | {found.resolution.crowther_px:.2f} |",
+                    f"| {found.resolution_px:.2f} | {true_px:.2f} | {ratios[-1]:.2f} "
+                    f"| {found.resolution.crowther_px:.2f} |",
                     flush=True,
                 )
     near = [abs(np.log(ratio)) <= np.log(1.15) for ratio in ratios]

@@ -2,12 +2,13 @@ from itertools import permutations, product
 
 import numpy as np
 import pytest
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from tests.unit.measurement.shapes import grid, polyhedron, surface_elements
 from tomoseg.measurement.support import normals
 from tomoseg.measurement.support.crystal import FAMILIES, family, find_crystal, given_orientation
-from tomoseg.measurement.support.facets import facet_directions
+from tomoseg.measurement.support.facets import facet_directions, find_facets
 from tomoseg.measurement.support.normals import NormalDensity, nearest_direction
 
 TOLERANCE_DEG = 10.0
@@ -61,6 +62,46 @@ def test_a_ball_has_no_facets_and_no_crystal():
     facets = facet_directions(density, TOLERANCE_DEG)
     assert len(facets) == 0
     assert find_crystal(density, facets, TOLERANCE_DEG).matrix is None
+
+
+def smooth_bodies(radius):
+    """Yield names and signed distances, px, of smooth bodies of a radius, some of them cut by the frame."""
+    for k in range(3):
+        n = int(min(110, max(5 * radius, 40) + 12))
+        turned = np.einsum(
+            "ij,jabc->iabc", np.eye(3) if k == 0 else Rotation.random(random_state=k).as_matrix(), grid(n)
+        )
+        z, y, x = turned + 0.23
+        yield f"ball {k}", np.sqrt(z**2 + y**2 + x**2) - radius
+        yield f"cylinder {k}", np.hypot(z, y) - radius
+        yield f"capsule {k}", np.sqrt(z**2 + y**2 + np.maximum(np.abs(x) - n / 4, 0) ** 2) - radius
+        yield f"ellipsoid {k}", radius * (np.sqrt((z / radius) ** 2 + (y / radius / 1.5) ** 2 + (x / radius) ** 2) - 1)
+        if radius <= 10:
+            yield f"torus {k}", np.hypot(np.hypot(z, y) - 2.2 * radius, x) - radius
+
+
+@pytest.mark.parametrize("radius", [3, 4, 6, 9, 14, 22])
+def test_smooth_bodies_of_every_size_have_no_facets(radius):
+    found = {}
+    for name, distance in smooth_bodies(radius):
+        facets = find_facets(surface_elements((distance < 0).astype(np.uint8)), TOLERANCE_DEG).facets
+        found[name] = len(facets.names)
+    assert found == dict.fromkeys(found, 0)
+
+
+def test_a_slightly_rough_ball_has_no_facets():
+    rng = np.random.default_rng(0)
+    rough = ndimage.gaussian_filter(rng.standard_normal((80, 80, 80)), 1.5)
+    ball = np.sqrt((grid(80) ** 2).sum(axis=0)) + 0.4 * rough / rough.std() < 30
+    kept = ndimage.label(ball)[0] == 1
+    assert len(find_facets(surface_elements(kept.astype(np.uint8)), TOLERANCE_DEG).facets.names) == 0
+
+
+@pytest.mark.parametrize(("edge", "n_facets"), [(8, 0), (16, 6), (40, 6)])
+def test_a_turned_cube_has_six_facets_unless_it_is_tiny(edge, n_facets):
+    matrix = Rotation.random(random_state=2).as_matrix()
+    e = surface_elements(polyhedron(edge * 2 + 10, matrix, cube=edge / 2).astype(np.uint8))
+    assert len(find_facets(e, TOLERANCE_DEG).facets.names) == n_facets
 
 
 def test_facets_in_random_directions_are_no_crystal():
