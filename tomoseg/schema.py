@@ -297,6 +297,9 @@ SUPPORT_INFO = Artifact(
         "porosity": "volume of pores / volume of the body: support, pores, and what of particles lies in it",
         "porosity_with_gaps": "porosity if all that a ball of the radius of the widest pore (gap_ball_px) cannot reach "
         "from outside were pores: gaps between parts of the support and its corners too",
+        "n_open_pores": "pores joined to the outside; like n_closed_pores without those that touch the border of the "
+        "volume or are narrower than the resolution",
+        "unresolved_porosity": "the part of the porosity in pores narrower than the resolution",
         "closed_porosity": "the part of it that no path through faces of background voxels joins to the outside",
         "porosity_half_voxel_out": "porosity if the surface lay half a voxel further out, as all ..._half_voxel_out",
         "specific_area_m2_g": "all of the support's surface, m2 per g of the support; _exposed_: without what "
@@ -364,7 +367,8 @@ MEASUREMENT_INFO = Artifact(
     attrs={
         "particle_class": "name of the class counted",
         "n_particles": "all that were counted",
-        "n_in_size_statistics": "those that do not touch the border of the volume",
+        "n_below_resolution": "of the others, those smaller than resolution_px (at least 2 px)",
+        "n_in_size_statistics": "those that neither touch the border of the volume nor are below the resolution",
         "mean_diameter_nm": "mean equivalent-sphere diameter",
         "median_diameter_nm": "median equivalent-sphere diameter",
         "std_diameter_nm": "sample standard deviation of the diameters",

@@ -13,9 +13,9 @@ from tomoseg.measurement.common.class_table import ClassCounter
 from tomoseg.measurement.common.surface import block_mesh, block_of, enclosed_px3, object_surface
 from tomoseg.measurement.particles.contact import contact_area_px2
 from tomoseg.measurement.particles.gaps import distance_between
-from tomoseg.measurement.particles.missing_wedge import MissingWedge
 from tomoseg.measurement.particles.shape import covariance, moments, principal_axes, sphericity
 from tomoseg.measurement.particles.sizes import confidence_intervals
+from tomoseg.missing_wedge import MissingWedge
 from tomoseg.reconstruction.backends.cpu import CpuOperator
 from tomoseg.reconstruction.geometry import ParallelGeometry
 from tomoseg.reconstruction.methods import in_blocks, sirt

@@ -14,7 +14,18 @@ from tomoseg import schema
 PACKAGE = Path(tomoseg.__file__).parent
 EVERYONE_MAY_USE = {
     *("schema", "errors", "arrays", "runtime", "progress", "parameters", "keywords", "__init__"),
-    *("classes", "components", "lengths", "machine", "palette", "plain_json", "plain_yaml", "tables", "terminal"),
+    *(
+        "classes",
+        "components",
+        "lengths",
+        "machine",
+        "missing_wedge",
+        "palette",
+        "plain_json",
+        "plain_yaml",
+        "tables",
+        "terminal",
+    ),
     "words",
 }
 SCIENCE = {
@@ -68,6 +79,7 @@ ALLOWED = {
     "tables": set(),
     "classes": set(),
     "lengths": set(),
+    "missing_wedge": set(),
     "plain_json": set(),
     "plain_yaml": set(),
     "terminal": set(),

@@ -14,10 +14,15 @@ from tomoseg.errors import InputError
 from tomoseg.keywords import takes_parameters
 from tomoseg.measurement.common.class_table import measure_classes
 from tomoseg.measurement.parameters import MeasureParameters
-from tomoseg.measurement.particles.missing_wedge import MissingWedge
 from tomoseg.measurement.particles.objects import LIMITS, CountedParticles, Limits, Separate, count_particles
-from tomoseg.measurement.particles.particle_summary import particle_remarks, particle_summary, particle_warnings
-from tomoseg.measurement.particles.particle_table import Scene, particle_table, with_columns
+from tomoseg.measurement.particles.particle_summary import (
+    LEAST_PARTICLES,
+    in_size_statistics,
+    particle_remarks,
+    particle_summary,
+    particle_warnings,
+)
+from tomoseg.measurement.particles.particle_table import Scene, particle_table, resolved_from_px, with_columns
 from tomoseg.measurement.particles.separation import separate_by_distance, separate_by_intensity
 from tomoseg.measurement.particles.sizes import size_table
 from tomoseg.measurement.pores.pore_space import PoreSpace, find_pores
@@ -25,6 +30,7 @@ from tomoseg.measurement.pores.pore_table import PORE, PORE_SIZE
 from tomoseg.measurement.support.particle_environment import CURVATURE, FACET
 from tomoseg.measurement.support.support_measurement import SupportMeasurement, measure_support
 from tomoseg.measurement.support.support_surface import SupportClasses, SupportSurface
+from tomoseg.missing_wedge import MissingWedge
 from tomoseg.runtime import Runtime, slabs
 from tomoseg.tables import data_frame
 
@@ -113,7 +119,7 @@ def measure(
         Tilts in degrees that the volume was reconstructed from: they give the missing wedge, along which particles come
         out too long. Without them no particle is suspected of that.
     resolution_px : float, optional
-        Resolution of the volume in px, to be reported with the sizes.
+        Resolution of the volume in px: what is smaller is counted apart.
 
     Returns
     -------
@@ -147,8 +153,8 @@ def measure(
        diameter_nm  x_nm
     0         7.96  16.5
     1         6.04   7.0
-    >>> found.summary["n_particles"], round(found.summary["d32_nm"], 2)
-    (2, 7.26)
+    >>> found.summary["n_particles"], found.summary["mean_diameter_nm"]  # of sizes there are statistics from five on
+    (2, nan)
     """
     labels = _as_labels(labels)
     names = list(class_names) if class_names is not None else default_names(max(2, _highest(labels, runtime) + 1))
@@ -201,12 +207,13 @@ def measure_labels(
     classes = measure_classes(labels, class_names, voxel_size_nm, strip_bytes, runtime, surface)
     del labels
     wedge = None if angles_deg is None or not np.size(angles_deg) else MissingWedge.of(angles_deg)
-    particles = particle_table(counted.rows, counted.gaps_px, voxel_size_nm, k or 0, wedge)
+    particles = particle_table(counted.rows, counted.gaps_px, voxel_size_nm, k or 0, wedge, resolution_px)
     measured: SupportMeasurement | None = None
     if space is not None and surface is not None:
         n_voxels = int(classes["voxels"][list(support.indices)].sum())
+        limit_px = resolved_from_px(resolution_px, space.side)
         measured = measure_support(
-            surface.elements(), space, support.names, n_voxels, particles, voxel_size_nm, params, runtime
+            surface.elements(), space, support.names, n_voxels, particles, voxel_size_nm, limit_px, params, runtime
         )
         particles = with_columns(particles, measured.particle_columns)
     name = "" if k is None else class_names[k]
@@ -217,11 +224,13 @@ def measure_labels(
         runtime.say(text)
     for text in particle_warnings(summary, particles, counted, wedge, params.particle_class, limits):
         runtime.warn(text)
-    diameters = particles["diameter_px"][~particles["touches_border"]]
+    diameters = particles["diameter_px"][in_size_statistics(particles)]
     tables = {
         "class_table": classes,
         "particle_table": particles,
-        "size_table": size_table(diameters, voxel_size_nm, params.size_bin_nm),
+        "size_table": size_table(
+            diameters if len(diameters) >= LEAST_PARTICLES else [], voxel_size_nm, params.size_bin_nm
+        ),
     }
     said = list(runtime.notes), list(runtime.warnings)
     if measured is None:

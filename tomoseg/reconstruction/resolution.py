@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 from tomoseg.lengths import NYQUIST_PX
+from tomoseg.missing_wedge import MissingWedge
 from tomoseg.reconstruction.geometry import ParallelGeometry
 from tomoseg.reconstruction.methods import Method
 from tomoseg.reconstruction.operators import Floats, Operator
@@ -26,6 +27,7 @@ from tomoseg.runtime import slabs
 
 THRESHOLD = 1 / 7
 SIDE_PX = 320  # of the middle of the sample's slices, in which the resolution is measured
+LEAST_ELONGATION = 1.01  # worth telling
 LEAST_SIGNAL = 0.1  # of the brightest part of a profile, below which it counts as vacuum
 
 
@@ -90,7 +92,7 @@ class Resolution:
         text = f"resolution {text} ({self.n_slices} slices, measured directions)"
         for axis, px in (("x", self.x_px), ("y", self.y_px)):
             text += f"; along {axis} {length(px)}" if np.isfinite(px) else ""
-        if np.isfinite(self.z_px) and self.elongation > 1:
+        if np.isfinite(self.z_px) and self.elongation > LEAST_ELONGATION:
             text += f"; along z {length(self.z_px)}, as the missing wedge elongates by {self.elongation:.2f}"
         if np.isfinite(self.crowther_px):
             text += f"; by the number of tilts alone {length(self.crowther_px)} (Crowther)"
@@ -128,7 +130,7 @@ def resolution_of(even: Floats, odd: Floats, geometry: ParallelGeometry, sample:
     """Return the resolution by the middles (z, y, x) of both reconstructions of the sample (n_tilt, y, n_detector)."""
     return Resolution(
         shells=shell_correlation(even, odd, geometry),
-        elongation=elongation(geometry),
+        elongation=MissingWedge.of(geometry.angles_deg).elongation,
         crowther_px=crowther_px(geometry, sample_width_px(sample)),
         n_slices=sample.shape[1],
     )
@@ -184,16 +186,6 @@ def crossing_px(shells: NDArray[Any], name: str) -> float:
         return float("nan")
     (f0, f1), (c0, c1) = known["frequency_per_px"][i - 1 : i + 1], falling[i - 1 : i + 1]
     return float(1 / (f0 + (f1 - f0) * (c0 - THRESHOLD) / (c0 - c1)))
-
-
-def elongation(geometry: ParallelGeometry) -> float:
-    """Return the length of a point along the beam by its width across it (Radermacher 1988).
-
-    sqrt((a + sin a cos a) / (a - sin a cos a)) for tilts to a on both sides; half of the range of tilts is taken for a.
-    """
-    a = np.deg2rad(min(90.0, float(np.ptp(geometry.angles_deg)) / 2))
-    both = np.sin(a) * np.cos(a)
-    return float(np.sqrt((a + both) / (a - both))) if a > 0 else float("inf")
 
 
 def crowther_px(geometry: ParallelGeometry, width_px: float) -> float:

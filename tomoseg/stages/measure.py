@@ -53,7 +53,7 @@ def run(
 
 STAGE = Stage(
     name="measure",
-    version=3,
+    version=4,
     summary="volume and surface of each class, particles and their sizes",
     parameters=MeasureParameters,
     reads=(schema.LABELS, schema.VOLUME, schema.ANGLES, schema.REFINED_ANGLES, schema.RECONSTRUCTION_INFO),

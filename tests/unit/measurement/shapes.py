@@ -10,7 +10,14 @@ from tomoseg.measurement.support.surface_elements import SurfaceElements, block_
 
 SHAPE = (48, 60, 72)
 # Centre (z, y, x) and radius, px, of particles that do not touch; the last one is cut by the border.
-SPHERES = [((12.2, 14.0, 15.3), 6.0), ((30.0, 40.4, 20.0), 4.5), ((24.0, 20.0, 50.0), 8.0), ((24.0, 40.0, 71.0), 6.0)]
+SPHERES = [
+    ((12.2, 14.0, 15.3), 6.0),
+    ((30.0, 40.4, 20.0), 4.5),
+    ((24.0, 20.0, 50.0), 8.0),
+    ((37.3, 46.1, 50.0), 5.2),
+    ((12.0, 45.2, 44.7), 5.6),
+    ((24.0, 40.0, 71.0), 6.0),
+]
 
 
 def labelled():

@@ -34,7 +34,7 @@ def volume_of(labels):
 def found():
     labels = labelled()
     labels[22:26, 5:12, 5:12] = 0  # a closed pore
-    given = {"voxel_size_nm": 0.5, "class_names": NAMES, "angles_deg": ANGLES_DEG, "resolution_px": 3.5}
+    given = {"voxel_size_nm": 0.5, "class_names": NAMES, "angles_deg": ANGLES_DEG, "resolution_px": 2.5}
     return labels, measure(labels, volume_of(labels), **given, support_density_g_cm3="gamma-alumina")
 
 
@@ -45,7 +45,7 @@ def test_the_stage_writes_the_same_bits(found):
         labels=MemoryInput(labels, {"class_names": NAMES, "voxel_size_nm": 0.5}),
         volume=MemoryInput(volume_of(labels)),
         angles_deg=MemoryInput(ANGLES_DEG),
-        reconstruction_info=MemoryInput(attrs={"resolution_px": 3.5, "resolution_nm": 1.75}),
+        reconstruction_info=MemoryInput(attrs={"resolution_px": 2.5, "resolution_nm": 1.25}),
         params=STAGE.parameters(support_density_g_cm3="gamma-alumina"),
         runtime=runtime,
         outputs=outputs,

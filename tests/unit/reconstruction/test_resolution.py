@@ -9,7 +9,6 @@ from tomoseg.reconstruction.resolution import (
     Resolution,
     crossing_px,
     crowther_px,
-    elongation,
     halves,
     sample_width_px,
 )
@@ -141,12 +140,6 @@ def test_words_for_a_curve_that_never_falls_and_one_that_never_rises():
     assert "(Crowther)" in fine.described(np.nan)
     nothing = Resolution(curve([0.1, 0.0, 0.0, 0.0]), 1.2, 2.5, 40)
     assert nothing.described(np.nan).startswith("no resolution found")
-
-
-@pytest.mark.parametrize(("most", "expected"), [(60, 1.55), (70, 1.31), (90, 1.0)])
-def test_elongation_is_radermachers(most, expected):
-    geometry = ParallelGeometry(np.linspace(-most, most, 61), 8, 8, 8)
-    assert elongation(geometry) == pytest.approx(expected, abs=0.005)
 
 
 def test_crowther_limit_of_a_disc():

@@ -30,9 +30,9 @@ def test_everything_is_measured():
     outputs, runtime = measured(labels)
     info, table = outputs.attrs["measurement_info"], outputs.arrays["particle_table"]
     assert info["particle_class"] == "Pt"
-    assert (info["n_particles"], info["n_touching_border"], info["n_in_size_statistics"]) == (4, 1, 3)
+    assert (info["n_particles"], info["n_touching_border"], info["n_in_size_statistics"]) == (6, 1, 5)
     assert info["n_excluded_small"] == 1
-    by_size = sorted(SPHERES[:3], key=lambda s: -s[1])
+    by_size = sorted(SPHERES[:5], key=lambda s: -s[1])
     whole = table[~table["touches_border"]]
     for row, (centre, radius) in zip(whole, by_size, strict=True):
         # A digital sphere of 4.5 px or more scatters by 1% in volume, its centroid by 0.05 px.
@@ -64,7 +64,7 @@ def test_everything_is_measured():
     np.testing.assert_allclose(table["neighbour_gap_px"][inner], apart.min(axis=1)[inner], atol=0.6)
     assert not table["elongated_along_beam"].any()
     assert np.isnan(info["missing_wedge_deg"])
-    assert outputs.arrays["size_table"]["count"].sum() == 3
+    assert outputs.arrays["size_table"]["count"].sum() == 5
     classes = outputs.arrays["class_table"]
     assert classes["voxels"].tolist() == np.bincount(labels.ravel()).tolist()
     assert classes["volume_fraction"].sum() == pytest.approx(1)
@@ -80,7 +80,7 @@ def test_object_that_cannot_be_cut_in_the_memory_is_refused():
     with pytest.raises(StageFailed, match=r"--max-memory.*separate_touching=false"):
         measured(labelled(), runtime=little)
     whole, _ = measured(labelled(), runtime=little, separate_touching=False)
-    assert len(whole.arrays["particle_table"]) == 4
+    assert len(whole.arrays["particle_table"]) == 6
 
 
 def test_touching_particles():
@@ -188,6 +188,21 @@ def test_elongation_along_the_missing_wedge_is_said():
     outputs, runtime = measured(labels, ["background", "Pt"], reads=refined)
     assert outputs.attrs["measurement_info"]["n_elongated_along_beam"] == 0
     assert not runtime.warnings
+
+
+def test_what_is_below_the_resolution_is_counted_apart():
+    """Of spheres of about 9, 10.4, 11.2, 12 and 16 px, and one that the border cuts."""
+    for px, below in ((3.4, 0), (10.8, 2)):
+        reads = {"reconstruction_info": MemoryInput(attrs={"resolution_nm": 0.5 * px, "resolution_px": px})}
+        outputs, runtime = measured(labelled(), reads=reads)
+        info, table = outputs.attrs["measurement_info"], outputs.arrays["particle_table"]
+        assert info["n_below_resolution"] == (table["below_resolution"] & ~table["touches_border"]).sum() == below
+        assert info["n_in_size_statistics"] == 5 - below
+        assert any(f"1 cut by the border of the volume, {below} below the resolution" in n for n in runtime.notes)
+    assert np.isnan(info["mean_diameter_nm"])
+    assert np.isnan(info["d32_ci95_low_nm"])
+    assert len(outputs.arrays["size_table"]) == 0
+    assert any("no size statistics: 3 particles with a known size, and 5 are needed" in n for n in runtime.notes)
 
 
 def test_dispersion_and_resolution():

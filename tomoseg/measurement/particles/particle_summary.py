@@ -5,15 +5,17 @@ from typing import Any
 
 import numpy as np
 
+from tomoseg.arrays import BoolArray
 from tomoseg.measurement.common.columns import in_nm_and_px
 from tomoseg.measurement.particles.dispersion import atom_diameter_of, dispersion
-from tomoseg.measurement.particles.missing_wedge import MissingWedge, more_than_chance
 from tomoseg.measurement.particles.objects import CountedParticles, Limits
 from tomoseg.measurement.particles.particle_table import Table
 from tomoseg.measurement.particles.sizes import confidence_intervals, half_voxel_changes, size_summary
+from tomoseg.missing_wedge import MissingWedge, more_than_chance
 from tomoseg.words import count
 
 HUGE_FRACTION = 0.05  # of the volume: an object that fills more may be a support rather than a particle
+LEAST_PARTICLES = 5  # of known size, for statistics of sizes
 MANY_ELONGATED = 0.1  # of the particles, along the missing wedge: worth a warning
 
 
@@ -29,18 +31,18 @@ def particle_summary(
 
     `particle_class` is the name of their class. `atom_diameter_nm`: None for that of the metal of this name.
     """
-    # A particle that the border cuts has no known size.
-    whole = table[~table["touches_border"]]
+    counts = in_size_statistics(table)
     summary: dict[str, Any] = {
         "particle_class": particle_class,
         "n_particles": len(table),
         "n_touching_border": int(table["touches_border"].sum()),
-        "n_in_size_statistics": len(whole),
+        "n_below_resolution": int((table["below_resolution"] & ~table["touches_border"]).sum()),
+        "n_in_size_statistics": int(counts.sum()),
         "n_excluded_small": counted.n_small,
         "n_objects_cut": int(counted.n_cut),
         "n_elongated_along_beam": int(table["elongated_along_beam"].sum()),
         "min_voxels": min_voxels,
-        **_sizes(whole, voxel_size_nm),
+        **_sizes(table[counts if counts.sum() >= LEAST_PARTICLES else []], voxel_size_nm),
     }
     atom = atom_diameter_nm or atom_diameter_of(particle_class)
     return summary | {
@@ -49,6 +51,11 @@ def particle_summary(
         "dispersion_ci95_low": dispersion(summary["d32_ci95_high_nm"], atom),
         "dispersion_ci95_high": dispersion(summary["d32_ci95_low_nm"], atom),
     }
+
+
+def in_size_statistics(table: Table) -> BoolArray:
+    """Return which particles (n,) have a known size: the border does not cut them, and they are resolved."""
+    return np.asarray(~table["touches_border"] & ~table["below_resolution"])
 
 
 def _sizes(whole: Table, voxel_size_nm: float) -> dict[str, float]:
@@ -73,8 +80,9 @@ def _name(key: str) -> str:
 def particle_remarks(summary: Mapping[str, Any]) -> Iterator[str]:
     """Yield what was counted, in words."""
     yield (
-        f"{count(summary['n_particles'], 'particle')} of class {summary['particle_class']!r}; "
-        f"{summary['n_touching_border']} of them at the border of the volume and left out of the size statistics"
+        f"{count(summary['n_particles'], 'particle')} of class {summary['particle_class']!r}; left out of the size "
+        f"statistics: {summary['n_touching_border']} cut by the border of the volume, {summary['n_below_resolution']} "
+        "below the resolution"
     )
     if summary["n_excluded_small"]:
         yield (
@@ -83,7 +91,12 @@ def particle_remarks(summary: Mapping[str, Any]) -> Iterator[str]:
         )
     if summary["n_objects_cut"]:
         yield f"cut into touching particles: {count(summary['n_objects_cut'], 'object')} (separate_touching)"
-    if not summary["n_in_size_statistics"]:
+    if 0 < summary["n_in_size_statistics"] < LEAST_PARTICLES:
+        yield (
+            f"no size statistics: {count(summary['n_in_size_statistics'], 'particle')} with a known size, and "
+            f"{LEAST_PARTICLES} are needed; the table has the size of each"
+        )
+    if summary["n_in_size_statistics"] < LEAST_PARTICLES:
         return
     unit = "px" if np.isnan(summary["voxel_size_nm"]) else "nm"
     mean, low, high, half = (
@@ -109,9 +122,11 @@ def particle_warnings(
 ) -> Iterator[str]:
     """Yield what needs care in the numbers, in words; `wanted_class` is what `measure.particle_class` was given as."""
     if summary["n_particles"] and not summary["n_in_size_statistics"]:
-        yield "every particle touches the border of the volume: there are no size statistics"
+        yield (
+            "every particle is cut by the border of the volume or below the resolution: there are no size statistics"
+        )
     if missing_wedge is not None:
-        yield from _elongation_warnings(table[~table["touches_border"]], missing_wedge)
+        yield from _elongation_warnings(table[in_size_statistics(table)], missing_wedge)
     if counted.n_uncut:
         yield (
             f"{counted.n_uncut} objects of more than {limits.cut_fraction:.1%} of the volume were not cut: they are "

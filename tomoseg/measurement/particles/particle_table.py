@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tomoseg.arrays import Array, ArraySource, BoolArray, Box
+from tomoseg.lengths import NYQUIST_PX
 from tomoseg.measurement.common.blocks import placed, strips
 from tomoseg.measurement.common.columns import fill_nm, row_type
 from tomoseg.measurement.common.surface import (
@@ -21,8 +22,8 @@ from tomoseg.measurement.common.surface import (
 )
 from tomoseg.measurement.particles.contact import contact_area_px2
 from tomoseg.measurement.particles.gaps import MOST_POINTS, thinned
-from tomoseg.measurement.particles.missing_wedge import MissingWedge
 from tomoseg.measurement.particles.shape import covariance, moments, principal_axes, sphericity
+from tomoseg.missing_wedge import MissingWedge
 
 Table = NDArray[np.void]
 
@@ -36,7 +37,7 @@ PARTICLE = row_type(
     major_axis_nm middle_axis_nm minor_axis_nm major_axis_px middle_axis_px minor_axis_px elongation major_z
     major_y major_x elongated_along_beam:? z_nm y_nm x_nm z_px y_px x_px neighbour_distance_nm
     neighbour_distance_px neighbour_gap_nm neighbour_gap_px contact_area_nm2 contact_area_px2 contact_fraction
-    mean_intensity integrated_intensity touches_border:?
+    mean_intensity integrated_intensity touches_border:? below_resolution:?
     """
 )
 # What is measured of each particle on its own; the table is made of that.
@@ -178,6 +179,7 @@ def particle_table(
     voxel_size_nm: float,
     class_index: int = 0,
     missing_wedge: MissingWedge | None = None,
+    resolution_px: float = math.nan,
 ) -> Table:
     """Return the table of particles from what was measured of each, largest first.
 
@@ -189,7 +191,8 @@ def particle_table(
     are NaN where the voxel size is.
 
     `rows` are (n,) of `MEASURED`, the table (n,) of `PARTICLE`. `gaps_px` (n,) are the smallest distances to the
-    surface of another particle. Without a `missing_wedge` no particles are elongated along it.
+    surface of another particle. Without a `missing_wedge` no particles are elongated along it. Sizes below
+    `resolution_px`, or what voxels can show, are not resolved.
     """
     rows = np.asarray(rows, dtype=MEASURED)
     order = np.lexsort((rows["x_px"], rows["y_px"], rows["z_px"], -rows["voxels"]))
@@ -203,6 +206,7 @@ def particle_table(
     table["neighbour_distance_px"] = neighbour_distances(np.stack([table[f"{a}_px"] for a in "zyx"], axis=1))
     volume, area = table["voxels"], table["surface_area_px2"]
     table["diameter_px"] = np.cbrt(6 / np.pi * volume)
+    table["below_resolution"] = table["diameter_px"] < resolved_from_px(resolution_px)
     table["volume_half_voxel_px3"] = HALF_VOXEL_PX * area
     table["diameter_half_voxel_px"] = 2 * HALF_VOXEL_PX * area / (np.pi * table["diameter_px"] ** 2)
     table["sphericity"] = np.where(table["touches_border"], np.nan, sphericity(volume, area))
@@ -211,6 +215,11 @@ def particle_table(
     fill_nm(table, voxel_size_nm)
     table["volume_nm3"] = volume * voxel_size_nm**3  # px^3 * (nm / px)^3
     return table
+
+
+def resolved_from_px(resolution_px: float, side: int = 1) -> float:
+    """Return the diameter, px, from which an object is resolved: that of the volume, and of its cells of `side` px."""
+    return max(NYQUIST_PX * side, float(np.nan_to_num(resolution_px)))
 
 
 def _fill_axes(table: Table, covariances: FloatArray, missing_wedge: MissingWedge | None) -> None:

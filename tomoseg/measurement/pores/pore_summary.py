@@ -40,11 +40,15 @@ def pore_summary(
     closed_px3 = float(pores["volume_px3"][pores["closed"]].sum())
     ball_px = float(pores["inscribed_diameter_px"].max(initial=0)) / 2
     porosity = pore_cells / max(body_cells, 1)
+    known = ~pores["touches_border"] & ~pores["below_resolution"]
+    unresolved_px3 = pore_px3 - float(pores["volume_px3"][~pores["below_resolution"]].sum())
     return {
         "n_pores": len(pores),
-        "n_open_pores": int((~pores["closed"]).sum()),
-        "n_closed_pores": int(pores["closed"].sum()),
+        "n_open_pores": int((known & ~pores["closed"]).sum()),
+        "n_closed_pores": int((known & pores["closed"]).sum()),
         "n_pores_touching_border": int(pores["touches_border"].sum()),
+        "n_pores_below_resolution": int((pores["below_resolution"] & ~pores["touches_border"]).sum()),
+        "unresolved_porosity": unresolved_px3 / max(body_px3, 1),
         "least_pore_voxels": SMALLEST_PORE * space.side**3,
         "pore_closing_nm": math.nan if closing_nm is None else closing_nm,
         "porosity": porosity,

@@ -14,7 +14,7 @@ from tomoseg.measurement.pores.porosimetry import distances, squared_distances, 
 
 PORE = row_type(
     """
-    id:i4 closed:? touches_border:? voxels:i8 volume_nm3 volume_px3 diameter_nm diameter_px
+    id:i4 closed:? touches_border:? below_resolution:? voxels:i8 volume_nm3 volume_px3 diameter_nm diameter_px
     inscribed_diameter_nm inscribed_diameter_px wall_area_nm2 wall_area_px2 z_nm y_nm x_nm z_px y_px x_px
     elongation flatness axis_z axis_y axis_x axis_to_facet_deg flat_to_facet_deg
     """
@@ -26,11 +26,14 @@ PORE_SIZE = row_type(
 )
 
 
-def pore_table(space: PoreSpace, wall_area_px2: Array, facets: FloatArray, voxel_size_nm: float) -> NDArray[np.void]:
+def pore_table(
+    space: PoreSpace, wall_area_px2: Array, facets: FloatArray, voxel_size_nm: float, resolved_px: float
+) -> NDArray[np.void]:
     """Return one row per pore, largest first.
 
     `wall_area_px2` (n,) is the area of the support's surface in each. `facets` (m, 3) are the normals of the facets
-    that pores may be aligned with; the angles are those to the nearest, 0 to 90 degrees.
+    that pores may be aligned with; the angles are those to the nearest, 0 to 90 degrees. A pore into which no sphere of
+    the diameter `resolved_px` fits is below the resolution.
     """
     n = len(space.closed)
     table = np.zeros(n, PORE)
@@ -52,6 +55,7 @@ def pore_table(space: PoreSpace, wall_area_px2: Array, facets: FloatArray, voxel
     for i, axis in enumerate("zyx"):
         table[f"{axis}_px"] = centre[:, i]
     table["inscribed_diameter_px"] = (2 * largest - 1) * space.side  # the wall is half a cell before the next centre
+    table["below_resolution"] = table["inscribed_diameter_px"] < resolved_px
     table["wall_area_px2"] = wall_area_px2
     _add_axes(table, _moments(space, centre, count), facets)
     fill_nm(table, voxel_size_nm)
@@ -101,13 +105,15 @@ def _add_axes(table: Any, moments: FloatArray, facets: FloatArray) -> None:
         table[name] = np.degrees(np.arccos(np.minimum(cosine, 1)))
 
 
-def pore_size_table(space: PoreSpace, voxel_size_nm: float) -> NDArray[np.void]:
-    """Return the volume of the pores by the diameter of the largest sphere in the pores that covers a place.
+def pore_size_table(space: PoreSpace, numbers: Array, voxel_size_nm: float) -> NDArray[np.void]:
+    """Return the volume of pores, by their numbers, by the diameter of the largest sphere in them that covers a place.
 
     Local thickness (Hildebrand & Rueegsegger, J. Microscopy 185, 1997). The sphere around a cell reaches to half a
     cell before the next one that is no pore: its diameter is 2 D - 1 cells.
     """
-    counts = _histogram(squared_thickness(squared_distances(space.pores)))
+    counted = np.zeros(len(space.closed) + 2, bool)  # the last one for -1, which is in no table
+    counted[numbers] = True
+    counts = _histogram(squared_thickness(squared_distances(counted[space.numbers])))
     counts[0] = 0  # where no pore is
     squares = np.flatnonzero(counts)
     if not len(squares):

@@ -45,17 +45,21 @@ def measure_support(
     n_voxels: int,
     particles: Array,
     voxel_size_nm: float,
+    resolved_px: float,
     params: MeasureParameters,
     runtime: Runtime,
 ) -> SupportMeasurement:
-    """Measure the support, given its surface, its pores, the names of its classes, and how many voxels are of them."""
+    """Measure the support, given its surface, its pores, the names of its classes, and how many voxels are of them.
+
+    Pores narrower than `resolved_px` are not resolved.
+    """
     steps = runtime.track(("facets", "pores", "particles"), "measuring the support")
     next(steps)
     found = find_facets(elements, params.facet_tolerance_deg, params.crystal_along_z, params.crystal_along_x)
     next(steps)
     walls = np.bincount(np.maximum(elements.pore, 0), elements.areas, minlength=len(space.closed) + 1)[1:]
-    pores = pore_table(space, walls, found.facets.normals, voxel_size_nm)
-    sizes = pore_size_table(space, voxel_size_nm)
+    pores = pore_table(space, walls, found.facets.normals, voxel_size_nm, resolved_px)
+    sizes = pore_size_table(space, pores["id"][~pores["below_resolution"]], voxel_size_nm)
     runtime.check()
     summary: dict[str, Any] = {"support_classes": list(class_names), "cell_px": space.side}
     summary |= pore_summary(space, pores, sizes, voxel_size_nm, params.pore_closing_nm, runtime.check)
@@ -78,7 +82,9 @@ def support_remarks(summary: Mapping[str, Any]) -> Iterator[str]:
         f"support ({', '.join(summary['support_classes'])}): porosity {summary['porosity']:.1%} "
         f"({summary['porosity_half_voxel_out']:.1%} with the surface half a voxel further out, "
         f"{summary['porosity_half_voxel_in']:.1%} half a voxel further in), "
-        f"{summary['n_open_pores']} open and {summary['n_closed_pores']} closed pores"
+        f"{summary['n_open_pores']} open and {summary['n_closed_pores']} closed pores; counted apart: "
+        f"{summary['n_pores_touching_border']} cut by the border of the volume, {summary['n_pores_below_resolution']} "
+        "narrower than the resolution"
     )
     if summary["porosity_with_gaps"] > 1.25 * summary["porosity"]:
         yield (

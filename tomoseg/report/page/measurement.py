@@ -38,6 +38,11 @@ STATISTICS = (
     ("d32", "surface-weighted mean (d32)"),
     ("d43", "volume-weighted mean (d43)"),
 )
+COUNTED = (
+    ("n_in_size_statistics", "particles included"),
+    ("n_touching_border", "particles excluded because the border cuts them"),
+    ("n_below_resolution", "particles excluded because they are below the resolution"),
+)
 # What readers look for first in a support: attribute, name, and whether it is a fraction to be shown in per cent.
 SUPPORT_FACTS = (
     ("porosity", "porosity", True),
@@ -45,7 +50,10 @@ SUPPORT_FACTS = (
     ("porosity_half_voxel_in", "porosity with the surface half a voxel further in", True),
     ("porosity_with_gaps", "porosity including gaps and corners", True),
     ("closed_porosity", "closed porosity", True),
-    ("n_pores", "pores", False),
+    ("n_open_pores", "open pores", False),
+    ("n_closed_pores", "closed pores", False),
+    ("n_pores_touching_border", "pores cut by the border", False),
+    ("n_pores_below_resolution", "pores narrower than the resolution", False),
     ("mean_pore_diameter_nm", "mean pore diameter", False),
     ("mean_pore_diameter_px", "mean pore diameter", False),
     ("largest_pore_share", "share of the largest pore in the pore volume", True),
@@ -65,7 +73,7 @@ SUPPORT_FACTS = (
     ("tortuosity_x", "tortuosity along x", False),
 )
 # Attributes that say how an array is stored, and those shown elsewhere.
-NOT_SHOWN = {"meaning", "dims", "unit", "particle_class", "n_particles", "n_in_size_statistics", "n_touching_border"}
+NOT_SHOWN = {"meaning", "dims", "unit", "particle_class", "n_particles", *dict(COUNTED)}
 
 
 def measure_section(results: Results) -> Html:
@@ -108,11 +116,10 @@ def _statistics(results: Results) -> Iterator[tuple[str, str]]:
             interval = f" (95{NBSP}% confidence interval {number(low)} to {number(high)})"
         if np.isfinite(value):
             yield name, f"{number(value)}{NBSP}{unit}{interval}"
-    counted, border = (results.number(info, key) for key in ("n_in_size_statistics", "n_touching_border"))
-    if np.isfinite(counted):
-        yield "particles included", number(counted, 7)
-    if np.isfinite(border):
-        yield "particles excluded because they touch the border", number(border, 7)
+    for key, name in COUNTED:
+        n = results.number(info, key)
+        if np.isfinite(n):
+            yield name, number(n, 7)
 
 
 def _particles(results: Results) -> Iterator[Html]:

@@ -39,10 +39,10 @@ def test_memory_allowed_does_not_change_a_bit(how):
 def test_surfaces_that_do_not_fit_in_the_memory_are_made_anew():
     labels = labelled()
     z, y, x = np.indices(SHAPE)
-    labels[(z - 36) ** 2 + (y - 40) ** 2 + (x - 42) ** 2 <= 36] = 2
-    labels[(z - 36) ** 2 + (y - 50) ** 2 + (x - 42) ** 2 <= 36] = 2  # touches the one before
+    labels[(z - 36) ** 2 + (y - 12) ** 2 + (x - 22) ** 2 <= 36] = 2
+    labels[(z - 36) ** 2 + (y - 22) ** 2 + (x - 22) ** 2 <= 36] = 2  # touches the one before
     tables = [measured(labels, limits=limits).tables["particle_table"] for limits in (Limits(), Limits(surfaces=0))]
-    assert len(tables[0]) == 6
+    assert len(tables[0]) == 8
     assert tables[0].tobytes() == tables[1].tobytes()
 
 

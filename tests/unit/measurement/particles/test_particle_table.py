@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from tomoseg.components import find_components
-from tomoseg.measurement.particles.missing_wedge import MissingWedge
 from tomoseg.measurement.particles.objects import LIMITS
 from tomoseg.measurement.particles.particle_table import (
     MEASURED,
@@ -13,6 +12,7 @@ from tomoseg.measurement.particles.particle_table import (
     particle_table,
     with_columns,
 )
+from tomoseg.missing_wedge import MissingWedge
 
 SHAPE = (20, 24, 28)
 

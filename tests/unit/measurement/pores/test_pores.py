@@ -33,7 +33,27 @@ def pores_of(kinds, ball_cells=None):
 
 
 def table_of(space):
-    return pore_table(space, np.zeros(len(space.closed)), FACET, 0.5)
+    return pore_table(space, np.zeros(len(space.closed)), FACET, 0.5, 2)
+
+
+def every_size(space, voxel_size_nm):
+    return pore_size_table(space, np.unique(space.numbers[space.numbers != 0]), voxel_size_nm)
+
+
+def test_narrow_pores_are_below_the_resolution_and_in_no_size_distribution():
+    kinds = block_in_vacuum()
+    middle = [n // 2 for n in kinds.shape]
+    kinds[tuple(slice(m - 4, m + 4) for m in middle)] = 0  # 8 voxels wide
+    kinds[middle[0] - 8, middle[1] - 5 : middle[1] + 5, middle[2] - 5 : middle[2] + 5] = 0  # a slit of one voxel
+    space = pores_of(kinds)
+    table = pore_table(space, np.zeros(len(space.closed)), FACET, 0.5, resolved_px=2.0)
+    assert table["below_resolution"].tolist() == [False, True]
+    sizes = pore_size_table(space, table["id"][~table["below_resolution"]], 0.5)
+    assert sizes["volume_px3"].sum() == 8**3
+    summary = pore_summary(space, table, sizes, 0.5, None)
+    assert (summary["n_pores"], summary["n_closed_pores"], summary["n_pores_below_resolution"]) == (2, 1, 1)
+    assert summary["unresolved_porosity"] == pytest.approx(summary["porosity"] * 100 / 612)
+    assert summary["mean_pore_diameter_px"] > 5
 
 
 def test_closed_and_open_pores_of_a_block():
@@ -132,7 +152,7 @@ def test_pore_sizes_agree_with_porespy():
     kinds = np.ones((60, 60, 60), np.uint8)
     for _ in range(25):
         kinds[ball_at(kinds.shape, rng.uniform(10, 50, 3), rng.uniform(3, 8))] = 0
-    sizes = pore_size_table(pores_of(kinds), np.nan)
+    sizes = every_size(pores_of(kinds), np.nan)
     mean = np.average((sizes["from_px"] + sizes["to_px"]) / 2, weights=sizes["volume_px3"])
     theirs = filters.local_thickness(kinds == 0)
     assert sizes["volume_px3"].sum() == (kinds == 0).sum()
@@ -194,14 +214,14 @@ def test_tables_are_to_the_bit_what_all_cells_at_once_give():
             moments[:, i, j] = np.bincount(number, offset[:, i] * offset[:, j]) / count
         moments[:, i, i] += 9 / 12
     values, _ = np.linalg.eigh(moments)
-    table = pore_table(space, np.zeros(n), FACET, 0.5)
+    table = pore_table(space, np.zeros(n), FACET, 0.5, 2)
     np.testing.assert_array_equal(table["voxels"], count * 27)
     np.testing.assert_array_equal(np.stack([table[f"{a}_px"] for a in "zyx"], axis=1), centre)
     np.testing.assert_array_equal(table["elongation"], np.sqrt(values[:, 2] / values[:, 1]))
     volume = cells + space.start
     at_border = ((volume == 0) | (volume == np.array(kinds.shape) - 1)).any(axis=1)
     np.testing.assert_array_equal(table["touches_border"], np.bincount(number[at_border], minlength=n) > 0)
-    sizes = pore_size_table(space, 0.5)
+    sizes = every_size(space, 0.5)
     radii = np.sqrt(squared_thickness(squared_distances(space.pores))[space.pores].astype(float))
     place = np.searchsorted(sizes["to_px"], (2 * radii - 1) * 3 - 1e-9)
     np.testing.assert_array_equal(sizes["volume_px3"], 27.0 * np.bincount(place, minlength=len(sizes)))
@@ -230,7 +250,7 @@ def test_memory_per_cell_is_what_the_side_of_cells_is_chosen_by(monkeypatch):
 
     def measured(kinds):
         space = pores_of(kinds)
-        table, sizes = table_of(space), pore_size_table(space, 0.5)
+        table, sizes = table_of(space), every_size(space, 0.5)
         pore_summary(space, table, sizes, 0.5, None)
         return space
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tomoseg.measurement.particles.missing_wedge import CHANCE, MissingWedge, more_than_chance
+from tomoseg.missing_wedge import CHANCE, MissingWedge, more_than_chance
 
 
 @pytest.mark.parametrize(

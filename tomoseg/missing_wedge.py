@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tomoseg.arrays import BoolArray
-from tomoseg.measurement.common.surface import FloatArray
+from tomoseg.arrays import BoolArray, FloatArray
 
 # A gap that elongates by a fifth: less is lost in the shape of particles of a few hundred voxels.
 LEAST_GAP_DEG = 30.0
