@@ -14,19 +14,8 @@ from tomoseg import schema
 PACKAGE = Path(tomoseg.__file__).parent
 EVERYONE_MAY_USE = {
     *("schema", "errors", "arrays", "runtime", "progress", "parameters", "keywords", "__init__"),
-    *(
-        "classes",
-        "components",
-        "lengths",
-        "machine",
-        "missing_wedge",
-        "palette",
-        "plain_json",
-        "plain_yaml",
-        "tables",
-        "terminal",
-    ),
-    "words",
+    *("classes", "components", "lengths", "machine", "missing_wedge", "palette", "plain_json", "plain_yaml"),
+    *("tables", "terminal", "words"),
 }
 SCIENCE = {
     "io",
