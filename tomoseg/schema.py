@@ -238,6 +238,7 @@ RECONSTRUCTION_INFO = Artifact(
         "resolution_z_px": "px; that along x times the elongation",
         "elongation": "of a point along the beam, by the missing wedge",
         "crowther_px": "px; period to which the number of tilts suffices without constraints",
+        "parameters": "JSON of all parameters",
     },
 )
 
@@ -258,7 +259,10 @@ CONFIDENCE = Artifact(
     "confidence", "/segmentation/confidence", ("z", "y", "x"), "u1", "1/255", "255 = certain", optional=True
 )
 SEGMENTATION_INFO = Artifact(
-    "segmentation_info", "/segmentation", meaning="how the labels were made", attrs={"method": "otsu or unet"}
+    "segmentation_info",
+    "/segmentation",
+    meaning="how the labels were made",
+    attrs={"method": "otsu or unet", "parameters": "JSON of all parameters"},
 )
 
 CLASS_TABLE = Artifact(

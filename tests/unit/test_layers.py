@@ -15,7 +15,7 @@ PACKAGE = Path(tomoseg.__file__).parent
 EVERYONE_MAY_USE = {
     *("schema", "errors", "arrays", "runtime", "progress", "parameters", "keywords", "__init__"),
     *("classes", "components", "lengths", "machine", "missing_wedge", "palette", "plain_json", "plain_yaml"),
-    *("tables", "terminal", "words"),
+    *("scratch", "tables", "terminal", "words"),
 }
 SCIENCE = {
     "io",
@@ -58,6 +58,7 @@ ALLOWED = {
     "reproduction": {"config", "project", "stages"},
     "doctor": {"io.file_system", "io.limits"},
     "schema": set(),
+    "scratch": set(),
     "errors": set(),
     "arrays": set(),
     "machine": set(),

@@ -1,7 +1,7 @@
 """Numbers from labels: classes, particles and their sizes, the support and its pores."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,13 @@ from tomoseg.measurement.particles.particle_summary import (
     particle_summary,
     particle_warnings,
 )
-from tomoseg.measurement.particles.particle_table import Scene, particle_table, resolved_from_px, with_columns
+from tomoseg.measurement.particles.particle_table import (
+    Scene,
+    in_table_order,
+    particle_table,
+    resolved_from_px,
+    with_columns,
+)
 from tomoseg.measurement.particles.separation import separate_by_distance, separate_by_intensity
 from tomoseg.measurement.particles.sizes import size_table
 from tomoseg.measurement.pores.pore_space import PoreSpace, find_pores
@@ -30,6 +36,14 @@ from tomoseg.measurement.pores.pore_table import PORE, PORE_SIZE
 from tomoseg.measurement.support.particle_environment import CURVATURE, FACET
 from tomoseg.measurement.support.support_measurement import SupportMeasurement, measure_support
 from tomoseg.measurement.support.support_surface import SupportClasses, SupportSurface
+from tomoseg.measurement.uncertainty import (
+    Border,
+    class_uncertainties,
+    particle_uncertainties,
+    summary_uncertainties,
+    support_uncertainties,
+    uncertainty_remarks,
+)
 from tomoseg.missing_wedge import MissingWedge
 from tomoseg.runtime import Runtime, slabs
 from tomoseg.tables import data_frame
@@ -99,6 +113,7 @@ def measure(
     class_names: Sequence[str] | None = None,
     angles_deg: ArrayLike | None = None,
     resolution_px: float | None = None,
+    halves: Sequence[tuple[Any, Any]] | None = None,
     params: MeasureParameters,
     runtime: Runtime,
 ) -> Measurement:
@@ -120,6 +135,8 @@ def measure(
         out too long. Without them no particle is suspected of that.
     resolution_px : float, optional
         Resolution of the volume in px: what is smaller is counted apart.
+    halves : two pairs of labels and volume, optional
+        The same of reconstructions of the even and of the odd tilts, for the uncertainty of all numbers.
 
     Returns
     -------
@@ -156,12 +173,15 @@ def measure(
     >>> found.summary["n_particles"], found.summary["mean_diameter_nm"]  # of sizes there are statistics from five on
     (2, nan)
     """
+    if params.uncertainty and halves is None:
+        raise InputError("uncertainty needs halves: labels and volume of the even and of the odd tilts.")
     labels = _as_labels(labels)
     names = list(class_names) if class_names is not None else default_names(max(2, _highest(labels, runtime) + 1))
     size, resolution = (np.nan if v is None else float(v) for v in (voxel_size_nm, resolution_px))
     known: dict[str, Any] = {"angles_deg": angles_deg, "resolution_px": resolution, "resolution_nm": resolution * size}
     volume = volume if hasattr(volume, "dtype") else np.asarray(volume)
-    return measure_labels(labels, volume, names, size, params, runtime, **known)
+    both = [(_as_labels(half), v if hasattr(v, "dtype") else np.asarray(v)) for half, v in halves or ()]
+    return measure_labels(labels, volume, names, size, params, runtime, halves=both, **known)
 
 
 def measure_labels(
@@ -175,12 +195,13 @@ def measure_labels(
     angles_deg: ArrayLike | None = None,
     resolution_px: float = np.nan,
     resolution_nm: float = np.nan,
+    halves: Sequence[tuple[ArraySource, ArraySource]] = (),
     limits: Limits = LIMITS,
 ) -> Measurement:
     """Measure labels (z, y, x) u1 and the particles in them, with intensities from a volume of the same shape.
 
-    See `measure`; here numbers are NaN where unknown. What memory is allowed changes no bit of the result, but for the
-    side of the cells that pores are looked for in.
+    See `measure`; here numbers are NaN where unknown, and `halves` empty. What memory is allowed changes no bit of the
+    result, but for the side of the cells that pores are looked for in.
     """
     if not np.isfinite(voxel_size_nm):
         voxel_size_nm = np.nan
@@ -196,7 +217,7 @@ def measure_labels(
     labels = _in_memory(labels, runtime)
     counted = CountedParticles()
     if k is not None:  # before the pores are looked for: they and the volume are not held at the same time
-        scene = Scene(_in_memory(volume, runtime), labels, k)
+        scene = Scene(_in_memory(volume, runtime), labels, k, by_intensity=bool(halves))
         separate = _separation(params, runtime)
         counted = count_particles(scene, params.connectivity, params.min_voxels, separate, runtime, limits)
         del scene
@@ -232,10 +253,54 @@ def measure_labels(
             diameters if len(diameters) >= LEAST_PARTICLES else [], voxel_size_nm, params.size_bin_nm
         ),
     }
-    said = list(runtime.notes), list(runtime.warnings)
-    if measured is None:
-        return Measurement(tables, summary, {}, None, *said)
-    return Measurement(tables | measured.tables, summary, measured.summary, measured.orientation_map, *said)
+    found = Measurement(tables, summary, {}, None)
+    if measured is not None:
+        found = Measurement(tables | measured.tables, summary, measured.summary, measured.orientation_map)
+    if halves:
+        by_intensity_px3 = in_table_order(counted.rows)["intensity_volume_px3"]
+        others = _measured_halves(halves, class_names, voxel_size_nm, params, runtime, angles_deg, resolution_px)
+        found = _with_uncertainty(found, others, by_intensity_px3, voxel_size_nm, runtime)
+    return replace(found, notes=list(runtime.notes), warnings=list(runtime.warnings))
+
+
+def _measured_halves(
+    halves: Sequence[tuple[ArraySource, ArraySource]],
+    class_names: Sequence[str],
+    voxel_size_nm: float,
+    params: MeasureParameters,
+    runtime: Runtime,
+    angles_deg: ArrayLike | None,
+    resolution_px: float,
+) -> list[Measurement]:
+    """Measure the halves in the same way; what is said of them is not kept."""
+    known: dict[str, Any] = {"angles_deg": angles_deg, "resolution_px": resolution_px}
+    return [
+        measure_labels(*half, class_names, voxel_size_nm, params, replace(runtime, notes=[], warnings=[]), **known)
+        for half in halves
+    ]
+
+
+def _with_uncertainty(
+    found: Measurement, halves: Sequence[Measurement], by_intensity_px3: Array, voxel_size_nm: float, runtime: Runtime
+) -> Measurement:
+    """Add what the differences of the halves tell, and those of labels and intensity."""
+    tables = dict(found.tables)
+    particles, classes = tables["particle_table"], tables["class_table"]
+    border = Border.of(particles, by_intensity_px3)
+    of_particles = particle_uncertainties(
+        particles, [h.tables["particle_table"] for h in halves], border, voxel_size_nm
+    )
+    of_classes = class_uncertainties(classes, [h.tables["class_table"] for h in halves], border, voxel_size_nm)
+    tables["particle_table"] = particles = with_columns(particles, of_particles)
+    tables["class_table"] = with_columns(classes, of_classes)
+    of_sizes = summary_uncertainties(found.summary, [half.summary for half in halves], particles, border)
+    of_support = support_uncertainties(found.support, [half.support for half in halves], border)
+    summary = found.summary | of_sizes
+    for text in uncertainty_remarks(summary, particles):
+        runtime.say(text)
+    for text in border.warnings(voxel_size_nm):
+        runtime.warn(text)
+    return replace(found, tables=tables, summary=summary, support=found.support | of_support)
 
 
 def _as_labels(labels: Any) -> ArraySource:

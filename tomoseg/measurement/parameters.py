@@ -51,6 +51,11 @@ class MeasureParameters(Parameters):
         description="cut by intensity where the height of the saddle is at most this fraction of that of the lower "
         "peak; heights are above the mean intensity around the object",
     )
+    uncertainty: bool = Field(
+        False,
+        description="find the uncertainty of every number from reconstructions of the even and of the odd tilts, which "
+        "are made, labelled and measured in the same way; takes as long as reconstructing once and segmenting twice",
+    )
     size_bin_nm: Nanometres | None = Field(
         None,
         description="bin width of the size distribution, nm; null: chosen from the data (the finer of the rules of "

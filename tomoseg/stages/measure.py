@@ -1,5 +1,7 @@
 """Stage `measure`: numbers from labels. Volume and surface of each class, each particle, the size distribution."""
 
+from contextlib import ExitStack
+
 import numpy as np
 
 from tomoseg import schema
@@ -9,6 +11,7 @@ from tomoseg.lengths import size_or_nan
 from tomoseg.measurement.parameters import MeasureParameters
 from tomoseg.runtime import Runtime
 from tomoseg.stages.base import Stage
+from tomoseg.stages.halves import Half, Series, labelled_halves
 
 
 def run(
@@ -21,27 +24,42 @@ def run(
     angles_deg: Input | None = None,
     refined_angles_deg: Input | None = None,
     reconstruction_info: Input | None = None,
+    segmentation_info: Input | None = None,
+    aligned: Input | None = None,
+    alignment_info: Input | None = None,
+    tilt_quality: Input | None = None,
 ) -> None:
     """Measure the classes of `labels` and the particles of one of them, with intensities from `volume`.
 
-    The tilts tell which way the reconstruction elongates; without them, no particle is suspected of that.
+    The tilts tell which way the reconstruction elongates; without them, no particle is suspected of that. For the
+    uncertainty, the aligned series is reconstructed, labelled and measured twice more, by halves.
     """
     from tomoseg.measurement.api import measure_labels
     from tomoseg.measurement.support.normals import ISOTROPIC_PER_SR, KERNEL_DEG
 
-    tilts = angles_deg if refined_angles_deg is None else refined_angles_deg
-    known = {} if reconstruction_info is None else reconstruction_info.attrs
-    found = measure_labels(
-        labels,
-        volume,
-        class_names(labels),
-        size_or_nan(labels.attrs.get("voxel_size_nm")),
-        params,
-        runtime,
-        angles_deg=None if tilts is None else tilts[:],
-        resolution_px=float(known.get("resolution_px", np.nan)),
-        resolution_nm=float(known.get("resolution_nm", np.nan)),
-    )
+    given = angles_deg if refined_angles_deg is None else refined_angles_deg
+    tilts = None if given is None else np.asarray(given[:], np.float64)
+    made, labelled = ({} if info is None else info.attrs for info in (reconstruction_info, segmentation_info))
+    voxel_size_nm = size_or_nan(labels.attrs.get("voxel_size_nm"))
+    with ExitStack() as held:
+        halves: list[Half] = []
+        if params.uncertainty and aligned is not None and tilts is not None:
+            is_outlier = None if tilt_quality is None else np.asarray(tilt_quality[:]["is_outlier"], bool)
+            film = size_or_nan(None if alignment_info is None else alignment_info.attrs.get("film_thickness_px"))
+            series = Series(aligned, tilts, is_outlier, film)
+            halves = held.enter_context(labelled_halves(series, voxel_size_nm, made, labelled, runtime))
+        found = measure_labels(
+            labels,
+            volume,
+            class_names(labels),
+            voxel_size_nm,
+            params,
+            runtime,
+            angles_deg=tilts,
+            resolution_px=float(made.get("resolution_px", np.nan)),
+            resolution_nm=float(made.get("resolution_nm", np.nan)),
+            halves=halves,
+        )
     for name, table in found.tables.items():
         outputs.put(name, table)
     outputs.set_attrs("measurement_info", found.summary)
@@ -56,7 +74,17 @@ STAGE = Stage(
     version=4,
     summary="volume and surface of each class, particles and their sizes",
     parameters=MeasureParameters,
-    reads=(schema.LABELS, schema.VOLUME, schema.ANGLES, schema.REFINED_ANGLES, schema.RECONSTRUCTION_INFO),
+    reads=(
+        schema.LABELS,
+        schema.VOLUME,
+        schema.ANGLES,
+        schema.REFINED_ANGLES,
+        schema.RECONSTRUCTION_INFO,
+        schema.SEGMENTATION_INFO,
+        schema.ALIGNED,
+        schema.ALIGNMENT_INFO,
+        schema.TILT_QUALITY,
+    ),
     writes=(
         schema.CLASS_TABLE,
         schema.PARTICLE_TABLE,

@@ -61,6 +61,7 @@ def run(
         "backend": done.backend,
         "device": done.device,
         "iterations": done.iterations,
+        "parameters": params.model_dump_json(),
     }
     outputs.put("residuals", done.residuals)
     if done.stopping_table is not None:

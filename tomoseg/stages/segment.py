@@ -16,7 +16,8 @@ def run(*, volume: Input, params: SegmentParameters, runtime: Runtime, outputs: 
         raise InputError.of(problems)
     voxel_size_nm = size_or_nan(volume.attrs.get("voxel_size_nm"))
     summary = segment_volume(volume, voxel_size_nm, params, runtime, outputs)
-    outputs.set_attrs(SEGMENTATION_INFO.name, {**summary.info, "class_fractions": summary.class_fractions})
+    info = {**summary.info, "class_fractions": summary.class_fractions, "parameters": params.model_dump_json()}
+    outputs.set_attrs(SEGMENTATION_INFO.name, info)
 
 
 STAGE = Stage(

@@ -22,6 +22,7 @@ from tomoseg.measurement.common.surface import (
 )
 from tomoseg.measurement.particles.contact import contact_area_px2
 from tomoseg.measurement.particles.gaps import MOST_POINTS, thinned
+from tomoseg.measurement.particles.intensity_size import volume_by_intensity_px3
 from tomoseg.measurement.particles.shape import covariance, moments, principal_axes, sphericity
 from tomoseg.missing_wedge import MissingWedge
 
@@ -44,7 +45,7 @@ PARTICLE = row_type(
 MEASURED = row_type(
     """
     voxels:i8 z_px y_px x_px surface_area_px2 contact_area_px2 covariance_px2:(3,3)f8 mean_intensity
-    integrated_intensity touches_border:?
+    integrated_intensity intensity_volume_px3 touches_border:?
     """
 )
 
@@ -60,11 +61,13 @@ class Scene:
     volume : (z, y, x), intensities
     labels : (z, y, x), class of each voxel; support is what is neither background (class 0) nor the class counted
     class_index : the class counted
+    by_intensity : whether the volume of each particle by its intensity is wanted, too
     """
 
     volume: ArraySource
     labels: ArraySource
     class_index: int
+    by_intensity: bool = False
 
     def outside(self, box: Box) -> BoolArray:
         """Return which voxels of a box are not of the class counted."""
@@ -111,8 +114,13 @@ class Particle:
         row["z_px"], row["y_px"], row["x_px"] = centroid = self.extent["sum"] / n
         row["touches_border"] = (start == 0).any() or (stop == np.array(shape)).any()
         box = grown_box(start, stop, shape)
+        row["intensity_volume_px3"] = np.nan
         if box_voxels(box) <= large_voxels:
-            points = _measure_at_once(row, self.mask(box), scene, box)
+            mask = self.mask(box)
+            points = _measure_at_once(row, mask, scene, box)
+            if scene.by_intensity and not row["touches_border"]:
+                others = ~scene.outside(box) & ~mask
+                row["intensity_volume_px3"] = volume_by_intensity_px3(scene.volume[box], mask, others)
         else:
             points = _measure_in_blocks(row, self.mask, scene, box, strip_bytes)
         if len(points) == 0:
@@ -194,11 +202,10 @@ def particle_table(
     surface of another particle. Without a `missing_wedge` no particles are elongated along it. Sizes below
     `resolution_px`, or what voxels can show, are not resolved.
     """
-    rows = np.asarray(rows, dtype=MEASURED)
-    order = np.lexsort((rows["x_px"], rows["y_px"], rows["z_px"], -rows["voxels"]))
-    rows = rows[order]
+    order = _table_order(rows)
+    rows = np.asarray(rows, dtype=MEASURED)[order]
     table = np.zeros(len(rows), PARTICLE)
-    for name in set(MEASURED.names or ()) - {"covariance_px2"}:
+    for name in set(MEASURED.names or ()) & set(PARTICLE.names or ()):
         table[name] = rows[name]
     table["id"] = np.arange(1, len(table) + 1)
     table["class_index"] = class_index
@@ -215,6 +222,17 @@ def particle_table(
     fill_nm(table, voxel_size_nm)
     table["volume_nm3"] = volume * voxel_size_nm**3  # px^3 * (nm / px)^3
     return table
+
+
+def in_table_order(rows: ArrayLike) -> Table:
+    """Return what was measured of each particle, (n,) of `MEASURED`, in the order of the table."""
+    return np.asarray(rows, dtype=MEASURED)[_table_order(rows)]
+
+
+def _table_order(rows: ArrayLike) -> NDArray[np.int64]:
+    """Return the order of the table: largest first, then by place."""
+    rows = np.asarray(rows, dtype=MEASURED)
+    return np.lexsort((rows["x_px"], rows["y_px"], rows["z_px"], -rows["voxels"]))
 
 
 def resolved_from_px(resolution_px: float, side: int = 1) -> float:

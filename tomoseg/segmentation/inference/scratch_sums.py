@@ -1,9 +1,6 @@
 """Sums of probabilities that are too large for memory, in a temporary file."""
 
-import errno
 import math
-import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 
@@ -11,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
-from tomoseg.errors import StageFailed
 from tomoseg.runtime import Runtime, slabs
+from tomoseg.scratch import scratch_file
 
 BLOCK_BYTES = 64 << 20  # in memory at a time
 
@@ -28,19 +25,11 @@ class ScratchSums:
         self._plane_bytes = 2 * math.prod(self._plane)
         self._nz = shape[0]
         size = shape[0] * self._plane_bytes
-        folder = tempfile.gettempdir()
         runtime.progress.message(
-            f"summing the probabilities of all planes needs {size / 2**20:.0f} MiB of temporary space in {folder}; if "
-            "interrupted, it starts again"
+            f"summing the probabilities of all planes needs {size / 2**20:.0f} MiB of temporary space in "
+            f"{tempfile.gettempdir()}; if interrupted, it starts again"
         )
-        self._file = tempfile.TemporaryFile(prefix="tomoseg-")  # noqa: SIM115  closed by `close`
-        if not _reserved(self._file.fileno(), size, folder):
-            self.close()
-            raise StageFailed(
-                f"segment.plane is all, which needs {size / 2**30:.1f} GiB of temporary space in {folder}, and less is "
-                "free: set TMPDIR to a folder with more space, or choose one plane"
-            )
-        self._file.truncate(size)
+        self._file = scratch_file(size, "segment.plane is all, which")
 
     def add(self, box: tuple[slice, ...], values: NDArray[np.uint16]) -> None:
         """Add `values` (classes, z, y, x) to the part of the volume `box`."""
@@ -61,15 +50,3 @@ class ScratchSums:
     def close(self) -> None:
         """Free the space."""
         self._file.close()
-
-
-def _reserved(file: int, size: int, folder: str) -> bool:
-    """Reserve space for a file and return whether there is enough; a disk full later would kill the process."""
-    if size > shutil.disk_usage(folder).free:
-        return False
-    if hasattr(os, "posix_fallocate"):
-        try:
-            os.posix_fallocate(file, 0, size)
-        except OSError as error:
-            return error.errno != errno.ENOSPC  # not every file system can reserve
-    return True

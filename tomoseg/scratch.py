@@ -1,0 +1,89 @@
+"""Arrays that are too large for memory and are needed for a while only: temporary files without a name."""
+
+import errno
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import IO, Any
+
+import numpy as np
+
+from tomoseg.arrays import Array, ArraySink
+from tomoseg.errors import StageFailed
+from tomoseg.schema import BY_NAME
+
+HELD_BYTES = 64 << 20  # an array of no more is held in memory
+
+
+def reserved(file: int, size: int, folder: str) -> bool:
+    """Reserve space for a file and return whether there is enough; a disk full later would kill the process."""
+    if size > shutil.disk_usage(folder).free:
+        return False
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file, 0, size)
+        except OSError as error:
+            return error.errno != errno.ENOSPC  # not every file system can reserve
+    return True
+
+
+def scratch_file(size: int, what: str) -> IO[bytes]:
+    """Return an open temporary file of `size` bytes, all zero; nothing of it remains however the process ends.
+
+    Raises `StageFailed` where there is no space; `what` says what needs it.
+    """
+    folder = tempfile.gettempdir()
+    file = tempfile.TemporaryFile(prefix="tomoseg-")  # noqa: SIM115  closed by the caller
+    if not reserved(file.fileno(), size, folder):
+        file.close()
+        raise StageFailed(
+            f"{what} needs {size / 2**30:.1f} GiB of temporary space in {folder}, and less is free: set TMPDIR to a "
+            "folder with more space"
+        )
+    file.truncate(size)
+    return file
+
+
+class ScratchOutputs:
+    """`tomoseg.arrays.Outputs` for results that no project keeps: large arrays lie in temporary files until `close`."""
+
+    def __init__(self, what: str) -> None:
+        self.resumed: Mapping[str, Any] | None = None
+        self.arrays: dict[str, Array] = {}
+        self.attrs: dict[str, dict[str, Any]] = {}
+        self._what = what
+        self._files = ExitStack()
+
+    def checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Keep nothing: what is interrupted begins again."""
+
+    def create(
+        self, name: str, shape: tuple[int, ...], dtype: Any = None, attrs: Mapping[str, Any] | None = None
+    ) -> ArraySink:
+        """Return an array of `shape` (dtype as in the schema unless given), zero at first."""
+        kind = np.dtype(dtype or BY_NAME[name].dtype)
+        size = math.prod(shape) * kind.itemsize
+        if size <= HELD_BYTES:
+            self.arrays[name] = np.zeros(shape, kind)
+        else:
+            file = self._files.enter_context(scratch_file(size, self._what))
+            self.arrays[name] = np.memmap(file, kind, "r+", shape=shape)
+        self.set_attrs(name, attrs or {})
+        return self.arrays[name]
+
+    def put(self, name: str, value: Any, attrs: Mapping[str, Any] | None = None) -> None:
+        """Keep a small array or table."""
+        self.arrays[name] = np.asarray(value)
+        self.set_attrs(name, attrs or {})
+
+    def set_attrs(self, name: str, attrs: Mapping[str, Any]) -> None:
+        """Add attributes."""
+        self.attrs.setdefault(name, {}).update(attrs)
+
+    def close(self) -> None:
+        """Free the space."""
+        self.arrays.clear()
+        self._files.close()
