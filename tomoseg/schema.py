@@ -382,6 +382,9 @@ MEASUREMENT_INFO = Artifact(
         "mean_diameter_ci95_low_nm": "lower end of the 95% confidence interval (bootstrap over particles); _high the "
         "upper one; also of d10, d50, d90, d32 and d43",
         "mean_diameter_half_voxel_nm": "by how much it grows when all surfaces move half a voxel outwards; also of d32",
+        "mean_diameter_uncertainty_nm": "68% half-width by even and odd tilts; also of median_diameter, d32, d43 and "
+        "n_particles",
+        "border_offset_px": "by how much labels draw the border of particles further out than their intensity",
         "dispersion": "part of the atoms at the surface, from d32 and atom_diameter_nm; NaN where that is unknown",
         "dispersion_ci95_low": "lower end of the 95% confidence interval; _high the upper one",
         "atom_diameter_nm": "diameter of the particles' atoms",

@@ -184,7 +184,7 @@ def test_no_stage_imports_another():
     for path in (PACKAGE / "stages").glob("*.py"):
         if path.name != "__init__.py":
             others = {m for m in _imported_modules(path) if m.startswith("tomoseg.stages.")}
-            assert others <= {"tomoseg.stages.base"}, path.name
+            assert others <= {"tomoseg.stages.base", "tomoseg.stages.halves"}, path.name  # which are no stages
 
 
 @pytest.mark.parametrize(("room", "parts"), ORDER.items(), ids=ORDER)

@@ -28,18 +28,20 @@ UNITS = {
     "deg": "°",
     "percent": "%",
 }
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 NBSP = "\u00a0"  # keeps a number and its unit on one line
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """Return a number with this many significant digits, without an exponent unless it is very large or small."""
+    """Return a number with this many significant digits, as a power of ten where it is very large or small."""
     value = float(value)
     if not math.isfinite(value):
         return NOTHING
     if value == int(value) and abs(value) < 1e6:
         text = f"{value:.0f}"
     elif value != 0 and (abs(value) >= 1e6 or abs(value) < 1e-3):
-        text = f"{value:.{digits - 1}e}"
+        mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
+        text = f"{mantissa}{NBSP}×{NBSP}10{str(int(exponent)).translate(SUPERSCRIPT)}"
     else:
         text = f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
         text = text.rstrip("0").rstrip(".") if "." in text else text
@@ -134,6 +136,12 @@ def split_unit(name: str) -> tuple[str, str]:
         if name.endswith(f"_{end}"):
             return name[: -len(end) - 1].replace("_", " "), unit
     return name.replace("_", " "), ""
+
+
+def uncertainty_of(name: str) -> str:
+    """Return the name of a number's uncertainty: of 'mean_diameter_nm', 'mean_diameter_uncertainty_nm'."""
+    unit = next((f"_{end}" for end in UNITS if name.endswith(f"_{end}")), "")
+    return f"{name.removesuffix(unit)}_uncertainty{unit}"
 
 
 def heading(name: str) -> str:

@@ -384,9 +384,7 @@ def test_all_planes_give_the_mean_of_the_three(phantom, directed_path, most_slic
 def test_all_planes_need_room_for_their_sums(phantom, model_path, monkeypatch):
     from types import SimpleNamespace
 
-    monkeypatch.setattr(
-        "tomoseg.segmentation.inference.scratch_sums.shutil.disk_usage", lambda _: SimpleNamespace(free=1000)
-    )
+    monkeypatch.setattr("tomoseg.scratch.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(StageFailed, match="set TMPDIR"):
         run(phantom[0], model=model_path, plane="all")
 
@@ -396,7 +394,7 @@ def test_a_file_system_that_cannot_reserve_is_none_that_is_full(phantom, model_p
     def refuse(*_):
         raise OSError(number, "no")
 
-    monkeypatch.setattr("tomoseg.segmentation.inference.scratch_sums.os.posix_fallocate", refuse, raising=False)
+    monkeypatch.setattr("tomoseg.scratch.os.posix_fallocate", refuse, raising=False)
     if refused:
         with pytest.raises(StageFailed, match="set TMPDIR"):
             run(phantom[0], model=model_path, plane="all")
