@@ -10,7 +10,7 @@ from tomoseg.arrays import Array, Input
 from tomoseg.config import Raw, Settings
 from tomoseg.errors import InputError
 from tomoseg.progress import Progress
-from tomoseg.project import Project, StageState, is_project
+from tomoseg.project import PROJECT_ENDINGS, Project, StageState, is_project
 from tomoseg.runtime import Runtime, make_runtime
 from tomoseg.tables import data_frame
 
@@ -145,6 +145,8 @@ def opened_to_run(
                 engine.refuse_other_series(project, settings)
             yield project, settings
     else:
+        if output.suffix.lower() not in PROJECT_ENDINGS:
+            raise InputError(f"-o {output}: the name of a project file must end in .h5 or .hdf5.")
         settings = config.resolve(*layers, raw)
         config.check_stages(settings)
         with Project.create(output, runtime.progress.message, break_lock=break_lock) as project:

@@ -239,8 +239,23 @@ def check_stages(settings: Settings, stages: list[str] | None = None) -> None:
         if stages is None or stage.name in stages
         for problem in stage.check(settings[stage.name])
     ]
+    if stages is None or {"segment", "measure"} <= set(stages):
+        problems += _between_segment_and_measure(settings)
     if problems:
         raise InputError.of(problems)
+
+
+def _between_segment_and_measure(settings: Settings) -> list[str]:
+    """Say where the class to count is none of those that the segmentation will make."""
+    segment: Any = settings["segment"]
+    measure: Any = settings["measure"]
+    wanted, names = measure.particle_class, segment.expected_class_names()
+    if wanted == "last" or names is None or wanted in names:
+        return []
+    return [
+        f"measure.particle_class: there will be no class {wanted!r}; segment makes {', '.join(map(repr, names))}. "
+        "'last' stands for the highest index."
+    ]
 
 
 def default_pipeline_text() -> str:

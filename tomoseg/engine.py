@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -224,12 +225,14 @@ def run(
     # Everything after a stage that runs again runs too: its inputs get a new run id.
     if pending:
         pending = chosen[chosen.index(pending[0]) :]
+    known = project.settings
     if pending:
         _prepare(project, settings, pending, before)
     done = []
     for name in chosen:
         if name in pending:
-            record = run_stage(project, BY_NAME[name], settings, runtime, before[name].reasons, restart=force)
+            with _settings_kept(project, known, before, changed=pending[0] != name):
+                record = run_stage(project, BY_NAME[name], settings, runtime, before[name].reasons, restart=force)
             done.append(StageState(name, "fresh", before[name].reasons, record))
         else:
             runtime.progress.message(f"{name}: up to date")
@@ -265,9 +268,29 @@ def run_one(
     for needed in _stages_read(BY_NAME[name]):
         if current[needed].record is None or not allow_stale:
             _refuse_unless_fresh(project, current[needed])
+    known = project.settings
     _prepare(project, settings, [name], current)
-    record = run_stage(project, BY_NAME[name], settings, runtime)
+    with _settings_kept(project, known, current, changed=False):
+        record = run_stage(project, BY_NAME[name], settings, runtime)
     return StageState(name, "fresh", [], record)
+
+
+@contextmanager
+def _settings_kept(
+    project: Project, known: dict[str, Any], before: dict[str, StageState], *, changed: bool
+) -> Iterator[None]:
+    """Have a stage that fails leave the settings as they were, unless the run `changed` a result before.
+
+    Good results would otherwise be stale for parameters that nothing was made with. Where there is no result yet, and
+    after an interruption, the settings stay: the next run goes on with them.
+    """
+    try:
+        yield
+    except (InputError, StageFailed):
+        if not changed and any(state.record is not None for state in before.values()) and not project.is_new:
+            project.store_settings(known)
+            project.settle()
+        raise
 
 
 def _prepare(project: Project, settings: Settings, names: list[str], found: dict[str, StageState]) -> None:

@@ -30,6 +30,11 @@ class InputError(TomosegError):
 
     exit_code = 2
 
+    @property
+    def problems(self) -> list[str]:
+        """Each problem that was found."""
+        return [line.removeprefix("  - ") for line in self._lines[1:]] if self._lines else [str(self)]
+
     @classmethod
     def of(cls, problems: list[str]) -> "InputError":
         """Join all problems found into one error; a single one stays a plain paragraph."""

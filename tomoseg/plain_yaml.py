@@ -82,7 +82,8 @@ def load(text: str) -> Any:
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
     except Exception as error:  # a value that is not what its tag says makes PyYAML raise anything
-        raise ValueError(shown(" ".join(str(error).split()), 400)) from error
+        hint = ". A # begins a comment: write colours in quotes, '#d55e00'" if re.search(r"[\[,]\s*#", text) else ""
+        raise ValueError(shown(" ".join(str(error).split()), 400) + hint) from error
 
 
 def dump(value: Any, *, ascii_only: bool = False) -> str:

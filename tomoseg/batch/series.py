@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tomoseg import config
 from tomoseg.errors import InputError, printable, shown
-from tomoseg.project import is_project
+from tomoseg.project import PROJECT_ENDINGS, is_project
 
 LIST_ENDING = ".csv"
 RAW_COLUMNS = ("raw", "series", "file")  # names of the column of raw files
@@ -27,7 +27,6 @@ FILES = ("angles", "pipeline")  # whose values may be files, by paths from the f
 MORE = "options"  # of `tomoseg run`, as on a command line
 IGNORED = ("notes",)
 LONGEST_LIST = 100_000  # rows
-PROJECT_ENDINGS = (".h5", ".hdf5")
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,13 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from tomoseg.cli.options import BreakLock, ProgressKind, ProjectFile, runtime_of
+from tomoseg.cli.options import AsJson, BreakLock, ProgressKind, ProjectFile, runtime_of
 from tomoseg.cli.train import ImagesDir, LabelMapText, LabelPattern, LabelsDir, label_map_of, words
 from tomoseg.errors import InputError
 from tomoseg.project import Project
 from tomoseg.runtime import stopping_on_signals
 from tomoseg.terminal import show, show_document
 
-AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 SliceCount = Annotated[int, typer.Option(help="Number of slices.", min=1)]
 Plane = Annotated[Literal["xz", "xy", "yz"], typer.Option(help="Plane of the slices, as for `segment`.")]
 ClassNames = Annotated[

@@ -11,7 +11,9 @@ from tomoseg.cli.train import ImagesDir, LabelMapText, LabelPattern, LabelsDir, 
 from tomoseg.errors import InputError
 from tomoseg.lengths import require_size
 from tomoseg.runtime import Runtime, stopping_on_signals
-from tomoseg.terminal import show
+from tomoseg.terminal import show, show_document
+
+STDOUT = Path("-")
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -25,7 +27,12 @@ def evaluate(
     ],
     images_dir: ImagesDir,
     labels_dir: LabelsDir,
-    as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the scores as JSON.")] = None,
+    as_json: Annotated[
+        Path | None,
+        typer.Option(
+            "--json", metavar="[FILE]", help="Print JSON for programs, or write it to FILE.", flag_value=str(STDOUT)
+        ),
+    ] = None,
     as_csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the scores as CSV.")] = None,
     plots: Annotated[
         Path | None,
@@ -96,24 +103,27 @@ def evaluate(
             runtime=runtime,
         )
     first = found.first
-    if as_json is not None:
-        with atomic_path(as_json) as part:
-            part.write_text(json.dumps(found.to_dict(), indent=1) + "\n", encoding="utf-8")
     if as_csv is not None:
         with atomic_path(as_csv) as part:
             first.write_csv(part)
+    if first.detection is not None and objects_csv is not None:
+        with atomic_path(objects_csv) as part:
+            first.detection.write_csv(part)
+    if first.detection is not None and sizes_csv is not None:
+        with atomic_path(sizes_csv) as part:
+            first.detection.write_sizes_csv(part)
+    if as_json == STDOUT:
+        show_document(json.dumps(found.to_dict(), indent=1))
+        return
+    if as_json is not None:
+        with atomic_path(as_json) as part:
+            part.write_text(json.dumps(found.to_dict(), indent=1) + "\n", encoding="utf-8")
     show(*tables.scores_table(first).split("\n"))
     if card is not None and card.threshold != MIDDLE:
         show(f"pixels are {card.class_names[1]} from a probability of {card.threshold:g} on, as in its training")
     if first.calibration is not None:
         show(tables.calibration_line(first.calibration, first.classes))
     if first.detection is not None:
-        if objects_csv is not None:
-            with atomic_path(objects_csv) as part:
-                first.detection.write_csv(part)
-        if sizes_csv is not None:
-            with atomic_path(sizes_csv) as part:
-                first.detection.write_sizes_csv(part)
         show(tables.detection_line(first.detection))
         show(*tables.sizes_table(first.detection).split("\n"))
     if found.comparison is not None:

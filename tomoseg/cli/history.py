@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from tomoseg.cli import render
-from tomoseg.cli.options import BreakLock, ProgressKind, ProjectFile, runtime_of
+from tomoseg.cli.options import AsJson, BreakLock, ProgressKind, ProjectFile, runtime_of
 from tomoseg.errors import InputError, NotReady
 from tomoseg.project import Project, compact
 from tomoseg.reproduction import pipeline_text
@@ -22,9 +22,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command("compact")(_compact)
 
 
-def history(
-    project: ProjectFile, as_json: Annotated[bool, typer.Option("--json", help="Print JSON, in full.")] = False
-) -> None:
+def history(project: ProjectFile, as_json: AsJson = False) -> None:
     """List every run of every stage, and how it ended."""
     with Project.read(project) as opened:
         runs = opened.history()

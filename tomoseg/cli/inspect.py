@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,7 +12,7 @@ import typer
 from tomoseg import config, engine
 from tomoseg.batch.site import is_site_file, site_of
 from tomoseg.cli import render
-from tomoseg.cli.options import Pipeline, ProjectFile, Sets
+from tomoseg.cli.options import AsJson, Pipeline, ProjectFile, Sets
 from tomoseg.errors import InputError, StageFailed
 from tomoseg.io.input_files import as_one
 from tomoseg.project import Project, is_project
@@ -40,7 +41,7 @@ def inspect(
     ] = None,
     signal: Annotated[str | None, typer.Option("--signal", metavar="NAME|N", help="The signal to look at.")] = None,
     exclude: Annotated[str | None, typer.Option("--exclude", metavar="VIEWS", help="Views to leave out.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what a raw file holds and what an import would use: signals, pixel size, tilt angles, tilt axis."""
     from tomoseg.io.contents import contents_of
@@ -58,7 +59,7 @@ def status(
     project: ProjectFile,
     pipeline: Pipeline = "",
     sets: Sets = [],  # noqa: B006 - Typer reads the default
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    as_json: AsJson = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also show how each result was made.")] = False,
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Show again what changes while a job writes, until all is fresh.")
@@ -115,22 +116,42 @@ def check(
     ] = None,
     sets: Sets = [],  # noqa: B006 - Typer reads the default
     angles: Annotated[Path | None, typer.Option("--angles", help="The tilt angles of RAW.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Validate a pipeline and its input, or a recipe of training, and report all problems; nothing is computed."""
+    try:
+        name, unseen = _checked(pipeline, source, sets, angles)
+    except InputError as error:
+        if not as_json:
+            raise
+        show_document(json.dumps({"problems": error.problems, "not_checked": {}}, indent=2))
+        raise typer.Exit(error.exit_code) from error
+    if as_json:
+        show_document(json.dumps({"problems": [], "not_checked": unseen}, indent=2))
+        return
+    show(f"{name}: no problems found")
+    for stage, named in unseen.items():
+        show(
+            f"{stage} was not checked: the project itself names its files ({', '.join(named)}), which only a run opens"
+        )
+
+
+def _checked(
+    pipeline: str, source: Path | None, sets: list[str], angles: Path | None
+) -> tuple[str, dict[str, list[str]]]:
+    """Return what was checked, and the files, by stage, that only a run opens; raise `InputError` with the problems."""
     if source is None and _is_input(Path(pipeline)):
         pipeline, source = "default", Path(pipeline)
     if is_site_file(Path(pipeline)):
         site_of(Path(pipeline), {})
-        show(f"{pipeline}: no problems found")
-        return
+        return pipeline, {}
     if config.is_recipe(pipeline):
         if source is not None or sets or angles:
             raise InputError(f"{pipeline} holds the parameters of a training, which are checked by themselves.")
         problems = problems_with_training(preset("paper", **config.read_recipe(pipeline)))
         if problems:
             raise InputError.of(problems)
-        show(f"{pipeline}: no problems found")
-        return
+        return pipeline, {}
     extra = {"angles": str(angles)} if angles else {}
     layers = [config.read_pipeline(pipeline), config.parse_sets(sets), {"import": extra}]
     unseen: list[str] = []
@@ -145,10 +166,7 @@ def check(
             config.check_stages(settings, [name for name in stages if name not in unseen])
     else:
         config.check_stages(config.resolve(*layers, {"import": {"raw": str(source.absolute())}}))
-    show(f"{pipeline}: no problems found")
-    for name in unseen:
-        named = ", ".join(f"{name}.{field}" for field in engine.files_not_given(settings, name))
-        show(f"{name} was not checked: the project itself names its files ({named}), which only a run opens")
+    return pipeline, {name: [f"{name}.{field}" for field in engine.files_not_given(settings, name)] for name in unseen}
 
 
 def _is_input(path: Path) -> bool:
@@ -219,20 +237,22 @@ def doctor(
         Path | None,
         typer.Argument(metavar="[FOLDER]", help="Try instead what projects need of the file system of this folder."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show what this machine offers: packages, CPUs, memory, GPU, optional programs; or what a file system does."""
     from tomoseg.doctor import findings, findings_in
 
+    found = findings() if folder is None else findings_in(folder)
+    if as_json:
+        show_document(json.dumps([asdict(finding) for finding in found], indent=2))
+    else:
+        show(*render.doctor_lines(found))
     if folder is not None:
-        tried = findings_in(folder)
-        show(*render.doctor_lines(tried))
-        if failed := [finding.what for finding in tried if finding.verdict == "missing"]:
+        if failed := [finding.what for finding in found if finding.verdict == "missing"]:
             raise StageFailed(
                 f"projects are not safe in {folder}, which has no working {', '.join(failed)}: keep them elsewhere."
             )
         return
-    found = findings()
-    show(*render.doctor_lines(found))
     missing = [finding.what for finding in found if finding.verdict == "missing"]
     if missing:
         raise StageFailed(f"tomoseg cannot work without {', '.join(missing)}; reinstall it: pip install tomoseg.")

@@ -23,6 +23,7 @@ LOADED = time.monotonic()
 LONGEST_TIME = 366 * 86400.0  # seconds
 TIME_TO_LEAVE = 10.0  # seconds kept of a time budget, or a fifth of a short one
 
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Hardware to compute on.", rich_help_panel=COMPUTING)
 ]

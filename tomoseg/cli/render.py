@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -58,11 +59,20 @@ def status_lines(project: Project, states: list[StageState], verbose: bool) -> l
     """Return the state of each stage with its reasons, for people."""
     lines = [str(project.path)]
     for state in states:
-        why = f"  {'; '.join(state.reasons)}" if state.reasons else ""
-        lines.append(f"  {state.name:<12} {state.state:<8}{why}")
-        if verbose and state.record is not None:
-            lines += _details(state.record)
-    return lines
+        why = "; ".join(state.reasons)
+        when = "" if state.record is None else state.record.started[:16].replace("T", " ")
+        lines.append(f"  {state.name:<12} {state.state:<8} {when:<17} {why}".rstrip())
+        if state.record is not None:
+            lines += _details(state.record) if verbose else [f"      warning: {text}" for text in state.record.warnings]
+    return [*lines, *_next_step(project, states)]
+
+
+def _next_step(project: Project, states: list[StageState]) -> list[str]:
+    """Say how to go on: with the first stage that is not fresh, or with what there is to look at."""
+    path = shlex.quote(str(project.path))
+    if any(state.state != "fresh" for state in states):
+        return [f"next: tomoseg run {path}"]
+    return [f"next: tomoseg report {path} -o report.html, or tomoseg view {path}"]
 
 
 def _details(record: Record) -> list[str]:

@@ -10,8 +10,8 @@ import typer
 
 from tomoseg import config, engine
 from tomoseg.api import IMPORT, opened_to_run, run_layers
-from tomoseg.cli.options import BreakLock, OutputProject, Pipeline, ProjectFile, Sets, computing, with_options
-from tomoseg.cli.render import run_summary_lines
+from tomoseg.cli.options import AsJson, BreakLock, OutputProject, Pipeline, ProjectFile, Sets, computing, with_options
+from tomoseg.cli.render import run_summary_lines, status_json
 from tomoseg.config import Raw
 from tomoseg.errors import InputError
 from tomoseg.io.input_files import as_one
@@ -19,7 +19,7 @@ from tomoseg.lengths import require_size
 from tomoseg.project import Project
 from tomoseg.runtime import Runtime, stopping_on_signals
 from tomoseg.stages import STAGES
-from tomoseg.terminal import show
+from tomoseg.terminal import show, show_document
 
 ON_CLUSTER = ("reconstruct", "segment")  # stages whose slabs workers can compute
 
@@ -90,6 +90,7 @@ def run(
         str | None,
         typer.Option("--only", metavar="N,...", help="With --many: the numbers of the series to run; none: of none."),
     ] = None,
+    as_json: AsJson = False,
     *,
     runtime: Runtime,
 ) -> None:
@@ -97,6 +98,8 @@ def run(
     given = {"angles": angles, "pixel_size": pixel_size, "tilt_axis": tilt_axis, "signal": signal, "exclude": exclude}
     layers = run_layers(pipeline, config.parse_sets(sets), given, export_dir)
     if many:
+        if as_json:
+            raise InputError("--json is of a single series: --many writes the table of all to its folder.")
         config.resolve(*layers)
         from tomoseg.cli.many import run_all
 
@@ -113,7 +116,10 @@ def run(
     opened = opened_to_run(source, output, layers, runtime, force=force, break_lock=break_lock)
     with _stoppable(source, output, layers), opened as (project, settings):
         done = engine.run(project, settings, runtime, first=first, last=last, force=force)
-        show(*run_summary_lines(project, done))
+        if as_json:
+            show_document(status_json(project, done))
+        else:
+            show(*run_summary_lines(project, done))
 
 
 def _import(

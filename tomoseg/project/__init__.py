@@ -1,11 +1,12 @@
 """The project file: the only code that opens it."""
 
 from tomoseg.project.compact import compact
-from tomoseg.project.file import Project, is_project
+from tomoseg.project.file import PROJECT_ENDINGS, Project, is_project
 from tomoseg.project.provenance import PeakMemory, Record, StageState, job_id, new_run_id, now, versions
 from tomoseg.project.transaction import Partial, Transaction
 
 __all__ = [
+    "PROJECT_ENDINGS",
     "Partial",
     "PeakMemory",
     "Project",

@@ -216,6 +216,9 @@ def _with_cache(file: h5py.File, path: str, cache_bytes: int) -> Any:
     return CheckedDataset(h5py.h5d.open(file.id, path.encode(), access))
 
 
+PROJECT_ENDINGS = (".h5", ".hdf5")  # of the names of projects that are made
+
+
 def is_project(path: Path) -> bool:
     """Tell whether `path` is a tomoseg project file."""
     if not path.is_file() or not _is_hdf5(path):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from tomoseg.classes import problems_with_colors, problems_with_names
+from tomoseg.classes import default_names, problems_with_colors, problems_with_names
 from tomoseg.errors import InputError
 from tomoseg.parameters import Field, InputFile, Parameters
 from tomoseg.segmentation.inference.engines import EngineName, described_engines, problem_with
@@ -44,7 +44,8 @@ class SegmentParameters(Parameters):
     )
     class_colors: list[str] | None = Field(
         None,
-        description="Colours of the classes as #rrggbb. Default: those of the network, or the palette of Okabe and Ito",
+        description="Colours of the classes as #rrggbb, in a pipeline file in quotes, since # begins a comment: "
+        "['#000000', '#0072b2', '#d55e00']. Default: those of the network, or the palette of Okabe and Ito",
     )
     engine: EngineName = Field(
         "auto",
@@ -142,6 +143,19 @@ class SegmentParameters(Parameters):
         """True where the network that ships makes the labels if the volume is like its world."""
         free = self.method == "auto" and self.model is None and self.thresholds is None
         return free and self.classes == DEFAULT_CLASSES
+
+    def expected_class_names(self) -> list[str] | None:
+        """Return the names that the classes will have; None where the network's file does not tell."""
+        if self.class_names is not None or not self.uses_network:
+            return self.class_names or default_names(self.classes)
+        from tomoseg.segmentation.networks.card import read_card
+        from tomoseg.segmentation.networks.known_models import resolve_model
+
+        try:
+            card = read_card(resolve_model(self.model or ""))
+        except InputError:
+            return None  # `check` says why
+        return None if card is None else card.class_names
 
     def min_sizes(self, n_classes: int) -> list[int]:
         """Return the smallest size of an object, in voxels, for each class above the first."""

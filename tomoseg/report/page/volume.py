@@ -13,6 +13,7 @@ from tomoseg.report.results import Results
 from tomoseg.report.sampling.slices import Orthoslice, orthoslices
 
 METHODS = {"otsu": "intensity thresholds (otsu)", "unet": "trained network (U-Net)"}
+CONFIDENCE_SLICES, UNSURE = 32, 0.5  # slices in which confidence is averaged; below which a voxel counts as unsure
 
 
 def reconstruct_section(results: Results) -> Html:
@@ -99,7 +100,7 @@ def segment_section(results: Results) -> Html:
         ("model", results.text("segmentation_info", "model")),
         ("thresholds", results.text("segmentation_info", "thresholds")),
         ("no network, since", results.text("segmentation_info", "no_network")),
-        ("confidence", _confidence(results)),
+        ("confidence, and share of unsure voxels (below 50 %)", _confidence(results)),
         ("Dice to expect, by its own probabilities", _of_classes(results, "expected_dice")),
         ("Dice between it and thresholds, in some slices", _of_classes(results, "agreement_with_thresholds")),
     ]
@@ -118,10 +119,21 @@ def _of_classes(results: Results, key: str) -> str | None:
 
 
 def _confidence(results: Results) -> str | None:
-    """Return how confident the network is in the central slice."""
+    """Return how confident the network is of the voxels of each class, by some slices all over the volume."""
     confidence = results.confidence
     if confidence is None:
         return None
-    middle = np.asarray(confidence[confidence.shape[0] // 2], float) / 255
-    mean, unsure = 100 * middle.mean(), 100 * (middle < 0.5).mean()
-    return f"{mean:.1f} % on average in the central slice, below 50 % in {unsure:.2g} % of it"
+    labels, n = results.artifacts["labels"], len(results.classes)
+    places = np.unique(np.linspace(0, confidence.shape[0] - 1, CONFIDENCE_SLICES).round().astype(int))
+    total, unsure, count = np.zeros(n), np.zeros(n), np.zeros(n)
+    for z in places:
+        classes, values = np.asarray(labels[z]).ravel(), np.asarray(confidence[z], float).ravel() / 255
+        total += np.bincount(classes, values, n)[:n]
+        unsure += np.bincount(classes, values < UNSURE, n)[:n]
+        count += np.bincount(classes, minlength=n)[:n]
+    texts = [
+        f"{label.name} {number(100 * total[k] / count[k])} %, {number(100 * unsure[k] / count[k], 2)} %"
+        for k, label in enumerate(results.classes)
+        if count[k]
+    ]
+    return f"{'; '.join(texts)} ({len(places)} slices)"

@@ -1,5 +1,6 @@
 """Charts of scores, distances, calibration, detected objects and comparisons, as PNG files."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,14 @@ def save(figure: Any, path: Path, dpi: int = 150) -> None:
         figure.savefig(part, dpi=dpi, format="png")
 
 
+def _mark(figure: Any, evaluation: Evaluation) -> None:
+    """Write below a figure what its scores must not be taken for, such as images that the network was trained on."""
+    if evaluation.notes:
+        width = 12 * int(figure.get_figwidth())
+        text = "\n".join(line for note in evaluation.notes for line in textwrap.wrap(note, width))
+        figure.supxlabel(text, fontsize=7, color="#d55e00")
+
+
 def plot_evaluation(evaluation: Evaluation, folder: Path) -> None:
     """Draw all charts of an evaluation into a folder."""
     plot_scores(evaluation, folder / "scores.png")
@@ -68,6 +77,7 @@ def plot_scores(evaluation: Evaluation, path: Path) -> None:
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=len(METRICS), frameon=False)
+    _mark(figure, evaluation)
     save(figure, path)
 
 
@@ -88,6 +98,7 @@ def plot_hausdorff(evaluation: Evaluation, path: Path) -> None:
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
+    _mark(figure, evaluation)
     save(figure, path)
 
 
@@ -120,6 +131,7 @@ def plot_calibration(evaluation: Evaluation, path: Path) -> None:
         axes.set_xlabel("confidence of the network")
         axes.set_xlim(0, 1.02)
         axes.grid(alpha=0.3)
+    _mark(figure, evaluation)
     save(figure, path)
 
 
@@ -153,6 +165,7 @@ def plot_detection(evaluation: Evaluation, path: Path) -> None:
     scores = f"precision {total['precision']:.2f}, recall {total['recall']:.2f}, F1 {total['f1']:.2f}"
     axes.set_title(f"{detection.class_name}, IoU ≥ {detection.rule.iou:g}: {scores}", fontsize=10, pad=26)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=9)
+    _mark(figure, evaluation)
     save(figure, path)
 
 

@@ -1,5 +1,6 @@
 """Scores as text."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -24,10 +25,15 @@ def scores_table(evaluation: Evaluation, counted: str = "images", more: Mapping[
     headings = "".join(f"{metric:<19}" for metric in METRICS)
     lines = [f"{'class':<{width}}  {headings}{counted:<8}" + "".join(f"{heading:<10}" for heading in more)]
     for c, name in enumerate(evaluation.classes):
-        cells = "".join(f"{s.mean[c]:.4f} ± {s.ci95[c]:.4f}    " for s in summary.values())
+        cells = "".join(f"{_with_interval(s.mean[c], s.ci95[c]):<19}" for s in summary.values())
         columns = "".join(f"{values[c]:<10.4f}" for values in more.values())
         lines.append(f"{name:<{width}}  {cells}{summary['dice'].n[c]:<8d}{columns}")
     return "\n".join(printable(line).rstrip() for line in lines)
+
+
+def _with_interval(mean: float, ci95: float) -> str:
+    """Return a mean and its interval, which one image does not have."""
+    return f"{mean:.4f} ± {ci95:.4f}" if math.isfinite(ci95) else f"{mean:.4f}"
 
 
 def calibration_line(calibration: Calibration, classes: list[str]) -> str:
