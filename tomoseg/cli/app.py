@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from tomoseg import __version__, terminal
-from tomoseg.cli import annotate, evaluate, history, images, inspect, run, submit, train, view
+from tomoseg.cli import annotate, evaluate, history, images, inspect, run, submit, train, trial, view
 from tomoseg.cli.environment import prepare_environment
 from tomoseg.errors import InputError, TomosegError
 from tomoseg.runtime import STOPPING
@@ -39,7 +39,10 @@ SECTIONS = {
     "Look at a project": {
         "status": "which stages are fresh, stale (and why) or partial",
         "report": "a self-contained page with pictures, plots and tables",
+        "try": "parameters on a slice or a few, side by side",
+        "compare": "several projects: figures, sizes, differences",
         "preview": "one picture: slices, labels, particles",
+        "movie": "the labelled classes, turning (.mp4, .gif)",
         "view": "the project in napari",
         "history": "every run of every stage, and how it ended",
         "export-pipeline": "the pipeline file that reproduces the results",
@@ -97,7 +100,7 @@ def _global(
 
 
 _debug = False
-for _part in (run, submit, inspect, view, history, train, evaluate, annotate, images):
+for _part in (run, submit, inspect, view, history, trial, train, evaluate, annotate, images):
     _part.add_commands(app)
 
 

@@ -2,23 +2,35 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from tomoseg.cli.options import computing
+from tomoseg.cli.options import AsJson, computing
 from tomoseg.cli.train import ImagesDir, LabelMapText, LabelPattern, LabelsDir, label_map_of
 from tomoseg.errors import InputError
 from tomoseg.lengths import require_size
 from tomoseg.runtime import Runtime, stopping_on_signals
 from tomoseg.terminal import show, show_document
 
-STDOUT = Path("-")
+JSON_FILE = "--json-file"
+
+
+class Evaluate(TyperCommand):
+    """Takes `--json FILE.json`, as earlier versions did, for `--json-file FILE.json`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the command line."""
+        at = args.index("--json") if "--json" in args else -1
+        if 0 <= at < len(args) - 1 and args[at + 1].endswith(".json"):
+            args = [*args[:at], JSON_FILE, *args[at + 1 :]]
+        return super().parse_args(ctx, args)
 
 
 def add_commands(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command("evaluate")(computing(evaluate))
+    app.command("evaluate", cls=Evaluate)(computing(evaluate))
 
 
 def evaluate(
@@ -27,12 +39,8 @@ def evaluate(
     ],
     images_dir: ImagesDir,
     labels_dir: LabelsDir,
-    as_json: Annotated[
-        Path | None,
-        typer.Option(
-            "--json", metavar="[FILE]", help="Print JSON for programs, or write it to FILE.", flag_value=str(STDOUT)
-        ),
-    ] = None,
+    as_json: AsJson = False,
+    json_file: Annotated[Path | None, typer.Option(JSON_FILE, metavar="FILE", help="Write the JSON to a file.")] = None,
     as_csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the scores as CSV.")] = None,
     plots: Annotated[
         Path | None,
@@ -88,7 +96,7 @@ def evaluate(
         class_names=card.class_names if card is not None else None,
         label_pattern=label_pattern,
     )
-    for file in filter(None, (as_json, as_csv, objects_csv, sizes_csv)):
+    for file in filter(None, (json_file, as_csv, objects_csv, sizes_csv)):
         if not file.absolute().parent.is_dir():
             raise InputError(f"The folder of {file} does not exist.")
     with stopping_on_signals():
@@ -112,12 +120,12 @@ def evaluate(
     if first.detection is not None and sizes_csv is not None:
         with atomic_path(sizes_csv) as part:
             first.detection.write_sizes_csv(part)
-    if as_json == STDOUT:
+    if json_file is not None:
+        with atomic_path(json_file) as part:
+            part.write_text(json.dumps(found.to_dict(), indent=1) + "\n", encoding="utf-8")
+    if as_json:
         show_document(json.dumps(found.to_dict(), indent=1))
         return
-    if as_json is not None:
-        with atomic_path(as_json) as part:
-            part.write_text(json.dumps(found.to_dict(), indent=1) + "\n", encoding="utf-8")
     show(*tables.scores_table(first).split("\n"))
     if card is not None and card.threshold != MIDDLE:
         show(f"pixels are {card.class_names[1]} from a probability of {card.threshold:g} on, as in its training")

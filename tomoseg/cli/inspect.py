@@ -1,4 +1,4 @@
-"""Commands that show what there is: `inspect`, `status`, `check`, `report`, `preview` and `doctor`."""
+"""Commands that show what there is: `inspect`, `status`, `check`, `report`, `compare`, `preview`, `movie`, `doctor`."""
 
 import json
 import time
@@ -12,12 +12,12 @@ import typer
 from tomoseg import config, engine
 from tomoseg.batch.site import is_site_file, site_of
 from tomoseg.cli import render
-from tomoseg.cli.options import AsJson, Pipeline, ProjectFile, Sets
+from tomoseg.cli.options import AsJson, Pipeline, ProgressKind, ProjectFile, Sets
 from tomoseg.errors import InputError, StageFailed
 from tomoseg.io.input_files import as_one
 from tomoseg.project import Project, is_project
 from tomoseg.reproduction import command
-from tomoseg.runtime import Runtime, stopping_on_signals
+from tomoseg.runtime import Runtime, make_runtime, stopping_on_signals
 from tomoseg.segmentation.training.parameters import check as problems_with_training
 from tomoseg.segmentation.training.parameters import preset
 from tomoseg.terminal import show, show_document
@@ -27,7 +27,7 @@ WATCH_SECONDS, LOOK_SECONDS = 3.0, 0.1  # between two looks at a project, and at
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    for one in (inspect, status, check, report, preview, doctor):
+    for one in (inspect, status, check, report, compare, preview, movie, doctor):
         app.command(one.__name__)(one)
 
 
@@ -209,6 +209,31 @@ def results_of(project: Project) -> Any:
     )
 
 
+def compare(
+    projects: Annotated[list[Path], typer.Argument(metavar="PROJECT...", help="Two project files or more.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="COMPARE.html", help="The page to write; a .csv is written beside it."),
+    ],
+) -> None:
+    """Put projects side by side: figures, size distributions, and tests of whether these differ."""
+    from tomoseg import __version__
+    from tomoseg.report.compare import Compared, named, write_comparison, write_figures_csv
+
+    if len(projects) < 2:
+        raise InputError("compare needs two projects or more.")
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"-o {output}: the comparison is an HTML page, so its name must end in .html.")
+    samples = []
+    for name, path in zip(named(projects), projects, strict=True):
+        with Project.read(path) as opened:
+            samples.append(Compared.of(name, results_of(opened)))
+    table = output.with_suffix(".csv")
+    write_comparison(output, samples, __version__)
+    write_figures_csv(table, samples)
+    show(output, table)
+
+
 def preview(
     project: ProjectFile,
     output: Annotated[
@@ -230,6 +255,24 @@ def preview(
     with Project.read(project) as opened:
         write_preview(path, results_of(opened))
     show(path)
+
+
+def movie(
+    project: ProjectFile,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="TURN.mp4", help="An .mp4 or .gif file.")],
+    seconds: Annotated[float, typer.Option("--seconds", help="Length of one turn.", min=0.5, max=120)] = 6.0,
+    size: Annotated[int, typer.Option("--size", metavar="PX", help="Side of the picture.", min=64, max=2160)] = 720,
+    dark: Annotated[bool, typer.Option("--dark", help="On black instead of white.")] = False,
+    progress: ProgressKind = "auto",
+) -> None:
+    """Write a movie of the labelled classes, turning once about the tilt axis."""
+    from tomoseg.report.movie import check_movie, write_movie
+
+    check_movie(output)
+    with Project.read(project) as opened, stopping_on_signals():
+        runtime = make_runtime(progress=progress)
+        write_movie(output, results_of(opened), seconds, size, dark=dark, runtime=runtime)
+    show(output)
 
 
 def doctor(

@@ -5,7 +5,7 @@ straight at them; solid classes end the ray. Neither a display nor a graphics li
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -40,15 +40,20 @@ def draw_surfaces(results: Results) -> tuple[NDArray[np.uint8], float] | None:
 
     Returns the picture and the side of one of its pixels in voxels, as of `render`; None where there is nothing to see.
     """
-    found, solid = results.class_fractions, results.particle_class
+    found = results.class_fractions
     if found is None:
         return None
-    surfaces = [
+    image, pixel_voxels = render(found, surfaces_of(results), results.sizes.surfaces_px)
+    return (image, pixel_voxels) if image[..., 3].any() else None
+
+
+def surfaces_of(results: Results) -> list[Surface]:
+    """Return how each class but the background is drawn: particles solid, all others translucent and pale."""
+    solid = results.particle_class
+    return [
         Surface(c.index, rgb(c.color) if c.index == solid else pale(c.color), c.index != solid)
         for c in results.classes[1:]
     ]
-    image, pixel_voxels = render(found, surfaces, results.sizes.surfaces_px)
-    return (image, pixel_voxels) if image[..., 3].any() else None
 
 
 def pale(color: str) -> tuple[int, int, int]:
@@ -63,14 +68,42 @@ def render(found: Fractions, surfaces: Sequence[Surface], side: int = PICTURE_SI
     Before the view is rotated, x points to the right, y down and z away from the viewer. Returns (side, side, 4) u1
     picture (red, green, blue, opacity), and the side of one of its pixels in voxels of the labels.
     """
+    ((image, pixel_voxels),) = render_views(found, surfaces, (YAW,), side)
+    return image, pixel_voxels
+
+
+def render_views(
+    found: Fractions, surfaces: Sequence[Surface], yaws_deg: Sequence[float], side: int
+) -> Iterator[tuple[NDArray[np.uint8], float]]:
+    """Yield the picture of `render` for each angle about the tilt axis, all of the same scale and centre."""
     fields, reduction = coverage(found, [s.index for s in surfaces])
     busy = _busy_blocks(fields)
-    yaw, pitch = np.deg2rad(YAW), np.deg2rad(PITCH)
-    # Rows: right, down and forward in (x, y, z).
+    views = [_view(yaw) for yaw in yaws_deg]
+    framings = [_framing(fields, view) for view in views]
+    half_width = max(half for _, half in framings)
+    centre = np.mean([c for c, _ in framings], axis=0)
+    for view in views:
+        picture, pixel = _picture(fields, busy, view, centre, half_width, surfaces, side)
+        yield picture, pixel * reduction
+
+
+def _view(yaw_deg: float) -> NDArray[np.float64]:
+    """Return the rows right, down and forward in (x, y, z)."""
+    yaw, pitch = np.deg2rad(yaw_deg), np.deg2rad(PITCH)
     turn = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
     tip = np.array([[1, 0, 0], [0, np.cos(pitch), np.sin(pitch)], [0, -np.sin(pitch), np.cos(pitch)]])
-    view = tip @ turn
-    centre, half_width = _framing(fields, view)
+    return np.asarray(tip @ turn)
+
+
+def _picture(
+    fields: NDArray[np.float32],
+    busy: NDArray[np.bool_],
+    view: NDArray[np.float64],
+    centre: NDArray[np.float64],
+    half_width: float,
+    surfaces: Sequence[Surface],
+    side: int,
+) -> tuple[NDArray[np.uint8], float]:
     pixel = 2 * half_width / side  # in voxels of the field
     colors = np.array([s.color for s in surfaces], np.float32).reshape(-1, 3) / np.float32(255)
     glass = np.array([s.glass for s in surfaces])
@@ -82,7 +115,7 @@ def render(found: Fractions, surfaces: Sequence[Surface], side: int = PICTURE_SI
     step = -(-side // 16)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         list(pool.map(band, [slice(i, min(i + step, side)) for i in range(0, side, step)]))
-    return np.rint(255 * np.clip(picture, 0, 1)).astype(np.uint8), pixel * reduction
+    return np.rint(255 * np.clip(picture, 0, 1)).astype(np.uint8), pixel
 
 
 def coverage(found: Fractions, indices: Sequence[int]) -> tuple[NDArray[np.float32], int]:

@@ -1,0 +1,97 @@
+"""What a user sees next: states with dates and the next step, JSON, and settings that a failure leaves alone."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from tomoseg.cli.app import app
+from tomoseg.errors import InputError, StageFailed
+from tomoseg.project import Project
+from tomoseg.stages import BY_NAME
+
+OTSU = ["--set", "segment.method=otsu"]
+
+
+def call(*words, code=0):
+    done = CliRunner().invoke(app, list(map(str, words)))
+    assert done.exit_code == code or code is None, (done.exception, done.output)
+    return done
+
+
+def test_status_tells_dates_warnings_and_the_next_step(project):
+    text = call("status", project).stdout
+    assert text.count(" 20") >= 5  # the year of each date
+    assert "warning: labels were made by intensity thresholds" in text
+    assert text.rstrip().splitlines()[-1].startswith(f"next: tomoseg report {project}")
+    text = call("status", project, "--set", "measure.min_voxels=30").stdout
+    assert text.rstrip().splitlines()[-1] == f"next: tomoseg run {project}"
+
+
+def test_json_is_a_flag_and_goes_to_stdout(project):
+    options = ["--set", "measure.min_voxels=30", "--until", "measure", "--json", "--progress", "none"]
+    done = call("run", project, *OTSU, *options)
+    content = json.loads(done.stdout)
+    assert [stage["name"] for stage in content["stages"]][-1] == "measure"
+    assert content["stages"][-1]["run"]["parameters"]["min_voxels"] == 30
+    assert json.loads(call("status", project, "--json").stdout)["stages"]
+    assert json.loads(call("history", project, "--json").stdout)
+    assert json.loads(call("models", "--json").stdout)["models"]
+    assert any(finding["what"] == "numpy" for finding in json.loads(call("doctor", "--json").stdout))
+    assert json.loads(call("check", "quick", "--json").stdout) == {"problems": [], "not_checked": {}}
+    wrong = call(
+        "check", "quick", "--set", "reconstruct.method=gridrec", "--set", "reconstruct.backend=cpu", "--json", code=2
+    )
+    assert len(json.loads(wrong.stdout)["problems"]) == 1
+
+
+def test_a_class_that_will_not_be_is_found_before_computing(project):
+    with pytest.raises(InputError, match="there will be no class 'Pt'; segment makes 'background', 'support'"):
+        CliRunner().invoke(app, ["check", "default", "--set", "measure.particle_class=Pt"], catch_exceptions=False)
+    options = ["--set", "segment.model=gamma-alumina-pt", "--set", "segment.method=unet"]
+    call("check", "default", "--set", "measure.particle_class=Pt", *options)
+
+
+@pytest.mark.parametrize("error", [StageFailed("out of luck"), InputError("not like this")])
+def test_a_run_that_fails_leaves_good_results_fresh(project, monkeypatch, error):
+    with Project.read(project) as opened:
+        before = opened.settings
+
+    def fail(**_):
+        raise error
+
+    stage = BY_NAME["segment"]
+    monkeypatch.setitem(BY_NAME, "segment", type(stage)(**{**vars(stage), "run": fail}))
+    done = call("run", project, *OTSU, "--set", "segment.smooth=1.5", "--set", "measure.min_voxels=99", code=None)
+    assert done.exception is error
+    done = call("segment", project, "--smooth", "1.5", "--method", "otsu", code=None)
+    assert done.exception is error
+    with Project.read(project) as opened:
+        assert opened.settings == before
+    assert "stale" not in call("status", project).stdout
+
+
+def test_a_later_failure_keeps_what_was_wished_for(project, monkeypatch):
+    """Once a result has changed, the next run goes on with the same parameters."""
+    stage = BY_NAME["segment"]
+
+    def fail(**_):
+        raise StageFailed("out of luck")
+
+    monkeypatch.setitem(BY_NAME, "segment", type(stage)(**{**vars(stage), "run": fail}))
+    options = ["--set", "reconstruct.iterations=3", *OTSU, "--set", "segment.smooth=1.5"]
+    call("run", project, *options, code=None)
+    with Project.read(project) as opened:
+        assert opened.settings["reconstruct"]["iterations"] == 3
+        assert opened.settings["segment"]["smooth"] == 1.5
+
+
+def test_a_project_has_the_ending_of_one(tmp_path):
+    with pytest.raises(InputError, match=r"must end in \.h5 or \.hdf5"):
+        CliRunner().invoke(app, ["run", str(tmp_path), "-o", str(tmp_path / "x.hdf")], catch_exceptions=False)
+
+
+def test_colours_without_quotes_are_explained(tmp_path):
+    (tmp_path / "p.yaml").write_text("segment:\n  class_colors: [#ff0000, #00ff00, #0000ff]\n")
+    with pytest.raises(InputError, match="write colours in quotes"):
+        CliRunner().invoke(app, ["check", str(tmp_path / "p.yaml")], catch_exceptions=False)
