@@ -27,6 +27,7 @@ from tomoseg.runtime import slabs
 
 THRESHOLD = 1 / 7
 SIDE_PX = 320  # of the middle of the sample's slices, in which the resolution is measured
+AT_ONCE = 32  # slices: a GPU holds them that holds those of the sample for the iterations
 LEAST_ELONGATION = 1.01  # worth telling
 LEAST_SIGNAL = 0.1  # of the brightest part of a profile, below which it counts as vacuum
 
@@ -151,8 +152,9 @@ def middle_of_half(
         def middle_of(part: slice) -> Floats:
             return method(operator, projections[:, part]).volume[z, :, x].copy()
 
+        parts = slabs(projections.shape[1], min(operator.block, AT_ONCE))
         with ThreadPoolExecutor(threads if operator.threads else 1) as pool:
-            return np.concatenate(list(pool.map(middle_of, slabs(projections.shape[1], operator.block))), axis=1)
+            return np.concatenate(list(pool.map(middle_of, parts)), axis=1)
 
 
 def _middle(n: int) -> slice:

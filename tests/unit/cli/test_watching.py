@@ -85,7 +85,9 @@ def test_watching_shows_each_change_and_ends_when_all_is_fresh(raw, tmp_path):
         told = watching.communicate(timeout=60)[0]
     assert watching.returncode == 0
     assert "align        missing" in told
-    assert told.splitlines()[-1].split()[:2] == ["export", "fresh"]
+    *_, last, going_on = told.splitlines()
+    assert last.split()[:2] == ["export", "fresh"]
+    assert going_on.startswith("next: tomoseg report")
 
 
 def test_watching_can_be_left(raw, tmp_path):

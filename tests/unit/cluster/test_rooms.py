@@ -84,7 +84,7 @@ def test_a_reconstruction_is_the_same(series, options):
     assert np.array_equal(here.volume, there.volume)
     assert np.array_equal(here.residuals, there.residuals)
     assert here.iterations == there.iterations
-    assert here.shell_table.tobytes() == there.shell_table.tobytes()
+    assert here.resolution.shells.tobytes() == there.resolution.shells.tobytes()
     assert len([name for name in cluster.names if name.startswith("slices")]) > 1
 
 
