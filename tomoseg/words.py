@@ -8,3 +8,13 @@ def count(n: int, one: str, many: str | None = None) -> str:
     ('1 particle', '2 particles', '2 series')
     """
     return f"{n} {one if n == 1 else many or one + 's'}"
+
+
+def ordinal(n: int) -> str:
+    """Return a number as an ordinal.
+
+    >>> ordinal(2), ordinal(3), ordinal(11), ordinal(21)
+    ('2nd', '3rd', '11th', '21st')
+    """
+    teen = 10 < n % 100 < 20
+    return f"{n}{'th' if teen else {1: 'st', 2: 'nd', 3: 'rd'}.get(n % 10, 'th')}"

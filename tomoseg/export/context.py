@@ -18,7 +18,7 @@ from tomoseg.classes import problems_with_colors
 from tomoseg.errors import printable
 from tomoseg.export.manifest import Atomic, Manifest
 from tomoseg.io.atomic import atomic_path
-from tomoseg.palette import EXPORTED_CLASSES, SURFACE_GREY, SURFACE_RED
+from tomoseg.palette import EXPORTED_CLASSES
 from tomoseg.runtime import Runtime
 
 # Short texts that exported files carry about the data: unit of length, raw file, names of classes.
@@ -232,10 +232,8 @@ class ExportContext:
         return surface_stem(k, self.class_names[k])
 
     def appearance(self, k: int) -> tuple[str, float]:
-        """Return colour and opacity of a surface: red particles; the rest glass, grey if it is a single class."""
-        if k == self.particles:
-            return SURFACE_RED, 1.0
-        return SURFACE_GREY if len(self.class_names) <= 3 else self.class_colors[k], GLASS
+        """Return colour and opacity of a surface: that of its class, as everywhere; all but the particles are glass."""
+        return self.class_colors[k], 1.0 if k == self.particles else GLASS
 
     def surface_files(self, ending: str, triangle_bytes: int) -> dict[str, int]:
         """Return the names of the files of all surfaces that may be written, with the bytes to expect where planned."""

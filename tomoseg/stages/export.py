@@ -112,7 +112,7 @@ def doubts(params: ExportParameters, project: Path, export_info: Mapping[str, An
 
 STAGE = Stage(
     name="export",
-    version=3,
+    version=4,
     summary="files for ParaView, napari, Fiji, IMOD, Blender and spreadsheets",
     parameters=ExportParameters,
     reads=(

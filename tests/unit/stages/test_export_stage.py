@@ -595,12 +595,12 @@ def test_pyarrow_is_asked_for_parquet_only(inputs, tmp_path, without_pyarrow):
     assert STAGE.check(ExportParameters()) == []
 
 
-def test_the_class_that_was_counted_is_red(inputs, tmp_path):
+def test_the_class_that_was_counted_is_solid(inputs, tmp_path):
     given = {**inputs, "measurement_info": MemoryInput(None, {"particle_class": NAMES[1]})}
     exported(given, tmp_path, formats="vtp,paraview")
     lines = (tmp_path / "paraview_view.py").read_text().split("SURFACES = ")[1].split("POINTS")[0]
     colors = {surface["file"]: (surface["color"], surface["opacity"]) for surface in json.loads(lines)}
-    assert colors["surface_1_Al_O.vtp"] == ("#c8191e", 1.0)
+    assert colors["surface_1_Al_O.vtp"] == ("#9a9a9a", 1.0)  # the colour of its class, as everywhere
     assert colors["surface_2_Pt.vtp"][1] < 0.5
 
 

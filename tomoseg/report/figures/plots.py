@@ -232,8 +232,8 @@ def discs_plot(density: Array, signs: Sequence[str]) -> Plot:
         axes.set_axis_off()
         top = float(np.nanmax(density)) if np.isfinite(density).any() else 1.0
         for i, (disc, sign) in enumerate(zip(density, signs, strict=True)):
-            left = 0.01 + 0.45 * i
-            part = axes.inset_axes((left, 0.06, 0.42, 0.84))
+            left = 0.05 + 0.455 * i  # room for the arrow along y beside each disc
+            part = axes.inset_axes((left, 0.06, 0.385, 0.84))
             drawn = part.imshow(disc, vmin=0, vmax=top, cmap="cividis", interpolation="nearest", extent=(-1, 1, 1, -1))
             part.set_axis_off()
             part.set_title(f"normals towards {sign}", color=colors.text, fontsize=8.5)

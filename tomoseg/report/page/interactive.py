@@ -5,6 +5,7 @@ pictures where the script runs on a screen.
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from tomoseg.report.html import Html, el, join
 from tomoseg.report.results import LabelClass, Results
 from tomoseg.report.sampling.mesh import GLASS_TRIANGLES, SOLID_TRIANGLES, encoded, surface
 from tomoseg.report.sampling.slices import PLANES, SLICES, Plane, evenly_spaced, slices
+from tomoseg.words import ordinal
 
 MOST_TILTS, TILT_SIDE = 80, 320
 CONFIDENCE_SIDE = 200
@@ -76,7 +78,9 @@ def tilts_control(results: Results) -> Html | None:
         el("output", ""),
         class_="bar",
     )
-    return el("div", el("div", *pictures, class_="pair"), bar, class_="live", data_kind="tilts")
+    note = _steps_note([_number_of_tilts(series)], MOST_TILTS, "tilt")
+    hint = el("p", note, class_="note") if note else None
+    return el("div", el("div", *pictures, class_="pair"), bar, hint, class_="live", data_kind="tilts")
 
 
 def tilts_data(results: Results) -> dict[str, Any] | None:
@@ -155,6 +159,7 @@ def slices_control(results: Results, *, overlay: bool) -> Html | None:
             lines,
         ]
         hint += " Confidence runs from dark blue (0 %) to yellow (100 %)." if confident else ""
+    hint = f"{hint} {_steps_note(volume.shape, SLICES, 'slice')}".strip()
     return el(
         "div",
         el("div", *controls, class_="bar"),
@@ -164,6 +169,12 @@ def slices_control(results: Results, *, overlay: bool) -> Html | None:
         data_kind="slices",
         data_overlay=int(overlay),
     )
+
+
+def _steps_note(lengths: Sequence[int], most: int, what: str) -> str:
+    """Say where sliders do not stop at every image: only so many are in the page."""
+    step = max(round((n - 1) / (min(n, most) - 1)) for n in lengths if n > 1)
+    return f"The page holds every {ordinal(step)} {what}." if step > 1 else ""
 
 
 def _panel(plane: Plane, n: int, *, overlay: bool) -> Html:

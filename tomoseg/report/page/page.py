@@ -38,13 +38,14 @@ def export_section(results: Results) -> Html:
 STATE_WORDS = {"fresh": "✓ up to date", "stale": "out of date", "partial": "unfinished", "missing": "not run"}
 # Nothing from outside and no script but our own can ever run in the page, whatever a file held.
 POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; style-src 'unsafe-inline'"
-# Stage, heading, the artifact without which there is no result, and what writes the section.
+# Stage, heading, the artifact without which there is no result, and what writes the section. What was found comes
+# first, then what it was found from.
 SECTIONS: tuple[tuple[str, str, str, Callable[[Results], Html]], ...] = (
-    ("import", "Tilt series", "tilt_series", import_section),
-    ("align", "Alignment", "aligned", align_section),
-    ("reconstruct", "Reconstruction", "volume", reconstruct_section),
-    ("segment", "Segmentation", "labels", segment_section),
     ("measure", "Measurement", "class_table", measure_section),
+    ("segment", "Segmentation", "labels", segment_section),
+    ("reconstruct", "Reconstruction", "volume", reconstruct_section),
+    ("align", "Alignment", "aligned", align_section),
+    ("import", "Tilt series", "tilt_series", import_section),
     ("export", "Exported files", "export_info", export_section),
 )
 
