@@ -16,15 +16,21 @@ NUMPY1_TESTS ?= $(addprefix tests/unit/, io alignment reconstruction measurement
 
 .PHONY: setup demo test test-slow test-numpy1 docs gpu campaign clean
 
-setup: $(VENV)/installed
+setup: $(VENV)/installed-dev
 
 $(VENV)/installed: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tomoseg needs Python 3.11 or newer")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tomoseg needs Python 3.11 or newer")'
+	@echo "Installing tomoseg, and the packages that it computes with, into $(VENV): a few minutes."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'
+	$(BIN)/python -m pip install --no-compile --editable .
 	touch $@
 
-demo: setup
+$(VENV)/installed-dev: $(VENV)/installed
+	@echo "Installing what the tests need as well."
+	$(BIN)/python -m pip install --no-compile --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/installed
 	mkdir -p $(DEMO)
 	rm -rf $(DEMO)/catalyst.h5 $(DEMO)/catalyst_export
 	$(BIN)/tomoseg simulate -o $(DEMO)/catalyst.mrc --truth $(DEMO)/catalyst_truth.h5
