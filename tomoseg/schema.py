@@ -367,7 +367,9 @@ PORE_SIZE_TABLE = Artifact(
 MEASUREMENT_INFO = Artifact(
     "measurement_info",
     "/measurement",
-    meaning="summary numbers; each length as _nm and _px, NaN where there is none",
+    meaning="summary numbers; each length as _nm and _px, NaN where there is none. With measure.uncertainty also "
+    "..._uncertainty, 68% half-widths by even and odd tilts, and border_offset_px, by how much labels draw the border "
+    "of particles further out than their intensity",
     attrs={
         "particle_class": "name of the class counted",
         "n_particles": "all that were counted",
@@ -382,9 +384,6 @@ MEASUREMENT_INFO = Artifact(
         "mean_diameter_ci95_low_nm": "lower end of the 95% confidence interval (bootstrap over particles); _high the "
         "upper one; also of d10, d50, d90, d32 and d43",
         "mean_diameter_half_voxel_nm": "by how much it grows when all surfaces move half a voxel outwards; also of d32",
-        "mean_diameter_uncertainty_nm": "68% half-width by even and odd tilts; also of median_diameter, d32, d43 and "
-        "n_particles",
-        "border_offset_px": "by how much labels draw the border of particles further out than their intensity",
         "dispersion": "part of the atoms at the surface, from d32 and atom_diameter_nm; NaN where that is unknown",
         "dispersion_ci95_low": "lower end of the 95% confidence interval; _high the upper one",
         "atom_diameter_nm": "diameter of the particles' atoms",

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from tomoseg import __version__, terminal
 from tomoseg.cli import annotate, evaluate, history, images, inspect, run, submit, train, trial, view
 from tomoseg.cli.environment import prepare_environment
+from tomoseg.cli.examples import epilog
 from tomoseg.errors import InputError, TomosegError
 from tomoseg.runtime import STOPPING
 
@@ -102,6 +103,8 @@ def _global(
 _debug = False
 for _part in (run, submit, inspect, view, history, trial, train, evaluate, annotate, images):
     _part.add_commands(app)
+for _command in app.registered_commands:
+    _command.epilog = epilog(_command.name or "")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -166,7 +166,7 @@ def with_options(model: type[Parameters], command: Callable[..., None], hidden: 
 
     kind = inspect.Parameter.KEYWORD_ONLY
     made = [inspect.Parameter(_inner(name), kind, default=None, annotation=_option(model, name)) for name in names]
-    return _disguised(wrapped, command, "options", made)
+    return _disguised(wrapped, command, "options", made, first=True)
 
 
 def computing(command: Callable[..., None], *, on_cluster: bool = False) -> Callable[..., None]:
@@ -200,11 +200,17 @@ def _on_cluster(runtime: Runtime, cluster: str = "", site: Path | None = None) -
 
 
 def _disguised(
-    wrapped: Callable[..., None], command: Callable[..., None], replaced: str, made: list[inspect.Parameter]
+    wrapped: Callable[..., None],
+    command: Callable[..., None],
+    replaced: str,
+    made: list[inspect.Parameter],
+    *,
+    first: bool = False,
 ) -> Callable[..., None]:
-    """Give a wrapper the signature of a command, with other parameters in place of one."""
+    """Give a wrapper the signature of a command, with other parameters in place of one; `first` in its help or last."""
     own = [p for p in inspect.signature(command).parameters.values() if p.name != replaced]
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + made
+    own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+    parameters = made + own if first else own + made
     wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
     wrapped.__doc__ = command.__doc__
@@ -221,8 +227,9 @@ def _option(model: type[Parameters], name: str) -> Any:
     extra = _extra(model, name)
     more = extra.get("flags", [])
     default = field.default
-    written = ",".join(map(str, default)) if isinstance(default, (list, tuple)) else str(default)
-    text = f"{field.description or ''}" + ("" if default in (None, "") else f" [default: {written}]")
+    written = ",".join(map(str, default)) if isinstance(default, (list, tuple)) else _shown(default)
+    text = (field.description or "").replace("null: ", "if not given: ")
+    text += "" if default in (None, "") else f" [default: {written}]"
     if field.annotation is bool:
         return Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", help=text, show_default=False)]
     if "repeated" in extra:
@@ -233,6 +240,11 @@ def _option(model: type[Parameters], name: str) -> Any:
     return Annotated[
         str | None, typer.Option(*more, flag, help=text, metavar=_metavar(field.annotation), show_default=False)
     ]
+
+
+def _shown(default: Any) -> str:
+    """Return a default as people write it."""
+    return f"{default:.4g}" if isinstance(default, float) else str(default)
 
 
 def _extra(model: type[Parameters], name: str) -> dict[str, Any]:

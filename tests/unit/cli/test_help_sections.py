@@ -1,6 +1,7 @@
 """The first help that a user sees, and `check` given what is no pipeline."""
 
 import os
+import shlex
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from tomoseg.cli.app import SECTIONS, app
+from tomoseg.cli.examples import EXAMPLES
 from tomoseg.io.mrc import write_angles, write_mrc
 from tomoseg.words import count
 
@@ -58,3 +60,23 @@ def test_doctor_shows_findings_alone():
 
 def test_one_is_singular():
     assert [count(n, "particle") for n in (0, 1, 2)] == ["0 particles", "1 particle", "2 particles"]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_have_options_that_there_are(name):
+    """As `--help` shows them, uncut, and with no option that the command does not take."""
+    command = get_command(app).commands[name]
+    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    shown = CliRunner().invoke(app, [name, "--help"], terminal_width=80).stdout
+    for line in EXAMPLES[name]:
+        program, command_name, *words = shlex.split(line)
+        assert (program, command_name) == ("tomoseg", name)
+        assert {word.partition("=")[0] for word in words if word.startswith("-")} <= known
+        assert f"  {line}\n" in shown
+
+
+def test_stage_options_come_first_and_read_as_people_write():
+    shown = CliRunner().invoke(app, ["align", "--help"], terminal_width=80).stdout
+    assert shown.index("--method") < shown.index("--pipeline") < shown.index("--workers")
+    assert "null" not in shown
+    assert "0.33333333" not in shown
