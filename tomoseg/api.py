@@ -149,6 +149,8 @@ def opened_to_run(
             raise InputError(f"-o {output}: the name of a project file must end in .h5 or .hdf5.")
         settings = config.resolve(*layers, raw)
         config.check_stages(settings)
+        if problem := engine.space_problem(settings, output.absolute().parent):
+            raise InputError(problem)
         with Project.create(output, runtime.progress.message, break_lock=break_lock) as project:
             yield project, settings
 

@@ -165,7 +165,10 @@ def _checked(
             unseen = [name for name in stages if engine.files_not_given(settings, name)]
             config.check_stages(settings, [name for name in stages if name not in unseen])
     else:
-        config.check_stages(config.resolve(*layers, {"import": {"raw": str(source.absolute())}}))
+        settings = config.resolve(*layers, {"import": {"raw": str(source.absolute())}})
+        config.check_stages(settings)
+        if problem := engine.space_problem(settings, Path.cwd()):
+            raise InputError(problem)
     return pipeline, {name: [f"{name}.{field}" for field in engine.files_not_given(settings, name)] for name in unseen}
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
 from tomoseg.errors import printable
+from tomoseg.export.frame import WORLD_SIGNS
 
 # File names, without ending, of the tables that `measure` makes.
 FILES = {
@@ -56,6 +57,9 @@ DESCRIPTIONS = {
     "z": "centre along the beam, from the centre of voxel (0, 0, 0)",
     "y": "centre along the tilt axis, from the centre of voxel (0, 0, 0)",
     "x": "centre across the tilt axis, from the centre of voxel (0, 0, 0)",
+    "paraview_x": "X of the centre in exported surfaces and VTK files",
+    "paraview_y": "Y of the centre in exported surfaces and VTK files, -y",
+    "paraview_z": "Z of the centre in exported surfaces and VTK files, -z",
     "neighbour_distance": "from centre to centre of the nearest other particle",
     "mean_intensity": "mean of the reconstruction over the voxels",
     "touches_border": "whether the border of the volume cuts it",
@@ -76,7 +80,17 @@ def columns_of(table: NDArray[np.void]) -> dict[str, Array]:
         else:
             flat = column.reshape(len(column), math.prod(column.shape[1:]))
             found |= {f"{name}_{i}": flat[:, i] for i in range(flat.shape[1])}
-    return found
+    return found | _world_columns(found)
+
+
+def _world_columns(columns: dict[str, Array]) -> dict[str, Array]:
+    """Return the places of objects once more as exported surfaces and VTK files have them, upright in ParaView."""
+    unit = "nm" if np.isfinite(columns.get("x_nm", np.full(1, np.nan))).all() else "px"
+    return {
+        f"paraview_{axis}_{unit}": sign * columns[f"{axis}_{unit}"]
+        for axis, sign in zip("xyz", WORLD_SIGNS, strict=True)
+        if all(f"{a}_{unit}" in columns for a in "xyz")
+    }
 
 
 def as_text(value: Any) -> str:

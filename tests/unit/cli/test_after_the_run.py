@@ -1,12 +1,16 @@
 """What a user sees next: states with dates and the next step, JSON, and settings that a failure leaves alone."""
 
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from tomoseg import engine
 from tomoseg.cli.app import app
 from tomoseg.errors import InputError, StageFailed
+from tomoseg.io.mrc import write_angles, write_mrc
 from tomoseg.project import Project
 from tomoseg.stages import BY_NAME
 
@@ -95,3 +99,21 @@ def test_colours_without_quotes_are_explained(tmp_path):
     (tmp_path / "p.yaml").write_text("segment:\n  class_colors: [#ff0000, #00ff00, #0000ff]\n")
     with pytest.raises(InputError, match="write colours in quotes"):
         CliRunner().invoke(app, ["check", str(tmp_path / "p.yaml")], catch_exceptions=False)
+
+
+def test_a_disk_without_room_is_found_before_computing(tmp_path, monkeypatch):
+    raw = tmp_path / "raw.mrc"
+    write_mrc(raw, np.ones((41, 64, 128), np.int16), 1.0, kind="stack", label="")
+    write_angles(raw.with_suffix(".rawtlt"), np.arange(-60.0, 61, 3))
+    # 41 images of 2 + 4 bytes per pixel, 128 x 64 x 128 voxels of 6.
+    needed = 41 * 64 * 128 * 6 + 128 * 64 * 128 * 6
+    for free, fits in ((needed, True), (needed - 1, False)):
+        monkeypatch.setattr(engine.shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        done = CliRunner().invoke(app, ["check", str(raw)])
+        assert (done.exit_code == 0) == fits
+    assert "reconstruct.binning" in str(done.exception)
+    done = CliRunner().invoke(app, ["run", str(raw), "-o", str(tmp_path / "p.h5")])
+    assert "GiB are free in" in str(done.exception)
+    assert not (tmp_path / "p.h5").exists()
+    half = CliRunner().invoke(app, ["check", str(raw), "--set", "reconstruct.binning=2"])
+    assert half.exit_code == 0, half.exception
