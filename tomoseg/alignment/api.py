@@ -302,7 +302,7 @@ def align_series(
                 alignment.axis_angle_deg,
                 whole=alignment.whole,
             )
-        for _ in runtime.track([0], "assessing the alignment"):
+        for _ in runtime.track([0], "align 4/5: assessing the alignment"):
             quality = replace(assess_alignment(series, alignment, placement, scales, shape[1:]), left_out=left_out)
         if was_found:
             require_in_frame(shown, angles, ~quality.outliers, found=True)
@@ -450,12 +450,12 @@ def _found(
     axis = {"axis_angle_deg": angle_deg, "axis_near_deg": nominal_deg, "axis_offset_px": offset_px}
     band = Band(params.low_frequency, params.high_frequency)
     if given is not None:
-        for _ in runtime.track([0], "applying the given shifts"):
+        for _ in runtime.track([0], "align 3/5: applying the given shifts"):
             found = apply_given(series, given, **axis, band=band)
     elif params.method == "none":
         found = keep_as_is(series, **axis)
     else:
-        for _ in runtime.track([0], "finding shifts and tilt axis"):
+        for _ in runtime.track([0], "align 3/5: finding shifts and tilt axis"):
             found = estimate_alignment(
                 series,
                 **axis,

@@ -216,7 +216,7 @@ def _looks(series: ArraySource, factor: int, despike: str, runtime: Runtime, mas
     looks: list[_Look] = []
     size = runtime.slab_size(height * width * (24 + 16 * runtime.workers), n)
     with ThreadPoolExecutor(max(1, runtime.workers)) as pool:
-        for slab in runtime.track(slabs(n, min(size, READ_AHEAD)), "looking for spikes and borders"):
+        for slab in runtime.track(slabs(n, min(size, READ_AHEAD)), "align 1/5: looking for spikes and borders"):
             looks += pool.map(one, range(slab.start, slab.stop), np.asarray(series[slab]))
     return looks
 

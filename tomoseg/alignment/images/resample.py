@@ -28,7 +28,7 @@ def resample_series(
     runtime: Runtime,
     order: int = 3,
     extend: bool = False,
-    what: str = "resampling",
+    what: str = "align 5/5: resampling",
 ) -> None:
     """Fill `aligned`: background, scale, image correction, shift, rotation and offset in one resampling per image.
 

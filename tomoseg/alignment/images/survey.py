@@ -118,7 +118,7 @@ def _images(tilt_series: ArraySource, runtime: Runtime) -> Iterator[tuple[int, N
     """Yield index and image, reading as many at once as memory allows."""
     n, height, width = tilt_series.shape
     size = runtime.slab_size(height * width * 40, n)  # raw, f4, and the f8 copies of one image at a time
-    for slab in runtime.track(slabs(n, min(size, READ_AHEAD)), "reading the tilt series"):
+    for slab in runtime.track(slabs(n, min(size, READ_AHEAD)), "align 2/5: reading the tilt series"):
         for i, image in enumerate(tilt_series[slab], slab.start):
             runtime.check()
             yield i, np.asarray(image, np.float32)

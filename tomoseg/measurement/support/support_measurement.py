@@ -18,6 +18,7 @@ from tomoseg.measurement.support.particle_environment import particle_environmen
 from tomoseg.measurement.support.surface_elements import SurfaceElements
 from tomoseg.measurement.support.surface_summary import surface_summary
 from tomoseg.runtime import Runtime
+from tomoseg.words import count
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,10 @@ def support_remarks(summary: Mapping[str, Any]) -> Iterator[str]:
         yield "no tortuosity: no pore leads through the support"
     if summary["crystal"] == "none found":
         yield (
-            f"{summary['n_facets']} facets that do not fit one cubic crystal (the support may be a polycrystal or "
-            "amorphous): they are numbered and have no planes"
+            f"{count(summary['n_facets'], 'facet')}, which fit no single cubic crystal (the support may be a "
+            "polycrystal or amorphous): they are numbered and have no planes"
+            if summary["n_facets"]
+            else "no facets: the surface is nowhere flat over 8 px and more"
         )
     else:
-        yield f"{summary['n_facets']} facets; the orientation of the cubic crystal was {summary['crystal']}"
+        yield f"{count(summary['n_facets'], 'facet')}; the orientation of the cubic crystal was {summary['crystal']}"
