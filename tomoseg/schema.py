@@ -188,7 +188,10 @@ VOLUME = Artifact(
     "f4",
     "counts per px",
     "y along the tilt axis, z along the beam at zero tilt",
-    attrs={"voxel_size_nm": "nm; NaN where unknown"},
+    attrs={
+        "voxel_size_nm": "nm; NaN where unknown",
+        "offset_px": "(z, y, x) of the first voxel in the whole volume, of which this may be a part",
+    },
 )
 SIGNAL_VOLUMES = Artifact(
     "signal_volumes",

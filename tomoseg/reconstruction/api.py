@@ -320,7 +320,9 @@ def _reconstruct(
         done.set_iterations(*choose_iterations(recipe, sample, runtime))
     z, x = kept
     shape = (z.stop - z.start, n_y, x.stop - x.start)
-    volume = outputs.create("volume", shape, attrs={"voxel_size_nm": voxel_size_nm})
+    beside = (geometry.nx - geometry.n_detector) // 2  # room beside the frame, where there is some
+    offset_px = [z.start, series.first, x.start - beside]
+    volume = outputs.create("volume", shape, attrs={"voxel_size_nm": voxel_size_nm, "offset_px": offset_px})
     reconstruct_slabs(series, Work(recipe, done.iterations, done.block, kept), done, volume, runtime, outputs)
     refuse_unexplained(done, row, geometry)
     resolution = None

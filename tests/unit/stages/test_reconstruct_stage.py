@@ -503,3 +503,13 @@ def test_tomopys_direct_methods_are_stored_with_the_resolution(aligned, monkeypa
 def test_numbers_of_iterations_that_are_none(value):
     with pytest.raises(ValidationError, match="auto, or a whole number"):
         ReconstructParameters(iterations=value)
+
+
+def test_a_part_tells_where_it_lies_in_the_whole(aligned):
+    whole, _ = reconstruct(aligned, z_size=20)
+    assert list(whole.attrs["volume"]["offset_px"]) == [0, 0, 0]
+    part, _ = reconstruct(aligned, z_size=20, z_range=(3, 15), y_range=(5, 30), x_range=(10, 24))
+    z, y, x = part.attrs["volume"]["offset_px"]
+    shape = part.arrays["volume"].shape
+    cut = tuple(slice(first, first + n) for first, n in zip((z, y, x), shape, strict=True))
+    np.testing.assert_array_equal(part.arrays["volume"], whole.arrays["volume"][cut])
