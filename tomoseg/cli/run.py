@@ -116,6 +116,10 @@ def run(
     opened = opened_to_run(source, output, layers, runtime, force=force, break_lock=break_lock)
     with _stoppable(source, output, layers), opened as (project, settings):
         done = engine.run(project, settings, runtime, first=first, last=last, force=force)
+        if runtime.device == "cuda" and not any(state.reasons for state in done):
+            from tomoseg.reconstruction.backends.choice import choose
+
+            choose("auto", "cuda")  # nothing was computed, but a GPU that is not there is told all the same
         if as_json:
             show_document(status_json(project, done))
         else:

@@ -117,3 +117,11 @@ def test_a_disk_without_room_is_found_before_computing(tmp_path, monkeypatch):
     assert not (tmp_path / "p.h5").exists()
     half = CliRunner().invoke(app, ["check", str(raw), "--set", "reconstruct.binning=2"])
     assert half.exit_code == 0, half.exception
+
+
+def test_a_gpu_that_is_not_there_is_told_though_all_is_fresh(project, monkeypatch):
+    call("run", project, *OTSU)
+    monkeypatch.setattr("tomoseg.reconstruction.backends.choice._gpu", lambda: False)
+    done = call("run", project, *OTSU, "--device", "cuda", code=None)
+    assert isinstance(done.exception, InputError)
+    assert "finds no CUDA GPU" in str(done.exception)
