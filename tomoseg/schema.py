@@ -367,6 +367,14 @@ PORE_SIZE_TABLE = Artifact(
     meaning="pore volume by the diameter of the largest sphere in the pores that covers a place",
     optional=True,
 )
+LAYER_TABLE = Artifact(
+    "layer_table",
+    "/measurement/layers",
+    ("layer",),
+    meaning="one row per layer along the tilt axis, where the sample has layers: class, from, to and thickness, purity "
+    "(mean share of the class in the sample's slices between them), touches_border",
+    optional=True,
+)
 MEASUREMENT_INFO = Artifact(
     "measurement_info",
     "/measurement",
@@ -468,6 +476,7 @@ ARTIFACTS: tuple[Artifact, ...] = (
     CURVATURE_TABLE,
     PORE_TABLE,
     PORE_SIZE_TABLE,
+    LAYER_TABLE,
     MEASUREMENT_INFO,
     EXPORT_INFO,
     *BY_HAND,

@@ -27,7 +27,7 @@ SECTIONS = {
         "align": "bring the tilt images into register",
         "reconstruct": "the volume, from the aligned series",
         "segment": "a class for every voxel, by a network or thresholds",
-        "measure": "volumes, surfaces, particles, pores, facets",
+        "measure": "volumes, surfaces, particles, pores, layers, facets",
         "export": "files for ParaView, napari, Fiji, IMOD, Blender",
         "submit": "the pipeline as jobs of Slurm, PBS or LSF",
     },

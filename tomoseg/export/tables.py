@@ -20,6 +20,7 @@ FILES = {
     "curvature_table": "curvature",
     "pore_table": "pores",
     "pore_size_table": "pore_sizes",
+    "layer_table": "layers",
 }
 # Endings of names and their units; the first that fits counts.
 UNITS = {

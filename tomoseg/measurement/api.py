@@ -33,6 +33,7 @@ from tomoseg.measurement.particles.separation import separate_by_distance, separ
 from tomoseg.measurement.particles.sizes import size_table
 from tomoseg.measurement.pores.pore_space import PoreSpace, find_pores
 from tomoseg.measurement.pores.pore_table import PORE, PORE_SIZE
+from tomoseg.measurement.support.layers import layer_remark, layer_table
 from tomoseg.measurement.support.particle_environment import CURVATURE, FACET
 from tomoseg.measurement.support.support_measurement import SupportMeasurement, measure_support
 from tomoseg.measurement.support.support_surface import SupportClasses, SupportSurface
@@ -101,6 +102,7 @@ class Measurement:
         CURVATURE,
     )
     pores = _frame("pore_table", "One row per pore, largest first.", PORE)
+    layers = _frame("layer_table", "One row per layer along the tilt axis; none where the sample has no layers.")
     pore_sizes = _frame("pore_size_table", "Volume of the pores by their width.", PORE_SIZE)
 
 
@@ -226,6 +228,7 @@ def measure_labels(
     surface = None if space is None else SupportSurface(support, space)
     strip_bytes = limits.reading * runtime.max_memory
     classes = measure_classes(labels, class_names, voxel_size_nm, strip_bytes, runtime, surface)
+    layers = layer_table(labels, list(class_names), voxel_size_nm, resolved_from_px(resolution_px), runtime)
     del labels
     wedge = None if angles_deg is None or not np.size(angles_deg) else MissingWedge.of(angles_deg)
     particles = particle_table(counted.rows, counted.gaps_px, voxel_size_nm, k or 0, wedge, resolution_px)
@@ -256,6 +259,9 @@ def measure_labels(
     found = Measurement(tables, summary, {}, None)
     if measured is not None:
         found = Measurement(tables | measured.tables, summary, measured.summary, measured.orientation_map)
+    if len(layers):
+        runtime.say(layer_remark(layers))
+        found = replace(found, tables={**found.tables, "layer_table": layers})
     if halves:
         by_intensity_px3 = in_table_order(counted.rows)["intensity_volume_px3"]
         others = _measured_halves(halves, class_names, voxel_size_nm, params, runtime, angles_deg, resolution_px)

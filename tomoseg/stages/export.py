@@ -35,6 +35,7 @@ def run(
     curvature_table: Input | None = None,
     pore_table: Input | None = None,
     pore_size_table: Input | None = None,
+    layer_table: Input | None = None,
     refined_angles_deg: Input | None = None,
     reconstruction_info: Input | None = None,
     segmentation_info: Input | None = None,
@@ -59,6 +60,7 @@ def run(
         "curvature_table": curvature_table,
         "pore_table": pore_table,
         "pore_size_table": pore_size_table,
+        "layer_table": layer_table,
     }
     records = {
         "tilt_series": tilt_series_info,
@@ -137,6 +139,7 @@ STAGE = Stage(
         schema.CURVATURE_TABLE,
         schema.PORE_TABLE,
         schema.PORE_SIZE_TABLE,
+        schema.LAYER_TABLE,
     ),
     writes=(schema.EXPORT_INFO,),
     run=run,

@@ -95,6 +95,7 @@ STAGE = Stage(
         schema.CURVATURE_TABLE,
         schema.PORE_TABLE,
         schema.PORE_SIZE_TABLE,
+        schema.LAYER_TABLE,
         schema.MEASUREMENT_INFO,
     ),
     run=run,

@@ -109,7 +109,7 @@ def export(inputs, tmp_path_factory):
 def test_reads_what_it_is_given():
     assert {a.name for a in STAGE.reads} == {
         "volume", "signal_volumes", "labels", "class_table", "particle_table", "size_table", "tilt_series_info",
-        "angles_deg", "refined_angles_deg", "shifts_px", "alignment_info", "tilt_quality", "aligned",
+        "angles_deg", "refined_angles_deg", "shifts_px", "alignment_info", "tilt_quality", "layer_table", "aligned",
         "reconstruction_info", "segmentation_info", "measurement_info", "support_info",
         "facet_table", "curvature_table", "pore_table", "pore_size_table",
     }  # fmt: skip

@@ -84,12 +84,19 @@ def measure_section(results: Results) -> Html:
     return join(
         [
             None if classes is None else rows_table(classes, "Classes"),
+            *_layers(results),
             *_sizes(results),
             *_particles(results),
             *_support(results),
             *_part(results, "Pores", [], pore_curves, "pore_table", "All pores"),
         ]
     )
+
+
+def _layers(results: Results) -> Iterator[Html]:
+    layers = results.rows("layer_table")
+    if layers is not None:
+        yield rows_table(layers, "Layers along the tilt axis")
 
 
 # --- particles ---
