@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from accuracy import noisy
 from scipy import ndimage
 from scipy.optimize import isotonic_regression
 
@@ -50,12 +51,6 @@ def _needle(size: int) -> np.ndarray:
     grains = ndimage.gaussian_filter(rng.normal(0, 1, (size,) * 3), 1.5)
     layers = np.select([np.abs(y) < 3, np.abs(y + 20) < 8], [2.0, 0.6], 1.0)
     return (inside * layers * (1 + 0.15 * grains / grains.std()).clip(0)).astype(np.float32)
-
-
-def noisy(clean: np.ndarray, dose: float) -> np.ndarray:
-    """Return projections with the noise of `dose` electrons in the brightest pixel."""
-    scale = clean.max() / dose
-    return (np.random.default_rng(0).poisson(np.maximum(clean, 0) / scale) * scale).astype(np.float32)
 
 
 def correlation_with(

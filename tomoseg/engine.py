@@ -234,7 +234,7 @@ def run(
     done = []
     for name in chosen:
         if name in pending:
-            with _settings_kept(project, known, before, changed=pending[0] != name):
+            with _settings_kept(project, BY_NAME[name], known, before, changed=pending[0] != name):
                 record = run_stage(project, BY_NAME[name], settings, runtime, before[name].reasons, restart=force)
             done.append(StageState(name, "fresh", before[name].reasons, record))
         else:
@@ -299,25 +299,31 @@ def run_one(
             _refuse_unless_fresh(project, current[needed])
     known = project.settings
     _prepare(project, settings, [name], current)
-    with _settings_kept(project, known, current, changed=False):
+    with _settings_kept(project, BY_NAME[name], known, current, changed=False):
         record = run_stage(project, BY_NAME[name], settings, runtime)
     return StageState(name, "fresh", [], record)
 
 
 @contextmanager
 def _settings_kept(
-    project: Project, known: dict[str, Any], before: dict[str, StageState], *, changed: bool
+    project: Project, stage: Stage, known: dict[str, Any], before: dict[str, StageState], *, changed: bool
 ) -> Iterator[None]:
     """Have a stage that fails leave the settings as they were, unless the run `changed` a result before.
 
     Good results would otherwise be stale for parameters that nothing was made with. Where there is no result yet, and
-    after an interruption, the settings stay: the next run goes on with them.
+    after an interruption, the settings stay: the next run goes on with them. What a stage refuses, it is never to have.
     """
     try:
         yield
-    except (InputError, StageFailed):
-        if not changed and any(state.record is not None for state in before.values()) and not project.is_new:
+    except (InputError, StageFailed) as error:
+        if project.is_new:  # and never comes to be
+            raise
+        if not changed and any(state.record is not None for state in before.values()):
             project.store_settings(known)
+            project.settle()
+        elif isinstance(error, InputError):
+            result = project.record(stage.name)
+            project.store_settings({**project.settings, stage.name: result.parameters if result else {}})
             project.settle()
         raise
 
@@ -436,8 +442,6 @@ def run_stage(
         record = _committed(project, stage, parameters, runtime, begun, others, restart=restart)
     except TomosegError as error:
         event("stage_failed", stage=stage.name, run_id=begun.run_id, error=str(error), exit_code=error.exit_code)
-        if isinstance(error, InputError):
-            _forget_settings(project, stage)
         raise
     event(
         "stage_finished",
@@ -493,15 +497,6 @@ def _committed(
         )
         outputs.commit(record)
     return record
-
-
-def _forget_settings(project: Project, stage: Stage) -> None:
-    """Have the project remember those of the stage's result: what a stage refuses, the next run is not to have."""
-    if project.is_new:  # and never comes to be
-        return
-    result = project.record(stage.name)
-    project.store_settings({**project.settings, stage.name: result.parameters if result else {}})
-    project.settle()
 
 
 def _begin(project: Project, stage: Stage, parameters: Parameters, facts: dict[str, dict[str, Any]]) -> Record:

@@ -11,7 +11,7 @@ PURPLE, SKY_BLUE, VERMILLION, YELLOW = "#cc79a7", "#56b4e9", "#d55e00", "#f0e442
 OKABE_ITO = (BLACK, BLUE, ORANGE, GREEN, PURPLE, SKY_BLUE, VERMILLION, YELLOW)  # of classes; the background is black
 
 # Exported surfaces: red particles on a grey support, blue pores.
-SURFACE_RED, SURFACE_GREY, SURFACE_BLUE = "#c8191e", "#a0a0a0", "#3b78b8"
+SURFACE_RED, SURFACE_BLUE = "#c8191e", "#3b78b8"
 EXPORTED_CLASSES = (BLACK, "#9a9a9a", SURFACE_RED, SURFACE_BLUE, "#2e8b57", "#d99a1c")  # if the labels name none
 
 # Axes of the volume, in slices and at the surfaces; the tilt axis in tilt images.

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from tomoseg.arrays import Array, ArraySink
+from tomoseg.arrays import ArraySink, MemoryOutputs
 from tomoseg.errors import StageFailed
 from tomoseg.schema import BY_NAME
 
@@ -47,18 +47,13 @@ def scratch_file(size: int, what: str) -> IO[bytes]:
     return file
 
 
-class ScratchOutputs:
-    """`tomoseg.arrays.Outputs` for results that no project keeps: large arrays lie in temporary files until `close`."""
+class ScratchOutputs(MemoryOutputs):
+    """Results that no project keeps: small arrays in memory, large ones in temporary files until `close`."""
 
     def __init__(self, what: str) -> None:
-        self.resumed: Mapping[str, Any] | None = None
-        self.arrays: dict[str, Array] = {}
-        self.attrs: dict[str, dict[str, Any]] = {}
+        super().__init__()
         self._what = what
         self._files = ExitStack()
-
-    def checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Keep nothing: what is interrupted begins again."""
 
     def create(
         self, name: str, shape: tuple[int, ...], dtype: Any = None, attrs: Mapping[str, Any] | None = None
@@ -73,15 +68,6 @@ class ScratchOutputs:
             self.arrays[name] = np.memmap(file, kind, "r+", shape=shape)
         self.set_attrs(name, attrs or {})
         return self.arrays[name]
-
-    def put(self, name: str, value: Any, attrs: Mapping[str, Any] | None = None) -> None:
-        """Keep a small array or table."""
-        self.arrays[name] = np.asarray(value)
-        self.set_attrs(name, attrs or {})
-
-    def set_attrs(self, name: str, attrs: Mapping[str, Any]) -> None:
-        """Add attributes."""
-        self.attrs.setdefault(name, {}).update(attrs)
 
     def close(self) -> None:
         """Free the space."""

@@ -12,7 +12,7 @@ import typer
 from tomoseg import config, engine
 from tomoseg.batch.site import is_site_file, site_of
 from tomoseg.cli import render
-from tomoseg.cli.options import AsJson, Pipeline, ProgressKind, ProjectFile, Sets
+from tomoseg.cli.options import AsJson, Pipeline, ProgressKind, ProjectFile, Sets, require_page
 from tomoseg.errors import InputError, StageFailed
 from tomoseg.io.input_files import as_one
 from tomoseg.project import Project, is_project
@@ -194,8 +194,7 @@ def report(
     from tomoseg.report.figure_files import write_figures
     from tomoseg.report.page.page import write_report
 
-    if output.suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"-o {output}: the report is an HTML page, so its name must end in .html.")
+    require_page(output, "report")
     with Project.read(project) as opened:
         results = results_of(opened)
         write_report(output, results, command(opened))
@@ -225,8 +224,7 @@ def compare(
 
     if len(projects) < 2:
         raise InputError("compare needs two projects or more.")
-    if output.suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"-o {output}: the comparison is an HTML page, so its name must end in .html.")
+    require_page(output, "comparison")
     samples = []
     for name, path in zip(named(projects), projects, strict=True):
         with Project.read(path) as opened:

@@ -120,6 +120,12 @@ def runtime_of(
     return runtime
 
 
+def require_page(output: Path, what: str) -> None:
+    """Raise `InputError` unless a file's name is that of an HTML page; `what` is to be written there."""
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"-o {output}: the {what} is an HTML page, so its name must end in .html.")
+
+
 def process_start() -> float:
     """Return when this process started, in seconds of `time.monotonic`, or when this module was loaded.
 

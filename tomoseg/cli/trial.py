@@ -13,13 +13,14 @@ import typer
 from tomoseg import config
 from tomoseg.arrays import MemoryOutputs
 from tomoseg.classes import class_names
-from tomoseg.cli.options import ProjectFile, computing
+from tomoseg.cli.options import ProjectFile, computing, require_page
 from tomoseg.config import Settings
 from tomoseg.errors import InputError, NotReady
 from tomoseg.lengths import size_or_nan
 from tomoseg.progress import Progress
 from tomoseg.project import Project
 from tomoseg.runtime import Runtime, Stopwatch, stopping_on_signals
+from tomoseg.stages.halves import Series
 from tomoseg.terminal import show
 
 if TYPE_CHECKING:
@@ -69,8 +70,7 @@ def try_(
     from tomoseg.cli.inspect import results_of
     from tomoseg.report.trial import write_trial
 
-    if output.suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"-o {output}: the result is an HTML page, so its name must end in .html.")
+    require_page(output, "result")
     with Project.read(project) as opened, stopping_on_signals(lambda: "Nothing was written."):
         variants = variants_of(sets, opened.settings)
         artifacts = opened.artifacts()
@@ -81,9 +81,8 @@ def try_(
         if chosen[-1] >= n_y:
             raise InputError(f"--slice {chosen[-1]}: the volume has {n_y} slices, 0 to {n_y - 1}.")
         jobs = [(y, variant) for y in chosen for variant in variants]
-        tried = [
-            _tried(artifacts, y, variant, opened.settings, runtime) for y, variant in runtime.track(jobs, "trying")
-        ]
+        own = config.resolve(stored=opened.settings)
+        tried = [_tried(artifacts, y, variant, own, runtime) for y, variant in runtime.track(jobs, "trying")]
         write_trial(output, tried, results_of(opened))
     show(output)
 
@@ -110,14 +109,13 @@ def variants_of(sets: Sequence[str], stored: Any) -> list[Variant]:
     return found
 
 
-def _tried(artifacts: Any, y: int, variant: Variant, stored: Any, runtime: Runtime) -> "Tried":
+def _tried(artifacts: Any, y: int, variant: Variant, own: Settings, runtime: Runtime) -> "Tried":
     """Compute a variant of slice y of the project's volume; what the project has itself is taken from there."""
     from tomoseg.report.trial import Tried
     from tomoseg.segmentation.api import segment_volume
 
     watch, quiet = Stopwatch(), replace(runtime, notes=[], warnings=[], progress=Progress())
-    own, settings = config.resolve(stored=stored), variant.settings
-    volume = artifacts["volume"]
+    settings, volume = variant.settings, artifacts["volume"]
     figures: dict[str, str] = {}
     first, last = max(0, y - AROUND), min(volume.shape[1], y + AROUND + 1)
     if settings["reconstruct"] != own["reconstruct"]:
@@ -144,8 +142,6 @@ def _reconstructed(
     artifacts: Any, first: int, last: int, own: Any, params: Any, runtime: Runtime
 ) -> tuple[Any, dict[str, str]]:
     """Reconstruct slices `first` to `last` of the project's volume with other parameters."""
-    from tomoseg.reconstruction.api import reconstruct_series
-
     if "aligned" not in artifacts:
         raise NotReady("The project holds no aligned series: run align first.")
     start = (own.y_range or (0, 0))[0]
@@ -155,18 +151,9 @@ def _reconstructed(
     if params.iterations == "auto" and params.method == own.method and int(info.get("iterations", 0)):
         changes["iterations"] = int(info["iterations"])  # what the whole volume asked for
     angles = artifacts.get("refined_angles_deg", artifacts["angles_deg"])
-    quality = artifacts.get("tilt_quality")
-    film = size_or_nan(artifacts["alignment_info"].attrs.get("film_thickness_px"))
-    done = reconstruct_series(
-        artifacts["aligned"],
-        np.asarray(angles[:], np.float64),
-        outliers=None if quality is None else np.asarray(quality[:]["is_outlier"], bool),
-        pixel_size_nm=size_or_nan(artifacts["volume"].attrs.get("voxel_size_nm")) / own.binning,
-        params=params.model_copy(update=changes),
-        runtime=runtime,
-        outputs=MemoryOutputs(),
-        film_thickness_px=film,
-    )
+    series = Series.of(artifacts["aligned"], angles, artifacts.get("tilt_quality"), artifacts["alignment_info"])
+    pixel_size_nm = size_or_nan(artifacts["volume"].attrs.get("voxel_size_nm")) / own.binning
+    done = series.reconstruct(params.model_copy(update=changes), pixel_size_nm, runtime, MemoryOutputs())
     figures = {"method": done.method, "iterations": str(done.iterations)}
     figures["relative residual"] = f"{done.residuals[-1]:.4f}"
     return np.asarray(done.volume), figures

@@ -348,7 +348,7 @@ def _reconstruct(
 
 def _measure_resolution(recipe: Recipe, iterations: int, sample: Floats, runtime: Runtime) -> Resolution:
     """Measure the resolution by the sample's reconstructions from even and from odd tilts."""
-    parts, both = parts_of(recipe, sample.shape[1], runtime), halves(recipe.geometry)
+    parts, both = parts_of(recipe, sample.shape[1], runtime), halves(recipe.geometry.angles_deg)
     items = [(f"the resolution of slices {p.start} to {p.stop - 1}", (t, sample[t, p])) for t in both for p in parts]
     middles = list(runtime.each(_middle_of_sample, (recipe, iterations), items))
     even, odd = (np.concatenate(one, axis=1) for one in (middles[: len(parts)], middles[len(parts) :]))

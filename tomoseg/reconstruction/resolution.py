@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from scipy.optimize import isotonic_regression
 
 from tomoseg.lengths import NYQUIST_PX
 from tomoseg.missing_wedge import MissingWedge
-from tomoseg.reconstruction.geometry import ParallelGeometry
+from tomoseg.reconstruction.geometry import FloatArray, ParallelGeometry
 from tomoseg.reconstruction.methods import Method
 from tomoseg.reconstruction.operators import Floats, Operator
 from tomoseg.reconstruction.shells import shell_correlation
@@ -54,17 +55,17 @@ class Resolution:
     crowther_px: float
     n_slices: int
 
-    @property
+    @cached_property
     def px(self) -> float:
         """Averaged over the directions that were measured; 2 where it is at least as fine, NaN where nothing agrees."""
         return crossing_px(self.shells, "correlation")
 
-    @property
+    @cached_property
     def x_px(self) -> float:
         """Across the tilt axis and the beam."""
         return crossing_px(self.shells, "correlation_x")
 
-    @property
+    @cached_property
     def y_px(self) -> float:
         """Along the tilt axis."""
         return crossing_px(self.shells, "correlation_y")
@@ -123,7 +124,9 @@ def measure_resolution(
 
     At most `threads` blocks of slices are computed at the same time, where the backend allows threads.
     """
-    even, odd = (middle_of_half(operator_for, geometry, sample[t], t, method, threads) for t in halves(geometry))
+    even, odd = (
+        middle_of_half(operator_for, geometry, sample[t], t, method, threads) for t in halves(geometry.angles_deg)
+    )
     return resolution_of(even, odd, geometry, sample)
 
 
@@ -162,9 +165,9 @@ def _middle(n: int) -> slice:
     return slice(start, start + min(n, SIDE_PX))
 
 
-def halves(geometry: ParallelGeometry) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the tilts of both halves: every other one in the order of their angles."""
-    order = np.argsort(geometry.angles_deg, kind="stable")
+def halves(angles_deg: FloatArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the tilts of both halves: every other one in the order of their angles (n_tilt,)."""
+    order = np.argsort(angles_deg, kind="stable")
     return np.sort(order[::2]), np.sort(order[1::2])
 
 

@@ -13,7 +13,7 @@ from tomoseg.arrays import Array
 from tomoseg.io.atomic import atomic_path
 from tomoseg.palette import BLUE, GREEN, ORANGE, PURPLE, SKY_BLUE, VERMILLION, PlotColors
 from tomoseg.report.figures.plots import Plot, diameter_label
-from tomoseg.report.formatting import NBSP, NOTHING, number, split_unit, uncertainty_of, with_spread
+from tomoseg.report.formatting import NBSP, number, plus_minus, split_unit, uncertainty_of
 from tomoseg.report.html import Html, el, figure, join, table
 from tomoseg.report.page.page import document
 from tomoseg.report.page.parts import pair
@@ -177,9 +177,7 @@ def _figures(samples: Sequence[Compared]) -> Html:
 
 
 def _cell(figures: Mapping[str, float], column: str) -> str:
-    value, sigma = (figures.get(key, np.nan) for key in (column, uncertainty_of(column)))
-    shown, spread = with_spread(value, sigma)
-    return shown if spread == NOTHING else f"{shown} ± {spread}"
+    return plus_minus(*(figures.get(key, np.nan) for key in (column, uncertainty_of(column))))
 
 
 def _sizes(samples: Sequence[Compared]) -> Html | None:

@@ -56,6 +56,12 @@ def with_spread(mean: float, spread: float) -> tuple[str, str]:
     return f"{mean:.{decimals}f}", f"{spread:.{decimals}f}"
 
 
+def plus_minus(value: float, sigma: float) -> str:
+    """Return a value and its uncertainty, '2.10 ± 0.36'; the value alone where that is unknown."""
+    shown, spread = with_spread(value, sigma)
+    return shown if spread == NOTHING else f"{shown} ± {spread}"
+
+
 def length(nm: float) -> str:
     """Return a length (nm) with its unit, nm or µm."""
     return f"{number(nm / 1000)}{NBSP}µm" if nm >= 1000 else f"{number(nm)}{NBSP}nm"

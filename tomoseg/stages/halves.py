@@ -3,15 +3,19 @@
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.arrays import ArraySource
+from tomoseg.arrays import ArraySource, Input, Outputs
 from tomoseg.errors import InputError
+from tomoseg.lengths import size_or_nan
 from tomoseg.runtime import Runtime
 from tomoseg.scratch import ScratchOutputs
+
+if TYPE_CHECKING:
+    from tomoseg.reconstruction.api import Reconstruction
 
 Half = tuple[ArraySource, ArraySource]  # labels and volume
 
@@ -27,6 +31,33 @@ class Series:
     angles_deg: NDArray[np.float64]
     is_outlier: NDArray[np.bool_] | None
     film_thickness_px: float
+
+    @classmethod
+    def of(
+        cls, aligned: ArraySource, angles_deg: Input, tilt_quality: Input | None, alignment_info: Input | None
+    ) -> "Series":
+        """Take them from what a project holds."""
+        return cls(
+            aligned,
+            np.asarray(angles_deg[:], np.float64),
+            None if tilt_quality is None else np.asarray(tilt_quality[:]["is_outlier"], bool),
+            size_or_nan(None if alignment_info is None else alignment_info.attrs.get("film_thickness_px")),
+        )
+
+    def reconstruct(self, params: Any, pixel_size_nm: float, runtime: Runtime, outputs: Outputs) -> "Reconstruction":
+        """Reconstruct it; see `tomoseg.reconstruction.api.reconstruct_series`."""
+        from tomoseg.reconstruction.api import reconstruct_series
+
+        return reconstruct_series(
+            self.aligned,
+            self.angles_deg,
+            outliers=self.is_outlier,
+            pixel_size_nm=pixel_size_nm,
+            params=params,
+            runtime=runtime,
+            outputs=outputs,
+            film_thickness_px=self.film_thickness_px,
+        )
 
 
 @contextmanager
@@ -61,39 +92,28 @@ def labelled_halves(
         yield halves
 
 
-def _left_out(series: Series) -> list[NDArray[np.bool_]]:
-    """Return which images to leave out for the even and for the odd tilts, counted in the order of their angles."""
+def _left_out(series: Series) -> Iterator[NDArray[np.bool_]]:
+    """Yield which images to leave out for the even and for the odd tilts."""
+    from tomoseg.reconstruction.resolution import halves
+
     n = len(series.angles_deg)
     used = np.flatnonzero(np.ones(n, bool) if series.is_outlier is None else ~series.is_outlier)
-    by_angle = used[np.argsort(series.angles_deg[used], kind="stable")]
-    halves = []
-    for start in (0, 1):
+    for half in halves(series.angles_deg[used]):
         left_out = np.ones(n, bool)
-        left_out[by_angle[start::2]] = False
-        halves.append(left_out)
-    return halves
+        left_out[used[half]] = False
+        yield left_out
 
 
 def _reconstruct(
     series: Series, voxel_size_nm: float, info: Mapping[str, Any], runtime: Runtime, outputs: ScratchOutputs
 ) -> None:
-    from tomoseg.reconstruction.api import reconstruct_series
     from tomoseg.reconstruction.parameters import ReconstructParameters
 
     params = ReconstructParameters.model_validate_json(info["parameters"])
     same: dict[str, Any] = {"exclude_outliers": True, "resolution": False}
     if int(info["iterations"]):
         same["iterations"] = int(info["iterations"])
-    reconstruct_series(
-        series.aligned,
-        series.angles_deg,
-        outliers=series.is_outlier,
-        pixel_size_nm=voxel_size_nm / params.binning,
-        params=params.model_copy(update=same),
-        runtime=runtime,
-        outputs=outputs,
-        film_thickness_px=series.film_thickness_px,
-    )
+    series.reconstruct(params.model_copy(update=same), voxel_size_nm / params.binning, runtime, outputs)
 
 
 def _segment(

@@ -38,15 +38,12 @@ def run(
     from tomoseg.measurement.support.normals import ISOTROPIC_PER_SR, KERNEL_DEG
 
     given = angles_deg if refined_angles_deg is None else refined_angles_deg
-    tilts = None if given is None else np.asarray(given[:], np.float64)
     made, labelled = ({} if info is None else info.attrs for info in (reconstruction_info, segmentation_info))
     voxel_size_nm = size_or_nan(labels.attrs.get("voxel_size_nm"))
     with ExitStack() as held:
         halves: list[Half] = []
-        if params.uncertainty and aligned is not None and tilts is not None:
-            is_outlier = None if tilt_quality is None else np.asarray(tilt_quality[:]["is_outlier"], bool)
-            film = size_or_nan(None if alignment_info is None else alignment_info.attrs.get("film_thickness_px"))
-            series = Series(aligned, tilts, is_outlier, film)
+        if params.uncertainty and aligned is not None and given is not None:
+            series = Series.of(aligned, given, tilt_quality, alignment_info)
             halves = held.enter_context(labelled_halves(series, voxel_size_nm, made, labelled, runtime))
         found = measure_labels(
             labels,
@@ -55,7 +52,7 @@ def run(
             voxel_size_nm,
             params,
             runtime,
-            angles_deg=tilts,
+            angles_deg=None if given is None else given[:],
             resolution_px=float(made.get("resolution_px", np.nan)),
             resolution_nm=float(made.get("resolution_nm", np.nan)),
             halves=halves,

@@ -155,7 +155,7 @@ def test_crowther_limit_of_a_disc():
 
 def test_halves_take_every_other_tilt_in_order_of_angle():
     geometry = ParallelGeometry(np.array([10.0, -10, 0, 20, -20]), 8, 8, 8)
-    even, odd = halves(geometry)
+    even, odd = halves(geometry.angles_deg)
     assert sorted(geometry.angles_deg[even]) == [-20, 0, 20]
     assert sorted(geometry.angles_deg[odd]) == [-10, 10]
     assert np.all(np.diff(even) > 0)  # in the order of the images

@@ -79,7 +79,8 @@ def render_views(
     fields, reduction = coverage(found, [s.index for s in surfaces])
     busy = _busy_blocks(fields)
     views = [_view(yaw) for yaw in yaws_deg]
-    framings = [_framing(fields, view) for view in views]
+    visible = _visible(fields)
+    framings = [_framing(visible, fields.shape[1:], view) for view in views]
     half_width = max(half for _, half in framings)
     centre = np.mean([c for c, _ in framings], axis=0)
     for view in views:
@@ -140,11 +141,17 @@ def _busy_blocks(fields: NDArray[np.float32]) -> NDArray[np.bool_]:
     return busy
 
 
-def _framing(fields: NDArray[np.float32], view: FloatArray) -> tuple[NDArray[np.float64], float]:
-    """Return the centre (x, y, z) and half the width of the visible part, in voxels of the fields."""
-    shape = np.array(fields.shape[1:])
+def _visible(fields: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return places (n, 3), (z, y, x), all over the visible part of the fields."""
     inside = np.asarray(fields.max(axis=0) >= 0.5)
-    where = np.argwhere(inside[::2, ::2, ::2]) * 2.0
+    return np.asarray(np.argwhere(inside[::2, ::2, ::2]) * 2.0)
+
+
+def _framing(
+    where: NDArray[np.float64], field_shape: tuple[int, ...], view: FloatArray
+) -> tuple[NDArray[np.float64], float]:
+    """Return the centre (x, y, z) and half the width of the visible part `where`, in voxels of the fields."""
+    shape = np.array(field_shape)
     if len(where) == 0:
         return (shape[::-1] - 1) / 2.0, float(shape.max()) / 2
     seen = where[:, ::-1] @ view.T  # right, down, forward

@@ -18,11 +18,11 @@ from tomoseg.report.formatting import (
     in_nm,
     number,
     plain,
+    plus_minus,
     show,
     split_unit,
     uncertainty_of,
     value_with_unit,
-    with_spread,
 )
 from tomoseg.report.html import Html, details, el, facts, join, table
 from tomoseg.report.page.parts import curves
@@ -124,24 +124,19 @@ def _statistics(results: Results) -> Iterator[tuple[str, str]]:
         if np.isfinite(low) and np.isfinite(high):
             interval = f" (95{NBSP}% confidence interval {number(low)} to {number(high)})"
         if np.isfinite(value):
-            yield name, f"{_with_uncertainty(value, sigma)}{NBSP}{unit}{interval}"
+            yield name, f"{plus_minus(value, sigma)}{NBSP}{unit}{interval}"
     by_intensity = results.number(info, f"mean_diameter_by_intensity_{unit}")
     if np.isfinite(by_intensity):
         yield "mean by intensity instead of labels", f"{number(by_intensity)}{NBSP}{unit}"
     n, sigma = (results.number(info, f"n_particles{what}") for what in ("", "_uncertainty"))
     if np.isfinite(sigma):
-        yield "particles found (± standard uncertainty)", _with_uncertainty(n, sigma)
+        yield "particles found (± standard uncertainty)", plus_minus(n, sigma)
         both = results.number(info, "n_particles_in_both_halves")
         yield "particles found with the even and with the odd tilts", number(both, 7)
     for key, name in COUNTED:
         n = results.number(info, key)
         if np.isfinite(n):
             yield name, number(n, 7)
-
-
-def _with_uncertainty(value: float, sigma: float) -> str:
-    shown, spread = with_spread(value, sigma)
-    return shown if spread == NOTHING else f"{shown} ± {spread}"
 
 
 def _particles(results: Results) -> Iterator[Html]:
@@ -175,7 +170,7 @@ def _support_facts(results: Results) -> Iterator[tuple[str, str]]:
         sigma = results.number("support_info", uncertainty_of(key))
         if np.isfinite(sigma):
             scale, unit = (100, "%") if in_percent else (1, unit)
-            value = f"{_with_uncertainty(scale * results.number('support_info', key), scale * sigma)}{NBSP}{unit}"
+            value = f"{plus_minus(scale * results.number('support_info', key), scale * sigma)}{NBSP}{unit}"
         yield name, value or value_with_unit(attrs[key], unit)
 
 
