@@ -79,6 +79,15 @@ def labelled_halves(
                 f"measure.uncertainty needs to know how the volume was made, and this project, of an earlier version, "
                 f"does not say: run {name} again."
             )
+    from tomoseg.reconstruction.parameters import ReconstructParameters
+
+    params = ReconstructParameters.model_validate_json(reconstruction["parameters"])
+    if not params.exclude_outliers:
+        series = replace(series, is_outlier=None)
+    same: dict[str, Any] = {"exclude_outliers": True, "resolution": False}  # half of the tilts count as outliers
+    if int(reconstruction["iterations"]):
+        same["iterations"] = int(reconstruction["iterations"])
+    params = params.model_copy(update=same)
     with ExitStack() as held:
         halves: list[Half] = []
         for name, left_out in zip(("even", "odd"), _left_out(series), strict=True):
@@ -86,7 +95,8 @@ def labelled_halves(
             outputs = ScratchOutputs("measure.uncertainty")
             held.callback(outputs.close)
             quiet = replace(runtime, notes=[], warnings=[])
-            _reconstruct(replace(series, is_outlier=left_out), voxel_size_nm, reconstruction, quiet, outputs)
+            half = replace(series, is_outlier=left_out)
+            half.reconstruct(params, voxel_size_nm / params.binning, quiet, outputs)
             _segment(outputs.arrays["volume"], voxel_size_nm, segmentation, quiet, outputs)
             halves.append((outputs.arrays["labels"], outputs.arrays["volume"]))
         yield halves
@@ -102,18 +112,6 @@ def _left_out(series: Series) -> Iterator[NDArray[np.bool_]]:
         left_out = np.ones(n, bool)
         left_out[used[half]] = False
         yield left_out
-
-
-def _reconstruct(
-    series: Series, voxel_size_nm: float, info: Mapping[str, Any], runtime: Runtime, outputs: ScratchOutputs
-) -> None:
-    from tomoseg.reconstruction.parameters import ReconstructParameters
-
-    params = ReconstructParameters.model_validate_json(info["parameters"])
-    same: dict[str, Any] = {"exclude_outliers": True, "resolution": False}
-    if int(info["iterations"]):
-        same["iterations"] = int(info["iterations"])
-    series.reconstruct(params.model_copy(update=same), voxel_size_nm / params.binning, runtime, outputs)
 
 
 def _segment(

@@ -48,20 +48,33 @@ def measured(made, **changed):
     return outputs, runtime
 
 
+def watched(monkeypatch):
+    """Return a list to which the series and the parameters of each reconstruction are added."""
+    seen, reconstructed = [], halves.Series.reconstruct
+
+    def watch(series, params, *rest):
+        seen.append((series, params))
+        return reconstructed(series, params, *rest)
+
+    monkeypatch.setattr(halves.Series, "reconstruct", watch)
+    return seen
+
+
+def test_outliers_that_the_whole_was_made_with_are_in_the_halves(made, monkeypatch):
+    attrs = made["reconstruction_info"].attrs
+    parameters = json.dumps({**json.loads(attrs["parameters"]), "exclude_outliers": False})
+    seen = watched(monkeypatch)
+    measured(made, reconstruction_info=MemoryInput(None, {**attrs, "parameters": parameters}))
+    assert set.union(*(set(np.flatnonzero(~series.is_outlier)) for series, _ in seen)) == set(range(len(ANGLES)))
+
+
 def test_halves_are_reconstructed_and_labelled_as_the_whole(made, monkeypatch):
-    seen = []
-
-    def watched(series, *rest):
-        seen.append((series, rest[1]))
-        return reconstructed(series, *rest)
-
-    reconstructed = halves._reconstruct
-    monkeypatch.setattr(halves, "_reconstruct", watched)
+    seen = watched(monkeypatch)
     outputs, runtime = measured(made)
     kept = [set(np.flatnonzero(~series.is_outlier)) for series, _ in seen]
     assert kept[0] | kept[1] == set(range(len(ANGLES))) - {OUTLIER}
     assert not kept[0] & kept[1]
-    assert json.loads(seen[0][1]["parameters"])["iterations"] == 15
+    assert seen[0][1].iterations == 15
     table, info = outputs.arrays["particle_table"], outputs.attrs["measurement_info"]
     assert info["n_particles_in_both_halves"] >= 0.8 * len(table) > 6
     sigma = table["diameter_uncertainty_px"]
