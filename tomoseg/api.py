@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tomoseg import config, engine, schema
 from tomoseg.arrays import Array, Input
+from tomoseg.beforehand import doubts_of_raw
 from tomoseg.config import Raw, Settings
 from tomoseg.errors import InputError
 from tomoseg.progress import Progress
@@ -149,8 +150,8 @@ def opened_to_run(
             raise InputError(f"-o {output}: the name of a project file must end in .h5 or .hdf5.")
         settings = config.resolve(*layers, raw)
         config.check_stages(settings)
-        if problem := engine.space_problem(settings, output.absolute().parent):
-            raise InputError(problem)
+        if stopping := [d.text for d in doubts_of_raw(settings, output.absolute().parent) if d.stops]:
+            raise InputError.of(stopping)
         with Project.create(output, runtime.progress.message, break_lock=break_lock) as project:
             yield project, settings
 

@@ -58,6 +58,10 @@ class Outputs(Protocol):
     """Where a stage leaves what it made, by artifact name. Nothing is visible to others until the stage ends well."""
 
     @property
+    def consumed(self) -> Mapping[str, str]:
+        """The run ids of the results that this run of the stage reads, by stage; empty outside a project."""
+
+    @property
     def resumed(self) -> Mapping[str, Any] | None:
         """The state given to the last `checkpoint` of an interrupted run of this stage, or None.
 
@@ -142,6 +146,7 @@ class MemoryOutputs:
     """
 
     def __init__(self, resumed: Mapping[str, Any] | None = None, arrays: Mapping[str, Array] | None = None) -> None:
+        self.consumed: Mapping[str, str] = {}
         self.resumed = resumed
         self.state = resumed  # as of the last checkpoint
         self.arrays: dict[str, Array] = {}

@@ -3,14 +3,11 @@
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from tomoseg import config
 from tomoseg.config import Settings
@@ -248,32 +245,6 @@ def _require_text_name(project: Project) -> None:
     path = project.path.absolute()
     if not is_text(path):
         raise InputError(f"The path of the project, {path}, is not text in UTF-8: rename the file or the folder.")
-
-
-def space_problem(settings: Settings, folder: Path) -> str | None:
-    """Say that a project of these settings does not fit on the disk of a folder; None where it does, or who knows.
-
-    It holds the raw and the aligned series, the volume, labels and confidence; compression is not counted on.
-    """
-    from tomoseg.io.contents import contents_of
-
-    wanted: Any = settings["reconstruct"]
-    try:
-        raw = contents_of(settings["import"]).raw  # type: ignore[arg-type]
-        free = shutil.disk_usage(folder).free
-    except (InputError, OSError):
-        return None  # the import, or the making of the file, says why
-    n, height, width = raw.shape
-    series = n * height * width * (np.dtype(raw.dtype).itemsize + 4)
-    n_y, n_x = height // wanted.binning, width // wanted.binning
-    voxels = (wanted.z_size or n_x) * n_y * n_x
-    needed = series + voxels * (4 + 1 + 1)
-    if needed <= free:
-        return None
-    return (
-        f"A project of this series takes up to {needed / 2**30:.1f} GiB; {free / 2**30:.1f} GiB are free in {folder}: "
-        "make room, name another folder, or reconstruct less (reconstruct.binning, reconstruct.z_size)."
-    )
 
 
 def stages_between(first: str, last: str) -> list[str]:

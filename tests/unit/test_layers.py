@@ -35,9 +35,22 @@ HEAVY = {
 }
 # Who may import whom inside tomoseg, besides EVERYONE_MAY_USE and itself: a whole room, or one module of it.
 ALLOWED = {
-    "cli": {"annotation", "api", "batch", "cluster", "config", "engine", "project", "reproduction", "stages", "doctor"}
+    "cli": {
+        "annotation",
+        "api",
+        "batch",
+        "beforehand",
+        "cluster",
+        "config",
+        "engine",
+        "project",
+        "reproduction",
+        "stages",
+        "doctor",
+    }
     | SCIENCE,
     "annotation": {"io", "project", "segmentation"},
+    "beforehand": {"config", "io", "project", "stages"},
     "engine": {"config", "io", "project", "stages"},
     "config": {"stages"},
     "stages": SCIENCE,
@@ -75,7 +88,7 @@ ALLOWED = {
     "terminal": set(),
     "words": set(),
     "components": set(),
-    "api": {"config", "engine", "project", "report"},
+    "api": {"beforehand", "config", "engine", "project", "report"},
     "__init__": {"api"} | SCIENCE,
     "__main__": {"cli"},
 }

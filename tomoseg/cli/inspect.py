@@ -11,6 +11,7 @@ import typer
 
 from tomoseg import config, engine
 from tomoseg.batch.site import is_site_file, site_of
+from tomoseg.beforehand import doubts_of_project, doubts_of_raw
 from tomoseg.cli import render
 from tomoseg.cli.options import AsJson, Pipeline, ProgressKind, ProjectFile, Sets, require_page
 from tomoseg.errors import InputError, StageFailed
@@ -20,6 +21,7 @@ from tomoseg.reproduction import command
 from tomoseg.runtime import Runtime, make_runtime, stopping_on_signals
 from tomoseg.segmentation.training.parameters import check as problems_with_training
 from tomoseg.segmentation.training.parameters import preset
+from tomoseg.stages.base import Doubt
 from tomoseg.terminal import show, show_document
 
 WATCH_SECONDS, LOOK_SECONDS = 3.0, 0.1  # between two looks at a project, and at signals
@@ -120,16 +122,16 @@ def check(
 ) -> None:
     """Validate a pipeline and its input, or a recipe of training, and report all problems; nothing is computed."""
     try:
-        name, unseen = _checked(pipeline, source, sets, angles)
+        name, unseen, warnings = _checked(pipeline, source, sets, angles)
     except InputError as error:
         if not as_json:
             raise
-        show_document(json.dumps({"problems": error.problems, "not_checked": {}}, indent=2))
+        show_document(json.dumps({"problems": error.problems, "warnings": [], "not_checked": {}}, indent=2))
         raise typer.Exit(error.exit_code) from error
     if as_json:
-        show_document(json.dumps({"problems": [], "not_checked": unseen}, indent=2))
+        show_document(json.dumps({"problems": [], "warnings": warnings, "not_checked": unseen}, indent=2))
         return
-    show(f"{name}: no problems found")
+    show(f"{name}: no problems found", *(f"warning: {text}" for text in warnings))
     for stage, named in unseen.items():
         show(
             f"{stage} was not checked: the project itself names its files ({', '.join(named)}), which only a run opens"
@@ -138,23 +140,27 @@ def check(
 
 def _checked(
     pipeline: str, source: Path | None, sets: list[str], angles: Path | None
-) -> tuple[str, dict[str, list[str]]]:
-    """Return what was checked, and the files, by stage, that only a run opens; raise `InputError` with the problems."""
+) -> tuple[str, dict[str, list[str]], list[str]]:
+    """Return what was checked, the files, by stage, that only a run opens, and warnings.
+
+    Raises `InputError` with all problems.
+    """
     if source is None and _is_input(Path(pipeline)):
         pipeline, source = "default", Path(pipeline)
     if is_site_file(Path(pipeline)):
         site_of(Path(pipeline), {})
-        return pipeline, {}
+        return pipeline, {}, []
     if config.is_recipe(pipeline):
         if source is not None or sets or angles:
             raise InputError(f"{pipeline} holds the parameters of a training, which are checked by themselves.")
         problems = problems_with_training(preset("paper", **config.read_recipe(pipeline)))
         if problems:
             raise InputError.of(problems)
-        return pipeline, {}
+        return pipeline, {}, []
     extra = {"angles": str(angles)} if angles else {}
     layers = [config.read_pipeline(pipeline), config.parse_sets(sets), {"import": extra}]
     unseen: list[str] = []
+    doubts: list[Doubt] = []
     if source is None:
         settings = config.resolve(*layers)
         config.check_stages(settings, [name for name in settings if name != "import"])
@@ -163,13 +169,17 @@ def _checked(
             settings = config.resolve(*layers, stored=opened.settings)
             stages = [s.name for s in engine.states(opened, settings) if s.state != "fresh"]
             unseen = [name for name in stages if engine.files_not_given(settings, name)]
-            config.check_stages(settings, [name for name in stages if name not in unseen])
+            seen = [name for name in stages if name not in unseen]
+            config.check_stages(settings, seen)
+            doubts = doubts_of_project(settings, opened, seen)
     else:
         settings = config.resolve(*layers, {"import": {"raw": str(source.absolute())}})
         config.check_stages(settings)
-        if problem := engine.space_problem(settings, Path.cwd()):
-            raise InputError(problem)
-    return pipeline, {name: [f"{name}.{field}" for field in engine.files_not_given(settings, name)] for name in unseen}
+        doubts = doubts_of_raw(settings, Path.cwd())
+    if stopping := [doubt.text for doubt in doubts if doubt.stops]:
+        raise InputError.of(stopping)
+    not_given = {name: [f"{name}.{field}" for field in engine.files_not_given(settings, name)] for name in unseen}
+    return pipeline, not_given, [doubt.text for doubt in doubts]
 
 
 def _is_input(path: Path) -> bool:

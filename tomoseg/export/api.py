@@ -162,11 +162,13 @@ def export_files(
     params: ExportOptions,
     runtime: Runtime,
     signals: Mapping[str, ArraySource] | None = None,
+    made_from: Mapping[str, str] | None = None,
 ) -> ExportedFiles:
     """Write the formats asked for; arguments and errors as for `export`, without its defaults.
 
     `voxel_size_nm` is NaN if unknown; `signals` are volumes of further signals (z, y, x), by name. Each surface is
-    meshed once and written in every format that holds surfaces.
+    meshed once and written in every format that holds surfaces. `made_from` are the run ids of the results, by stage:
+    files of the same series that were made from earlier results, and are not written again, are removed.
     """
     if found := problems(params, folder):
         raise InputError.of(found)
@@ -177,7 +179,7 @@ def export_files(
         raise InputError(f"export.export_dir: cannot create the folder {folder}: {error.strerror}.") from error
     formats = _possible([f for f in FORMATS if f.name in params.formats], runtime)
     names = [f.name for f in formats]
-    manifest, described = Manifest(folder), (class_names, class_colors, particle_class)
+    manifest, described = Manifest(folder, made_from), (class_names, class_colors, particle_class)
     context = ExportContext(
         manifest, volume, labels, voxel_size_nm, *described, tables, records, alignment, names, runtime
     )
@@ -203,9 +205,11 @@ def export_files(
             f"writing to {folder} failed: {error.strerror or error}. Complete files are kept. Free some space or name "
             "another folder (export.export_dir), then run export again."
         ) from error
-    manifest.finish()
+    if outdated := manifest.remove_outdated():
+        runtime.say(f"removed files of an earlier export, which showed earlier results: {', '.join(outdated)}")
     if old := manifest.left_over():
         runtime.say(f"files of earlier exports remain and may show earlier results: {', '.join(old)}")
+    manifest.finish()
     return ExportedFiles(
         folder,
         [folder / entry["name"] for entry in manifest.written],

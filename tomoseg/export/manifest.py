@@ -8,6 +8,7 @@ is not touched.
 import hashlib
 import json
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -22,6 +23,7 @@ from tomoseg.io.atomic import atomic_path, remove_unfinished
 from tomoseg.io.regular import open_regular
 
 MANIFEST = "tomoseg-export.json"
+MADE_FROM, FIRST_STAGE = "made_from", "import"  # of an entry: run ids by stage; a series is known by that of its import
 MOST_BYTES = 8 << 20  # of a manifest: some 100 for each file
 MOST_FILES = 100_000  # of a folder are looked at where the project alone says that an export wrote it
 MOST_NAME_BYTES = 255
@@ -33,11 +35,12 @@ class Manifest:
 
     A file is our own as long as it has the size and the time that it was written with, a folder as long as this holds
     for all files in it and there are no others; a link is never. `id` is a random name of the folder, which projects
-    that were exported to it keep, so that they are known there. Parameters: `directory`, an existing folder.
+    that were exported to it keep, so that they are known there. Parameters: `directory`, an existing folder;
+    `made_from`, the run ids of the results that the files show, by stage.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, made_from: Mapping[str, str] | None = None) -> None:
+        self.directory, self._made_from = directory, dict(made_from or {})
         self.id, self._entries = _read_manifest(directory / MANIFEST)
         self.id = self.id or uuid4().hex
         self.written: list[dict[str, Any]] = []
@@ -47,10 +50,35 @@ class Manifest:
         return [name for name in names if os.path.lexists(self.directory / name) and not self._is_ours(name)]
 
     def left_over(self) -> list[str]:
-        """Return the unchanged files of earlier exports that this one did not write again."""
+        """Return the unchanged files of earlier exports, not written again, that may show other results than these."""
+        return list(dict.fromkeys(e["name"] for e in self._others() if not self._is_alike(e)))
+
+    def remove_outdated(self) -> list[str]:
+        """Remove the unchanged files of earlier exports that show earlier results of the same series; return which."""
+        names = list(dict.fromkeys(e["name"] for e in self._others() if self._is_outdated(e)))
+        for name in names:
+            path = self.directory / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        return names
+
+    def _others(self) -> Iterator[dict[str, Any]]:
+        """Yield the entries of unchanged files that this export did not write."""
         now = {entry["name"] for entry in self.written}
-        names = dict.fromkeys(entry["name"] for entry in self._entries)
-        return [n for n in names if n not in now and os.path.lexists(self.directory / n) and self._is_ours(n)]
+        for entry in self._entries:
+            path = self.directory / entry["name"]
+            if entry["name"] not in now and os.path.lexists(path) and _entry(path, entry["name"]) == _plain(entry):
+                yield entry
+
+    def _is_alike(self, entry: dict[str, Any]) -> bool:
+        return bool(self._made_from) and entry.get(MADE_FROM) == self._made_from
+
+    def _is_outdated(self, entry: dict[str, Any]) -> bool:
+        made, now = entry.get(MADE_FROM), self._made_from
+        is_of_series = isinstance(made, dict) and bool(now) and made.get(FIRST_STAGE) == now.get(FIRST_STAGE)
+        return is_of_series and made != now
 
     @contextmanager
     def writing(self, name: str, atomic: Atomic = atomic_path) -> Iterator[Path]:
@@ -63,8 +91,9 @@ class Manifest:
             # between, either of the two is still known as ours. Renaming keeps size and time.
             entry = _entry(temporary, name)
             assert entry is not None  # it was made by `atomic`
-            self._save([*self._entries, entry])
-        self._entries = [e for e in self._entries if e["name"] != name] + [entry]
+            listed = entry | ({MADE_FROM: self._made_from} if self._made_from else {})
+            self._save([*self._entries, listed])
+        self._entries = [e for e in self._entries if e["name"] != name] + [listed]
         self.written.append(entry)
 
     def finish(self) -> None:
@@ -74,7 +103,7 @@ class Manifest:
         self._save(self._entries)
 
     def _is_ours(self, name: str) -> bool:
-        return _entry(self.directory / name, name) in self._entries
+        return _entry(self.directory / name, name) in [_plain(entry) for entry in self._entries]
 
     def _save(self, entries: list[dict[str, Any]]) -> None:
         text = json.dumps({"written by": "tomoseg export", "id": self.id, "files": entries}, indent=1)
@@ -144,7 +173,7 @@ def _holds_export(folder: Path, export_info: Mapping[str, Any]) -> bool:
             return bool(export_info.get("manifest") == identity)
         # Written before folders had a name. Whoever knows times to the nanosecond has seen the files.
         entries = _checked(plain_json.load(export_info.get("files", "[]")))
-        return bool(entries) and all(_entry(folder / e["name"], e["name"]) == e for e in entries)
+        return bool(entries) and all(_entry(folder / e["name"], e["name"]) == _plain(e) for e in entries)
     except (InputError, OSError, KeyError, TypeError, ValueError, RecursionError):
         return False
 
@@ -162,6 +191,11 @@ def _checked(entries: Any) -> list[dict[str, Any]]:
         if not isinstance(entry["bytes"], int) or not isinstance(entry["mtime_ns"], int):
             raise TypeError("an entry has no size or time")
     return list(entries)
+
+
+def _plain(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return an entry without what the file was made from."""
+    return {key: value for key, value in entry.items() if key != MADE_FROM}
 
 
 def _entry(path: Path, name: str) -> dict[str, Any] | None:

@@ -246,7 +246,11 @@ def measure_labels(
     summary["missing_wedge_deg"] = np.nan if wedge is None else wedge.gap_deg
     for text in particle_remarks(summary):
         runtime.say(text)
-    for text in particle_warnings(summary, particles, counted, wedge, params.particle_class, limits):
+    sample = [int(n) for n in classes["voxels"][1:]]
+    n_others = sum(sample) - (0 if k is None else sample[k - 1])
+    for text in particle_warnings(
+        summary, particles, counted, wedge, params.particle_class, limits, sum(sample), n_others
+    ):
         runtime.warn(text)
     diameters = particles["diameter_px"][in_size_statistics(particles)]
     tables = {

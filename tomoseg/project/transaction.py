@@ -66,6 +66,7 @@ class Transaction:
             self._find_reserved(file[self._path])
         else:
             file.pop(self._path, None)
+        self.consumed = begun.consumed
         self.begun = begun = replace(begun, sequence=len(file.get(schema.HISTORY, ())) + 1)
         _close_lost_runs(file)
         _write_record(file, f"{schema.HISTORY}/{begun.run_id}", begun)

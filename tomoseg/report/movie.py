@@ -36,7 +36,7 @@ def write_movie(path: Path, results: Results, seconds: float, side: int, *, dark
     Raises `NotReady` where nothing is labelled yet.
     """
     found = results.class_fractions
-    if found is None or not results.classes[1:]:
+    if found is None or not results.bodies:
         raise NotReady("There are no labels to show: run segment first.")
     rate = FRAMES_PER_SECOND[path.suffix.lower()]
     yaws = np.linspace(0, 360, max(2, round(seconds * rate)), endpoint=False)

@@ -12,10 +12,10 @@ from tomoseg.arrays import Array, Input
 from tomoseg.classes import names_in
 from tomoseg.errors import printable
 from tomoseg.lengths import is_possible
-from tomoseg.palette import OKABE_ITO
+from tomoseg.palette import OKABE_ITO, SURFACE_BLUE
 from tomoseg.project.provenance import StageState
 from tomoseg.report.formatting import number, plain, show
-from tomoseg.report.sampling.fractions import Fractions, fractions
+from tomoseg.report.sampling.fractions import Fractions, fractions, with_closed_pores
 from tomoseg.report.sampling.slices import Orthoslice, orthoslices
 
 
@@ -26,6 +26,13 @@ class LabelClass:
     index: int
     name: str
     color: str
+
+
+@dataclass(frozen=True)
+class Body(LabelClass):
+    """What is drawn in three dimensions: a class or the closed pores, whose `index` follows; solid, or as glass."""
+
+    solid: bool
 
 
 @dataclass(frozen=True)
@@ -148,7 +155,22 @@ class Results:
     def class_fractions(self) -> Fractions | None:
         """The share of each class in each part of the volume, counted once; None without labelled classes."""
         labels = self.stack("labels")
-        return None if labels is None or len(self.classes) < 2 else fractions(labels, len(self.classes))
+        if labels is None or len(self.classes) < 2:
+            return None
+        found = fractions(labels, len(self.classes))
+        # Whether there are pores is told by the measurement, which knows those that are noise.
+        return with_closed_pores(found) if self.number("support_info", "n_closed_pores") > 0 else found
+
+    @functools.cached_property
+    def bodies(self) -> list[Body]:
+        """What is drawn in three dimensions: the classes but the background, and closed pores where there are any."""
+        found, solid = self.class_fractions, self.particle_class
+        if found is None:
+            return []
+        bodies = [Body(c.index, c.name, c.color, c.index == solid) for c in self.classes[1:]]
+        if len(found.of) == len(bodies) + 1:
+            bodies.append(Body(len(bodies) + 1, f"closed pores of {self.classes[1].name}", SURFACE_BLUE, solid=True))
+        return bodies
 
     def _same_shape(self, first: str, second: str) -> bool:
         one, other = self.get(first), self.get(second)

@@ -6,7 +6,7 @@ from tomoseg.arrays import Input, Outputs
 from tomoseg.io.shifts import GivenAlignment
 from tomoseg.lengths import size_or_nan
 from tomoseg.runtime import Runtime
-from tomoseg.stages.base import Stage
+from tomoseg.stages.base import Doubt, Prospect, Stage
 
 
 def run(
@@ -50,6 +50,25 @@ def run(
         outputs.put("alignment_preview", preview.slices, {"voxel_size_px": float(preview.factor), "row": preview.row})
 
 
+def foresee(params: AlignParameters, prospect: Prospect) -> list[Doubt]:
+    """Say where finding an alignment takes more memory than there is."""
+    if params.method == "none" or params.shifts_file is not None or params.from_project is not None:
+        return []
+    from tomoseg.alignment.finding.estimate import memory_needed
+    from tomoseg.alignment.images.survey import reduction_of
+
+    shape = prospect.series_shape
+    patch = params.x_range is not None or params.y_range is not None
+    needed = memory_needed(shape, reduction_of(shape), patch=patch)
+    if needed <= prospect.memory:
+        return []
+    text = (
+        f"align: finding the alignment of {shape[0]} images takes about {needed / 2**30:.1f} GiB of memory, and this "
+        f"process may use {prospect.memory / 2**30:.1f} GiB: run it where there is more"
+    )
+    return [Doubt(text, stops=True)]
+
+
 STAGE = Stage(
     name="align",
     version=5,
@@ -69,4 +88,5 @@ STAGE = Stage(
     ),
     run=run,
     check=check,
+    foresee=foresee,
 )

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tomoseg.parameters import Parameters
 from tomoseg.schema import Artifact
@@ -21,6 +21,32 @@ def as_given(params: Any, _project: Path) -> Any:
 
 def no_doubts(_params: Any, _project: Path, _left: Mapping[str, Any]) -> list[str]:
     """Find nothing outside the project that the stage should not touch unasked."""
+    return []
+
+
+class Doubt(NamedTuple):
+    """What speaks against a run before it: it `stops` the run, or is a warning."""
+
+    text: str
+    stops: bool
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """What a run will have, as far as the series alone tells.
+
+    `series_shape` is (n_tilt, y, x) and `volume_shape` (z, y, x); `voxel_size_nm` is NaN where unknown, and `memory`
+    the bytes that this process may use.
+    """
+
+    series_shape: tuple[int, ...]
+    volume_shape: tuple[int, ...]
+    voxel_size_nm: float
+    memory: int
+
+
+def nothing_foreseen(_params: Any, _prospect: Prospect) -> list[Doubt]:
+    """Find nothing that speaks against a run of the stage."""
     return []
 
 
@@ -52,3 +78,5 @@ class Stage:
     doubts: Callable[[Any, Path, Mapping[str, Any]], list[str]] = no_doubts
     # What the stage left outside the project (export files) and is no longer there, given its attribute artifacts.
     lost: Callable[[dict[str, Any]], list[str]] = no_problems
+    # What of a series, known by its shape and pixel size, the stage cannot work on, or not well.
+    foresee: Callable[[Any, Prospect], list[Doubt]] = nothing_foreseen

@@ -92,6 +92,7 @@ def run(
         params=params,
         runtime=runtime,
         signals={} if signal_volumes is None else volumes_by_name(signal_volumes),
+        made_from=outputs.consumed,
     )
     facts = {"directory": str(written.directory), "files": json.dumps(written.entries), "manifest": written.manifest_id}
     outputs.set_attrs("export_info", facts)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from tomoseg import engine
+from tomoseg import beforehand
 from tomoseg.cli.app import app
 from tomoseg.errors import InputError, StageFailed
 from tomoseg.io.mrc import write_angles, write_mrc
@@ -42,7 +42,7 @@ def test_json_is_a_flag_and_goes_to_stdout(project):
     assert json.loads(call("history", project, "--json").stdout)
     assert json.loads(call("models", "--json").stdout)["models"]
     assert any(finding["what"] == "numpy" for finding in json.loads(call("doctor", "--json").stdout))
-    assert json.loads(call("check", "quick", "--json").stdout) == {"problems": [], "not_checked": {}}
+    assert json.loads(call("check", "quick", "--json").stdout) == {"problems": [], "warnings": [], "not_checked": {}}
     wrong = call(
         "check", "quick", "--set", "reconstruct.method=gridrec", "--set", "reconstruct.backend=cpu", "--json", code=2
     )
@@ -108,7 +108,7 @@ def test_a_disk_without_room_is_found_before_computing(tmp_path, monkeypatch):
     # 41 images of 2 + 4 bytes per pixel, 128 x 64 x 128 voxels of 6.
     needed = 41 * 64 * 128 * 6 + 128 * 64 * 128 * 6
     for free, fits in ((needed, True), (needed - 1, False)):
-        monkeypatch.setattr(engine.shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        monkeypatch.setattr(beforehand.shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
         done = CliRunner().invoke(app, ["check", str(raw)])
         assert (done.exit_code == 0) == fits
     assert "reconstruct.binning" in str(done.exception)
@@ -117,6 +117,41 @@ def test_a_disk_without_room_is_found_before_computing(tmp_path, monkeypatch):
     assert not (tmp_path / "p.h5").exists()
     half = CliRunner().invoke(app, ["check", str(raw), "--set", "reconstruct.binning=2"])
     assert half.exit_code == 0, half.exception
+
+
+def test_the_memory_for_an_alignment_is_found_out_before_computing(tmp_path, monkeypatch):
+    raw = tmp_path / "raw.mrc"
+    write_mrc(raw, np.ones((41, 64, 128), np.int16), 1.0, kind="stack", label="")
+    write_angles(raw.with_suffix(".rawtlt"), np.arange(-60.0, 61, 3))
+    monkeypatch.setattr(beforehand, "available_memory", lambda: 10 << 20)
+    for command in (["check", str(raw)], ["run", str(raw), "-o", str(tmp_path / "p.h5")]):
+        done = CliRunner().invoke(app, command)
+        assert isinstance(done.exception, InputError)
+        assert "finding the alignment of 41 images takes about" in str(done.exception)
+    assert not (tmp_path / "p.h5").exists()
+    assert CliRunner().invoke(app, ["check", str(raw), "--set", "align.method=none"]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("pixel_nm", "code", "said"), [(0.12, 0, ""), (1.0, 0, "usually a mistake"), (50.0, 2, "too much")]
+)
+def test_a_network_for_other_pixels_is_found_out_before_computing(tmp_path, pixel_nm, code, said):
+    raw = tmp_path / "raw.mrc"
+    write_mrc(raw, np.ones((41, 64, 64), np.int16), pixel_nm, kind="stack", label="")
+    write_angles(raw.with_suffix(".rawtlt"), np.arange(-60.0, 61, 3))
+    of_network = ["--set", "segment.model=gamma-alumina-pt"]
+    done = CliRunner().invoke(app, ["check", str(raw), *of_network, "--json"])
+    found = json.loads(done.stdout)
+    assert done.exit_code == code
+    texts = found["problems"] if code else found["warnings"]
+    assert all("segment: the network was trained on pixels of" in text and said in text for text in texts)
+    assert len(texts) == (said != "")
+    binned = CliRunner().invoke(app, ["check", str(raw), *of_network, "--set", "reconstruct.binning=8", "--json"])
+    assert binned.exit_code == (0 if pixel_nm < 0.2 else 2)  # the voxels count, not the pixels of the series
+    (tmp_path / "p.h5").unlink(missing_ok=True)
+    CliRunner().invoke(app, ["import", str(raw), "-o", str(tmp_path / "p.h5")], catch_exceptions=False)
+    again = CliRunner().invoke(app, ["check", str(tmp_path / "p.h5"), *of_network, "--json"])
+    assert json.loads(again.stdout)["problems" if code else "warnings"] == texts
 
 
 def test_a_gpu_that_is_not_there_is_told_though_all_is_fresh(project, monkeypatch):

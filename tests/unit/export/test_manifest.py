@@ -80,6 +80,53 @@ def test_what_earlier_exports_left(tmp_path):
     assert Manifest(tmp_path).foreign(["a.csv", "b.csv"]) == []
 
 
+RUNS = {"import": "i1", "segment": "s1"}
+
+
+@pytest.mark.parametrize(
+    ("made", "now", "left", "kept"),
+    [
+        (RUNS, RUNS, [], True),  # another format of the same results
+        (RUNS, {**RUNS, "segment": "s2"}, [], False),
+        (RUNS, {"import": "i2", "segment": "s2"}, ["b.csv", "c.zarr"], True),  # another series in the same folder
+        (RUNS, {}, ["b.csv", "c.zarr"], True),  # arrays of unknown origin
+        ({}, RUNS, ["b.csv", "c.zarr"], True),  # listed before origins were
+    ],
+)
+def test_files_of_earlier_results_are_removed(tmp_path, made, now, left, kept):
+    first = Manifest(tmp_path, made)
+    for name in ("a.csv", "b.csv", "changed.csv"):
+        write(first, name)
+    with first.writing("c.zarr", atomic_folder) as folder:
+        (folder / "part").write_text("x")
+    first.finish()
+    (tmp_path / "changed.csv").write_text("by the user")
+    (tmp_path / "own.csv").write_text("of the user")
+    second = Manifest(tmp_path, now)
+    write(second, "a.csv", "new")
+    assert second.remove_outdated() == ([] if kept else ["b.csv", "c.zarr"])
+    assert second.left_over() == left
+    second.finish()
+    assert all((tmp_path / name).exists() for name in ("a.csv", "changed.csv", "own.csv"))
+    assert [(tmp_path / name).exists() for name in ("b.csv", "c.zarr")] == [kept, kept]
+    assert ("b.csv" in (tmp_path / MANIFEST).read_text()) == kept
+    assert Manifest(tmp_path).foreign(["a.csv", "changed.csv"]) == ["changed.csv"]
+
+
+def test_a_link_in_place_of_an_outdated_file_is_left_alone(tmp_path):
+    first = Manifest(tmp_path, RUNS)
+    write(first, "a.csv")
+    with first.writing("c.zarr", atomic_folder) as folder:
+        (folder / "part").write_text("x")
+    first.finish()
+    (tmp_path / "there").mkdir()
+    for name in ("a.csv", "c.zarr"):
+        (tmp_path / name).rename(tmp_path / "there" / name)
+        (tmp_path / name).symlink_to(tmp_path / "there" / name)
+    assert Manifest(tmp_path, {**RUNS, "segment": "s2"}).remove_outdated() == []
+    assert (tmp_path / "there" / "c.zarr" / "part").read_text() == "x"
+
+
 def test_removed_files_are_forgotten(tmp_path):
     first = Manifest(tmp_path)
     write(first, "a.csv")

@@ -133,3 +133,15 @@ def test_labels_that_are_none_are_refused(wrong):
 def test_the_example_runs():
     (example,) = doctest.DocTestFinder(recurse=False).find(api.measure, "measure", globs={})
     assert doctest.DocTestRunner().run(example) == (0, 8)
+
+
+def test_a_particle_that_is_a_large_part_of_the_sample_is_doubted():
+    labels = np.zeros((40, 60, 40), np.uint8)
+    labels[12:28, 5:45, 12:28] = 1
+    labels[14:26, 46:56, 14:26] = 2  # a cap of heavier material, 12 % of the sample: an API warning would be an error
+    measure(labels, labels, class_names=["vacuum", "support", "particles"], voxel_size_nm=1.0)
+    labels[12:28, 30:45, 12:28] = 2  # and 3840 of 11,680 voxels
+    with pytest.warns(TomosegWarning, match="makes up 33% of the sample"):
+        measure(labels, labels, class_names=["vacuum", "support", "particles"], voxel_size_nm=1.0)
+    alone = (labels == 2).astype(np.uint8)  # of particles alone, one may be the sample
+    measure(alone, alone, class_names=["vacuum", "Pt"], voxel_size_nm=1.0)

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tomoseg.arrays import MemoryInput
 from tomoseg.report import formatting
 from tomoseg.report.figures import images, rendering
 from tomoseg.report.html import Html, el, table
-from tomoseg.report.results import LabelClass
+from tomoseg.report.page import interactive
+from tomoseg.report.results import LabelClass, Results
 from tomoseg.report.sampling import fractions, mesh, slices
 
 
@@ -311,3 +313,42 @@ def test_packed_surfaces_are_the_same_surfaces():
     apart = points[faces] - found.points[found.faces]
     assert np.abs(apart).max() <= packed["step"] / 2 + 1e-4
     assert len(packed["data"]) < 8 * len(faces)
+
+
+def hollow_balls(n=48):
+    """Two balls with a hole in each: one closed, one joined to the outside by a channel. Also the closed hole."""
+    z, y, x = np.indices((n, n, 2 * n)) - n // 2
+    labels = np.zeros(z.shape, np.uint8)
+    near, far = np.sqrt(z**2 + y**2 + x**2), np.sqrt(z**2 + y**2 + (x - n) ** 2)
+    labels[(near < n * 0.45) | (far < n * 0.45)] = 1
+    holes = (near < n * 0.2, far < n * 0.2)
+    labels[holes[0] | holes[1]] = 0
+    labels[(abs(z) < 2 * n // 16) & (abs(y) < 2 * n // 16) & (x - n > 0)] = 0
+    return labels, holes[0]
+
+
+@pytest.mark.parametrize("n_cells", [10**9, 48 * 48 * 96 // 8])
+def test_closed_pores_are_a_further_body(n_cells):
+    labels, hole = hollow_balls()
+    found = fractions.with_closed_pores(fractions.fractions(labels, 2, most_cells=n_cells))
+    assert len(found.of) == 2
+    voxels = found.of[1].sum() / found.full * found.factor**3
+    assert voxels == pytest.approx(hole.sum(), rel=0.02 if found.factor > 1 else 0)
+    k = found.factor
+    inside = np.argwhere(found.of[1] > 0) * k
+    assert abs(inside.mean(axis=0) + (k - 1) / 2 - 24).max() < 1
+    labels[24, 24, :24] = 0  # a way out as wide as a voxel
+    if k == 1:
+        assert len(fractions.with_closed_pores(fractions.fractions(labels, 2)).of) == 1
+
+
+def test_closed_pores_are_drawn_where_the_measurement_counts_them():
+    labels, _ = hollow_balls()
+    held = MemoryInput(labels, {"class_names": ["vacuum", "support"], "voxel_size_nm": 1.0})
+    for n_closed, names in ((1, ["support", "closed pores of support"]), (0, ["support"])):
+        support = MemoryInput(attrs={"n_closed_pores": n_closed})
+        results = Results({"labels": held, "support_info": support}, (), "balls")
+        assert [body.name for body in results.bodies] == names
+        drawn = interactive.surfaces_data(results)
+        assert [mesh["index"] for mesh in drawn["classes"]] == list(range(1, len(names) + 1))
+        assert "closed pores" in str(interactive.surfaces_control(results)) or n_closed == 0

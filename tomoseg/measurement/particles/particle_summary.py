@@ -15,6 +15,7 @@ from tomoseg.missing_wedge import MissingWedge, more_than_chance
 from tomoseg.words import count
 
 HUGE_FRACTION = 0.05  # of the volume: an object that fills more may be a support rather than a particle
+HUGE_SHARE = 0.2  # of the sample, in one particle
 LEAST_PARTICLES = 5  # of known size, for statistics of sizes
 MANY_ELONGATED = 0.1  # of the particles, along the missing wedge: worth a warning
 
@@ -119,8 +120,13 @@ def particle_warnings(
     missing_wedge: MissingWedge | None,
     wanted_class: str,
     limits: Limits,
+    sample_voxels: int,
+    other_voxels: int,
 ) -> Iterator[str]:
-    """Yield what needs care in the numbers, in words; `wanted_class` is what `measure.particle_class` was given as."""
+    """Yield what needs care in the numbers, in words; `wanted_class` is what `measure.particle_class` was given as.
+
+    `sample_voxels` are those of all classes but the background, `other_voxels` those of them that hold no particles.
+    """
     if summary["n_particles"] and not summary["n_in_size_statistics"]:
         yield (
             "every particle is cut by the border of the volume or below the resolution: there are no size statistics"
@@ -137,6 +143,13 @@ def particle_warnings(
             f"one object of class {summary['particle_class']!r} fills {counted.largest_fraction:.0%} of the volume: "
             f"it may be a support rather than a particle; choose another measure.particle_class (now {wanted_class!r})"
         )
+    elif len(table) and other_voxels:  # where all is particles, they are the sample
+        share = float(table["voxels"].max()) / sample_voxels
+        if share > HUGE_SHARE:
+            yield (
+                f"one object of class {summary['particle_class']!r} makes up {share:.0%} of the sample: it may be a "
+                "layer or a part of the sample that is as bright as particles; look at the labels"
+            )
 
 
 def _elongation_warnings(whole: Table, missing_wedge: MissingWedge) -> Iterator[str]:

@@ -36,24 +36,20 @@ class Surface:
 
 
 def draw_surfaces(results: Results) -> tuple[NDArray[np.uint8], float] | None:
-    """Render the classes of a project: particles solid, all others but the background translucent and pale.
+    """Render the bodies of a project: particles and closed pores solid, all others translucent and pale.
 
     Returns the picture and the side of one of its pixels in voxels, as of `render`; None where there is nothing to see.
     """
     found = results.class_fractions
-    if found is None:
+    if found is None or not results.bodies:
         return None
     image, pixel_voxels = render(found, surfaces_of(results), results.sizes.surfaces_px)
     return (image, pixel_voxels) if image[..., 3].any() else None
 
 
 def surfaces_of(results: Results) -> list[Surface]:
-    """Return how each class but the background is drawn: particles solid, all others translucent and pale."""
-    solid = results.particle_class
-    return [
-        Surface(c.index, rgb(c.color) if c.index == solid else pale(c.color), c.index != solid)
-        for c in results.classes[1:]
-    ]
+    """Return how each body is drawn: particles and closed pores solid, all others translucent and pale."""
+    return [Surface(b.index, rgb(b.color) if b.solid else pale(b.color), not b.solid) for b in results.bodies]
 
 
 def pale(color: str) -> tuple[int, int, int]:

@@ -238,7 +238,7 @@ def _encoded_alike(images: dict[str, NDArray[np.uint8]], n_bytes: int) -> dict[s
 
 def surfaces_control(results: Results) -> Html:
     """Return the controls of the surfaces."""
-    classes = results.classes[1:]
+    bodies = results.bodies
     stage = el(
         "div",
         el("canvas", class_="over"),
@@ -261,12 +261,12 @@ def surfaces_control(results: Results) -> Html:
         )
     ]
     opacity = _opacity("opacity of the translucent classes")
-    if not any(label.index != results.particle_class for label in classes):
+    if all(body.solid for body in bodies):
         opacity = el("span", opacity, hidden="")
     return el(
         "div",
         stage,
-        el("div", *(_class_box(label) for label in classes), opacity, class_="bar"),
+        el("div", *(_class_box(body) for body in bodies), opacity, class_="bar"),
         el("div", *buttons, _box("rotate continuously", "rotate"), class_="bar"),
         el(
             "p",
@@ -280,17 +280,17 @@ def surfaces_control(results: Results) -> Html:
 
 
 def surfaces_data(results: Results) -> dict[str, Any] | None:
-    """Return the surfaces of the classes, and the positions of the particles."""
-    found, solid = results.class_fractions, results.particle_class
+    """Return the surfaces of the bodies, and the positions of the particles."""
+    found = results.class_fractions
     if found is None:
         return None
     shape = results.artifacts["labels"].shape
     meshes = []
-    for label in results.classes[1:]:
-        triangles = surface(found, label.index, SOLID_TRIANGLES if label.index == solid else GLASS_TRIANGLES)
-        mixed = "#{:02x}{:02x}{:02x}".format(*pale(label.color))
+    for body in results.bodies:
+        triangles = surface(found, body.index, SOLID_TRIANGLES if body.solid else GLASS_TRIANGLES)
+        mixed = "#{:02x}{:02x}{:02x}".format(*pale(body.color))
         if len(triangles.faces):
-            about = {"index": label.index, "color": label.color, "pale": mixed, "solid": label.index == solid}
+            about = {"index": body.index, "color": body.color, "pale": mixed, "solid": body.solid}
             meshes.append(about | encoded(triangles, shape))
     if not meshes:
         return None

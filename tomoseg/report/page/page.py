@@ -138,7 +138,7 @@ def _surface_figure(results: Results) -> Html | None:
         "Surfaces of the labelled classes in parallel projection. The tilt axis runs from top to bottom, tipped "
         "towards the viewer."
     )
-    still = figure(picture, join([legend(results.classes[1:]), caption]), "surface")
+    still = figure(picture, join([legend(results.bodies), caption]), "surface")
     return choice(surfaces_control(results), still)
 
 

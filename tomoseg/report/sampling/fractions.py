@@ -8,12 +8,14 @@ from typing import Literal
 import numba
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from tomoseg.arrays import Array, ArraySource
 from tomoseg.report.sampling.slices import SLAB_BYTES, slabs
 
 MOST_CELLS = 20_000_000  # of the coarse grid in which fractions are counted
 MOST_BYTES = 160_000_000  # of all classes together
+SMALLEST_PORE = 8  # cells: what is smaller is a speck
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,33 @@ def fractions(
         part = found[:, :, start // factor : start // factor + -(-slab.shape[1] // factor)]
         _count_all(slab, factor, part)
     return Fractions(found, factor)
+
+
+def with_closed_pores(found: Fractions) -> Fractions:
+    """Add closed pores as a further class, if there are any: cells of background that others shut off from the border.
+
+    As in exports, cells of one pore share faces. On cells of several voxels, pores narrower than these are not seen.
+    """
+    import cc3d
+
+    filled = np.minimum(found.of.sum(axis=0, dtype=np.uint16), found.full).astype(np.uint8)
+    numbers, n = cc3d.connected_components(filled < (found.full + 1) // 2, connectivity=6, return_N=True)
+    if not n:
+        return found
+    closed = np.ones(n + 1, bool)
+    closed[0] = False
+    for axis in range(3):
+        for end in (0, -1):
+            closed[np.unique(numbers.take(end, axis))] = False
+    sizes = np.bincount(numbers.ravel(), minlength=n + 1)
+    closed &= sizes >= SMALLEST_PORE
+    if not closed.any():
+        return found
+    inside = closed[numbers]
+    if found.factor > 1:  # cells at the wall of a pore are partly of it
+        inside = ndimage.binary_dilation(inside, np.ones((3, 3, 3), bool)) & (inside | (numbers == 0))
+    pores = np.where(inside, found.full - filled, 0).astype(np.uint8)
+    return Fractions(np.concatenate([found.of, pores[None]]), found.factor)
 
 
 def block_means(values: Array, k: int, mode: Literal["constant", "edge"] = "constant") -> NDArray[np.float32]:

@@ -7,18 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tomoseg.errors import InputError
 from tomoseg.io.digest import sha256
 from tomoseg.runtime import Runtime
 from tomoseg.segmentation.inference.engines import engine_for
+from tomoseg.segmentation.inference.pixel_size import network_zoom
 from tomoseg.segmentation.inference.slice_prediction import WHOLE_SLICE, SlicePredictor, fitted
 from tomoseg.segmentation.inference.test_time_augmentation import N_COPIES, augmented
 from tomoseg.segmentation.inference.volume_planes import batch_shapes, plane_shape, planes_of, slab_size
 from tomoseg.segmentation.networks.card import ModelCard
 from tomoseg.segmentation.parameters import SegmentParameters
-
-SAME_PIXEL_SIZE = 1.05  # slices of a pixel size as close to the network's as this are not resampled
-ODD_PIXEL_SIZE, IMPOSSIBLE_PIXEL_SIZE = 4.0, 16.0  # times smaller or larger: warned of, refused
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,10 @@ class Network:
         prepare(runtime)
         model, card = load_model(path)
         digest = sha256(path)
-        zoom = zoom_to_network(self.voxel_size_nm, card.pixel_size_nm, runtime, rescale=params.rescale)
+        found = network_zoom(self.voxel_size_nm, card.pixel_size_nm, rescale=params.rescale)
+        if found.told:
+            (runtime.warn if found.is_doubtful else runtime.say)(found.told)
+        zoom = found.factor
         predictor = SlicePredictor.of(model, card, card.scaling.trained, params.patch, params.overlap, zoom=zoom)
         planes = planes_of(params.plane)
         slices = [plane_shape(shape, plane) for plane in planes]
@@ -107,33 +107,3 @@ def _smaller_patch(predictor: SlicePredictor, model: Any) -> str:
     if predictor.patch == WHOLE_SLICE:
         return ", or cut slices into patches (segment.patch)"
     return f", or a segment.patch of less than {predictor.patch} px"
-
-
-def zoom_to_network(voxel_size_nm: float, trained_nm: float | None, runtime: Runtime, *, rescale: bool) -> float:
-    """Return the factor by which slices are resampled for a network, and report why; 1 for none.
-
-    The voxel size is NaN, the pixel size of the network's training slices None where unknown. Without `rescale` nothing
-    is resampled. Raises `InputError`: the sizes differ by more than any resampling can mend.
-    """
-    if not trained_nm or not math.isfinite(voxel_size_nm):
-        unknown = "pixel size of the network's training slices" if not trained_nm else "voxel size"
-        runtime.say(f"the {unknown} is unknown: slices are not resampled for the network")
-        return 1.0
-    zoom = voxel_size_nm / trained_nm
-    if 1 / SAME_PIXEL_SIZE <= zoom <= SAME_PIXEL_SIZE:
-        return 1.0
-    sizes = f"the network was trained on pixels of {trained_nm:.4g} nm, and the voxels are {voxel_size_nm:.4g} nm"
-    if not rescale:
-        runtime.warn(f"{sizes}: to the network objects look {1 / zoom:.2g} times as large, and labels may be poor")
-        return 1.0
-    if not 1 / IMPOSSIBLE_PIXEL_SIZE <= zoom <= IMPOSSIBLE_PIXEL_SIZE:
-        raise InputError(
-            f"{sizes}: these differ by a factor of {max(zoom, 1 / zoom):.3g}, too much to resample. Correct the pixel "
-            "size (tomoseg import --pixel-size), choose another network, or turn segment.rescale off"
-        )
-    said = f"{sizes}: slices are resampled to {zoom:.3g} times as many pixels across"
-    if 1 / ODD_PIXEL_SIZE <= zoom <= ODD_PIXEL_SIZE:
-        runtime.say(said)
-    else:
-        runtime.warn(f"{said}. So large a difference is usually a mistake: check the pixel size of the series")
-    return zoom
