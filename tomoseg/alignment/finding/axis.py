@@ -10,9 +10,9 @@ A nominal direction, from the file's metadata, is a hint: another direction is t
 better.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,22 +78,24 @@ def find_direction(
     is known, must explain the images clearly better.
     """
     trials = np.arange(-90 + SCAN_STEP_DEG, 90 + SCAN_STEP_DEG / 2, SCAN_STEP_DEG)
-    measure = _measure(series, shifts_px, band, SCAN_PX)
-    scan = [measure(angle) for angle in trials]
+    small = series.reduced(SCAN_PX)
+    shifts = np.asarray(shifts_px) * series.factor
+    scan = small.shared_out(lambda one, angle: _placed(one, shifts / one.factor, band, angle), trials)
     starts = _candidates(trials, scan, nominal_deg)
     first = scan[starts[0]]
     if len(starts) == 1 and first.whole:
-        coarse, fine = (_measure(series, shifts_px, band, longest) for longest in (COARSE_PX, FINE_PX))
+        coarse, fine = (_measure(series.reduced(longest), shifts, band) for longest in (COARSE_PX, FINE_PX))
         angle = _descend(coarse, first.axis_angle_deg, SCAN_STEP_DEG, 0.3)
         return Direction(wrap_axis_angle(_descend(fine, angle, 1.0, 0.05)), nominal_deg)
-    small = series.reduced(SCAN_PX)
-    jointly = [_joined(small, solution, SCAN_PASSES) for solution in scan[::EVERY]]
+    jointly = small.shared_out(lambda one, solution: _joined(one, solution, SCAN_PASSES), scan[::EVERY])
     starting = _minima(np.array([joint.median for joint in jointly]))[:MOST_CANDIDATES]
     near = [first.axis_angle_deg] + [scan[::EVERY][k].axis_angle_deg for k in starting]
     if nominal_deg is not None:
         near.insert(1, nominal_deg)  # on films the scan has minima beside the true direction
-    angles = _apart([_followed(series, shifts_px, band, angle) for angle in _apart(near)])
-    weights = [weigh(series, shifts_px, band, angle) for angle in angles]
+    coarse_series = series.reduced(COARSE_PX)
+    followed = coarse_series.shared_out(lambda one, angle: _followed(one, shifts, band, angle), _apart(near))
+    angles = _apart(followed)
+    weights = coarse_series.shared_out(lambda one, angle: weigh(one, shifts, band, angle), angles)
     best = _chosen(weights, _hinted(angles, nominal_deg))
     return Direction(angles[best], nominal_deg, tuple(angle for k, angle in enumerate(angles) if k != best))
 
@@ -118,10 +120,9 @@ def distance_deg(a: FloatArray | float, b: float) -> NDArray[np.float64]:
     return np.asarray(np.abs((np.asarray(a) - b + 90) % 180 - 90))
 
 
-def weigh(series: ReducedSeries, shifts_px: FloatArray, band: Band, angle_deg: float) -> Weight:
+def weigh(small: ReducedSeries, raw_shifts_px: FloatArray, band: Band, angle_deg: float) -> Weight:
     """Return how well the tilts predict each other about an axis of this direction, after some passes together."""
-    small = series.reduced(COARSE_PX)
-    placed = _measure(series, shifts_px, band, COARSE_PX)(angle_deg)
+    placed = _placed(small, raw_shifts_px / small.factor, band, angle_deg)
     moves = _joined(small, placed, WEIGH_PASSES).moves_px
     return _weight(small, moves, placed.axis_angle_deg, whole=placed.whole)
 
@@ -152,18 +153,17 @@ def _joined(small: ReducedSeries, placed: Solution, passes: int) -> Joint:
     return align_jointly(small, placed.moves_px, placed.axis_angle_deg, whole=placed.whole, passes=passes)
 
 
-def _followed(series: ReducedSeries, shifts_px: FloatArray, band: Band, start_deg: float) -> float:
+def _followed(small: ReducedSeries, raw_shifts_px: FloatArray, band: Band, start_deg: float) -> float:
     """Return the direction near `start_deg` about which joint alignment explains the images best.
 
     The residual of the scan is flat for a needle; that of joint alignment falls towards the direction from far away.
     """
-    small = series.reduced(COARSE_PX)
-    measure = _measure(series, shifts_px, band, COARSE_PX)
+    measure = _measure(small, raw_shifts_px, band)
 
-    def residual(angle_deg: float) -> float:
-        return _joined(small, measure(angle_deg), WEIGH_PASSES).median
+    def residuals(angles_deg: Sequence[float]) -> list[float]:
+        return [_joined(small, measure(angle), WEIGH_PASSES).median for angle in angles_deg]
 
-    return walk_to_minimum(residual, start_deg, SCAN_STEP_DEG, MOST_STEPS)
+    return walk_to_minimum(residuals, start_deg, SCAN_STEP_DEG, MOST_STEPS)
 
 
 def _candidates(trials: NDArray[np.float64], scan: list[Solution], nominal_deg: float | None) -> list[int]:
@@ -218,17 +218,18 @@ def direction_warnings(
 
     All figures are of that direction and its rivals as they are named.
     """
-
-    @cache
-    def weight(angle_deg: float) -> Weight:
-        return weigh(series, shifts_px, band, angle_deg)
-
-    def residual(angle_deg: float) -> float:
-        return weight(angle_deg).residual
-
     warnings = []
     nominal = direction.nominal_deg
     contradicted = nominal is not None and distance_deg(used_deg, nominal) > OTHER_AXIS_DEG
+    weighed = [*direction.others_deg, *([nominal] if nominal is not None and contradicted else [])]
+    weighed += [used_deg] if weighed else []
+    raw_shifts = np.asarray(shifts_px) * series.factor
+    found = series.reduced(COARSE_PX).shared_out(lambda one, a: weigh(one, raw_shifts, band, a), weighed)
+    weights = dict(zip(weighed, found, strict=True))
+
+    def residual(angle_deg: float) -> float:
+        return weights[angle_deg].residual
+
     if nominal is not None and contradicted:
         beside = [angle for angle in direction.others_deg if distance_deg(angle, nominal) <= OTHER_AXIS_DEG]
         closest = min(beside, key=residual, default=nominal)
@@ -242,7 +243,7 @@ def direction_warnings(
         if distance_deg(used_deg, rival) <= APART_DEG:
             continue
         # A sample that may go on outside the frame explains more with less.
-        stricter = weight(rival).whole and not weight(used_deg).whole
+        stricter = weights[rival].whole and not weights[used_deg].whole
         if residual(rival) > residual(used_deg) * (CUT_HANDICAP if stricter else 1 / CLEAR):
             continue
         reason = ""
@@ -267,15 +268,14 @@ def axis_name(angle_deg: float) -> str:
     return "x" if abs(wrap_axis_angle(angle_deg)) > OTHER_AXIS_DEG else "y"
 
 
-def _measure(series: ReducedSeries, shifts_px: FloatArray, band: Band, longest_px: int) -> Callable[[float], Solution]:
-    """Return a function of the angle that solves on reduced images of at most `longest_px`."""
-    small = series.reduced(longest_px)
-    shifts = np.asarray(shifts_px) * series.factor / small.factor
+def _placed(small: ReducedSeries, shifts_px: FloatArray, band: Band, angle_deg: float) -> Solution:
+    """Return the places of small images about an axis of this direction; shifts (n_tilt, 2) are in their px."""
+    return solve(small, shifts_px, wrap_axis_angle(angle_deg), band, passes=1)
 
-    def measure(angle_deg: float) -> Solution:
-        return solve(small, shifts, wrap_axis_angle(angle_deg), band, passes=1)
 
-    return measure
+def _measure(small: ReducedSeries, raw_shifts_px: FloatArray, band: Band) -> Callable[[float], Solution]:
+    """Return `_placed` as a function of the angle."""
+    return partial(_placed, small, raw_shifts_px / small.factor, band)
 
 
 def _descend(measure: Callable[[float], Solution], start: float, reach: float, tolerance: float) -> float:
@@ -299,15 +299,21 @@ def _descend(measure: Callable[[float], Solution], start: float, reach: float, t
     return centre
 
 
-def walk_to_minimum(cost: Callable[[float], float], start_deg: float, step_deg: float, most_steps: int) -> float:
-    """Return where `cost` is least near `start_deg`, from values `step_deg` apart: the vertex of a parabola in three.
+def walk_to_minimum(
+    costs: Callable[[Sequence[float]], list[float]], start_deg: float, step_deg: float, most_steps: int
+) -> float:
+    """Return where a cost is least near `start_deg`, from values `step_deg` apart: the vertex of a parabola in three.
 
-    Still falling after so many steps, it is a slope, not a minimum, and says nothing: `start_deg` is returned.
+    `costs` returns those of several angles. Still falling after so many steps, it is a slope, not a minimum, and says
+    nothing: `start_deg` is returned.
     """
-    known = cache(cost)
+    known: dict[float, float] = {}
     angle = start_deg
     for _ in range(most_steps):
-        low, middle, high = (known(angle + k * step_deg) for k in (-1, 0, 1))
+        three = [angle + k * step_deg for k in (-1, 0, 1)]
+        new = [one for one in three if one not in known]
+        known |= dict(zip(new, costs(new), strict=True))
+        low, middle, high = (known[one] for one in three)
         if middle <= min(low, high):
             curvature = low - 2 * middle + high
             return wrap_axis_angle(angle + (step_deg * 0.5 * (low - high) / curvature if curvature > 0 else 0.0))

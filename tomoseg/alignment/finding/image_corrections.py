@@ -22,7 +22,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.alignment.finding.joint import GAIN, LARGEST_PX, STRAY, Run
+from tomoseg.alignment.finding.joint import STRAY, Run
+from tomoseg.alignment.finding.joint_kernels import GAIN, LARGEST_PX
 from tomoseg.alignment.finding.refine import CHECK_PX, held_out
 from tomoseg.alignment.finding.solve import Solution, fill_between
 from tomoseg.alignment.images.reduced_series import ReducedSeries

@@ -14,20 +14,23 @@ show. The direction of the axis is searched separately, by how well images are p
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeVar
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from tomoseg.alignment.finding import joint_kernels
+from tomoseg.alignment.finding.joint_kernels import FAINTEST, N_SUMS
 from tomoseg.alignment.images.correlation import taper
 from tomoseg.alignment.images.reduced_series import ReducedSeries
-from tomoseg.alignment.images.warp import aligned_shape, unrotate_vectors
+from tomoseg.alignment.images.warp import aligned_shape, rotation_matrix, unrotate_vectors
 from tomoseg.arrays import FloatArray
-from tomoseg.reconstruction.backends.cpu import CpuOperator
+from tomoseg.reconstruction.backends.cpu import CpuOperator, aligned_zeros
 from tomoseg.reconstruction.geometry import ParallelGeometry
 from tomoseg.reconstruction.kernels import PAD
 from tomoseg.reconstruction.operators import Floats, Operator
+from tomoseg.reconstruction.simd import LANES
 
 T = TypeVar("T")
 WIDEST_FILM = 4.0  # of a film: times the width of the frame
@@ -37,12 +40,10 @@ SUBSETS = 24  # at most: the volume is improved by so many parts of the tilts, o
 EDGE = 0.2  # part of the frame over which the weight of pixels falls off at its sides
 MARGIN_PX = 2.0  # pixels so near the border of a raw frame are not compared: splines swing there
 ALONG_PASSES = 2  # passes in which images move along the axis only: a volume still blurred misleads across it
-LARGEST_PX = 1.0  # of a step
-GAIN = 0.7  # of steps: volume and images follow each other, and would swing
 STRAY = 3.0  # times the median residual: a tilt that takes no part in the volume
+NOTHING_HIDDEN = np.zeros((1, 0, 0), bool)
 HALF_PASSES = 3  # of the volume by which half of the tilts predict the others
-SMALL_PX2 = 128 * 128  # of an image whose work takes less time than handing it to a thread
-FAINTEST = 1e-4  # of the brightest: what a projection is at least, as a divisor
+SMALL_PX2 = 64 * 64  # of an image whose work takes less time than handing it to a thread
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,13 @@ class Joint:
         Root mean square of measured minus predicted images, as part of that of the measured ones; predicted before an
         image was used in the pass.
     residuals : (n_tilt,) the same for each tilt; NaN for unusable ones
+    run : the volume as it stands
     """
 
     moves_px: NDArray[np.float64]
     residual: float
     residuals: NDArray[np.float64]
+    run: "Run"
 
     @property
     def median(self) -> float:
@@ -97,6 +100,7 @@ def align_jointly(
     passes: int = 12,
     moving: bool = True,
     tolerance_px: float = 0.0004,
+    coarse: "Run | None" = None,
 ) -> Joint:
     """Improve moves for a given direction of the axis.
 
@@ -116,19 +120,22 @@ def align_jointly(
         False: the images stay; only the residual is wanted.
     tolerance_px : float
         Steps (rms over the tilts, either direction) at which to stop, in pixels of the reduced series.
+    coarse : Run, optional
+        The run of the same series on smaller images, whose volume this one begins with.
     """
     chosen = np.flatnonzero(series.usable)
     run = Run(series, chosen, np.array(moves_px, np.float64), axis_angle_deg, whole, film)
     with ThreadPoolExecutor(max(1, series.workers)) as pool:
-        run.start(pool)
+        run.start(pool, coarse)
+        blurred = ALONG_PASSES if coarse is None else 0
         for number in range(passes):
-            steps = run.once(pool, moving=moving, along_only=number < ALONG_PASSES)
-            if number > ALONG_PASSES and float(np.sqrt(np.square(steps).mean(axis=0)).max()) < tolerance_px:
+            steps = run.once(pool, moving=moving, along_only=number < blurred)
+            if number > blurred and float(np.sqrt(np.square(steps).mean(axis=0)).max()) < tolerance_px:
                 break
     residuals = np.full(series.n_tilt, np.nan)
     residuals[chosen] = np.sqrt(run.misfit / np.maximum(run.power, 1e-30))
     total = float(np.sqrt(run.misfit.sum() / max(float(run.power.sum()), 1e-30)))
-    return Joint(run.moves, total, residuals)
+    return Joint(run.moves, total, residuals, run)
 
 
 def predicted_by_halves(
@@ -146,7 +153,8 @@ def predicted_by_halves(
             run.reconstruct(pool, HALF_PASSES)
             predicted = run.predicted(pool, left_out)
             images, seen = run.resampled(pool, left_out)
-            sums = np.array(run.each(pool, normal_equations, images, predicted, seen, [run.window] * len(images)))
+            sums = np.zeros((len(images), N_SUMS))
+            run.each(pool, joint_kernels.normal_equations, images, predicted, seen, [run.window] * len(images), sums)
             residuals[left_out] = np.sqrt(sums[:, 12] / np.maximum(sums[:, 13], 1e-30))
     return residuals
 
@@ -166,11 +174,12 @@ class Run:
         self.series, self.chosen, self.moves, self.angle_deg = series, chosen, moves, angle_deg
         self.shape = aligned_shape(series.images.shape, angle_deg)
         self.whole, self.film = whole, film
+        self._room: dict[int, Floats] = {}
         height = self.shape[0]
         self.aim()
         size = self.operator.block
         self.blocks = [slice(start, min(start + size, height)) for start in range(0, height, size)]
-        self.volumes: list[Floats] = []
+        self.volumes = aligned_zeros((len(self.blocks), *self.operator.volume_shape))
         self.is_small = height * self.shape[1] <= SMALL_PX2
         self.window = taper(self.shape, EDGE).astype(np.float32)
         self.misfit, self.power = np.zeros(len(chosen)), np.zeros(len(chosen))
@@ -179,8 +188,10 @@ class Run:
         """Take the tilts of the reduced images for those at which the volume is seen."""
         self.operator = CpuOperator(self.geometry(self.chosen))
         indices = np.arange(len(self.chosen))
-        self.subsets = [(indices[tilts], part) for tilts, part in self.operator.subsets(SUBSETS)]
+        self.subsets = [(indices[tilts].copy(), part) for tilts, part in self.operator.subsets(SUBSETS)]
         self.planes = [_reciprocal(part.column_sums) for _, part in self.subsets]
+        nothing = np.empty(0, np.int64)
+        self.unseen = [nothing if self.film is None else np.flatnonzero(plane == 0) for plane in self.planes]
 
     def geometry(self, tilts: NDArray[np.int_]) -> ParallelGeometry:
         """Return the geometry of some tilts, and a volume for all of them."""
@@ -192,43 +203,87 @@ class Run:
         calls = map if self.is_small else pool.map
         return list(calls(function, *items))
 
-    def start(self, pool: ThreadPoolExecutor) -> None:
-        """Make a volume that is constant in each slice, with about the brightness of all images."""
+    def start(self, pool: ThreadPoolExecutor, coarse: "Run | None" = None) -> None:
+        """Begin with a volume that is constant in each slice and about as bright as all images, or with a coarser one.
+
+        `coarse` is a run on images that are reduced further.
+        """
+        if coarse is not None:
+            self._continue(pool, coarse)
+            return
         images, _ = self.warped(pool, np.arange(len(self.chosen)))
         lengths = np.maximum(self.operator.row_sums.mean(), 1e-6)
-        level = np.maximum(np.maximum(images, 0).mean(axis=(0, 2)) / lengths, 1e-12)
-        geometry = self.operator.geometry
-        for block in self.blocks:
-            rows = level[block].astype(np.float32)
-            self.volumes.append(
-                self.operator.load_volume(
-                    np.broadcast_to(rows[None, :, None], (geometry.nz, len(rows), geometry.nx)).copy()
-                )
-            )
+        level = np.maximum(np.maximum(images, 0).mean(axis=(0, 2)) / lengths, 1e-12).astype(np.float32)
+        self.volumes[:] = 0
+        for rows, volume in zip(self.blocks, self.volumes, strict=True):
+            self.operator.planes(volume)[..., : rows.stop - rows.start] = level[rows]
+
+    def _continue(self, pool: ThreadPoolExecutor, coarse: "Run") -> None:
+        """Begin with the volume of a coarser run, interpolated linearly."""
+        volume, scale = np.ascontiguousarray(coarse.volume.swapaxes(0, 1)), coarse.series.factor / self.series.factor
+        operator, geometry = self.operator, self.operator.geometry
+        down = _interpolation(geometry.nz, volume.shape[1], scale)
+        across = _interpolation(geometry.nx, volume.shape[2], scale).T.copy()
+        along = _interpolation(self.shape[0], volume.shape[0], scale) / np.float32(scale)
+        self.volumes[:] = 0
+
+        def one(rows: slice, block: Floats) -> None:
+            planes = operator.planes(block)
+            for lane, weights in enumerate(along[rows]):
+                plane = sum(weights[k] * volume[k] for k in np.flatnonzero(weights))
+                planes[..., lane] = down @ plane @ across
+
+        self.each(pool, one, self.blocks, self.volumes)
 
     def once(self, pool: ThreadPoolExecutor, *, moving: bool, along_only: bool) -> NDArray[np.float64]:
         """Go through all subsets; return the step of each chosen tilt (along, across) in px."""
-        steps = np.zeros((len(self.chosen), 2))
-        misfit, power = np.zeros(len(self.chosen)), np.zeros(len(self.chosen))
-        typical = self.typical
-        for (tilts, part), plane in zip(self.subsets, self.planes, strict=True):
+        steps, sums = np.zeros((len(self.chosen), 2)), np.zeros((len(self.chosen), N_SUMS))
+        largest = STRAY**2 * self.typical
+        known = NOTHING_HIDDEN if self.series.seen is None else self.series.seen
+        images = (self.series.splines, known)
+        how = (self._matrices(), self.moves, self.window, MARGIN_PX, moving, along_only, largest, sums, steps)
+        for (tilts, part), plane, unseen in zip(self.subsets, self.planes, self.unseen, strict=True):
             self.series.checkpoint()
-            computed = self.each(pool, part.forward, self.volumes)
-            predicted = self.joined(part, computed)
-            images, seen = self.warped(pool, tilts)
-            sums = np.array(self.each(pool, normal_equations, images, predicted, seen, [self.window] * len(tilts)))
-            misfit[tilts], power[tilts] = sums[:, 12], sums[:, 13]
-            if moving:
-                steps[tilts] = GAIN * np.array([_step(one) for one in sums])
-                if along_only:
-                    steps[tilts, 1] = 0
-                self.moves[self.chosen[tilts]] += steps[tilts]
-                images, seen = self.warped(pool, tilts)
-            trusted = misfit[tilts] <= STRAY**2 * typical * power[tilts]
-            counts = np.where(seen & trusted[:, None, None], np.maximum(images, 0), predicted)
-            self.improve(pool, part, plane, counts, computed)
-        self.misfit, self.power = misfit, power
+            projections = self._projections(len(tilts))
+            for tables in part.directions:
+                self._shared(pool, joint_kernels.forward_blocks, len(self.blocks), (self.volumes, projections), *tables)
+            self._shared(
+                pool, joint_kernels.compare_tilts, len(tilts), (projections, *images, self.chosen[tilts], tilts, *how)
+            )
+            self._shared(
+                pool,
+                joint_kernels.improve_blocks,
+                len(self.blocks),
+                (self.volumes, projections, unseen),
+                *part.adjoint_tables(plane),
+            )
+        self.misfit, self.power = sums[:, 12], sums[:, 13]
         return steps
+
+    def _shared(
+        self, pool: ThreadPoolExecutor, function: Callable[..., None], n: int, before: tuple[Any, ...], *after: Any
+    ) -> None:
+        """Call `function(*before, first, last, *after)` for parts of `range(n)`, on all threads."""
+        n_parts = 1 if self.is_small else min(n, max(1, self.series.workers))
+        if n_parts == 1:
+            function(*before, 0, n, *after)
+            return
+        ends = np.linspace(0, n, n_parts + 1).round().astype(int).tolist()
+        list(pool.map(lambda ends: function(*before, *ends, *after), pairwise(ends)))
+
+    def _matrices(self) -> NDArray[np.float64]:
+        """Return the linear part of `warp.sampling` for all images, (n_tilt, 2, 2)."""
+        turn, corrections = rotation_matrix(self.angle_deg).T, self.series.correction_matrices
+        if corrections is None:
+            return np.tile(turn, (self.series.n_tilt, 1, 1))
+        return np.ascontiguousarray(np.linalg.inv(corrections) @ turn)
+
+    def _projections(self, n: int) -> Floats:
+        """Return an array of zeros for the projections of all blocks at `n` tilts, used again and again."""
+        if n not in self._room:
+            self._room[n] = aligned_zeros((len(self.blocks), n, self.shape[1] + 2 * PAD, LANES))
+        self._room[n][:] = 0
+        return self._room[n]
 
     def reconstruct(self, pool: ThreadPoolExecutor, passes: int) -> None:
         """Start, and improve the volume in so many passes, in which no image moves."""
@@ -297,6 +352,19 @@ class Run:
         return images, seen
 
 
+def _interpolation(n: int, n_coarse: int, scale: float) -> Floats:
+    """Return the matrix (n, n_coarse) that interpolates between places `scale` apart about the same centre.
+
+    Places beyond the outermost have their value.
+    """
+    at = np.clip((np.arange(n) - (n - 1) / 2) / scale + (n_coarse - 1) / 2, 0, n_coarse - 1)
+    low = np.minimum(at.astype(int), max(n_coarse - 2, 0))
+    matrix = np.zeros((n, n_coarse), np.float32)
+    matrix[np.arange(n), low] = 1 - (at - low)
+    matrix[np.arange(n), np.minimum(low + 1, n_coarse - 1)] += at - low
+    return matrix
+
+
 def geometry_of(angles_deg: FloatArray, width: int, *, whole: bool, film: Film | None) -> ParallelGeometry:
     """Return the geometry of the volume for images of a `width`: of a film, all that any tilt shows."""
     if film is None:
@@ -315,47 +383,3 @@ def _reciprocal(sums: Floats) -> Floats:
     deep as it is wide, they took up what belongs inside: a film cut on all sides was aligned to 1.8 px instead of 0.1.
     """
     return np.where(sums > 1e-3 * sums.max(), 1 / np.maximum(sums, 1e-30), 0).astype(np.float32)
-
-
-def _step(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return a tilt's step (along, across) by least squares, in which its brightness is free."""
-    matrix, right = sums[:9].reshape(3, 3), sums[9:12]
-    normal = matrix + 1e-9 * max(float(np.trace(matrix)), 1e-30) * np.eye(3)
-    return np.clip(np.linalg.solve(normal, right)[:2], -LARGEST_PX, LARGEST_PX)
-
-
-def _normal_equations(measured, predicted, seen, window):  # type: ignore[no-untyped-def]
-    """Return sums over an image: 9 of the matrix for (dy, dx, brightness), 3 of the right side, misfit, power."""
-    height, width = measured.shape
-    sums = np.zeros(14)
-    row = np.zeros(14)
-    near, far = np.float32(2 / 3), np.float32(1 / 12)  # slope of the quartic through five points
-    for y in range(2, height - 2):
-        row[:] = 0
-        for x in range(2, width - 2):
-            if not seen[y, x]:
-                continue
-            w = window[y, x]
-            gy = near * (predicted[y + 1, x] - predicted[y - 1, x]) - far * (predicted[y + 2, x] - predicted[y - 2, x])
-            gx = near * (predicted[y, x + 1] - predicted[y, x - 1]) - far * (predicted[y, x + 2] - predicted[y, x - 2])
-            bright = predicted[y, x]
-            rest = measured[y, x] - bright
-            row[0] += w * gy * gy
-            row[1] += w * gy * gx
-            row[2] += w * gy * bright
-            row[4] += w * gx * gx
-            row[5] += w * gx * bright
-            row[8] += w * bright * bright
-            row[9] += w * gy * rest
-            row[10] += w * gx * rest
-            row[11] += w * bright * rest
-            row[12] += w * rest * rest
-            row[13] += w * measured[y, x] * measured[y, x]
-        sums += row
-    sums[3], sums[6], sums[7] = sums[1], sums[2], sums[5]
-    return sums
-
-
-normal_equations: Callable[..., NDArray[np.float64]] = numba.njit(nogil=True, cache=True, fastmath=True)(
-    _normal_equations
-)

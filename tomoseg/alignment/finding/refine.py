@@ -14,9 +14,9 @@ from tomoseg.alignment.finding.track import Band
 from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.alignment.images.warp import rotate_vectors, unrotate_vectors, wrap_axis_angle
 
-# Longest sides of the reduced images on which a sample is refined together with its volume, and most passes. A sample
-# that is placed absolutely needs the finest images only.
-LEVELS = ((64, 30), (128, 16), (10_000, 12))
+# Longest sides of the reduced images on which a sample is refined together with its volume, and most passes. Each level
+# begins with the volume of the one before: the finest, which costs most, needs few.
+LEVELS = ((64, 30), (128, 16), (10_000, 5))
 # Directions of the axis are compared in steps of so many degrees, on images of at most so many px on a side; passes of
 # each comparison, and most steps of a kind.
 DIRECTION_STEPS = ((2.0, 64), (0.4, 96))
@@ -59,13 +59,16 @@ def refine_moves(series: ReducedSeries, solution: Solution) -> Solution:
 
     The new moves are taken only if the others then predict the images better.
     """
-    found = solution
-    for longest, passes in LEVELS[2 if solution.whole else 0 :]:
+    found, coarse = solution, None
+    for longest, passes in LEVELS:
         small = series.reduced(longest)
+        if coarse is not None and coarse.series.factor == small.factor:
+            continue
         scale = series.factor / small.factor
-        joint = align_jointly(small, found.moves_px * scale, found.axis_angle_deg, whole=found.whole, passes=passes)
+        moves, angle = found.moves_px * scale, found.axis_angle_deg
+        joint = align_jointly(small, moves, angle, whole=found.whole, passes=passes, coarse=coarse)
         moves = fill_between(joint.moves_px / scale, small.usable)
-        found = replace(found, moves_px=moves, residuals=joint.residuals)
+        found, coarse = replace(found, moves_px=moves, residuals=joint.residuals), joint.run
     small = series.reduced(CHECK_PX)
     before, after = (held_out(small, series.factor, s) for s in (solution, found))
     return replace(found, residual=after) if after <= before else replace(solution, residual=before)
@@ -84,11 +87,11 @@ def _direction(series: ReducedSeries, solution: Solution, start_deg: float, step
     small = series.reduced(longest_px)
     shifts = unrotate_vectors(solution.moves_px, solution.axis_angle_deg) * series.factor / small.factor
 
-    def residual(angle: float) -> float:
+    def residual(one: ReducedSeries, angle: float) -> float:
         moves = rotate_vectors(shifts, angle)
-        return align_jointly(small, moves, angle, whole=solution.whole, passes=DIRECTION_PASSES).residual
+        return align_jointly(one, moves, angle, whole=solution.whole, passes=DIRECTION_PASSES).residual
 
-    return walk_to_minimum(residual, start_deg, step, MOST_STEPS)
+    return walk_to_minimum(lambda angles: small.shared_out(residual, angles), start_deg, step, MOST_STEPS)
 
 
 def _aligned_lines(series: ReducedSeries, solution: Solution, near_deg: float, band: Band) -> float:

@@ -1,6 +1,6 @@
 """The reduced tilt series that an alignment is found from, and resampling it into the aligned frame."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +15,7 @@ from tomoseg.alignment.images.warp import aligned_shape, correction_matrices, sa
 from tomoseg.arrays import Array, FloatArray
 from tomoseg.io.shifts import ImageCorrections
 
+S = TypeVar("S")
 T = TypeVar("T")
 _EVERYTHING = np.zeros((0, 0), bool)  # of the frame is known
 ALL_SEEN = 0.99  # part of a pixel
@@ -117,9 +118,25 @@ class ReducedSeries:
         k = reduction_factor(self.images.shape, longest_px)
         if k == 1:
             return self
-        images = np.stack([reduce(image, k) for image in self.images])
-        seen = None if self.seen is None else np.stack([reduce(one, k) > ALL_SEEN for one in self.seen])
-        return replace(self, images=images, seen=seen, factor=self.factor * k)
+        if k not in self._smaller:
+            images = np.stack(self.each(lambda i: reduce(self.images[i], k)))
+            seen = None if self.seen is None else np.stack([reduce(one, k) > ALL_SEEN for one in self.seen])
+            self._smaller[k] = replace(self, images=images, seen=seen, factor=self.factor * k)
+        return self._smaller[k]
+
+    @cached_property
+    def _smaller(self) -> dict[int, "ReducedSeries"]:
+        """The series reduced further, by the factor."""
+        return {}
+
+    def shared_out(self, function: Callable[["ReducedSeries", S], T], items: Iterable[S]) -> list[T]:
+        """Call `function` with this series, as one for a single thread, and each item, on all threads."""
+        if self.workers == 1:
+            return [function(self, item) for item in items]
+        alone = replace(self, workers=1)
+        alone.__dict__["splines"] = self.splines
+        with ThreadPoolExecutor(self.workers) as pool:
+            return list(pool.map(lambda item: function(alone, item), items))
 
     def part(self, images: NDArray[np.float32], starts_px: NDArray[np.int_]) -> "ReducedSeries":
         """Return the series of `images` (n_tilt, y, x), cut out of its own from (n_tilt, 2) `starts_px` (y, x) on."""
@@ -206,7 +223,7 @@ class ReducedSeries:
         correction = None if self.correction_matrices is None else self.correction_matrices[i]
         matrix, start = sampling(self.images.shape, image.shape, shift_px, axis_angle_deg, 0.0, correction)
         known = _EVERYTHING if self.seen is None else self.seen[i]
-        _resample(self.splines[i], matrix, start, image, seen, known, margin_px, extend)
+        resample_cubic(self.splines[i], matrix, start, image, seen, known, margin_px, extend)
 
     @cached_property
     def splines(self) -> NDArray[np.float32]:
@@ -267,4 +284,4 @@ def _cubic_weights(t):  # type: ignore[no-untyped-def]
 
 
 _weights = numba.njit(nogil=True, cache=True, inline="always")(_cubic_weights)
-_resample = numba.njit(nogil=True, cache=True, fastmath=True)(_resample_cubic)
+resample_cubic: Callable[..., None] = numba.njit(nogil=True, cache=True, fastmath=True)(_resample_cubic)

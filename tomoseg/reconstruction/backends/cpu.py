@@ -82,7 +82,7 @@ class CpuOperator(Operator):
 
     def __init__(self, geometry: ParallelGeometry) -> None:
         super().__init__(geometry)
-        self._directions = [d for d in (_direction(geometry, True), _direction(geometry, False)) if d[0].size]
+        self.directions = [d for d in (_direction(geometry, True), _direction(geometry, False)) if d[0].size]
         cosines, sines = geometry.cosines[:, None], geometry.sines[:, None]
         column = geometry.x * cosines + (geometry.n_detector - 1) / 2
         self._columns = split(column, geometry.nx + LANES)
@@ -95,7 +95,18 @@ class CpuOperator(Operator):
         return aligned_zeros((self.geometry.n_tilt, self.geometry.n_detector + 2 * PAD, LANES))
 
     def _new_volume(self) -> Floats:
-        return aligned_zeros((self.geometry.nz + 2 * PAD, self.geometry.nx + 2 * PAD, LANES))
+        return aligned_zeros(self.volume_shape)
+
+    @property
+    def volume_shape(self) -> tuple[int, int, int]:
+        """Shape of a volume in the backend's layout."""
+        return self.geometry.nz + 2 * PAD, self.geometry.nx + 2 * PAD, LANES
+
+    def adjoint_tables(self, plane: Floats) -> tuple[Any, ...]:
+        """Return what kernels that back project need: columns, rows, 1/m of tilts, `plane` (nz, nx) flat, sizes."""
+        geometry = self.geometry
+        sizes = (geometry.nz, geometry.nx, geometry.n_detector)
+        return self._columns, self._rows, self._adjoint, plane.reshape(-1), sizes
 
     def load(self, projections: Floats) -> Floats:
         """Return a copy of a block of projections, shape (n_tilt, n, n_detector), in the backend's layout."""
@@ -127,7 +138,7 @@ class CpuOperator(Operator):
             out = self._new_projections()
         else:
             out.fill(0)
-        for tables in self._directions:
+        for tables in self.directions:
             kernels.project(volume.reshape(-1), out.reshape(-1), *tables)
         return out
 

@@ -104,8 +104,8 @@ def test_a_rival_that_is_whole_is_named_sooner(leaning, monkeypatch):
 
 
 def test_a_slope_is_no_minimum():
-    assert axis.walk_to_minimum(lambda angle: (angle - 31.3) ** 2, 12.0, 6.0, 6) == pytest.approx(31.3)
-    assert axis.walk_to_minimum(lambda angle: -angle, 12.0, 6.0, 6) == 12.0
+    assert axis.walk_to_minimum(lambda angles: [(a - 31.3) ** 2 for a in angles], 12.0, 6.0, 6) == pytest.approx(31.3)
+    assert axis.walk_to_minimum(lambda angles: [-a for a in angles], 12.0, 6.0, 6) == 12.0
 
 
 def test_a_minimum_at_the_edge_of_a_range_is_none(monkeypatch):
