@@ -114,6 +114,17 @@ class Runtime:
         finally:
             self.progress.finish()
 
+    @contextmanager
+    def parts(self, total: int, what: str) -> Iterator[Callable[[int], None]]:
+        """Show the progress of work in `total` parts of its own; yields what to call with the number of those done."""
+        self.progress.start(what, total)
+        try:
+            yield self.progress.advance
+            self.progress.advance(total)
+            self.check()
+        finally:
+            self.progress.finish()
+
     def say(self, text: str) -> None:
         """Report something worth keeping (where a value came from, what was chosen)."""
         self.notes.append(text)

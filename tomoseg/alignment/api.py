@@ -11,7 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from tomoseg.alignment.finding.by_hand import with_shifts
 from tomoseg.alignment.finding.consistency import intensity_scales
-from tomoseg.alignment.finding.estimate import Alignment, Placement, can_show_axis, estimate_alignment, memory_needed
+from tomoseg.alignment.finding.estimate import (
+    PARTS,
+    Alignment,
+    Placement,
+    can_show_axis,
+    estimate_alignment,
+    memory_needed,
+)
 from tomoseg.alignment.finding.given import apply_given, keep_as_is
 from tomoseg.alignment.finding.patch import Patch
 from tomoseg.alignment.finding.track import Band
@@ -455,7 +462,7 @@ def _found(
     elif params.method == "none":
         found = keep_as_is(series, **axis)
     else:
-        for _ in runtime.track([0], "align 3/5: finding shifts and tilt axis"):
+        with runtime.parts(PARTS, "align 3/5: finding shifts and tilt axis") as advance:
             found = estimate_alignment(
                 series,
                 **axis,
@@ -465,6 +472,7 @@ def _found(
                 patch=patch,
                 correct=params.refine,
                 level=params.level == "auto",
+                advance=advance,
             )
     return found
 

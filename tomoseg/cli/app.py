@@ -6,6 +6,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -13,7 +14,6 @@ import typer
 from typer.core import TyperGroup
 
 from tomoseg import __version__, terminal
-from tomoseg.cli import annotate, evaluate, history, images, inspect, run, submit, train, trial, view
 from tomoseg.cli.environment import prepare_environment
 from tomoseg.cli.examples import epilog
 from tomoseg.errors import InputError, TomosegError
@@ -61,8 +61,35 @@ SECTIONS = {
 }
 
 
+# The module in `tomoseg.cli` that has the command, where it is not one of the command's own name.
+MODULES = {
+    **dict.fromkeys(("import", "align", "reconstruct", "segment", "measure", "export", "simulate"), "run"),
+    **dict.fromkeys(("check", "doctor", "status", "report", "compare", "preview", "movie"), "inspect"),
+    **dict.fromkeys(("export-pipeline", "cite", "compact"), "history"),
+    **dict.fromkeys(("models", "check-data"), "annotate"),
+    "try": "trial",
+}
+
+
 class Sections(TyperGroup):
-    """The program's commands, in sections, with a line for each."""
+    """The program's commands, in sections, with a line for each; a module is imported when its command is asked for.
+
+    Help for all of them needs none of it: importing everything takes most of a second.
+    """
+
+    def list_commands(self, _ctx: Any) -> list[str]:
+        """Return the names of all commands."""
+        return [name for rows in SECTIONS.values() for name in rows]
+
+    def get_command(self, ctx: Any, name: str) -> Any:
+        """Return a command; None where there is none of that name."""
+        if name not in self.commands and name in self.list_commands(ctx):
+            part = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+            import_module(f"tomoseg.cli.{MODULES.get(name, name)}").add_commands(part)
+            for command in part.registered_commands:
+                command.epilog = epilog(command.name or "")
+            self.commands.update(typer.main.get_group(part).commands)
+        return self.commands.get(name)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the commands into the help."""
@@ -101,10 +128,6 @@ def _global(
 
 
 _debug = False
-for _part in (run, submit, inspect, view, history, trial, train, evaluate, annotate, images):
-    _part.add_commands(app)
-for _command in app.registered_commands:
-    _command.epilog = epilog(_command.name or "")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -71,7 +71,7 @@ def foresee(params: AlignParameters, prospect: Prospect) -> list[Doubt]:
 
 STAGE = Stage(
     name="align",
-    version=5,
+    version=6,
     summary="Bring the tilt series into register: background, shifts, tilt axis.",
     parameters=AlignParameters,
     reads=(schema.TILT_SERIES, schema.ANGLES, schema.TILT_SERIES_INFO, schema.FURTHER_SIGNALS),

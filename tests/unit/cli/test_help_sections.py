@@ -4,12 +4,16 @@ import os
 import shlex
 import subprocess
 import sys
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.main import get_command
+from typer import Typer
+from typer.main import get_command, get_group
 from typer.testing import CliRunner
 
+from tomoseg import cli
 from tomoseg.cli.app import SECTIONS, app
 from tomoseg.cli.examples import EXAMPLES
 from tomoseg.io.mrc import write_angles, write_mrc
@@ -18,7 +22,26 @@ from tomoseg.words import count
 
 def test_every_command_has_a_line_in_one_section():
     named = [name for rows in SECTIONS.values() for name in rows]
-    assert sorted(named) == sorted(get_command(app).commands)
+    there = []
+    for path in Path(cli.__file__).parent.glob("*.py"):
+        module = import_module(f"tomoseg.cli.{path.stem}")
+        if hasattr(module, "add_commands"):
+            part = Typer()
+            module.add_commands(part)
+            there += get_group(part).commands
+    assert sorted(named) == sorted(there)
+    group = get_command(app)
+    assert all(group.get_command(None, name).name == name for name in named)
+    assert group.get_command(None, "nonsense") is None
+
+
+def test_help_imports_neither_numpy_nor_the_stages():
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "tomoseg", "--help"], capture_output=True, text=True, check=True
+    )
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "tomoseg.cli.app" in imported
+    assert not {"numpy", "h5py", "pydantic", "tomoseg.config"} & imported
 
 
 def test_the_lines_fit_a_terminal_uncut():
@@ -65,7 +88,7 @@ def test_one_is_singular():
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_examples_have_options_that_there_are(name):
     """As `--help` shows them, uncut, and with no option that the command does not take."""
-    command = get_command(app).commands[name]
+    command = get_command(app).get_command(None, name)
     known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     shown = CliRunner().invoke(app, [name, "--help"], terminal_width=80).stdout
     for line in EXAMPLES[name]:

@@ -1,6 +1,6 @@
 """Shifts and tilt axis from the images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -25,6 +25,7 @@ from tomoseg.arrays import FloatArray
 from tomoseg.errors import StageFailed
 from tomoseg.io.shifts import ImageCorrections
 
+PARTS = 5  # neighbours, direction of the axis, places, refinement, and what follows
 MIN_TILTS = 5  # fewer do not tell a direction of the axis
 MIN_RANGE_DEG = 20.0
 CLEARLY_BETTER = 0.15  # fit of markers with image corrections: a smaller gain matters little
@@ -103,6 +104,7 @@ def estimate_alignment(
     patch: Patch | None = None,
     correct: Sequence[CorrectionKind] = (),
     level: bool = True,
+    advance: Callable[[int], object] = abs,
 ) -> tuple[Alignment, Placement]:
     """Find the alignment of a tilt series from its images.
 
@@ -115,6 +117,7 @@ def estimate_alignment(
     method : what follows the tracking of neighbours, see `place`
     patch : the part of the frame that shifts and axis are found from; all of it by default
     correct : image corrections to find, see `find_corrections`
+    advance : called with the number of parts of the work, of `PARTS`, that are done
     level : whether a film's own tilt about the axis is taken from the tilt angles, so that it lies level in the volume
     """
     band = band or Band()
@@ -130,7 +133,7 @@ def estimate_alignment(
         return _finish(series, view, solution, axis_offset_px, HOW["xcorr"], notes, warnings, split=False)
     is_cut = patch is None and not any(vacuum_sides(near.images[near.usable]))
     solution, unpredicted, marked, doubts = _solution(
-        near, axis_angle_deg, axis_near_deg, band, max_shift, method, correct, is_cut=is_cut
+        near, axis_angle_deg, axis_near_deg, band, max_shift, method, correct, advance, is_cut=is_cut
     )
     warnings += doubts
     view = replace(view, series=replace(near, usable=near.usable & ~unpredicted))
@@ -164,6 +167,7 @@ def _solution(
     max_shift: float,
     method: Method,
     correct: Sequence[CorrectionKind],
+    advance: Callable[[int], object],
     *,
     is_cut: bool,
 ) -> tuple[Solution, NDArray[np.bool_], Marked | None, list[str]]:
@@ -177,7 +181,7 @@ def _solution(
         beyond = _beyond(series, band, max_shift, given_deg, correct, only_markers=method == "markers")
     if beyond is not None and (method == "markers" or beyond[0].film is not None):
         return *beyond, []
-    solution, unpredicted, doubts = _compared(series, given_deg, near_deg, band, max_shift, method)
+    solution, unpredicted, doubts = _compared(series, given_deg, near_deg, band, max_shift, method, advance)
     # Markers in something else than a film, such as a needle, may turn about another axis nearly as well.
     if beyond is not None and prefer(series, beyond[0], solution) is beyond[0]:
         return *beyond, []
@@ -233,15 +237,20 @@ def _compared(
     band: Band,
     max_shift: float,
     method: Method,
+    advance: Callable[[int], object],
 ) -> tuple[Solution, NDArray[np.bool_], list[str]]:
     """Align by comparing images with each other and with reprojections.
 
     Returns the solution, the tilts that the others do not predict, and reasons to doubt the direction of the axis.
     """
     tracked = _track(series, None, band, max_shift)
+    advance(1)
     direction = Direction(given_deg) if given_deg is not None else find_direction(series, tracked, band, near_deg)
+    advance(2)
     solution = _solved(series, tracked, direction.angle_deg, band, max_shift, method)
+    advance(3)
     solution = refine(method, series, solution, band, find_angle=given_deg is None)
+    advance(4)
     unpredicted = unpredicted_tilts(solution)
     if unpredicted.any():  # once more, without them
         series = replace(series, usable=series.usable & ~unpredicted)

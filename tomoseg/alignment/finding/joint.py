@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -188,7 +188,9 @@ class Run:
         """Take the tilts of the reduced images for those at which the volume is seen."""
         self.operator = CpuOperator(self.geometry(self.chosen))
         indices = np.arange(len(self.chosen))
-        self.subsets = [(indices[tilts].copy(), part) for tilts, part in self.operator.subsets(SUBSETS)]
+        self.subsets = [
+            (indices[tilts].copy(), cast(CpuOperator, part)) for tilts, part in self.operator.subsets(SUBSETS)
+        ]
         self.planes = [_reciprocal(part.column_sums) for _, part in self.subsets]
         nothing = np.empty(0, np.int64)
         self.unseen = [nothing if self.film is None else np.flatnonzero(plane == 0) for plane in self.planes]

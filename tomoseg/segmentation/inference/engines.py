@@ -24,11 +24,11 @@ from tomoseg.errors import InputError, StageFailed
 from tomoseg.io.atomic import atomic_path
 from tomoseg.io.folders import cache_folder
 from tomoseg.runtime import Runtime
-from tomoseg.segmentation.networks.openvino_setup import compiled, openvino
+from tomoseg.segmentation.networks.openvino_setup import compiled, has_bf16, openvino
 
 OPSET = 17
 # Pixels for a network to see from which on it is worth to convert it for a faster engine, which takes some 7 s once.
-WORTH_CONVERTING = 24_000_000
+WORTH_CONVERTING = 8_000_000
 Shape = tuple[int, int, int]  # of a batch: patches, height, width
 Convert = Callable[[Any, Shape], dict[str, bytes]]
 Load = Callable[[Mapping[str, bytes], int], Callable[[Array], Array]]
@@ -102,16 +102,25 @@ class ConvertedEngine:
         self._model, self._digest, self._runtime = model, digest, runtime
         self._ready: dict[Shape, Callable[[Array], Array]] = {}
 
-    def prepare(self, shape: Shape) -> None:
-        """Load the network for batches of `shape`, from a kept copy or converted now."""
-        path = cache_folder() / f"{self._digest}-{self._package}-{self.version}-{'x'.join(map(str, shape))}.zip"
+    def load_kept(self, shape: Shape) -> bool:
+        """Load the network for batches of `shape` from a kept copy; return whether there is a good one."""
+        path = self._path(shape)
         kept = _read_parts(path)
         try:
             if kept is not None:
                 self._ready[shape] = self._conversion.load(kept, self._runtime.workers)
-                return
         except Exception as error:
             self._runtime.notes.append(f"{path.name} is damaged ({type(error).__name__}): converting the network again")
+        return shape in self._ready
+
+    def _path(self, shape: Shape) -> Path:
+        return cache_folder() / f"{self._digest}-{self._package}-{self.version}-{'x'.join(map(str, shape))}.zip"
+
+    def prepare(self, shape: Shape) -> None:
+        """Load the network for batches of `shape`, from a kept copy or converted now."""
+        if self.load_kept(shape):
+            return
+        path = self._path(shape)
         parts = self._converted(shape)
         if not _keep_parts(path, parts):
             self._runtime.notes.append(f"the converted network could not be saved in {path.parent}")
@@ -231,8 +240,8 @@ ENGINES: dict[str, EngineEntry] = {
         Conversion(("openvino",), "openvino", _to_openvino, partial(_load_openvino, "f32"), 1e-3),
     ),
     "openvino-bf16": EngineEntry(
-        "likewise in half precision, in about half the time on a CPU that has it, with another class for about one "
-        "voxel in 10 000",
+        "likewise in half precision (bfloat16), in less than half the time on a CPU that computes in it, with another "
+        "class for about one voxel in 10 000",
         Conversion(("openvino",), "openvino", _to_openvino, partial(_load_openvino, "bf16"), 0.25),
     ),
     "onnxruntime": EngineEntry(
@@ -265,8 +274,8 @@ def engine_for(
 ) -> Engine:
     """Return the engine asked for, ready for batches of `shapes`.
 
-    'auto' is Keras on a GPU; on a CPU it is OpenVINO in single precision where that is installed, takes this network,
-    and the work is worth the conversion; otherwise Keras.
+    'auto' is Keras on a GPU; on a CPU it is OpenVINO where that is installed, takes this network, and the work is worth
+    the conversion, in half precision where the processor computes in it; otherwise Keras.
 
     Raises `InputError`: the engine is not installed, or does not run on the device asked for. Raises `StageFailed`: the
     network cannot be converted, or gives other probabilities afterwards.
@@ -277,10 +286,7 @@ def engine_for(
     digest : SHA-256 of its file, by which converted copies are known
     n_pixels : that the network is to see, if known; 'auto' converts nothing for fewer than `WORTH_CONVERTING`
     """
-    name = wanted
-    if wanted == "auto":
-        small = n_pixels is not None and n_pixels < WORTH_CONVERTING
-        name = "keras" if small or runtime.device_used != "cpu" or problem_with("openvino") else "openvino"
+    name = _chosen(wanted, runtime.device_used, n_pixels)
     conversion = ENGINES[name].conversion
     if conversion is None:
         return KerasEngine(model, runtime.device_used)
@@ -298,3 +304,25 @@ def engine_for(
         runtime.say(f"{error}: Keras runs it instead")
         return KerasEngine(model, runtime.device_used)
     return engine
+
+
+def kept_engine(
+    wanted: EngineName, digest: str, shapes: list[Shape], runtime: Runtime, n_pixels: float
+) -> ConvertedEngine | None:
+    """Return the engine that `engine_for` would, on a CPU and from kept copies alone; None where that cannot be."""
+    name = _chosen(wanted, "cpu", n_pixels)
+    conversion = ENGINES[name].conversion
+    if conversion is None or problem_with(name):
+        return None
+    engine = ConvertedEngine(name, conversion, None, digest, runtime)
+    return engine if all(engine.load_kept(shape) for shape in shapes) else None
+
+
+def _chosen(wanted: EngineName, device: str, n_pixels: float | None) -> str:
+    """Return the name of the engine for what was asked: 'auto' depends on the machine and the work, as `engine_for`."""
+    if wanted != "auto":
+        return wanted
+    small = n_pixels is not None and n_pixels < WORTH_CONVERTING
+    if small or device != "cpu" or problem_with("openvino"):
+        return "keras"
+    return "openvino-bf16" if has_bf16() else "openvino"

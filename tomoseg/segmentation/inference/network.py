@@ -7,14 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tomoseg.errors import NotReady
 from tomoseg.io.digest import sha256
 from tomoseg.runtime import Runtime
-from tomoseg.segmentation.inference.engines import engine_for
+from tomoseg.segmentation.inference.engines import ConvertedEngine, Engine, Shape, engine_for, kept_engine
+from tomoseg.segmentation.inference.kept_plans import KeptPlan, computes_on_cpu
 from tomoseg.segmentation.inference.pixel_size import network_zoom
 from tomoseg.segmentation.inference.slice_prediction import WHOLE_SLICE, SlicePredictor, fitted
 from tomoseg.segmentation.inference.test_time_augmentation import N_COPIES, augmented
 from tomoseg.segmentation.inference.volume_planes import batch_shapes, plane_shape, planes_of, slab_size
-from tomoseg.segmentation.networks.card import ModelCard
+from tomoseg.segmentation.networks.card import ModelCard, read_card
 from tomoseg.segmentation.parameters import SegmentParameters
 
 
@@ -63,25 +65,69 @@ class Network:
         return self._opened
 
     def _open(self, path: Path, runtime: Runtime) -> tuple[SlicePredictor, Facts]:
+        params, digest = self.params, sha256(path)
+        plan = self._plan(digest, runtime)
+        if plan is not None and (card := read_card(path)) is not None and (ready := self._kept(plan, card, runtime)):
+            return ready
         from tomoseg.segmentation.networks.keras_setup import prepare
         from tomoseg.segmentation.networks.model_file import load_model
 
-        params, shape = self.params, self.shape
         prepare(runtime)
         model, card = load_model(path)
-        digest = sha256(path)
-        found = network_zoom(self.voxel_size_nm, card.pixel_size_nm, rescale=params.rescale)
+        zoom = self._zoom(card, runtime)
+        predictor = SlicePredictor.of(model, card, card.scaling.trained, params.patch, params.overlap, zoom=zoom)
+        slices = [plane_shape(self.shape, plane) for plane in planes_of(params.plane)]
+        predictor = fitted(predictor, model, slices, runtime.max_memory, _smaller_patch(predictor, model))
+        engine = engine_for(
+            params.engine, model, digest, self._batches(predictor), runtime, self._n_pixels(predictor.zoom)
+        )
+        if plan is not None and isinstance(engine, ConvertedEngine):
+            plan.write(predictor)
+        return self._ready(predictor, engine, card, digest, runtime)
+
+    def _kept(self, plan: KeptPlan, card: ModelCard, runtime: Runtime) -> tuple[SlicePredictor, Facts] | None:
+        """Return what a plan and converted copies make without Keras; None where something is missing."""
+        params = self.params
+        scale, n = card.scaling.trained, len(card.class_names)
+        blank = SlicePredictor(needs_engine, scale, n, 0, 1, params.overlap, threshold=card.threshold)
+        if (predictor := plan.read(blank)) is None:
+            return None
+        n_pixels = self._n_pixels(predictor.zoom)
+        engine = kept_engine(params.engine, plan.digest, self._batches(predictor), runtime, n_pixels)
+        if engine is None:
+            return None
+        self._zoom(card, runtime)  # tells it
+        runtime.device_used = engine.device
+        return self._ready(predictor, engine, card, plan.digest, runtime)
+
+    def _plan(self, digest: str, runtime: Runtime) -> KeptPlan | None:
+        """Return where a plan for this volume is kept; None where only Keras knows what computes."""
+        params = self.params
+        if not computes_on_cpu(runtime) or params.engine == "keras":
+            return None
+        how = (params.engine, params.patch, params.overlap, params.plane, params.tta, params.rescale)
+        return KeptPlan(digest, (*how, tuple(self.shape), self.voxel_size_nm, runtime.max_memory))
+
+    def _zoom(self, card: ModelCard, runtime: Runtime) -> float:
+        """Return the factor by which slices are resampled, and tell it."""
+        found = network_zoom(self.voxel_size_nm, card.pixel_size_nm, rescale=self.params.rescale)
         if found.told:
             (runtime.warn if found.is_doubtful else runtime.say)(found.told)
-        zoom = found.factor
-        predictor = SlicePredictor.of(model, card, card.scaling.trained, params.patch, params.overlap, zoom=zoom)
-        planes = planes_of(params.plane)
-        slices = [plane_shape(shape, plane) for plane in planes]
-        predictor = fitted(predictor, model, slices, runtime.max_memory, _smaller_patch(predictor, model))
-        shapes = batch_shapes(shape, predictor, params.plane, transposed=params.tta == "dihedral")
-        # Of the network, copies and resampling counted, overlap not.
-        n_pixels = math.prod(shape) * zoom**2 * len(planes) * N_COPIES[params.tta]
-        engine = engine_for(params.engine, model, digest, shapes, runtime, n_pixels)
+        return found.factor
+
+    def _batches(self, predictor: SlicePredictor) -> list[Shape]:
+        return batch_shapes(self.shape, predictor, self.params.plane, transposed=self.params.tta == "dihedral")
+
+    def _n_pixels(self, zoom: float) -> float:
+        """Return how many pixels the network is to see, copies and resampling counted, overlap not."""
+        params = self.params
+        return math.prod(self.shape) * zoom**2 * len(planes_of(params.plane)) * N_COPIES[params.tta]
+
+    def _ready(
+        self, predictor: SlicePredictor, engine: Engine, card: ModelCard, digest: str, runtime: Runtime
+    ) -> tuple[SlicePredictor, Facts]:
+        params, planes = self.params, planes_of(self.params.plane)
+        slices = [plane_shape(self.shape, plane) for plane in planes]
         patches = [predictor.patch_shape(one) for one in slices]
         facts = Facts(
             card,
@@ -89,10 +135,15 @@ class Network:
             f"{engine.name} {engine.version}",
             engine.device,
             max(patches, key=math.prod),
-            zoom,
-            {plane: slab_size(shape, predictor, plane, runtime) for plane in planes},
+            predictor.zoom,
+            {plane: slab_size(self.shape, predictor, plane, runtime) for plane in planes},
         )
         return replace(predictor, predict_batch=augmented(engine, params.tta)), facts
+
+
+def needs_engine(_patches: Any) -> Any:
+    """Stand in for an engine until there is one."""
+    raise NotReady("the network has no engine yet")
 
 
 def facts_of(network: Network, _nothing: None, runtime: Runtime) -> Facts:

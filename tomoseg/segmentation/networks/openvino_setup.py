@@ -26,6 +26,11 @@ def n_threads() -> int:
     return int(wanted) if wanted.isdecimal() and int(wanted) else available_cpus()
 
 
+def has_bf16() -> bool:
+    """Tell whether the processor computes in bfloat16 itself."""
+    return "BF16" in openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def compiled(network: Any, workers: int, precision: str | None = None) -> Any:
     """Return a network as a function of its inputs, run on `workers` threads.
 

@@ -14,11 +14,14 @@ from tomoseg.errors import InputError, StageFailed
 from tomoseg.runtime import Runtime
 from tomoseg.segmentation.inference import engines
 from tomoseg.segmentation.inference.engines import cache_folder, engine_for, problem_with
+from tomoseg.segmentation.networks.openvino_setup import has_bf16
 from tomoseg.segmentation.parameters import SegmentParameters
 from tomoseg.stages.segment import STAGE
 
 # Converters and TensorFlow's exporter use what NumPy and Python deprecate.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+# What auto takes on a CPU: half precision where the processor computes in it.
+BEST = "openvino-bf16" if problem_with("openvino") is None and has_bf16() else "openvino"
 SHAPE = (2, 32, 64)
 OTHERS = [
     pytest.param(name, marks=pytest.mark.skipif(problem_with(name) is not None, reason=str(problem_with(name))))
@@ -148,7 +151,7 @@ def test_auto_is_keras_on_a_gpu_and_without_openvino(compact_network, monkeypatc
 @pytest.mark.skipif(problem_with("openvino") is not None, reason="openvino is not installed")
 def test_auto_converts_only_what_is_worth_it(compact_network, folder):
     runtime = Runtime(device="cpu", workers=1)
-    for n_pixels, expected in ((engines.WORTH_CONVERTING - 1, "keras"), (engines.WORTH_CONVERTING, "openvino")):
+    for n_pixels, expected in ((engines.WORTH_CONVERTING - 1, "keras"), (engines.WORTH_CONVERTING, BEST)):
         assert engine_for("auto", compact_network, "w", [SHAPE], runtime, n_pixels).name == expected
     assert engine_for("openvino", compact_network, "w", [SHAPE], runtime, 1).name == "openvino"  # asked for by name
 
@@ -166,14 +169,15 @@ def test_the_parameter_offers_the_engines_in_the_table_and_tells_of_each():
 @pytest.mark.skipif(problem_with("openvino") is not None, reason="openvino is not installed")
 def test_auto_on_a_cpu_is_openvino_where_it_takes_the_network(compact_network, folder, monkeypatch):
     runtime = Runtime(device="cpu", workers=1)
-    assert engine_for("auto", compact_network, "e", [SHAPE], runtime).name == "openvino"
+    assert engine_for("auto", compact_network, "e", [SHAPE], runtime).name == BEST
 
     def fails(model, shape):
         raise RuntimeError("no such layer")
 
     changed(monkeypatch, "openvino", convert=fails)
+    changed(monkeypatch, "openvino-bf16", convert=fails)
     assert engine_for("auto", compact_network, "other", [SHAPE], runtime).name == "keras"
-    assert "openvino cannot run this network (RuntimeError): Keras runs it instead" in runtime.notes
+    assert f"{BEST} cannot run this network (RuntimeError): Keras runs it instead" in runtime.notes
     with pytest.raises(StageFailed, match=r"cannot run this network \(RuntimeError\): choose the engine keras"):
         engine_for("openvino", compact_network, "other", [SHAPE], runtime)
 
