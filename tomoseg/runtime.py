@@ -21,6 +21,7 @@ from tomoseg.progress import Progress, make_progress
 
 MOST_WORKERS = 9999
 MOST_MEMORY = 1 << 50  # bytes
+MOST_SLAB_BYTES = 512 << 20  # larger slabs are not faster
 RETURNED_BYTES = 4 << 20  # smaller arrays are allocated too often to be given back each time
 
 T = TypeVar("T")
@@ -160,7 +161,7 @@ class Runtime:
 
     def slab_size(self, bytes_per_item: float, n_items: int, multiple: int = 1) -> int:
         """Return how many items (slices, tilts) of `bytes_per_item` fit in the memory allowed, at least `multiple`."""
-        fits = int(self.max_memory / 2 / max(bytes_per_item, 1))
+        fits = int(min(self.max_memory / 2, MOST_SLAB_BYTES) / max(bytes_per_item, 1))
         return max(multiple, min(n_items, fits // multiple * multiple))
 
 

@@ -15,7 +15,7 @@ PACKAGE = Path(tomoseg.__file__).parent
 EVERYONE_MAY_USE = {
     *("schema", "errors", "arrays", "runtime", "progress", "parameters", "keywords", "__init__"),
     *("classes", "components", "lengths", "machine", "missing_wedge", "palette", "plain_json", "plain_yaml"),
-    *("scratch", "tables", "terminal", "words"),
+    *("read_ahead", "scratch", "tables", "terminal", "words"),
 }
 SCIENCE = {
     "io",

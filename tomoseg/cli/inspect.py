@@ -19,8 +19,6 @@ from tomoseg.io.input_files import as_one
 from tomoseg.project import Project, is_project
 from tomoseg.reproduction import command
 from tomoseg.runtime import Runtime, make_runtime, stopping_on_signals
-from tomoseg.segmentation.training.parameters import check as problems_with_training
-from tomoseg.segmentation.training.parameters import preset
 from tomoseg.stages.base import Doubt
 from tomoseg.terminal import show, show_document
 
@@ -153,6 +151,9 @@ def _checked(
     if config.is_recipe(pipeline):
         if source is not None or sets or angles:
             raise InputError(f"{pipeline} holds the parameters of a training, which are checked by themselves.")
+        from tomoseg.segmentation.training.parameters import check as problems_with_training
+        from tomoseg.segmentation.training.parameters import preset
+
         problems = problems_with_training(preset("paper", **config.read_recipe(pipeline)))
         if problems:
             raise InputError.of(problems)

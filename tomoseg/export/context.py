@@ -25,6 +25,7 @@ from tomoseg.runtime import Runtime
 Facts = Mapping[str, str | Sequence[str]]
 
 READING_SHARE = 0.125  # of the memory allowed: how much of a volume is read at once
+READING_BYTES = 128 << 20  # read at once, at most: the next part is read while this one is written
 LONGEST_STEM = 60  # characters of a class name in a file name
 PORES = "surface_pores"  # stem of the surface of closed pores
 GLASS = 0.25  # opacity of the surfaces around the particles
@@ -209,7 +210,8 @@ class ExportContext:
     @property
     def writing_options(self) -> dict[str, Any]:
         """Options that the writers of volumes share: how much is read at once, and how progress is shown."""
-        return {"slab_bytes": int(READING_SHARE * self.runtime.max_memory), "track": self.runtime.track}
+        most = min(READING_SHARE * self.runtime.max_memory, READING_BYTES)
+        return {"slab_bytes": int(most), "track": self.runtime.track}
 
     @cached_property
     def raw_bytes(self) -> dict[str, int]:

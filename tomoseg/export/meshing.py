@@ -16,6 +16,7 @@ from tomoseg.errors import StageFailed
 from tomoseg.export import surfaces
 from tomoseg.export.context import PORES, READING_SHARE, ExportContext, Surface, SurfacePlan
 from tomoseg.export.polydata import surface_polydata
+from tomoseg.measurement.common.coarse_grid import box_of
 from tomoseg.measurement.common.surface import RADIUS_PX, LevelFinder, Mesh, object_surface
 from tomoseg.palette import SURFACE_BLUE
 from tomoseg.runtime import Runtime, slabs
@@ -91,11 +92,17 @@ def _class_mesh(coarse: surfaces.CoarseLabels, k: int, what: str, runtime: Runti
 
 def _pore_mesh(labels: ArraySource, runtime: Runtime) -> Mesh | None:
     """Mesh all closed pores together; None if there are none, or too many for the memory allowed."""
-    shape = labels.shape
-    pieces = slabs(shape[0], runtime.slab_size(components.BYTES_PER_VOXEL * math.prod(shape[1:]), shape[0]))
-    found = closed_pores((labels[z] == 0 for z in runtime.track(pieces, "finding closed pores")), shape)
+    material = np.arange(256) > 0
+    box = box_of(labels, material.astype(np.uint8), 1, runtime)  # all that lies outside is open
+    z0, (height, width) = box[0].start, (part.stop - part.start for part in box[1:])
+    n = box[0].stop - z0
+    pieces = slabs(n, runtime.slab_size(components.BYTES_PER_VOXEL * max(height * width, 1), n))
+    parts = runtime.track(pieces, "finding closed pores")
+    found = closed_pores((labels[z0 + z.start : z0 + z.stop, *box[1:]] == 0 for z in parts), (n, height, width))
     if not len(found):
         return None
+    for name in ("start", "stop", "seed"):
+        found[name] += np.array([part.start for part in box], found[name].dtype)
     largest = PORE_BYTES_PER_VOXEL * int(box_voxels(found).max())
     meshes: list[Mesh] = []
     most, triangles = int(SURFACE_SHARE * runtime.max_memory / surfaces.BYTES_PER_TRIANGLE), 0

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from tomoseg.arrays import Array, ArraySource
 from tomoseg.errors import InputError
 from tomoseg.io.atomic import atomic_path
+from tomoseg.read_ahead import read_ahead
 from tomoseg.runtime import Track, slabs, untracked
 
 SLAB_BYTES = 64 << 20
@@ -59,10 +61,11 @@ def write_mrc(
     statistics = _Statistics()
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(bytes(1024))  # the header holds the statistics, which are known at the end
-        for piece in track(pieces, what):
-            values = np.ascontiguousarray(data[piece], dtype=dtype)
-            statistics.add(values)
-            file.write(values.data)
+        with closing(read_ahead(lambda piece: np.ascontiguousarray(data[piece], dtype=dtype), pieces)) as parts:
+            for _ in track(pieces, what):
+                values = next(parts)
+                statistics.add(values)
+                file.write(values.data)
         file.seek(0)
         file.write(_header(shape, dtype, pixel_size_nm, statistics, kind=kind, label=label).tobytes())
 
@@ -88,17 +91,17 @@ class _Statistics:
 
     def add(self, images: Array) -> None:
         """Add images; Chan's update keeps the variance accurate where the mean is large compared with it."""
+        from tomoseg.io.finite_statistics import finite_statistics  # compiled: its import takes a while
+
+        native = np.float32 if images.dtype == np.float16 else images.dtype.newbyteorder("=")
         for image in images:
-            values = image.astype(np.float64).ravel()
-            values = values[np.isfinite(values)]
-            if values.size == 0:
+            size, smallest, largest, mean, squares = finite_statistics(image.astype(native, copy=False).ravel())
+            if size == 0:
                 continue
-            self.smallest = min(self.smallest, float(values.min()))
-            self.largest = max(self.largest, float(values.max()))
-            mean = float(values.mean())
-            n, delta = self._n + values.size, mean - self.mean
-            self._squares += float(np.square(values - mean).sum()) + delta**2 * self._n * values.size / n
-            self.mean += delta * values.size / n
+            self.smallest, self.largest = min(self.smallest, smallest), max(self.largest, largest)
+            n, delta = self._n + size, mean - self.mean
+            self._squares += squares + delta**2 * self._n * size / n
+            self.mean += delta * size / n
             self._n = n
 
     def for_header(self) -> tuple[float, float, float, float]:

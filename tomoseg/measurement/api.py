@@ -52,7 +52,9 @@ from tomoseg.tables import data_frame
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-HELD_SHARE = 1 / 8  # of the memory allowed: an array that takes no more is read once and held
+# An array that takes no more than this part of the memory allowed, and bytes, is read once and held; of a larger one,
+# boxes are read as they are wanted, which is no slower.
+HELD_SHARE, HELD_BYTES = 1 / 8, 512 << 20
 
 
 def _frame(name: str, text: str, row: Any = None) -> "cached_property[DataFrame]":
@@ -344,7 +346,7 @@ def _class_to_count(names: Sequence[str], wanted: str) -> int | None:
 def _in_memory(source: ArraySource, runtime: Runtime) -> ArraySource:
     """Return the whole array where it is small beside the memory allowed, else the handle."""
     n_bytes = int(np.prod(source.shape)) * source.dtype.itemsize
-    held: ArraySource = source[:] if n_bytes <= HELD_SHARE * runtime.max_memory else source
+    held: ArraySource = source[:] if n_bytes <= min(HELD_SHARE * runtime.max_memory, HELD_BYTES) else source
     return held
 
 

@@ -68,7 +68,7 @@ def run(
 
 STAGE = Stage(
     name="measure",
-    version=4,
+    version=5,
     summary="volume and surface of each class, particles and their sizes",
     parameters=MeasureParameters,
     reads=(

@@ -9,6 +9,7 @@ last smaller block (0: none), and the compressed size of each block.
 import math
 import zlib
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +20,7 @@ from tomoseg.errors import printable
 from tomoseg.export.context import ExportContext, Facts
 from tomoseg.export.formats.base import Format, xml_attribute
 from tomoseg.export.frame import world_origin
+from tomoseg.read_ahead import read_ahead
 from tomoseg.runtime import Track, slabs, untracked
 
 TYPES = {"u1": "UInt8", "i1": "Int8", "u2": "UInt16", "i2": "Int16", "i4": "Int32", "f4": "Float32", "f8": "Float64"}
@@ -53,12 +55,12 @@ def write_vti(
     head = _head(tuple(data.shape), voxel_size, name, TYPES[f"{dtype.kind}{dtype.itemsize}"], facts or {}, compress)
     nz, plane_bytes = data.shape[0], math.prod(data.shape[1:]) * dtype.itemsize
     pieces = slabs(nz, max(1, slab_bytes // plane_bytes))[::-1]
-    with path.open("wb") as file:
+    with path.open("wb") as file, closing(read_ahead(lambda z: data[z], pieces)) as parts:
         file.write(head.encode())
         planes = (
             np.ascontiguousarray(plane[::-1], dtype=dtype)
-            for piece in track(pieces, f"writing {name}")
-            for plane in data[piece][::-1]
+            for _ in track(pieces, f"writing {name}")
+            for plane in next(parts)[::-1]
         )
         (_append_zlib if compress else _append_raw)(file, planes, nz, plane_bytes)
         file.write(b"\n  </AppendedData>\n</VTKFile>\n")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tomoseg.arrays import Array, ArraySource, BoolArray, Box
 from tomoseg.components import component_sizes, looked_up
 from tomoseg.errors import InputError
-from tomoseg.measurement.common.coarse_grid import cell_side, coarse_grid
+from tomoseg.measurement.common.coarse_grid import box_of, cell_side, coarse_grid
 from tomoseg.measurement.common.surface import FloatArray
 from tomoseg.measurement.pores.porosimetry import FreeSpace, distances, outside_radius
 from tomoseg.runtime import Runtime
@@ -121,10 +121,15 @@ def find_pores(
     runtime : what memory is allowed sets the side of the grid's cells
     """
     closing_px = None if closing_nm is None else closing_nm / voxel_size_nm
-    side = _side(labels.shape, closing_px, GRID_SHARE * runtime.max_memory)
+    box = box_of(labels, kind_of_class, 1, runtime)
+    body = tuple(part.stop - part.start for part in box)
+    if not all(body):
+        return None
+    side = _side(tuple(labels.shape), body, closing_px, GRID_SHARE * runtime.max_memory)
     if side > 1:
         runtime.say(f"pores are sought in cells of {side} voxels across: the volume is too large for single voxels")
-    kinds = coarse_grid(labels, kind_of_class, side, READING_SHARE * runtime.max_memory, runtime.check)
+    reading = READING_SHARE * runtime.max_memory
+    kinds = coarse_grid(labels, kind_of_class, side, reading, runtime.check, runtime.workers)
     if not (kinds == 1).any():
         return None
     ball = None if closing_nm is None else _ball_cells(closing_nm, voxel_size_nm, side, kinds.shape)
@@ -133,16 +138,16 @@ def find_pores(
     return space
 
 
-def _side(shape: tuple[int, ...], closing_px: float | None, n_bytes: float) -> int:
-    """Return the side of cells, px, at which the volume fits in `n_bytes`, and the box around the support as well."""
-    side = cell_side(shape, n_bytes)
-    while n_bytes < BYTES_PER_BOX_CELL * _most_box_cells([-(-n // side) for n in shape], closing_px, side):
+def _side(shape: tuple[int, ...], body: tuple[int, ...], closing_px: float | None, n_bytes: float) -> int:
+    """Return the side of cells, px, at which the box around the support, of `body` px, fits in `n_bytes`."""
+    side = cell_side(shape, n_bytes, body=body)
+    while n_bytes < BYTES_PER_BOX_CELL * _most_box_cells([-(-n // side) for n in body], closing_px, side):
         side += 1
     return side
 
 
 def _most_box_cells(shape: Sequence[int], closing_px: float | None, side: int) -> int:
-    """Return how many cells the box around the support has where that fills the volume of `shape`, in cells."""
+    """Return how many cells the box around a support of `shape`, in cells, has with its margin."""
     ball = None if closing_px is None or not closing_px / side <= LARGEST_CLOSING else closing_px / side
     margin = _largest_ball(shape, ball) + MARGIN
     return math.prod(n + 2 * margin for n in shape)

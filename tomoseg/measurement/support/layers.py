@@ -7,10 +7,12 @@ sample has layers where there are two or more, each thicker than the resolution 
 
 import itertools
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.arrays import ArraySource
+from tomoseg.classes import MAX_CLASSES
 from tomoseg.measurement.common.columns import fill_nm, row_type
 from tomoseg.measurement.common.surface import FloatArray
 from tomoseg.runtime import Runtime, slabs
@@ -63,12 +65,22 @@ def layer_remark(layers: NDArray[np.void]) -> str:
 def _counts(labels: ArraySource, n: int, runtime: Runtime) -> NDArray[np.int64]:
     """Return the number of voxels (y, class) of each class in each slice."""
     nz, ny, nx = labels.shape
-    counts = np.zeros(ny * n, np.int64)
-    place = (np.arange(ny, dtype=np.int64) * n)[None, :, None]
-    for part in slabs(nz, runtime.slab_size(16 * ny * nx, nz)):
+    counts = np.zeros((ny, MAX_CLASSES + 1), np.int64)
+    for part in slabs(nz, runtime.slab_size(2 * ny * nx, nz)):
         runtime.check()
-        counts += np.bincount((place + labels[part]).ravel(), minlength=len(counts))
-    return counts.reshape(ny, n)
+        _count(labels[part], counts)
+    return counts[:, :n]
+
+
+def _count_slices(labels, counts):  # type: ignore[no-untyped-def]
+    """Add the voxels of labels (z, y, x) to `counts` (y, class)."""
+    for z in range(labels.shape[0]):
+        for y in range(labels.shape[1]):
+            for x in range(labels.shape[2]):
+                counts[y, labels[z, y, x]] += 1
+
+
+_count = numba.njit(nogil=True, cache=True)(_count_slices)
 
 
 def _runs(shares: FloatArray) -> list[tuple[int, tuple[float, float]]]:

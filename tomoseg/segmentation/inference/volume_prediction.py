@@ -1,8 +1,7 @@
 """Labels and confidence of whole volumes from a network, slab by slab."""
 
 import math
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.arrays import ArraySink, ArraySource
+from tomoseg.read_ahead import read_ahead
 from tomoseg.runtime import Runtime, slabs
 from tomoseg.segmentation.data.histogram import require_finite
 from tomoseg.segmentation.data.intensity_scaling import Scale
@@ -168,18 +168,6 @@ def _labels_of_sums(total: NDArray[np.uint16], threshold: float) -> tuple[Labels
         labels[i], confidence[i] = labels_and_confidence(probabilities, threshold)
         expected.add(probabilities, labels[i])
     return labels, confidence, expected.sums
-
-
-def read_ahead(read: Callable[[slice], T], parts: Sequence[slice]) -> Generator[T]:
-    """Yield `read(part)` for each part, reading the next part in another thread meanwhile."""
-    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
-        coming: Future[T] | None = pool.submit(read, parts[0]) if parts else None
-        for following in [*parts[1:], None]:
-            if coming is None:
-                return
-            done = coming.result()
-            coming = pool.submit(read, following) if following is not None else None
-            yield done
 
 
 def _box(plane: str, part: slice) -> tuple[slice, ...]:

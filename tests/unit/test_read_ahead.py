@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
+from tomoseg.read_ahead import read_ahead
 from tomoseg.runtime import slabs
-from tomoseg.segmentation.inference.volume_prediction import read_ahead
 
 
 def test_the_next_part_is_read_while_one_is_worked_on():
