@@ -71,6 +71,7 @@ ALLOWED = {
     "reproduction": {"config", "project", "stages"},
     "doctor": {"io.file_system", "io.limits"},
     "schema": set(),
+    "read_ahead": set(),
     "scratch": set(),
     "errors": set(),
     "arrays": set(),

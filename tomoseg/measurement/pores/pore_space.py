@@ -141,16 +141,16 @@ def find_pores(
 def _side(shape: tuple[int, ...], body: tuple[int, ...], closing_px: float | None, n_bytes: float) -> int:
     """Return the side of cells, px, at which the box around the support, of `body` px, fits in `n_bytes`."""
     side = cell_side(shape, n_bytes, body=body)
-    while n_bytes < BYTES_PER_BOX_CELL * _most_box_cells([-(-n // side) for n in body], closing_px, side):
+    while n_bytes < BYTES_PER_BOX_CELL * _box_cells(shape, body, closing_px, side):
         side += 1
     return side
 
 
-def _most_box_cells(shape: Sequence[int], closing_px: float | None, side: int) -> int:
-    """Return how many cells the box around a support of `shape`, in cells, has with its margin."""
+def _box_cells(shape: tuple[int, ...], body: tuple[int, ...], closing_px: float | None, side: int) -> int:
+    """Return how many cells the box around a support of `body` px has with its margin, in a volume of `shape` px."""
     ball = None if closing_px is None or not closing_px / side <= LARGEST_CLOSING else closing_px / side
-    margin = _largest_ball(shape, ball) + MARGIN
-    return math.prod(n + 2 * margin for n in shape)
+    margin = _largest_ball([-(-n // side) for n in shape], ball) + MARGIN
+    return math.prod(-(-n // side) + 1 + 2 * margin for n in body)  # it may begin and end within a cell
 
 
 def _largest_ball(shape: Sequence[int], ball_cells: float | None) -> int:

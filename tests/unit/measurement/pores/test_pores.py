@@ -266,7 +266,7 @@ def test_memory_per_cell_is_what_the_side_of_cells_is_chosen_by(monkeypatch):
 
 def test_a_box_around_the_support_far_larger_than_the_volume_has_larger_cells():
     labels = np.zeros((96, 96, 96), np.uint8)
-    labels[30:60, 30:60, 30:60] = 1
+    labels[15:81, 15:81, 15:81] = 1
     labels[40:50, 40:50, 40:50] = 0
     kind_of_class = np.arange(256).astype(np.uint8)
     runtime = Runtime(max_memory=64 << 20)
@@ -275,6 +275,18 @@ def test_a_box_around_the_support_far_larger_than_the_volume_has_larger_cells():
     assert space.side == 2
     assert 18 * space.kinds.size < 0.6 * runtime.max_memory
     assert find_pores(labels, kind_of_class, 1.0, 44.0, Runtime(max_memory=1 << 30)).side == 1
+
+
+def test_cells_are_as_small_as_the_box_around_the_support_allows():
+    """A volume that is mostly vacuum has the pores of its support, whatever memory is allowed."""
+    labels = np.zeros((40, 400, 400), np.uint8)
+    labels[8:32, 100:150, 300:360] = 1
+    labels[18:22, 110:140, 310:314] = 0  # a closed slit of four voxels
+    kind_of_class = np.arange(256).astype(np.uint8)
+    found = [find_pores(labels, kind_of_class, 1.0, None, Runtime(max_memory=m << 20)) for m in (64, 4096)]
+    assert [space.side for space in found] == [1, 1]
+    assert [int((space.numbers == 1).sum()) for space in found] == [4 * 30 * 4] * 2
+    assert find_pores(np.zeros_like(labels), kind_of_class, 1.0, None, Runtime()) is None
 
 
 def test_cells_are_of_their_commonest_kind_and_as_small_as_fits():
