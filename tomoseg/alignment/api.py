@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tomoseg.alignment.extent import memory_needed, reduction_of
 from tomoseg.alignment.finding.by_hand import with_shifts
 from tomoseg.alignment.finding.consistency import intensity_scales
 from tomoseg.alignment.finding.estimate import (
@@ -17,7 +18,6 @@ from tomoseg.alignment.finding.estimate import (
     Placement,
     can_show_axis,
     estimate_alignment,
-    memory_needed,
 )
 from tomoseg.alignment.finding.given import apply_given, keep_as_is
 from tomoseg.alignment.finding.patch import Patch
@@ -27,7 +27,7 @@ from tomoseg.alignment.images.brightness import Brightness, even_out
 from tomoseg.alignment.images.conditioning import ConditionedSeries, Conditioning, condition
 from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.alignment.images.resample import resample_series
-from tomoseg.alignment.images.survey import reduction_of, survey_series
+from tomoseg.alignment.images.survey import survey_series
 from tomoseg.alignment.images.warp import aligned_shape
 from tomoseg.alignment.judging.assessment import Preview
 from tomoseg.alignment.judging.frame import frame_warnings, part_in_frame, require_in_frame

@@ -1,6 +1,7 @@
 """Stage `align`: background, shifts, tilt axis, and every raw image resampled once into the aligned frame."""
 
 from tomoseg import schema
+from tomoseg.alignment.extent import memory_needed, reduction_of
 from tomoseg.alignment.parameters import AlignParameters, check
 from tomoseg.arrays import Input, Outputs
 from tomoseg.io.shifts import GivenAlignment
@@ -54,9 +55,6 @@ def foresee(params: AlignParameters, prospect: Prospect) -> list[Doubt]:
     """Say where finding an alignment takes more memory than there is."""
     if params.method == "none" or params.shifts_file is not None or params.from_project is not None:
         return []
-    from tomoseg.alignment.finding.estimate import memory_needed
-    from tomoseg.alignment.images.survey import reduction_of
-
     shape = prospect.series_shape
     patch = params.x_range is not None or params.y_range is not None
     needed = memory_needed(shape, reduction_of(shape), patch=patch)

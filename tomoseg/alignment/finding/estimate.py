@@ -10,7 +10,7 @@ from tomoseg.alignment.finding.axis import Direction, direction_warnings, find_d
 from tomoseg.alignment.finding.consistency import least_motion
 from tomoseg.alignment.finding.film import by_film
 from tomoseg.alignment.finding.image_corrections import find_corrections
-from tomoseg.alignment.finding.joint import WIDER, Film
+from tomoseg.alignment.finding.joint import Film
 from tomoseg.alignment.finding.marked import Marked, by_markers
 from tomoseg.alignment.finding.patch import TRACK_PX, Patch, View, look_at
 from tomoseg.alignment.finding.refine import refine, unpredicted_tilts
@@ -29,7 +29,6 @@ PARTS = 5  # neighbours, direction of the axis, places, refinement, and what fol
 MIN_TILTS = 5  # fewer do not tell a direction of the axis
 MIN_RANGE_DEG = 20.0
 CLEARLY_BETTER = 0.15  # fit of markers with image corrections: a smaller gain matters little
-LIVE_ARRAYS = 4.25  # f4, as large as the reduced series
 HOW = {
     "xcorr": "xcorr",
     "com": "xcorr, centre of mass",
@@ -261,17 +260,6 @@ def _compared(
     if given_deg is None:
         doubts = direction_warnings(series, tracked, band, direction, solution.axis_angle_deg)
     return solution, unpredicted, doubts
-
-
-def memory_needed(shape: tuple[int, ...], factor: int, *, patch: bool) -> float:
-    """Return about how many bytes finding an alignment takes, for a raw series of `shape` reduced by `factor`.
-
-    Alive at once are the reduced images and their splines, and either the images in the aligned frame, a mask and what
-    they are predicted to be, or a volume: 0.4 GB at most. A patch is at most as large as the images.
-    """
-    n, height, width = shape[0], shape[1] // factor, shape[2] // factor
-    longest = max(height, width)
-    return 4 * ((LIVE_ARRAYS + patch) * n * height * width + longest * (WIDER * longest) ** 2)
 
 
 def can_show_axis(series: ReducedSeries) -> bool:

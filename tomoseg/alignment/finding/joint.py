@@ -20,6 +20,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from tomoseg.alignment.extent import WIDER
 from tomoseg.alignment.finding import joint_kernels
 from tomoseg.alignment.finding.joint_kernels import FAINTEST, N_SUMS
 from tomoseg.alignment.images.correlation import taper
@@ -35,7 +36,6 @@ from tomoseg.reconstruction.simd import LANES
 T = TypeVar("T")
 WIDEST_FILM = 4.0  # of a film: times the width of the frame
 SHALLOWEST_PX = 8
-WIDER = 1.6  # of the frame: how much of a sample that extends beyond it is reconstructed
 SUBSETS = 24  # at most: the volume is improved by so many parts of the tilts, one after the other
 EDGE = 0.2  # part of the frame over which the weight of pixels falls off at its sides
 MARGIN_PX = 2.0  # pixels so near the border of a raw frame are not compared: splines swing there

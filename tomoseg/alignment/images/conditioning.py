@@ -13,11 +13,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tomoseg.alignment.extent import reduction_factor
 from tomoseg.alignment.images import contrast as contrasts
 from tomoseg.alignment.images import padding, spikes
 from tomoseg.alignment.images.background import fit_vacuum
 from tomoseg.alignment.images.neighbours import rough_places, small_image
-from tomoseg.alignment.images.reduced_series import reduction_factor
 from tomoseg.arrays import Array, ArraySource
 from tomoseg.io.masks import Mask
 from tomoseg.runtime import Runtime, slabs

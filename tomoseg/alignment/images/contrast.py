@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from tomoseg.alignment.extent import reduction_factor
 from tomoseg.alignment.images.background import fit_vacuum
-from tomoseg.alignment.images.reduced_series import reduce, reduction_factor
+from tomoseg.alignment.images.reduced_series import reduce
 from tomoseg.arrays import Array, FloatArray
 
 LONGEST_PX = 32  # of the images whose borders and details are looked at: noise is averaged out

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
+from tomoseg.alignment.extent import reduction_factor
 from tomoseg.alignment.images.correlation import band_pass, padded_shape, register, taper
-from tomoseg.alignment.images.reduced_series import reduce, reduction_factor
+from tomoseg.alignment.images.reduced_series import reduce
 from tomoseg.arrays import FloatArray
 
 LONGEST_PX = 96

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from tomoseg.alignment.extent import reduction_factor
 from tomoseg.alignment.images.warp import aligned_shape, correction_matrices, sampling, unrotate_vectors
 from tomoseg.arrays import Array, FloatArray
 from tomoseg.io.shifts import ImageCorrections
@@ -70,11 +71,6 @@ def reduce_with_gaps(image: FloatArray, factor: int) -> NDArray[np.float32]:
     if known.any():
         out[missing] = np.median(image[known])
     return np.asarray(out, np.float32)
-
-
-def reduction_factor(shape: tuple[int, ...], longest_px: int) -> int:
-    """Return the factor that brings the longer side of images of `shape` to at most `longest_px`."""
-    return max(1, -(-max(shape[-2:]) // longest_px))
 
 
 @dataclass(frozen=True)

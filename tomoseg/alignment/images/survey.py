@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from tomoseg.alignment.extent import reduction_of
 from tomoseg.alignment.images.background import Backgrounds, VacuumFit, combine_levels, fit_vacuum
 from tomoseg.alignment.images.brightness import vacuum_sides
 from tomoseg.alignment.images.conditioning import Conditioning
-from tomoseg.alignment.images.reduced_series import ReducedSeries, reduce, reduce_with_gaps, reduction_factor
+from tomoseg.alignment.images.reduced_series import ReducedSeries, reduce, reduce_with_gaps
 from tomoseg.arrays import ArraySource, FloatArray
 from tomoseg.errors import InputError, StageFailed
 from tomoseg.io.masks import Mask
@@ -18,20 +19,12 @@ from tomoseg.runtime import Runtime, slabs
 
 # The alignment is found from images of at most this side and, for very many tilts, this many pixels in all: the same
 # whatever memory is allowed, so that the result is.
-REDUCED_PX, REDUCED_PIXELS = 256, 180 * 256**2
-SMALLEST_PX = 64  # however many tilts there are
 KNOWN = 0.5  # part of the pixels within mask and borders that must be finite
 SEEN = 0.99  # part of a reduced pixel that is no border
 LEAST_KNOWN = 0.05  # of the image
 LEAST_SIGNAL = 0.1  # of the usual brightness above background
 QUIET_PX = 1.5  # over which bright field is averaged to tell vacuum from sample
 READ_AHEAD = 16  # images
-
-
-def reduction_of(shape: tuple[int, ...]) -> int:
-    """Return how many raw pixels are averaged along each axis of a series of `shape` (n_tilt, y, x)."""
-    longest = max(SMALLEST_PX, min(REDUCED_PX, int(np.sqrt(REDUCED_PIXELS / shape[0]))))
-    return reduction_factor(shape, longest)
 
 
 def survey_series(

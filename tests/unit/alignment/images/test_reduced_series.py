@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tomoseg.alignment.images.reduced_series import ReducedSeries, reduce, reduction_factor
+from tomoseg.alignment.extent import reduction_factor
+from tomoseg.alignment.images.reduced_series import ReducedSeries, reduce
 from tomoseg.alignment.images.warp import warp_image
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tomoseg.alignment.images.survey import fill_missing, reduction_of, survey_series, usable_tilts
+from tomoseg.alignment.extent import reduction_of
+from tomoseg.alignment.images.survey import fill_missing, survey_series, usable_tilts
 from tomoseg.errors import StageFailed
 from tomoseg.runtime import Runtime
 
