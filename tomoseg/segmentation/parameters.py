@@ -49,9 +49,9 @@ class SegmentParameters(Parameters):
     )
     engine: EngineName = Field(
         "auto",
-        description=f"Software that runs the network. {described_engines()}; 'auto': on a CPU openvino, in half precision "
-        "where the processor has it, if it is installed and the volume is large enough to be worth the conversion; keras "
-        "otherwise",
+        description=f"Software that runs the network. {described_engines()}; 'auto': on a CPU openvino, in half "
+        "precision where the processor has it, if it is installed and the volume is large enough to be worth the "
+        "conversion; keras otherwise",
     )
     plane: Literal["xz", "xy", "yz", "all"] = Field(
         "xz",

@@ -141,7 +141,7 @@ def find_pores(
 def _side(shape: tuple[int, ...], body: tuple[int, ...], closing_px: float | None, n_bytes: float) -> int:
     """Return the side of cells, px, at which the box around the support, of `body` px, fits in `n_bytes`."""
     side = cell_side(shape, n_bytes, body=body)
-    while n_bytes < BYTES_PER_BOX_CELL * _box_cells(shape, body, closing_px, side):
+    while side < max(body) and n_bytes < BYTES_PER_BOX_CELL * _box_cells(shape, body, closing_px, side):
         side += 1
     return side
 
@@ -150,7 +150,7 @@ def _box_cells(shape: tuple[int, ...], body: tuple[int, ...], closing_px: float 
     """Return how many cells the box around a support of `body` px has with its margin, in a volume of `shape` px."""
     ball = None if closing_px is None or not closing_px / side <= LARGEST_CLOSING else closing_px / side
     margin = _largest_ball([-(-n // side) for n in shape], ball) + MARGIN
-    return math.prod(-(-n // side) + 1 + 2 * margin for n in body)  # it may begin and end within a cell
+    return math.prod(-(-n // side) + 2 * margin for n in body)
 
 
 def _largest_ball(shape: Sequence[int], ball_cells: float | None) -> int:

@@ -65,8 +65,8 @@ class Network:
         return self._opened
 
     def _open(self, path: Path, runtime: Runtime) -> tuple[SlicePredictor, Facts]:
-        params, digest = self.params, sha256(path)
-        plan = self._plan(digest, runtime)
+        params, digest = self.params, sha256(path) if path.is_file() else ""  # of one that is gone, `load_model` tells
+        plan = self._plan(digest, runtime) if digest else None
         if plan is not None and (card := read_card(path)) is not None and (ready := self._kept(plan, card, runtime)):
             return ready
         from tomoseg.segmentation.networks.keras_setup import prepare

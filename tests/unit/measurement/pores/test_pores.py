@@ -287,6 +287,7 @@ def test_cells_are_as_small_as_the_box_around_the_support_allows():
     assert [space.side for space in found] == [1, 1]
     assert [int((space.numbers == 1).sum()) for space in found] == [4 * 30 * 4] * 2
     assert find_pores(np.zeros_like(labels), kind_of_class, 1.0, None, Runtime()) is None
+    find_pores(labels, kind_of_class, 1.0, None, Runtime(max_memory=1000))  # ends, although no cells are large enough
 
 
 def test_cells_are_of_their_commonest_kind_and_as_small_as_fits():
