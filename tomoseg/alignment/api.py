@@ -12,13 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from tomoseg.alignment.extent import memory_needed, reduction_of
 from tomoseg.alignment.finding.by_hand import with_shifts
 from tomoseg.alignment.finding.consistency import intensity_scales
-from tomoseg.alignment.finding.estimate import (
-    PARTS,
-    Alignment,
-    Placement,
-    can_show_axis,
-    estimate_alignment,
-)
+from tomoseg.alignment.finding.estimate import PARTS, Alignment, Placement, can_show_axis, estimate_alignment
 from tomoseg.alignment.finding.given import apply_given, keep_as_is
 from tomoseg.alignment.finding.patch import Patch
 from tomoseg.alignment.finding.track import Band

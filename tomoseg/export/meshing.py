@@ -92,8 +92,8 @@ def _class_mesh(coarse: surfaces.CoarseLabels, k: int, what: str, runtime: Runti
 
 def _pore_mesh(labels: ArraySource, runtime: Runtime) -> Mesh | None:
     """Mesh all closed pores together; None if there are none, or too many for the memory allowed."""
-    material = np.arange(256) > 0
-    box = box_of(labels, material.astype(np.uint8), 1, runtime)  # all that lies outside is open
+    material = np.minimum(np.arange(256), 1).astype(np.uint8)
+    box = box_of(labels, material, 1, runtime)  # all that lies outside is open
     z0, (height, width) = box[0].start, (part.stop - part.start for part in box[1:])
     n = box[0].stop - z0
     pieces = slabs(n, runtime.slab_size(components.BYTES_PER_VOXEL * max(height * width, 1), n))

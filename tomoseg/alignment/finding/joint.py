@@ -319,22 +319,13 @@ class Run:
     def improve(
         self, pool: ThreadPoolExecutor, part: Operator, plane: Floats, counts: Floats, computed: list[Floats]
     ) -> None:
-        """Improve the volume by images (n, y, x), given the projections of its blocks, which are used up.
-
-        What these tilts do not show of a film stays as it is: others do.
-        """
+        """Improve the volume of no film by images (n, y, x), given the projections of its blocks, which are used up."""
 
         def one(block: slice, projections: Floats, volume: Floats) -> None:
             measured = part.load(counts[:, block])
             np.maximum(projections, FAINTEST, out=projections)
             np.divide(measured, projections, out=projections)
-            inside = volume[PAD:-PAD, PAD:-PAD]
-            kept = inside[unseen] if self.film is not None else None
             part.multiply(volume, projections, plane)
-            if kept is not None:
-                inside[unseen] = kept
-
-        unseen = plane == 0
 
         self.each(pool, one, self.blocks, computed, self.volumes)
 

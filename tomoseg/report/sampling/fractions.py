@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tomoseg.arrays import Array, ArraySource
+from tomoseg.components import component_sizes, looked_up
 from tomoseg.report.sampling.slices import SLAB_BYTES, slabs
 
 MOST_CELLS = 20_000_000  # of the coarse grid in which fractions are counted
@@ -67,11 +68,10 @@ def with_closed_pores(found: Fractions) -> Fractions:
     for axis in range(3):
         for end in (0, -1):
             closed[np.unique(numbers.take(end, axis))] = False
-    sizes = np.bincount(numbers.ravel(), minlength=n + 1)
-    closed &= sizes >= SMALLEST_PORE
+    closed &= component_sizes(numbers, n) >= SMALLEST_PORE
     if not closed.any():
         return found
-    inside = closed[numbers]
+    inside = looked_up(closed, numbers)
     if found.factor > 1:  # cells at the wall of a pore are partly of it
         inside = ndimage.binary_dilation(inside, np.ones((3, 3, 3), bool)) & (inside | (numbers == 0))
     pores = np.where(inside, found.full - filled, 0).astype(np.uint8)

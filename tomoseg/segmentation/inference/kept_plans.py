@@ -1,13 +1,14 @@
 """What is known of a network for one kind of volume, kept beside its converted copies: with both, Keras is not needed.
 
-Importing TensorFlow and building a network takes longer than labelling a small volume. A plan is a few numbers that
-only the network itself tells, in the user's cache folder under a name made of all that they depend on.
+Importing TensorFlow and building a network takes longer than labelling a small volume. A plan is what only the network
+itself tells, the memory it needs per pixel, in the user's cache folder under a name made of all that this depends on.
 """
 
 import hashlib
 import json
+import math
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,8 @@ from tomoseg.errors import InputError
 from tomoseg.io.atomic import atomic_path
 from tomoseg.io.folders import cache_folder
 from tomoseg.runtime import Runtime
-from tomoseg.segmentation.inference.slice_prediction import SlicePredictor
 
-VERSION = 1  # of what a plan holds
-NUMBERS = (
-    "n_classes",
-    "patch",
-    "multiple",
-    "overlap",
-    "bytes_per_pixel",
-    "zoom",
-    "channels",
-    "batch_bytes",
-    "threshold",
-)
+VERSION = 2  # of what a plan holds
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, AMD, and of either under Windows
 
 
@@ -46,24 +35,20 @@ class KeptPlan:
         text = json.dumps([VERSION, *self.depends_on], default=str)
         return cache_folder() / f"{self.digest}-plan-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
 
-    def read(self, blank: SlicePredictor) -> SlicePredictor | None:
-        """Return `blank` with the numbers kept; None where there are none, or they make no sense."""
+    def read(self) -> float | None:
+        """Return the bytes per pixel kept; None where there are none, or they make no sense."""
         try:
-            kept = plain_json.load(self.path.read_bytes())
-            numbers = {name: type(getattr(blank, name))(kept[name]) for name in NUMBERS}
+            n_bytes = float(plain_json.load(self.path.read_bytes())["bytes_per_pixel"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
-        return (
-            replace(blank, **numbers) if min(numbers["n_classes"], numbers["multiple"], numbers["zoom"]) > 0 else None
-        )
+        return n_bytes if 0 < n_bytes < math.inf else None
 
-    def write(self, predictor: SlicePredictor) -> None:
-        """Keep the numbers of a predictor; where that fails, the network is asked again the next time."""
-        content = json.dumps({name: getattr(predictor, name) for name in NUMBERS})
+    def write(self, bytes_per_pixel: float) -> None:
+        """Keep the bytes per pixel; where that fails, the network is asked again the next time."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(self.path) as part:
-                part.write_text(content, encoding="utf-8")
+                part.write_text(json.dumps({"bytes_per_pixel": bytes_per_pixel}), encoding="utf-8")
         except (InputError, OSError):
             return
 

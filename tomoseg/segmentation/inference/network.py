@@ -12,8 +12,8 @@ from tomoseg.io.digest import sha256
 from tomoseg.runtime import Runtime
 from tomoseg.segmentation.inference.engines import ConvertedEngine, Engine, Shape, engine_for, kept_engine
 from tomoseg.segmentation.inference.kept_plans import KeptPlan, computes_on_cpu
-from tomoseg.segmentation.inference.pixel_size import network_zoom
-from tomoseg.segmentation.inference.slice_prediction import WHOLE_SLICE, SlicePredictor, fitted
+from tomoseg.segmentation.inference.pixel_size import NetworkZoom, network_zoom
+from tomoseg.segmentation.inference.slice_prediction import WHOLE_SLICE, SlicePredictor, batch_bytes_in, fitted
 from tomoseg.segmentation.inference.test_time_augmentation import N_COPIES, augmented
 from tomoseg.segmentation.inference.volume_planes import batch_shapes, plane_shape, planes_of, slab_size
 from tomoseg.segmentation.networks.card import ModelCard, read_card
@@ -74,29 +74,33 @@ class Network:
 
         prepare(runtime)
         model, card = load_model(path)
-        zoom = self._zoom(card, runtime)
-        predictor = SlicePredictor.of(model, card, card.scaling.trained, params.patch, params.overlap, zoom=zoom)
+        zoom = self._zoom(card)
+        _tell(zoom, runtime)
+        predictor = SlicePredictor.of(model, card, card.scaling.trained, params.patch, params.overlap, zoom.factor)
         slices = [plane_shape(self.shape, plane) for plane in planes_of(params.plane)]
         predictor = fitted(predictor, model, slices, runtime.max_memory, _smaller_patch(predictor, model))
         engine = engine_for(
             params.engine, model, digest, self._batches(predictor), runtime, self._n_pixels(predictor.zoom)
         )
         if plan is not None and isinstance(engine, ConvertedEngine):
-            plan.write(predictor)
+            plan.write(predictor.bytes_per_pixel)
         return self._ready(predictor, engine, card, digest, runtime)
 
     def _kept(self, plan: KeptPlan, card: ModelCard, runtime: Runtime) -> tuple[SlicePredictor, Facts] | None:
         """Return what a plan and converted copies make without Keras; None where something is missing."""
-        params = self.params
-        scale, n = card.scaling.trained, len(card.class_names)
-        blank = SlicePredictor(needs_engine, scale, n, 0, 1, params.overlap, threshold=card.threshold)
-        if (predictor := plan.read(blank)) is None:
+        params, n_bytes = self.params, plan.read()
+        if n_bytes is None:
             return None
+        zoom, scale = self._zoom(card), card.scaling.trained
+        predictor = SlicePredictor.described(
+            needs_engine, card, scale, params.patch, params.overlap, zoom.factor, n_bytes
+        )
+        predictor = replace(predictor, batch_bytes=batch_bytes_in(runtime.max_memory))
         n_pixels = self._n_pixels(predictor.zoom)
         engine = kept_engine(params.engine, plan.digest, self._batches(predictor), runtime, n_pixels)
         if engine is None:
             return None
-        self._zoom(card, runtime)  # tells it
+        _tell(zoom, runtime)
         runtime.device_used = engine.device
         return self._ready(predictor, engine, card, plan.digest, runtime)
 
@@ -108,12 +112,8 @@ class Network:
         how = (params.engine, params.patch, params.overlap, params.plane, params.tta, params.rescale)
         return KeptPlan(digest, (*how, tuple(self.shape), self.voxel_size_nm, runtime.max_memory))
 
-    def _zoom(self, card: ModelCard, runtime: Runtime) -> float:
-        """Return the factor by which slices are resampled, and tell it."""
-        found = network_zoom(self.voxel_size_nm, card.pixel_size_nm, rescale=self.params.rescale)
-        if found.told:
-            (runtime.warn if found.is_doubtful else runtime.say)(found.told)
-        return found.factor
+    def _zoom(self, card: ModelCard) -> NetworkZoom:
+        return network_zoom(self.voxel_size_nm, card.pixel_size_nm, rescale=self.params.rescale)
 
     def _batches(self, predictor: SlicePredictor) -> list[Shape]:
         return batch_shapes(self.shape, predictor, self.params.plane, transposed=self.params.tta == "dihedral")
@@ -139,6 +139,11 @@ class Network:
             {plane: slab_size(self.shape, predictor, plane, runtime) for plane in planes},
         )
         return replace(predictor, predict_batch=augmented(engine, params.tta)), facts
+
+
+def _tell(zoom: NetworkZoom, runtime: Runtime) -> None:
+    if zoom.told:
+        (runtime.warn if zoom.is_doubtful else runtime.say)(zoom.told)
 
 
 def needs_engine(_patches: Any) -> Any:

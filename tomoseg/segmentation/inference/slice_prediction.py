@@ -61,9 +61,23 @@ class SlicePredictor:
         if size % card.multiple or (fixed is not None and size != fixed):
             wanted = f"a multiple of {card.multiple}" if fixed is None else f"exactly {fixed}"
             raise InputError(f"patches of {size} px do not fit this network: its patch must be {wanted} px")
-        n, n_bytes = len(card.class_names), bytes_per_pixel(model, size or card.patch, size or card.patch)
-        sizes = size, card.multiple, overlap, n_bytes, zoom
-        return cls(KerasEngine(model), scale, n, *sizes, card.channels, threshold=card.threshold)
+        n_bytes = bytes_per_pixel(model, size or card.patch, size or card.patch)
+        return cls.described(KerasEngine(model), card, scale, patch, overlap, zoom, n_bytes)
+
+    @classmethod
+    def described(
+        cls,
+        predict_batch: PredictBatch,
+        card: ModelCard,
+        scale: Scale,
+        patch: int | None,
+        overlap: int,
+        zoom: float,
+        bytes_per_pixel: float,
+    ) -> "SlicePredictor":
+        """Wrap a network that is described by its card and the memory it needs; see `of`."""
+        sizes = card.patch if patch is None else patch, card.multiple, overlap, bytes_per_pixel, zoom
+        return cls(predict_batch, scale, len(card.class_names), *sizes, card.channels, threshold=card.threshold)
 
     def patch_shape(self, shape: tuple[int, ...]) -> tuple[int, int]:
         """Return height and width of the patches for slices of `shape`, no larger than these need."""
@@ -165,7 +179,7 @@ def fitted(
     helps besides more memory.
     """
     n_bytes = max(_needed_per_pixel(model, *predictor.patch_shape(shape)) for shape in shapes)
-    fits = replace(predictor, bytes_per_pixel=n_bytes, batch_bytes=min(BATCH_BYTES, max_memory // 4))
+    fits = replace(predictor, bytes_per_pixel=n_bytes, batch_bytes=batch_bytes_in(max_memory))
     for shape in shapes:
         needed = sum(fits.memory_bytes(shape))
         if needed > max_memory:
@@ -175,6 +189,11 @@ def fitted(
                 f"is of, more than --max-memory allows ({max_memory / 2**20:.0f} MiB): give a larger --max-memory{hint}"
             )
     return fits
+
+
+def batch_bytes_in(max_memory: int) -> int:
+    """Return the memory of a batch where `max_memory` bytes are allowed."""
+    return min(BATCH_BYTES, max_memory // 4)
 
 
 def _needed_per_pixel(model: Any, height: int, width: int) -> float:
