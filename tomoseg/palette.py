@@ -10,9 +10,8 @@ BLACK, BLUE, ORANGE, GREEN = "#000000", "#0072b2", "#e69f00", "#009e73"
 PURPLE, SKY_BLUE, VERMILLION, YELLOW = "#cc79a7", "#56b4e9", "#d55e00", "#f0e442"
 OKABE_ITO = (BLACK, BLUE, ORANGE, GREEN, PURPLE, SKY_BLUE, VERMILLION, YELLOW)  # of classes; the background is black
 
-# Exported surfaces: red particles on a grey support, blue pores.
-SURFACE_RED, SURFACE_BLUE = "#c8191e", "#3b78b8"
-EXPORTED_CLASSES = (BLACK, "#9a9a9a", SURFACE_RED, SURFACE_BLUE, "#2e8b57", "#d99a1c")  # if the labels name none
+EXPORTED_CLASSES = (BLACK, "#9a9a9a", "#c8191e", "#3b78b8", "#2e8b57", "#d99a1c")  # if the labels name none
+CLOSED_PORES = PURPLE  # their surfaces: told from support and particles
 
 # Axes of the volume, in slices and at the surfaces; the tilt axis in tilt images.
 AXES = {"x": VERMILLION, "y": GREEN, "z": SKY_BLUE}

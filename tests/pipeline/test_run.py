@@ -1,6 +1,7 @@
 """`tomoseg run` and what surrounds it, as a user sees them."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -29,7 +30,10 @@ def _run_ids(project):
 
 def test_a_run_names_what_it_made(small_run):
     assert str(small_run.project) in small_run.stdout
-    files = [Path(line.split(maxsplit=1)[1]) for line in small_run.stdout.splitlines() if line.startswith("file ")]
+    (exported,) = [line for line in small_run.stdout.splitlines() if line.startswith("exported ")]
+    folder, count = re.fullmatch(r"exported (.+): (\d+) files, .+ MB", exported).groups()
+    files = [file for file in Path(folder).iterdir() if file.name != "tomoseg-export.json"]  # the list of them
+    assert len(files) == int(count)
     assert {f.suffix for f in files} >= {".vti", ".vtp", ".mrc", ".csv"}
     assert all(f.stat().st_size > 0 for f in files)
 

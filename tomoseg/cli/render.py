@@ -10,13 +10,14 @@ from tomoseg import plain_json, schema
 from tomoseg.doctor import Finding
 from tomoseg.io.series import size_of
 from tomoseg.project import Project, Record, StageState
+from tomoseg.words import bytes_as_text, count
 
 if TYPE_CHECKING:
     from tomoseg.io.contents import Contents
 
 
 def run_summary_lines(project: Project, done: list[StageState]) -> list[str]:
-    """Return the outcome of a run: the project file, one line per stage, and the exported files."""
+    """Return the outcome of a run: the project file, one line per stage, and where the exported files are."""
     lines = [f"project  {project.path}"]
     for state in done:
         if state.record is not None:
@@ -25,7 +26,9 @@ def run_summary_lines(project: Project, done: list[StageState]) -> list[str]:
             lines += [f"    warning: {text}" for text in state.record.warnings]
     if any(state.name == "export" for state in done) and project.has(schema.EXPORT_INFO):
         info = project.artifact(schema.EXPORT_INFO).attrs
-        lines += [f"file     {info['directory']}/{file['name']}" for file in plain_json.load(info["files"])]
+        files = plain_json.load(info["files"])  # each was named as it was written
+        size = bytes_as_text(sum(file["bytes"] for file in files))
+        lines.append(f"exported {info['directory']}: {count(len(files), 'file')}, {size}")
     return lines
 
 

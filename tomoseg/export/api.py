@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from tomoseg.arrays import Array, ArraySource
 from tomoseg.classes import colors_in, names_in, problems_with_colors
 from tomoseg.errors import InputError, StageFailed
-from tomoseg.export.context import AlignmentRecord, ExportContext, bytes_as_text, signal_stem
+from tomoseg.export.context import AlignmentRecord, ExportContext, signal_stem
 from tomoseg.export.formats import FORMATS
 from tomoseg.export.formats.base import Format
 from tomoseg.export.manifest import Manifest
@@ -23,6 +23,7 @@ from tomoseg.export.tables import FILES
 from tomoseg.keywords import takes_parameters
 from tomoseg.lengths import size_or_nan
 from tomoseg.runtime import Runtime
+from tomoseg.words import bytes_as_text
 
 BIG_FILE_BYTES = 10_000_000  # the expected size of such a file is said before it is written
 STORED_AS_GIVEN = ("u1", "i1", "u2", "i2", "f4")  # dtypes of volumes that every format can hold

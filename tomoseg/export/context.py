@@ -20,6 +20,7 @@ from tomoseg.export.manifest import Atomic, Manifest
 from tomoseg.io.atomic import atomic_path
 from tomoseg.palette import EXPORTED_CLASSES
 from tomoseg.runtime import Runtime
+from tomoseg.words import bytes_as_text
 
 # Short texts that exported files carry about the data: unit of length, raw file, names of classes.
 Facts = Mapping[str, str | Sequence[str]]
@@ -77,15 +78,6 @@ class AlignmentRecord:
 def as_texts(facts: Facts) -> dict[str, str]:
     """Return one text per fact, for formats that cannot hold lists."""
     return {key: text if isinstance(text, str) else ", ".join(text) for key, text in facts.items()}
-
-
-def bytes_as_text(n_bytes: float) -> str:
-    """Return a number of bytes with a fitting unit."""
-    for unit in ("bytes", "kB", "MB"):
-        if n_bytes < 1000:
-            return f"{n_bytes:.3g} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:.3g} GB"
 
 
 def signal_stem(index: int, name: str) -> str:

@@ -18,7 +18,7 @@ from tomoseg.export.context import PORES, READING_SHARE, ExportContext, Surface,
 from tomoseg.export.polydata import surface_polydata
 from tomoseg.measurement.common.coarse_grid import box_of
 from tomoseg.measurement.common.surface import RADIUS_PX, LevelFinder, Mesh, object_surface
-from tomoseg.palette import SURFACE_BLUE
+from tomoseg.palette import CLOSED_PORES
 from tomoseg.runtime import Runtime, slabs
 
 SURFACE_SHARE = 0.6  # of the memory allowed: how much a surface may take
@@ -72,7 +72,7 @@ def make_surfaces(context: ExportContext, smoothing_iterations: int, target_tria
             runtime.say(f"no surface is written for {name}: the class consists of scattered voxels only")
     pores = _pore_mesh(source, runtime)
     if pores is not None:
-        yield Surface(PORES, f"closed pores of {names[0]}", SURFACE_BLUE, 1.0, polydata(pores))
+        yield Surface(PORES, f"closed pores of {names[0]}", CLOSED_PORES, 1.0, polydata(pores))
 
 
 def _class_mesh(coarse: surfaces.CoarseLabels, k: int, what: str, runtime: Runtime) -> Mesh:

@@ -7,6 +7,7 @@ that the file really holds.
 from pathlib import Path
 
 from tomoseg.errors import InputError, shown
+from tomoseg.words import bytes_as_text
 
 FREE_BYTES = 64 << 20  # never refused: a large slice of one value may compress to next to nothing
 # Decoded bytes per stored byte. Images with noise stay below 5, and so do noise-free simulated projections.
@@ -20,17 +21,10 @@ def require_plausible(path: Path, claimed: int, stored: int, what: str = "it") -
     """
     if claimed > max(FREE_BYTES, MOST_EXPANSION * stored):
         raise InputError(
-            f"{path} is damaged or truncated: {what} claims {size_words(claimed)} of pixels, but {size_words(stored)} "
-            "are stored, less than images can be compressed to. If the file is sound, save it without compression"
+            f"{path} is damaged or truncated: {what} claims {bytes_as_text(claimed)} of pixels, but "
+            f"{bytes_as_text(stored)} are stored, less than images can be compressed to. If the file is sound, "
+            "save it without compression"
         )
-
-
-def size_words(n_bytes: int) -> str:
-    """Return a number of bytes as a person reads it, such as '1.5 GB'."""
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if n_bytes >= size:
-            return f"{n_bytes / size:.4g} {unit}"
-    return f"{n_bytes} bytes"
 
 
 def reason_of(error: BaseException) -> str:
@@ -58,7 +52,7 @@ def read_text(path: Path, most: int, what: str) -> str:
     except OSError as error:
         raise InputError(f"cannot read the {what} {path}: {error.strerror}") from error
     if len(content) > most:
-        raise InputError(f"the {what} {path} has more than {size_words(most)}; was another file meant?")
+        raise InputError(f"the {what} {path} has more than {bytes_as_text(most)}; was another file meant?")
     return content.decode(_encoding(content), errors="replace")
 
 

@@ -17,10 +17,11 @@ from tomoseg.errors import InputError, shown
 from tomoseg.io.companions import ANGLE_ENDINGS, COMPRESSED
 from tomoseg.io.formats import FORMATS, Format, supported
 from tomoseg.io.input_files import is_store
-from tomoseg.io.limits import FREE_BYTES, MOST_EXPANSION, reason_of, size_words
+from tomoseg.io.limits import FREE_BYTES, MOST_EXPANSION, reason_of
 from tomoseg.io.regular import open_regular
 from tomoseg.io.sandbox import Sandbox
 from tomoseg.io.series import RawSeries
+from tomoseg.words import bytes_as_text
 
 SNIFFED_BYTES = 1024
 _PIECE = 4 << 20  # bytes
@@ -159,7 +160,7 @@ def _decompress(path: Path, open_packed: Any, copy: Path) -> None:
                 written += len(piece)
                 if written > most:
                     raise InputError(
-                        f"{path} is damaged: it unpacks to more than {size_words(most)}, less than images can be "
+                        f"{path} is damaged: it unpacks to more than {bytes_as_text(most)}, less than images can be "
                         "compressed to"
                     )
                 target.write(piece)

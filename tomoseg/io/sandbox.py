@@ -11,6 +11,7 @@ pixels where they were asked for.
 import contextlib
 import importlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import IO, Any, NoReturn
 
 import numpy as np
@@ -237,17 +239,46 @@ def _limit(pixel_bytes: int, work_bytes: int) -> None:
         import resource
     except ImportError:  # Windows
         return
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    seconds = usage.ru_utime + usage.ru_stime + CPU_SECONDS + work_bytes // BYTES_PER_CPU_SECOND
-    limits = {resource.RLIMIT_CPU: int(seconds) + 1}
-    statm = Path("/proc/self/statm")
-    if statm.exists():  # Linux; elsewhere the address space in use is not told, or not limited
-        in_use = int(statm.read_text().split()[0]) * resource.getpagesize()
+    used = _used(resource)
+    limits = {resource.RLIMIT_CPU: used[resource.RLIMIT_CPU] + CPU_SECONDS + work_bytes // BYTES_PER_CPU_SECOND}
+    if used[resource.RLIMIT_AS]:  # elsewhere than on Linux the address space in use is not told, or not limited
         # As read, decoded and turned: three times the pixels.
-        limits[resource.RLIMIT_AS] = in_use + MEMORY_BYTES + 3 * pixel_bytes
+        limits[resource.RLIMIT_AS] = used[resource.RLIMIT_AS] + MEMORY_BYTES + 3 * pixel_bytes
     for which, value in limits.items():
         _, hard = resource.getrlimit(which)
         resource.setrlimit(which, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+
+
+def import_beyond_limits(library: str) -> None:
+    """Import a library that few files need, in the sandbox or outside: what that takes does not count for the file."""
+    if library in sys.modules:
+        return
+    try:
+        import resource
+    except ImportError:  # Windows: nothing is limited
+        importlib.import_module(library)
+        return
+    limited = {which: resource.getrlimit(which) for which in (resource.RLIMIT_CPU, resource.RLIMIT_AS)}
+    for which, (_, hard) in limited.items():
+        resource.setrlimit(which, (hard, hard))
+    before = _used(resource)
+    try:
+        importlib.import_module(library)
+    finally:
+        for which, (soft, hard) in limited.items():
+            if soft != hard:
+                more = soft + _used(resource)[which] - before[which]
+                resource.setrlimit(which, (more if hard == resource.RLIM_INFINITY else min(more, hard), hard))
+
+
+def _used(resource: ModuleType) -> dict[int, int]:
+    """Return computing time in whole seconds, at least those used, and the address space in bytes; 0 if not told."""
+    usage, statm = resource.getrusage(resource.RUSAGE_SELF), Path("/proc/self/statm")
+    pages = int(statm.read_text().split()[0]) if statm.exists() else 0  # Linux only
+    return {
+        resource.RLIMIT_CPU: math.ceil(usage.ru_utime + usage.ru_stime),
+        resource.RLIMIT_AS: pages * resource.getpagesize(),
+    }
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError, shown
-from tomoseg.io.limits import reason_of, size_words
+from tomoseg.io.limits import reason_of
 from tomoseg.io.units import PixelSize
+from tomoseg.words import bytes_as_text
 
 Axis = Literal["x", "y"]
 Angles = NDArray[np.float64]
@@ -97,7 +98,8 @@ class RawSeries:
         except MemoryError as error:
             needed = len(indices) * self.shape[1] * self.shape[2] * self.dtype.itemsize
             raise InputError(
-                f"there is not enough memory for {len(indices)} images of {self.path}, which take {size_words(needed)}"
+                f"there is not enough memory for {len(indices)} images of {self.path}, which take "
+                f"{bytes_as_text(needed)}"
             ) from error
 
     def _read(self, indices: Sequence[int]) -> Array:

@@ -12,7 +12,7 @@ from tomoseg.arrays import Array, Input
 from tomoseg.classes import names_in
 from tomoseg.errors import printable
 from tomoseg.lengths import is_possible
-from tomoseg.palette import OKABE_ITO, SURFACE_BLUE
+from tomoseg.palette import CLOSED_PORES, OKABE_ITO
 from tomoseg.project.provenance import StageState
 from tomoseg.report.formatting import number, plain, show
 from tomoseg.report.sampling.fractions import Fractions, fractions, with_closed_pores
@@ -169,7 +169,7 @@ class Results:
             return []
         bodies = [Body(c.index, c.name, c.color, c.index == solid) for c in self.classes[1:]]
         if len(found.of) == len(bodies) + 1:
-            bodies.append(Body(len(bodies) + 1, f"closed pores of {self.classes[1].name}", SURFACE_BLUE, solid=True))
+            bodies.append(Body(len(bodies) + 1, f"closed pores of {self.classes[1].name}", CLOSED_PORES, solid=True))
         return bodies
 
     def _same_shape(self, first: str, second: str) -> bool:

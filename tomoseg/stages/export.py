@@ -115,7 +115,7 @@ def doubts(params: ExportParameters, project: Path, export_info: Mapping[str, An
 
 STAGE = Stage(
     name="export",
-    version=4,
+    version=5,
     summary="files for ParaView, napari, Fiji, IMOD, Blender and spreadsheets",
     parameters=ExportParameters,
     reads=(

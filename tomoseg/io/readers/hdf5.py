@@ -18,7 +18,7 @@ import numpy as np
 from tomoseg import plain_json
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError, shown
-from tomoseg.io.limits import require_plausible, size_words
+from tomoseg.io.limits import require_plausible
 from tomoseg.io.series import (
     Angles,
     RawSeries,
@@ -32,6 +32,7 @@ from tomoseg.io.series import (
 )
 from tomoseg.io.units import PixelSize, checked_pixel_size, degrees_per
 from tomoseg.schema import SCHEMA_ATTR
+from tomoseg.words import bytes_as_text
 
 _MOST_LINKS = 200_000
 _LARGEST_VALUES = 16 << 20  # bytes of everything but the images: angles, metadata of one frame
@@ -57,7 +58,7 @@ def read(path: Path, signal: str | None = None) -> RawSeries:
         if len(json.dumps(series.metadata)) > _LARGEST_METADATA:
             series.metadata = {}
             series.warnings.append(
-                f"the metadata of {path.name} are not kept: they have more than {size_words(_LARGEST_METADATA)}"
+                f"the metadata of {path.name} are not kept: they have more than {bytes_as_text(_LARGEST_METADATA)}"
             )
         return series
 
@@ -172,7 +173,7 @@ def _checked_chunk(path: Path, dataset: Any) -> int:
     if len(filters) > len(set(filters)) or len(set(filters) - _MILD_FILTERS) > 1:
         problem = "compressed several times over"
     elif filters and n_bytes > _LARGEST_CHUNK:
-        problem = f"compressed in pieces of {size_words(n_bytes)}"
+        problem = f"compressed in pieces of {bytes_as_text(n_bytes)}"
     else:
         return n_bytes
     raise InputError(

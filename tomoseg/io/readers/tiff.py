@@ -19,6 +19,7 @@ from tomoseg.arrays import Array
 from tomoseg.errors import InputError
 from tomoseg.io.image_files import ALONE, pixels_by_pillow, tifffile_decodes
 from tomoseg.io.limits import reason_of, require_plausible
+from tomoseg.io.sandbox import import_beyond_limits
 from tomoseg.io.series import (
     COLOUR_IMAGES,
     RawSeries,
@@ -220,6 +221,7 @@ def _tag_pixel_size(path: Path) -> PixelSize:
     """Return the scale from the tags of Digital Micrograph, FEI, TVIPS, JEOL, Zeiss or Olympus software."""
     from rsciio.tiff import file_reader
 
+    import_beyond_limits("dask.array")  # RosettaSciIO would
     try:
         with captured_messages("rsciio", "tifffile"):
             signals = file_reader(str(path), lazy=True, **ALONE)

@@ -10,10 +10,10 @@ import numpy as np
 from tomoseg import plain_json
 from tomoseg.arrays import Array
 from tomoseg.errors import InputError, shown
-from tomoseg.io.limits import size_words
 from tomoseg.io.readers.hdf5 import hyperspy_order, use_hyperspy_angles
 from tomoseg.io.series import RawSeries, choose_signal, jsonable, n_images_of, native, signals_of, stack_shape
 from tomoseg.io.units import checked_pixel_size
+from tomoseg.words import bytes_as_text
 
 # Codecs that only change bytes. Others may run code (pickle), or are not for images.
 _CODECS = {"blosc", "zlib", "gzip", "zstd", "lz4", "bz2", "lzma", "shuffle", "delta", "bytes", "transpose", "crc32c"}
@@ -57,7 +57,7 @@ def read(path: Path, signal: str | None = None) -> RawSeries:
     series = RawSeries(path, "HyperSpy Zarr", shape, native(chosen.dtype), fetch, signals=signals, signal=index)
     series.scratch_bytes = math.prod(max(sizes) for sizes in chosen.chunks) * chosen.dtype.itemsize
     if series.scratch_bytes > _LARGEST_CHUNK:
-        raise InputError(f"{path} is compressed in pieces of {size_words(series.scratch_bytes)}, which is too much")
+        raise InputError(f"{path} is compressed in pieces of {bytes_as_text(series.scratch_bytes)}, which is too much")
     y, x = (axes[i] for i in order[-2:])
     series.pixel_size = checked_pixel_size(
         (float(y.get("scale", 0)), float(x.get("scale", 0))), (_unit(y), _unit(x)), "HyperSpy axes"
