@@ -236,7 +236,7 @@ def test_a_report_of_a_project(small_run, tmp_path):
     page = tmp_path / "report.html"
     assert str(page) in tomoseg("report", small_run.project, "-o", page).stdout
     text = page.read_text()
-    assert "data:image/png;base64," in text
+    assert "data:image/svg+xml;base64," in text
     assert "http://" not in text.replace("http://www.w3.org", "")
 
 

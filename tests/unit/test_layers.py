@@ -15,7 +15,7 @@ PACKAGE = Path(tomoseg.__file__).parent
 EVERYONE_MAY_USE = {
     *("schema", "errors", "arrays", "runtime", "progress", "parameters", "keywords", "__init__"),
     *("classes", "components", "lengths", "machine", "missing_wedge", "palette", "plain_json", "plain_yaml"),
-    *("read_ahead", "scratch", "tables", "terminal", "words"),
+    *("ahead", "scratch", "tables", "terminal", "words"),
 }
 SCIENCE = {
     "io",
@@ -71,7 +71,7 @@ ALLOWED = {
     "reproduction": {"config", "project", "stages"},
     "doctor": {"io.file_system", "io.limits"},
     "schema": set(),
-    "read_ahead": set(),
+    "ahead": set(),
     "scratch": set(),
     "errors": set(),
     "arrays": set(),

@@ -5,19 +5,22 @@ Last come the closed pores: regions of background that no path through backgroun
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg import components
-from tomoseg.arrays import ArraySource, BoolArray
+from tomoseg.ahead import ahead
+from tomoseg.arrays import Array, ArraySource, BoolArray
 from tomoseg.errors import StageFailed
 from tomoseg.export import surfaces
 from tomoseg.export.context import PORES, READING_SHARE, ExportContext, Surface, SurfacePlan
 from tomoseg.export.polydata import surface_polydata
+from tomoseg.measurement.common.blocks import threads_for_blocks
 from tomoseg.measurement.common.coarse_grid import box_of
-from tomoseg.measurement.common.surface import RADIUS_PX, LevelFinder, Mesh, object_surface
+from tomoseg.measurement.common.surface import RADIUS_PX, Block, LevelFinder, Mesh, counted, object_surface
 from tomoseg.palette import CLOSED_PORES
 from tomoseg.runtime import Runtime, slabs
 
@@ -76,17 +79,19 @@ def make_surfaces(context: ExportContext, smoothing_iterations: int, target_tria
 
 
 def _class_mesh(coarse: surfaces.CoarseLabels, k: int, what: str, runtime: Runtime) -> Mesh:
-    pieces = coarse.strips(READING_SHARE * runtime.max_memory)
+    pieces, threads = coarse.strips(READING_SHARE * runtime.max_memory), threads_for_blocks(runtime)
+
+    def parts(doing: str) -> Iterator[tuple[Block, Array]]:
+        for strip in runtime.track(pieces, doing):
+            yield from strip.parts(coarse.fraction(strip.read, k))
+
     finder = LevelFinder()
-    for strip in runtime.track(pieces, f"{what}: level"):
-        for block, fraction in strip.parts(coarse.fraction(strip.read, k)):
-            finder.add(fraction, block)
+    with closing(ahead(lambda part: counted(part[1], part[0]), parts(f"{what}: level"), threads)) as counting:
+        for found in counting:
+            finder.take(found)
     level = finder.level()
-    patches: list[surfaces.Patch] = []
-    for strip in runtime.track(pieces, what):
-        for block, fraction in strip.parts(coarse.fraction(strip.read, k)):
-            patch = surfaces.block_surface(fraction, level, block)
-            patches += [patch] if patch else []
+    with closing(ahead(lambda part: surfaces.block_surface(part[1], level, part[0]), parts(what), threads)) as meshing:
+        patches = [patch for patch in meshing if patch]
     return surfaces.joined(patches, coarse)
 
 

@@ -9,10 +9,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tomoseg.ahead import ahead
 from tomoseg.arrays import Array, ArraySource
 from tomoseg.errors import InputError
 from tomoseg.io.atomic import atomic_path
-from tomoseg.read_ahead import read_ahead
 from tomoseg.runtime import Track, slabs, untracked
 
 SLAB_BYTES = 64 << 20
@@ -61,7 +61,7 @@ def write_mrc(
     statistics = _Statistics()
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(bytes(1024))  # the header holds the statistics, which are known at the end
-        with closing(read_ahead(lambda piece: np.ascontiguousarray(data[piece], dtype=dtype), pieces)) as parts:
+        with closing(ahead(lambda piece: np.ascontiguousarray(data[piece], dtype=dtype), pieces)) as parts:
             for _ in track(pieces, what):
                 values = next(parts)
                 statistics.add(values)

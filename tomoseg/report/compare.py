@@ -21,7 +21,6 @@ from tomoseg.report.results import Results
 from tomoseg.words import count
 
 LEAST = 5  # particles of known size, for a test
-PLOTS_DPI = 200
 LINE_COLORS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY_BLUE)
 # Name on the page, artifact ('' for what is computed here), and attribute, which is also the column of the CSV.
 FIGURES = (
@@ -187,7 +186,7 @@ def _sizes(samples: Sequence[Compared]) -> Html | None:
     units = sorted({s.unit for s in known})
     plots = [_cumulative([s for s in known if s.unit == unit], unit) for unit in units]
     caption = "Part of the particles that are smaller than a diameter; particles that the border cuts are left out."
-    parts: list[Html | None] = [pair(figure(plot.picture(PLOTS_DPI), caption) for plot in plots)]
+    parts: list[Html | None] = [pair(figure(plot.picture(), caption) for plot in plots)]
     found = differences(samples)
     if found:
         unit = known[0].unit

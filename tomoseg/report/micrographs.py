@@ -18,7 +18,6 @@ from tomoseg.report.page.page import document
 from tomoseg.words import count
 
 MOST_PICTURES, PICTURE_PX = 60, 560  # overlays in the page; the folder holds all
-PLOTS_DPI = 150
 MOST_ROWS = 2000
 FACTS = (
     ("mean", "mean diameter"),
@@ -113,7 +112,7 @@ def _samples(page: MicrographPage) -> Iterator[Html]:
         plot = None
         if len(sizes.histogram):
             caption = f"Size distribution by number and by volume: {count(sizes.n_particles, 'particle')}."
-            plot = figure(size_plot_of(sizes).picture(PLOTS_DPI), caption)
+            plot = figure(size_plot_of(sizes).picture(), caption)
         yield el(
             "section",
             el("div", el("h2", sizes.name), class_="title"),

@@ -3,7 +3,7 @@
 import functools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,21 +36,16 @@ class Body(LabelClass):
 
 
 @dataclass(frozen=True)
-class PictureSizes:
-    """Sizes of the drawn pictures: side of the rendered surfaces, px, and resolution of plots in the page, dpi."""
-
-    surfaces_px: int = 900
-    plots_dpi: int = 200
-
-
-@dataclass(frozen=True)
 class Results:
-    """Artifacts, by their names in `tomoseg.schema`, any of which may be absent; the stages in order, and a title."""
+    """Artifacts, by their names in `tomoseg.schema`, any of which may be absent; the stages in order, and a title.
+
+    `surfaces_px` is the side of the picture of the surfaces.
+    """
 
     artifacts: Mapping[str, Input]
     stages: Sequence[StageState]
     title: str
-    sizes: PictureSizes = field(default_factory=PictureSizes)
+    surfaces_px: int = 900
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "title", printable(self.title))

@@ -20,7 +20,6 @@ from tomoseg.report.page.parts import grey_note, legend, pair
 from tomoseg.report.results import Results
 from tomoseg.words import count
 
-PLOTS_DPI = 200
 LEVELS = (
     "Thresholds, and the intensity scale of a network, were found in this slice and its neighbours; those of the whole "
     "volume may differ."
@@ -74,7 +73,7 @@ def _slice(y: int, variants: Sequence[Tried], results: Results) -> Html:
     histogram = None
     if marked:
         caption = "Values of the slice, with the thresholds of each variant."
-        histogram = pair([figure(_histogram(variants[0].image, marked).picture(PLOTS_DPI), caption)])
+        histogram = pair([figure(_histogram(variants[0].image, marked).picture(), caption)])
     return el(
         "section",
         el("div", el("h2", f"Slice y = {y}"), class_="title"),

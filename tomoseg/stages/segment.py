@@ -40,7 +40,7 @@ def foresee(params: SegmentParameters, prospect: Prospect) -> list[Doubt]:
 
 STAGE = Stage(
     name="segment",
-    version=5,
+    version=6,
     summary="give every voxel a class, by a trained network or by thresholds",
     parameters=SegmentParameters,
     reads=(VOLUME,),

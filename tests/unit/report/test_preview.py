@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import tomoseg
-from tests.unit.report.test_report_page import SMALL, everything, records, with_assessment
+from tests.unit.report.test_report_page import SMALL_PX, everything, records, with_assessment
 from tomoseg.arrays import MemoryInput
 from tomoseg.errors import InputError
 from tomoseg.report import preview
@@ -21,7 +21,7 @@ ALL = ("tilt_series", "angles_deg", "tilt_series_info", "shifts_px", "alignment_
 
 def write_preview(path, artifacts, stages, title):
     """Write a small picture."""
-    preview.write_preview(path, Results(artifacts, stages, title, SMALL), 60)
+    preview.write_preview(path, Results(artifacts, stages, title, SMALL_PX), 60)
 
 
 @pytest.fixture(scope="module")

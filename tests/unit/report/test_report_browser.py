@@ -11,7 +11,7 @@ from PIL import Image
 from tests.unit.report.test_report_page import HOSTILE, everything, records, with_assessment
 from tomoseg.arrays import MemoryInput
 from tomoseg.report.page.page import write_report
-from tomoseg.report.results import PictureSizes, Results
+from tomoseg.report.results import Results
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 WIDE, PHONE = {"width": 1200, "height": 900}, {"width": 360, "height": 740}
@@ -43,8 +43,8 @@ def particles(n):
 
 def written(folder, artifacts, **more):
     path = folder / "report.html"
-    command, sizes = "tomoseg run a.mrc \\\n    -o b.h5", PictureSizes(surfaces_px=200, plots_dpi=60)
-    write_report(path, Results(artifacts, records(**more), more.get("text", "sample"), sizes), command)
+    command, surfaces_px = "tomoseg run a.mrc \\\n    -o b.h5", 200
+    write_report(path, Results(artifacts, records(**more), more.get("text", "sample"), surfaces_px), command)
     return path
 
 

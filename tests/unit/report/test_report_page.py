@@ -5,7 +5,9 @@ import hashlib
 import io
 import json
 import re
+from dataclasses import astuple
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -14,19 +16,21 @@ from PIL import Image
 from tomoseg import simulate
 from tomoseg.arrays import MemoryInput
 from tomoseg.errors import InputError
+from tomoseg.palette import DARK, LIGHT
 from tomoseg.project.provenance import Record, StageState
 from tomoseg.report.figures.encoding import webp
+from tomoseg.report.figures.plots import PLACES
 from tomoseg.report.page.interactive import data_block
 from tomoseg.report.page.measurement import rows_table
 from tomoseg.report.page.page import page_script, write_report
-from tomoseg.report.results import PictureSizes, Results
+from tomoseg.report.results import Results
 from tomoseg.report.sampling.slices import SLAB_BYTES
 
 HOSTILE = "<script>alert('x')</script>\"><img src=http://evil.example/x.png onerror=alert(1)>"
 STAGES = ("import", "align", "reconstruct", "segment", "measure", "export")
 VOID = {"img", "meta", "source", "br", "input"}
-PICTURES = ("data:image/png;base64,", "data:image/webp;base64,")
-SMALL = PictureSizes(surfaces_px=60, plots_dpi=50)  # drawn quickly
+PICTURES = ("data:image/png;base64,", "data:image/svg+xml;base64,", "data:image/webp;base64,")
+SMALL_PX = 60  # drawn quickly
 
 
 class Page(HTMLParser):
@@ -66,12 +70,20 @@ class Page(HTMLParser):
         return re.sub(r"\s+", " ", " ".join(self.text).replace("\u00a0", " "))
 
     def images(self):
-        """Decode every picture of the page, those for dark screens included."""
+        """Decode every picture of the page but the plots."""
+        return [Image.open(io.BytesIO(data)) for kind, data in self._pictures() if "svg" not in kind]
+
+    def plots(self):
+        """Return the roots of all plots in SVG, those for dark screens included."""
+        return [ElementTree.fromstring(data) for kind, data in self._pictures() if "svg" in kind]
+
+    def _pictures(self):
         for tag, attrs in self.tags:
             if tag in ("img", "source"):
                 uri = attrs.get("src") or attrs["srcset"]
                 assert uri.startswith(PICTURES)
-                yield Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2], validate=True)))
+                kind, _, data = uri.partition(",")
+                yield kind, base64.b64decode(data, validate=True)
 
 
 def particle_table(particles, size_nm):
@@ -171,7 +183,7 @@ def record(stage, **more):
 
 def write(tmp_path, artifacts, stages=(), title="My sample"):
     path = tmp_path / "report.html"
-    write_report(path, Results(artifacts, stages, title, SMALL))
+    write_report(path, Results(artifacts, stages, title, SMALL_PX))
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]  # nothing temporary is left
     return Page(path.read_text(encoding="utf-8"))
 
@@ -196,7 +208,7 @@ def test_whole_page_tells_what_was_found(artifacts, tmp_path):
     ):
         assert words in page.words
     # 3D, 2 montages of 5, 2 sinograms, 2 x 3 slices, 4 plots light and dark
-    assert sum(1 for _ in page.images()) == 1 + 10 + 2 + 6 + 8
+    assert (len(page.images()), len(page.plots())) == (1 + 10 + 2 + 6, 8)
     assert page.data.keys() == {"tilts", "slices", "surfaces"}
 
 
@@ -231,7 +243,7 @@ def test_the_quality_of_the_alignment_is_shown(artifacts, tmp_path):
     ):
         assert words in page.words
     # Beside what any page has (see above): two plots, light and dark, and two slices.
-    assert sum(1 for _ in page.images()) == 1 + 10 + 2 + 6 + 8 + 4 + 2
+    assert (len(page.images()), len(page.plots())) == (1 + 10 + 2 + 6 + 2, 8 + 4)
 
 
 def test_an_alignment_without_an_assessment_is_shown_as_far_as_it_goes(artifacts, tmp_path):
@@ -270,6 +282,19 @@ def test_every_picture_decodes_and_shows_something(artifacts, tmp_path):
     for picture in write(tmp_path, artifacts).images():
         assert np.asarray(picture).std() > 0
         assert min(picture.size) >= 60
+
+
+def test_plots_differ_in_colours_only_on_light_and_dark_screens(artifacts, tmp_path):
+    plots = [ElementTree.tostring(root, "unicode") for root in write(tmp_path, artifacts).plots()]
+    for dark, light in zip(plots[::2], plots[1::2], strict=True):
+        assert LIGHT.text in light
+        assert DARK.text in dark
+        assert not [place for place in astuple(PLACES) if place in light + dark]
+        assert len(re.findall("<[^/]*path", light)) > 20  # axes, curves and letters
+        recoloured = light
+        for one, other in zip(astuple(LIGHT), astuple(DARK), strict=True):
+            recoloured = recoloured.replace(one, other)
+        assert recoloured == dark
 
 
 def test_page_needs_nothing_from_outside_and_runs_only_our_script(artifacts, tmp_path):
@@ -533,7 +558,7 @@ def test_what_weighs_is_shown_beside_what_is_many(artifacts, tmp_path):
 
 def test_the_command_is_told(artifacts, tmp_path):
     path = tmp_path / "report.html"
-    write_report(path, Results(artifacts, records(), "t", SMALL), "tomoseg run 'a b.mrc' --set x.y='<b>'")
+    write_report(path, Results(artifacts, records(), "t", SMALL_PX), "tomoseg run 'a b.mrc' --set x.y='<b>'")
     page = Page(path.read_text())
     assert "tomoseg run 'a b.mrc' --set x.y='<b>'" in page.words
     assert [attrs for tag, attrs in page.tags if attrs.get("class") == "command"]

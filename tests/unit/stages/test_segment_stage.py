@@ -12,7 +12,7 @@ from tests.unit.stages.interruptions import Fatal, Killed, killed_again_and_agai
 from tomoseg.arrays import MemoryInput, MemoryOutputs
 from tomoseg.errors import InputError, Interrupted, StageFailed
 from tomoseg.runtime import Runtime
-from tomoseg.segmentation.inference import engines, volume_planes
+from tomoseg.segmentation.inference import engines, occupied, volume_planes
 from tomoseg.segmentation.parameters import SegmentParameters
 from tomoseg.stages.segment import STAGE
 
@@ -298,10 +298,35 @@ def test_a_network_in_slabs_gives_the_same(phantom, model_path, monkeypatch):
     whole, _ = run(volume, model=model_path)
     watched = Watched(volume, {"voxel_size_nm": 0.3})
     monkeypatch.setattr(volume_planes, "MAX_SLAB_SLICES", 1)
-    pieces, _ = run(watched, model=model_path)
+    pieces, _ = run(watched, Runtime(device="cpu", max_memory=1 << 20), model=model_path)
     np.testing.assert_array_equal(whole.arrays["labels"], pieces.arrays["labels"])
     np.testing.assert_array_equal(whole.arrays["confidence"], pieces.arrays["confidence"])
-    assert watched.largest <= 40 * 44  # one plane at a time
+    assert watched.largest <= 36 * 16 * 44  # where vacuum is looked for; then one plane at a time
+
+
+@pytest.mark.parametrize("plane", ["xz", "xy", "yz", "all"])
+def test_a_network_does_not_look_at_clean_vacuum(phantom, model_path, plane, monkeypatch):
+    volume, before, after = phantom[0], (30, 25, 20), (35, 15, 30)
+    vacuum = np.pad(np.where(volume > 30, volume, 0), list(zip(before, after, strict=True)))
+    looked_at, runtime = run(vacuum, model=model_path, plane=plane, overlap=1, engine="keras")
+    (note,) = [note for note in runtime.notes if "beyond them is vacuum" in note]
+    assert "48 x 48 x 48 voxels" in note
+    monkeypatch.setattr(occupied, "WORTHWHILE", 0)
+    whole, _ = run(vacuum, model=model_path, plane=plane, overlap=1, engine="keras")
+    assert "looked_at" in looked_at.attrs["segmentation_info"]
+    assert "looked_at" not in whole.attrs["segmentation_info"]
+    for name in ("labels", "confidence"):
+        np.testing.assert_array_equal(looked_at.arrays[name], whole.arrays[name])
+    for key in ("class_fractions", "class_counts", "expected_dice"):
+        if key in whole.attrs["segmentation_info"]:
+            assert looked_at.attrs["segmentation_info"][key] == pytest.approx(whole.attrs["segmentation_info"][key])
+
+
+@pytest.mark.parametrize(("every", "order"), [slow(1, (1,)), (3, (2, 1, 0))])
+def test_killed_runs_that_look_at_a_part_continue_to_the_very_same_labels(phantom, model_path, every, order):
+    vacuum = np.pad(np.where(phantom[0] > 30, phantom[0], 0), ((30, 35), (40, 20), (20, 30)))
+    memory = [1, 350_000, 1 << 30]
+    assert_continues_to_the_same_result(vacuum, every, [memory[i] for i in order], model=model_path, overlap=1)
 
 
 @pytest.mark.parametrize(("every", "order"), [slow(1, (1,)), slow(2, (1, 2)), (3, (2, 1, 0))])

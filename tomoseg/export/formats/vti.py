@@ -15,12 +15,12 @@ from typing import BinaryIO
 
 import numpy as np
 
+from tomoseg.ahead import ahead
 from tomoseg.arrays import Array, ArraySource
 from tomoseg.errors import printable
 from tomoseg.export.context import ExportContext, Facts
 from tomoseg.export.formats.base import Format, xml_attribute
 from tomoseg.export.frame import world_origin
-from tomoseg.read_ahead import read_ahead
 from tomoseg.runtime import Track, slabs, untracked
 
 TYPES = {"u1": "UInt8", "i1": "Int8", "u2": "UInt16", "i2": "Int16", "i4": "Int32", "f4": "Float32", "f8": "Float64"}
@@ -55,7 +55,7 @@ def write_vti(
     head = _head(tuple(data.shape), voxel_size, name, TYPES[f"{dtype.kind}{dtype.itemsize}"], facts or {}, compress)
     nz, plane_bytes = data.shape[0], math.prod(data.shape[1:]) * dtype.itemsize
     pieces = slabs(nz, max(1, slab_bytes // plane_bytes))[::-1]
-    with path.open("wb") as file, closing(read_ahead(lambda z: data[z], pieces)) as parts:
+    with path.open("wb") as file, closing(ahead(lambda z: data[z], pieces)) as parts:
         file.write(head.encode())
         planes = (
             np.ascontiguousarray(plane[::-1], dtype=dtype)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from tomoseg.arrays import Array, Box
 from tomoseg.measurement.common.surface import RADIUS_PX, Block, block_of
-from tomoseg.runtime import slabs
+from tomoseg.runtime import Runtime, slabs
 
 # A block with its halo is meshed in some 25 MiB: mask, three float32 fields, and the mesh of a surface through
 # every third voxel.
-SIDE_PX = 64
+SIDE_PX, BYTES_PER_BLOCK = 64, 25 << 20
 HALO_PX = 2 * RADIUS_PX + 1  # a block is read with that much more along each axis
 
 
@@ -38,6 +38,11 @@ def strips(shape: Sequence[int], n_bytes: float, itemsize: int = 1) -> list[Stri
     row = min(nz, SIDE_PX + HALO_PX) * nx * itemsize
     height = max(SIDE_PX, int(n_bytes / row - HALO_PX) // SIDE_PX * SIDE_PX)
     return [_strip(z, y, shape) for z in slabs(nz, SIDE_PX) for y in slabs(ny, height)]
+
+
+def threads_for_blocks(runtime: Runtime) -> int:
+    """Return how many blocks may be worked on at once: one per CPU, in a quarter of the memory allowed."""
+    return max(1, min(runtime.workers, int(runtime.max_memory / 4 / BYTES_PER_BLOCK)))
 
 
 def inside(box: Box, around: Box) -> Box:

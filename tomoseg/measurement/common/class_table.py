@@ -1,27 +1,41 @@
 """Classes of a labelled volume: voxels, volume and surface area of each, block by block."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tomoseg.ahead import ahead
 from tomoseg.arrays import Array, ArraySource
 from tomoseg.errors import InputError
-from tomoseg.measurement.common.blocks import strips
+from tomoseg.measurement.common.blocks import strips, threads_for_blocks
 from tomoseg.measurement.common.columns import fill_nm
-from tomoseg.measurement.common.surface import Block, FloatArray, LevelFinder, Mesh, block_mesh
+from tomoseg.measurement.common.surface import Block, Counted, FloatArray, LevelFinder, Mesh, block_mesh, counted
 from tomoseg.runtime import Runtime
 
 
 class BlockVisitor(Protocol):
-    """Measures something else while the blocks of a volume pass by: once to count voxels, once to mesh surfaces."""
+    """Measures something else while the blocks of a volume pass by: once to count voxels, once to mesh surfaces.
 
-    def count(self, labels: Array, block: Block) -> None:
-        """Add the labels (z, y, x) at `block.read`."""
+    Blocks are looked at in threads, and what they tell is taken by one.
+    """
 
-    def mesh(self, labels: Array, block: Block, meshes: Sequence[Mesh], volume: ArraySource) -> None:
-        """Add the surface of each class in a block, given the labels at `block.read` and those of the volume."""
+    def count(self, labels: Array, block: Block) -> Any:
+        """Return what the labels (z, y, x) at `block.read` tell, for `take_counted`; several blocks at once."""
+
+    def take_counted(self, found: Any) -> None:
+        """Add what was found in a block; blocks come in order."""
+
+    def mesh(self, block: Block, labels: Array, meshes: Sequence[Mesh], volume: ArraySource) -> Any:
+        """Return what the surface of each class in a block tells, for `take_meshed`; several blocks at once.
+
+        `labels` are those at `block.read`, `volume` all.
+        """
+
+    def take_meshed(self, found: Any) -> None:
+        """Add what was found in a block; blocks come in order."""
 
 
 def measure_classes(
@@ -38,26 +52,45 @@ def measure_classes(
     """
     pieces = strips(labels.shape, strip_bytes, labels.dtype.itemsize)
     counter = ClassCounter(len(names))
-    for strip in runtime.track(pieces, "counting voxels"):
-        values = labels[strip.read]
-        if values.max() >= len(names):
-            raise InputError(
-                f"the labels hold class {values.max()}, but only {len(names)} classes have names; segment again."
-            )
-        for block, here in strip.parts(values):
-            counter.add(here, block)
+
+    def parts(what: str) -> Iterator[tuple[Block, Array]]:
+        for strip in runtime.track(pieces, what):
+            values = labels[strip.read]
+            if values.max() >= len(names):
+                raise InputError(
+                    f"the labels hold class {values.max()}, but only {len(names)} classes have names; segment again."
+                )
+            for part in strip.parts(values):
+                runtime.check()
+                yield part
+
+    def count(part: tuple[Block, Array]) -> tuple[Counts, Any]:
+        block, here = part
+        return counter.counted(here, block), None if visitor is None else visitor.count(here, block)
+
+    def mesh(part: tuple[Block, Array]) -> tuple[list[float], Any]:
+        block, here = part
+        meshes = [block_mesh(here == k, level, block) for k, level in enumerate(levels)]
+        found = None if visitor is None else visitor.mesh(block, here, meshes, labels)
+        return [one.area_px2() for one in meshes], found
+
+    threads = threads_for_blocks(runtime)
+    with closing(ahead(count, parts("counting voxels"), threads)) as counting:
+        for counts, others in counting:
+            counter.take(counts)
             if visitor is not None:
-                visitor.count(here, block)
+                visitor.take_counted(others)
     levels = counter.levels()
     area = np.zeros(len(names))
-    for strip in runtime.track(pieces, "meshing surfaces"):
-        for block, here in strip.parts(labels[strip.read]):
-            runtime.check()
-            meshes = [block_mesh(here == k, level, block) for k, level in enumerate(levels)]
-            area += [mesh.area_px2() for mesh in meshes]
+    with closing(ahead(mesh, parts("meshing surfaces"), threads)) as meshing:
+        for areas, others in meshing:
+            area += areas
             if visitor is not None:
-                visitor.mesh(here, block, meshes, labels)
+                visitor.take_meshed(others)
     return class_table(names, counter.voxels, area, voxel_size_nm)
+
+
+Counts = tuple[NDArray[np.int64], list[Counted]]  # voxels of each class, and what leads to its level
 
 
 class ClassCounter:
@@ -69,9 +102,18 @@ class ClassCounter:
 
     def add(self, labels: Array, part: Block) -> None:
         """Count the voxels `part.own` of the labels (z, y, x) at `part.read`; all are below the number of classes."""
-        self.voxels += np.bincount(labels[part.own].ravel(), minlength=len(self.voxels))
-        for k, finder in enumerate(self._finders):
-            finder.add(labels == k, part)
+        self.take(self.counted(labels, part))
+
+    def counted(self, labels: Array, part: Block) -> Counts:
+        """Return what a block tells, for `take`; several threads may do so."""
+        voxels = np.bincount(labels[part.own].ravel(), minlength=len(self.voxels))
+        return voxels, [counted(labels == k, part) for k in range(len(self._finders))]
+
+    def take(self, found: Counts) -> None:
+        """Add what was `counted` in a block."""
+        self.voxels += found[0]
+        for finder, one in zip(self._finders, found[1], strict=True):
+            finder.take(one)
 
     def levels(self) -> FloatArray:
         """Return the level of each class, for `block_mesh`."""

@@ -215,6 +215,18 @@ def block_mesh(mask: BoolArray, level: float, part: Block) -> Mesh:
     return level_surface(smooth(mask)[part.meshed], level, part.border)
 
 
+Counted = tuple[NDArray[np.int64], float]  # histogram of the smoothed values (BINS,), and the volume inside, px^3
+
+
+def counted(inside: Array, part: Block) -> Counted:
+    """Count the voxels `part.own` of a mask, or of the fractions of voxels, (z, y, x) at `part.read`."""
+    own = inside[part.own]
+    if inside.min() == inside.max() and inside.flat[0] in (0, 1):  # far from any surface
+        return count_values(own.flat[:1].astype(np.float32)) * own.size, float(own.flat[0]) * own.size
+    volume = float(np.ascontiguousarray(own).sum(dtype=np.float64))
+    return count_values(smooth(inside)[part.own]), volume
+
+
 class LevelFinder:
     """The level at which the surface of what passes by in blocks encloses its volume: `add` all, then `level`.
 
@@ -227,13 +239,12 @@ class LevelFinder:
 
     def add(self, inside: Array, part: Block) -> None:
         """Add the voxels `part.own` of a mask, or of the fractions of voxels, (z, y, x) at `part.read`."""
-        own = inside[part.own]
-        if inside.min() == inside.max() and inside.flat[0] in (0, 1):  # far from any surface
-            self._values += count_values(own.flat[:1].astype(np.float32)) * own.size
-            self._volume += float(own.flat[0]) * own.size
-        else:
-            self._values += count_values(smooth(inside)[part.own])
-            self._volume += float(np.ascontiguousarray(own).sum(dtype=np.float64))
+        self.take(counted(inside, part))
+
+    def take(self, found: Counted) -> None:
+        """Add what was `counted` in a block."""
+        self._values += found[0]
+        self._volume += found[1]
 
     def level(self) -> float:
         """Return the level."""

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.arrays import Array, ArraySource
-from tomoseg.measurement.common.surface import Block, LevelFinder, Mesh, block_mesh
+from tomoseg.measurement.common.surface import Block, Counted, LevelFinder, Mesh, block_mesh, counted
 from tomoseg.measurement.pores.pore_space import PoreSpace
 from tomoseg.measurement.support.surface_elements import SurfaceElements, block_elements, box_around
 
@@ -47,22 +47,31 @@ class SupportSurface:
         self._finder = LevelFinder() if len(classes.indices) > 1 else None
         self._parts: list[SurfaceElements] = []
 
-    def count(self, labels: Array, block: Block) -> None:
-        """Find the level of the surface, where the support is of several classes."""
-        if self._finder is not None:
-            self._finder.add(self._is_support(labels), block)
+    def count(self, labels: Array, block: Block) -> Counted | None:
+        """Count what leads to the level of the surface, where the support is of several classes."""
+        return None if self._finder is None else counted(self._is_support(labels), block)
 
-    def mesh(self, labels: Array, block: Block, meshes: Sequence[Mesh], volume: ArraySource) -> None:
-        """Take the surface of the support's class, or mesh that of several classes together."""
+    def take_counted(self, found: Counted | None) -> None:
+        """Add what was counted in a block."""
+        if self._finder is not None and found is not None:
+            self._finder.take(found)
+
+    def mesh(self, block: Block, labels: Array, meshes: Sequence[Mesh], volume: ArraySource) -> SurfaceElements | None:
+        """Return the elements of the surface of the support's class, or of that of several classes together."""
         if self._finder is None:
             mesh = meshes[self._classes.indices[0]]
         else:
             mesh = block_mesh(self._is_support(labels), self._finder.level(), block)
-        if len(mesh.faces):
-            z, y, x = volume.shape
-            box = box_around(block, (z, y, x))
-            kinds = self._classes.kind_of_class[volume[box]]
-            self._parts.append(block_elements(mesh, block, box, kinds, self._space.numbers_at, self._space.side))
+        if not len(mesh.faces):
+            return None
+        z, y, x = volume.shape
+        box = box_around(block, (z, y, x))
+        kinds = self._classes.kind_of_class[volume[box]]
+        return block_elements(mesh, block, box, kinds, self._space.numbers_at, self._space.side)
+
+    def take_meshed(self, found: SurfaceElements | None) -> None:
+        """Add the elements of a block."""
+        self._parts += [] if found is None else [found]
 
     def elements(self) -> SurfaceElements:
         """Return all elements; this ends the collecting."""

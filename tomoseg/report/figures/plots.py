@@ -1,4 +1,4 @@
-"""Plots: in the page in a light and a dark version, of which it shows the one that suits the screen, or as files.
+"""Plots: in the page in light and dark colours, of which it shows those that suit the screen, or as files.
 
 Text from files enters a plot only if it consists of plain letters: others might be missing in the font, or be read as
 mathematics.
@@ -7,7 +7,7 @@ mathematics.
 import base64
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,10 @@ class Plot:
     alt: str
     legend: bool = False
 
-    def picture(self, dpi: int) -> Html:
-        """Return both versions, light and dark, for the page."""
-        light, dark = (self._png(colors, dpi) for colors in (LIGHT, DARK))
+    def picture(self) -> Html:
+        """Return the plot in light and in dark colours, for the page."""
+        drawn = self._svg()
+        light, dark = (_uri(drawn, colors) for colors in (LIGHT, DARK))
         return el(
             "picture",
             el("source", media="screen and (prefers-color-scheme: dark)", srcset=dark),
@@ -59,22 +60,37 @@ class Plot:
         import matplotlib as mpl
 
         with mpl.rc_context(KEEP_TEXT):
-            self._figure(LIGHT, DPI).savefig(
+            self._figure(LIGHT).savefig(
                 path, format=file_format, dpi=300, facecolor="white", metadata=UNDATED.get(file_format)
             )
 
-    def _png(self, colors: PlotColors, dpi: int) -> str:
-        buffer = io.BytesIO()
-        self._figure(colors, dpi).savefig(buffer, format="png", transparent=True)
-        return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    def _svg(self) -> str:
+        """Return the plot as SVG in the colours `PLACES`, whose letters are outlines."""
+        import matplotlib as mpl
 
-    def _figure(self, colors: PlotColors, dpi: int) -> Any:
-        figure = new_figure(SIZE_INCHES, dpi, layout="constrained")
+        figure, buffer = self._figure(PLACES), io.StringIO()
+        figure.get_layout_engine().execute(figure)
+        figure.set_layout_engine("none")  # it would be laid out twice more
+        with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "tomoseg"}):
+            figure.savefig(buffer, format="svg", dpi=RASTER_DPI, transparent=True, metadata=UNDATED["svg"])
+        return buffer.getvalue()
+
+    def _figure(self, colors: PlotColors) -> Any:
+        figure = new_figure(SIZE_INCHES, RASTER_DPI, layout="constrained")
         self.into(figure.add_subplot(), colors)
         return figure
 
 
-SIZE_INCHES, DPI = (4.4, 2.7), 200  # 880 px wide: shown at half of that or less
+def _uri(drawn: str, colors: PlotColors) -> str:
+    """Return SVG drawn in the colours `PLACES` in others, as a data URI."""
+    for place, color in zip(astuple(PLACES), astuple(colors), strict=True):
+        drawn = drawn.replace(place, color)
+    return "data:image/svg+xml;base64," + base64.b64encode(drawn.encode()).decode()
+
+
+SIZE_INCHES = (4.4, 2.7)
+RASTER_DPI = 200  # of images within a plot
+PLACES = PlotColors("#010203", "#010204", "#010205", "#010206", "#010207")  # of colours, in a plot drawn once for all
 # In files: letters as letters, so that they can be searched and edited.
 KEEP_TEXT: Any = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "tomoseg"}
 # The same project gives the same file.

@@ -43,7 +43,7 @@ def draw_surfaces(results: Results) -> tuple[NDArray[np.uint8], float] | None:
     found = results.class_fractions
     if found is None or not results.bodies:
         return None
-    image, pixel_voxels = render(found, surfaces_of(results), results.sizes.surfaces_px)
+    image, pixel_voxels = render(found, surfaces_of(results), results.surfaces_px)
     return (image, pixel_voxels) if image[..., 3].any() else None
 
 

@@ -107,7 +107,7 @@ def _sizes(results: Results) -> Iterator[Html]:
     if not found:
         yield el("p", size_sentence(results))
         return
-    yield curves(results, found)
+    yield curves(found)
     yield table(("particle diameter", "value"), _statistics(results), "Size statistics")
     more = _all_facts(results, "measurement_info", {f"{key}_{results.diameter_unit}" for key, _ in STATISTICS})
     if more:
@@ -190,7 +190,7 @@ def _part(
     if rows:
         yield facts(rows)
     if found:
-        yield curves(results, found)
+        yield curves(found)
     if listed is not None:
         yield rows_table(listed, caption)
 

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
 
@@ -61,9 +62,12 @@ def write_report(path: Path | str, results: Results, command: str = "") -> None:
 
 
 def _page(results: Results, command: str) -> str:
-    main = el("main", *(_section(results, *section) for section in SECTIONS), _provenance(results, command))
-    footer = el("footer", _made_with(results))
-    return document(results.title, _header(results), main, footer, data_blocks(results))
+    _ = results.bodies  # counted once, for pictures and views
+    with ThreadPoolExecutor(1) as beside:
+        views = beside.submit(data_blocks, results)
+        header = _header(results)
+        main = el("main", *(_section(results, *section) for section in SECTIONS), _provenance(results, command))
+    return document(results.title, header, main, el("footer", _made_with(results)), views.result())
 
 
 def document(title: str, *body: Html) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from tomoseg.report.figures.curves import Curve
 from tomoseg.report.figures.images import Limits
 from tomoseg.report.html import Html, el, figure
-from tomoseg.report.results import LabelClass, Results
+from tomoseg.report.results import LabelClass
 
 
 def pair(parts: Iterable[Html]) -> Html:
@@ -13,9 +13,9 @@ def pair(parts: Iterable[Html]) -> Html:
     return el("div", *parts, class_="pair")
 
 
-def curves(results: Results, found: Iterable[Curve]) -> Html:
+def curves(found: Iterable[Curve]) -> Html:
     """Return plots with their captions, side by side."""
-    return pair(figure(plot.picture(results.sizes.plots_dpi), caption) for plot, caption in found)
+    return pair(figure(plot.picture(), caption) for plot, caption in found)
 
 
 def legend(classes: Sequence[LabelClass]) -> Html:

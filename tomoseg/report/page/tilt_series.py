@@ -78,7 +78,7 @@ def align_section(results: Results) -> Html:
     return join(
         [
             facts(rows),
-            curves(results, alignment_curves(results)),
+            curves(alignment_curves(results)),
             *_slice_before_and_after(results),
             *_marker_pictures(results),
             pair(_sinograms(results)),

@@ -44,7 +44,7 @@ def reconstruct_section(results: Results) -> Html:
             facts(rows),
             choice(slices_control(results, overlay=False), el("div", *panels, class_="triple")),
             grey_note(limits, "counts per px"),
-            curves(results, reconstruction_curves(results)),
+            curves(reconstruction_curves(results)),
         ]
     )
 

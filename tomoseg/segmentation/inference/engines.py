@@ -28,7 +28,7 @@ from tomoseg.segmentation.networks.openvino_setup import compiled, has_bf16, ope
 
 OPSET = 17
 # Pixels for a network to see from which on it is worth to convert it for a faster engine, which takes some 7 s once.
-WORTH_CONVERTING = 8_000_000
+WORTH_CONVERTING = 1_000_000
 Shape = tuple[int, int, int]  # of a batch: patches, height, width
 Convert = Callable[[Any, Shape], dict[str, bytes]]
 Load = Callable[[Mapping[str, bytes], int], Callable[[Array], Array]]

@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from tomoseg.arrays import Array
 
+UNIT = 2.0**-20  # sums are whole numbers of it: exact, however slices are grouped in slabs
+
 
 class ExpectedDice:
     """The Dice of each class that the probabilities of its voxels let expect, without any truth.
@@ -24,11 +26,16 @@ class ExpectedDice:
         """Count voxels: probabilities (classes, ...) and labels (...)."""
         for k, p in enumerate(probabilities):
             of_class = labels == k
-            self.sums[k] += (np.count_nonzero(of_class), p[of_class].sum(dtype=float), p.sum(dtype=float))
+            found = np.array([np.count_nonzero(of_class), p[of_class].sum(dtype=float), p.sum(dtype=float)])
+            self.sums[k] += np.rint(found / UNIT) * UNIT
 
     def add_sums(self, sums: NDArray[np.float64]) -> None:
         """Count what was counted elsewhere."""
         self.sums += sums
+
+    def add_certain(self, n: int) -> None:
+        """Count voxels that are of the first class for certain."""
+        self.sums[0] += n
 
     @property
     def of_each(self) -> list[float]:

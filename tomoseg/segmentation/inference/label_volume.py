@@ -11,13 +11,14 @@ from tomoseg.arrays import ArraySource, Outputs
 from tomoseg.errors import InputError
 from tomoseg.runtime import Runtime
 from tomoseg.schema import CONFIDENCE, LABELS
-from tomoseg.segmentation.data.histogram import sampled_histogram
+from tomoseg.segmentation.data.histogram import Histogram, sampled_histogram
 from tomoseg.segmentation.data.intensity_scaling import Intensities, Scale
 from tomoseg.segmentation.inference.expected_dice import ExpectedDice
 from tomoseg.segmentation.inference.first_look import FirstLook
 from tomoseg.segmentation.inference.network import Facts, Network, facts_of
+from tomoseg.segmentation.inference.occupied import Window, occupied
 from tomoseg.segmentation.inference.volume_planes import n_slices
-from tomoseg.segmentation.inference.volume_prediction import first_look, predict_volume
+from tomoseg.segmentation.inference.volume_prediction import first_look, predict_volume, write_vacuum
 from tomoseg.segmentation.labelling import (
     LabelSummary,
     label_attrs,
@@ -53,30 +54,38 @@ def label_with_network(
     Writes 'labels' and 'confidence' to `outputs`, with a checkpoint after each slab. With `only_alike`, raises `Unlike`
     before anything is written where the network would be unsure.
     """
-    path = Path(params.model or "")
-    network = Network(path, params, volume.shape, voxel_size_nm)
+    path, values = Path(params.model or ""), sampled_histogram(volume)
+    window = occupied(volume, values, runtime)
+    network = Network(path, params, window.shape, voxel_size_nm)
     (known,) = runtime.each(facts_of, network, [("the network", None)])
     card = known.card
     names, colors = _names_and_colors(card, params.class_names, params.class_colors, runtime)
     runtime.device_used = known.device
     runtime.say(f"the network runs with {known.engine} on the {known.device}")
     own_levels = params.intensity == "volume" or not card.trained_here
-    state = _state(volume, network, known, outputs.resumed, runtime, own_levels=own_levels, only_alike=only_alike)
+    state = _state(
+        window, values, network, known, outputs.resumed, runtime, own_levels=own_levels, only_alike=only_alike
+    )
     scale = Scale(**state["scale"])
     if scale.of_each:
         runtime.say("each slice has an intensity scale of its own, from its median and spread, as in the training")
     else:
         runtime.say(f"intensity scale of the network: 0 is {scale.zero:.4g}, 1 is {scale.one:.4g}")
 
+    if window.n_outside:
+        sides = " x ".join(str(n) for n in window.shape)
+        runtime.say(f"the network looks at the {sides} voxels (z, y, x) around the sample: beyond them is vacuum")
     labels = outputs.create(LABELS.name, volume.shape, attrs=label_attrs(names, colors, voxel_size_nm))
     confidence = outputs.create(CONFIDENCE.name, volume.shape)
-    first, n = state["slices"], n_slices(volume.shape, params.plane)
+    first, n = state["slices"], n_slices(window.shape, params.plane)
     expected = ExpectedDice(len(names), state.get("expected"))
     say_continuing(first, n, runtime)
+    if first == 0:
+        write_vacuum(labels, confidence, window, params.plane)
     if first < n:
-        with closing(predict_volume(volume, network, known, scale, first, runtime)) as labelled:
+        with closing(predict_volume(window, network, known, scale, first, runtime)) as labelled:
             for slab in labelled:
-                slab.write(labels, confidence)
+                slab.write(labels, confidence, window)
                 state["counts"] = with_counts(state["counts"], slab.labels)
                 expected.add_sums(slab.expected)
                 state["expected"] = expected.sums.tolist()
@@ -88,6 +97,7 @@ def label_with_network(
     if max(min_sizes) > 1:
         remove_small_objects(labels, min_sizes, state, outputs.checkpoint, runtime)
         say_removed(state["removed"], names, min_sizes, runtime)
+    expected.add_certain(window.n_outside)
     _tell_expected(expected.of_each, names, runtime)
     info = {
         "method": "unet",
@@ -100,6 +110,7 @@ def label_with_network(
         "overlap": params.overlap,
         "tta": params.tta,
         "zoom": known.zoom,
+        **({"looked_at": [[s.start, s.stop] for s in window.box]} if window.n_outside else {}),
         **({} if scale.of_each else {"intensity_zero": scale.zero, "intensity_one": scale.one}),
         **({} if card.threshold == MIDDLE else {"threshold": card.threshold}),
         "min_size_voxels": min_sizes,
@@ -143,7 +154,8 @@ def _names_and_colors(
 
 
 def _state(
-    volume: ArraySource,
+    window: Window,
+    values: Histogram,
     network: Network,
     known: Facts,
     resumed: Mapping[str, Any] | None,
@@ -162,12 +174,11 @@ def _state(
         for warning in resumed["warnings"]:
             runtime.warn(warning)
         return dict(resumed)
-    values = sampled_histogram(volume)
-    scale = card.scaling.for_data(volume.dtype, values) if own_levels else card.scaling.trained
+    scale = card.scaling.for_data(window.dtype, values) if own_levels else card.scaling.trained
     warnings: list[str] = []
     agreement: list[float] = []
     if card.scaling.kind == "labelled":
-        look = first_look(volume, network, known, scale, runtime)
+        look = first_look(window, network, known, scale, runtime)
         scale, agreement = look.scale, look.agreement(values)
         if only_alike and (why := _unlike(look)):
             raise Unlike(why)
@@ -194,14 +205,13 @@ def _state(
         warnings.append(f"{differs}: {'; '.join(unlike)}")
     for warning in warnings:
         runtime.warn(warning)
-    counts = [0] * len(card.class_names)
     return {
         **computed_by,
         "scale": asdict(scale),
         "warnings": warnings,
         "agreement": agreement,
         "slices": 0,
-        "counts": counts,
+        "counts": [window.n_outside] + [0] * (len(card.class_names) - 1),
     }
 
 

@@ -10,21 +10,33 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tomoseg.ahead import ahead
 from tomoseg.arrays import ArraySink, ArraySource
-from tomoseg.read_ahead import read_ahead
 from tomoseg.runtime import Runtime, slabs
 from tomoseg.segmentation.data.histogram import require_finite
 from tomoseg.segmentation.data.intensity_scaling import Scale
 from tomoseg.segmentation.inference.expected_dice import ExpectedDice
 from tomoseg.segmentation.inference.first_look import FirstLook, look_at
 from tomoseg.segmentation.inference.network import Facts, Network
+from tomoseg.segmentation.inference.occupied import Window
 from tomoseg.segmentation.inference.scratch_sums import ScratchSums
 from tomoseg.segmentation.inference.slice_prediction import NORMAL_AXIS, SlicePredictor, labels_and_confidence
-from tomoseg.segmentation.inference.volume_planes import PLANES, plane_shape, planes_of
+from tomoseg.segmentation.inference.volume_planes import MAX_SLAB_SLICES, PLANES, plane_shape, planes_of
 
 T = TypeVar("T")
 UNIT = 65535 // len(PLANES)
 Labels = NDArray[np.uint8]
+
+
+VACUUM, CERTAIN = 0, 255  # label and confidence where there is nothing
+
+
+def write_vacuum(labels: ArraySink, confidence: ArraySink, window: Window, plane: str) -> None:
+    """Store what lies before and behind the window along the normal of a plane."""
+    for box in window.beyond(NORMAL_AXIS[planes_of(plane)[-1]], MAX_SLAB_SLICES):
+        shape = [s.stop - s.start for s in box]
+        labels[box] = np.full(shape, VACUUM, np.uint8)
+        confidence[box] = np.full(shape, CERTAIN, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -37,11 +49,12 @@ class LabelledSlab:
     confidence: Labels
     expected: NDArray[np.float64]  # sums for `ExpectedDice`
 
-    def write(self, labels: ArraySink, confidence: ArraySink) -> None:
-        """Store labels and confidence at the slab's place in volumes (z, y, x)."""
-        box, axis = _box(self.plane, self.part), NORMAL_AXIS[self.plane]
-        labels[box] = np.moveaxis(self.labels, 0, axis)
-        confidence[box] = np.moveaxis(self.confidence, 0, axis)
+    def write(self, labels: ArraySink, confidence: ArraySink, window: Window) -> None:
+        """Store labels and confidence at the slab's place in volumes (z, y, x), of which the `window` was labelled."""
+        axis = NORMAL_AXIS[self.plane]
+        for sink, values, fill in ((labels, self.labels, VACUUM), (confidence, self.confidence, CERTAIN)):
+            box, planes = window.around(np.moveaxis(values, 0, axis), axis, self.part, fill)
+            sink[box] = planes
 
 
 def predict_volume(
@@ -90,7 +103,7 @@ def _computed(
     """Yield slabs of a plane with what `function` makes of their slices; the next slab is read meanwhile."""
     read = partial(_slices, volume, plane, known.card.channels // 2)
     parts = slabs(volume.shape[NORMAL_AXIS[plane]], known.slab[plane], first)
-    with closing(read_ahead(read, parts)) as reading:
+    with closing(ahead(read, parts)) as reading:
         read_parts = zip(parts, reading, strict=True)
         items = ((f"{plane} slices {p.start} to {p.stop - 1}", (scale, slices)) for p, slices in read_parts)
         with closing(runtime.each(function, network, items)) as results:
