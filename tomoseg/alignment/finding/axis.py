@@ -10,8 +10,8 @@ A nominal direction, from the file's metadata, is a hint: another direction is t
 better.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -61,12 +61,14 @@ class Weight:
 class Direction:
     """The direction of the tilt axis in (-90, 90], degrees from the raw image's vertical.
 
-    `nominal_deg` is that of the metadata, if any, and `others_deg` are directions that were weighed and not taken.
+    `nominal_deg` is that of the metadata, if any, and `others_deg` are directions that were weighed and not taken;
+    `weights` are those of all that were weighed.
     """
 
     angle_deg: float
     nominal_deg: float | None = None
     others_deg: tuple[float, ...] = ()
+    weights: Mapping[float, Weight] = field(default_factory=dict)
 
 
 def find_direction(
@@ -93,11 +95,11 @@ def find_direction(
     if nominal_deg is not None:
         near.insert(1, nominal_deg)  # on films the scan has minima beside the true direction
     coarse_series = series.reduced(COARSE_PX)
-    followed = coarse_series.shared_out(lambda one, angle: _followed(one, shifts, band, angle), _apart(near))
-    angles = _apart(followed)
+    angles = _apart(_followed(coarse_series, shifts, band, _apart(near)))
     weights = coarse_series.shared_out(lambda one, angle: weigh(one, shifts, band, angle), angles)
     best = _chosen(weights, _hinted(angles, nominal_deg))
-    return Direction(angles[best], nominal_deg, tuple(angle for k, angle in enumerate(angles) if k != best))
+    others = tuple(angle for k, angle in enumerate(angles) if k != best)
+    return Direction(angles[best], nominal_deg, others, dict(zip(angles, weights, strict=True)))
 
 
 def _minima(residuals: NDArray[np.float64]) -> list[int]:
@@ -153,17 +155,17 @@ def _joined(small: ReducedSeries, placed: Solution, passes: int) -> Joint:
     return align_jointly(small, placed.moves_px, placed.axis_angle_deg, whole=placed.whole, passes=passes)
 
 
-def _followed(small: ReducedSeries, raw_shifts_px: FloatArray, band: Band, start_deg: float) -> float:
-    """Return the direction near `start_deg` about which joint alignment explains the images best.
+def _followed(small: ReducedSeries, raw_shifts_px: FloatArray, band: Band, starts_deg: Sequence[float]) -> list[float]:
+    """Return the directions near `starts_deg` about which joint alignment explains the images best.
 
     The residual of the scan is flat for a needle; that of joint alignment falls towards the direction from far away.
     """
-    measure = _measure(small, raw_shifts_px, band)
 
-    def residuals(angles_deg: Sequence[float]) -> list[float]:
-        return [_joined(small, measure(angle), WEIGH_PASSES).median for angle in angles_deg]
+    def residual(one: ReducedSeries, angle_deg: float) -> float:
+        placed = _placed(one, raw_shifts_px / one.factor, band, angle_deg)
+        return _joined(one, placed, WEIGH_PASSES).median
 
-    return walk_to_minimum(residuals, start_deg, SCAN_STEP_DEG, MOST_STEPS)
+    return walk_to_minima(lambda angles: small.shared_out(residual, angles), starts_deg, SCAN_STEP_DEG, MOST_STEPS)
 
 
 def _candidates(trials: NDArray[np.float64], scan: list[Solution], nominal_deg: float | None) -> list[int]:
@@ -216,7 +218,8 @@ def direction_warnings(
 ) -> list[str]:
     """Return a sentence for each reason to doubt the direction that is finally used.
 
-    All figures are of that direction and its rivals as they are named.
+    All figures are of that direction and its rivals as they are named. The `weights` of the direction found, if it has
+    any, are those of this series.
     """
     warnings = []
     nominal = direction.nominal_deg
@@ -224,8 +227,9 @@ def direction_warnings(
     weighed = [*direction.others_deg, *([nominal] if nominal is not None and contradicted else [])]
     weighed += [used_deg] if weighed else []
     raw_shifts = np.asarray(shifts_px) * series.factor
-    found = series.reduced(COARSE_PX).shared_out(lambda one, a: weigh(one, raw_shifts, band, a), weighed)
-    weights = dict(zip(weighed, found, strict=True))
+    unknown = [angle for angle in weighed if angle not in direction.weights]
+    found = series.reduced(COARSE_PX).shared_out(lambda one, a: weigh(one, raw_shifts, band, a), unknown)
+    weights = {**direction.weights, **dict(zip(unknown, found, strict=True))}
 
     def residual(angle_deg: float) -> float:
         return weights[angle_deg].residual
@@ -299,20 +303,36 @@ def _descend(measure: Callable[[float], Solution], start: float, reach: float, t
     return centre
 
 
-def walk_to_minimum(
-    costs: Callable[[Sequence[float]], list[float]], start_deg: float, step_deg: float, most_steps: int
-) -> float:
-    """Return where a cost is least near `start_deg`, from values `step_deg` apart: the vertex of a parabola in three.
+def walk_to_minima(
+    costs: Callable[[Sequence[float]], list[float]], starts_deg: Sequence[float], step_deg: float, most_steps: int
+) -> list[float]:
+    """Return where a cost is least near each of `starts_deg`, from values `step_deg` apart.
 
-    `costs` returns those of several angles. Still falling after so many steps, it is a slope, not a minimum, and says
-    nothing: `start_deg` is returned.
+    It is the vertex of a parabola in three. Still falling after so many steps, the cost is a slope, not a minimum, and
+    says nothing: the start is returned. `costs` returns those of several angles; it is asked for all walks together.
     """
+    walks = [_walk(start, step_deg, most_steps) for start in starts_deg]
+    asked = {k: next(walk) for k, walk in enumerate(walks)}
+    found: dict[int, float] = {}
+    while asked:
+        values = iter(costs([angle for angles in asked.values() for angle in angles]))
+        for k, angles in list(asked.items()):
+            try:
+                asked[k] = walks[k].send([next(values) for _ in angles])
+            except StopIteration as end:
+                found[k] = end.value
+                del asked[k]
+    return [found[k] for k in range(len(walks))]
+
+
+def _walk(start_deg: float, step_deg: float, most_steps: int) -> Generator[list[float], list[float], float]:
+    """Walk to a minimum: yield angles, take their costs, return where it is; see `walk_to_minima`."""
     known: dict[float, float] = {}
     angle = start_deg
     for _ in range(most_steps):
         three = [angle + k * step_deg for k in (-1, 0, 1)]
         new = [one for one in three if one not in known]
-        known |= dict(zip(new, costs(new), strict=True))
+        known |= dict(zip(new, (yield new), strict=True))
         low, middle, high = (known[one] for one in three)
         if middle <= min(low, high):
             curvature = low - 2 * middle + high

@@ -252,7 +252,7 @@ def _compared(
     advance(4)
     unpredicted = unpredicted_tilts(solution)
     if unpredicted.any():  # once more, without them
-        series = replace(series, usable=series.usable & ~unpredicted)
+        series, direction = replace(series, usable=series.usable & ~unpredicted), replace(direction, weights={})
         tracked = _track(series, None, band, max_shift)
         solution = _solved(series, tracked, solution.axis_angle_deg, band, max_shift, method)
         solution = refine(method, series, solution, band, find_angle=given_deg is None)

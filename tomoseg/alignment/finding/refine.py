@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
 
-from tomoseg.alignment.finding.axis import walk_to_minimum
+from tomoseg.alignment.finding.axis import walk_to_minima
 from tomoseg.alignment.finding.consistency import profiles, register_profiles, row_window
 from tomoseg.alignment.finding.joint import STRAY, align_jointly
 from tomoseg.alignment.finding.solve import ABSOLUTE, Method, Solution, fill_between, place, solve
@@ -91,7 +91,8 @@ def _direction(series: ReducedSeries, solution: Solution, start_deg: float, step
         moves = rotate_vectors(shifts, angle)
         return align_jointly(one, moves, angle, whole=solution.whole, passes=DIRECTION_PASSES).residual
 
-    return walk_to_minimum(lambda angles: small.shared_out(residual, angles), start_deg, step, MOST_STEPS)
+    (found,) = walk_to_minima(lambda angles: small.shared_out(residual, angles), [start_deg], step, MOST_STEPS)
+    return found
 
 
 def _aligned_lines(series: ReducedSeries, solution: Solution, near_deg: float, band: Band) -> float:

@@ -104,8 +104,22 @@ def test_a_rival_that_is_whole_is_named_sooner(leaning, monkeypatch):
 
 
 def test_a_slope_is_no_minimum():
-    assert axis.walk_to_minimum(lambda angles: [(a - 31.3) ** 2 for a in angles], 12.0, 6.0, 6) == pytest.approx(31.3)
-    assert axis.walk_to_minimum(lambda angles: [-a for a in angles], 12.0, 6.0, 6) == 12.0
+    parabola = axis.walk_to_minima(lambda angles: [(a - 31.3) ** 2 for a in angles], [12.0, 80.0], 6.0, 9)
+    assert parabola == pytest.approx([31.3, 31.3])
+    assert axis.walk_to_minima(lambda angles: [-a for a in angles], [12.0], 6.0, 6) == [12.0]
+    assert axis.walk_to_minima(lambda angles: [], [], 6.0, 6) == []
+
+
+def test_walks_are_asked_for_together_and_each_ends_on_its_own():
+    asked = []
+
+    def costs(angles):
+        asked.append(list(angles))
+        return [min((a - 30) ** 2, (a + 40) ** 2) for a in angles]
+
+    assert axis.walk_to_minima(costs, [30.0, -16.0], 6.0, 9) == pytest.approx([30, -40])
+    assert len(asked[0]) == 6  # both begin together
+    assert all(angle < 0 for angles in asked[1:] for angle in angles)  # the first has arrived
 
 
 def test_a_minimum_at_the_edge_of_a_range_is_none(monkeypatch):
