@@ -1,9 +1,7 @@
 """The quality of an alignment in figures, per tilt and for the series."""
 
 import itertools
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,25 +109,21 @@ def assess_alignment(
 ) -> AlignmentQuality:
     """Assess the raw and the aligned series; `scales` (n_tilt,) are factors for the brightness of aligned images."""
     angle, moves = alignment.axis_angle_deg, alignment.moves_px / series.factor
+    raw_agreement = measure_agreement(placement.raw, placement.raw_moves_px, angle)
     aligned_agreement = measure_agreement(placement.aligned, placement.aligned_moves_px, angle)
     outliers, breaks = _outliers_and_breaks(series, alignment, placement, aligned_agreement.neighbours)
     inliers, whole = ~outliers, alignment.whole
     corrected = series.corrected(alignment.corrections)
     rows = brightest_rows(corrected, moves, angle)
     film = alignment.film
-    how: dict[str, Any] = {"whole": whole, "inliers": inliers}
-    unmoved = not (moves.any() or np.any(scales != 1) or alignment.corrections is not None)
-    with ThreadPoolExecutor(max(1, min(2, series.workers))) as pool:  # each uses all threads, but not all the time
-        judged = pool.submit(assess, corrected, moves, angle, rows=rows, scales=scales, film=film, **how)
-        before = judged
-        if not unmoved:
-            before = pool.submit(assess, series, np.zeros_like(moves), angle, rows=rows, film=film, **how)
-        drawn = None
-        if enough(series.angles_deg, inliers):
-            height = aligned_shape(raw_shape, angle)[0]
-            drawn = pool.submit(preview, series, moves, angle, full_height=height, corrected=corrected, **how)
-        raw_agreement = measure_agreement(placement.raw, placement.raw_moves_px, angle)
-        aligned, raw, shown = judged.result(), before.result(), None if drawn is None else drawn.result()
+    aligned = assess(corrected, moves, angle, whole=whole, inliers=inliers, rows=rows, scales=scales, film=film)
+    raw = aligned
+    if moves.any() or np.any(scales != 1) or alignment.corrections is not None:
+        raw = assess(series, np.zeros_like(moves), angle, whole=whole, inliers=inliers, rows=rows, film=film)
+    shown = None
+    if enough(series.angles_deg, inliers):
+        height = aligned_shape(raw_shape, angle)[0]
+        shown = preview(series, moves, angle, whole=whole, inliers=inliers, full_height=height, corrected=corrected)
     thickness = np.nan
     if film is not None:
         thickness = film_thickness(corrected, moves, angle, film, inliers) * series.factor
