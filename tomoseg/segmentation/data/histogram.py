@@ -1,6 +1,6 @@
 """Histograms of whole volumes, slab by slab, and their partition into classes of intensity."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -13,6 +13,7 @@ from tomoseg.errors import StageFailed
 N_BINS = 1 << 16
 AT_ONCE = 1 << 20  # voxels
 SAMPLED_SLICES = 64
+ROWS, ROWS_BYTES = 16, 64 << 20  # along y that are read at once: as many as a chunk has, in so many bytes
 # A histogram with all but a few voxels in such a part of its range is counted again in that part.
 NARROWED, FEW_VOXELS, MOST_NARROWINGS = 64, 3, 5
 OUTLIERS = 1e-5  # fraction of the brightest voxels that is ignored: hot spots of reconstructions
@@ -46,16 +47,27 @@ def sampled_range(volume: ArraySource, max_slices: int = 48) -> tuple[float, flo
     Raises `StageFailed` where they hold NaN or infinity, or all have the same value.
     """
     low, high = np.inf, -np.inf
-    for i in evenly_spread(volume.shape[0], max_slices):
-        plane = np.asarray(volume[i])
-        require_finite(plane)
-        low, high = min(low, float(plane.min())), max(high, float(plane.max()))
+    for part in _sampled(volume, max_slices):
+        require_finite(part)
+        low, high = min(low, float(part.min())), max(high, float(part.max()))
     if not high > low:
         raise StageFailed(
             f"the volume holds nothing but the value {low:g}: there is nothing to segment. Check the reconstruction "
             "and the aligned series."
         )
     return low, high
+
+
+def _sampled(volume: ArraySource, most: int) -> Iterator[Array]:
+    """Yield parts of at most `most` planes of a volume (z, y, x), evenly spread, row by row of the chunks in the file.
+
+    Plane by plane, every chunk would be read for each of the planes in it.
+    """
+    nz, ny, nx = volume.shape
+    chosen = evenly_spread(nz, most)
+    rows = max(1, min(ROWS, ROWS_BYTES // (nz * nx * volume.dtype.itemsize)))
+    for start in range(0, ny, rows):
+        yield np.asarray(volume[:, start : start + rows])[chosen]
 
 
 def evenly_spread(n: int, most: int) -> list[int]:
@@ -69,15 +81,14 @@ def sampled_histogram(volume: ArraySource) -> Histogram:
     A few voxels far beyond all others would leave too few bins for these, so these are then counted again alone.
     """
     low, high = sampled_range(volume, SAMPLED_SLICES)
-    chosen = evenly_spread(volume.shape[0], SAMPLED_SLICES)
-    found = histogram((np.asarray(volume[i])[None] for i in chosen), low, high)
+    found = histogram(_sampled(volume, SAMPLED_SLICES), low, high)
     for _ in range(MOST_NARROWINGS):
         width, apart = (high - low) / len(found.counts), 100 * max(OUTLIERS, FEW_VOXELS / found.counts.sum())
         inner_low, inner_high = found.percentile(apart) - width, found.percentile(100 - apart) + width
         if inner_high - inner_low > (high - low) / NARROWED:
             break
         low, high = inner_low, inner_high
-        found = histogram((np.asarray(volume[i])[None] for i in chosen), low, high)
+        found = histogram(_sampled(volume, SAMPLED_SLICES), low, high)
         found.counts[[0, -1]] = 0  # those far beyond
     return found
 
