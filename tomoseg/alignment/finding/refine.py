@@ -15,8 +15,8 @@ from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.alignment.images.warp import rotate_vectors, unrotate_vectors, wrap_axis_angle
 
 # Longest sides of the reduced images on which a sample is refined together with its volume, and most passes. Each level
-# begins with the volume of the one before: the finest, which costs most, needs few.
-LEVELS = ((64, 30), (128, 16), (10_000, 5))
+# begins with the volume of the one before; the finest ends when steps are small.
+LEVELS = ((64, 30), (128, 16), (10_000, 12))
 # Directions of the axis are compared in steps of so many degrees, on images of at most so many px on a side; passes of
 # each comparison, and most steps of a kind.
 DIRECTION_STEPS = ((2.0, 64), (0.4, 96))
