@@ -10,7 +10,7 @@ that it read and wrote. The floor of a stage is the time of what it cannot do wi
 as it is measured at the start:
 
     import       the raw series written once to the disk
-    align        the projections of the finest level of refinement: at most 12 passes, there and back
+    align        the projections of the finest level of refinement: 5 passes, there and back
     reconstruct  the projections of the iterations that were made, there and back
     segment      the network alone, on as many batches
     measure      labels and volume copied once in memory
@@ -41,7 +41,6 @@ from memory import Catalyst
 from paper_size import THICKNESS, TILTS, WIDTH, Slices
 
 from tomoseg import schema
-from tomoseg.alignment.finding.refine import LEVELS
 from tomoseg.io import mrc
 from tomoseg.project import Project
 from tomoseg.runtime import Runtime
@@ -50,6 +49,7 @@ STAGES = ("import", "align", "reconstruct", "segment", "measure", "export", "rep
 WORKERS = os.cpu_count() or 1
 HERE = Path(__file__).parents[1]
 COPIED_BYTES = 256 << 20
+LEAST_PASSES = 5  # of the finest level of alignment
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def floors(path: Path, exported: int, limits: Limits) -> dict[str, float]:
     projecting = 2 * 2 / limits.multiply_adds  # two taps, there and back
     return {
         "import": size["tilt_series"] / limits.written,
-        "align": LEVELS[-1][1] * rays * projecting,
+        "align": LEAST_PASSES * rays * projecting,
         "reconstruct": iterations * n_tilt * math.prod(volume) * projecting,
         "segment": network_alone(about, volume),
         "measure": (size["volume"] + size["labels"]) / limits.copied,

@@ -52,7 +52,7 @@ def class_areas(labels, n_classes, slab_size):
     pieces = [block_of((z, y, x), labels.shape) for z in slabs(len(labels), slab_size)]
     counter = ClassCounter(n_classes)
     for slab in pieces:
-        counter.add(labels[slab.read], slab)
+        counter.take(counter.counted(labels[slab.read], slab))
     levels = counter.levels()
     return np.array(
         [sum(block_mesh(labels[s.read] == k, levels[k], s).area_px2() for s in pieces) for k in range(n_classes)]

@@ -94,12 +94,11 @@ def find_direction(
     near = [first.axis_angle_deg] + [scan[::EVERY][k].axis_angle_deg for k in starting]
     if nominal_deg is not None:
         near.insert(1, nominal_deg)  # on films the scan has minima beside the true direction
-    coarse_series = series.reduced(COARSE_PX)
-    angles = _apart(_followed(coarse_series, shifts, band, _apart(near)))
-    weights = coarse_series.shared_out(lambda one, angle: weigh(one, shifts, band, angle), angles)
-    best = _chosen(weights, _hinted(angles, nominal_deg))
+    angles = _apart(_followed(series.reduced(COARSE_PX), shifts, band, _apart(near)))
+    weights = _weights(series, shifts, band, angles)
+    best = _chosen([weights[angle] for angle in angles], _hinted(angles, nominal_deg))
     others = tuple(angle for k, angle in enumerate(angles) if k != best)
-    return Direction(angles[best], nominal_deg, others, dict(zip(angles, weights, strict=True)))
+    return Direction(angles[best], nominal_deg, others, weights)
 
 
 def _minima(residuals: NDArray[np.float64]) -> list[int]:
@@ -127,6 +126,15 @@ def weigh(small: ReducedSeries, raw_shifts_px: FloatArray, band: Band, angle_deg
     placed = _placed(small, raw_shifts_px / small.factor, band, angle_deg)
     moves = _joined(small, placed, WEIGH_PASSES).moves_px
     return _weight(small, moves, placed.axis_angle_deg, whole=placed.whole)
+
+
+def _weights(
+    series: ReducedSeries, raw_shifts_px: FloatArray, band: Band, angles_deg: Sequence[float]
+) -> dict[float, Weight]:
+    """Return the weights of directions, on all threads."""
+    small = series.reduced(COARSE_PX)
+    found = small.shared_out(lambda one, angle: weigh(one, raw_shifts_px, band, angle), angles_deg)
+    return dict(zip(angles_deg, found, strict=True))
 
 
 def prefer(series: ReducedSeries, preferred: Solution, other: Solution) -> Solution:
@@ -226,10 +234,8 @@ def direction_warnings(
     contradicted = nominal is not None and distance_deg(used_deg, nominal) > OTHER_AXIS_DEG
     weighed = [*direction.others_deg, *([nominal] if nominal is not None and contradicted else [])]
     weighed += [used_deg] if weighed else []
-    raw_shifts = np.asarray(shifts_px) * series.factor
     unknown = [angle for angle in weighed if angle not in direction.weights]
-    found = series.reduced(COARSE_PX).shared_out(lambda one, a: weigh(one, raw_shifts, band, a), unknown)
-    weights = {**direction.weights, **dict(zip(unknown, found, strict=True))}
+    weights = {**direction.weights, **_weights(series, np.asarray(shifts_px) * series.factor, band, unknown)}
 
     def residual(angle_deg: float) -> float:
         return weights[angle_deg].residual

@@ -100,12 +100,11 @@ class ClassCounter:
         self.voxels: NDArray[np.int64] = np.zeros(n_classes, np.int64)
         self._finders = [LevelFinder() for _ in range(n_classes)]
 
-    def add(self, labels: Array, part: Block) -> None:
-        """Count the voxels `part.own` of the labels (z, y, x) at `part.read`; all are below the number of classes."""
-        self.take(self.counted(labels, part))
-
     def counted(self, labels: Array, part: Block) -> Counts:
-        """Return what a block tells, for `take`; several threads may do so."""
+        """Return what the voxels `part.own` of the labels (z, y, x) at `part.read` tell, for `take`.
+
+        All labels are below the number of classes. Several threads may do so.
+        """
         voxels = np.bincount(labels[part.own].ravel(), minlength=len(self.voxels))
         return voxels, [counted(labels == k, part) for k in range(len(self._finders))]
 

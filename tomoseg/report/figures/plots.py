@@ -71,7 +71,7 @@ class Plot:
         figure, buffer = self._figure(PLACES), io.StringIO()
         figure.get_layout_engine().execute(figure)
         figure.set_layout_engine("none")  # it would be laid out twice more
-        with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "tomoseg"}):
+        with mpl.rc_context(KEEP_TEXT | {"svg.fonttype": "path"}):
             figure.savefig(buffer, format="svg", dpi=RASTER_DPI, transparent=True, metadata=UNDATED["svg"])
         return buffer.getvalue()
 

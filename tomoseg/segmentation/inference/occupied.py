@@ -6,7 +6,7 @@ that material itself. So only clean vacuum is left out: where noise or streaks f
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from tomoseg.ahead import ahead
 from tomoseg.arrays import Array, ArraySource, Box
 from tomoseg.runtime import Runtime, slabs
-from tomoseg.segmentation.data.histogram import Histogram, partition, require_finite
+from tomoseg.segmentation.data.histogram import ROWS, Histogram, partition, require_finite
 
-CELL_PX = 4
+CELL_PX = 4  # a part of `ROWS`
+BYTES_PER_VOXEL = 16  # of a slab: itself, the next one, its size without sign, and what means are made of
 EMPTY = 0.05
 MARGIN_PX = 8  # of vacuum that the network sees around the sample
 STEP_PX = 16  # sides are multiples of it: networks are converted for each size of slices
@@ -102,7 +103,7 @@ def occupied(volume: ArraySource, values: Histogram, runtime: Runtime) -> Window
     level = EMPTY * min(float(partition(values, n).thresholds[0]) for n in (2, 3))
     found = [np.zeros(-(-n // CELL_PX), bool) for n in shape]
     # Along y, as volumes are stored for slices across it.
-    parts = slabs(shape[1], max(1, runtime.slab_size(16 * shape[0] * shape[2], shape[1], 16)))
+    parts = slabs(shape[1], runtime.slab_size(BYTES_PER_VOXEL * shape[0] * shape[2], shape[1], ROWS))
 
     def cells(y: slice) -> NDArray[np.bool_]:
         values = np.asarray(volume[:, y], np.float32)
@@ -139,6 +140,6 @@ def _grown(cells: NDArray[np.intp], n: int) -> slice:
     return slice(start, start + side)
 
 
-def _box(sides: "Iterator[slice] | Sequence[slice]") -> Box:
+def _box(sides: Iterable[slice]) -> Box:
     z, y, x = sides
     return z, y, x

@@ -26,8 +26,6 @@ from tomoseg.segmentation.inference.volume_planes import MAX_SLAB_SLICES, PLANES
 T = TypeVar("T")
 UNIT = 65535 // len(PLANES)
 Labels = NDArray[np.uint8]
-
-
 VACUUM, CERTAIN = 0, 255  # label and confidence where there is nothing
 
 

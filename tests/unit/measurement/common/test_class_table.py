@@ -14,7 +14,7 @@ def test_layers(size):
     pieces = [block_of((z, slice(0, 9), slice(0, 10)), labels.shape) for z in slabs(18, size)]
     counter = ClassCounter(4)
     for slab in pieces:
-        counter.add(labels[slab.read], slab)
+        counter.take(counter.counted(labels[slab.read], slab))
     assert counter.voxels.tolist() == [6 * 90, 7 * 90, 5 * 90, 0]
     levels = counter.levels()
     areas = [sum(block_mesh(labels[s.read] == k, levels[k], s).area_px2() for s in pieces) for k in range(4)]
