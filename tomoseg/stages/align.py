@@ -69,7 +69,7 @@ def foresee(params: AlignParameters, prospect: Prospect) -> list[Doubt]:
 
 STAGE = Stage(
     name="align",
-    version=6,
+    version=7,
     summary="Bring the tilt series into register: background, shifts, tilt axis.",
     parameters=AlignParameters,
     reads=(schema.TILT_SERIES, schema.ANGLES, schema.TILT_SERIES_INFO, schema.FURTHER_SIGNALS),

@@ -76,13 +76,11 @@ class Joint:
         Root mean square of measured minus predicted images, as part of that of the measured ones; predicted before an
         image was used in the pass.
     residuals : (n_tilt,) the same for each tilt; NaN for unusable ones
-    run : the volume as it stands
     """
 
     moves_px: NDArray[np.float64]
     residual: float
     residuals: NDArray[np.float64]
-    run: "Run"
 
     @property
     def median(self) -> float:
@@ -100,7 +98,6 @@ def align_jointly(
     passes: int = 12,
     moving: bool = True,
     tolerance_px: float = 0.0004,
-    coarse: "Run | None" = None,
 ) -> Joint:
     """Improve moves for a given direction of the axis.
 
@@ -120,22 +117,19 @@ def align_jointly(
         False: the images stay; only the residual is wanted.
     tolerance_px : float
         Steps (rms over the tilts, either direction) at which to stop, in pixels of the reduced series.
-    coarse : Run, optional
-        The run of the same series on smaller images, whose volume this one begins with.
     """
     chosen = np.flatnonzero(series.usable)
     run = Run(series, chosen, np.array(moves_px, np.float64), axis_angle_deg, whole, film)
     with ThreadPoolExecutor(max(1, series.workers)) as pool:
-        run.start(pool, coarse)
-        blurred = ALONG_PASSES if coarse is None else 0
+        run.start(pool)
         for number in range(passes):
-            steps = run.once(pool, moving=moving, along_only=number < blurred)
-            if number > blurred and float(np.sqrt(np.square(steps).mean(axis=0)).max()) < tolerance_px:
+            steps = run.once(pool, moving=moving, along_only=number < ALONG_PASSES)
+            if number > ALONG_PASSES and float(np.sqrt(np.square(steps).mean(axis=0)).max()) < tolerance_px:
                 break
     residuals = np.full(series.n_tilt, np.nan)
     residuals[chosen] = np.sqrt(run.misfit / np.maximum(run.power, 1e-30))
     total = float(np.sqrt(run.misfit.sum() / max(float(run.power.sum()), 1e-30)))
-    return Joint(run.moves, total, residuals, run)
+    return Joint(run.moves, total, residuals)
 
 
 def predicted_by_halves(
@@ -205,37 +199,14 @@ class Run:
         calls = map if self.is_small else pool.map
         return list(calls(function, *items))
 
-    def start(self, pool: ThreadPoolExecutor, coarse: "Run | None" = None) -> None:
-        """Begin with a volume that is constant in each slice and about as bright as all images, or with a coarser one.
-
-        `coarse` is a run on images that are reduced further.
-        """
-        if coarse is not None:
-            self._continue(pool, coarse)
-            return
+    def start(self, pool: ThreadPoolExecutor) -> None:
+        """Begin with a volume that is constant in each slice and about as bright as all images."""
         images, _ = self.warped(pool, np.arange(len(self.chosen)))
         lengths = np.maximum(self.operator.row_sums.mean(), 1e-6)
         level = np.maximum(np.maximum(images, 0).mean(axis=(0, 2)) / lengths, 1e-12).astype(np.float32)
         self.volumes[:] = 0
         for rows, volume in zip(self.blocks, self.volumes, strict=True):
             self.operator.planes(volume)[..., : rows.stop - rows.start] = level[rows]
-
-    def _continue(self, pool: ThreadPoolExecutor, coarse: "Run") -> None:
-        """Begin with the volume of a coarser run, interpolated linearly."""
-        volume, scale = np.ascontiguousarray(coarse.volume.swapaxes(0, 1)), coarse.series.factor / self.series.factor
-        operator, geometry = self.operator, self.operator.geometry
-        down = _interpolation(geometry.nz, volume.shape[1], scale)
-        across = _interpolation(geometry.nx, volume.shape[2], scale).T.copy()
-        along = _interpolation(self.shape[0], volume.shape[0], scale) / np.float32(scale)
-        self.volumes[:] = 0
-
-        def one(rows: slice, block: Floats) -> None:
-            planes = operator.planes(block)
-            for lane, weights in enumerate(along[rows]):
-                plane = sum(weights[k] * volume[k] for k in np.flatnonzero(weights))
-                planes[..., lane] = down @ plane @ across
-
-        self.each(pool, one, self.blocks, self.volumes)
 
     def once(self, pool: ThreadPoolExecutor, *, moving: bool, along_only: bool) -> NDArray[np.float64]:
         """Go through all subsets; return the step of each chosen tilt (along, across) in px."""
@@ -343,19 +314,6 @@ class Run:
 
         self.each(pool, one, range(len(which)))
         return images, seen
-
-
-def _interpolation(n: int, n_coarse: int, scale: float) -> Floats:
-    """Return the matrix (n, n_coarse) that interpolates between places `scale` apart about the same centre.
-
-    Places beyond the outermost have their value.
-    """
-    at = np.clip((np.arange(n) - (n - 1) / 2) / scale + (n_coarse - 1) / 2, 0, n_coarse - 1)
-    low = np.minimum(at.astype(int), max(n_coarse - 2, 0))
-    matrix = np.zeros((n, n_coarse), np.float32)
-    matrix[np.arange(n), low] = 1 - (at - low)
-    matrix[np.arange(n), np.minimum(low + 1, n_coarse - 1)] += at - low
-    return matrix
 
 
 def geometry_of(angles_deg: FloatArray, width: int, *, whole: bool, film: Film | None) -> ParallelGeometry:

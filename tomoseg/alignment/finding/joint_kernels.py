@@ -19,7 +19,6 @@ from tomoseg.reconstruction.simd import LANES
 FAINTEST = np.float32(1e-4)  # of the brightest: what a projection is at least, as a divisor
 LARGEST_PX = 1.0  # of a step
 GAIN = 0.7  # of steps: volume and images follow each other, and would swing
-SETTLED_PX = 0.02  # smaller steps are taken, but the image is resampled only in the next pass
 N_SUMS = 14
 
 compiled: Any = numba.njit(nogil=True, cache=True)
@@ -77,7 +76,8 @@ def compare_tilts(  # type: ignore[no-untyped-def]
     for k in range(first, last):
         i, place = which[k], places[k]
         unloaded(projections, k, predicted)
-        _resample_moved(splines[i], known[i if known.shape[0] > 1 else 0], matrices[i], moves[i], margin, image, seen)
+        hidden = known[i if known.shape[0] > 1 else 0]
+        _resample_moved(splines[i], hidden, matrices[i], moves[i], margin, image, seen)
         normal_equations(image, predicted, seen, window, sums[place])
         if moving:
             step(sums[place], steps[place])
@@ -85,9 +85,7 @@ def compare_tilts(  # type: ignore[no-untyped-def]
                 steps[place, 1] = 0.0
             moves[i, 0] += steps[place, 0]
             moves[i, 1] += steps[place, 1]
-            if max(abs(steps[place, 0]), abs(steps[place, 1])) > SETTLED_PX:
-                hidden = known[i if known.shape[0] > 1 else 0]
-                _resample_moved(splines[i], hidden, matrices[i], moves[i], margin, image, seen)
+            _resample_moved(splines[i], hidden, matrices[i], moves[i], margin, image, seen)
         trusted = sums[place, 12] <= largest * sums[place, 13]
         for y in range(height):
             block, lane = y // LANES, y % LANES

@@ -14,8 +14,8 @@ from tomoseg.alignment.finding.track import Band
 from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.alignment.images.warp import rotate_vectors, unrotate_vectors, wrap_axis_angle
 
-# Longest sides of the reduced images on which a sample is refined together with its volume, and most passes. Each level
-# begins with the volume of the one before; the finest ends when steps are small.
+# Longest sides of the reduced images on which a sample is refined together with its volume, and most passes. A sample
+# that is placed absolutely needs the finest images only.
 LEVELS = ((64, 30), (128, 16), (10_000, 12))
 # Directions of the axis are compared in steps of so many degrees, on images of at most so many px on a side; passes of
 # each comparison, and most steps of a kind.
@@ -59,16 +59,13 @@ def refine_moves(series: ReducedSeries, solution: Solution) -> Solution:
 
     The new moves are taken only if the others then predict the images better.
     """
-    found, coarse = solution, None
-    for longest, passes in LEVELS:
+    found = solution
+    for longest, passes in LEVELS[2 if solution.whole else 0 :]:
         small = series.reduced(longest)
-        if coarse is not None and coarse.series.factor == small.factor:
-            continue
         scale = series.factor / small.factor
-        moves, angle = found.moves_px * scale, found.axis_angle_deg
-        joint = align_jointly(small, moves, angle, whole=found.whole, passes=passes, coarse=coarse)
+        joint = align_jointly(small, found.moves_px * scale, found.axis_angle_deg, whole=found.whole, passes=passes)
         moves = fill_between(joint.moves_px / scale, small.usable)
-        found, coarse = replace(found, moves_px=moves, residuals=joint.residuals), joint.run
+        found = replace(found, moves_px=moves, residuals=joint.residuals)
     small = series.reduced(CHECK_PX)
     before, after = (held_out(small, series.factor, s) for s in (solution, found))
     return replace(found, residual=after) if after <= before else replace(solution, residual=before)
