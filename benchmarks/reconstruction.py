@@ -20,6 +20,7 @@ from limits import cache, multiply_adds_per_second, registers
 
 from tomoseg.reconstruction.backends.cpu import CpuOperator
 from tomoseg.reconstruction.geometry import ParallelGeometry
+from tomoseg.reconstruction.kernels import WIDE
 from tomoseg.reconstruction.methods import fbp, in_blocks, mlem, sirt
 from tomoseg.runtime import available_cpus
 
@@ -89,7 +90,7 @@ def time_direct(geometry: ParallelGeometry, data: np.ndarray, workers: int, repe
     """Return ms per slice of tomoseg's FBP and of TomoPy's gridrec as the stage calls it, each with its residual."""
     from tomoseg.reconstruction.backends.tomopy import reconstruct
 
-    operator, method = CpuOperator(geometry), partial(fbp, filter_name="hann")
+    operator, method = CpuOperator(geometry, WIDE), partial(fbp, filter_name="hann")
     ours = median_ms(lambda: in_blocks(operator, method, data, workers), data.shape[1], repeats)
     theirs = partial(reconstruct, data, geometry, "gridrec", filter_name="hann", workers=workers)
     return ours, median_ms(theirs, data.shape[1], repeats)
@@ -111,9 +112,8 @@ def time_etspy(geometry: ParallelGeometry, data: np.ndarray, iterations: int, wo
 def row(width: int, limit: float, options: argparse.Namespace) -> None:
     """Measure one width and print its line of the table; `limit` is in multiply-adds per second."""
     geometry = ParallelGeometry(np.linspace(-68, 68, options.tilts), width, width, width)
-    blocks = options.workers * CpuOperator.block
-    data = projections(geometry, blocks)
-    ours = time_operator(CpuOperator(geometry), data, options.iterations, options.workers, options.repeats)
+    data = projections(geometry, options.workers * WIDE)
+    ours = time_operator(CpuOperator(geometry, WIDE), data, options.iterations, options.workers, options.repeats)
     # A multiply-add for each of two taps: along each ray in every row, and in every voxel from every tilt.
     rate = 4 * options.tilts * width**2 / (ours / 1e3)
     line = f"{options.tilts:4d} x {width:4d}   tomoseg {ours:8.3f}, {rate / 1e9:5.1f} G/s = {rate / limit:4.0%}"
@@ -192,7 +192,7 @@ def gpu_found() -> bool:
 
 def time_sirt(geometry: ParallelGeometry, data: np.ndarray, options: argparse.Namespace) -> float:
     """Return ms per slice and iteration of tomoseg's SIRT."""
-    operator, method = CpuOperator(geometry), partial(sirt, iterations=options.iterations)
+    operator, method = CpuOperator(geometry, WIDE), partial(sirt, iterations=options.iterations)
     return median_ms(lambda: in_blocks(operator, method, data, options.workers), data.shape[1] * options.iterations, 3)
 
 

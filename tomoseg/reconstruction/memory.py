@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tomoseg.reconstruction.geometry import ParallelGeometry
+from tomoseg.reconstruction.kernels import WIDE
+from tomoseg.reconstruction.simd import LANES
 from tomoseg.runtime import slabs
 
 WRITE_UNIT = 16  # slices written together, as the volume is chunked
@@ -41,6 +43,15 @@ class MemoryNeed:
         # Tables of the projector for rays and voxels; weights; the slices on their way to the disk; two groups of data.
         tables = 4 * self.sinogram + 3 * self.plane
         return tables + unit * self.plane + 2 * unit * self.sinogram + self.reading
+
+
+def cpu_block(n_slices: int, need: MemoryNeed, workers: int, max_memory: int) -> int:
+    """Return how many slices tomoseg's own projector treats together: WIDE where all threads have work with that.
+
+    Each of them should have two blocks or more, which are in memory for all threads at once.
+    """
+    memory = workers * WIDE * need.per_slice(WIDE) + need.fixed(WIDE)
+    return WIDE if n_slices >= 2 * workers * WIDE and memory <= max_memory / 2 else LANES
 
 
 def gpu_slab(most: int, need: MemoryNeed, max_memory: int) -> int:

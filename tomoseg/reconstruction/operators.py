@@ -121,12 +121,16 @@ class Operator(ABC):
             volume /= np.float32(max(value, 1e-30))
         return value
 
+    def of(self, geometry: ParallelGeometry) -> "Operator":
+        """Return the backend's operator of another geometry."""
+        return type(self)(geometry)
+
     def subsets(self, n: int) -> "list[tuple[slice, Operator]]":
         """Return the tilts and the operator of each of `n` interleaved subsets; operators are kept until `close`."""
         n = min(n, self.geometry.n_tilt)
         if n not in self._subsets:
             taken = [slice(start, None, n) for start in spread_order(n)]
-            self._subsets[n] = [(tilts, type(self)(self.geometry.of(tilts))) for tilts in taken]
+            self._subsets[n] = [(tilts, self.of(self.geometry.of(tilts))) for tilts in taken]
         return self._subsets[n]
 
     def planes(self, volume: Floats) -> Floats:

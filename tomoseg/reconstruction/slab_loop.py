@@ -73,9 +73,8 @@ def _is_uniform(volume: Floats, voxel_mask: NDArray[np.bool_] | None) -> bool:
 class Checkpoint:
     """What is known of the slices finished so far; its fields are JSON values.
 
-    Sums are added block by block in order, and blocks are the same however many are computed at once or after an
-    interruption: so the sums are the same to the last bit. On a GPU, blocks depend on how much of its memory is free: a
-    run that is continued keeps the blocks it began with.
+    Sums are added block by block in order. How large blocks are depends on threads and memory: a run that is continued
+    keeps the blocks it began with, so that its sums are the same to the last bit.
     """
 
     backend: str
@@ -123,8 +122,13 @@ class Checkpoint:
 
     @property
     def residuals(self) -> NDArray[np.float64]:
-        """Relative residual before each iteration and after the last (once for a direct method)."""
-        return np.sqrt(np.array(self.misfit) / self.power) if self.power > 0 else np.zeros(len(self.misfit))
+        """Relative residual before each iteration and after the last (once for a direct method).
+
+        It is rounded to single precision, that of the projections: how large blocks were does not show.
+        """
+        if self.power <= 0:
+            return np.zeros(len(self.misfit))
+        return np.sqrt(np.array(self.misfit) / self.power).astype(np.float32).astype(np.float64)
 
     @property
     def stopping(self) -> NDArray[Any] | None:
@@ -138,7 +142,7 @@ class Checkpoint:
 class Work:
     """What all slabs of a volume share: `kept` is the part of each slice that is stored, along z and along x.
 
-    `block` is the number of slices in a block on a GPU; 0 where nothing is decided yet.
+    `block` is the number of slices in a block; 0 where nothing is decided yet.
     """
 
     recipe: Recipe
@@ -180,7 +184,7 @@ def _solved(
         with closing(runtime.cluster.each(_solve_far, work, items, runtime)) as results:
             yield groups, results
         return
-    with open_solver(recipe, work.iterations, work.block, series.buffer_bytes, runtime) as solver:
+    with open_solver(recipe, work.iterations, work.block, n_slices, series.buffer_bytes, runtime) as solver:
         done.block = solver.block
         groups, ahead = _groups(solver, n_slices, done.slices, runtime)
         data_of = zip(groups, _read(series, groups, ahead), strict=True)
@@ -229,14 +233,14 @@ class Plan:
 
 def _plan_far(work: Work, slices: tuple[int, int], runtime: Runtime) -> Plan:
     """Plan on a worker; `slices` are the number of all and the first that is not done."""
-    with open_solver(work.recipe, work.iterations, work.block, 0, runtime) as solver:
+    with open_solver(work.recipe, work.iterations, work.block, slices[0], 0, runtime) as solver:
         groups, _ = _groups(solver, *slices, runtime)
         return Plan(solver.block, max(group.stop - group.start for group in groups))
 
 
 def _solve_far(work: Work, slab: tuple[slice, Floats], runtime: Runtime) -> list[Block]:
     """Reconstruct a group of slices on a worker."""
-    with open_solver(work.recipe, work.iterations, work.block, 0, runtime) as solver:
+    with open_solver(work.recipe, work.iterations, work.block, slab[1].shape[1], 0, runtime) as solver:
         return _blocks(solver, work, *slab)
 
 

@@ -13,7 +13,7 @@ from tomoseg.reconstruction import methods
 from tomoseg.reconstruction.backends.choice import Choice
 from tomoseg.reconstruction.backends.gpu import LEAST, GpuFailed
 from tomoseg.reconstruction.geometry import ParallelGeometry
-from tomoseg.reconstruction.memory import MemoryNeed, gpu_slab, sample_threads
+from tomoseg.reconstruction.memory import MemoryNeed, cpu_block, gpu_slab, sample_threads
 from tomoseg.reconstruction.method_table import MethodRow
 from tomoseg.reconstruction.methods import Method, NotFinite, Result
 from tomoseg.reconstruction.operators import Floats, Operator
@@ -73,11 +73,13 @@ class Solver:
 
 
 @contextmanager
-def open_solver(recipe: Recipe, iterations: int, block: int, reading: int, runtime: Runtime) -> Iterator[Solver]:
-    """Yield what reconstructs slices.
+def open_solver(
+    recipe: Recipe, iterations: int, block: int, n_slices: int, reading: int, runtime: Runtime
+) -> Iterator[Solver]:
+    """Yield what reconstructs `n_slices`.
 
-    `block` is the number of slices in a block on a GPU, as an interrupted run began (0: as many as fit), `reading` the
-    bytes held while data are read.
+    `block` is the number of slices in a block, as an interrupted run began (0: what suits the number of slices and the
+    memory), `reading` the bytes held while data are read.
     """
     choice, geometry = recipe.choice, recipe.geometry
     if choice.is_tomopy:
@@ -99,7 +101,8 @@ def open_solver(recipe: Recipe, iterations: int, block: int, reading: int, runti
         return
     need = MemoryNeed(geometry, recipe.volumes, recipe.row.sinograms, reading)
     method = recipe.method(iterations, runtime.check)
-    with closing(choice.operator(geometry)) as operator:
+    size = block or cpu_block(n_slices, need, runtime.workers, runtime.max_memory)
+    with closing(choice.operator(geometry, size)) as operator:
         if choice.device == "cuda":
             operator.block = block or gpu_slab(operator.block, need, runtime.max_memory)
             runtime.say(f"reconstructing {operator.block} slices at a time on the GPU")

@@ -46,8 +46,8 @@ def played(monkeypatch):
     class Gpu(PlayedGpu):
         pass
 
-    def operator(choice, geometry):
-        return Gpu(geometry) if choice.device == "cuda" else astra_or_cpu(choice, geometry)
+    def operator(choice, geometry, block=None):
+        return Gpu(geometry) if choice.device == "cuda" else astra_or_cpu(choice, geometry, block)
 
     monkeypatch.setattr(backends, "_gpu", lambda: True)
     monkeypatch.setattr(backends.Choice, "operator", operator)

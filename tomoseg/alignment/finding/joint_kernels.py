@@ -38,7 +38,7 @@ def improve_blocks(volumes, projections, unseen, first, last, columns, rows, inv
 
     Voxels `unseen`, flat places in (nz, nx), stay as they are.
     """
-    nz, nx, n_detector = sizes
+    nz, nx, n_detector, width = sizes
     kept = np.empty((unseen.size, LANES), np.float32)
     for block in range(first, last):
         volume = volumes[block].reshape(-1, LANES)
@@ -46,7 +46,7 @@ def improve_blocks(volumes, projections, unseen, first, last, columns, rows, inv
             kept[k] = volume[(unseen[k] // nx + PAD) * (nx + 2 * PAD) + unseen[k] % nx + PAD]
         kernels.backproject(
             volumes[block].reshape(-1), projections[block].reshape(-1), columns[0], columns[1], rows[0], rows[1],
-            inverse, plane, kernels.PRODUCT, 0.0, nz, nx, n_detector,
+            inverse, plane, kernels.PRODUCT, 0.0, nz, nx, n_detector, width,
         )  # fmt: skip
         for k in range(unseen.size):
             volume[(unseen[k] // nx + PAD) * (nx + 2 * PAD) + unseen[k] % nx + PAD] = kept[k]

@@ -31,15 +31,19 @@ class Choice:
         """Whether TomoPy runs the iterations."""
         return self.backend.startswith("tomopy")
 
-    def operator(self, geometry: ParallelGeometry) -> Operator:
-        """Return the backend's operator; TomoPy has none, and tomoseg's own takes its place."""
+    def operator(self, geometry: ParallelGeometry, block: int | None = None) -> Operator:
+        """Return the backend's operator; TomoPy has none, and tomoseg's own takes its place.
+
+        `block` is the number of slices in a block of tomoseg's own projector, if it is not the smaller of its two; the
+        others have sizes of their own.
+        """
         if self.backend == "astra":
             from tomoseg.reconstruction.backends.astra import AstraCpuOperator, AstraCudaOperator
 
             return AstraCudaOperator(geometry) if self.device == "cuda" else AstraCpuOperator(geometry)
         from tomoseg.reconstruction.backends.cpu import CpuOperator
 
-        return CpuOperator(geometry)
+        return CpuOperator(geometry) if block is None else CpuOperator(geometry, block)
 
     def without_gpu(self, backend: BackendName) -> "Choice":
         """Return what computes instead, the GPU having failed, where `backend` was asked for."""

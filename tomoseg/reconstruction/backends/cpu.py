@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 
 from tomoseg.reconstruction import kernels
 from tomoseg.reconstruction.geometry import ParallelGeometry
-from tomoseg.reconstruction.kernels import PAD
+from tomoseg.reconstruction.kernels import PAD, WIDE
 from tomoseg.reconstruction.operators import Floats, Operator
 from tomoseg.reconstruction.simd import LANES
 
-STRIP_BYTES = 1 << 19  # of volume under all tilts at once: half of a common second-level cache
+STRIP_BYTES = 1 << 19  # of LANES slices under all tilts at once: half of a common second-level cache for WIDE blocks
 CACHE_LINE = 64  # bytes; a vector that straddles two lines costs two loads
 
 
@@ -34,20 +34,20 @@ def split(position: NDArray[np.float64], width: int | None = None) -> tuple[Floa
     return parts[0].ravel(), parts[1].ravel()
 
 
-def _direction(geometry: ParallelGeometry, along_z: bool) -> tuple[Any, ...]:
+def _direction(geometry: ParallelGeometry, along_z: bool, width: int) -> tuple[Any, ...]:
     """Tabulate the rays of the tilts below 45 degrees (`along_z`: sampled once per row) or above (per column).
 
     These are the arguments of `kernels.project` from the tilts on.
     """
     cosines, sines = geometry.cosines, geometry.sines
     tilts = np.flatnonzero((np.abs(cosines) >= np.abs(sines)) == along_z)
-    row_floats = (geometry.nx + 2 * PAD) * LANES
+    row_floats = (geometry.nx + 2 * PAD) * width
     if along_z:
         across, along, rows, columns = cosines[tilts], sines[tilts], geometry.z, geometry.x
-        strides = (row_floats, LANES)
+        strides = (row_floats, width)
     else:
         across, along, rows, columns = sines[tilts], cosines[tilts], geometry.x, geometry.z
-        strides = (LANES, row_floats)
+        strides = (width, row_floats)
     across, along = across[:, None], along[:, None]
     # A ray at detector distance u crosses a row at distance (u - row*along)/across from the centre of that row.
     ray = geometry.detector / across + (len(columns) - 1) / 2
@@ -66,23 +66,27 @@ def _direction(geometry: ParallelGeometry, along_z: bool) -> tuple[Any, ...]:
         *strides,
         geometry.n_detector,
         int(np.clip(STRIP_BYTES // (4 * LANES * len(columns)), 4, 32)),  # rows that are kept in the cache at a time
+        width,
     )
 
 
 class CpuOperator(Operator):
     """Joseph's projector and its transpose on the CPU.
 
-    Arrays are (nz + 2*PAD, nx + 2*PAD, LANES) and (n_tilt, n_detector + 2*PAD, LANES), with a border of zeros.
-    The operator itself is only read, so threads can share it.
+    Arrays are (nz + 2*PAD, nx + 2*PAD, block) and (n_tilt, n_detector + 2*PAD, block), with a border of zeros. The
+    operator itself is only read, so threads can share it. `block` is LANES or WIDE.
     """
 
     block = LANES
     threads = True
     slice_axis = -1
 
-    def __init__(self, geometry: ParallelGeometry) -> None:
+    def __init__(self, geometry: ParallelGeometry, block: int = LANES) -> None:
         super().__init__(geometry)
-        self.directions = [d for d in (_direction(geometry, True), _direction(geometry, False)) if d[0].size]
+        if block not in (LANES, WIDE):
+            raise ValueError(f"a block has {LANES} or {WIDE} slices, not {block}")
+        self.block = block
+        self.directions = [d for d in (_direction(geometry, along_z, block) for along_z in (True, False)) if d[0].size]
         cosines, sines = geometry.cosines[:, None], geometry.sines[:, None]
         column = geometry.x * cosines + (geometry.n_detector - 1) / 2
         self._columns = split(column, geometry.nx + LANES)
@@ -91,8 +95,12 @@ class CpuOperator(Operator):
         self._linear = np.ones(geometry.n_tilt, np.float32)
         self._ones = np.ones(geometry.nz * geometry.nx, np.float32)
 
+    def of(self, geometry: ParallelGeometry) -> "CpuOperator":
+        """Return the operator of another geometry, for blocks of the same size."""
+        return CpuOperator(geometry, self.block)
+
     def _new_projections(self) -> Floats:
-        return aligned_zeros((self.geometry.n_tilt, self.geometry.n_detector + 2 * PAD, LANES))
+        return aligned_zeros((self.geometry.n_tilt, self.geometry.n_detector + 2 * PAD, self.block))
 
     def _new_volume(self) -> Floats:
         return aligned_zeros(self.volume_shape)
@@ -100,12 +108,12 @@ class CpuOperator(Operator):
     @property
     def volume_shape(self) -> tuple[int, int, int]:
         """Shape of a volume in the backend's layout."""
-        return self.geometry.nz + 2 * PAD, self.geometry.nx + 2 * PAD, LANES
+        return self.geometry.nz + 2 * PAD, self.geometry.nx + 2 * PAD, self.block
 
     def adjoint_tables(self, plane: Floats) -> tuple[Any, ...]:
         """Return what kernels that back project need: columns, rows, 1/m of tilts, `plane` (nz, nx) flat, sizes."""
         geometry = self.geometry
-        sizes = (geometry.nz, geometry.nx, geometry.n_detector)
+        sizes = (geometry.nz, geometry.nx, geometry.n_detector, self.block)
         return self._columns, self._rows, self._adjoint, plane.reshape(-1), sizes
 
     def load(self, projections: Floats) -> Floats:
@@ -172,5 +180,5 @@ class CpuOperator(Operator):
         geometry = self.geometry
         kernels.backproject(
             volume.reshape(-1), projections.reshape(-1), *self._columns, *self._rows, inverse, plane, mode,
-            float(least), geometry.nz, geometry.nx, geometry.n_detector,
+            float(least), geometry.nz, geometry.nx, geometry.n_detector, self.block,
         )  # fmt: skip

@@ -6,6 +6,7 @@ import pytest
 from tomoseg.reconstruction.backends.astra import AstraCpuOperator, detector_vectors
 from tomoseg.reconstruction.backends.cpu import CpuOperator
 from tomoseg.reconstruction.geometry import ParallelGeometry
+from tomoseg.reconstruction.kernels import WIDE
 from tomoseg.reconstruction.simd import LANES
 
 # Odd and even sizes, a slice narrower and one wider than the detector, and the directions where the rows and columns
@@ -182,3 +183,32 @@ def test_slices_in_one_block_do_not_mix():
     together = project(operator, volume)
     for i in (0, 7, LANES - 1):
         np.testing.assert_array_equal(together[:, i : i + 1], project(operator, volume[:, i : i + 1]))
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=NAMES)
+@pytest.mark.parametrize("n", [WIDE, LANES + 3, 5])
+def test_wide_blocks_have_the_bits_of_narrow_ones(geometry, n):
+    narrow, wide = CpuOperator(geometry), CpuOperator(geometry, WIDE)
+    volume = random_block((geometry.nz, n, geometry.nx)) - 0.2
+    y = random_block((geometry.n_tilt, n, geometry.n_detector)) - 0.4
+    plane = random_block((geometry.nz, geometry.nx))
+
+    def everything(operator, volume, y):
+        added, product = operator.load_volume(volume), operator.load_volume(np.abs(volume))
+        operator.add(added, operator.load(y), plane, 0.0)
+        operator.multiply(product, operator.load(np.abs(y)), plane)
+        read = operator.interpolate(operator.load(y), plane)
+        volumes = [np.array(operator.unload(one, volume.shape[1])) for one in (added, product, read)]
+        return [project(operator, volume), back(operator, y), *volumes]
+
+    parts = [slice(0, min(n, LANES)), *([slice(LANES, n)] if n > LANES else [])]
+    expected = [everything(narrow, volume[:, part], y[:, part]) for part in parts]
+    for k, found in enumerate(everything(wide, volume, y)):
+        np.testing.assert_array_equal(found, np.concatenate([one[k] for one in expected], axis=1))
+    (_, first), *_ = wide.subsets(2)
+    assert first.block == WIDE
+
+
+def test_a_block_has_one_of_two_sizes():
+    with pytest.raises(ValueError, match="a block has 16 or 32 slices, not 20"):
+        CpuOperator(GEOMETRIES[0], 20)

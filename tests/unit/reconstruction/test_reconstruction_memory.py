@@ -1,0 +1,27 @@
+"""How many slices are computed together."""
+
+import numpy as np
+import pytest
+
+from tomoseg.reconstruction.geometry import ParallelGeometry
+from tomoseg.reconstruction.kernels import WIDE
+from tomoseg.reconstruction.memory import MemoryNeed, cpu_block
+from tomoseg.reconstruction.simd import LANES
+
+PLENTY = 1 << 40
+
+
+def need(side: int) -> MemoryNeed:
+    return MemoryNeed(ParallelGeometry(np.linspace(-60, 60, 41), side, side, side), volumes=2, sinograms=3)
+
+
+@pytest.mark.parametrize(("workers", "fewest"), [(1, 64), (2, 128), (16, 1024)])
+def test_blocks_are_wide_where_all_threads_have_two_of_them(workers, fewest):
+    assert cpu_block(fewest, need(256), workers, PLENTY) == WIDE
+    assert cpu_block(fewest - 1, need(256), workers, PLENTY) == LANES
+
+
+def test_blocks_are_narrow_where_wide_ones_do_not_fit_for_all_threads():
+    # 32 slices of 1 MiB for each of two threads, twice, and half of the memory: 256 MiB and what is fixed.
+    assert cpu_block(512, need(512), 2, 512 << 20) == WIDE
+    assert cpu_block(512, need(512), 2, 256 << 20) == LANES
