@@ -30,7 +30,6 @@ from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.alignment.images.warp import rotation_matrix
 from tomoseg.alignment.markers.corrections import KINDS, USUAL, CorrectionKind, as_corrections
 from tomoseg.io.shifts import ImageCorrections
-from tomoseg.reconstruction.backends.cpu import CpuOperator
 from tomoseg.reconstruction.operators import Floats, Operator
 
 LARGEST = 0.5 * USUAL  # of a step
@@ -123,7 +122,7 @@ class _CorrectingRun(Run):
         """Return how the images of a subset change per degree of tilt."""
         sides = []
         for apart in (APART_DEG, -APART_DEG):
-            operator = CpuOperator(replace(part.geometry, angles_deg=part.geometry.angles_deg + apart))
+            operator = part.of(replace(part.geometry, angles_deg=part.geometry.angles_deg + apart))
             sides.append(self.joined(operator, list(pool.map(operator.forward, self.volumes))))
         return np.asarray((sides[0] - sides[1]) / (2 * APART_DEG))
 

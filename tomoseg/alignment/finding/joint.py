@@ -29,9 +29,10 @@ from tomoseg.alignment.images.warp import aligned_shape, rotation_matrix, unrota
 from tomoseg.arrays import FloatArray
 from tomoseg.reconstruction.backends.cpu import CpuOperator, aligned_zeros
 from tomoseg.reconstruction.geometry import ParallelGeometry
-from tomoseg.reconstruction.kernels import PAD
+from tomoseg.reconstruction.kernels import PAD, WIDE
 from tomoseg.reconstruction.operators import Floats, Operator
 from tomoseg.reconstruction.simd import LANES
+from tomoseg.runtime import slabs
 
 T = TypeVar("T")
 WIDEST_FILM = 4.0  # of a film: times the width of the frame
@@ -169,18 +170,20 @@ class Run:
         self.shape = aligned_shape(series.images.shape, angle_deg)
         self.whole, self.film = whole, film
         self._room: dict[int, Floats] = {}
-        height = self.shape[0]
+        height, self.is_small = self.shape[0], self.shape[0] * self.shape[1] <= SMALL_PX2
+        threads = 1 if self.is_small else max(1, series.workers)
+        # Wide blocks are faster where no thread goes without, and no more slices are padded.
+        is_wide = -(-height // WIDE) >= threads and -(-height // LANES) % 2 == 0
+        self.block = WIDE if is_wide else LANES
         self.aim()
-        size = self.operator.block
-        self.blocks = [slice(start, min(start + size, height)) for start in range(0, height, size)]
+        self.blocks = slabs(height, self.block)
         self.volumes = aligned_zeros((len(self.blocks), *self.operator.volume_shape))
-        self.is_small = height * self.shape[1] <= SMALL_PX2
         self.window = taper(self.shape, EDGE).astype(np.float32)
         self.misfit, self.power = np.zeros(len(chosen)), np.zeros(len(chosen))
 
     def aim(self) -> None:
         """Take the tilts of the reduced images for those at which the volume is seen."""
-        self.operator = CpuOperator(self.geometry(self.chosen))
+        self.operator = CpuOperator(self.geometry(self.chosen), self.block)
         indices = np.arange(len(self.chosen))
         self.subsets = [
             (indices[tilts].copy(), cast(CpuOperator, part)) for tilts, part in self.operator.subsets(SUBSETS)
@@ -254,7 +257,7 @@ class Run:
     def _projections(self, n: int) -> Floats:
         """Return an array of zeros for the projections of all blocks at `n` tilts, used again and again."""
         if n not in self._room:
-            self._room[n] = aligned_zeros((len(self.blocks), n, self.shape[1] + 2 * PAD, LANES))
+            self._room[n] = aligned_zeros((len(self.blocks), n, self.shape[1] + 2 * PAD, self.operator.block))
         self._room[n][:] = 0
         return self._room[n]
 
@@ -272,7 +275,7 @@ class Run:
 
     def predicted(self, pool: ThreadPoolExecutor, tilts: NDArray[np.int_]) -> Floats:
         """Return images (n, y, x) of any tilts of the series as the volume predicts them."""
-        operator = CpuOperator(self.geometry(tilts))
+        operator = self.operator.of(self.geometry(tilts))
         return self.joined(operator, self.each(pool, operator.forward, self.volumes))
 
     @property

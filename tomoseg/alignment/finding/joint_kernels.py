@@ -2,8 +2,8 @@
 
 Each function treats a range of blocks of slices, or of tilts, so that threads share the work and none of it waits for
 Python. Arrays are in the layout of the CPU projector (`tomoseg.reconstruction.kernels`): volumes
-(n_block, nz + 2*PAD, nx + 2*PAD, LANES) and projections (n_block, n, nx' + 2*PAD, LANES), row y of an image in block
-y // LANES.
+(n_block, nz + 2*PAD, nx + 2*PAD, size) and projections (n_block, n, nx' + 2*PAD, size), row y of an image in block
+y // size.
 """
 
 from typing import Any
@@ -14,7 +14,6 @@ import numpy as np
 from tomoseg.alignment.images.reduced_series import resample_cubic
 from tomoseg.reconstruction import kernels
 from tomoseg.reconstruction.kernels import PAD
-from tomoseg.reconstruction.simd import LANES
 
 FAINTEST = np.float32(1e-4)  # of the brightest: what a projection is at least, as a divisor
 LARGEST_PX = 1.0  # of a step
@@ -39,9 +38,9 @@ def improve_blocks(volumes, projections, unseen, first, last, columns, rows, inv
     Voxels `unseen`, flat places in (nz, nx), stay as they are.
     """
     nz, nx, n_detector, width = sizes
-    kept = np.empty((unseen.size, LANES), np.float32)
+    kept = np.empty((unseen.size, width), np.float32)
     for block in range(first, last):
-        volume = volumes[block].reshape(-1, LANES)
+        volume = volumes[block].reshape(-1, width)
         for k in range(unseen.size):
             kept[k] = volume[(unseen[k] // nx + PAD) * (nx + 2 * PAD) + unseen[k] % nx + PAD]
         kernels.backproject(
@@ -61,7 +60,7 @@ def compare_tilts(  # type: ignore[no-untyped-def]
 
     Parameters
     ----------
-    projections : (n_block, n, width + 2*PAD, LANES) f4, replaced by measured / projected
+    projections : (n_block, n, width + 2*PAD, size) f4, replaced by measured / projected
     splines, known : (n_tilt, y, x) f4 and bool, of the images; `known` is (1, 0, 0) where all of the frame is
     which, places : (n,) of each tilt in the series and in `sums` and `steps`
     matrices : (n_tilt, 2, 2) from aligned to raw coordinates
@@ -88,7 +87,7 @@ def compare_tilts(  # type: ignore[no-untyped-def]
             _resample_moved(splines[i], hidden, matrices[i], moves[i], margin, image, seen)
         trusted = sums[place, 12] <= largest * sums[place, 13]
         for y in range(height):
-            block, lane = y // LANES, y % LANES
+            block, lane = y // projections.shape[3], y % projections.shape[3]
             row = projections[block, k]
             for x in range(width):
                 computed = predicted[y, x]
@@ -100,7 +99,7 @@ def compare_tilts(  # type: ignore[no-untyped-def]
 def unloaded(projections, k, image):  # type: ignore[no-untyped-def]
     """Fill `image` (height, width) with projection `k` of all blocks."""
     for y in range(image.shape[0]):
-        row, lane = projections[y // LANES, k], y % LANES
+        row, lane = projections[y // projections.shape[3], k], y % projections.shape[3]
         for x in range(image.shape[1]):
             image[y, x] = row[x + PAD, lane]
 

@@ -9,6 +9,7 @@ chain needs nothing of the sample to be whole in the frame, but its errors add u
 
 from dataclasses import dataclass, replace
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -162,8 +163,35 @@ def moved(
         back = np.linalg.inv(correction)
         inverse, shift = back @ inverse, back @ shift
     start = centre - inverse @ centre - shift
-    there = ndimage.affine_transform(image, inverse, start, order=1, mode="nearest")
-    return np.asarray(there), np.asarray(ndimage.affine_transform(border, inverse, start, order=1))
+    there, weight = np.empty(image.shape, np.float32), np.empty(image.shape, np.float32)
+    _resample_linear(image, border, inverse, start, there, weight)
+    return there, weight
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _resample_linear(image, border, matrix, start, there, weight):  # type: ignore[no-untyped-def]
+    """Interpolate image and border linearly at matrix @ (row, column) + start.
+
+    Outside the frame the image goes on as it is at its sides, and the border is 0.
+    """
+    height, width = image.shape
+    for row in range(height):
+        for column in range(width):
+            y = matrix[0, 0] * row + matrix[0, 1] * column + start[0]
+            x = matrix[1, 0] * row + matrix[1, 1] * column + start[1]
+            inside = 0 <= y <= height - 1 and 0 <= x <= width - 1
+            y, x = min(max(y, 0.0), height - 1.0), min(max(x, 0.0), width - 1.0)
+            up, left = int(y), int(x)
+            down, right = min(up + 1, height - 1), min(left + 1, width - 1)
+            v, h = y - up, x - left
+            there[row, column] = (1 - v) * ((1 - h) * image[up, left] + h * image[up, right]) + v * (
+                (1 - h) * image[down, left] + h * image[down, right]
+            )
+            weight[row, column] = 0.0
+            if inside:
+                weight[row, column] = (1 - v) * ((1 - h) * border[up, left] + h * border[up, right]) + v * (
+                    (1 - h) * border[down, left] + h * border[down, right]
+                )
 
 
 def _join(
