@@ -10,7 +10,7 @@ that it read and wrote. The floor of a stage is the time of what it cannot do wi
 as it is measured at the start:
 
     import       the raw series written once to the disk
-    align        the projections of the finest level of refinement: 5 passes, there and back
+    align        the projections of the finest level of refinement: 12 passes, there and back
     reconstruct  the projections of the iterations that were made, there and back
     segment      the network alone, on as many batches
     measure      labels and volume copied once in memory
@@ -49,7 +49,7 @@ STAGES = ("import", "align", "reconstruct", "segment", "measure", "export", "rep
 WORKERS = os.cpu_count() or 1
 HERE = Path(__file__).parents[1]
 COPIED_BYTES = 256 << 20
-LEAST_PASSES = 5  # of the finest level of alignment
+LEAST_PASSES = 12  # of the finest level of alignment
 
 
 @dataclass(frozen=True)

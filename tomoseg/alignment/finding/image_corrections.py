@@ -22,7 +22,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.alignment.finding.joint import STRAY, Run
+from tomoseg.alignment.finding.joint import STRAY, SUBSETS, Run
 from tomoseg.alignment.finding.joint_kernels import GAIN, LARGEST_PX
 from tomoseg.alignment.finding.refine import CHECK_PX, held_out
 from tomoseg.alignment.finding.solve import Solution, fill_between
@@ -96,8 +96,10 @@ class _CorrectingRun(Run):
         """Go through all subsets."""
         misfit, power = np.zeros(len(self.chosen)), np.zeros(len(self.chosen))
         typical = self.typical
-        for (tilts, part), plane in zip(self.subsets, self.planes, strict=True):
+        every = np.arange(len(self.chosen))
+        for (taken, part), plane in zip(self.operator.subsets(SUBSETS), self.subsets.planes, strict=True):
             self.plain.checkpoint()
+            tilts = every[taken]
             computed = list(pool.map(part.forward, self.volumes))
             predicted = self.joined(part, computed)
             slopes = self._slopes_in_tilt(pool, part) if self.wanted[2] else np.zeros_like(predicted)

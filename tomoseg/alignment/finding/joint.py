@@ -11,18 +11,19 @@ show. The direction of the axis is searched separately, by how well images are p
 (`tomoseg.alignment.finding.refine`).
 """
 
+import math
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.alignment.extent import WIDER
 from tomoseg.alignment.finding import joint_kernels
-from tomoseg.alignment.finding.joint_kernels import FAINTEST, N_SUMS
+from tomoseg.alignment.finding.joint_kernels import FAINTEST, N_SUMS, Subsets
 from tomoseg.alignment.images.correlation import taper
 from tomoseg.alignment.images.reduced_series import ReducedSeries
 from tomoseg.alignment.images.warp import aligned_shape, rotation_matrix, unrotate_vectors
@@ -30,7 +31,7 @@ from tomoseg.arrays import FloatArray
 from tomoseg.reconstruction.backends.cpu import CpuOperator, aligned_zeros
 from tomoseg.reconstruction.geometry import ParallelGeometry
 from tomoseg.reconstruction.kernels import PAD, WIDE
-from tomoseg.reconstruction.operators import Floats, Operator
+from tomoseg.reconstruction.operators import Floats, Operator, spread_order
 from tomoseg.reconstruction.simd import LANES
 from tomoseg.runtime import slabs
 
@@ -169,28 +170,23 @@ class Run:
         self.series, self.chosen, self.moves, self.angle_deg = series, chosen, moves, angle_deg
         self.shape = aligned_shape(series.images.shape, angle_deg)
         self.whole, self.film = whole, film
-        self._room: dict[int, Floats] = {}
         height, self.is_small = self.shape[0], self.shape[0] * self.shape[1] <= SMALL_PX2
-        threads = 1 if self.is_small else max(1, series.workers)
+        self.threads = 1 if self.is_small else max(1, series.workers)
         # Wide blocks are faster where no thread goes without, and no more slices are padded.
-        is_wide = -(-height // WIDE) >= threads and -(-height // LANES) % 2 == 0
+        is_wide = -(-height // WIDE) >= self.threads and -(-height // LANES) % 2 == 0
         self.block = WIDE if is_wide else LANES
         self.aim()
         self.blocks = slabs(height, self.block)
         self.volumes = aligned_zeros((len(self.blocks), *self.operator.volume_shape))
+        most = int(np.diff(self.subsets.starts).max())
+        self.room = aligned_zeros((len(self.blocks) * most * (self.shape[1] + 2 * PAD) * self.block,))
         self.window = taper(self.shape, EDGE).astype(np.float32)
         self.misfit, self.power = np.zeros(len(chosen)), np.zeros(len(chosen))
 
     def aim(self) -> None:
         """Take the tilts of the reduced images for those at which the volume is seen."""
         self.operator = CpuOperator(self.geometry(self.chosen), self.block)
-        indices = np.arange(len(self.chosen))
-        self.subsets = [
-            (indices[tilts].copy(), cast(CpuOperator, part)) for tilts, part in self.operator.subsets(SUBSETS)
-        ]
-        self.planes = [_reciprocal(part.column_sums) for _, part in self.subsets]
-        nothing = np.empty(0, np.int64)
-        self.unseen = [nothing if self.film is None else np.flatnonzero(plane == 0) for plane in self.planes]
+        self.subsets = _subsets(self.operator, film=self.film is not None)
 
     def geometry(self, tilts: NDArray[np.int_]) -> ParallelGeometry:
         """Return the geometry of some tilts, and a volume for all of them."""
@@ -216,36 +212,31 @@ class Run:
         steps, sums = np.zeros((len(self.chosen), 2)), np.zeros((len(self.chosen), N_SUMS))
         largest = STRAY**2 * self.typical
         known = NOTHING_HIDDEN if self.series.seen is None else self.series.seen
-        images = (self.series.splines, known)
+        images = (self.series.splines, known, self.chosen)
         how = (self._matrices(), self.moves, self.window, MARGIN_PX, moving, along_only, largest, sums, steps)
-        for (tilts, part), plane, unseen in zip(self.subsets, self.planes, self.unseen, strict=True):
+        if self.threads == 1:
             self.series.checkpoint()
-            projections = self._projections(len(tilts))
-            for tables in part.directions:
-                self._shared(pool, joint_kernels.forward_blocks, len(self.blocks), (self.volumes, projections), *tables)
-            self._shared(
-                pool, joint_kernels.compare_tilts, len(tilts), (projections, *images, self.chosen[tilts], tilts, *how)
-            )
-            self._shared(
-                pool,
-                joint_kernels.improve_blocks,
-                len(self.blocks),
-                (self.volumes, projections, unseen),
-                *part.adjoint_tables(plane),
-            )
+            joint_kernels.all_subsets(self.volumes, self.room, self.subsets, images, how)
+        else:
+            self._all_subsets(pool, images, how)
         self.misfit, self.power = sums[:, 12], sums[:, 13]
         return steps
 
-    def _shared(
-        self, pool: ThreadPoolExecutor, function: Callable[..., None], n: int, before: tuple[Any, ...], *after: Any
-    ) -> None:
-        """Call `function(*before, first, last, *after)` for parts of `range(n)`, on all threads."""
-        n_parts = 1 if self.is_small else min(n, max(1, self.series.workers))
-        if n_parts == 1:
-            function(*before, 0, n, *after)
-            return
-        ends = np.linspace(0, n, n_parts + 1).round().astype(int).tolist()
-        list(pool.map(lambda ends: function(*before, *ends, *after), pairwise(ends)))
+    def _all_subsets(self, pool: ThreadPoolExecutor, images: tuple[Any, ...], how: tuple[Any, ...]) -> None:
+        """Do what `joint_kernels.all_subsets` does, on all threads."""
+        shape, n_blocks = (self.shape[1] + 2 * PAD, self.block), len(self.blocks)
+
+        def shared(function: Callable[..., None], n: int, before: tuple[Any, ...], *after: Any) -> None:
+            ends = np.linspace(0, n, min(n, self.threads) + 1).round().astype(int).tolist()
+            list(pool.map(lambda ends: function(*before, *ends, *after), pairwise(ends)))
+
+        for k, n in enumerate(np.diff(self.subsets.starts).tolist()):
+            self.series.checkpoint()
+            projections = self.room[: n_blocks * n * math.prod(shape)].reshape(n_blocks, n, *shape)
+            projections[:] = 0
+            shared(joint_kernels.forward_blocks, n_blocks, (self.volumes, projections), k, self.subsets)
+            shared(joint_kernels.compare_tilts, n, (projections,), k, self.subsets, images, how)
+            shared(joint_kernels.improve_blocks, n_blocks, (self.volumes, projections), k, self.subsets)
 
     def _matrices(self) -> NDArray[np.float64]:
         """Return the linear part of `warp.sampling` for all images, (n_tilt, 2, 2)."""
@@ -253,13 +244,6 @@ class Run:
         if corrections is None:
             return np.tile(turn, (self.series.n_tilt, 1, 1))
         return np.ascontiguousarray(np.linalg.inv(corrections) @ turn)
-
-    def _projections(self, n: int) -> Floats:
-        """Return an array of zeros for the projections of all blocks at `n` tilts, used again and again."""
-        if n not in self._room:
-            self._room[n] = aligned_zeros((len(self.blocks), n, self.shape[1] + 2 * PAD, self.operator.block))
-        self._room[n][:] = 0
-        return self._room[n]
 
     def reconstruct(self, pool: ThreadPoolExecutor, passes: int) -> None:
         """Start, and improve the volume in so many passes, in which no image moves."""
@@ -328,6 +312,28 @@ def geometry_of(angles_deg: FloatArray, width: int, *, whole: bool, film: Film |
     across = min(1 / max(np.cos(np.deg2rad(np.abs(seen_deg).max())), 1e-3), WIDEST_FILM) + film.depth
     depth = max(round(film.depth * width), SHALLOWEST_PX)
     return ParallelGeometry(seen_deg, width, round(across * width), depth)
+
+
+def _subsets(operator: CpuOperator, *, film: bool) -> Subsets:
+    """Divide the tilts of an operator into subsets, each of tilts far apart."""
+    n_tilt = operator.geometry.n_tilt
+    n = min(SUBSETS, n_tilt)
+    parts = [np.arange(start, n_tilt, n) for start in spread_order(n)]
+    places, starts = np.concatenate(parts), np.cumsum([0, *map(len, parts)])
+    ordered = operator.of(operator.geometry.of(places))
+    cuts = np.stack([np.searchsorted(tables[0], starts) for tables in ordered.directions])
+    ones = operator.load(np.ones((n_tilt, 1, operator.geometry.n_detector), np.float32))
+    planes = np.ones((n, operator.geometry.nz * operator.geometry.nx), np.float32)
+    nothing, all_0 = np.empty(0, np.int64), np.zeros(n + 1, np.int64)
+    subsets = Subsets(places, starts, ordered.directions, cuts, *ordered.adjoint_tables, planes, nothing, all_0)
+    sums = np.empty_like(planes)
+    joint_kernels.fill_column_sums(subsets, ones, aligned_zeros(operator.volume_shape), sums)
+    planes[:] = [_reciprocal(one) for one in sums]
+    if not film:
+        return subsets
+    unseen = [np.flatnonzero(plane == 0) for plane in planes]
+    ends = np.cumsum([0, *map(len, unseen)])
+    return subsets._replace(unseen=np.concatenate(unseen), unseen_starts=ends)
 
 
 def _reciprocal(sums: Floats) -> Floats:

@@ -6,14 +6,16 @@ Python. Arrays are in the layout of the CPU projector (`tomoseg.reconstruction.k
 y // size.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
 
 from tomoseg.alignment.images.reduced_series import resample_cubic
 from tomoseg.reconstruction import kernels
-from tomoseg.reconstruction.kernels import PAD
+from tomoseg.reconstruction.kernels import PAD, Floats
+from tomoseg.reconstruction.simd import LANES
 
 FAINTEST = np.float32(1e-4)  # of the brightest: what a projection is at least, as a divisor
 LARGEST_PX = 1.0  # of a step
@@ -24,56 +26,129 @@ compiled: Any = numba.njit(nogil=True, cache=True)
 compiled_fast: Any = numba.njit(nogil=True, cache=True, fastmath=True)
 
 
-@compiled
-def forward_blocks(volumes, projections, first, last, *tables):  # type: ignore[no-untyped-def]
-    """Add to the projections of some blocks those of their volumes; `tables` are as for `kernels.project`."""
-    for block in range(first, last):
-        kernels.project(volumes[block].reshape(-1), projections[block].reshape(-1), *tables)
+class Subsets(NamedTuple):
+    """All tilts in the order in which they are used, those of a subset together, and the projector's tables for them.
 
-
-@compiled
-def improve_blocks(volumes, projections, unseen, first, last, columns, rows, inverse, plane, sizes):  # type: ignore[no-untyped-def]
-    """Multiply the volumes of some blocks by what the ratios in `projections` send back, as `CpuOperator.multiply`.
-
-    Voxels `unseen`, flat places in (nz, nx), stay as they are.
+    Attributes
+    ----------
+    places : (n,) of the tilts among those chosen
+    starts : (n_subset + 1,) of each subset in `places`
+    directions : arguments of `kernels.project` from the tilts on, for rays that cross rows and columns steeply
+    cuts : (2, n_subset + 1), where the tilts of each subset begin in the two
+    columns, rows, inverse, sizes : arguments of `kernels.backproject`
+    planes : (n_subset, nz * nx) weights of the voxels
+    unseen, unseen_starts : flat places in (nz, nx) of voxels that stay as they are, and where those of a subset begin
     """
-    nz, nx, n_detector, width = sizes
+
+    places: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    directions: tuple[Any, Any]
+    cuts: NDArray[np.int64]
+    columns: tuple[Floats, Floats]
+    rows: tuple[Floats, Floats]
+    inverse: Floats
+    sizes: tuple[int, int, int, int]
+    planes: Floats
+    unseen: NDArray[np.int64]
+    unseen_starts: NDArray[np.int64]
+
+
+@compiled
+def all_subsets(volumes, room, subsets, images, how):  # type: ignore[no-untyped-def]
+    """Go through all subsets on this thread; `room` is flat, for the projections of the largest."""
+    n_block, _, _, size = volumes.shape
+    width = subsets.sizes[2] + 2 * PAD
+    for k in range(len(subsets.starts) - 1):
+        n = subsets.starts[k + 1] - subsets.starts[k]
+        projections = room[: n_block * n * width * size].reshape(n_block, n, width, size)
+        projections[:] = 0
+        forward_blocks(volumes, projections, 0, n_block, k, subsets)
+        compare_tilts(projections, 0, n, k, subsets, images, how)
+        improve_blocks(volumes, projections, 0, n_block, k, subsets)
+
+
+@compiled
+def forward_blocks(volumes, projections, first, last, k, subsets):  # type: ignore[no-untyped-def]
+    """Add to the projections of some blocks at the tilts of subset `k` those of their volumes."""
+    for direction in range(2):
+        (
+            tilts, ray_whole, ray_fraction, row_whole, row_fraction, left, right, scale, n_rows, n_across, row_stride,
+            across_stride, n_detector, strip, width,
+        ) = subsets.directions[direction]  # fmt: skip
+        a, b = subsets.cuts[direction, k], subsets.cuts[direction, k + 1]
+        if a == b:
+            continue
+        ray_a, ray_b, row_a, row_b = a * (n_detector + LANES), b * (n_detector + LANES), a * n_rows, b * n_rows
+        tilts = tilts[a:b] - subsets.starts[k]
+        for block in range(first, last):
+            kernels.project(
+                volumes[block].reshape(-1), projections[block].reshape(-1), tilts, ray_whole[ray_a:ray_b],
+                ray_fraction[ray_a:ray_b], row_whole[row_a:row_b], row_fraction[row_a:row_b], left[row_a:row_b],
+                right[row_a:row_b], scale[a:b], n_rows, n_across, row_stride, across_stride, n_detector, strip, width,
+            )  # fmt: skip
+
+
+@compiled
+def fill_column_sums(subsets, ones, volume, planes):  # type: ignore[no-untyped-def]
+    """Fill `planes` with the back projections of `ones`, for each subset; `volume` and `ones` are those of a block."""
+    nz, nx, n_detector, width = subsets.sizes
+    for k in range(len(planes)):
+        a, b = subsets.starts[k], subsets.starts[k + 1]
+        columns, rows = slice(a * (nx + LANES), b * (nx + LANES)), slice(a * nz, b * nz)
+        kernels.backproject(
+            volume.reshape(-1), ones.reshape(-1), subsets.columns[0][columns], subsets.columns[1][columns],
+            subsets.rows[0][rows], subsets.rows[1][rows], subsets.inverse[a:b], subsets.planes[k], kernels.STORE, 0.0,
+            nz, nx, n_detector, width,
+        )  # fmt: skip
+        planes[k] = volume[PAD:-PAD, PAD:-PAD, 0].copy().reshape(-1)
+
+
+@compiled
+def improve_blocks(volumes, projections, first, last, k, subsets):  # type: ignore[no-untyped-def]
+    """Multiply the volumes of some blocks by what the ratios in `projections` send back, as `CpuOperator.multiply`."""
+    nz, nx, n_detector, width = subsets.sizes
+    a, b = subsets.starts[k], subsets.starts[k + 1]
+    columns, rows = slice(a * (nx + LANES), b * (nx + LANES)), slice(a * nz, b * nz)
+    unseen = subsets.unseen[subsets.unseen_starts[k] : subsets.unseen_starts[k + 1]]
     kept = np.empty((unseen.size, width), np.float32)
     for block in range(first, last):
         volume = volumes[block].reshape(-1, width)
-        for k in range(unseen.size):
-            kept[k] = volume[(unseen[k] // nx + PAD) * (nx + 2 * PAD) + unseen[k] % nx + PAD]
+        for j in range(unseen.size):
+            kept[j] = volume[(unseen[j] // nx + PAD) * (nx + 2 * PAD) + unseen[j] % nx + PAD]
         kernels.backproject(
-            volumes[block].reshape(-1), projections[block].reshape(-1), columns[0], columns[1], rows[0], rows[1],
-            inverse, plane, kernels.PRODUCT, 0.0, nz, nx, n_detector, width,
+            volumes[block].reshape(-1), projections[block].reshape(-1), subsets.columns[0][columns],
+            subsets.columns[1][columns], subsets.rows[0][rows], subsets.rows[1][rows], subsets.inverse[a:b],
+            subsets.planes[k], kernels.PRODUCT, 0.0, nz, nx, n_detector, width,
         )  # fmt: skip
-        for k in range(unseen.size):
-            volume[(unseen[k] // nx + PAD) * (nx + 2 * PAD) + unseen[k] % nx + PAD] = kept[k]
+        for j in range(unseen.size):
+            volume[(unseen[j] // nx + PAD) * (nx + 2 * PAD) + unseen[j] % nx + PAD] = kept[j]
 
 
 @compiled_fast
-def compare_tilts(  # type: ignore[no-untyped-def]
-    projections, splines, known, which, places, matrices, moves, window, margin, moving, along_only, largest, sums,
-    steps, first, last,
-):  # fmt: skip
+def compare_tilts(projections, first, last, subset, subsets, images, how):  # type: ignore[no-untyped-def]
     """Compare some tilts of a subset with their projections, move them, and replace the projections by ratios.
 
     Parameters
     ----------
     projections : (n_block, n, width + 2*PAD, size) f4, replaced by measured / projected
+    images : splines, known, chosen
     splines, known : (n_tilt, y, x) f4 and bool, of the images; `known` is (1, 0, 0) where all of the frame is
-    which, places : (n,) of each tilt in the series and in `sums` and `steps`
+    chosen : (n_chosen,) of each chosen tilt in the series
+    how : matrices, moves, window, margin, moving, along_only, largest, sums, steps
     matrices : (n_tilt, 2, 2) from aligned to raw coordinates
     moves : (n_tilt, 2) f8, changed where `moving`
     window : (height, width) f4
     largest : of misfit / power, of a tilt that takes part in the volume
     sums, steps : (n_chosen, N_SUMS) and (n_chosen, 2) f8, filled; see `normal_equations`
     """
+    splines, known, chosen = images
+    matrices, moves, window, margin, moving, along_only, largest, sums, steps = how
     height, width = window.shape
     image, predicted = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
     seen = np.empty((height, width), np.bool_)
     for k in range(first, last):
-        i, place = which[k], places[k]
+        place = subsets.places[subsets.starts[subset] + k]
+        i = chosen[place]
         unloaded(projections, k, predicted)
         hidden = known[i if known.shape[0] > 1 else 0]
         _resample_moved(splines[i], hidden, matrices[i], moves[i], margin, image, seen)

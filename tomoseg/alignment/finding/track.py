@@ -168,7 +168,7 @@ def moved(
     return there, weight
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, cache=True)
 def _resample_linear(image, border, matrix, start, there, weight):  # type: ignore[no-untyped-def]
     """Interpolate image and border linearly at matrix @ (row, column) + start.
 

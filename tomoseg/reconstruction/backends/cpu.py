@@ -86,7 +86,7 @@ class CpuOperator(Operator):
         if block not in (LANES, WIDE):
             raise ValueError(f"a block has {LANES} or {WIDE} slices, not {block}")
         self.block = block
-        self.directions = [d for d in (_direction(geometry, along_z, block) for along_z in (True, False)) if d[0].size]
+        self.directions = _direction(geometry, True, block), _direction(geometry, False, block)
         cosines, sines = geometry.cosines[:, None], geometry.sines[:, None]
         column = geometry.x * cosines + (geometry.n_detector - 1) / 2
         self._columns = split(column, geometry.nx + LANES)
@@ -110,11 +110,11 @@ class CpuOperator(Operator):
         """Shape of a volume in the backend's layout."""
         return self.geometry.nz + 2 * PAD, self.geometry.nx + 2 * PAD, self.block
 
-    def adjoint_tables(self, plane: Floats) -> tuple[Any, ...]:
-        """Return what kernels that back project need: columns, rows, 1/m of tilts, `plane` (nz, nx) flat, sizes."""
-        geometry = self.geometry
-        sizes = (geometry.nz, geometry.nx, geometry.n_detector, self.block)
-        return self._columns, self._rows, self._adjoint, plane.reshape(-1), sizes
+    @property
+    def adjoint_tables(self) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats], Floats, tuple[int, int, int, int]]:
+        """What `kernels.backproject` needs: columns, rows, 1/m of tilts, sizes."""
+        sizes = (self.geometry.nz, self.geometry.nx, self.geometry.n_detector, self.block)
+        return self._columns, self._rows, self._adjoint, sizes
 
     def load(self, projections: Floats) -> Floats:
         """Return a copy of a block of projections, shape (n_tilt, n, n_detector), in the backend's layout."""
