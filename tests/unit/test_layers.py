@@ -15,7 +15,7 @@ PACKAGE = Path(tomoseg.__file__).parent
 EVERYONE_MAY_USE = {
     *("schema", "errors", "arrays", "runtime", "progress", "parameters", "keywords", "__init__"),
     *("classes", "components", "lengths", "machine", "missing_wedge", "palette", "plain_json", "plain_yaml"),
-    *("ahead", "scratch", "tables", "terminal", "words"),
+    *("ahead", "chunks", "scratch", "tables", "terminal", "words"),
 }
 SCIENCE = {
     "io",
@@ -72,6 +72,7 @@ ALLOWED = {
     "doctor": {"io.file_system", "io.limits"},
     "schema": set(),
     "ahead": set(),
+    "chunks": set(),
     "scratch": set(),
     "errors": set(),
     "arrays": set(),

@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.ahead import ahead
-from tomoseg.arrays import Array, ArraySource
+from tomoseg.arrays import Array, ArraySource, Box
+from tomoseg.chunks import pieces_of, write_piece
 from tomoseg.errors import InputError
 from tomoseg.io.atomic import atomic_path
-from tomoseg.runtime import Track, slabs, untracked
+from tomoseg.runtime import Track, untracked
 
-SLAB_BYTES = 64 << 20
+PIECE_BYTES = 64 << 20
+HEADER_BYTES = 1024
 MODES: dict[str, int] = {"i1": 0, "i2": 1, "f4": 2, "u2": 6, "f2": 12}
 
 
@@ -36,7 +38,7 @@ def write_mrc(
     path
         File to write; an existing one is replaced.
     data : array or handle, (n, y, x)
-        Real values, read in slabs of about 64 MiB. int8, int16, uint16, float16 and float32 are stored unchanged,
+        Real values, read in boxes of about 64 MiB. int8, int16, uint16, float16 and float32 are stored unchanged,
         float64 as float32. Other integers (labels) and bool are stored in the narrowest type that holds all values:
         int8 (mode 0, signed in the 2014 standard), int16 (mode 1) or uint16 (mode 6). This takes one more pass.
     pixel_size_nm
@@ -46,7 +48,7 @@ def write_mrc(
     label
         First label of the header, ASCII, cut to 80 characters.
     what, track
-        Text shown with the progress over the slabs, and what shows it; `runtime.track` fits.
+        Text shown with the progress over the boxes, and what shows it; `runtime.track` fits.
 
     Raises
     ------
@@ -55,17 +57,20 @@ def write_mrc(
     """
     path = Path(path)
     shape = _checked_shape(path, data)
-    slab = max(1, SLAB_BYTES // (shape[1] * shape[2] * 8))
-    pieces = slabs(shape[0], slab)
+    pieces = pieces_of(data, data.dtype.itemsize, PIECE_BYTES)
     dtype = _stored_dtype(path, data, pieces)
     statistics = _Statistics()
+
+    def read(piece: Box) -> tuple[Box, Array]:
+        return piece, np.ascontiguousarray(data[piece], dtype=dtype)
+
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        file.write(bytes(1024))  # the header holds the statistics, which are known at the end
-        with closing(ahead(lambda piece: np.ascontiguousarray(data[piece], dtype=dtype), pieces)) as parts:
+        file.write(bytes(HEADER_BYTES))  # it holds the statistics, which are known at the end
+        with closing(ahead(read, pieces)) as parts:
             for _ in track(pieces, what):
-                values = next(parts)
+                piece, values = next(parts)
                 statistics.add(values)
-                file.write(values.data)
+                write_piece(file, HEADER_BYTES, values, piece, shape)
         file.seek(0)
         file.write(_header(shape, dtype, pixel_size_nm, statistics, kind=kind, label=label).tobytes())
 
@@ -120,7 +125,7 @@ def _checked_shape(path: Path, data: ArraySource) -> tuple[int, int, int]:
     return shape
 
 
-def _stored_dtype(path: Path, data: ArraySource, pieces: Sequence[slice]) -> np.dtype[Any]:
+def _stored_dtype(path: Path, data: ArraySource, pieces: Sequence[Box]) -> np.dtype[Any]:
     """Return the little-endian dtype of the file: that of the data where MRC has it, else one that holds all values."""
     code = f"{data.dtype.kind}{data.dtype.itemsize}"
     if code in MODES:

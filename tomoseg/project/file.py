@@ -178,6 +178,7 @@ class _Stored:
         node = validated_node(project.file, artifact)
         self.shape: tuple[int, ...] = getattr(node, "shape", (0,))
         self.dtype: np.dtype[Any] = getattr(node, "dtype", np.dtype(float))
+        self.chunks: tuple[int, ...] | None = getattr(node, "chunks", None)
         self._opened: tuple[h5py.File | None, Any] = (None, None)
 
     @property

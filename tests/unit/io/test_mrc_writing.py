@@ -25,8 +25,8 @@ def test_values_and_pixel_size_are_read_by_another_program(tmp_path, dtype, kind
         assert other.is_image_stack() == (kind == "stack")
 
 
-def test_header_statistics_are_those_of_all_slabs(tmp_path, monkeypatch):
-    monkeypatch.setattr(mrc, "SLAB_BYTES", 8 * 30 * 2)  # two images at a time
+def test_header_statistics_are_those_of_all_boxes(tmp_path, monkeypatch):
+    monkeypatch.setattr(mrc, "PIECE_BYTES", 4 * 30 * 2)  # two images at a time
     values = RNG.normal(30000, 2, (7, 5, 6)).astype(np.float32)
     write_mrc(tmp_path / "a.mrc", values, None)
     with mrcfile.open(tmp_path / "a.mrc") as other:
@@ -51,16 +51,18 @@ def test_values_that_are_no_numbers_are_written_and_left_out_of_the_statistics(t
         assert other.header.rms < 0
 
 
-def test_data_are_read_in_slabs(tmp_path, monkeypatch):
-    monkeypatch.setattr(mrc, "SLAB_BYTES", 8 * 30 * 3)
+def test_data_are_read_in_boxes_of_planes(tmp_path, monkeypatch):
+    monkeypatch.setattr(mrc, "PIECE_BYTES", 4 * 30 * 3)
     seen = []
 
     class Source:
         shape, dtype = (8, 5, 6), np.dtype("f4")
 
         def __getitem__(self, key):
-            seen.append((key.start, key.stop))
-            return np.full((key.stop - key.start, 5, 6), key.start, np.float32)
+            z, y, x = key
+            assert (y, x) == (slice(0, 5), slice(0, 6))
+            seen.append((z.start, z.stop))
+            return np.full((z.stop - z.start, 5, 6), z.start, np.float32)
 
     write_mrc(tmp_path / "a.mrc", Source(), 1.0)
     assert seen == [(0, 3), (3, 6), (6, 8)]

@@ -1,15 +1,12 @@
 """What an export format declares, and what several of them use."""
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tomoseg.arrays import Box
 from tomoseg.errors import printable
 from tomoseg.export.context import ExportContext, Surface
-from tomoseg.runtime import slabs
 
 SurfaceWriter = Callable[[ExportContext], AbstractContextManager[Callable[[Surface], None]]]
 
@@ -63,18 +60,3 @@ def xml_attribute(text: str) -> str:
     from xml.sax.saxutils import quoteattr  # imports all of urllib
 
     return quoteattr(printable(text))
-
-
-def pieces(shape: Sequence[int], chunks: Sequence[int], itemsize: int, n_bytes: float) -> list[Box]:
-    """Cut a volume (z, y, x) into boxes of whole chunks, so that each chunk of a file is written once.
-
-    As long along x, then y, as fits in `n_bytes`, and at least one chunk; in the order of the file.
-    """
-    left = max(1, int(n_bytes / (math.prod(chunks) * itemsize)))
-    parts: list[list[slice]] = []
-    for n, chunk in zip(reversed(shape), reversed(chunks), strict=True):
-        together = min(left, -(-n // chunk))
-        left = max(1, left // together)
-        parts.append(slabs(n, together * chunk))
-    along_x, along_y, along_z = parts
-    return [(z, y, x) for z in along_z for y in along_y for x in along_x]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tomoseg.arrays import Array, ArraySource
+from tomoseg.chunks import planes_at_once
 from tomoseg.export.context import ExportContext, Facts, as_texts
 from tomoseg.export.formats.base import Format
 from tomoseg.runtime import Track, slabs, untracked
@@ -42,7 +43,7 @@ def write_ome_tiff(
     shape = tuple(int(n) for n in data.shape)
     dtype = np.dtype(data.dtype).newbyteorder("<")
     plane = shape[1] * shape[2] * dtype.itemsize
-    parts = slabs(shape[0], max(1, slab_bytes // plane))
+    parts = slabs(shape[0], planes_at_once(data, max(1, slab_bytes // plane)))
 
     def planes() -> Iterator[Array]:
         for part in track(parts, f"writing {name}.ome.tif"):

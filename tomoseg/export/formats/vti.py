@@ -7,16 +7,18 @@ last smaller block (0: none), and the compressed size of each block.
 """
 
 import math
+import os
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from tomoseg.ahead import ahead
-from tomoseg.arrays import Array, ArraySource
+from tomoseg.arrays import Array, ArraySource, Box
+from tomoseg.chunks import pieces_of, planes_at_once, write_piece
 from tomoseg.errors import printable
 from tomoseg.export.context import ExportContext, Facts
 from tomoseg.export.formats.base import Format, xml_attribute
@@ -44,7 +46,7 @@ def write_vti(
     Parameters
     ----------
     path : file to write
-    data : array or handle, (z, y, x), read in slabs
+    data : array or handle, (z, y, x), read in boxes, or in slabs where it is compressed
     voxel_size : distance of neighbouring voxels, in the unit of the file
     name : of the array
     facts : texts to store as field data
@@ -53,16 +55,9 @@ def write_vti(
     """
     dtype = np.dtype(data.dtype).newbyteorder("<")
     head = _head(tuple(data.shape), voxel_size, name, TYPES[f"{dtype.kind}{dtype.itemsize}"], facts or {}, compress)
-    nz, plane_bytes = data.shape[0], math.prod(data.shape[1:]) * dtype.itemsize
-    pieces = slabs(nz, max(1, slab_bytes // plane_bytes))[::-1]
-    with path.open("wb") as file, closing(ahead(lambda z: data[z], pieces)) as parts:
+    with path.open("wb") as file:
         file.write(head.encode())
-        planes = (
-            np.ascontiguousarray(plane[::-1], dtype=dtype)
-            for _ in track(pieces, f"writing {name}")
-            for plane in next(parts)[::-1]
-        )
-        (_append_zlib if compress else _append_raw)(file, planes, nz, plane_bytes)
+        (_append_zlib if compress else _append_raw)(file, data, dtype, slab_bytes, track, f"writing {name}")
         file.write(b"\n  </AppendedData>\n</VTKFile>\n")
 
 
@@ -93,23 +88,43 @@ def _text_array(key: str, text: str | Sequence[str]) -> str:
     return f'      <Array type="String" Name={xml_attribute(key)} {tuples} format="ascii">{codes}</Array>\n'
 
 
-def _append_raw(file: BinaryIO, planes: Iterable[Array], n_planes: int, plane_bytes: int) -> None:
-    file.write(np.array([n_planes * plane_bytes], "<u8").tobytes())
-    for plane in planes:
-        file.write(plane.data)
+def _append_raw(file: BinaryIO, data: ArraySource, dtype: np.dtype[Any], n_bytes: int, track: Track, what: str) -> None:
+    nz, ny, _ = shape = tuple(data.shape)
+    file.write(np.array([math.prod(shape) * dtype.itemsize], "<u8").tobytes())
+    start = file.tell()
+
+    def read(box: Box) -> tuple[Box, Array]:
+        z, y, x = box
+        return box, np.ascontiguousarray(
+            data[nz - z.stop : nz - z.start, ny - y.stop : ny - y.start, x][::-1, ::-1], dtype
+        )
+
+    boxes = pieces_of(data, dtype.itemsize, n_bytes)
+    with closing(ahead(read, boxes)) as parts:
+        for _ in track(boxes, what):
+            box, values = next(parts)
+            write_piece(file, start, values, box, shape)
+    file.seek(0, os.SEEK_END)
 
 
-def _append_zlib(file: BinaryIO, planes: Iterable[Array], n_planes: int, plane_bytes: int) -> None:
-    header = np.zeros(3 + n_planes, "<u8")
-    header[:3] = n_planes, plane_bytes, 0
+def _append_zlib(
+    file: BinaryIO, data: ArraySource, dtype: np.dtype[Any], n_bytes: int, track: Track, what: str
+) -> None:
+    nz, plane_bytes = data.shape[0], math.prod(data.shape[1:]) * dtype.itemsize
+    header = np.zeros(3 + nz, "<u8")
+    header[:3] = nz, plane_bytes, 0
     start = file.tell()
     file.write(header.tobytes())
-    for i, plane in enumerate(planes):
-        header[3 + i] = file.write(zlib.compress(plane.data, 3))
-    end = file.tell()
+    parts = slabs(nz, planes_at_once(data, max(1, n_bytes // plane_bytes)))[::-1]
+    i = 3
+    with closing(ahead(lambda z: data[z], parts)) as read:
+        for _ in track(parts, what):
+            for plane in next(read)[::-1]:
+                header[i] = file.write(zlib.compress(np.ascontiguousarray(plane[::-1], dtype).data, 3))
+                i += 1
     file.seek(start)
     file.write(header.tobytes())  # now with the sizes
-    file.seek(end)
+    file.seek(0, os.SEEK_END)
 
 
 def _write(context: ExportContext) -> None:

@@ -14,8 +14,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from tomoseg.arrays import ArraySource
+from tomoseg.chunks import pieces
 from tomoseg.export.context import ExportContext, Facts
-from tomoseg.export.formats.base import Format, pieces
+from tomoseg.export.formats.base import Format
 from tomoseg.export.frame import world_origin
 from tomoseg.runtime import Track, untracked
 

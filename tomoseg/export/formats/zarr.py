@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from tomoseg.arrays import Array, ArraySource
+from tomoseg.chunks import pieces
 from tomoseg.export.context import ExportContext
-from tomoseg.export.formats.base import Format, pieces
+from tomoseg.export.formats.base import Format
 from tomoseg.io.atomic import atomic_folder
 from tomoseg.runtime import Track, untracked
 

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import zarr
 
-from tomoseg.export.formats.base import pieces
 from tomoseg.export.formats.vtkhdf import write_vtkhdf
 from tomoseg.export.formats.zarr import stored_voxels, write_ome_zarr
 
@@ -70,27 +69,6 @@ def test_little_is_read_at_once_and_each_voxel_once(tmp_path):
     write_vtkhdf(tmp_path / "v.vtkhdf", other, 0.5, "volume", slab_bytes=1)
     assert other.largest == 8 * 128 * 128 * 4
     assert (other.times == 1).all()
-
-
-@pytest.mark.parametrize("n_bytes", [0, 10_000, 100_000, 10**9])
-@pytest.mark.parametrize("shape", [(1, 1, 1), (20, 30, 40), (17, 5, 3)])
-def test_pieces_end_where_chunks_end(shape, n_bytes):
-    seen = np.zeros(shape, int)
-    for piece in pieces(shape, (4, 8, 8), 4, n_bytes):
-        seen[piece] += 1
-        for part, chunk, n in zip(piece, (4, 8, 8), shape, strict=True):
-            assert part.start % chunk == 0
-            assert part.stop % chunk == 0 or part.stop == n
-        assert seen[piece].nbytes // 2 <= max(n_bytes, 4 * 8 * 8 * 4)  # 4 bytes per voxel
-    assert (seen == 1).all()
-    if n_bytes == 10**9:
-        assert len(pieces(shape, (4, 8, 8), 4, n_bytes)) == 1
-
-
-def test_pieces_are_long_along_x():
-    found = pieces((8, 8, 32), (4, 4, 4), 1, 64 * 8)  # eight chunks are a row
-    assert found[0] == (slice(0, 4), slice(0, 4), slice(0, 32))
-    assert len(found) == 4
 
 
 def test_the_same_whatever_is_read_at_once(tmp_path):
