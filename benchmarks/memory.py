@@ -45,7 +45,9 @@ class Catalyst:
         self._bodies = plates + [self._particle(rng, size, plates[i % len(plates)]) for i in range(n_particles)]
 
     def __getitem__(self, key):
-        return np.stack([self._image(i) for i in range(*key.indices(self.shape[0]))])
+        tilts, *inside = key if isinstance(key, tuple) else (key,)
+        images = np.stack([self._image(i) for i in range(*tilts.indices(self.shape[0]))])
+        return images[:, *inside]
 
     @staticmethod
     def _plate(rng, size):

@@ -29,8 +29,9 @@ class Slices:
         self._series, self._first = series, (WIDTH - SLICES) // 2
         self.shape, self.dtype = (TILTS, SLICES, WIDTH), series.dtype
 
-    def __getitem__(self, key: slice) -> np.ndarray:
-        return self._series[key][:, self._first : self._first + SLICES]
+    def __getitem__(self, key: tuple[slice, slice, slice]) -> np.ndarray:
+        tilts, *inside = key
+        return self._series[tilts][:, self._first : self._first + SLICES][:, *inside]
 
 
 def tomoseg(*arguments: object) -> str:

@@ -217,6 +217,8 @@ def main() -> None:
     parser.add_argument("--profile", type=Path, metavar="FOLDER", help="profiles of the main thread of each stage")
     parser.add_argument("--folder", type=Path, help="where the files may lie for a while")
     options = parser.parse_args()
+    if options.folder is not None:
+        options.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         case = case_of(options.case, options.data, folder)
