@@ -175,16 +175,19 @@ def _solved(
     The size of a block goes to `done`.
     """
     recipe, (_, n_slices, _) = work.recipe, series.shape
+    left = n_slices - done.slices
     if runtime.cluster is not None:
-        (plan,) = runtime.each(_plan_far, work, [("the size of slabs", (n_slices, done.slices))])
-        done.block, size = plan.block, plan.size_for(n_slices - done.slices, runtime.cluster.n_workers(runtime))
+        n_workers = runtime.cluster.n_workers(runtime)
+        share = math.ceil(left / n_workers)
+        (plan,) = runtime.each(_plan_far, work, [("the size of slabs", (n_slices, done.slices, share))])
+        done.block, size = plan.block, plan.size_for(left, n_workers)
         work, groups = replace(work, block=done.block), slabs(n_slices, size, done.slices)
         read = zip(groups, _read(series, groups, max(1, READ_AHEAD // size) * size), strict=True)
         items = ((f"slices {group.start} to {group.stop - 1}", (group, _finite(data, recipe))) for group, data in read)
         with closing(runtime.cluster.each(_solve_far, work, items, runtime)) as results:
             yield groups, results
         return
-    with open_solver(recipe, work.iterations, work.block, n_slices, series.buffer_bytes, runtime) as solver:
+    with open_solver(recipe, work.iterations, work.block, left, series.buffer_bytes, runtime) as solver:
         done.block = solver.block
         groups, ahead = _groups(solver, n_slices, done.slices, runtime)
         data_of = zip(groups, _read(series, groups, ahead), strict=True)
@@ -231,10 +234,11 @@ class Plan:
         return min(self.together, math.ceil(n_slices / n_workers / unit) * unit)
 
 
-def _plan_far(work: Work, slices: tuple[int, int], runtime: Runtime) -> Plan:
-    """Plan on a worker; `slices` are the number of all and the first that is not done."""
-    with open_solver(work.recipe, work.iterations, work.block, slices[0], 0, runtime) as solver:
-        groups, _ = _groups(solver, *slices, runtime)
+def _plan_far(work: Work, slices: tuple[int, int, int], runtime: Runtime) -> Plan:
+    """Plan on a worker; `slices` are the number of all, the first that is not done, and how many a worker computes."""
+    n_slices, first, share = slices
+    with open_solver(work.recipe, work.iterations, work.block, share, 0, runtime) as solver:
+        groups, _ = _groups(solver, n_slices, first, runtime)
         return Plan(solver.block, max(group.stop - group.start for group in groups))
 
 

@@ -76,7 +76,7 @@ class Solver:
 def open_solver(
     recipe: Recipe, iterations: int, block: int, n_slices: int, reading: int, runtime: Runtime
 ) -> Iterator[Solver]:
-    """Yield what reconstructs `n_slices`.
+    """Yield what reconstructs `n_slices` here.
 
     `block` is the number of slices in a block, as an interrupted run began (0: what suits the number of slices and the
     memory), `reading` the bytes held while data are read.
